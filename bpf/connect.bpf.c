@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * connect4/6 and getpeername4/6: normalise the address, look up, select, rewrite.
+ *
+ * Every hook returns "proceed" whatever happens: what is not ours, and what we
+ * cannot help, goes through untouched. A return of 0 would be EPERM in the hands
+ * of a client that knows nothing of us.
+ */
+#include "maps.bpf.h"
+
+#include <bpf/bpf_core_read.h>
+
+#include "address.bpf.h"
+#include "select.bpf.h"
+#include "socket.bpf.h"
+
+#define KLB_PROCEED 1
+
+#define SOCK_STREAM 1 /* include/linux/net.h: not in BTF, an enum without users there */
+
+/* errno values: macros, hence not in vmlinux.h (uapi/asm-generic/errno-base.h). */
+#define ENOENT 2
+#define ENODEV 19
+#define EADDRNOTAVAIL 99
+
+/* Which backends a socket can go to. */
+struct reach {
+	__u32 ipv4;
+	__u32 ipv6;
+};
+
+static __always_inline struct klb_counters *counters(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&klb_counters, &zero);
+}
+
+#define COUNT(field)                                                   \
+	do {                                                           \
+		struct klb_counters *counters_ = counters();           \
+		if (counters_)                                         \
+			__sync_fetch_and_add(&counters_->field, 1); \
+	} while (0)
+
+/*
+ * Scope host is the namespace that kubelb-load ran in. Its cookie comes from
+ * user space: bpf_get_netns_cookie(NULL) is init_net's, which is another one
+ * inside kind or any container that plays a node.
+ */
+static __always_inline int in_scope(struct bpf_sock_addr *ctx, const struct klb_frontend *fe,
+				    const struct klb_control *control)
+{
+	return fe->scope == KLB_SCOPE_ALL ||
+	       bpf_get_netns_cookie(ctx) == control->host_netns_cookie;
+}
+
+/* The agent's verdicts are believed while its heartbeat is fresh. */
+static __always_inline __u32 agent_alive(const struct klb_control *control, __u64 now)
+{
+	return control->heartbeat_ns && now - control->heartbeat_ns <= control->heartbeat_max_age_ns;
+}
+
+static __always_inline __u32 ipv6_only(struct bpf_sock *sk)
+{
+	struct tcp6_sock *tp = bpf_skc_to_tcp6_sock(sk);
+
+	if (!tp)
+		return 0;
+	return BPF_CORE_READ_BITFIELD(&tp->tcp.inet_conn.icsk_inet.sk.__sk_common, skc_ipv6only);
+}
+
+/* A source that the client bound decides the family that it can talk to. */
+static __always_inline void reach_from_source(const struct klb_endpoint *source, struct reach *r)
+{
+	if (klb_is_unspecified(source))
+		return;
+	if (klb_is_ipv4(source))
+		r->ipv6 = 0;
+	else
+		r->ipv4 = 0;
+}
+
+/* Returns 0, or -ENOENT for an id that cannot be (and is therefore skipped). */
+static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach, __u64 now,
+				   struct klb_view *ret_view)
+{
+	__u32 id = cand->id;
+	struct klb_stats *stats = bpf_map_lookup_elem(&klb_stats, &id);
+	struct klb_admin *admin = bpf_map_lookup_elem(&klb_admin, &id);
+
+	if (!stats || !admin)
+		return -ENOENT;
+	ret_view->state = cand->state;
+	ret_view->rank = cand->rank;
+	ret_view->weight = cand->weight;
+	ret_view->eligible = reach >> (cand->ipv4 & 1) & 1;
+	ret_view->active = stats->active;
+	ret_view->srtt_us = stats->srtt_us;
+	ret_view->avoid = (__u32)klb_negative(now - stats->ejected_until_ns);
+	if (admin->generation == cand->generation) {
+		ret_view->avoid |= admin->drained & 1;
+		if (admin->weight_set)
+			ret_view->weight = admin->weight;
+	}
+	return 0;
+}
+
+/*
+ * Returns x, as a number of which the verifier knows nothing. An index that is
+ * added to a pointer makes it retrace, on every path, all that the index was
+ * computed from; through 64 rounds that is more than it has patience for. After
+ * an atomic addition it does not know what the stack holds.
+ */
+static __always_inline __u64 launder(__u64 x)
+{
+	__u64 slot = 0;
+
+	__sync_fetch_and_add(&slot, x);
+	return *(volatile __u64 *)&slot;
+}
+
+static __always_inline const struct klb_candidate *choose(const struct klb_frontend *fe,
+							  const struct klb_control *control,
+							  const struct reach *r, __u64 now)
+{
+	/* By klb_candidate.ipv4: bit 0 for IPv6 backends, bit 1 for IPv4. */
+	__u32 reach = r->ipv6 | r->ipv4 << 1;
+	struct klb_candidates *table;
+	struct klb_choice choice;
+	__u32 key = fe->table;
+	__u32 n = fe->n_backends;
+	__u64 best;
+	__u32 i;
+
+	table = bpf_map_lookup_elem(&klb_candidates, &key);
+	if (!table)
+		return 0;
+	klb_choice_init(&choice, fe->policy, bpf_get_prandom_u32(), agent_alive(control, now));
+	for (i = 0; i < KLB_MAX_BACKENDS; i++) {
+		const struct klb_candidate *cand = &table->at[i];
+		struct klb_view view;
+
+		if (i >= n)
+			break;
+		if (!view_of(cand, reach, now, &view))
+			klb_choice_offer(&choice, i, &view);
+	}
+	best = launder(klb_choice_result(&choice));
+	if (best >= KLB_MAX_BACKENDS)
+		return 0;
+	return &table->at[best];
+}
+
+/*
+ * Writes the socket's record. A socket that is connected again (after a failed
+ * connect, or AF_UNSPEC) has its old one replaced. Without memory for a record the
+ * connect is balanced all the same; it is only not counted.
+ */
+static __always_inline void record(struct bpf_sock *sk, const struct klb_endpoint *frontend,
+				   const struct klb_candidate *cand, __u64 now)
+{
+	struct klb_socket *rec;
+
+	rec = bpf_sk_storage_get(&klb_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!rec)
+		return;
+	klb_socket_uncount(rec);
+	rec->frontend = *frontend;
+	rec->backend = cand->endpoint;
+	rec->id = cand->id;
+	rec->generation = cand->generation;
+	rec->connect_ns = now;
+	klb_socket_count(rec);
+}
+
+/*
+ * The heart: dst is a destination that somebody dials; when it is a frontend of
+ * ours, it becomes the chosen backend. Returns 0 then, and a negative errno with
+ * dst untouched when the connect is to go through as it is.
+ */
+static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoint *dst,
+				   const struct klb_endpoint *source, struct reach *r)
+{
+	const struct klb_candidate *cand;
+	struct klb_frontend *fe;
+	struct klb_control *control;
+	__u32 zero = 0;
+	__u64 now;
+
+	fe = bpf_map_lookup_elem(&klb_frontends, dst);
+	if (!fe)
+		return -ENOENT;
+	control = bpf_map_lookup_elem(&klb_control, &zero);
+	if (!control)
+		return -ENOENT;
+	if (!in_scope(ctx, fe, control)) {
+		COUNT(skipped_other_netns);
+		return -ENODEV;
+	}
+	/* It could not leave the host from there; what listens locally gets it. */
+	if (klb_is_loopback(source)) {
+		COUNT(skipped_loopback_source);
+		return -EADDRNOTAVAIL;
+	}
+	reach_from_source(source, r);
+	now = bpf_ktime_get_ns();
+	cand = choose(fe, control, r, now);
+	if (!cand) {
+		COUNT(skipped_no_backend);
+		return -ENOENT;
+	}
+	record(ctx->sk, dst, cand, now);
+	*dst = cand->endpoint;
+	return 0;
+}
+
+/* TCP alone. MPTCP runs this hook on its subflow, whose protocol is TCP. */
+static __always_inline int is_tcp(struct bpf_sock_addr *ctx)
+{
+	return KLB_CTX_READ(ctx->type) == SOCK_STREAM &&
+	       KLB_CTX_READ(ctx->protocol) == IPPROTO_TCP;
+}
+
+SEC("cgroup/connect4")
+int klb_connect4(struct bpf_sock_addr *ctx)
+{
+	struct reach r = { .ipv4 = 1, .ipv6 = 0 };
+	struct klb_endpoint dst, source;
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk || !is_tcp(ctx))
+		return KLB_PROCEED;
+	klb_ctx_get4(ctx, &dst);
+	klb_set_ipv4_be(&source, sk->src_ip4);
+	if (!balance(ctx, &dst, &source, &r))
+		klb_ctx_set4(ctx, &dst);
+	return KLB_PROCEED;
+}
+
+/* Gets ::ffff:127.0.0.1 as well, whatever the host thinks of IPv6. */
+SEC("cgroup/connect6")
+int klb_connect6(struct bpf_sock_addr *ctx)
+{
+	struct reach r = { .ipv4 = 1, .ipv6 = 1 };
+	struct klb_endpoint dst, source;
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk || !is_tcp(ctx))
+		return KLB_PROCEED;
+	klb_ctx_get6(ctx, &dst);
+	klb_set_word_be(&source, 0, sk->src_ip6[0]);
+	klb_set_word_be(&source, 1, sk->src_ip6[1]);
+	klb_set_word_be(&source, 2, sk->src_ip6[2]);
+	klb_set_word_be(&source, 3, sk->src_ip6[3]);
+	r.ipv4 = !ipv6_only(sk);
+	if (!balance(ctx, &dst, &source, &r))
+		klb_ctx_set6(ctx, &dst);
+	return KLB_PROCEED;
+}
+
+/*
+ * What the client dialled, for a socket whose peer is still the backend of its
+ * record: the record outlives an association.
+ */
+static __always_inline const struct klb_endpoint *dialled(struct bpf_sock_addr *ctx,
+							  const struct klb_endpoint *peer)
+{
+	struct klb_socket *rec;
+
+	if (!ctx->sk)
+		return 0;
+	rec = bpf_sk_storage_get(&klb_sockets, ctx->sk, 0, 0);
+	if (!rec || !klb_endpoint_equal(&rec->backend, peer))
+		return 0;
+	return &rec->frontend;
+}
+
+SEC("cgroup/getpeername4")
+int klb_getpeer4(struct bpf_sock_addr *ctx)
+{
+	const struct klb_endpoint *frontend;
+	struct klb_endpoint peer;
+
+	klb_ctx_get4(ctx, &peer);
+	frontend = dialled(ctx, &peer);
+	if (frontend)
+		klb_ctx_set4(ctx, frontend);
+	return KLB_PROCEED;
+}
+
+SEC("cgroup/getpeername6")
+int klb_getpeer6(struct bpf_sock_addr *ctx)
+{
+	const struct klb_endpoint *frontend;
+	struct klb_endpoint peer;
+
+	klb_ctx_get6(ctx, &peer);
+	frontend = dialled(ctx, &peer);
+	if (frontend)
+		klb_ctx_set6(ctx, frontend);
+	return KLB_PROCEED;
+}

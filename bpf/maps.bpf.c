@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#include "maps.bpf.h"
+
+struct klb_map_frontends klb_frontends SEC(".maps");
+struct klb_map_candidates klb_candidates SEC(".maps");
+struct klb_map_backends klb_backends SEC(".maps");
+struct klb_map_stats klb_stats SEC(".maps");
+struct klb_map_admin klb_admin SEC(".maps");
+struct klb_map_control klb_control SEC(".maps");
+struct klb_map_counters klb_counters SEC(".maps");
+struct klb_map_sockets klb_sockets SEC(".maps");
+
+char klb_license[] SEC("license") = "Dual BSD/GPL";

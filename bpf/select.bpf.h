@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Choosing a backend: pure functions over numbers, without a context and without
+ * maps, so that the very same code is unit-tested, fuzzed and simulated on the
+ * host. The caller offers the candidates one after another and asks at the end.
+ *
+ * Three tiers, the best non-empty one counts:
+ *   0  takes connections: ready, not ejected, not drained
+ *   1  not dead: suspect, draining, drained by the operator, or ejected
+ *   2  dead: a wrong verdict must never cut a node off
+ * Weight 0 is the operator's word and takes none in any tier.
+ *
+ * Within the tier every policy is "the smallest load/weight, ties broken by a
+ * draw that is weighted too": least-conn's load is the active connections,
+ * random's is 0 for everybody (all tie), rendezvous' is the candidate's rank. So a
+ * node whose connections are short sees least-conn spread by weight, not by order.
+ * Latency draws twice at random and takes the one with the smaller RTT x (active + 1).
+ *
+ * The arithmetic has no branches on purpose: the verifier follows both sides of
+ * each branch through all 64 rounds of the caller's loop, and told apart by what
+ * they know of tier and index the paths multiply until it gives up. Without
+ * branches every round looks like the one before.
+ */
+#ifndef KUBELB_SELECT_BPF_H
+#define KUBELB_SELECT_BPF_H
+
+#include <kubelb/abi.h>
+
+#define KLB_TIER_USABLE 0
+#define KLB_TIER_NOT_DEAD 1
+#define KLB_TIER_ANY 2
+#define KLB_TIER_NONE 3 /* nobody was offered yet */
+
+/* No candidate took part. */
+#define KLB_PICK_NONE KLB_MAX_BACKENDS
+
+/* Loads are cut to this, so that load * weight stays below 2^60. */
+#define KLB_LOAD_MAX ((1ULL << 50) - 1)
+#define KLB_TIER_SHIFT 61
+
+/* Keeps the compiler from turning arithmetic back into a branch. */
+#define KLB_OPAQUE(x) __asm__ volatile("" : "+r"(x))
+
+/* What is known of one candidate at the moment of the choice. */
+struct klb_view {
+	enum klb_state state;
+	__u32 weight; /* 0..KLB_WEIGHT_MAX, an override applied */
+	__u32 eligible; /* 0/1: this socket can reach it */
+	__u32 avoid; /* 0/1: drained by the operator, or ejected by the kernel */
+	__u64 active;
+	__u32 srtt_us;
+	__u32 rank;
+};
+
+/* One draw under way. */
+struct klb_pick {
+	__u64 tier;
+	__u64 index; /* of the best so far, or KLB_PICK_NONE */
+	__u64 weight; /* of the best so far */
+	__u64 tied; /* sum of the weights of all that tie with it */
+	__u64 load; /* of the best so far */
+	__u64 cost; /* of the best so far, for klb_choice_result */
+	__u32 seed;
+};
+
+/* A choice: one draw, or two that compete by cost (KLB_POLICY_LATENCY). */
+struct klb_choice {
+	__u64 active_mask; /* all ones where active connections are the load */
+	__u64 rank_mask; /* all ones where the rank is */
+	__u32 trust;
+	__u32 two;
+	struct klb_pick first;
+	struct klb_pick second;
+};
+
+static inline __attribute__((always_inline)) void klb_pick_init(struct klb_pick *p, __u32 seed)
+{
+	p->tier = KLB_TIER_NONE;
+	p->index = KLB_PICK_NONE;
+	p->weight = 0;
+	p->tied = 0;
+	p->load = 0;
+	p->cost = 0;
+	p->seed = seed;
+}
+
+/*
+ * The tier of a candidate. trust: 1 while the agent is alive, so that its verdicts
+ * count; without it suspect, draining and dead are not believed (fail-static).
+ */
+static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_view *v, __u32 trust)
+{
+	__u64 state = v->state & 7;
+	__u64 dead = (1ULL << KLB_STATE_DEAD) >> state & trust;
+	__u64 doubt = (1ULL << KLB_STATE_SUSPECT | 1ULL << KLB_STATE_DRAINING) >> state & trust;
+
+	return dead * KLB_TIER_ANY + ((doubt | v->avoid) & ~dead & 1) * KLB_TIER_NOT_DEAD;
+}
+
+/* 1 if a is negative as a signed number, else 0. */
+static inline __attribute__((always_inline)) __u64 klb_negative(__u64 a)
+{
+	KLB_OPAQUE(a);
+	a >>= 63;
+	KLB_OPAQUE(a);
+	return a;
+}
+
+/* b where mask is all ones, a where it is 0. */
+static inline __attribute__((always_inline)) __u64 klb_blend(__u64 a, __u64 b, __u64 mask)
+{
+	return a ^ ((a ^ b) & mask);
+}
+
+/*
+ * The best so far against one more. diff orders by tier first and by load/weight
+ * then (compared crosswise, so nothing is divided): negative when the new one is
+ * better, 0 when the two tie. Among ties each is kept with the probability of its
+ * weight (reservoir sampling), which a newly best one passes by itself.
+ */
+static inline __attribute__((always_inline)) void klb_pick_offer(struct klb_pick *p, __u64 index,
+								 __u64 tier, __u64 weight,
+								 __u64 load, __u64 cost)
+{
+	__u64 diff = load * p->weight - p->load * weight + ((tier - p->tier) << KLB_TIER_SHIFT);
+	__u64 takes_part = klb_negative(0 - weight);
+	__u64 better = klb_negative(diff) & takes_part;
+	__u64 not_worse = klb_negative(~(0 - diff) | diff) & takes_part;
+	__u64 win, take;
+
+	/* Numerical Recipes' linear congruential step; its high bits are used. */
+	p->seed = p->seed * 1664525u + 1013904223u;
+	p->tied = (p->tied & (better - 1)) + (weight & (0 - not_worse));
+	win = klb_negative((p->seed * p->tied >> 32) - weight);
+	take = 0 - (win & not_worse);
+	p->tier = klb_blend(p->tier, tier, take);
+	p->index = klb_blend(p->index, index, take);
+	p->weight = klb_blend(p->weight, weight, take);
+	p->load = klb_blend(p->load, load, take);
+	p->cost = klb_blend(p->cost, cost, take);
+}
+
+/* seed: 32 random bits. trust: see klb_tier. */
+static inline __attribute__((always_inline)) void
+klb_choice_init(struct klb_choice *c, enum klb_policy policy, __u32 seed, __u32 trust)
+{
+	c->active_mask = 0 - (__u64)(policy == KLB_POLICY_LEAST_CONN);
+	c->rank_mask = 0 - (__u64)(policy == KLB_POLICY_RENDEZVOUS);
+	c->two = policy == KLB_POLICY_LATENCY;
+	c->trust = trust;
+	KLB_OPAQUE(c->trust);
+	KLB_OPAQUE(c->two);
+	KLB_OPAQUE(c->active_mask);
+	KLB_OPAQUE(c->rank_mask);
+	klb_pick_init(&c->first, seed);
+	klb_pick_init(&c->second, seed ^ 0x9e3779b9u);
+}
+
+static inline __attribute__((always_inline)) void
+klb_choice_offer(struct klb_choice *c, __u32 index, const struct klb_view *v)
+{
+	__u64 active = v->active & KLB_LOAD_MAX;
+	__u64 load = (active & c->active_mask) | (v->rank & c->rank_mask);
+	__u64 weight = v->weight & (0 - (__u64)v->eligible);
+	__u64 tier = klb_tier(v, c->trust);
+
+	if (c->two) {
+		/* An RTT nobody measured yet counts as the best: it gets measured. */
+		__u64 cost = v->srtt_us * (active + 1);
+
+		klb_pick_offer(&c->second, index, tier, weight, load, cost);
+		klb_pick_offer(&c->first, index, tier, weight, load, cost);
+		return;
+	}
+	klb_pick_offer(&c->first, index, tier, weight, load, 0);
+}
+
+/* The index that was chosen, or KLB_PICK_NONE. */
+static inline __attribute__((always_inline)) __u64 klb_choice_result(const struct klb_choice *c)
+{
+	__u64 second = klb_negative(c->second.cost - c->first.cost) & c->two;
+
+	return klb_blend(c->first.index, c->second.index, 0 - second);
+}
+
+#endif

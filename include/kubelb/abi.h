@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Everything that crosses between the kernel programs and user space: the keys
+ * and values of the pinned maps. The maps are the only interface between
+ * kubelb-load, kubelb-agent, kubelbctl and the data path.
+ *
+ * Conventions
+ *   addresses  16 bytes as on the wire; IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2)
+ *   ports      host byte order, so that `bpftool map dump` shows 6443
+ *   times      nanoseconds of CLOCK_MONOTONIC (bpf_ktime_get_ns); 0 means never
+ *   ids        1..KLB_MAX_IDS-1; 0 is never handed out, so an unfilled slot shows
+ *   padding    explicit and zero, so that values compare with memcmp
+ *
+ * Evolution: a value only ever grows at its end, and KLB_ABI_VERSION goes up by
+ * one. kubelb-load then carries an older map over by copying the shorter of the
+ * two sizes; the new fields start at zero.
+ *
+ * Includes integer types only: bpf/ takes them from vmlinux.h.
+ */
+#ifndef KUBELB_ABI_H
+#define KUBELB_ABI_H
+
+#ifndef __VMLINUX_H__
+#include <linux/types.h>
+#endif
+
+/* KLB_ABI_NEXT: what the next version will look like, for the tests of upgrades. */
+#ifdef KLB_ABI_NEXT
+#define KLB_ABI_VERSION 2
+#define KLB_ABI_GROWTH __u64 grown[2];
+#else
+#define KLB_ABI_VERSION 1
+#define KLB_ABI_GROWTH
+#endif
+
+/* Limits. A frontend's candidates are walked on every connect: 64 is what the
+ * budget of that walk was measured for. Ids outnumber them so that a removed
+ * backend's id can rest while connections to it are still counted. */
+#define KLB_MAX_FRONTENDS 16
+#define KLB_MAX_BACKENDS 64
+#define KLB_MAX_IDS 128
+
+#define KLB_WEIGHT_MAX 1000
+#define KLB_WEIGHT_DEFAULT 100
+#define KLB_PORT_DEFAULT 6443
+
+/* How a backend is chosen among those that may take a connection. */
+enum klb_policy {
+	KLB_POLICY_LEAST_CONN = 1, /* fewest active connections by weight */
+	KLB_POLICY_RANDOM = 2, /* weighted random */
+	KLB_POLICY_RENDEZVOUS = 3, /* highest weighted hash of node and backend */
+	KLB_POLICY_LATENCY = 4, /* better of two by RTT x active connections */
+};
+
+/* Whose sockets a frontend is for. */
+enum klb_scope {
+	KLB_SCOPE_HOST = 1, /* the network namespace named in klb_control */
+	KLB_SCOPE_ALL = 2, /* every network namespace below the cgroup */
+};
+
+/* What user space knows of a backend. The order is the order of preference. */
+enum klb_state {
+	KLB_STATE_UNKNOWN = 0, /* not probed yet: counts as ready */
+	KLB_STATE_READY = 1, /* takes new connections */
+	KLB_STATE_SUSPECT = 2, /* failed a probe, verdict pending: others preferred */
+	KLB_STATE_DRAINING = 3, /* alive but not ready: others preferred */
+	KLB_STATE_DEAD = 4, /* unreachable */
+};
+
+/* Why a backend is in its state: the last probe's outcome. */
+enum klb_reason {
+	KLB_REASON_NONE = 0, /* not probed yet */
+	KLB_REASON_OK = 1, /* 200 */
+	KLB_REASON_NOT_READY = 2, /* answered something else than 200 */
+	KLB_REASON_UNAUTHORIZED = 3, /* answered 401 or 403 */
+	KLB_REASON_REFUSED = 4, /* ECONNREFUSED */
+	KLB_REASON_UNREACHABLE = 5, /* no route, host down */
+	KLB_REASON_CONNECT_TIMEOUT = 6, /* no answer to the SYN */
+	KLB_REASON_TLS = 7, /* handshake failed */
+	KLB_REASON_CERTIFICATE = 8, /* certificate does not verify */
+	KLB_REASON_NO_ANSWER = 9, /* connected, but no HTTP answer in time */
+	KLB_REASON_CLOSED = 10, /* connection closed or reset */
+	KLB_REASON_PROTOCOL = 11, /* answered, but not HTTP */
+};
+
+/*
+ * An address and port. Key of `frontends`.
+ * addr: IPv4 as ::ffff:a.b.c.d. port: host byte order, 1..65535.
+ */
+struct klb_endpoint {
+	__u8 addr[16] __attribute__((aligned(4)));
+	__u32 port;
+};
+
+/*
+ * Value of `frontends`: replaced as a whole. Written by kubelb-load and
+ * kubelb-agent.
+ * table: index into `candidates` of what this frontend chooses from. Two entries
+ *   take turns: the idle one is filled, then this value points to it, so that a
+ *   connect sees the old set or the new one and nothing between.
+ * ids: of those candidates, for people; the kernel reads the table.
+ */
+struct klb_frontend {
+	enum klb_policy policy;
+	enum klb_scope scope;
+	__u32 table;
+	__u32 n_backends;
+	__u16 ids[KLB_MAX_BACKENDS];
+};
+
+/*
+ * One backend as a connect sees it: all that the kernel needs to choose it and
+ * to go there, so that a change can never pair one backend's id with another's
+ * address.
+ * generation: of the `backends` entry of that id.
+ * weight: 0..KLB_WEIGHT_MAX after user space's plan; an operator's override in
+ *   `admin` goes before it.
+ * rank: -ln(hash(node, backend)) in 1/2^20, computed by user space: rendezvous
+ *   takes the smallest rank/weight, so the kernel needs no logarithm.
+ * ipv4: 1 when the address is IPv4, 0 for IPv6: not every socket reaches both.
+ */
+struct klb_candidate {
+	struct klb_endpoint endpoint;
+	__u16 id;
+	__u16 weight;
+	__u32 generation;
+	enum klb_state state;
+	__u32 rank;
+	__u32 ipv4;
+};
+
+/* Value of `candidates`. Written by kubelb-load and kubelb-agent. */
+struct klb_candidates {
+	struct klb_candidate at[KLB_MAX_BACKENDS];
+};
+
+/*
+ * Two tables for each frontend. One frontend, its tables and the last id are kept
+ * back for kubelb-load's test connect, which must work when all others are in use.
+ */
+#define KLB_FRONTEND_SLOTS (KLB_MAX_FRONTENDS + 1)
+#define KLB_MAX_TABLES (2 * KLB_FRONTEND_SLOTS)
+#define KLB_TABLE_SELFTEST (2 * KLB_MAX_FRONTENDS)
+#define KLB_ID_SELFTEST (KLB_MAX_IDS - 1)
+
+/*
+ * Value of `backends`, key: id. Written by kubelb-load and kubelb-agent: what user
+ * space knows and why. The kernel goes by `candidates`.
+ * generation: counts up each time an id is handed to another address.
+ * last_probe_ns: when the last probe ended. since_ns: when state changed.
+ * http_status: of the last answer, 0 when there was none.
+ */
+struct klb_backend {
+	struct klb_endpoint endpoint;
+	__u32 generation;
+	__u32 weight;
+	enum klb_state state;
+	enum klb_reason reason;
+	__u32 http_status;
+	__u32 pad;
+	__u64 since_ns;
+	__u64 last_probe_ns;
+	KLB_ABI_GROWTH
+};
+
+/*
+ * Value of `stats`, index: id. Written by the kernel; user space zeroes an
+ * entry only when it hands the id to another address.
+ * active: sockets sent to this backend and not yet closed.
+ * opened: connects sent to this backend.
+ * failed, ejections, ejected_until_ns, srtt_us: kept for the kernel's own
+ *   evidence; ejected_until_ns is compared with now on every choice.
+ */
+struct klb_stats {
+	__u64 active;
+	__u64 opened;
+	__u64 failed;
+	__u64 ejections;
+	__u64 ejected_until_ns;
+	__u32 srtt_us;
+	__u32 pad;
+	KLB_ABI_GROWTH
+};
+
+/*
+ * Value of `admin`, index: id. Written by kubelbctl alone.
+ * generation: of the backend that the wish is about; when it is not the one of
+ *   the candidate, the id has moved on and the wish is void.
+ */
+struct klb_admin {
+	__u32 generation;
+	__u32 drained; /* 1: no new connections while another backend is left */
+	__u32 weight_set; /* 1: weight below goes before the planned one */
+	__u32 weight; /* 0..KLB_WEIGHT_MAX */
+	KLB_ABI_GROWTH
+};
+
+/*
+ * Value of `control`, one entry. Written by kubelb-load and kubelb-agent.
+ * abi_version stays first for ever: it says how to read the rest.
+ * host_netns_cookie: SO_NETNS_COOKIE of the namespace that kubelb-load ran in.
+ * heartbeat_ns: the agent's last sign of life; 0 when no agent ever ran.
+ * heartbeat_max_age_ns: older than this, and states are not believed any more.
+ * config_serial: counts up with every configuration applied, so that an agent
+ *   notices that kubelb-load has changed what it runs on.
+ */
+struct klb_control {
+	__u32 abi_version;
+	__u32 pad;
+	__u64 host_netns_cookie;
+	__u64 heartbeat_ns;
+	__u64 heartbeat_max_age_ns;
+	__u64 config_serial;
+	__u64 config_applied_ns;
+	KLB_ABI_GROWTH
+};
+
+/*
+ * Value of `counters`, one entry. Written by the kernel: connects to a frontend
+ * that went through untouched, by cause.
+ */
+struct klb_counters {
+	__u64 skipped_loopback_source; /* bound to 127/8 or ::1: cannot leave */
+	__u64 skipped_no_backend; /* no candidate that this socket can reach */
+	__u64 skipped_other_netns; /* scope host, and a foreign namespace */
+};
+
+/*
+ * Value of `sockets`, the record that a socket of ours carries. Written by the
+ * kernel. Lives and dies with the socket (BPF_MAP_TYPE_SK_STORAGE), so it cannot
+ * go stale as a table keyed by address or cookie does.
+ * frontend: what the client dialled; getpeername gives it back.
+ * counted: 1 while the socket is part of stats[id].active.
+ */
+struct klb_socket {
+	struct klb_endpoint frontend;
+	struct klb_endpoint backend;
+	__u32 id;
+	__u32 generation;
+	__u32 counted;
+	__u32 pad;
+	__u64 connect_ns;
+};
+
+#define KLB_ASSERT_SIZE(type, size) \
+	_Static_assert(sizeof(struct type) == (size), #type " changed: raise KLB_ABI_VERSION")
+#define KLB_ASSERT_AT(type, field, off)                               \
+	_Static_assert(__builtin_offsetof(struct type, field) == (off), \
+		       #type "." #field " moved: raise KLB_ABI_VERSION")
+
+#ifndef KLB_ABI_NEXT
+KLB_ASSERT_SIZE(klb_endpoint, 20);
+KLB_ASSERT_SIZE(klb_candidate, 40);
+KLB_ASSERT_SIZE(klb_candidates, 40 * KLB_MAX_BACKENDS);
+KLB_ASSERT_SIZE(klb_frontend, 16 + 2 * KLB_MAX_BACKENDS);
+KLB_ASSERT_SIZE(klb_backend, 64);
+KLB_ASSERT_SIZE(klb_stats, 48);
+KLB_ASSERT_SIZE(klb_admin, 16);
+KLB_ASSERT_SIZE(klb_control, 48);
+KLB_ASSERT_SIZE(klb_counters, 24);
+KLB_ASSERT_SIZE(klb_socket, 64);
+#endif
+KLB_ASSERT_AT(klb_frontend, ids, 16);
+KLB_ASSERT_AT(klb_candidate, id, 20);
+KLB_ASSERT_AT(klb_backend, generation, 20);
+KLB_ASSERT_AT(klb_backend, since_ns, 48);
+KLB_ASSERT_AT(klb_stats, ejected_until_ns, 32);
+KLB_ASSERT_AT(klb_control, abi_version, 0);
+KLB_ASSERT_AT(klb_control, host_netns_cookie, 8);
+
+#endif

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Installs what building and testing KubeLB needs from the distribution's
+# packages. Does nothing, quickly, when all of it is there.
+#
+#   scripts/deps.sh           everything (build, tests, lint, benchmark)
+#   scripts/deps.sh --build   only what `make` needs
+#   scripts/deps.sh --list    print the package names and stop
+set -euo pipefail
+
+build=(
+	gcc make clang llvm pkg-config bpftool
+	libbpf-dev libelf-dev zlib1g-dev
+	libevent-dev libssl-dev libyaml-dev libjansson-dev
+)
+# nginx: real TLS backends and the peer in the benchmark. libnginx-mod-stream:
+# the local proxy that KubeLB replaces.
+tests=(
+	libcmocka-dev python3-pytest python3 iproute2 procps util-linux
+	nginx-light libnginx-mod-stream openssl curl ca-certificates
+	libclang-rt-dev
+)
+lint=(clang-format clang-tidy cppcheck shellcheck mandoc)
+
+want=("${build[@]}")
+case "${1:-}" in
+--build) ;;
+--list) printf '%s\n' "${build[@]}" "${tests[@]}" "${lint[@]}"; exit 0 ;;
+"") want+=("${tests[@]}" "${lint[@]}") ;;
+*)
+	echo "deps.sh: unknown argument '$1' (want --build, --list or nothing)" >&2
+	exit 2
+	;;
+esac
+
+missing=()
+installed=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${want[@]}" 2>/dev/null |
+	awk '$1 == "ii" { print $2 }') || true
+for p in "${want[@]}"; do
+	grep -qxF -- "$p" <<<"$installed" || missing+=("$p")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+	echo "deps.sh: not root, cannot install: ${missing[*]}" >&2
+	exit 1
+fi
+echo "deps.sh: installing ${missing[*]}"
+
+# Packages such as nginx would start a daemon on port 80: a build host has no
+# use for it. policy-rc.d is the distribution's way to say so; one that is
+# already there is left alone.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+	trap 'rm -f $policy' EXIT
+	printf '#!/bin/sh\nexit 101\n' >$policy
+	chmod 755 $policy
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt_get() { apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"; }
+log=$(mktemp)
+if ! { apt_get update && apt_get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+	tail -n 20 "$log" >&2
+	echo "deps.sh: apt-get failed (whole log: $log)" >&2
+	exit 1
+fi
+rm -f "$log"

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Fixtures: one world for the whole run, a bare stage for every test.
+
+Run as root:  /usr/bin/python3 -m pytest tests/e2e
+KUBELB_BUILD names another directory with the programs than build/.
+"""
+
+import os
+import signal
+import sys
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "world")]
+pytest.register_assert_rewrite("helpers")
+
+import helpers  # noqa: E402  (after sys.path)
+import system  # noqa: E402
+import world as stage_world  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def end_on_sigterm():
+    """SIGTERM ends the run as ^C does: fixtures are torn down, worlds removed."""
+    def handler(_number, _frame):
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGTERM, handler)
+    yield
+    signal.signal(signal.SIGTERM, old)
+
+
+@pytest.fixture(scope="session", name="world")
+def world_fixture():
+    """A node and three control planes. Tests use `stage`, which cleans up."""
+    with stage_world.World(backends=3) as world:
+        world.client = stage_world.build_client(os.path.join(world.dir, "bin", "nbconnect"))
+        yield world
+
+
+@pytest.fixture(name="stage")
+def stage_fixture(world):
+    """The world with nothing attached and every backend well, before and after."""
+    yield world
+    world.reset()
+
+
+@pytest.fixture(name="attached")
+def attached_fixture(stage):
+    """The world with KubeLB attached and no agent."""
+    helpers.ok(stage.load())
+    return stage
+
+
+@pytest.fixture(name="balanced")
+def balanced_fixture(stage):
+    """The world with an agent that has found every backend ready."""
+    stage.running = stage.agent()
+    system.wait_until(
+        lambda: not stage.running.alive() or {helpers.state_of(stage, b) for b in stage.backends}
+        == {"ready"}, "every backend to be ready")
+    assert stage.running.alive(), stage.running.log()
+    return stage

@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""kubelb-agent: what it finds out about backends, and what follows from it."""
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from helpers import (V4, Accepts, Held, Kept, about, backend_status, dial_error, kept_to,
+                     nbconnect, ok, pins, served_by, served_set, state_of, stats,
+                     wait_states, weight_of)
+from system import wait_until
+
+ALL = {"cp1", "cp2", "cp3"}
+
+
+def assert_avoided(stage, name, connects=60):
+    counts = Accepts(stage)
+    assert nbconnect(stage, "-n", connects, V4)["failed"] == 0
+    wait_until(lambda: sum(n for cp, n in counts.now().items() if cp != name) >= connects,
+               f"{connects} connects elsewhere than at {name}; {counts.now()}")
+
+
+def test_attaches_first(stage):
+    """Nothing attached, no kubelb-load ran: the agent sees to it."""
+    assert not os.path.exists(stage.pin)
+    agent = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    assert served_set(stage, 60) == ALL
+    assert agent.stop() == 0
+    assert served_set(stage, 60) == ALL
+
+
+def test_joins_what_is_attached(attached):
+    before = pins(attached)
+    attached.agent()
+    wait_states(attached, "ready", attached.backends)
+    assert pins(attached) == before
+    assert served_set(attached, 60) == ALL
+
+
+def test_starts_before_the_apiservers(stage):
+    for b in stage.backends:
+        b.kill()
+    stage.agent()
+    wait_states(stage, "dead", stage.backends)
+    for b in stage.backends:
+        b.start()
+    wait_states(stage, "ready", stage.backends)
+    assert served_by(stage) in ALL
+
+
+# --- states ------------------------------------------------------------------
+
+
+def test_killed_backend(balanced):
+    cp = balanced.cp(1)
+    cp.kill()
+    wait_states(balanced, "dead", [cp])
+    assert "refused" in about(backend_status(balanced)[cp.endpoint])
+    assert {state_of(balanced, b) for b in balanced.backends[1:]} == {"ready"}
+    assert served_set(balanced) == {"cp2", "cp3"}
+    cp.start()
+    wait_states(balanced, "ready", [cp])
+    # It may come back gently: with a growing share, not with its whole one.
+    wait_until(lambda: served_by(balanced) == "cp1", "cp1 to serve again", 20)
+
+
+def test_hung_backend(balanced):
+    """Its kernel accepts, it answers nothing: a TCP check would pass."""
+    cp = balanced.cp(2)
+    cp.stop()
+    wait_states(balanced, "dead", [cp])
+    assert served_set(balanced) == {"cp1", "cp3"}
+    cp.cont()
+    wait_states(balanced, "ready", [cp])
+
+
+def test_black_hole(balanced):
+    cp = balanced.cp(3)
+    cp.link(up=False)
+    wait_states(balanced, "dead", [cp], timeout=15)
+    assert served_set(balanced) == {"cp1", "cp2"}
+    cp.link(up=True)
+    wait_states(balanced, "ready", [cp], timeout=15)
+
+
+def test_not_ready_drains(balanced):
+    """/readyz 500: no new connections, the old ones are left alone."""
+    cp = balanced.cp(1)
+    with kept_to(balanced, "cp1") as connection:
+        cp.readyz(500)
+        wait_states(balanced, "draining", [cp])
+        assert_avoided(balanced, "cp1")
+        assert served_set(balanced) == {"cp2", "cp3"}
+        assert connection.backend() == "cp1"
+        cp.readyz(200)
+        wait_states(balanced, "ready", [cp])
+        assert connection.backend() == "cp1"
+    wait_until(lambda: served_by(balanced) == "cp1", "cp1 to serve again", 20)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 503])
+def test_other_answers_are_not_ready(balanced, status):
+    """Alive, but not ready: a starting apiserver answers 403 for a moment."""
+    cp = balanced.cp(1)
+    cp.readyz(status)
+    wait_until(lambda: state_of(balanced, cp) != "ready", "cp1 not to be ready")
+    # The verdict stays: an answer is not a failure that adds up to death.
+    seen = len(cp.requests(uri="/readyz"))
+    wait_until(lambda: len(cp.requests(uri="/readyz")) >= seen + 4, "four more probes")
+    assert state_of(balanced, cp) == "draining"
+    assert str(status) in about(backend_status(balanced)[cp.endpoint])
+    assert served_set(balanced) == {"cp2", "cp3"}
+
+
+@pytest.mark.parametrize("kind", ["expired", "wrong_ca", "wrong_name"])
+def test_certificate_that_does_not_verify(stage, kind):
+    cp = stage.cp(1)
+    cp.certificate(kind, stage.pki)
+    agent = stage.agent()
+    wait_states(stage, "dead", [cp])
+    wait_states(stage, "ready", stage.backends[1:])
+    assert "certificate" in about(backend_status(stage)[cp.endpoint])
+    agent.wait_log(r"(?i)certificate")
+    assert served_set(stage) == {"cp2", "cp3"}
+    cp.certificate("good", stage.pki)
+    wait_states(stage, "ready", [cp])
+
+
+def test_server_name(stage):
+    """probe.serverName is the name that the certificate must have."""
+    stage.configure(probe={"serverName": "kubernetes"})
+    agent = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    assert agent.stop() == 0
+    stage.configure(probe={"serverName": "elsewhere.example"})
+    agent = stage.agent()
+    wait_states(stage, "dead", stage.backends)
+    assert agent.stop() == 0
+
+
+def test_insecure_skip_verify_is_loud(stage):
+    stage.cp(1).certificate("wrong_ca", stage.pki)
+    stage.configure(probe={"insecureSkipVerify": True})
+    agent = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    agent.wait_log(r"(?i)level=warn.*insecureSkipVerify")
+
+
+def test_certificate_without_loopback_is_reported(stage):
+    """Clients verify the frontend's address: said at start, with the remedy."""
+    stage.cp(2).certificate("no_loopback", stage.pki)
+    agent = stage.agent()
+    line = agent.wait_log(r"apiServer\.certSANs")
+    assert "127.0.0.1" in line
+    assert stage.cp(2).v4 in line
+    wait_states(stage, "ready", stage.backends)
+    assert not [text for text in agent.log().splitlines()
+                if "certSANs" in text and stage.cp(1).v4 in text]
+
+
+def test_all_draining_goes_on(balanced):
+    """etcd stalls: nobody is ready, everybody serves."""
+    for b in balanced.backends:
+        b.readyz(500)
+    wait_states(balanced, "draining", balanced.backends)
+    assert served_set(balanced, 60) == ALL
+
+
+def test_draining_goes_before_dead(balanced):
+    balanced.cp(1).readyz(500)
+    balanced.cp(2).kill()
+    balanced.cp(3).kill()
+    wait_states(balanced, "draining", [balanced.cp(1)])
+    wait_states(balanced, "dead", balanced.backends[1:])
+    assert served_set(balanced) == {"cp1"}
+
+
+def test_all_dead_is_still_tried(balanced):
+    """A wrong verdict must not cut the node off: connects go out, and their
+    failure is the network's own."""
+    for b in balanced.backends:
+        b.kill()
+    wait_states(balanced, "dead", balanced.backends)
+    assert dial_error(balanced) == "ECONNREFUSED"
+    assert nbconnect(balanced, "-n", 20, V4)["errors"] == {"ECONNREFUSED": 20}
+    balanced.cp(3).start()
+    wait_states(balanced, "ready", [balanced.cp(3)])
+    assert served_set(balanced) == {"cp3"}
+
+
+def test_established_connections_to_healthy_backends_stay(balanced):
+    with Held(balanced, 30) as held:
+        counts = Accepts(balanced)
+        balanced.cp(1).kill()
+        wait_states(balanced, "dead", [balanced.cp(1)])
+        balanced.cp(1).start()
+        wait_states(balanced, "ready", [balanced.cp(1)])
+        assert held.close()["closed"] == 10, "those to cp1, and no other"
+        assert counts.now()["cp2"] == counts.now()["cp3"] == 0, "probes kept theirs as well"
+
+
+# --- probes ------------------------------------------------------------------
+
+
+def test_probes_keep_one_connection(stage):
+    """One TLS handshake for any number of probes."""
+    counts = Accepts(stage)
+    seen = {b.name: len(b.requests()) for b in stage.backends}
+    stage.agent()
+
+    def probes(b):
+        return b.requests(since=seen[b.name])
+
+    for b in stage.backends:
+        wait_until(lambda b=b: len(probes(b)) >= 10, "ten probes")
+        assert {e["uri"] for e in probes(b)} <= {"/readyz", "/livez"}
+        assert len({e["connection"] for e in probes(b)}) == 1
+    assert counts.now() == {"cp1": 1, "cp2": 1, "cp3": 1}
+
+
+def test_probe_interval_is_kept(stage):
+    """Neither slower nor faster than it says, with 20 % of jitter."""
+    cp = stage.cp(1)
+    seen = len(cp.requests())
+    stage.agent()
+    entries = wait_until(lambda: (e := cp.requests(since=seen, uri="/readyz")) and
+                         len(e) >= 16 and e, "16 probes")
+    gaps = [b["time"] - a["time"] for a, b in zip(entries[4:], entries[5:])]
+    mean = sum(gaps) / len(gaps)
+    assert 0.13 < mean < 0.30, gaps
+    assert len({round(g, 3) for g in gaps}) > 1, "no jitter"
+
+
+def test_probes_are_not_balanced(balanced):
+    """The agent probes each backend itself, not through the frontend."""
+    assert sum(stats(balanced, "opened").values()) == 0
+
+
+def test_probe_path(stage):
+    stage.configure(probe={"path": "/readyz?verbose&exclude=etcd"})
+    seen = len(stage.cp(1).requests())
+    stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    assert stage.cp(1).requests(since=seen, uri="/readyz")
+
+
+# --- the verdict and the agent's absence -------------------------------------
+
+
+def test_verdicts_survive_a_restart(balanced):
+    """A new agent goes by what the old one knew until it knows better."""
+    cp = balanced.cp(1)
+    cp.kill()
+    wait_states(balanced, "dead", [cp])
+    balanced.running.kill9()
+    agent = balanced.agent()
+    counts = Accepts(balanced)
+    result = nbconnect(balanced, "--rate", 200, "--seconds", 1, V4)
+    assert result["failed"] == 0
+    assert counts.now()["cp1"] == 0
+    assert state_of(balanced, cp) == "dead"
+    assert agent.alive()
+
+
+def test_stale_verdicts_are_not_believed(balanced):
+    """The agent dies, a dead backend comes back: after a few intervals the
+    kernel tries it again by itself."""
+    cp = balanced.cp(1)
+    cp.kill()
+    wait_states(balanced, "dead", [cp])
+    balanced.running.kill9()
+    cp.start()
+    start = time.monotonic()
+    wait_until(lambda: served_by(balanced) == "cp1", "cp1 to be tried again", 15)
+    assert time.monotonic() - start < 10
+
+
+# --- signals and configuration -----------------------------------------------
+
+
+def test_reload(balanced):
+    cp = balanced.cp(2)
+    balanced.configure(backends=[balanced.cp(1).endpoint,
+                                 {"address": cp.endpoint, "weight": 7}])
+    balanced.running.hup()
+    wait_until(lambda: set(backend_status(balanced)) == {b.endpoint for b in
+                                                         balanced.backends[:2]}, "two backends")
+    wait_until(lambda: weight_of(balanced, cp) == 7, "the new weight")
+    assert served_set(balanced, 60) <= {"cp1", "cp2"}
+    balanced.configure()
+    balanced.running.hup()
+    wait_states(balanced, "ready", balanced.backends)
+    assert served_set(balanced, 60) == ALL
+
+
+def test_reload_of_a_bad_configuration(balanced):
+    mark = len(balanced.running.log())
+    path = balanced.configure(text="backends:\n  - 192.168.77.11\npolicy: roulette\n")
+    balanced.running.hup()
+    line = balanced.running.wait_log(r"policy", start=mark)
+    assert f"{path}:3" in line
+    assert balanced.running.alive()
+    assert len(backend_status(balanced)) == 3
+    assert served_set(balanced, 60) == ALL
+    # It goes on probing by the old one.
+    balanced.cp(1).readyz(500)
+    wait_states(balanced, "draining", [balanced.cp(1)])
+
+
+def test_reload_of_a_missing_configuration(balanced):
+    mark = len(balanced.running.log())
+    os.unlink(balanced.config)
+    balanced.running.hup()
+    balanced.running.wait_log(r"kubelb\.yaml", start=mark)
+    assert balanced.running.alive()
+    assert served_set(balanced, 60) == ALL
+
+
+def test_sigterm(balanced):
+    assert balanced.running.stop() == 0
+    assert served_set(balanced, 60) == ALL
+    assert set(backend_status(balanced)) == {b.endpoint for b in balanced.backends}
+
+
+def test_sigint(balanced):
+    balanced.running.signal(signal.SIGINT)
+    assert balanced.running.process.wait(timeout=10) == 0
+
+
+def test_stops_while_probes_hang(balanced):
+    """A hung backend does not keep the agent from leaving."""
+    for b in balanced.backends:
+        b.stop()
+    start = time.monotonic()
+    assert balanced.running.stop() == 0
+    assert time.monotonic() - start < 3
+
+
+def test_detached_under_the_agent(balanced):
+    """Somebody detaches while it runs: it says so or attaches again, but it
+    does not go on in silence or fall over with a backtrace."""
+    mark = len(balanced.running.log())
+    ok(balanced.detach())
+    wait_until(lambda: len(balanced.running.log()) > mark or not balanced.running.alive(),
+               "a word from the agent")
+    assert not balanced.running.alive() or balanced.running.stop() == 0
+    assert balanced.running.process.returncode in (0, 1)
+
+
+def test_reload_keeps_connections(balanced):
+    with Kept(balanced) as connection:
+        name = connection.backend()
+        mark = len(balanced.running.log())
+        balanced.configure(policy="random")
+        balanced.running.hup()
+        wait_until(lambda: len(balanced.running.log()) > mark, "a word about the reload")
+        assert connection.backend() == name
+
+
+def test_log_is_logfmt(balanced):
+    """Every line: level, msg, and pairs."""
+    balanced.cp(1).kill()
+    wait_states(balanced, "dead", [balanced.cp(1)])
+    balanced.running.stop()
+    lines = balanced.running.log().splitlines()
+    assert lines
+    for line in lines:
+        assert re.match(r'(<\d>)?level=\w+ msg=', line), line
+    assert any(balanced.cp(1).v4 in line and "dead" in line for line in lines)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The command lines: exit statuses and what is said where."""
+
+import os
+import shutil
+
+import pytest
+
+from helpers import fails, ok
+
+PROGRAMS = ("kubelb-load", "kubelb-agent", "kubelbctl")
+
+
+def run(stage, name, *args, **kwargs):
+    return stage.exec([stage.program(name), *args], **kwargs)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_is_built(stage, name):
+    assert os.access(stage.program(name), os.X_OK), f"{stage.program(name)}: run make first"
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_and_version(stage, name, option):
+    done = ok(run(stage, name, option))
+    assert done.stdout.strip()
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_full_stdout_is_a_failure(stage, name, option):
+    with open("/dev/full", "w", encoding="ascii") as full:
+        fails(run(stage, name, option, stdout=full), 1)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_unknown_option(stage, name):
+    done = run(stage, name, "--no-such-option")
+    assert done.returncode == 2, done.stderr
+    assert "no-such-option" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("name", ["kubelb-load", "kubelb-agent"])
+def test_missing_configuration_file(stage, name):
+    missing = os.path.join(stage.dir, "no-such-file.yaml")
+    fails(run(stage, name, "-c", missing, "--pin", stage.pin), 2, missing)
+    assert not os.path.exists(stage.pin)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_superfluous_argument(stage, name):
+    args = ["status"] if name == "kubelbctl" else ["-c", stage.config]
+    done = run(stage, name, "--pin", stage.pin, *args, "superfluous")
+    assert done.returncode == 2, done.stderr
+    assert not os.path.exists(stage.pin)
+
+
+@pytest.mark.parametrize("args", [
+    ("-b", "192.168.77.11:99999"),
+    ("-b", "not-an-address"),
+    ("-b", "192.168.77.11,weight=1001"),
+    ("-b", "192.168.77.11,wait=1"),
+    ("-f", "127.0.0.1", "-b", "192.168.77.11"),
+    ("-f", "127.0.0.1:0", "-b", "192.168.77.11"),
+    ("-f", "127.0.0.1:6443"),
+], ids=" ".join)
+def test_bad_flags(stage, args):
+    """Of these the last lacks a backend; -f needs a port."""
+    fails(stage.load(*args, config=None), 2)
+    assert not os.path.exists(stage.pin)
+
+
+def test_check(stage):
+    done = ok(stage.load("--check", config=None))
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    assert len(lines) >= 3, done.stdout
+    assert not os.path.exists(stage.pin)
+
+
+def test_check_to_full_stdout(stage):
+    with open("/dev/full", "w", encoding="ascii") as full:
+        fails(stage.load("--check", config=None, stdout=full), 1)
+
+
+def test_status_to_full_stdout(attached):
+    for args in (("status",), ("status", "-o", "json")):
+        with open("/dev/full", "w", encoding="ascii") as full:
+            fails(attached.ctl(*args, stdout=full), 1)
+
+
+def test_dry_run_to_full_stdout(attached):
+    attached.configure(policy="random")
+    with open("/dev/full", "w", encoding="ascii") as full:
+        fails(attached.load("--dry-run", stdout=full), 1)
+
+
+@pytest.mark.parametrize("name, args", [
+    ("kubelb-load", ()),
+    ("kubelb-load", ("--detach",)),
+    ("kubelb-agent", ()),
+    ("kubelbctl", ("status",)),
+])
+def test_not_root(attached, name, args):
+    """As nobody, next to a data path that is attached: one line, no harm."""
+    program = os.path.join(attached.dir, "bin", name)
+    shutil.copyfile(attached.program(name), program)
+    os.chmod(program, 0o755)
+    config = [] if name == "kubelbctl" or args else ["-c", attached.config]
+    done = attached.exec(["setpriv", "--reuid", "65534", "--clear-groups", program, *config,
+                          "--pin", attached.pin, *args])
+    fails(done, 1)
+    ok(attached.ctl("status"))
+
+
+def test_status_with_nothing_attached(stage):
+    fails(stage.ctl("status"), 1, "kubelb-load")
+
+
+def test_agent_on_a_bad_configuration(stage):
+    stage.configure(policy="roulette")
+    done = run(stage, "kubelb-agent", "-c", stage.config, "--pin", stage.pin)
+    fails(done, 2, stage.config, "policy")
+    assert not os.path.exists(stage.pin)

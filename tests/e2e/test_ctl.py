@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""kubelbctl: the operator's wishes, with an agent and without one."""
+
+import signal
+
+import pytest
+
+from helpers import (V4, Accepts, Held, assert_spread, backend_status, fails, kept_to, nbconnect,
+                     ok, raw_maps, served_set, wait_states, weight_of)
+from system import wait_until
+
+ALL = {"cp1", "cp2", "cp3"}
+
+
+@pytest.fixture(name="operated", params=["no agent", "agent"])
+def operated_fixture(request, stage):
+    """Attached; once by kubelb-load alone, once with an agent running."""
+    if request.param == "agent":
+        return request.getfixturevalue("balanced")
+    return request.getfixturevalue("attached")
+
+
+# --- status ------------------------------------------------------------------
+
+
+def test_status_for_people(attached):
+    text = ok(attached.ctl("status")).stdout
+    for b in attached.backends:
+        assert b.endpoint in text
+    for frontend in ("127.0.0.1:6443", "[::1]:6443"):
+        assert frontend in text
+
+
+def test_status_json(operated):
+    entries = backend_status(operated)
+    assert set(entries) == {b.endpoint for b in operated.backends}
+    assert {e["weight"] for e in entries.values()} == {100}
+    assert all(isinstance(e["state"], str) for e in entries.values())
+
+
+def test_status_counts_connections(attached):
+    with Held(attached, 30):
+        wait_until(lambda: " 10 " in ok(attached.ctl("status")).stdout, "ten connections each")
+
+
+def test_status_watches(attached):
+    """-w goes on until it is interrupted."""
+    watch = attached.spawn([attached.program("kubelbctl"), "--pin", attached.pin, "status",
+                            "-w"])
+    seen = 0
+    while seen < 2:
+        line = watch.stdout.readline()
+        assert line, "status -w has ended by itself"
+        seen += attached.cp(1).endpoint in line
+    watch.send_signal(signal.SIGINT)
+    watch.communicate(timeout=5)
+
+
+def test_unknown_output_format(attached):
+    fails(attached.ctl("status", "-o", "xml"), 2, "xml")
+
+
+# --- drain -------------------------------------------------------------------
+
+
+def test_drain_and_undrain(operated):
+    cp = operated.cp(1)
+    with kept_to(operated, "cp1") as connection:
+        ok(operated.ctl("drain", cp.endpoint))
+        assert served_set(operated) == {"cp2", "cp3"}
+        assert connection.backend() == "cp1", "existing connections are left alone"
+    ok(operated.ctl("undrain", cp.endpoint))
+    assert served_set(operated, 60) == ALL
+
+
+def test_drain_is_idempotent(attached):
+    for _ in range(2):
+        ok(attached.ctl("drain", attached.cp(1).endpoint))
+    assert served_set(attached) == {"cp2", "cp3"}
+    for _ in range(2):
+        ok(attached.ctl("undrain", attached.cp(1).endpoint))
+    assert served_set(attached, 60) == ALL
+
+
+def test_port_is_the_default_one(attached):
+    """BACKEND is written as in the configuration: 6443 where none is given."""
+    ok(attached.ctl("drain", attached.cp(1).v4))
+    assert served_set(attached) == {"cp2", "cp3"}
+
+
+def test_drain_holds(balanced):
+    """Across agent restarts, reloads, kubelb-load, and without an agent."""
+    ok(balanced.ctl("drain", balanced.cp(2).endpoint))
+    assert served_set(balanced) == {"cp1", "cp3"}
+    balanced.running.kill9()
+    assert served_set(balanced) == {"cp1", "cp3"}
+    agent = balanced.agent()
+    wait_until(lambda: len(balanced.cp(2).requests()) and agent.alive(), "the agent")
+    assert served_set(balanced) == {"cp1", "cp3"}
+    agent.hup()
+    ok(balanced.load())
+    assert served_set(balanced) == {"cp1", "cp3"}
+    assert agent.stop() == 0
+    assert served_set(balanced) == {"cp1", "cp3"}
+
+
+def test_drain_is_shown(operated):
+    before = backend_status(operated)
+    ok(operated.ctl("drain", operated.cp(1).endpoint))
+    after = backend_status(operated)
+    one, two = operated.cp(1).endpoint, operated.cp(2).endpoint
+    assert after[one] != before[one], "status does not tell that it is drained"
+    assert after[two]["state"] == before[two]["state"]
+
+
+def test_all_drained_goes_on(attached):
+    """Not even the operator can cut the node off by accident."""
+    for b in attached.backends:
+        ok(attached.ctl("drain", b.endpoint))
+    assert served_set(attached, 60) == ALL
+
+
+def test_drain_of_the_last_healthy_one(balanced):
+    """Drained beats dead."""
+    for b in balanced.backends[1:]:
+        b.kill()
+    wait_states(balanced, "dead", balanced.backends[1:])
+    ok(balanced.ctl("drain", balanced.cp(1).endpoint))
+    assert served_set(balanced) == {"cp1"}
+
+
+# --- weight ------------------------------------------------------------------
+
+
+def test_weight_and_auto(operated):
+    cp = operated.cp(1)
+    ok(operated.ctl("weight", cp.endpoint, "0"))
+    assert served_set(operated) == {"cp2", "cp3"}
+    assert weight_of(operated, cp) == 0
+    ok(operated.ctl("weight", cp.endpoint, "auto"))
+    assert served_set(operated, 60) == ALL
+    assert weight_of(operated, cp) == 100
+
+
+def test_weight_changes_the_share(stage):
+    stage.configure(policy="random")
+    ok(stage.load())
+    ok(stage.ctl("weight", stage.cp(1).endpoint, "1000"))
+    ok(stage.ctl("weight", stage.cp(2).endpoint, "300"))
+
+    def draw():
+        counts = Accepts(stage)
+        assert nbconnect(stage, "-n", 2000, V4)["ok"] == 2000
+        return counts.settled(2000)
+
+    assert_spread(draw, {"cp1": 1000, "cp2": 300, "cp3": 100})
+
+
+def test_weight_holds(balanced):
+    cp = balanced.cp(3)
+    ok(balanced.ctl("weight", cp.endpoint, "0"))
+    balanced.running.kill9()
+    ok(balanced.load())
+    balanced.agent()
+    wait_until(lambda: len(backend_status(balanced)) == 3, "the agent")
+    assert served_set(balanced) == {"cp1", "cp2"}
+    assert weight_of(balanced, cp) == 0
+
+
+def test_wish_ends_with_its_backend(attached):
+    """An id that goes to another backend does not take the wish along."""
+    ok(attached.ctl("drain", attached.cp(1).endpoint))
+    ok(attached.ctl("weight", attached.cp(2).endpoint, "0"))
+    attached.configure(backends=[attached.cp(3).endpoint])
+    ok(attached.load())
+    attached.configure(backends=[attached.cp(1).endpoint6, attached.cp(2).endpoint6])
+    ok(attached.load())
+    assert served_set(attached, 40, host="::1") == {"cp1", "cp2"}
+
+
+# --- misuse ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args", [
+    ("drain", "192.0.2.7:6443"),
+    ("undrain", "192.0.2.7:6443"),
+    ("weight", "192.0.2.7:6443", "10"),
+], ids=" ".join)
+def test_unknown_backend(attached, args):
+    maps = raw_maps(attached)
+    done = attached.ctl(*args)
+    assert done.returncode in (1, 2)
+    fails(done, done.returncode, "192.0.2.7")
+    assert raw_maps(attached) == maps
+
+
+@pytest.mark.parametrize("args", [
+    (),
+    ("frobnicate",),
+    ("drain",),
+    ("drain", "cp1.example"),
+    ("drain", "192.168.77.11:6443", "192.168.77.12:6443"),
+    ("weight", "192.168.77.11:6443"),
+    ("weight", "192.168.77.11:6443", "1001"),
+    ("weight", "192.168.77.11:6443", "-1"),
+    ("weight", "192.168.77.11:6443", "ten"),
+    ("weight", "192.168.77.11:6443", "10x"),
+    ("weight", "192.168.77.11:6443", ""),
+], ids=lambda a: " ".join(a) or "nothing")
+def test_bad_command_line(attached, args):
+    maps = raw_maps(attached)
+    done = attached.ctl(*args)
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert done.stderr
+    assert raw_maps(attached) == maps
+
+
+@pytest.mark.parametrize("args", [
+    ("drain", "192.168.77.11:6443"),
+    ("weight", "192.168.77.11:6443", "1"),
+    ("status", "-o", "json"),
+], ids=" ".join)
+def test_nothing_attached(stage, args):
+    fails(stage.ctl(*args), 1, "kubelb-load")

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The agent's HTTP server: /metrics, /healthz, /readyz, and nothing else."""
+
+import re
+
+import pytest
+
+from helpers import (V4, Accepts, Held, dial, dial_error, http_call, nbconnect, state_of, stats,
+                     wait_states)
+from system import wait_until
+
+SAMPLE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)( \d+)?')
+LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"(?:,|$)')
+
+
+def metrics(stage):
+    """name -> [(labels, value)], and every line checked on the way."""
+    status, headers, body = http_call(stage, "GET", "/metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain")
+    assert body.endswith("\n")
+    found, types = {}, {}
+    for line in body.splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            assert name not in types, f"two TYPE lines for {name}"
+            types[name] = kind
+        if line.startswith("#") or not line:
+            continue
+        match = SAMPLE.fullmatch(line)
+        assert match, line
+        labels = dict(LABEL.findall(match.group(2) or ""))
+        found.setdefault(match.group(1), []).append((labels, float(match.group(3))))
+    for name in found:
+        base = re.sub(r"_(bucket|sum|count)$", "", name)
+        assert name in types or base in types, f"{name} has no TYPE"
+    return found
+
+
+def by_backend(samples, **where):
+    return {labels["backend"]: value for labels, value in samples
+            if all(labels.get(k) == v for k, v in where.items())}
+
+
+def test_names(balanced):
+    found = metrics(balanced)
+    for name in ("kubelb_build_info", "kubelb_backend_state", "kubelb_backend_weight",
+                 "kubelb_connections_active", "kubelb_connections_opened_total",
+                 "kubelb_probes_total", "kubelb_probe_duration_seconds_bucket",
+                 "kubelb_probe_duration_seconds_sum", "kubelb_probe_duration_seconds_count"):
+        assert name in found, f"{name} is missing; there are {sorted(found)}"
+    [(labels, value)] = found["kubelb_build_info"]
+    assert value == 1 and labels["version"]
+
+
+def test_states_and_weights(balanced):
+    endpoints = {b.endpoint for b in balanced.backends}
+    found = metrics(balanced)
+    assert by_backend(found["kubelb_backend_state"], state="ready") == \
+        dict.fromkeys(endpoints, 1.0)
+    assert by_backend(found["kubelb_backend_state"], state="dead") == \
+        dict.fromkeys(endpoints, 0.0)
+    assert by_backend(found["kubelb_backend_weight"]) == dict.fromkeys(endpoints, 100.0)
+    cp = balanced.cp(1)
+    cp.kill()
+    wait_states(balanced, "dead", [cp])
+    states = metrics(balanced)["kubelb_backend_state"]
+    assert by_backend(states, state="dead")[cp.endpoint] == 1
+    assert by_backend(states, state="ready")[cp.endpoint] == 0
+    assert all(sum(v for labels, v in states if labels["backend"] == e) == 1 for e in endpoints)
+
+
+def test_connections(balanced):
+    counts = Accepts(balanced)
+    with Held(balanced, 30):
+        nbconnect(balanced, "-n", 100, V4)
+        drawn = counts.settled(130)
+        found = metrics(balanced)
+        assert by_backend(found["kubelb_connections_opened_total"]) == {
+            b.endpoint: float(drawn[b.name]) for b in balanced.backends}
+        wait_until(lambda: by_backend(metrics(balanced)["kubelb_connections_active"]) == {
+            b.endpoint: float(stats(balanced, "active")[b.name]) for b in balanced.backends}
+            and sum(stats(balanced, "active").values()) == 30, "thirty active connections")
+
+
+def test_probes(balanced):
+    before = sum(by_backend(metrics(balanced)["kubelb_probes_total"]).values())
+    wait_until(lambda: sum(v for _l, v in metrics(balanced)["kubelb_probes_total"])
+               >= before + 6, "six more probes")
+    found = metrics(balanced)
+    assert {labels["result"] for labels, _v in found["kubelb_probes_total"]}
+    cp = balanced.cp(1).endpoint
+    buckets = [(float(labels["le"].replace("+Inf", "inf")), value) for labels, value
+               in found["kubelb_probe_duration_seconds_bucket"] if labels["backend"] == cp]
+    assert buckets == sorted(buckets), "ascending, cumulative"
+    assert [v for _le, v in buckets] == sorted(v for _le, v in buckets)
+    count = by_backend(found["kubelb_probe_duration_seconds_count"])[cp]
+    assert buckets[-1] == (float("inf"), count)
+    assert 0 < by_backend(found["kubelb_probe_duration_seconds_sum"])[cp] < count * 0.4
+    assert count == sum(v for labels, v in found["kubelb_probes_total"]
+                        if labels["backend"] == cp)
+
+
+def test_failed_probes_are_told_apart(balanced):
+    results = {labels["result"] for labels, v in metrics(balanced)["kubelb_probes_total"] if v}
+    cp = balanced.cp(1)
+    cp.kill()
+    wait_states(balanced, "dead", [cp])
+    now = {labels["result"]: v for labels, v in metrics(balanced)["kubelb_probes_total"]
+           if labels["backend"] == cp.endpoint and v}
+    assert set(now) - results, now
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health(balanced, path):
+    assert http_call(balanced, "GET", path)[0] == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("path", ["/metrics", "/healthz"])
+def test_only_reading(balanced, method, path):
+    assert http_call(balanced, method, path)[0] == 405
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/metrics/", "/metricsx", "/../etc/passwd"])
+def test_unknown_path(balanced, path):
+    assert http_call(balanced, "GET", path)[0] == 404
+
+
+def test_query_is_ignored(balanced):
+    assert http_call(balanced, "GET", "/healthz?verbose")[0] == 200
+
+
+def test_rubbish_does_no_harm(balanced):
+    """Half a request, no request, and no HTTP at all."""
+    held = [dial(balanced, port=8081) for _ in range(50)]
+    try:
+        for sock in held[:10]:
+            sock.sendall(b"GET /metr")
+        for sock in held[10:20]:
+            sock.sendall(b"\x16\x03\x01\x02\x00\x01" * 100)
+        held[20].sendall(b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\n\r\n")
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it need not listen to all of that
+    finally:
+        assert http_call(balanced, "GET", "/healthz")[0] == 200
+        for sock in held:
+            sock.close()
+    assert http_call(balanced, "GET", "/metrics")[0] == 200
+    assert balanced.running.alive()
+    assert {state_of(balanced, b) for b in balanced.backends} == {"ready"}
+
+
+def test_turned_off(stage):
+    stage.configure(http="")
+    stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    assert dial_error(stage, port=8081) == "ECONNREFUSED"
+
+
+def test_address_in_use(balanced):
+    """A second agent's server cannot have the port: said, not silent."""
+    second = balanced.agent()
+    second.wait_log(r"127\.0\.0\.1:8081")
+    assert balanced.running.alive()
+    assert http_call(balanced, "GET", "/healthz")[0] == 200

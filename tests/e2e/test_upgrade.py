@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From this version's maps to the next one's, in place.
+
+build/abi-next/kubelb-load is this kubelb-load with a higher ABI version and
+larger values (`make abi-next`).
+"""
+
+import os
+
+import pytest
+
+from helpers import (V4, Accepts, Held, Traffic, dump, nbconnect, objects, ok, served_set,
+                     stats, still_there, wait_idle)
+from system import wait_until
+
+
+@pytest.fixture(name="next_load")
+def next_load_fixture(attached):
+    """kubelb-load of the next version."""
+    path = os.path.join(attached.build, "abi-next", "kubelb-load")
+    if not os.access(path, os.X_OK):
+        pytest.skip(f"{path} is not built (make abi-next)")
+
+    def load(*args):
+        return attached.exec([path, "--pin", attached.pin, *(args or ("-c", attached.config))])
+
+    return load
+
+
+def abi_version(stage):
+    return dump(stage, "control")[0][1]["abi_version"]
+
+
+def test_upgrade_under_traffic(attached, next_load):
+    """No failed connect, no lost counter, no lost connection, nothing of the
+    old version left."""
+    nbconnect(attached, "-n", 90, V4)
+    ok(attached.ctl("drain", attached.cp(3).endpoint))
+    wait_idle(attached)
+    version, old = abi_version(attached), objects(attached)
+    with Held(attached, 20) as held:
+        opened = stats(attached, "opened")
+        counts = Accepts(attached)
+        with Traffic(attached):
+            ok(next_load())
+            assert abi_version(attached) > version
+            nbconnect(attached, "-n", 40, V4)
+        assert counts.now()["cp3"] == 0, "the operator's drain was lost"
+        now = stats(attached, "opened")
+        assert all(now[name] >= opened[name] for name in opened)
+        assert held.close()["closed"] == 0
+    wait_idle(attached)
+    new = objects(attached)
+    assert not new["prog"] & old["prog"]
+    old_programs = {"prog": old["prog"]}
+    wait_until(lambda: not still_there(old_programs)["prog"], "the old programs to go", 5)
+    ok(next_load("--detach"))
+
+
+def test_downgrade_is_refused_or_done(attached, next_load):
+    """An older kubelb-load on newer maps never breaks what works."""
+    ok(next_load())
+    version = abi_version(attached)
+    done = attached.load()
+    assert done.returncode in (0, 1)
+    if done.returncode == 1:
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert abi_version(attached) == version
+    assert served_set(attached, 60) == {"cp1", "cp2", "cp3"}
+    ok(next_load("--detach"))
+    assert not os.path.exists(attached.pin)

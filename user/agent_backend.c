@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "agent_backend.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include <event2/event.h>
+#include <event2/util.h>
+
+#include "endpoint.h"
+#include "log.h"
+#include "node.h"
+
+/* Probes of thousands of nodes must not fall into step. */
+#define JITTER_PERCENT 20
+
+/* --- the next probe ---------------------------------------------------------------- */
+
+static unsigned int jittered(unsigned int ms)
+{
+	unsigned short random = 0;
+	unsigned int spread = ms * JITTER_PERCENT / 100;
+
+	evutil_secure_rng_get_bytes(&random, sizeof(random));
+	return ms - spread + (unsigned int)((2ULL * spread * random) / 65535);
+}
+
+static void schedule(struct agent_backend *b, unsigned int ms)
+{
+	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+
+	event_add(b->timer, &tv);
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent_backend *b = arg;
+
+	(void)fd;
+	(void)what;
+	probe_start(b->probe);
+}
+
+/* --- what the probe reports --------------------------------------------------------- */
+
+static void log_state(const struct agent_backend *b, enum klb_state was, const char *detail)
+{
+	char text[ENDPOINT_TEXT_MAX], quoted[512];
+	bool good = b->health.state == KLB_STATE_READY;
+
+	log_event(good ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "backend changed state",
+		  "backend=%s state=%s was=%s reason=%s http_status=%u detail=%s",
+		  endpoint_format(&b->endpoint, text), health_state_name(b->health.state),
+		  health_state_name(was),
+		  log_quote(quoted, 64, health_reason_name(b->health.reason)),
+		  b->health.http_status, log_quote(quoted + 64, sizeof(quoted) - 64, detail));
+}
+
+static void on_done(void *arg, const struct probe_result *result)
+{
+	struct agent_backend *b = arg;
+	enum klb_state was = b->health.state;
+	bool changed = health_probed(&b->health, &b->rules, result->outcome, result->http_status,
+				     node_now_ns());
+	char text[ENDPOINT_TEXT_MAX], quoted[256];
+
+	metrics_probe_observe(&b->metrics, result->outcome, result->duration_ns);
+	if (changed)
+		log_state(b, was, result->detail ? result->detail : "");
+	else if (log_enabled(LOG_LEVEL_DEBUG))
+		log_event(LOG_LEVEL_DEBUG, "probed", "backend=%s result=%s http_status=%u seconds=%.6f",
+			  endpoint_format(&b->endpoint, text),
+			  log_quote(quoted, sizeof(quoted), health_reason_name(result->outcome)),
+			  result->http_status, (double)result->duration_ns / 1e9);
+	schedule(b, jittered(health_next_probe_ms(&b->health, &b->rules)));
+	b->ops->changed(b->arg, changed);
+}
+
+/* Nobody has asked it to: look at once whether the backend is still there. */
+static void on_lost(void *arg)
+{
+	struct agent_backend *b = arg;
+	enum klb_state was = b->health.state;
+	bool changed = health_connection_lost(&b->health, node_now_ns());
+
+	if (changed)
+		log_state(b, was, "the connection kept for probes was closed");
+	event_del(b->timer);
+	probe_start(b->probe);
+	if (changed)
+		b->ops->changed(b->arg, true);
+}
+
+static void on_not_covered(void *arg, const struct klb_endpoint *address)
+{
+	struct agent_backend *b = arg;
+	char text[ENDPOINT_TEXT_MAX], frontend[ENDPOINT_TEXT_MAX];
+
+	if (b->coverage_warned)
+		return;
+	b->coverage_warned = true;
+	endpoint_format_address(address, frontend);
+	log_event(LOG_LEVEL_WARN,
+		  "the backend's certificate does not cover the frontend's address: clients that "
+		  "dial it will refuse the certificate",
+		  "backend=%s frontend=%s fix=\"add %s to apiServer.certSANs in kubeadm's "
+		  "ClusterConfiguration, then renew with: rm apiserver.crt apiserver.key; kubeadm "
+		  "init phase certs apiserver\"",
+		  endpoint_format(&b->endpoint, text), frontend, frontend);
+}
+
+static const struct probe_ops probe_callbacks = {
+	.done = on_done,
+	.lost = on_lost,
+	.not_covered = on_not_covered,
+};
+
+/* --- life ---------------------------------------------------------------------------- */
+
+int agent_backend_init(struct agent_backend *b, struct event_base *base,
+		       const struct config *cfg, unsigned int index, struct probe_tls *tls,
+		       const struct agent_backend_ops *ops, void *arg, struct err *e)
+{
+	struct klb_endpoint cover[KLB_MAX_FRONTENDS];
+
+	memset(b, 0, sizeof(*b));
+	b->endpoint = cfg->backends[index].endpoint;
+	b->rules = (struct health_rules){ .rise = cfg->probe.rise,
+					  .fall = cfg->probe.fall,
+					  .interval_ms = cfg->probe.interval_ms };
+	b->metrics.backend = b->endpoint;
+	b->ops = ops;
+	b->arg = arg;
+	health_init(&b->health, node_now_ns());
+	for (unsigned int i = 0; i < cfg->n_frontends; i++)
+		cover[i] = cfg->frontends[i].endpoint;
+	b->timer = evtimer_new(base, on_timer, b);
+	if (!b->timer)
+		return err_set(e, ENOMEM, "out of memory");
+	return probe_new(base, &cfg->probe, tls, &b->endpoint, cover, cfg->n_frontends,
+			 &probe_callbacks, b, &b->probe, e);
+}
+
+void agent_backend_fini(struct agent_backend *b)
+{
+	if (b->timer)
+		event_free(b->timer);
+	if (b->probe)
+		probe_free(b->probe);
+	b->timer = NULL;
+	b->probe = NULL;
+}
+
+void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *before)
+{
+	b->health = before->health;
+	b->metrics = before->metrics;
+	b->coverage_warned = before->coverage_warned;
+}
+
+void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen)
+{
+	health_adopt(&b->health, seen);
+}
+
+void agent_backend_start(struct agent_backend *b)
+{
+	probe_start(b->probe);
+}
+
+const struct health *agent_backend_health(const struct agent_backend *b)
+{
+	return &b->health;
+}
+
+const struct metrics_probe *agent_backend_metrics(const struct agent_backend *b)
+{
+	return &b->metrics;
+}
+
+const struct agent_backend *agent_backend_find(const struct agent_backend *list, unsigned int n,
+					       const struct klb_endpoint *endpoint)
+{
+	for (unsigned int i = 0; list && i < n; i++)
+		if (endpoint_equal(&list[i].endpoint, endpoint))
+			return &list[i];
+	return NULL;
+}

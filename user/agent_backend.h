@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* One backend in the agent: its prober, its health, its next probe. */
+#ifndef KUBELB_AGENT_BACKEND_H
+#define KUBELB_AGENT_BACKEND_H
+
+#include "config.h"
+#include "health.h"
+#include "metrics.h"
+#include "probe.h"
+
+struct event;
+struct event_base;
+
+struct agent_backend_ops {
+	/* Something about the backend is new; state_changed: it should act on connects. */
+	void (*changed)(void *arg, bool state_changed);
+};
+
+struct agent_backend {
+	struct klb_endpoint endpoint;
+	struct health health;
+	struct health_rules rules;
+	struct metrics_probe metrics;
+	struct probe *probe;
+	struct event *timer;
+	bool coverage_warned;
+	const struct agent_backend_ops *ops;
+	void *arg;
+};
+
+/* For cfg->backends[index]. Starts nothing. On failure fini is still safe. */
+int agent_backend_init(struct agent_backend *b, struct event_base *base,
+		       const struct config *cfg, unsigned int index, struct probe_tls *tls,
+		       const struct agent_backend_ops *ops, void *arg, struct err *e);
+void agent_backend_fini(struct agent_backend *b);
+
+/* Takes over health and counters of the same backend before a reload. */
+void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *before);
+/* Takes over what an earlier agent wrote into the maps. */
+void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen);
+
+/* Probes now, and from then on by itself. */
+void agent_backend_start(struct agent_backend *b);
+
+const struct health *agent_backend_health(const struct agent_backend *b);
+const struct metrics_probe *agent_backend_metrics(const struct agent_backend *b);
+
+/* In an array of n; NULL when it is not there. */
+const struct agent_backend *agent_backend_find(const struct agent_backend *list, unsigned int n,
+					       const struct klb_endpoint *endpoint);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "attach.h"
+
+#include <stdio.h>
+
+#include "datapath.h"
+#include "node.h"
+
+static void active_of(const struct datapath_state *state, __u64 *ret)
+{
+	for (int id = 0; id < KLB_MAX_IDS; id++)
+		ret[id] = state->stats[id].active;
+}
+
+static int plan_for(const struct config *cfg, const struct datapath_state *state,
+		    struct plan *ret, struct err *e)
+{
+	__u64 active[KLB_MAX_IDS];
+	struct plan_input in = {
+		.config = cfg,
+		.applied = &state->applied,
+		.active = active,
+		.new_config = true,
+		.node = node_identity(),
+		.now_ns = node_now_ns(),
+	};
+
+	active_of(state, active);
+	return plan_make(&in, ret, e);
+}
+
+int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup, bool dry_run,
+	       struct attach_report *ret, struct err *e)
+{
+	const struct datapath_state *state;
+	struct datapath_load *load;
+	int r;
+
+	r = datapath_load_begin(pin_dir, cgroup ? cgroup : cfg->cgroup, &load, e);
+	if (r)
+		return r;
+	state = datapath_load_state(load);
+	ret->upgrade = datapath_load_is_upgrade(load);
+	ret->dry_run = dry_run;
+	ret->before = state->applied;
+	snprintf(ret->cgroup, sizeof(ret->cgroup), "%s", datapath_load_cgroup(load));
+	r = plan_for(cfg, state, &ret->after, e);
+	if (!r && !dry_run)
+		r = datapath_load_commit(load, &ret->after, e);
+	datapath_load_free(load);
+	return r;
+}

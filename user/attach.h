@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A configuration into an attachment: what kubelb-load does, and kubelb-agent
+ * when it finds nothing attached.
+ */
+#ifndef KUBELB_ATTACH_H
+#define KUBELB_ATTACH_H
+
+#include "config.h"
+#include "err.h"
+#include "plan.h"
+
+/* What attach_run did, or would do. */
+struct attach_report {
+	bool upgrade; /* programs were attached already, and replaced in place */
+	bool dry_run;
+	char cgroup[512];
+	struct plan before; /* empty for a first attachment */
+	struct plan after;
+};
+
+/*
+ * Attaches, or brings what is attached in line with cfg. cgroup: goes before the
+ * configuration's; NULL for none. dry_run: everything up to the last step. Returns
+ * 0 or a negative errno with e; nothing has changed then.
+ */
+int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup, bool dry_run,
+	       struct attach_report *ret, struct err *e);
+
+#endif

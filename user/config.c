@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config_internal.h"
+#include "endpoint.h"
+
+static int set_defaults(struct config_build *b)
+{
+	struct config *c = b->config;
+	int rc;
+
+	c->policy = KLB_POLICY_LEAST_CONN;
+	c->prefer_local = true;
+	c->connect_timeout_ms = 1000;
+	c->dead_peer_timeout_ms = 10000;
+	c->probe.interval_ms = 5000;
+	c->probe.timeout_ms = 3000;
+	c->probe.rise = 2;
+	c->probe.fall = 2;
+	c->http_enabled = true;
+	rc = endpoint_parse("127.0.0.1:8081", 0, &c->http, b->e);
+	if (rc == 0)
+		rc = config_set_string(b, &c->probe.path, "/readyz");
+	if (rc == 0)
+		rc = config_set_string(b, &c->probe.live_path, "/livez");
+	return rc;
+}
+
+static void build_free(struct config_build *b)
+{
+	if (!b)
+		return;
+	config_free(b->config);
+	free(b);
+}
+
+static int build_new(const char *source, struct err *e, struct config_build **ret)
+{
+	struct config_build *b = calloc(1, sizeof(*b));
+	int rc;
+
+	if (!b || !(b->config = calloc(1, sizeof(*b->config))) ||
+	    !(b->config->source = strdup(source))) {
+		build_free(b);
+		err_set(e, ENOMEM, "%s: out of memory", source);
+		return -ENOMEM;
+	}
+	b->e = e;
+	rc = set_defaults(b);
+	if (rc < 0) {
+		build_free(b);
+		return rc;
+	}
+	*ret = b;
+	return 0;
+}
+
+/* Hands the snapshot over when all went well, and frees the rest. */
+static int build_end(struct config_build *b, int rc, bool host_has_ipv6, struct config **ret)
+{
+	if (rc == 0)
+		rc = config_finish(b, host_has_ipv6);
+	if (rc == 0) {
+		*ret = b->config;
+		b->config = NULL;
+	}
+	build_free(b);
+	return rc;
+}
+
+int config_parse(const char *text, size_t length, const char *source, bool host_has_ipv6,
+		 struct config **ret, struct err *e)
+{
+	struct config_build *b;
+	int rc;
+
+	if (length > (size_t)CONFIG_BYTES_MAX)
+		return err_set(e, EINVAL,
+			       "%s: larger than %d bytes, so it is no configuration; name another",
+			       source, CONFIG_BYTES_MAX);
+	rc = build_new(source, e, &b);
+	if (rc < 0)
+		return rc;
+	rc = config_read_yaml(b, text, length);
+	return build_end(b, rc, host_has_ipv6, ret);
+}
+
+static int fail_open(const char *path, int code, struct err *e)
+{
+	if (code == ENOENT)
+		return err_set(e, code, "%s: no such file; create it, or name another with -c FILE",
+			       path);
+	errno = code;
+	return err_set(e, code, "%s: cannot be opened: %m; check its permissions, or run as root",
+		       path);
+}
+
+/* O_NONBLOCK: opening a FIFO would otherwise wait for someone to write to it. */
+static int open_regular(const char *path, int *ret, struct err *e)
+{
+	struct stat st;
+	int fd, rc = 0;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0)
+		return fail_open(path, errno, e);
+	if (fstat(fd, &st) < 0)
+		rc = err_set(e, errno, "%s: cannot be examined: %m; name another with -c FILE",
+			     path);
+	else if (S_ISDIR(st.st_mode))
+		rc = err_set(e, EISDIR, "%s: is a directory; name a file in it with -c FILE", path);
+	else if (!S_ISREG(st.st_mode))
+		rc = err_set(e, EINVAL, "%s: is not a regular file; name another with -c FILE",
+			     path);
+	if (rc < 0) {
+		close(fd);
+		return rc;
+	}
+	*ret = fd;
+	return 0;
+}
+
+/* Reads up to size bytes into buf; returns how many, or a negative errno. */
+static ssize_t read_all(int fd, char *buf, size_t size)
+{
+	size_t length = 0;
+
+	while (length < size) {
+		ssize_t n = read(fd, buf + length, size - length);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		length += (size_t)n;
+	}
+	return (ssize_t)length;
+}
+
+int config_load(const char *path, bool host_has_ipv6, struct config **ret, struct err *e)
+{
+	const size_t size = CONFIG_BYTES_MAX + 1; /* one more shows that it is too large */
+	ssize_t length;
+	char *text;
+	int fd = -1, rc;
+
+	rc = open_regular(path, &fd, e);
+	if (rc < 0)
+		return rc;
+	text = malloc(size);
+	if (!text) {
+		rc = err_set(e, ENOMEM, "%s: out of memory", path);
+		goto out;
+	}
+	length = read_all(fd, text, size);
+	if (length < 0) {
+		errno = (int)-length;
+		rc = err_set(e, errno, "%s: cannot be read: %m; name another with -c FILE", path);
+		goto out;
+	}
+	rc = config_parse(text, (size_t)length, path, host_has_ipv6, ret, e);
+out:
+	free(text);
+	close(fd);
+	return rc;
+}
+
+/* Reads what follows the address: nothing, or ",weight=N". */
+static int parse_weight(struct config_build *b, const struct config_where *at, const char *text,
+			unsigned int *ret)
+{
+	static const char prefix[] = ",weight=";
+	unsigned int weight;
+
+	if (!*text) {
+		*ret = KLB_WEIGHT_DEFAULT;
+		return 0;
+	}
+	if (strncmp(text, prefix, strlen(prefix)) != 0)
+		return config_fail(b, at, "'%.64s' is unknown; write ADDR[:PORT][,weight=N]", text);
+	text += strlen(prefix);
+	if (config_uint(text, &weight) < 0 || weight > KLB_WEIGHT_MAX)
+		return config_fail(b, at, "weight '%.64s' is no number in range; write 0..%d", text,
+				   KLB_WEIGHT_MAX);
+	*ret = weight;
+	return 0;
+}
+
+static int add_backend_arg(struct config_build *b, const char *arg)
+{
+	struct config_where at = { .line = 0 };
+	unsigned int weight = 0;
+	char *address;
+	int rc;
+
+	snprintf(at.key, sizeof(at.key), "-b %.64s", arg);
+	rc = parse_weight(b, &at, arg + strcspn(arg, ","), &weight);
+	if (rc < 0)
+		return rc;
+	address = strndup(arg, strcspn(arg, ","));
+	if (!address)
+		return config_fail_memory(b);
+	rc = config_add_backend(b, &at, address, weight);
+	free(address);
+	return rc;
+}
+
+static int add_frontend_arg(struct config_build *b, const char *arg)
+{
+	struct config_where at = { .line = 0 };
+
+	snprintf(at.key, sizeof(at.key), "-f %.64s", arg);
+	return config_add_frontend(b, &at, arg, KLB_SCOPE_HOST);
+}
+
+int config_from_args(const char *const *frontends, size_t n_frontends, const char *const *backends,
+		     size_t n_backends, bool host_has_ipv6, struct config **ret, struct err *e)
+{
+	struct config_build *b;
+	size_t i;
+	int rc;
+
+	rc = build_new("command line", e, &b);
+	if (rc < 0)
+		return rc;
+	snprintf(b->no_backend.key, sizeof(b->no_backend.key), "-b");
+	for (i = 0; rc == 0 && i < n_frontends; i++)
+		rc = add_frontend_arg(b, frontends[i]);
+	for (i = 0; rc == 0 && i < n_backends; i++)
+		rc = add_backend_arg(b, backends[i]);
+	return build_end(b, rc, host_has_ipv6, ret);
+}
+
+void config_free(struct config *c)
+{
+	if (!c)
+		return;
+	free(c->source);
+	free(c->probe.path);
+	free(c->probe.live_path);
+	free(c->probe.ca);
+	free(c->probe.server_name);
+	free(c->probe.client_cert);
+	free(c->probe.client_key);
+	free(c->discovery_kubeconfig);
+	free(c->discovery_cache);
+	free(c->cgroup);
+	free(c);
+}

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Opening what is pinned, and reading it. */
+#include "datapath_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <unistd.h>
+
+const char *const map_pins[MAP_COUNT] = {
+	[MAP_FRONTENDS] = "frontends", [MAP_CANDIDATES] = "candidates",
+	[MAP_BACKENDS] = "backends",   [MAP_STATS] = "stats",
+	[MAP_ADMIN] = "admin",	       [MAP_CONTROL] = "control",
+	[MAP_COUNTERS] = "counters",   [MAP_SOCKETS] = "sockets",
+};
+
+/* What this version expects behind each pin. */
+static const unsigned int value_sizes[MAP_COUNT] = {
+	[MAP_FRONTENDS] = sizeof(struct klb_frontend),
+	[MAP_CANDIDATES] = sizeof(struct klb_candidates),
+	[MAP_BACKENDS] = sizeof(struct klb_backend),
+	[MAP_STATS] = sizeof(struct klb_stats),
+	[MAP_ADMIN] = sizeof(struct klb_admin),
+	[MAP_CONTROL] = sizeof(struct klb_control),
+	[MAP_COUNTERS] = sizeof(struct klb_counters),
+	[MAP_SOCKETS] = sizeof(struct klb_socket),
+};
+
+int path_join(char *ret, const char *dir, const char *name, struct err *e)
+{
+	int n = snprintf(ret, PATH_TEXT_MAX, "%s/%s", dir, name);
+
+	if (n < 0 || n >= PATH_TEXT_MAX)
+		return err_set(e, ENAMETOOLONG, "%.100s…: path too long", dir);
+	return 0;
+}
+
+int path_with_suffix(char *ret, const char *dir, struct err *e)
+{
+	int n = snprintf(ret, PATH_TEXT_MAX, "%s_new", dir);
+
+	if (n < 0 || n >= PATH_TEXT_MAX)
+		return err_set(e, ENAMETOOLONG, "%.100s…: path too long", dir);
+	return 0;
+}
+
+const char *bpf_errno_hint(int code)
+{
+	switch (code) {
+	case EPERM:
+		return "not permitted: run as root (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON)";
+	case EACCES:
+		return "permission denied: run as root (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON)";
+	case ENOMEM:
+		return "out of memory";
+	case EINVAL:
+	case EOPNOTSUPP:
+		return "the kernel does not know it; kubelb-load --check says what is missing";
+	default:
+		return strerror(code);
+	}
+}
+
+int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info,
+		 struct err *e)
+{
+	__u32 length = sizeof(*ret_info);
+	char path[PATH_TEXT_MAX];
+	int fd, r;
+
+	r = path_join(path, pin_dir, name, e);
+	if (r)
+		return r;
+	fd = bpf_obj_get(path);
+	if (fd < 0 && errno == ENOENT)
+		return err_set(e, ENOENT, "%s: not there; run kubelb-load", path);
+	if (fd < 0 && (errno == EPERM || errno == EACCES) && geteuid())
+		return err_set(e, errno, "%s: %s", path, bpf_errno_hint(errno));
+	if (fd < 0)
+		goto foreign;
+	memset(ret_info, 0, sizeof(*ret_info));
+	/* A link or a program answers with another structure; its type then differs. */
+	if (bpf_obj_get_info_by_fd(fd, ret_info, &length) || length < offsetof(struct bpf_map_info, ifindex) ||
+	    strncmp(ret_info->name, "klb_", 4) != 0)
+		goto foreign;
+	return fd;
+foreign:
+	if (fd >= 0)
+		close(fd);
+	return err_set(e, EEXIST,
+		       "%s: not a map of kubelb's; move it away, or use another directory with --pin",
+		       path);
+}
+
+void datapath_init(struct datapath *dp, const char *pin_dir)
+{
+	snprintf(dp->pin_dir, sizeof(dp->pin_dir), "%s", pin_dir);
+	for (int i = 0; i < MAP_COUNT; i++)
+		dp->fds[i] = -1;
+}
+
+void datapath_close_fds(struct datapath *dp)
+{
+	for (int i = 0; i < MAP_COUNT; i++) {
+		if (dp->fds[i] >= 0)
+			close(dp->fds[i]);
+		dp->fds[i] = -1;
+	}
+}
+
+void datapath_close(struct datapath *dp)
+{
+	if (!dp)
+		return;
+	datapath_close_fds(dp);
+	free(dp);
+}
+
+static int open_one(struct datapath *dp, int index, struct err *e)
+{
+	struct bpf_map_info info;
+	int fd = pin_open_map(dp->pin_dir, map_pins[index], &info, e);
+
+	if (fd < 0)
+		return fd;
+	dp->fds[index] = fd;
+	if (info.value_size != value_sizes[index])
+		return err_set(e, EPROTO,
+			       "%s/%s: made by another version of kubelb (values of %u bytes, not "
+			       "%u); run this version's kubelb-load to bring it in line",
+			       dp->pin_dir, map_pins[index], info.value_size, value_sizes[index]);
+	return 0;
+}
+
+static int check_abi(const struct datapath *dp, struct err *e)
+{
+	struct klb_control control;
+	__u32 zero = 0;
+
+	if (bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, &control))
+		return err_set(e, errno, "%s/control: %s", dp->pin_dir, bpf_errno_hint(errno));
+	if (control.abi_version != KLB_ABI_VERSION)
+		return err_set(e, EPROTO,
+			       "%s: data path of ABI version %u, this program speaks %u; run this "
+			       "version's kubelb-load to bring it in line",
+			       dp->pin_dir, control.abi_version, KLB_ABI_VERSION);
+	return 0;
+}
+
+int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e)
+{
+	struct datapath *dp;
+	int r;
+
+	if (access(pin_dir, F_OK) && errno == ENOENT)
+		return err_set(e, ENOENT, "%s: nothing is attached; run kubelb-load", pin_dir);
+	dp = malloc(sizeof(*dp));
+	if (!dp)
+		return err_set(e, ENOMEM, "out of memory");
+	datapath_init(dp, pin_dir);
+	for (int i = 0; i < MAP_COUNT; i++) {
+		r = open_one(dp, i, e);
+		if (r)
+			goto fail;
+	}
+	r = check_abi(dp, e);
+	if (r)
+		goto fail;
+	*ret = dp;
+	return 0;
+fail:
+	datapath_close(dp);
+	return r;
+}
+
+bool datapath_is_current(const struct datapath *dp)
+{
+	struct bpf_map_info mine, pinned;
+	__u32 length = sizeof(mine);
+	int fd;
+
+	memset(&mine, 0, sizeof(mine));
+	if (bpf_obj_get_info_by_fd(dp->fds[MAP_FRONTENDS], &mine, &length))
+		return false;
+	fd = pin_open_map(dp->pin_dir, map_pins[MAP_FRONTENDS], &pinned, NULL);
+	if (fd < 0)
+		return false;
+	close(fd);
+	return mine.id == pinned.id;
+}
+
+/* --- reading ------------------------------------------------------------------ */
+
+static int read_frontends(const struct datapath *dp, struct plan *ret)
+{
+	struct klb_endpoint key, *previous = NULL;
+	int fd = dp->fds[MAP_FRONTENDS];
+
+	while (ret->n_frontends < KLB_MAX_FRONTENDS && !bpf_map_get_next_key(fd, previous, &key)) {
+		struct plan_frontend *f = &ret->frontends[ret->n_frontends];
+		struct klb_frontend value;
+
+		previous = &key;
+		if (bpf_map_lookup_elem(fd, &key, &value))
+			continue; /* removed in the meantime */
+		f->endpoint = key;
+		f->policy = value.policy;
+		f->scope = value.scope;
+		f->n_backends = value.n_backends;
+		if (f->n_backends > KLB_MAX_BACKENDS)
+			return -EPROTO;
+		memcpy(f->ids, value.ids, sizeof(f->ids));
+		ret->n_frontends++;
+	}
+	return 0;
+}
+
+static int read_backends(const struct datapath *dp, struct plan *ret)
+{
+	int fd = dp->fds[MAP_BACKENDS];
+
+	for (__u32 id = 1; id < KLB_MAX_IDS; id++) {
+		struct plan_backend *b = &ret->backends[ret->n_backends];
+
+		if (bpf_map_lookup_elem(fd, &id, &b->value)) {
+			if (errno == ENOENT)
+				continue;
+			return -errno;
+		}
+		b->id = id;
+		ret->n_backends++;
+	}
+	return 0;
+}
+
+static int read_array(int fd, void *values, size_t size)
+{
+	for (__u32 id = 0; id < KLB_MAX_IDS; id++)
+		if (bpf_map_lookup_elem(fd, &id, (char *)values + id * size))
+			return -errno;
+	return 0;
+}
+
+int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e)
+{
+	__u32 zero = 0;
+	int r = 0;
+
+	memset(ret, 0, sizeof(*ret));
+	if (bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, &ret->control) ||
+	    bpf_map_lookup_elem(dp->fds[MAP_COUNTERS], &zero, &ret->counters))
+		r = -errno;
+	if (!r)
+		r = read_array(dp->fds[MAP_STATS], ret->stats, sizeof(ret->stats[0]));
+	if (!r)
+		r = read_array(dp->fds[MAP_ADMIN], ret->admin, sizeof(ret->admin[0]));
+	if (!r)
+		r = read_frontends(dp, &ret->applied);
+	if (!r)
+		r = read_backends(dp, &ret->applied);
+	if (r)
+		return err_set(e, -r, "%s: cannot read the maps: %s", dp->pin_dir,
+			       bpf_errno_hint(-r));
+	ret->applied.serial = (__u32)ret->control.config_serial;
+	return 0;
+}
+
+/* --- small writes --------------------------------------------------------------- */
+
+#define LOCK_POLL_MS 20
+
+int datapath_lock(const char *pin_dir, unsigned int wait_ms, struct err *e)
+{
+	const struct timespec pause = { .tv_nsec = LOCK_POLL_MS * 1000000L };
+	char parent[PATH_TEXT_MAX], *slash;
+	int fd;
+
+	snprintf(parent, sizeof(parent), "%s", pin_dir);
+	slash = strrchr(parent, '/');
+	if (!slash)
+		return err_set(e, EINVAL, "%s: not an absolute path", pin_dir);
+	slash[slash == parent ? 1 : 0] = '\0';
+	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return err_set(e, errno, "%s: %s", parent, strerror(errno));
+	for (unsigned int waited = 0; flock(fd, LOCK_EX | LOCK_NB); waited += LOCK_POLL_MS) {
+		if (waited < wait_ms && (errno == EWOULDBLOCK || errno == EINTR)) {
+			nanosleep(&pause, NULL);
+			continue;
+		}
+		close(fd);
+		return err_set(e, EBUSY,
+			       "%s: another kubelb-load is at work on it and holds the lock; try "
+			       "again when it has ended",
+			       pin_dir);
+	}
+	return fd;
+}
+
+/* Locks, and makes sure that the maps are still the pinned ones. */
+static int lock_current(const struct datapath *dp, struct klb_control *ret, struct err *e)
+{
+	__u32 zero = 0;
+	int fd = datapath_lock(dp->pin_dir, 0, e);
+
+	if (fd < 0)
+		return fd;
+	if (!datapath_is_current(dp)) {
+		close(fd);
+		return err_set(e, ESTALE, "%s: detached or replaced", dp->pin_dir);
+	}
+	if (bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, ret)) {
+		int code = errno;
+
+		close(fd);
+		return err_set(e, code, "%s/control: %s", dp->pin_dir, bpf_errno_hint(code));
+	}
+	return fd;
+}
+
+int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns,
+		       __u64 *ret_serial, struct err *e)
+{
+	struct klb_control control;
+	__u32 zero = 0;
+	int fd = lock_current(dp, &control, e), r = 0;
+
+	if (fd < 0)
+		return fd;
+	control.heartbeat_ns = now_ns;
+	control.heartbeat_max_age_ns = max_age_ns;
+	if (bpf_map_update_elem(dp->fds[MAP_CONTROL], &zero, &control, BPF_ANY))
+		r = err_set(e, errno, "%s/control: %s", dp->pin_dir, bpf_errno_hint(errno));
+	else
+		*ret_serial = control.config_serial;
+	close(fd);
+	return r;
+}
+
+int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan *p, struct err *e)
+{
+	struct klb_control control;
+	int fd = lock_current(dp, &control, e), r;
+
+	if (fd < 0)
+		return fd;
+	if (control.config_serial != based_on)
+		r = err_set(e, ESTALE, "%s: changed by kubelb-load", dp->pin_dir);
+	else
+		r = apply_plan(dp, p, e);
+	close(fd);
+	return r;
+}
+
+int datapath_set_admin(const struct datapath *dp, __u32 id, const struct klb_admin *wish,
+		       struct err *e)
+{
+	if (bpf_map_update_elem(dp->fds[MAP_ADMIN], &id, wish, BPF_ANY))
+		return err_set(e, errno, "%s/admin: %s", dp->pin_dir, bpf_errno_hint(errno));
+	return 0;
+}

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The data path in the kernel: programs, links, maps and their pins. The only room
+ * that includes libbpf and the skeleton. Applies plans; parses and decides nothing.
+ *
+ * All functions return 0 or a negative errno with e filled.
+ */
+#ifndef KUBELB_DATAPATH_H
+#define KUBELB_DATAPATH_H
+
+#include <stdbool.h>
+
+#include <kubelb/abi.h>
+
+#include "err.h"
+#include "plan.h"
+
+#define DATAPATH_PIN_DEFAULT "/sys/fs/bpf/kubelb"
+
+/* Everything that the maps hold, read at one time. */
+struct datapath_state {
+	struct klb_control control;
+	struct klb_counters counters;
+	struct plan applied;
+	struct klb_stats stats[KLB_MAX_IDS];
+	struct klb_admin admin[KLB_MAX_IDS];
+};
+
+/* --- What is attached: open, look, change ------------------------------------ */
+
+struct datapath;
+
+/*
+ * Opens the maps pinned in pin_dir. -ENOENT: nothing is there. -EEXIST: what is
+ * there is not kubelb's. -EPROTO: of another ABI version. Free with datapath_close.
+ */
+int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e);
+void datapath_close(struct datapath *dp);
+
+int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e);
+
+/*
+ * Brings frontends, candidates and backends in line with p, writing only what
+ * differs. Each frontend goes from its old set to its new one in one step.
+ * based_on: the config_serial of the state that p was planned from. -ESTALE when
+ * the maps have moved on from there (kubelb-load was run): read and plan again.
+ * -EBUSY: another kubelb-load holds the lock just now.
+ */
+int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan *p,
+		   struct err *e);
+
+/* The agent's sign of life. now_ns, max_age_ns: see struct klb_control. -ESTALE and
+ * -EBUSY as above; ret_serial (on 0) is the configuration that is applied. */
+int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns,
+		       __u64 *ret_serial, struct err *e);
+
+/* kubelbctl's only way to write. */
+int datapath_set_admin(const struct datapath *dp, __u32 id, const struct klb_admin *wish,
+		       struct err *e);
+
+/* --- Attach and detach ------------------------------------------------------- */
+
+/* One attach under way. Nothing that is attached has been touched before commit. */
+struct datapath_load;
+
+/*
+ * Takes the lock, mounts bpffs where it is missing, checks cgroup and pins, and
+ * loads the programs (the verifier has its say here). cgroup: NULL for the root of
+ * the cgroup2 mount. End with datapath_load_free in any case.
+ */
+int datapath_load_begin(const char *pin_dir, const char *cgroup, struct datapath_load **ret,
+			struct err *e);
+/* What is applied already, to plan from; n_backends is 0 when there is nothing. */
+const struct datapath_state *datapath_load_state(const struct datapath_load *l);
+/* The directory that it attaches to. */
+const char *datapath_load_cgroup(const struct datapath_load *l);
+/* Whether programs are attached already, which will be replaced in place. */
+bool datapath_load_is_upgrade(const struct datapath_load *l);
+
+/*
+ * Fills the maps, attaches or replaces, pins, and connects once to see that the
+ * programs are effective here. On failure what was attached before is as it was.
+ */
+int datapath_load_commit(struct datapath_load *l, const struct plan *p, struct err *e);
+void datapath_load_free(struct datapath_load *l);
+
+/* Removes every program, link, map and pin of kubelb's below pin_dir.
+ * ret_removed: whether there was anything. */
+int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e);
+
+/* --- Looking at the kernel and the attachment ----------------------------------- */
+
+struct datapath_feature {
+	const char *name;
+	const char *purpose; /* what it is needed for */
+	bool required;
+	bool present;
+	char detail[160];
+};
+
+/* Probes the kernel. ret has room for max; returns how many there are. */
+unsigned int datapath_features(const char *pin_dir, const char *cgroup,
+			       struct datapath_feature *ret, unsigned int max);
+
+struct datapath_link {
+	char name[32];
+	__u32 prog_id;
+	bool effective; /* the program is among those that the cgroup runs */
+};
+
+/* The pinned links and whether each is effective. Returns their number or -errno. */
+int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int max,
+		   struct err *e);
+
+#endif

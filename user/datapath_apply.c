@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A plan into the maps, writing only what differs. */
+#include "datapath_internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "endpoint.h"
+
+static int fail(const struct datapath *dp, enum map_index map, struct err *e)
+{
+	return err_set(e, errno, "%s/%s: cannot write: %s", dp->pin_dir, map_pins[map],
+		       bpf_errno_hint(errno));
+}
+
+static int apply_backend(const struct datapath *dp, const struct plan_backend *b, struct err *e)
+{
+	static const struct klb_stats zero;
+	struct klb_backend old;
+
+	/* Counters first: from the moment that a candidate carries the id, they move. */
+	if (b->fresh && bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&
+	    bpf_map_update_elem(dp->fds[MAP_STATS], &b->id, &zero, BPF_ANY))
+		return fail(dp, MAP_STATS, e);
+	if (!bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&
+	    !memcmp(&old, &b->value, sizeof(old)))
+		return 0;
+	if (bpf_map_update_elem(dp->fds[MAP_BACKENDS], &b->id, &b->value, BPF_ANY))
+		return fail(dp, MAP_BACKENDS, e);
+	return 0;
+}
+
+static void candidate_of(const struct plan_backend *b, struct klb_candidate *ret)
+{
+	ret->endpoint = b->value.endpoint;
+	ret->id = (__u16)b->id;
+	ret->weight = (__u16)b->value.weight;
+	ret->generation = b->value.generation;
+	ret->state = b->value.state;
+	ret->rank = b->rank;
+	ret->ipv4 = endpoint_is_ipv4(&b->value.endpoint);
+}
+
+static void candidates_of(const struct plan *p, const struct plan_frontend *f,
+			  struct klb_candidates *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	for (__u32 i = 0; i < f->n_backends; i++) {
+		const struct plan_backend *b = plan_find_id(p, f->ids[i]);
+
+		if (b)
+			candidate_of(b, &ret->at[i]);
+	}
+}
+
+/* A pair of tables that no frontend uses; its even one. */
+static int free_table(const struct datapath *dp, __u32 *ret)
+{
+	struct klb_endpoint key, *previous = NULL;
+	bool used[KLB_FRONTEND_SLOTS] = { false };
+	struct klb_frontend value;
+
+	while (!bpf_map_get_next_key(dp->fds[MAP_FRONTENDS], previous, &key)) {
+		previous = &key;
+		if (!bpf_map_lookup_elem(dp->fds[MAP_FRONTENDS], &key, &value) &&
+		    value.table < KLB_MAX_TABLES)
+			used[value.table / 2] = true;
+	}
+	for (__u32 i = 0; i < KLB_MAX_FRONTENDS; i++) {
+		if (!used[i]) {
+			*ret = 2 * i;
+			return 0;
+		}
+	}
+	errno = E2BIG;
+	return -E2BIG;
+}
+
+static bool frontend_same(const struct datapath *dp, const struct klb_frontend *a,
+			  const struct klb_frontend *b, const struct klb_candidates *wanted)
+{
+	struct klb_candidates applied;
+
+	if (a->policy != b->policy || a->scope != b->scope || a->n_backends != b->n_backends ||
+	    memcmp(a->ids, b->ids, sizeof(a->ids)) != 0)
+		return false;
+	if (bpf_map_lookup_elem(dp->fds[MAP_CANDIDATES], &a->table, &applied))
+		return false;
+	return !memcmp(&applied, wanted, sizeof(applied));
+}
+
+/* Fills the idle table of the pair, then turns the frontend to it. */
+static int apply_frontend(const struct datapath *dp, const struct plan *p,
+			  const struct plan_frontend *f, struct err *e)
+{
+	struct klb_frontend old, value = { .policy = f->policy,
+					   .scope = f->scope,
+					   .n_backends = f->n_backends };
+	struct klb_candidates table;
+
+	memcpy(value.ids, f->ids, sizeof(value.ids));
+	candidates_of(p, f, &table);
+	if (!bpf_map_lookup_elem(dp->fds[MAP_FRONTENDS], &f->endpoint, &old)) {
+		if (frontend_same(dp, &old, &value, &table))
+			return 0;
+		value.table = old.table ^ 1;
+	} else if (free_table(dp, &value.table)) {
+		return fail(dp, MAP_CANDIDATES, e);
+	}
+	if (bpf_map_update_elem(dp->fds[MAP_CANDIDATES], &value.table, &table, BPF_ANY))
+		return fail(dp, MAP_CANDIDATES, e);
+	if (bpf_map_update_elem(dp->fds[MAP_FRONTENDS], &f->endpoint, &value, BPF_ANY))
+		return fail(dp, MAP_FRONTENDS, e);
+	return 0;
+}
+
+static bool wants_frontend(const struct plan *p, const struct klb_endpoint *endpoint)
+{
+	for (unsigned int i = 0; i < p->n_frontends; i++)
+		if (endpoint_equal(&p->frontends[i].endpoint, endpoint))
+			return true;
+	return false;
+}
+
+static int remove_frontends(const struct datapath *dp, const struct plan *p, struct err *e)
+{
+	struct klb_endpoint keys[KLB_FRONTEND_SLOTS], *previous = NULL;
+	unsigned int n = 0;
+
+	/* Collected first: deleting while walking starts the walk anew. */
+	while (n < KLB_FRONTEND_SLOTS &&
+	       !bpf_map_get_next_key(dp->fds[MAP_FRONTENDS], previous, &keys[n]))
+		previous = &keys[n++];
+	for (unsigned int i = 0; i < n; i++)
+		if (!wants_frontend(p, &keys[i]) &&
+		    bpf_map_delete_elem(dp->fds[MAP_FRONTENDS], &keys[i]) && errno != ENOENT)
+			return fail(dp, MAP_FRONTENDS, e);
+	return 0;
+}
+
+static int remove_backends(const struct datapath *dp, const struct plan *p, struct err *e)
+{
+	for (__u32 id = 1; id < KLB_MAX_IDS; id++)
+		if (!plan_find_id(p, id) && bpf_map_delete_elem(dp->fds[MAP_BACKENDS], &id) &&
+		    errno != ENOENT)
+			return fail(dp, MAP_BACKENDS, e);
+	return 0;
+}
+
+static int apply_serial(const struct datapath *dp, const struct plan *p, struct err *e)
+{
+	struct klb_control control;
+	struct timespec now;
+	__u32 zero = 0;
+
+	if (bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, &control))
+		return fail(dp, MAP_CONTROL, e);
+	if (control.config_serial == p->serial)
+		return 0;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	control.config_serial = p->serial;
+	control.config_applied_ns = (__u64)now.tv_sec * 1000000000ULL + (__u64)now.tv_nsec;
+	if (bpf_map_update_elem(dp->fds[MAP_CONTROL], &zero, &control, BPF_ANY))
+		return fail(dp, MAP_CONTROL, e);
+	return 0;
+}
+
+/*
+ * In an order in which a connect meets something complete at any moment: what is
+ * new before anything points to it, what is old after nothing does.
+ */
+int apply_plan(const struct datapath *dp, const struct plan *p, struct err *e)
+{
+	int r = 0;
+
+	/* Frontends that go make room for those that come. */
+	r = remove_frontends(dp, p, e);
+	for (unsigned int i = 0; !r && i < p->n_backends; i++)
+		r = apply_backend(dp, &p->backends[i], e);
+	for (unsigned int i = 0; !r && i < p->n_frontends; i++)
+		r = apply_frontend(dp, p, &p->frontends[i], e);
+	if (!r)
+		r = remove_backends(dp, p, e);
+	if (!r)
+		r = apply_serial(dp, p, e);
+	return r;
+}

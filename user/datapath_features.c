@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What this kernel can do, each with what it is needed for. */
+#include "datapath_internal.h"
+
+#include <bpf/btf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+/* Where the next feature goes. */
+struct feature_list {
+	struct datapath_feature *at;
+	unsigned int n, max;
+};
+
+static void add(struct feature_list *list, const char *name, const char *purpose, bool required,
+		bool present, const char *detail)
+{
+	struct datapath_feature *f;
+
+	if (list->n >= list->max)
+		return;
+	f = &list->at[list->n++];
+	f->name = name;
+	f->purpose = purpose;
+	f->required = required;
+	f->present = present;
+	snprintf(f->detail, sizeof(f->detail), "%s", detail);
+}
+
+/* Loads a program that only returns 1: does the kernel know the hook? */
+static bool has_hook(enum bpf_prog_type type, enum bpf_attach_type attach, char *detail,
+		     size_t size)
+{
+	const struct bpf_insn insns[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = attach);
+	int fd = bpf_prog_load(type, "klb_probe", "GPL", insns, 2, &opts);
+
+	detail[0] = '\0';
+	if (fd < 0) {
+		snprintf(detail, size, "%s", bpf_errno_hint(errno));
+		return false;
+	}
+	close(fd);
+	return true;
+}
+
+static void add_hooks(struct feature_list *list)
+{
+	static const struct {
+		const char *name, *purpose;
+		enum bpf_prog_type type;
+		enum bpf_attach_type attach;
+	} hooks[] = {
+		{ "cgroup/connect4", "send IPv4 connects to a backend (Linux 4.17)",
+		  BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT },
+		{ "cgroup/connect6", "the same for IPv6 sockets (4.17)",
+		  BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET6_CONNECT },
+		{ "cgroup/getpeername4", "show clients the address that they dialled (5.8)",
+		  BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_GETPEERNAME },
+		{ "cgroup/getpeername6", "the same for IPv6 sockets (5.8)",
+		  BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET6_GETPEERNAME },
+		{ "cgroup/sock_release", "count the connections of each backend (5.9)",
+		  BPF_PROG_TYPE_CGROUP_SOCK, BPF_CGROUP_INET_SOCK_RELEASE },
+	};
+	char detail[160];
+
+	for (size_t i = 0; i < sizeof(hooks) / sizeof(hooks[0]); i++) {
+		bool present = has_hook(hooks[i].type, hooks[i].attach, detail, sizeof(detail));
+
+		add(list, hooks[i].name, hooks[i].purpose, true, present, detail);
+	}
+}
+
+static void add_helpers(struct feature_list *list)
+{
+	static const struct {
+		const char *name, *purpose;
+		enum bpf_func_id id;
+	} helpers[] = {
+		{ "bpf_get_netns_cookie", "keep to the host's network namespace (5.7)",
+		  BPF_FUNC_get_netns_cookie },
+		{ "bpf_sk_storage_get", "a record on each socket (5.8)", BPF_FUNC_sk_storage_get },
+		{ "bpf_skc_to_tcp6_sock", "tell IPv6-only sockets (5.9)",
+		  BPF_FUNC_skc_to_tcp6_sock },
+	};
+
+	for (size_t i = 0; i < sizeof(helpers) / sizeof(helpers[0]); i++) {
+		int r = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, helpers[i].id, NULL);
+
+		add(list, helpers[i].name, helpers[i].purpose, true, r == 1,
+		    r == 1 ? "" : r ? bpf_errno_hint(-r) : "the kernel does not have it");
+	}
+}
+
+static void add_btf(struct feature_list *list)
+{
+	bool present = !access("/sys/kernel/btf/vmlinux", R_OK);
+
+	add(list, "BTF", "fit the programs to this kernel (CONFIG_DEBUG_INFO_BTF, 5.4)", true,
+	    present, present ? "/sys/kernel/btf/vmlinux" : "no /sys/kernel/btf/vmlinux");
+}
+
+static void add_netns_cookie(struct feature_list *list)
+{
+	unsigned long long cookie;
+	socklen_t length = sizeof(cookie);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool present = fd >= 0 && !getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length);
+
+	add(list, "SO_NETNS_COOKIE", "name the host's network namespace (5.14)", true, present,
+	    present ? "" : strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+static void add_mounts(struct feature_list *list, const char *pin_dir, const char *cgroup)
+{
+	char root[PATH_TEXT_MAX] = "";
+	unsigned long long id = 0;
+	struct err e = { "" };
+	int fd = -1, r = 0;
+
+	if (cgroup)
+		snprintf(root, sizeof(root), "%s", cgroup);
+	else
+		r = mounts_cgroup2_root(root, sizeof(root), &e);
+	if (!r)
+		fd = mounts_open_cgroup(root, &id, &e);
+	if (fd >= 0 && !cgroup && id != 1)
+		err_set(&e, EINVAL, "%.100s is a container's view, not the host's root", root);
+	add(list, "cgroup2", "attach for every process of the host", true,
+	    fd >= 0 && (cgroup || id == 1), e.text[0] ? e.text : root);
+	if (fd >= 0)
+		close(fd);
+	add(list, "bpffs", "keep programs and maps without a process (pins)", false,
+	    mounts_is_bpffs("/sys/fs/bpf") || mounts_is_bpffs(pin_dir),
+	    mounts_is_bpffs("/sys/fs/bpf") ? "/sys/fs/bpf" : "not mounted; kubelb-load mounts it");
+}
+
+/* Silent, so that a probe's expected failures do not look like ours. */
+static int print_nothing(enum libbpf_print_level level, const char *format, va_list args)
+{
+	(void)level;
+	(void)format;
+	(void)args;
+	return 0;
+}
+
+unsigned int datapath_features(const char *pin_dir, const char *cgroup,
+			       struct datapath_feature *ret, unsigned int max)
+{
+	struct feature_list list = { ret, 0, max };
+	libbpf_print_fn_t before = libbpf_set_print(print_nothing);
+
+	add_btf(&list);
+	add_mounts(&list, pin_dir, cgroup);
+	add_netns_cookie(&list);
+	add_hooks(&list);
+	add_helpers(&list);
+	libbpf_set_print(before);
+	return list.n;
+}

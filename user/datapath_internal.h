@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Shared by the files of the datapath room; nobody else includes this. */
+#ifndef KUBELB_DATAPATH_INTERNAL_H
+#define KUBELB_DATAPATH_INTERNAL_H
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <limits.h>
+
+#include "datapath.h"
+#include "mounts.h"
+
+#define PATH_TEXT_MAX 512
+
+/* The maps, in the order in which they are created. */
+enum map_index {
+	MAP_FRONTENDS,
+	MAP_CANDIDATES,
+	MAP_BACKENDS,
+	MAP_STATS,
+	MAP_ADMIN,
+	MAP_CONTROL,
+	MAP_COUNTERS,
+	MAP_SOCKETS,
+	MAP_COUNT
+};
+
+/* Pin names; the kernel's names have klb_ before. */
+extern const char *const map_pins[MAP_COUNT];
+
+struct datapath {
+	char pin_dir[PATH_TEXT_MAX];
+	int fds[MAP_COUNT];
+};
+
+void datapath_init(struct datapath *dp, const char *pin_dir);
+void datapath_close_fds(struct datapath *dp);
+
+/* joins "a/b"; -ENAMETOOLONG with e. */
+int path_join(char *ret, const char *dir, const char *name, struct err *e);
+
+/* The directory that a first attachment is built in: "<dir>_new". bpffs allows no
+ * dots in names. */
+int path_with_suffix(char *ret, const char *dir, struct err *e);
+
+/*
+ * Opens one pinned map of kubelb's. Returns the descriptor, -ENOENT when there is
+ * no such pin, -EEXIST with e when the pin is something else.
+ */
+int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info,
+		 struct err *e);
+
+/* The errno of a bpf(2) call, in words that say what to do. */
+const char *bpf_errno_hint(int code);
+
+/*
+ * The lock that whoever changes the maps holds: a flock(2) on the directory above
+ * pin_dir, which containers that mount the same bpffs share. Returns a descriptor
+ * to close, or -EBUSY when another holds it for wait_ms.
+ */
+int datapath_lock(const char *pin_dir, unsigned int wait_ms, struct err *e);
+
+/* Whether pin_dir still leads to the maps that dp holds. */
+bool datapath_is_current(const struct datapath *dp);
+
+/* datapath_apply, by somebody who holds the lock already. */
+int apply_plan(const struct datapath *dp, const struct plan *p, struct err *e);
+
+/* --- links --- */
+#define LINK_COUNT_MAX 8
+
+/* One program's attachment while a load is under way. */
+struct link_slot {
+	const char *name; /* of the pin */
+	struct bpf_program *prog;
+	int link_fd; /* -1: none */
+	int old_prog_fd; /* what it ran before, to go back to; -1: the link is new */
+	bool replaced;
+};
+
+/* Opens what is pinned under links/ into the slots; a link to another cgroup or to
+ * one that is gone counts as none. */
+int links_open(const char *pin_dir, unsigned long long cgroup_id, struct link_slot *slots,
+	       unsigned int n, struct err *e);
+/* Replaces in place or attaches anew, all or nothing. */
+int links_attach(const char *cgroup, int cgroup_fd, struct link_slot *slots, unsigned int n,
+		 struct err *e);
+/* Puts back what was before links_attach. */
+void links_rollback(struct link_slot *slots, unsigned int n);
+void links_close(struct link_slot *slots, unsigned int n);
+/* Detaches and unpins the links and maps below one directory. e: NULL is allowed. */
+int links_remove_tree(const char *dir, bool *ret_removed, struct err *e);
+/* The same for pin_dir and for what a killed load left aside. */
+int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e);
+
+/* --- selftest --- */
+
+/*
+ * Connects once through the attached programs, from inside the cgroup, by way of a
+ * frontend of its own that leads to a listener of its own: nothing leaves the host,
+ * no apiserver notices. -EIO with e when the programs are not effective.
+ */
+int selftest_connect(const struct datapath *dp, const char *cgroup, unsigned long long cgroup_id,
+		     struct err *e);
+
+#endif

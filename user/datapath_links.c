@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The attachments: one bpf link per program, pinned under links/. */
+#include "datapath_internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int link_info(int fd, struct bpf_link_info *ret)
+{
+	__u32 length = sizeof(*ret);
+
+	memset(ret, 0, sizeof(*ret));
+	return bpf_obj_get_info_by_fd(fd, ret, &length) ? -errno : 0;
+}
+
+static int prog_info(__u32 id, struct bpf_prog_info *ret)
+{
+	__u32 length = sizeof(*ret);
+	int fd = bpf_prog_get_fd_by_id(id);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	memset(ret, 0, sizeof(*ret));
+	r = bpf_obj_get_info_by_fd(fd, ret, &length) ? -errno : 0;
+	close(fd);
+	return r;
+}
+
+static bool is_our_link(int fd, struct bpf_link_info *ret_info)
+{
+	struct bpf_prog_info prog;
+
+	return !link_info(fd, ret_info) && ret_info->type == BPF_LINK_TYPE_CGROUP &&
+	       !prog_info(ret_info->prog_id, &prog) && !strncmp(prog.name, "klb_", 4);
+}
+
+/*
+ * A link whose cgroup was removed still exists and still is pinned, yet runs
+ * nothing: its cgroup id reads 0 then. Such a one counts as none.
+ */
+static int open_link(const char *links_dir, unsigned long long cgroup_id, struct link_slot *s,
+		     struct err *e)
+{
+	struct bpf_link_info info;
+	char path[PATH_TEXT_MAX];
+	int fd, r;
+
+	r = path_join(path, links_dir, s->name, e);
+	if (r)
+		return r;
+	fd = bpf_obj_get(path);
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	if (fd < 0 || !is_our_link(fd, &info)) {
+		if (fd >= 0)
+			close(fd);
+		return err_set(e, EEXIST,
+			       "%s: not a link of kubelb's; move it away, or use another directory "
+			       "with --pin",
+			       path);
+	}
+	if (info.cgroup.cgroup_id != cgroup_id) {
+		close(fd);
+		return 0;
+	}
+	s->link_fd = fd;
+	s->old_prog_fd = bpf_prog_get_fd_by_id(info.prog_id);
+	return 0;
+}
+
+int links_open(const char *pin_dir, unsigned long long cgroup_id, struct link_slot *slots,
+	       unsigned int n, struct err *e)
+{
+	char dir[PATH_TEXT_MAX];
+	int r = path_join(dir, pin_dir, "links", e);
+
+	for (unsigned int i = 0; !r && i < n; i++)
+		r = open_link(dir, cgroup_id, &slots[i], e);
+	return r;
+}
+
+/*
+ * EPERM on attach, although we may attach elsewhere, means that somebody has
+ * attached a program of the same kind alone (without BPF_F_ALLOW_MULTI), here or
+ * above. Say who; never force it.
+ */
+static void name_exclusive(int cgroup_fd, enum bpf_attach_type type, char *ret, size_t size)
+{
+	__u32 ids[16], count = 16, flags = 0;
+	struct bpf_prog_info prog;
+
+	snprintf(ret, size, "a program attached exclusively to it or above it");
+	if (bpf_prog_query(cgroup_fd, type, 0, &flags, ids, &count) || !count)
+		return;
+	if (flags & BPF_F_ALLOW_MULTI || prog_info(ids[0], &prog))
+		return;
+	snprintf(ret, size, "program '%s' (id %u), which is attached exclusively", prog.name,
+		 ids[0]);
+}
+
+static int attach_error(const char *cgroup, int cgroup_fd, const struct link_slot *s, int code,
+			struct err *e)
+{
+	char who[160];
+
+	if (code != EPERM || geteuid())
+		return err_set(e, code, "cgroup %s: cannot attach %s: %s", cgroup, s->name,
+			       bpf_errno_hint(code));
+	name_exclusive(cgroup_fd, bpf_program__expected_attach_type(s->prog), who, sizeof(who));
+	return err_set(e, EPERM,
+		       "cgroup %s: cannot attach %s beside %s; detach that program or attach it "
+		       "with multi (bpftool cgroup attach … multi)",
+		       cgroup, s->name, who);
+}
+
+static int attach_one(const char *cgroup, int cgroup_fd, struct link_slot *s, struct err *e)
+{
+	int prog_fd = bpf_program__fd(s->prog);
+
+	if (s->link_fd >= 0) {
+		if (!bpf_link_update(s->link_fd, prog_fd, NULL)) {
+			s->replaced = true;
+			return 0;
+		}
+		/* ENOLINK: the cgroup went away since we looked. */
+		if (errno != ENOLINK)
+			return attach_error(cgroup, cgroup_fd, s, errno, e);
+		close(s->link_fd);
+		s->link_fd = -1;
+	}
+	s->link_fd = bpf_link_create(prog_fd, cgroup_fd,
+				     bpf_program__expected_attach_type(s->prog), NULL);
+	if (s->link_fd < 0)
+		return attach_error(cgroup, cgroup_fd, s, errno, e);
+	return 0;
+}
+
+int links_attach(const char *cgroup, int cgroup_fd, struct link_slot *slots, unsigned int n,
+		 struct err *e)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		int r = attach_one(cgroup, cgroup_fd, &slots[i], e);
+
+		if (r) {
+			links_rollback(slots, n);
+			return r;
+		}
+	}
+	return 0;
+}
+
+/* New links go with their descriptor: nothing has pinned them yet. */
+void links_rollback(struct link_slot *slots, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		if (slots[i].replaced && slots[i].old_prog_fd >= 0)
+			bpf_link_update(slots[i].link_fd, slots[i].old_prog_fd, NULL);
+		slots[i].replaced = false;
+	}
+}
+
+void links_close(struct link_slot *slots, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		if (slots[i].link_fd >= 0)
+			close(slots[i].link_fd);
+		if (slots[i].old_prog_fd >= 0)
+			close(slots[i].old_prog_fd);
+	}
+}
+
+/* --- detach --------------------------------------------------------------------- */
+
+typedef int (*remove_fn)(const char *path, int fd, bool *ret_ours, struct err *e);
+
+static int remove_pin(const char *path, struct err *e)
+{
+	return unlink(path) ? err_set(e, errno, "%s: %s", path, strerror(errno)) : 0;
+}
+
+static int remove_link(const char *path, int fd, bool *ret_ours, struct err *e)
+{
+	struct bpf_link_info info;
+
+	*ret_ours = is_our_link(fd, &info);
+	if (!*ret_ours)
+		return 0;
+	/* At once, even if another process holds the link. ENOLINK: gone already. */
+	if (bpf_link_detach(fd) && errno != ENOLINK && errno != EOPNOTSUPP && errno != EINVAL)
+		return err_set(e, errno, "%s: cannot detach: %s", path, bpf_errno_hint(errno));
+	return remove_pin(path, e);
+}
+
+static int remove_map(const char *path, int fd, bool *ret_ours, struct err *e)
+{
+	struct bpf_map_info info;
+	__u32 length = sizeof(info);
+
+	memset(&info, 0, sizeof(info));
+	*ret_ours = !bpf_obj_get_info_by_fd(fd, &info, &length) && !strncmp(info.name, "klb_", 4);
+	return *ret_ours ? remove_pin(path, e) : 0;
+}
+
+/* Removes from dir what remove_one takes for kubelb's, and dir when it is empty. */
+static int remove_dir(const char *dir, remove_fn remove_one, bool *ret_removed, struct err *e)
+{
+	char path[PATH_TEXT_MAX];
+	struct dirent *d;
+	DIR *handle = opendir(dir);
+	int r = 0;
+
+	if (!handle)
+		return errno == ENOENT ? 0 : err_set(e, errno, "%s: %s", dir, strerror(errno));
+	while (!r && (d = readdir(handle))) {
+		bool ours = false;
+		int fd;
+
+		if (d->d_type == DT_DIR || path_join(path, dir, d->d_name, e))
+			continue;
+		fd = bpf_obj_get(path);
+		if (fd < 0 && (errno == EPERM || errno == EACCES)) {
+			r = err_set(e, errno, "%s: %s", path, bpf_errno_hint(errno));
+			break;
+		}
+		if (fd < 0)
+			continue;
+		r = remove_one(path, fd, &ours, e);
+		close(fd);
+		if (ours)
+			*ret_removed = true;
+	}
+	closedir(handle);
+	if (r)
+		return r;
+	if (!rmdir(dir))
+		*ret_removed = true;
+	else if (errno != ENOENT)
+		return err_set(e, errno,
+			       "%s: holds something that is not kubelb's (%s); what was kubelb's is "
+			       "removed, look at the rest with ls",
+			       dir, strerror(errno));
+	return 0;
+}
+
+/* Links first: when the last program has gone, nobody reads the maps any more. */
+int links_remove_tree(const char *pin_dir, bool *ret_removed, struct err *e)
+{
+	char links[PATH_TEXT_MAX];
+	int r = path_join(links, pin_dir, "links", e);
+
+	if (!r)
+		r = remove_dir(links, remove_link, ret_removed, e);
+	if (!r)
+		r = remove_dir(pin_dir, remove_map, ret_removed, e);
+	return r;
+}
+
+int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e)
+{
+	char fresh[PATH_TEXT_MAX];
+	int r = path_with_suffix(fresh, pin_dir, e);
+
+	*ret_removed = false;
+	if (!r)
+		r = links_remove_tree(fresh, ret_removed, e);
+	if (!r)
+		r = links_remove_tree(pin_dir, ret_removed, e);
+	return r;
+}
+
+/* --- looking -------------------------------------------------------------------- */
+
+/*
+ * A program is effective when its cgroup's effective list, which is what the
+ * kernel runs, has it. A link to a removed cgroup is not there.
+ */
+static bool is_effective(const struct bpf_link_info *info)
+{
+	__u32 ids[64], count = 64, flags = 0;
+	unsigned long long id;
+	char root[PATH_TEXT_MAX];
+	bool found = false;
+	int fd;
+
+	if (!info->cgroup.cgroup_id || mounts_cgroup2_root(root, sizeof(root), NULL))
+		return false;
+	fd = mounts_open_cgroup(root, &id, NULL);
+	if (fd < 0)
+		return false;
+	/* Of another cgroup than the root only the link itself can be asked. */
+	if (id != info->cgroup.cgroup_id)
+		found = true;
+	else if (!bpf_prog_query(fd, info->cgroup.attach_type, BPF_F_QUERY_EFFECTIVE, &flags, ids,
+				 &count))
+		for (__u32 i = 0; i < count && !found; i++)
+			found = ids[i] == info->prog_id;
+	close(fd);
+	return found;
+}
+
+int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int max, struct err *e)
+{
+	char dir[PATH_TEXT_MAX], path[PATH_TEXT_MAX];
+	struct dirent *d;
+	unsigned int n = 0;
+	DIR *handle;
+	int r = path_join(dir, pin_dir, "links", e);
+
+	if (r)
+		return r;
+	handle = opendir(dir);
+	if (!handle)
+		return err_set(e, errno, "%s: %s", dir, strerror(errno));
+	while (n < max && (d = readdir(handle))) {
+		struct bpf_link_info info;
+		int fd;
+
+		if (d->d_name[0] == '.' || path_join(path, dir, d->d_name, e))
+			continue;
+		fd = bpf_obj_get(path);
+		if (fd < 0)
+			continue;
+		if (is_our_link(fd, &info)) {
+			snprintf(ret[n].name, sizeof(ret[n].name), "%.31s", d->d_name);
+			ret[n].prog_id = info.prog_id;
+			ret[n].effective = is_effective(&info);
+			n++;
+		}
+		close(fd);
+	}
+	closedir(handle);
+	return (int)n;
+}

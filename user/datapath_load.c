@@ -1,0 +1,550 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Attaching: first, again, or over an older version.
+ *
+ * Maps that fit are used again; programs are loaded against them; the links are
+ * then turned to the new programs one by one, which the kernel does without a
+ * moment at which none runs. What has to be new is built aside and renamed.
+ */
+#include "datapath_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "endpoint.h"
+#include "kubelb.skel.h"
+
+#define LOCK_WAIT_MS 20000
+
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
+struct datapath_load {
+	char pin_dir[PATH_TEXT_MAX];
+	char new_dir[PATH_TEXT_MAX]; /* where a first attachment is built */
+	char cgroup[PATH_TEXT_MAX];
+	int cgroup_fd;
+	int lock_fd;
+	bool exists; /* pin_dir holds an attachment of ours */
+	bool fresh_tables; /* frontends, candidates and backends are new maps */
+	bool reused[MAP_COUNT];
+	unsigned long long cgroup_id;
+	struct bpf_map *maps[MAP_COUNT];
+	struct bpf_map_info old[MAP_COUNT]; /* of the pinned maps; id 0: none */
+	int old_fds[MAP_COUNT];
+	struct kubelb_bpf *skel;
+	struct datapath view; /* the maps in use, whichever they are */
+	struct datapath_state state;
+	struct link_slot slots[LINK_COUNT_MAX];
+	unsigned int n_slots;
+};
+
+static void name_maps(struct datapath_load *l)
+{
+	l->maps[MAP_FRONTENDS] = l->skel->maps.klb_frontends;
+	l->maps[MAP_CANDIDATES] = l->skel->maps.klb_candidates;
+	l->maps[MAP_BACKENDS] = l->skel->maps.klb_backends;
+	l->maps[MAP_STATS] = l->skel->maps.klb_stats;
+	l->maps[MAP_ADMIN] = l->skel->maps.klb_admin;
+	l->maps[MAP_CONTROL] = l->skel->maps.klb_control;
+	l->maps[MAP_COUNTERS] = l->skel->maps.klb_counters;
+	l->maps[MAP_SOCKETS] = l->skel->maps.klb_sockets;
+}
+
+static void add_slot(struct datapath_load *l, const char *name, struct bpf_program *prog)
+{
+	l->slots[l->n_slots++] =
+		(struct link_slot){ .name = name, .prog = prog, .link_fd = -1, .old_prog_fd = -1 };
+}
+
+/*
+ * What undoes goes first: a socket counted by a connect program must meet its
+ * release program whichever moment it closes.
+ */
+static void name_slots(struct datapath_load *l)
+{
+	add_slot(l, "sock_release", l->skel->progs.klb_release);
+	add_slot(l, "getpeername4", l->skel->progs.klb_getpeer4);
+	add_slot(l, "getpeername6", l->skel->progs.klb_getpeer6);
+	add_slot(l, "connect4", l->skel->progs.klb_connect4);
+	add_slot(l, "connect6", l->skel->progs.klb_connect6);
+}
+
+/* --- libbpf's words --------------------------------------------------------------- */
+
+/* libbpf's last warning of a failed load, for the one line of ours. */
+static char last_warning[200];
+
+static int keep_warning(enum libbpf_print_level level, const char *format, va_list args)
+{
+	char text[sizeof(last_warning)];
+
+	if (level != LIBBPF_WARN)
+		return 0;
+	vsnprintf(text, sizeof(text), format, args);
+	/* The first of a series names the cause. */
+	if (!last_warning[0]) {
+		text[strcspn(text, "\n")] = '\0';
+		memcpy(last_warning, text, sizeof(text));
+	}
+	return 0;
+}
+
+/* --- begin ---------------------------------------------------------------------------- */
+
+static int find_cgroup(struct datapath_load *l, const char *cgroup, struct err *e)
+{
+	if (cgroup) {
+		snprintf(l->cgroup, sizeof(l->cgroup), "%s", cgroup);
+	} else {
+		int r = mounts_cgroup2_root(l->cgroup, sizeof(l->cgroup), e);
+
+		if (r)
+			return r;
+	}
+	l->cgroup_fd = mounts_open_cgroup(l->cgroup, &l->cgroup_id, e);
+	if (l->cgroup_fd < 0)
+		return l->cgroup_fd;
+	/* A cgroup namespace shows the container's own cgroup as the root: attached
+	 * there, nothing but the container would be balanced. */
+	if (!cgroup && l->cgroup_id != 1)
+		return err_set(e, EINVAL,
+			       "cgroup %s: not the host's root but a container's view of its own "
+			       "cgroup; mount the host's /sys/fs/cgroup into the container and name "
+			       "it with --cgroup",
+			       l->cgroup);
+	return 0;
+}
+
+/* Opens the maps that an earlier load has pinned, of whatever version. */
+static int open_old(struct datapath_load *l, struct err *e)
+{
+	struct stat st;
+
+	if (stat(l->pin_dir, &st))
+		return errno == ENOENT ? 0 : err_set(e, errno, "%s: %s", l->pin_dir,
+						     strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return err_set(e, ENOTDIR, "%s: not a directory; use another one with --pin",
+			       l->pin_dir);
+	for (int i = 0; i < MAP_COUNT; i++) {
+		struct err ignored;
+		int fd = pin_open_map(l->pin_dir, map_pins[i], &l->old[i], &ignored);
+
+		if (fd == -ENOENT)
+			continue;
+		if (fd < 0) {
+			*e = ignored;
+			return fd;
+		}
+		l->old_fds[i] = fd;
+		l->exists = true;
+	}
+	return 0;
+}
+
+static bool fits(const struct bpf_map *map, const struct bpf_map_info *old)
+{
+	return old->type == (__u32)bpf_map__type(map) && old->key_size == bpf_map__key_size(map) &&
+	       old->value_size == bpf_map__value_size(map) &&
+	       old->max_entries == bpf_map__max_entries(map) &&
+	       old->map_flags == bpf_map__map_flags(map);
+}
+
+static int reuse(struct datapath_load *l, int index, struct err *e)
+{
+	int r = bpf_map__reuse_fd(l->maps[index], l->old_fds[index]);
+
+	l->reused[index] = true;
+	return r ? err_set(e, -r, "%s/%s: %s", l->pin_dir, map_pins[index], bpf_errno_hint(-r)) : 0;
+}
+
+static bool usable(const struct datapath_load *l, int index)
+{
+	return l->old_fds[index] >= 0 && fits(l->maps[index], &l->old[index]);
+}
+
+/*
+ * Uses each old map that fits. The tables go together: a plan that is half in an
+ * old map and half in a new one would be nonsense to whichever program reads it.
+ */
+static int reuse_maps(struct datapath_load *l, struct err *e)
+{
+	int r = 0;
+
+	l->fresh_tables = !usable(l, MAP_FRONTENDS) || !usable(l, MAP_CANDIDATES) ||
+			  !usable(l, MAP_BACKENDS);
+	for (int i = 0; !r && i < MAP_COUNT; i++) {
+		bool table = i == MAP_FRONTENDS || i == MAP_CANDIDATES || i == MAP_BACKENDS;
+
+		if (usable(l, i) && !(table && l->fresh_tables))
+			r = reuse(l, i, e);
+	}
+	return r;
+}
+
+static int load_programs(struct datapath_load *l, struct err *e)
+{
+	libbpf_print_fn_t before = libbpf_set_print(keep_warning);
+	int r = 0;
+
+	last_warning[0] = '\0';
+	l->skel = kubelb_bpf__open();
+	if (!l->skel) {
+		r = err_set(e, errno, "cannot open the programs: %s; see kubelb-load --check",
+			    bpf_errno_hint(errno));
+		goto out;
+	}
+	name_maps(l);
+	name_slots(l);
+	r = reuse_maps(l, e);
+	if (r)
+		goto out;
+	r = kubelb_bpf__load(l->skel);
+	if (r)
+		r = err_set(e, -r, "cannot load the programs: %s%s%s%s", bpf_errno_hint(-r),
+			    last_warning[0] ? " (" : "", last_warning,
+			    last_warning[0] ? ")" : "");
+out:
+	libbpf_set_print(before);
+	return r;
+}
+
+/* Copies what fits of an older map's values into the new map of the same name. */
+static int carry_map(struct datapath_load *l, int index, struct err *e)
+{
+	size_t size = bpf_map__value_size(l->maps[index]);
+	size_t old_size = l->old[index].value_size;
+	char *value = calloc(1, size > old_size ? size : old_size);
+	__u32 key, *previous = NULL;
+	int r = 0;
+
+	if (!value)
+		return err_set(e, ENOMEM, "out of memory");
+	while (!r && !bpf_map_get_next_key(l->old_fds[index], previous, &key)) {
+		previous = &key;
+		if (bpf_map_lookup_elem(l->old_fds[index], &key, value))
+			continue;
+		if (bpf_map_update_elem(bpf_map__fd(l->maps[index]), &key, value, BPF_ANY) &&
+		    errno != E2BIG)
+			r = err_set(e, errno, "%s/%s: cannot carry it over: %s", l->pin_dir,
+				    map_pins[index], bpf_errno_hint(errno));
+		memset(value, 0, size > old_size ? size : old_size);
+	}
+	free(value);
+	return r;
+}
+
+/* The tables are filled from the plan; the sockets' records stay with the sockets. */
+static int carry_maps(struct datapath_load *l, struct err *e)
+{
+	static const int carried[] = { MAP_BACKENDS, MAP_STATS, MAP_ADMIN, MAP_CONTROL,
+				       MAP_COUNTERS };
+	int r = 0;
+
+	for (size_t i = 0; !r && i < sizeof(carried) / sizeof(carried[0]); i++) {
+		int index = carried[i];
+
+		if (l->old_fds[index] >= 0 && !l->reused[index])
+			r = carry_map(l, index, e);
+	}
+	return r;
+}
+
+static int read_state(struct datapath_load *l, struct err *e)
+{
+	for (int i = 0; i < MAP_COUNT; i++)
+		l->view.fds[i] = bpf_map__fd(l->maps[i]);
+	return datapath_read(&l->view, &l->state, e);
+}
+
+static struct datapath_load *load_new(const char *pin_dir)
+{
+	struct datapath_load *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	snprintf(l->pin_dir, sizeof(l->pin_dir), "%s", pin_dir);
+	l->cgroup_fd = l->lock_fd = -1;
+	for (int i = 0; i < MAP_COUNT; i++)
+		l->old_fds[i] = -1;
+	datapath_init(&l->view, pin_dir);
+	return l;
+}
+
+/* What a load that was killed has left aside runs nothing: its links were not
+ * pinned before the directory got its name. */
+static int clean_aside(struct datapath_load *l, struct err *e)
+{
+	bool removed;
+	int r = path_with_suffix(l->new_dir, l->pin_dir, e);
+
+	return r ? r : links_remove_tree(l->new_dir, &removed, e);
+}
+
+int datapath_load_begin(const char *pin_dir, const char *cgroup, struct datapath_load **ret,
+			struct err *e)
+{
+	struct datapath_load *l = load_new(pin_dir);
+	int r;
+
+	if (!l)
+		return err_set(e, ENOMEM, "out of memory");
+	r = find_cgroup(l, cgroup, e);
+	if (!r)
+		r = mounts_ensure_bpffs(pin_dir, e);
+	if (!r) {
+		l->lock_fd = datapath_lock(pin_dir, LOCK_WAIT_MS, e);
+		r = l->lock_fd < 0 ? l->lock_fd : 0;
+	}
+	if (!r)
+		r = clean_aside(l, e);
+	if (!r)
+		r = open_old(l, e);
+	if (!r)
+		r = load_programs(l, e);
+	if (!r)
+		r = links_open(pin_dir, l->cgroup_id, l->slots, l->n_slots, e);
+	if (!r)
+		r = carry_maps(l, e);
+	if (!r)
+		r = read_state(l, e);
+	if (r) {
+		datapath_load_free(l);
+		return r;
+	}
+	*ret = l;
+	return 0;
+}
+
+const struct datapath_state *datapath_load_state(const struct datapath_load *l)
+{
+	return &l->state;
+}
+
+const char *datapath_load_cgroup(const struct datapath_load *l)
+{
+	return l->cgroup;
+}
+
+bool datapath_load_is_upgrade(const struct datapath_load *l)
+{
+	return l->exists;
+}
+
+/* --- commit ------------------------------------------------------------------------- */
+
+static int netns_cookie(__u64 *ret, struct err *e)
+{
+	socklen_t length = sizeof(*ret);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int code = 0;
+
+	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, ret, &length))
+		code = errno;
+	if (fd >= 0)
+		close(fd);
+	if (code)
+		return err_set(e, code,
+			       "cannot tell the network namespace (SO_NETNS_COOKIE): %s; kubelb "
+			       "needs Linux 5.14 or later",
+			       strerror(code));
+	return 0;
+}
+
+static int write_control(struct datapath_load *l, struct err *e)
+{
+	struct klb_control control;
+	__u32 zero = 0;
+	int r, fd = l->view.fds[MAP_CONTROL];
+
+	if (bpf_map_lookup_elem(fd, &zero, &control))
+		goto fail;
+	r = netns_cookie(&control.host_netns_cookie, e);
+	if (r)
+		return r;
+	control.abi_version = KLB_ABI_VERSION;
+	if (!bpf_map_update_elem(fd, &zero, &control, BPF_ANY))
+		return 0;
+fail:
+	return err_set(e, errno, "%s/control: %s", l->pin_dir, bpf_errno_hint(errno));
+}
+
+static int make_dir(const char *dir, struct err *e)
+{
+	if (mkdir(dir, 0700) && errno != EEXIST)
+		return err_set(e, errno, "%s: %s", dir, strerror(errno));
+	return 0;
+}
+
+static int pin_aside(int fd, const char *dir, const char *name, struct err *e)
+{
+	char path[PATH_TEXT_MAX], aside[PATH_TEXT_MAX];
+	int r = path_join(path, dir, name, e);
+
+	if (!r)
+		r = path_with_suffix(aside, path, e);
+	if (r)
+		return r;
+	unlink(aside);
+	if (bpf_obj_pin(fd, aside))
+		return err_set(e, errno, "%s: cannot pin: %s", path, bpf_errno_hint(errno));
+	return 0;
+}
+
+/* Over the old pin in one step: whoever looks finds the one or the other. */
+static int pin_rename(int fd, const char *dir, const char *name, struct err *e)
+{
+	char path[PATH_TEXT_MAX], aside[PATH_TEXT_MAX];
+	int r = path_join(path, dir, name, e);
+
+	(void)fd;
+	if (!r)
+		r = path_with_suffix(aside, path, e);
+	if (!r && rename(aside, path))
+		r = err_set(e, errno, "%s: cannot pin: %s", path, strerror(errno));
+	return r;
+}
+
+typedef int (*pin_fn)(int fd, const char *dir, const char *name, struct err *e);
+
+/* For each map and link that dir does not hold yet. */
+static int pin_each(struct datapath_load *l, const char *dir, const char *links, pin_fn pin,
+		    struct err *e)
+{
+	int r = 0;
+
+	for (int i = 0; !r && i < MAP_COUNT; i++)
+		if (!l->reused[i])
+			r = pin(bpf_map__fd(l->maps[i]), dir, map_pins[i], e);
+	for (unsigned int i = 0; !r && i < l->n_slots; i++)
+		if (!l->slots[i].replaced)
+			r = pin(l->slots[i].link_fd, links, l->slots[i].name, e);
+	return r;
+}
+
+/* All that can fail is done aside before the first name changes. */
+static int pin_all(struct datapath_load *l, const char *dir, struct err *e)
+{
+	char links[PATH_TEXT_MAX];
+	int r = make_dir(dir, e);
+
+	if (!r)
+		r = path_join(links, dir, "links", e);
+	if (!r)
+		r = make_dir(links, e);
+	if (!r)
+		r = pin_each(l, dir, links, pin_aside, e);
+	if (!r)
+		r = pin_each(l, dir, links, pin_rename, e);
+	return r;
+}
+
+/* A first attachment appears under its name complete, or not at all. */
+static int pin_first(struct datapath_load *l, struct err *e)
+{
+	bool removed;
+	int r = pin_all(l, l->new_dir, e);
+
+	/* An empty directory of that name may be there already. */
+	if (!r && rmdir(l->pin_dir) && errno != ENOENT)
+		r = err_set(e, errno,
+			    "%s: holds something that is not kubelb's (%s); move it away, or use "
+			    "another directory with --pin",
+			    l->pin_dir, strerror(errno));
+	if (!r && rename(l->new_dir, l->pin_dir))
+		r = err_set(e, errno, "%s: %s", l->pin_dir, strerror(errno));
+	if (r)
+		links_remove_tree(l->new_dir, &removed, NULL);
+	return r;
+}
+
+static void restore_control(struct datapath_load *l)
+{
+	__u32 zero = 0;
+
+	if (l->reused[MAP_CONTROL])
+		bpf_map_update_elem(l->view.fds[MAP_CONTROL], &zero, &l->state.control, BPF_ANY);
+}
+
+/*
+ * New tables are filled before a program reads them. Tables in use change after
+ * the programs did, when nothing is left that could fail.
+ */
+static int commit(struct datapath_load *l, const struct plan *p, struct err *e)
+{
+	int r = write_control(l, e);
+
+	if (!r && l->fresh_tables)
+		r = apply_plan(&l->view, p, e);
+	if (!r)
+		r = links_attach(l->cgroup, l->cgroup_fd, l->slots, l->n_slots, e);
+	if (!r)
+		r = selftest_connect(&l->view, l->cgroup, l->cgroup_id, e);
+	if (!r)
+		r = l->exists ? pin_all(l, l->pin_dir, e) : pin_first(l, e);
+	if (!r && !l->fresh_tables)
+		r = apply_plan(&l->view, p, e);
+	return r;
+}
+
+int datapath_load_commit(struct datapath_load *l, const struct plan *p, struct err *e)
+{
+	int r = commit(l, p, e);
+
+	if (r) {
+		links_rollback(l->slots, l->n_slots);
+		restore_control(l);
+	}
+	return r;
+}
+
+void datapath_load_free(struct datapath_load *l)
+{
+	if (!l)
+		return;
+	links_close(l->slots, l->n_slots);
+	kubelb_bpf__destroy(l->skel);
+	for (int i = 0; i < MAP_COUNT; i++)
+		if (l->old_fds[i] >= 0)
+			close(l->old_fds[i]);
+	if (l->cgroup_fd >= 0)
+		close(l->cgroup_fd);
+	if (l->lock_fd >= 0)
+		close(l->lock_fd);
+	free(l);
+}
+
+/* --- detach ------------------------------------------------------------------------- */
+
+int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e)
+{
+	int lock, r;
+
+	*ret_removed = false;
+	/* Nothing mounted, nothing pinned: nothing to do. */
+	if (access(pin_dir, F_OK) && errno == ENOENT) {
+		char fresh[PATH_TEXT_MAX];
+
+		if (path_with_suffix(fresh, pin_dir, e) || access(fresh, F_OK))
+			return 0;
+	}
+	if (!mounts_is_bpffs(pin_dir) && !access(pin_dir, F_OK))
+		return err_set(e, EINVAL, "%s: not on a bpffs; nothing of kubelb's can be there",
+			       pin_dir);
+	lock = datapath_lock(pin_dir, LOCK_WAIT_MS, e);
+	if (lock < 0)
+		return lock;
+	r = links_remove_all(pin_dir, ret_removed, e);
+	close(lock);
+	return r;
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "health.h"
+
+#include <string.h>
+
+/* While a verdict is pending, it is looked for this often at least. */
+#define PENDING_INTERVAL_MS 1000
+
+void health_init(struct health *h, __u64 now_ns)
+{
+	memset(h, 0, sizeof(*h));
+	h->state = KLB_STATE_UNKNOWN;
+	h->since_ns = now_ns;
+}
+
+void health_adopt(struct health *h, const struct klb_backend *seen)
+{
+	memset(h, 0, sizeof(*h));
+	h->state = seen->state;
+	h->reason = seen->reason;
+	h->http_status = seen->http_status;
+	h->since_ns = seen->since_ns;
+	h->last_probe_ns = seen->last_probe_ns;
+}
+
+static bool turn(struct health *h, enum klb_state state, __u64 now_ns)
+{
+	if (h->state == state)
+		return false;
+	h->state = state;
+	h->since_ns = now_ns;
+	return true;
+}
+
+static void count_up(unsigned int *counter, unsigned int limit)
+{
+	if (*counter < limit)
+		(*counter)++;
+}
+
+static bool probed_ok(struct health *h, const struct health_rules *rules, __u64 now_ns)
+{
+	h->failures = 0;
+	count_up(&h->successes, rules->rise);
+	/* Nobody has asked before: there is nothing to be cautious about. */
+	if (h->state == KLB_STATE_UNKNOWN || h->successes >= rules->rise)
+		return turn(h, KLB_STATE_READY, now_ns);
+	/* It answers, so the verdict of death is wrong already. */
+	if (h->state == KLB_STATE_DEAD)
+		return turn(h, KLB_STATE_SUSPECT, now_ns);
+	return false;
+}
+
+/*
+ * An apiserver that shuts down gracefully says so for a few seconds while it still
+ * serves: one answer is enough to send new connections elsewhere.
+ */
+static bool probed_not_ready(struct health *h, __u64 now_ns)
+{
+	h->failures = 0;
+	h->successes = 0;
+	return turn(h, KLB_STATE_DRAINING, now_ns);
+}
+
+static bool probed_failed(struct health *h, const struct health_rules *rules, __u64 now_ns)
+{
+	h->successes = 0;
+	count_up(&h->failures, rules->fall);
+	if (h->failures >= rules->fall)
+		return turn(h, KLB_STATE_DEAD, now_ns);
+	if (h->state == KLB_STATE_DEAD)
+		return false;
+	return turn(h, KLB_STATE_SUSPECT, now_ns);
+}
+
+bool health_probed(struct health *h, const struct health_rules *rules, enum klb_reason outcome,
+		   unsigned int http_status, __u64 now_ns)
+{
+	h->last_probe_ns = now_ns;
+	h->reason = outcome;
+	h->http_status = http_status;
+	switch (outcome) {
+	case KLB_REASON_OK:
+		return probed_ok(h, rules, now_ns);
+	case KLB_REASON_NOT_READY:
+	case KLB_REASON_UNAUTHORIZED:
+		return probed_not_ready(h, now_ns);
+	default:
+		return probed_failed(h, rules, now_ns);
+	}
+}
+
+bool health_connection_lost(struct health *h, __u64 now_ns)
+{
+	if (h->state == KLB_STATE_DEAD || h->state == KLB_STATE_DRAINING)
+		return false;
+	h->successes = 0;
+	h->reason = KLB_REASON_CLOSED;
+	return turn(h, KLB_STATE_SUSPECT, now_ns);
+}
+
+unsigned int health_next_probe_ms(const struct health *h, const struct health_rules *rules)
+{
+	bool settled = h->state == KLB_STATE_READY ? !h->failures : h->state == KLB_STATE_DEAD;
+
+	if (settled || rules->interval_ms < PENDING_INTERVAL_MS)
+		return rules->interval_ms;
+	return PENDING_INTERVAL_MS;
+}
+
+const char *health_state_name(enum klb_state state)
+{
+	switch (state) {
+	case KLB_STATE_UNKNOWN:
+		return "unknown";
+	case KLB_STATE_READY:
+		return "ready";
+	case KLB_STATE_SUSPECT:
+		return "suspect";
+	case KLB_STATE_DRAINING:
+		return "draining";
+	case KLB_STATE_DEAD:
+		return "dead";
+	}
+	return "invalid";
+}
+
+const char *health_reason_name(enum klb_reason reason)
+{
+	static const char *const names[] = {
+		[KLB_REASON_NONE] = "not probed",
+		[KLB_REASON_OK] = "ok",
+		[KLB_REASON_NOT_READY] = "not ready",
+		[KLB_REASON_UNAUTHORIZED] = "unauthorized",
+		[KLB_REASON_REFUSED] = "refused",
+		[KLB_REASON_UNREACHABLE] = "unreachable",
+		[KLB_REASON_CONNECT_TIMEOUT] = "connect timeout",
+		[KLB_REASON_TLS] = "tls handshake",
+		[KLB_REASON_CERTIFICATE] = "certificate",
+		[KLB_REASON_NO_ANSWER] = "no answer",
+		[KLB_REASON_CLOSED] = "connection closed",
+		[KLB_REASON_PROTOCOL] = "not http",
+	};
+
+	if ((unsigned int)reason >= sizeof(names) / sizeof(names[0]))
+		return "invalid";
+	return names[reason];
+}

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* kubelbctl: look and operate. Works on the maps alone; needs no agent. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "datapath.h"
+#include "endpoint.h"
+#include "log.h"
+#include "node.h"
+#include "status.h"
+#include "verdict.h"
+
+struct options {
+	const char *pin_dir;
+	bool json, watch;
+	int verbosity;
+};
+
+static void usage(void);
+
+static int fail_open(int r, const struct err *e)
+{
+	(void)r;
+	return cli_fail(CLI_FAILED, e);
+}
+
+/* --- status -------------------------------------------------------------------------- */
+
+static int print_once(const struct options *o, bool compact)
+{
+	struct datapath_state *state = malloc(sizeof(*state));
+	struct datapath_link links[16];
+	struct datapath *dp = NULL;
+	struct err e = { "" };
+	int r, n = 0;
+
+	if (!state)
+		return cli_fail(CLI_FAILED, &(struct err){ "out of memory" });
+	r = datapath_open(o->pin_dir, &dp, &e);
+	if (!r)
+		r = datapath_read(dp, state, &e);
+	if (!r)
+		n = r = datapath_links(o->pin_dir, links, 16, &e);
+	if (r >= 0 && o->json)
+		status_print_json(state, links, n, o->pin_dir, node_now_ns(), compact);
+	else if (r >= 0)
+		status_print_text(state, links, n, node_now_ns());
+	datapath_close(dp);
+	free(state);
+	return r < 0 ? fail_open(r, &e) : CLI_OK;
+}
+
+static volatile sig_atomic_t stop;
+
+static void on_signal(int signal_number)
+{
+	(void)signal_number;
+	stop = 1;
+}
+
+/* Until Ctrl-C, the reader's end, or the end of the data path. */
+static int watch(const struct options *o)
+{
+	const struct timespec pause = { .tv_sec = 1 };
+	struct sigaction action = { .sa_handler = on_signal };
+	bool terminal = isatty(STDOUT_FILENO);
+	int status = CLI_OK;
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	while (!stop && status == CLI_OK) {
+		if (terminal && !o->json)
+			fputs("\033[H\033[J", stdout);
+		status = print_once(o, true);
+		if (!terminal && !o->json)
+			putchar('\n');
+		if (fflush(stdout) || ferror(stdout))
+			break;
+		nanosleep(&pause, NULL);
+	}
+	return status;
+}
+
+static int cmd_status(const struct options *o, int argc, char **argv)
+{
+	(void)argv;
+	if (argc)
+		return cli_usage("status takes no argument");
+	return o->watch ? watch(o) : print_once(o, false);
+}
+
+/* --- the operator's wishes ---------------------------------------------------------- */
+
+/* What a command does to the wish. */
+struct change {
+	enum { CHANGE_DRAIN, CHANGE_UNDRAIN, CHANGE_WEIGHT, CHANGE_WEIGHT_AUTO } kind;
+	unsigned int weight;
+};
+
+static void change_wish(const struct change *c, struct klb_admin *wish)
+{
+	switch (c->kind) {
+	case CHANGE_DRAIN:
+	case CHANGE_UNDRAIN:
+		wish->drained = c->kind == CHANGE_DRAIN;
+		break;
+	case CHANGE_WEIGHT:
+	case CHANGE_WEIGHT_AUTO:
+		wish->weight_set = c->kind == CHANGE_WEIGHT;
+		wish->weight = c->weight;
+		break;
+	}
+}
+
+static void list_backends(const struct plan *p, char *ret, size_t size)
+{
+	char text[ENDPOINT_TEXT_MAX];
+	size_t used = 0;
+
+	ret[0] = '\0';
+	for (unsigned int i = 0; i < p->n_backends && used < size; i++)
+		used += (size_t)snprintf(ret + used, size - used, "%s%s", i ? ", " : "",
+					 endpoint_format(&p->backends[i].value.endpoint, text));
+}
+
+/* Backends, other than this one, that take new connections without reserve. */
+static unsigned int others_ready(const struct datapath_state *s, const struct plan_backend *b)
+{
+	struct verdict v;
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
+		verdict_of(s, &s->applied.backends[i], node_now_ns(), &v);
+		n += s->applied.backends[i].id != b->id && !strcmp(v.state, "ready") && v.weight;
+	}
+	return n;
+}
+
+static void report_change(const struct change *c, const struct datapath_state *s,
+			  const struct plan_backend *b)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	endpoint_format(&b->value.endpoint, text);
+	switch (c->kind) {
+	case CHANGE_DRAIN:
+		printf("%s: draining; %llu connections to it stay until they close\n", text,
+		       s->stats[b->id].active);
+		if (!others_ready(s, b))
+			printf("note: no other backend is ready; it still gets what no other can "
+			       "take\n");
+		break;
+	case CHANGE_UNDRAIN:
+		printf("%s: takes new connections again\n", text);
+		break;
+	case CHANGE_WEIGHT:
+		printf("%s: weight %u, until `kubelbctl weight %s auto`\n", text, c->weight, text);
+		break;
+	case CHANGE_WEIGHT_AUTO:
+		printf("%s: weight %u, from the configuration\n", text, b->value.weight);
+		break;
+	}
+}
+
+static int apply_change(const struct options *o, const struct klb_endpoint *endpoint,
+			const struct change *c, struct err *e)
+{
+	struct datapath_state *state = malloc(sizeof(*state));
+	struct datapath *dp = NULL;
+	const struct plan_backend *b;
+	struct klb_admin wish;
+	char text[ENDPOINT_TEXT_MAX], known[512];
+	int r = state ? 0 : err_set(e, ENOMEM, "out of memory");
+
+	if (!r)
+		r = datapath_open(o->pin_dir, &dp, e);
+	if (!r)
+		r = datapath_read(dp, state, e);
+	if (r)
+		goto out;
+	b = plan_find(&state->applied, endpoint);
+	if (!b) {
+		list_backends(&state->applied, known, sizeof(known));
+		r = err_set(e, ENOENT, "%s: no such backend; there are: %s",
+			    endpoint_format(endpoint, text), known);
+		goto out;
+	}
+	wish = state->admin[b->id];
+	/* A wish about whoever had this id before is void. */
+	if (wish.generation != b->value.generation)
+		memset(&wish, 0, sizeof(wish));
+	wish.generation = b->value.generation;
+	change_wish(c, &wish);
+	r = datapath_set_admin(dp, b->id, &wish, e);
+	if (!r)
+		report_change(c, state, b);
+out:
+	datapath_close(dp);
+	free(state);
+	return r;
+}
+
+static int change_backend(const struct options *o, const char *backend, const struct change *c)
+{
+	struct klb_endpoint endpoint;
+	struct err e = { "" };
+
+	if (endpoint_parse(backend, KLB_PORT_DEFAULT, &endpoint, &e))
+		return cli_fail(CLI_USAGE, &e);
+	return apply_change(o, &endpoint, c, &e) ? cli_fail(CLI_FAILED, &e) : CLI_OK;
+}
+
+static int cmd_drain(const struct options *o, int argc, char **argv)
+{
+	const struct change c = { .kind = CHANGE_DRAIN };
+
+	return argc == 1 ? change_backend(o, argv[0], &c) : cli_usage("drain takes one BACKEND");
+}
+
+static int cmd_undrain(const struct options *o, int argc, char **argv)
+{
+	const struct change c = { .kind = CHANGE_UNDRAIN };
+
+	return argc == 1 ? change_backend(o, argv[0], &c) : cli_usage("undrain takes one BACKEND");
+}
+
+static int cmd_weight(const struct options *o, int argc, char **argv)
+{
+	struct change c = { .kind = CHANGE_WEIGHT_AUTO };
+	unsigned long weight;
+
+	if (argc != 2)
+		return cli_usage("weight takes a BACKEND and a number or auto");
+	if (strcmp(argv[1], "auto") != 0) {
+		if (cli_number(argv[1], 0, KLB_WEIGHT_MAX, &weight))
+			return cli_usage("weight '%s': want 0 to %d, or auto", argv[1],
+					 KLB_WEIGHT_MAX);
+		c.kind = CHANGE_WEIGHT;
+		c.weight = (unsigned int)weight;
+	}
+	return change_backend(o, argv[0], &c);
+}
+
+/* --- main ------------------------------------------------------------------------------ */
+
+static const struct command {
+	const char *name, *arguments, *help;
+	int (*run)(const struct options *o, int argc, char **argv);
+} commands[] = {
+	{ "status", "[-w] [-o json]", "frontends, backends and how they fare", cmd_status },
+	{ "drain", "BACKEND", "no new connections to it while another is left", cmd_drain },
+	{ "undrain", "BACKEND", "take it back in", cmd_undrain },
+	{ "weight", "BACKEND N|auto", "set its weight (0..1000), or leave it to the configuration",
+	  cmd_weight },
+};
+
+#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static void usage(void)
+{
+	puts("Usage: kubelbctl [OPTION]... COMMAND [ARGUMENT]...\n\nCommands:");
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		printf("  %-8s %-15s %s\n", commands[i].name, commands[i].arguments,
+		       commands[i].help);
+	puts("\nBACKEND is an address as in the configuration; port 6443 unless given.\n"
+	     "\n"
+	     "  -o, --output FORMAT   text (default) or json\n"
+	     "  -w, --watch           refresh every second\n"
+	     "      --pin DIR         bpffs directory (default " DATAPATH_PIN_DEFAULT ")\n"
+	     "  -v, --verbose         say more\n"
+	     "  -h, --help            this text\n"
+	     "  -V, --version         version\n"
+	     "\n"
+	     "Exit status: 0 done, 1 it could not be done, 2 wrong command line.");
+}
+
+static const struct option long_options[] = {
+	{ "output", required_argument, NULL, 'o' }, { "watch", no_argument, NULL, 'w' },
+	{ "pin", required_argument, NULL, 'p' },    { "verbose", no_argument, NULL, 'v' },
+	{ "help", no_argument, NULL, 'h' },	    { "version", no_argument, NULL, 'V' },
+	{ NULL, 0, NULL, 0 },
+};
+
+/* Returns -1 to go on, or an exit status. */
+static int parse_options(int argc, char **argv, struct options *o)
+{
+	int c;
+
+	*o = (struct options){ .pin_dir = DATAPATH_PIN_DEFAULT };
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":o:wvhV", long_options, NULL)) != -1) {
+		switch (c) {
+		case 'o':
+			o->json = !strcmp(optarg, "json");
+			if (!o->json && strcmp(optarg, "text") != 0)
+				return cli_usage("-o %s: want text or json", optarg);
+			break;
+		case 'w':
+			o->watch = true;
+			break;
+		case 'p':
+			o->pin_dir = optarg;
+			break;
+		case 'v':
+			o->verbosity++;
+			break;
+		case 'h':
+			usage();
+			return CLI_OK;
+		case 'V':
+			return cli_version("kubelbctl");
+		default:
+			return cli_usage("%s: %s", argv[optind - 1],
+					 c == ':' ? "needs a value" : "unknown option");
+		}
+	}
+	return -1;
+}
+
+static int run(const struct options *o, int argc, char **argv)
+{
+	if (!argc)
+		return cli_usage("which command? (status, drain, undrain, weight)");
+	for (size_t i = 0; i < N_COMMANDS; i++)
+		if (!strcmp(argv[0], commands[i].name))
+			return commands[i].run(o, argc - 1, argv + 1);
+	return cli_usage("unknown command '%s'", argv[0]);
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	int status;
+
+	log_init("kubelbctl", LOG_LEVEL_WARN);
+	status = parse_options(argc, argv, &o);
+	if (status < 0)
+		status = run(&o, argc - optind, argv + optind);
+	return cli_end(status);
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The programs' voice on stderr: one line per thing that happened, in logfmt,
+ * with journald's <N> priority prefix when stderr is the journal
+ * (sd-daemon(3), JOURNAL_STREAM).
+ */
+#ifndef KUBELB_LOG_H
+#define KUBELB_LOG_H
+
+#include <stdbool.h>
+
+enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+
+/* program: for the prefix of log_die and log_usage; not copied. level: the most
+ * talkative level that is printed. */
+void log_init(const char *program, enum log_level level);
+bool log_enabled(enum log_level level);
+
+/*
+ * Prints `level=… msg="…" key=value …`. keys is a printf format that already
+ * holds key=value pairs, or "" for none; a value from outside goes through
+ * log_quote first.
+ */
+void log_event(enum log_level level, const char *msg, const char *keys, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* Copies text into buf as a logfmt value, quoted and escaped; returns buf. */
+const char *log_quote(char *buf, unsigned long size, const char *text);
+
+/* Prints `program: text` for a person at a terminal: the one line of a failure. */
+void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

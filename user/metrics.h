@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Counters to Prometheus' text format (version 0.0.4). Changes nothing. */
+#ifndef KUBELB_METRICS_H
+#define KUBELB_METRICS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "datapath.h"
+
+/* One for each enum klb_reason. */
+#define METRICS_RESULTS 12
+#define METRICS_BUCKETS 10
+
+/* What the agent counts of one backend's probes. */
+struct metrics_probe {
+	struct klb_endpoint backend;
+	__u64 results[METRICS_RESULTS]; /* by enum klb_reason */
+	__u64 buckets[METRICS_BUCKETS]; /* not cumulated; what is longer is in count only */
+	__u64 count;
+	double sum_seconds;
+};
+
+void metrics_probe_observe(struct metrics_probe *m, enum klb_reason result, __u64 duration_ns);
+
+struct metrics_input {
+	const struct datapath_state *state; /* NULL: nothing is attached */
+	const struct metrics_probe *probes;
+	unsigned int n_probes;
+	__u64 now_ns;
+	__u64 reloads_ok, reloads_failed;
+	double start_time; /* of the process, Unix time */
+};
+
+/* Returns text to free(3) and its length, or NULL without memory. */
+char *metrics_format(const struct metrics_input *in, size_t *ret_length);
+
+#endif

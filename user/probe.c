@@ -1,0 +1,522 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One backend's connection and the probes on it.
+ *
+ *   probe_start ─► DIALLING ─► HANDSHAKE ─► ANSWER ─► done()
+ *        └── on the kept connection ───────────▲
+ *
+ * Between probes the connection stays in the event loop: that it ends there is
+ * news (lost). Whatever leaves doubt about what would come next on a connection
+ * (a failed probe, an answer not read to its end) ends that connection.
+ */
+#include "probe.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
+#include <event2/event.h>
+
+#include "probe_internal.h"
+
+/* A host that vanishes is noticed in about this time, an idle connection's too. */
+#define USER_TIMEOUT_MS 2000
+#define KEEPALIVE_IDLE_S 1
+#define KEEPALIVE_INTERVAL_S 1
+#define KEEPALIVE_COUNT 2
+
+enum phase {
+	PHASE_IDLE, /* bev, if any, is the kept connection */
+	PHASE_DIALLING,
+	PHASE_HANDSHAKE,
+	PHASE_ANSWER,
+	PHASE_DECIDED, /* inside probe_start: done() waits for the event loop */
+};
+
+struct probe {
+	struct event_base *base;
+	const struct config_probe *cfg;
+	struct probe_tls *tls;
+	struct klb_endpoint backend;
+	struct probe_ops ops;
+	void *arg;
+	struct klb_endpoint *must_cover;
+	unsigned int n_must_cover;
+	char *request;
+	struct event *timer;
+
+	/* The connection: dialled while it is being made, then bev and its ssl. */
+	struct event *dialled;
+	int fd; /* belongs to dialled */
+	struct bufferevent *bev;
+	SSL *ssl;
+	struct probe_peer peer;
+
+	/* The probe under way. */
+	enum phase phase;
+	bool starting;
+	bool fresh; /* tried a new connection */
+	bool handshake; /* and got it */
+	__u64 start_ns;
+	enum klb_reason outcome;
+	struct probe_answer answer;
+	char detail[PROBE_DETAIL_MAX];
+
+	/* Callbacks may call probe_free: it is done when the last one returns. */
+	unsigned int calling;
+	bool freed;
+};
+
+static __u64 now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (__u64)ts.tv_sec * 1000000000 + (__u64)ts.tv_nsec;
+}
+
+static void release(struct probe *p)
+{
+	if (p->timer)
+		event_free(p->timer);
+	probe_peer_reset(&p->peer);
+	free(p->must_cover);
+	free(p->request);
+	free(p);
+}
+
+static void enter_callback(struct probe *p)
+{
+	p->calling++;
+}
+
+/* p may be gone afterwards. */
+static void leave_callback(struct probe *p)
+{
+	if (--p->calling == 0 && p->freed)
+		release(p);
+}
+
+static void hang_up(struct probe *p, bool polite)
+{
+	if (p->dialled) {
+		event_free(p->dialled);
+		close(p->fd);
+		p->dialled = NULL;
+	}
+	if (p->bev) {
+		probe_tls_hang_up(p->ssl, polite);
+		bufferevent_free(p->bev); /* with ssl and the socket */
+		p->bev = NULL;
+		p->ssl = NULL;
+	}
+}
+
+/* Ends the probe; the last thing to happen in an event. p may be gone afterwards. */
+static void report(struct probe *p)
+{
+	/* A copy: done() may start the next probe, which uses p->detail. */
+	char detail[PROBE_DETAIL_MAX];
+	struct probe_result result = {
+		.outcome = p->outcome,
+		.http_status = p->answer.status,
+		.duration_ns = now_ns() - p->start_ns,
+		.detail = p->detail[0] ? detail : NULL,
+		.handshake = p->handshake,
+	};
+
+	memcpy(detail, p->detail, sizeof(detail));
+	event_del(p->timer);
+	p->phase = PHASE_IDLE;
+	enter_callback(p);
+	p->ops.done(p->arg, &result);
+	leave_callback(p);
+}
+
+/* As report(), but not from inside probe_start. */
+static void decide(struct probe *p, enum klb_reason outcome)
+{
+	p->outcome = outcome;
+	if (!p->starting) {
+		report(p);
+		return;
+	}
+	p->phase = PHASE_DECIDED;
+	event_active(p->timer, EV_TIMEOUT, 0);
+}
+
+/* There was no answer, or none to build on; p->detail says why. */
+static void fail(struct probe *p, enum klb_reason outcome, bool polite)
+{
+	hang_up(p, polite);
+	p->answer.status = 0;
+	decide(p, outcome);
+}
+
+enum klb_reason probe_socket_reason(int os_error)
+{
+	switch (os_error) {
+	case ECONNREFUSED:
+		return KLB_REASON_REFUSED;
+	case ETIMEDOUT:
+		return KLB_REASON_CONNECT_TIMEOUT;
+	default:
+		return KLB_REASON_UNREACHABLE;
+	}
+}
+
+static void fail_dialling(struct probe *p, const char *what, int os_error)
+{
+	snprintf(p->detail, sizeof(p->detail), "%s: %s", what, strerror(os_error));
+	fail(p, probe_socket_reason(os_error), false);
+}
+
+static void on_lost(struct probe *p)
+{
+	hang_up(p, false);
+	enter_callback(p);
+	p->ops.lost(p->arg);
+	leave_callback(p);
+}
+
+static enum klb_reason status_outcome(unsigned int status)
+{
+	switch (status) {
+	case 200:
+		return KLB_REASON_OK;
+	case 401:
+	case 403:
+		return KLB_REASON_UNAUTHORIZED;
+	default:
+		return KLB_REASON_NOT_READY;
+	}
+}
+
+static void take_answer(struct probe *p, struct evbuffer *in)
+{
+	switch (probe_answer_read(&p->answer, in)) {
+	case PROBE_PROGRESS_DONE:
+		/* What follows the answer was not asked for. */
+		if (!p->answer.keep || evbuffer_get_length(in))
+			hang_up(p, true);
+		decide(p, status_outcome(p->answer.status));
+		break;
+	case PROBE_PROGRESS_BAD:
+		snprintf(p->detail, sizeof(p->detail), "the answer is not HTTP/1.1");
+		fail(p, KLB_REASON_PROTOCOL, true);
+		break;
+	case PROBE_PROGRESS_MORE:
+	case PROBE_PROGRESS_STEP:
+		break;
+	}
+}
+
+static void on_read(struct bufferevent *bev, void *arg)
+{
+	struct probe *p = arg;
+
+	if (p->phase == PHASE_ANSWER)
+		take_answer(p, bufferevent_get_input(bev));
+	else if (p->phase == PHASE_IDLE)
+		/* "408 Request Timeout", say: servers send it ahead of closing. */
+		on_lost(p);
+}
+
+static void send_request(struct probe *p)
+{
+	p->phase = PHASE_ANSWER;
+	probe_answer_init(&p->answer);
+	if (bufferevent_write(p->bev, p->request, strlen(p->request)) == 0)
+		return;
+	fail_dialling(p, "cannot send", ENOMEM);
+}
+
+static void report_uncovered(struct probe *p)
+{
+	unsigned int i;
+
+	for (i = 0; i < p->n_must_cover && p->ssl; i++)
+		if (!probe_tls_covers(p->ssl, &p->must_cover[i]))
+			p->ops.not_covered(p->arg, &p->must_cover[i]);
+}
+
+static void dial(struct probe *p);
+
+/*
+ * The kept connection had ended when the request was sent, by the other side's
+ * idle timeout or its restart: that says nothing about now. Once a probe.
+ */
+static bool was_stale(const struct probe *p, enum klb_reason reason)
+{
+	return reason == KLB_REASON_CLOSED && !p->fresh && !p->answer.started;
+}
+
+static void on_end(struct probe *p, short what, int os_error)
+{
+	enum klb_reason reason;
+
+	if (p->phase == PHASE_IDLE) {
+		on_lost(p);
+		return;
+	}
+	reason = probe_tls_failure(&p->peer, p->bev, what, os_error, p->detail);
+	if (!was_stale(p, reason)) {
+		fail(p, reason, false);
+		return;
+	}
+	hang_up(p, false);
+	p->detail[0] = '\0';
+	dial(p);
+}
+
+static void on_event(struct bufferevent *bev __attribute__((unused)), short what, void *arg)
+{
+	int os_error = errno; /* libevent has put the socket's error there */
+	struct probe *p = arg;
+
+	if (!(what & BEV_EVENT_CONNECTED)) {
+		on_end(p, what, os_error);
+		return;
+	}
+	enter_callback(p);
+	p->handshake = true;
+	send_request(p);
+	report_uncovered(p);
+	leave_callback(p);
+}
+
+/* The socket is connected; ownership passes to p->bev. */
+static void start_tls(struct probe *p)
+{
+	p->phase = PHASE_HANDSHAKE;
+	p->ssl = probe_tls_connection(p->tls, &p->peer);
+	if (p->ssl)
+		/* Deferred: inside a callback the connection may be freed or another be made. */
+		p->bev = bufferevent_openssl_socket_new(
+			p->base, p->fd, p->ssl, BUFFEREVENT_SSL_CONNECTING,
+			BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
+	if (!p->bev) {
+		/* Out of memory: whether libevent has freed ssl depends on where. Leaked. */
+		close(p->fd);
+		p->ssl = NULL;
+		fail_dialling(p, "cannot start TLS", ENOMEM);
+		return;
+	}
+	bufferevent_setcb(p->bev, on_read, NULL, on_event, p);
+	bufferevent_enable(p->bev, EV_READ | EV_WRITE);
+}
+
+static void on_dialled(evutil_socket_t fd, short what __attribute__((unused)), void *arg)
+{
+	struct probe *p = arg;
+	int os_error = 0;
+	socklen_t length = sizeof(os_error);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &os_error, &length) < 0)
+		os_error = errno;
+	if (os_error) {
+		fail_dialling(p, "connect", os_error);
+		return;
+	}
+	event_free(p->dialled);
+	p->dialled = NULL;
+	start_tls(p);
+}
+
+/*
+ * A kernel that lacks one of these leaves a probe that works and is merely
+ * slower to notice: no reason to have none.
+ */
+static void tune(int fd)
+{
+	static const struct {
+		int level, name, value;
+	} options[] = {
+		{ IPPROTO_TCP, TCP_NODELAY, 1 },
+		{ IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS },
+		{ IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S },
+		{ IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S },
+		{ IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT },
+		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+		setsockopt(fd, options[i].level, options[i].name, &options[i].value,
+			   sizeof(options[i].value));
+}
+
+/* Returns a socket on its way to being connected, or a negative errno. */
+static int open_socket(const struct klb_endpoint *backend)
+{
+	struct sockaddr_storage ss;
+	socklen_t length = endpoint_to_sockaddr(backend, &ss);
+	int fd, err;
+
+	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	tune(fd);
+	/* An interrupted connect goes on by itself, as one in progress does. */
+	if (connect(fd, (struct sockaddr *)&ss, length) == 0 || errno == EINPROGRESS ||
+	    errno == EINTR)
+		return fd;
+	err = -errno;
+	close(fd);
+	return err;
+}
+
+static void dial(struct probe *p)
+{
+	int fd = open_socket(&p->backend);
+
+	p->phase = PHASE_DIALLING;
+	p->fresh = true;
+	if (fd < 0) {
+		fail_dialling(p, "connect", -fd);
+		return;
+	}
+	p->fd = fd;
+	p->dialled = event_new(p->base, fd, EV_WRITE, on_dialled, p);
+	if (p->dialled && event_add(p->dialled, NULL) == 0)
+		return;
+	if (!p->dialled)
+		close(fd);
+	fail_dialling(p, "connect", ENOMEM);
+}
+
+static void on_timeout(struct probe *p)
+{
+	const char *what = "no HTTP answer";
+	enum klb_reason outcome = KLB_REASON_NO_ANSWER;
+
+	if (p->phase == PHASE_DIALLING) {
+		what = "no answer to the connect";
+		outcome = KLB_REASON_CONNECT_TIMEOUT;
+	} else if (p->phase == PHASE_HANDSHAKE) {
+		what = "connected, but no answer to the TLS handshake";
+	}
+	snprintf(p->detail, sizeof(p->detail), "%s within %u ms", what, p->cfg->timeout_ms);
+	fail(p, outcome, true);
+}
+
+static void on_timer(evutil_socket_t fd __attribute__((unused)), short what __attribute__((unused)),
+		     void *arg)
+{
+	struct probe *p = arg;
+
+	if (p->phase == PHASE_DECIDED)
+		report(p);
+	else
+		on_timeout(p);
+}
+
+void probe_start(struct probe *p)
+{
+	struct timeval timeout = {
+		.tv_sec = p->cfg->timeout_ms / 1000,
+		.tv_usec = (suseconds_t)(p->cfg->timeout_ms % 1000) * 1000,
+	};
+
+	if (p->phase != PHASE_IDLE || p->freed)
+		return;
+	p->start_ns = now_ns();
+	p->fresh = false;
+	p->handshake = false;
+	p->detail[0] = '\0';
+	probe_answer_init(&p->answer);
+	event_add(p->timer, &timeout);
+	p->starting = true;
+	if (p->bev)
+		send_request(p);
+	else
+		dial(p);
+	p->starting = false;
+}
+
+/* Both go into the request as they are: a line break would end up as a header. */
+static int check_text(const char *key, const char *text, struct err *e)
+{
+	const char *s;
+
+	for (s = text; *s; s++)
+		if (*s <= ' ' || *s >= 0x7f)
+			return err_set(e, EINVAL,
+				       "%s: '%s' has a space, a control or a non-ASCII character "
+				       "in it; remove it",
+				       key, text);
+	return 0;
+}
+
+static int check(const struct config_probe *cfg, struct err *e)
+{
+	int err = check_text("probe.path", cfg->path, e);
+
+	if (!err && cfg->path[0] != '/')
+		err = err_set(e, EINVAL, "probe.path: '%s' does not begin with /", cfg->path);
+	if (!err && cfg->server_name)
+		err = check_text("probe.serverName", cfg->server_name, e);
+	return err;
+}
+
+static bool copy_must_cover(struct probe *p, const struct klb_endpoint *must_cover, unsigned int n)
+{
+	if (!n)
+		return true;
+	p->must_cover = calloc(n, sizeof(*must_cover));
+	if (!p->must_cover)
+		return false;
+	memcpy(p->must_cover, must_cover, n * sizeof(*must_cover));
+	p->n_must_cover = n;
+	return true;
+}
+
+int probe_new(struct event_base *base, const struct config_probe *cfg, struct probe_tls *tls,
+	      const struct klb_endpoint *backend, const struct klb_endpoint *must_cover,
+	      unsigned int n_must_cover, const struct probe_ops *ops, void *arg, struct probe **ret,
+	      struct err *e)
+{
+	struct probe *p;
+	int err = check(cfg, e);
+
+	if (err)
+		return err;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return err_set(e, ENOMEM, "probe: out of memory");
+	p->base = base;
+	p->cfg = cfg;
+	p->tls = tls;
+	p->backend = *backend;
+	p->ops = *ops;
+	p->arg = arg;
+	probe_peer_init(&p->peer, cfg->server_name, backend);
+	p->timer = evtimer_new(base, on_timer, p);
+	p->request = probe_request(cfg, &p->peer);
+	if (!p->timer || !p->request || !copy_must_cover(p, must_cover, n_must_cover)) {
+		release(p);
+		return err_set(e, ENOMEM, "probe: out of memory");
+	}
+	*ret = p;
+	return 0;
+}
+
+void probe_free(struct probe *p)
+{
+	if (!p)
+		return;
+	hang_up(p, true);
+	event_del(p->timer);
+	p->freed = true;
+	if (!p->calling)
+		release(p);
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The probes: one TLS connection per backend, kept open, and HTTP GETs on it.
+ * The only room that includes OpenSSL. Reports outcomes; decides nothing.
+ */
+#ifndef KUBELB_PROBE_H
+#define KUBELB_PROBE_H
+
+#include <kubelb/abi.h>
+
+#include "config.h"
+#include "err.h"
+
+struct event_base;
+struct probe_tls;
+struct probe;
+
+/*
+ * Loads CA, client certificate and key once for all backends. Returns 0 and an
+ * object to free with probe_tls_free, or -EINVAL with e naming the file and key.
+ * Makes the process ignore SIGPIPE where nothing handles it yet: OpenSSL writes
+ * to sockets that a backend may have reset.
+ */
+int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct err *e);
+void probe_tls_free(struct probe_tls *tls);
+
+struct probe_result {
+	enum klb_reason outcome; /* never KLB_REASON_NONE */
+	unsigned int http_status; /* 0: no answer */
+	__u64 duration_ns; /* from the start of the probe, connecting included */
+	const char *detail; /* one line for a person ("certificate has expired"), or NULL */
+	bool handshake; /* this probe made a new TLS connection */
+};
+
+struct probe_ops {
+	/* A probe has ended. */
+	void (*done)(void *arg, const struct probe_result *result);
+	/* The kept connection was closed while no probe was under way. */
+	void (*lost)(void *arg);
+	/*
+	 * The names of the certificate that a new connection brought do not cover
+	 * one of the addresses given to probe_new. Once per connection.
+	 */
+	void (*not_covered)(void *arg, const struct klb_endpoint *address);
+};
+
+/*
+ * A prober for one backend. cfg and tls must outlive it. must_cover: the
+ * frontends' addresses, which clients expect in the certificate's SANs; copied.
+ * Starts nothing yet. Free with probe_free, which is allowed inside a callback.
+ */
+int probe_new(struct event_base *base, const struct config_probe *cfg, struct probe_tls *tls,
+	      const struct klb_endpoint *backend, const struct klb_endpoint *must_cover,
+	      unsigned int n_must_cover, const struct probe_ops *ops, void *arg,
+	      struct probe **ret, struct err *e);
+void probe_free(struct probe *p);
+
+/*
+ * Starts a GET of cfg->path, on the kept connection when there is one. Ends in
+ * exactly one done() no later than cfg->timeout_ms from now, never from inside
+ * this call. Ignored while a probe is under way.
+ */
+void probe_start(struct probe *p);
+
+#endif

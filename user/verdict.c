@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "verdict.h"
+
+#include <stdio.h>
+
+#define NS_PER_S 1000000000.0
+
+bool verdict_agent_alive(const struct klb_control *control, __u64 now_ns)
+{
+	return control->heartbeat_ns &&
+	       now_ns - control->heartbeat_ns <= control->heartbeat_max_age_ns;
+}
+
+const struct klb_admin *verdict_wish(const struct datapath_state *s, const struct plan_backend *b)
+{
+	static const struct klb_admin none;
+	const struct klb_admin *wish = &s->admin[b->id];
+
+	return wish->generation == b->value.generation ? wish : &none;
+}
+
+static void describe_reason(const struct klb_backend *v, char *ret, size_t size)
+{
+	if (v->reason == KLB_REASON_NONE)
+		snprintf(ret, size, "not probed");
+	else if (v->http_status && v->reason != KLB_REASON_OK)
+		snprintf(ret, size, "%s (HTTP %u)", health_reason_name(v->reason), v->http_status);
+	else
+		snprintf(ret, size, "%s", health_reason_name(v->reason));
+}
+
+/* The same order of arguments as klb_tier in bpf/select.bpf.h. */
+void verdict_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
+		    struct verdict *ret)
+{
+	const struct klb_admin *wish = verdict_wish(s, b);
+	bool alive = verdict_agent_alive(&s->control, now_ns);
+	char reason[64];
+
+	describe_reason(&b->value, reason, sizeof(reason));
+	ret->weight = wish->weight_set ? wish->weight : b->value.weight;
+	ret->state = "ready";
+	snprintf(ret->why, sizeof(ret->why), "%s", reason);
+	if (alive && b->value.state == KLB_STATE_DEAD)
+		ret->state = "dead";
+	else if (wish->drained) {
+		ret->state = "draining";
+		snprintf(ret->why, sizeof(ret->why), "drained by the operator");
+	} else if (s->stats[b->id].ejected_until_ns > now_ns) {
+		ret->state = "ejected";
+		snprintf(ret->why, sizeof(ret->why), "connects to it failed; for %.0f s more",
+			 (double)(s->stats[b->id].ejected_until_ns - now_ns) / NS_PER_S);
+	} else if (alive && b->value.state >= KLB_STATE_SUSPECT)
+		ret->state = health_state_name(b->value.state);
+	else if (!alive && b->value.state >= KLB_STATE_SUSPECT)
+		snprintf(ret->why, sizeof(ret->why), "no agent; its last word was %s (%s)",
+			 health_state_name(b->value.state), reason);
+}

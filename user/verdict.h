@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the kernel makes of a backend at this moment, in the words that users know:
+ * the agent's verdict if it is alive, the operator's wish, the kernel's own evidence.
+ * Pure.
+ */
+#ifndef KUBELB_VERDICT_H
+#define KUBELB_VERDICT_H
+
+#include "datapath.h"
+
+struct verdict {
+	const char *state; /* ready, suspect, draining, dead or ejected */
+	char why[160];
+	unsigned int weight; /* what counts: the operator's, else the planned one */
+};
+
+/* now_ns: CLOCK_MONOTONIC. */
+void verdict_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
+		struct verdict *ret);
+
+/* Whether the agent's heartbeat is fresh, so that its verdicts count. */
+bool verdict_agent_alive(const struct klb_control *control, __u64 now_ns);
+
+/* The operator's wish about this backend; all zero when there is none. */
+const struct klb_admin *verdict_wish(const struct datapath_state *s, const struct plan_backend *b);
+
+#endif
