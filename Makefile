@@ -53,9 +53,10 @@ UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
 TOOLS := $(B)/test/nbconnect $(B)/test/bench_client
 
 # Each package's libraries only where they are used: a program maps what it needs.
-LIBS_BPF := $(shell pkg-config --libs libbpf libelf zlib 2>/dev/null) -lm
+LIBS_BPF := $(shell pkg-config --libs libbpf libelf zlib 2>/dev/null)
 LIBS_YAML := $(shell pkg-config --libs yaml-0.1 2>/dev/null)
-LIBS_EVENT := $(shell pkg-config --libs libevent_openssl libevent openssl 2>/dev/null)
+# Named one by one: libevent_openssl.pc asks for libevent, which is core and extra again.
+LIBS_EVENT := -levent_openssl -levent_extra -levent_core $(shell pkg-config --libs openssl 2>/dev/null)
 LIBS_JSON := $(shell pkg-config --libs jansson 2>/dev/null)
 
 .DELETE_ON_ERROR:
@@ -119,7 +120,7 @@ UNIT_mounts := mounts err
 define unit_rule
 $(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_$(1):%=$(B)/user/%.o)
 	$$(call say,LD,$$@)
-	$$(Q)$$(CC) $$(LDFLAGS) $$^ -o $$@ -lcmocka -lm $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
+	$$(Q)$$(CC) $$(LDFLAGS) $$^ -o $$@ -lcmocka $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
 endef
 $(foreach u,$(UNITS),$(eval $(call unit_rule,$(u))))
 

@@ -39,7 +39,7 @@ struct agent {
 	struct agent_backend *backends; /* by index of config->backends */
 	struct datapath *dp; /* NULL: nothing is attached */
 	struct datapath_state *state; /* as last read from or written to the maps */
-	int agent_lock; /* held on the pin directory: one agent for each */
+	int agent_lock; /* held on the pins' links directory: one agent for each */
 	struct http *http;
 	__u64 http_retry_ns;
 	struct event *tick, *hup, *term, *interrupt;
@@ -66,14 +66,18 @@ static __u64 heartbeat_max_age_ns(const struct agent *a)
 
 /*
  * One agent for each data path: two would overrule each other. The lock is on the
- * pin directory itself and goes with the process, however it ends.
+ * links directory (the pin directory's own is for whoever changes the maps) and goes
+ * with the process, however it ends.
  */
 static int lock_agent(const char *pin_dir, struct err *e)
 {
-	int fd = open(pin_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char path[512];
+	int fd;
 
+	snprintf(path, sizeof(path), "%s/links", pin_dir);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return err_set(e, errno, "%s: %s", pin_dir, strerror(errno));
+		return err_set(e, errno, "%s: %s", path, strerror(errno));
 	if (flock(fd, LOCK_EX | LOCK_NB)) {
 		close(fd);
 		return err_set(e, EBUSY,

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -273,40 +274,83 @@ int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct 
 
 #define LOCK_POLL_MS 20
 
-int datapath_lock(const char *pin_dir, unsigned int wait_ms, struct err *e)
+/* Whether path is still the directory behind fd: not removed, not renamed. */
+static bool same_dir(int fd, const char *path)
+{
+	struct stat held, there;
+
+	return !fstat(fd, &held) && !stat(path, &there) && held.st_ino == there.st_ino &&
+	       held.st_dev == there.st_dev;
+}
+
+/*
+ * The directory that stands for the data path: pin_dir, or before the first load
+ * the one that it is built in, which becomes pin_dir by a rename. ret: its name.
+ */
+static int open_lock_dir(const char *pin_dir, bool create, char *ret, struct err *e)
+{
+	int r, fd = open(pin_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	snprintf(ret, PATH_TEXT_MAX, "%s", pin_dir);
+	if (fd >= 0 || errno != ENOENT || !create)
+		goto out;
+	r = path_with_suffix(ret, pin_dir, e);
+	if (r)
+		return r;
+	if (mkdir(ret, 0700) && errno != EEXIST)
+		return err_set(e, errno, "%s: %s", ret, strerror(errno));
+	fd = open(ret, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+out:
+	return fd >= 0 ? fd : err_set(e, errno, "%s: %s", ret, strerror(errno));
+}
+
+static int lock_failed(const char *pin_dir, struct err *e)
+{
+	return err_set(e, EBUSY,
+		       "%s: another kubelb-load is at work on it and holds the lock; try again when "
+		       "it has ended",
+		       pin_dir);
+}
+
+/*
+ * Somebody who held the lock before us may have removed the directory, or turned
+ * it into pin_dir: then the lock that we got is on nothing, and we start over.
+ */
+int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct err *e)
 {
 	const struct timespec pause = { .tv_nsec = LOCK_POLL_MS * 1000000L };
-	char parent[PATH_TEXT_MAX], *slash;
-	int fd;
+	char dir[PATH_TEXT_MAX];
+	unsigned int waited = 0;
 
-	snprintf(parent, sizeof(parent), "%s", pin_dir);
-	slash = strrchr(parent, '/');
-	if (!slash)
-		return err_set(e, EINVAL, "%s: not an absolute path", pin_dir);
-	slash[slash == parent ? 1 : 0] = '\0';
-	fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return err_set(e, errno, "%s: %s", parent, strerror(errno));
-	for (unsigned int waited = 0; flock(fd, LOCK_EX | LOCK_NB); waited += LOCK_POLL_MS) {
-		if (waited < wait_ms && (errno == EWOULDBLOCK || errno == EINTR)) {
-			nanosleep(&pause, NULL);
-			continue;
-		}
+	for (;;) {
+		int fd = open_lock_dir(pin_dir, create, dir, e);
+
+		/* Renamed between the two looks: look again. */
+		if (fd == -ENOENT && create && waited < wait_ms)
+			goto wait;
+		if (fd < 0)
+			return fd;
+		if (!flock(fd, LOCK_EX | LOCK_NB) && same_dir(fd, dir) &&
+		    (!strcmp(dir, pin_dir) || access(pin_dir, F_OK)))
+			return fd;
 		close(fd);
-		return err_set(e, EBUSY,
-			       "%s: another kubelb-load is at work on it and holds the lock; try "
-			       "again when it has ended",
-			       pin_dir);
+		if (waited >= wait_ms)
+			return lock_failed(pin_dir, e);
+wait:
+		nanosleep(&pause, NULL);
+		waited += LOCK_POLL_MS;
 	}
-	return fd;
 }
 
 /* Locks, and makes sure that the maps are still the pinned ones. */
 static int lock_current(const struct datapath *dp, struct klb_control *ret, struct err *e)
 {
 	__u32 zero = 0;
-	int fd = datapath_lock(dp->pin_dir, 0, e);
+	int fd = datapath_lock(dp->pin_dir, false, 0, e);
 
+	/* Detached: the maps live on in our hands alone. */
+	if (fd == -ENOENT)
+		return err_set(e, ESTALE, "%s: detached", dp->pin_dir);
 	if (fd < 0)
 		return fd;
 	if (!datapath_is_current(dp)) {

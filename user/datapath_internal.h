@@ -54,11 +54,12 @@ int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret
 const char *bpf_errno_hint(int code);
 
 /*
- * The lock that whoever changes the maps holds: a flock(2) on the directory above
- * pin_dir, which containers that mount the same bpffs share. Returns a descriptor
- * to close, or -EBUSY when another holds it for wait_ms.
+ * The lock that whoever changes the maps holds: a flock(2) on the pin directory,
+ * which containers that mount the same bpffs share. create: the directory may not
+ * be there yet (a first load). Returns a descriptor to close, -ENOENT when there is
+ * nothing to lock, or -EBUSY when another holds it for wait_ms.
  */
-int datapath_lock(const char *pin_dir, unsigned int wait_ms, struct err *e);
+int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct err *e);
 
 /* Whether pin_dir still leads to the maps that dp holds. */
 bool datapath_is_current(const struct datapath *dp);
@@ -90,7 +91,9 @@ void links_rollback(struct link_slot *slots, unsigned int n);
 void links_close(struct link_slot *slots, unsigned int n);
 /* Detaches and unpins the links and maps below one directory. e: NULL is allowed. */
 int links_remove_tree(const char *dir, bool *ret_removed, struct err *e);
-/* The same for pin_dir and for what a killed load left aside. */
+/* The same below a directory, which itself stays. */
+int links_empty_tree(const char *dir, struct err *e);
+/* links_remove_tree for pin_dir and for what a killed load left aside. */
 int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e);
 
 /* --- selftest --- */

@@ -207,8 +207,8 @@ static int remove_map(const char *path, int fd, bool *ret_ours, struct err *e)
 	return *ret_ours ? remove_pin(path, e) : 0;
 }
 
-/* Removes from dir what remove_one takes for kubelb's, and dir when it is empty. */
-static int remove_dir(const char *dir, remove_fn remove_one, bool *ret_removed, struct err *e)
+/* Removes from dir what remove_one takes for kubelb's. */
+static int empty_dir(const char *dir, remove_fn remove_one, bool *ret_removed, struct err *e)
 {
 	char path[PATH_TEXT_MAX];
 	struct dirent *d;
@@ -236,6 +236,14 @@ static int remove_dir(const char *dir, remove_fn remove_one, bool *ret_removed, 
 			*ret_removed = true;
 	}
 	closedir(handle);
+	return r;
+}
+
+/* The same, and dir itself, which must be empty then. */
+static int remove_dir(const char *dir, remove_fn remove_one, bool *ret_removed, struct err *e)
+{
+	int r = empty_dir(dir, remove_one, ret_removed, e);
+
 	if (r)
 		return r;
 	if (!rmdir(dir))
@@ -261,14 +269,28 @@ int links_remove_tree(const char *pin_dir, bool *ret_removed, struct err *e)
 	return r;
 }
 
+int links_empty_tree(const char *dir, struct err *e)
+{
+	char links[PATH_TEXT_MAX];
+	bool removed;
+	int r = path_join(links, dir, "links", e);
+
+	if (!r)
+		r = remove_dir(links, remove_link, &removed, e);
+	if (!r)
+		r = empty_dir(dir, remove_map, &removed, e);
+	return r;
+}
+
 int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e)
 {
 	char fresh[PATH_TEXT_MAX];
+	bool aside;
 	int r = path_with_suffix(fresh, pin_dir, e);
 
 	*ret_removed = false;
 	if (!r)
-		r = links_remove_tree(fresh, ret_removed, e);
+		r = links_remove_tree(fresh, &aside, e);
 	if (!r)
 		r = links_remove_tree(pin_dir, ret_removed, e);
 	return r;

@@ -286,9 +286,11 @@ static struct datapath_load *load_new(const char *pin_dir)
 static int clean_aside(struct datapath_load *l, struct err *e)
 {
 	bool removed;
-	int r = path_with_suffix(l->new_dir, l->pin_dir, e);
 
-	return r ? r : links_remove_tree(l->new_dir, &removed, e);
+	/* Before a first load the lock is on that very directory: it stays. */
+	if (access(l->pin_dir, F_OK))
+		return links_empty_tree(l->new_dir, e);
+	return links_remove_tree(l->new_dir, &removed, e);
 }
 
 int datapath_load_begin(const char *pin_dir, const char *cgroup, struct datapath_load **ret,
@@ -299,11 +301,13 @@ int datapath_load_begin(const char *pin_dir, const char *cgroup, struct datapath
 
 	if (!l)
 		return err_set(e, ENOMEM, "out of memory");
-	r = find_cgroup(l, cgroup, e);
+	r = path_with_suffix(l->new_dir, pin_dir, e);
+	if (!r)
+		r = find_cgroup(l, cgroup, e);
 	if (!r)
 		r = mounts_ensure_bpffs(pin_dir, e);
 	if (!r) {
-		l->lock_fd = datapath_lock(pin_dir, LOCK_WAIT_MS, e);
+		l->lock_fd = datapath_lock(pin_dir, true, LOCK_WAIT_MS, e);
 		r = l->lock_fd < 0 ? l->lock_fd : 0;
 	}
 	if (!r)
@@ -452,7 +456,6 @@ static int pin_all(struct datapath_load *l, const char *dir, struct err *e)
 /* A first attachment appears under its name complete, or not at all. */
 static int pin_first(struct datapath_load *l, struct err *e)
 {
-	bool removed;
 	int r = pin_all(l, l->new_dir, e);
 
 	/* An empty directory of that name may be there already. */
@@ -464,7 +467,7 @@ static int pin_first(struct datapath_load *l, struct err *e)
 	if (!r && rename(l->new_dir, l->pin_dir))
 		r = err_set(e, errno, "%s: %s", l->pin_dir, strerror(errno));
 	if (r)
-		links_remove_tree(l->new_dir, &removed, NULL);
+		links_empty_tree(l->new_dir, NULL);
 	return r;
 }
 
@@ -514,6 +517,9 @@ void datapath_load_free(struct datapath_load *l)
 		return;
 	links_close(l->slots, l->n_slots);
 	kubelb_bpf__destroy(l->skel);
+	/* Unless a first load has turned it into pin_dir, it is of no use any more. */
+	if (l->lock_fd >= 0)
+		rmdir(l->new_dir);
 	for (int i = 0; i < MAP_COUNT; i++)
 		if (l->old_fds[i] >= 0)
 			close(l->old_fds[i]);
@@ -541,7 +547,7 @@ int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e)
 	if (!mounts_is_bpffs(pin_dir) && !access(pin_dir, F_OK))
 		return err_set(e, EINVAL, "%s: not on a bpffs; nothing of kubelb's can be there",
 			       pin_dir);
-	lock = datapath_lock(pin_dir, LOCK_WAIT_MS, e);
+	lock = datapath_lock(pin_dir, true, LOCK_WAIT_MS, e);
 	if (lock < 0)
 		return lock;
 	r = links_remove_all(pin_dir, ret_removed, e);

@@ -2,7 +2,6 @@
 #include "plan.h"
 
 #include <errno.h>
-#include <math.h>
 #include <string.h>
 
 #include "endpoint.h"
@@ -21,16 +20,36 @@ __u64 plan_hash(__u64 seed, const void *bytes, unsigned long length)
 }
 
 /*
+ * log2(x) in 1/2^20, bit by bit: squaring a number in [1, 2) doubles its logarithm.
+ * Integers alone, so that every node computes the same and no program maps libm
+ * (half a megabyte) for one function. x: not 0.
+ */
+static __u64 log2_q20(__u64 x)
+{
+	int top = 63 - __builtin_clzll(x);
+	unsigned __int128 m = (unsigned __int128)x << (63 - top); /* in 1/2^63 */
+	__u64 result = (__u64)top;
+
+	for (int i = 0; i < 20; i++) {
+		m = m * m >> 63;
+		result = result << 1 | (__u64)(m >> 64);
+		m >>= (unsigned int)(m >> 64);
+	}
+	return result;
+}
+
+/*
  * -ln(u) of a hash taken as a number u in (0, 1): exponentially distributed, so
  * that the smallest rank/weight falls to each backend in proportion to its weight
  * (weighted rendezvous hashing; Schindelhauer and Schomaker, SPAA 2005).
  */
 static __u32 rank_of(__u64 node, const struct klb_endpoint *endpoint)
 {
-	__u64 h = plan_hash(node, endpoint, sizeof(*endpoint));
-	double u = ((double)(h >> 11) + 0.5) / 9007199254740992.0;
+	__u64 h = plan_hash(node, endpoint, sizeof(*endpoint)) | 1;
+	__u64 bits = (64ULL << 20) - log2_q20(h);
 
-	return (__u32)(-log(u) * 1048576.0);
+	/* Times ln 2, in 1/2^16. */
+	return (__u32)(bits * 45426 >> 16);
 }
 
 const struct plan_backend *plan_find(const struct plan *p, const struct klb_endpoint *endpoint)

@@ -142,7 +142,6 @@ class Listener:
         self.sock.bind((host, port))
         self.stream = kind == socket.SOCK_STREAM
         self.count = 0
-        self.expected = 0
         if self.stream:
             self.sock.listen(512)
         self.thread = threading.Thread(target=self.serve, daemon=True)
@@ -157,8 +156,9 @@ class Listener:
                     self.sock.recvfrom(64)
                 self.count += 1
 
-    def wait(self, count):
-        wait_until(lambda: self.count == count, f"{count} at the listener, has {self.count}", 5)
+    def wait(self, count, timeout=5):
+        wait_until(lambda: self.count == count,
+                   lambda: f"{count} at the listener, has {self.count}", timeout)
 
     def __enter__(self):
         return self
@@ -351,7 +351,7 @@ def stats(world, field):
 def wait_idle(world):
     """Until no connection counts as active any more."""
     wait_until(lambda: set(stats(world, "active").values()) <= {0},
-               f"active to return to 0, is {stats(world, 'active')}", 10)
+               lambda: f"active to return to 0, is {stats(world, 'active')}", 10)
 
 
 def pins(world):
@@ -419,7 +419,7 @@ def state_of(world, backend):
 def wait_states(world, state, backends, timeout=10):
     for backend in backends:
         wait_until(lambda b=backend: state_of(world, b) == state,
-                   f"{backend.name} to be {state}, is {state_of(world, backend)}", timeout)
+                   lambda b=backend: f"{b.name} to be {state}, is {state_of(world, b)}", timeout)
 
 
 def weight_of(world, backend):

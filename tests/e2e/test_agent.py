@@ -20,7 +20,7 @@ def assert_avoided(stage, name, connects=60):
     counts = Accepts(stage)
     assert nbconnect(stage, "-n", connects, V4)["failed"] == 0
     wait_until(lambda: sum(n for cp, n in counts.now().items() if cp != name) >= connects,
-               f"{connects} connects elsewhere than at {name}; {counts.now()}")
+               lambda: f"{connects} connects elsewhere than at {name}; {counts.now()}")
 
 
 def test_attaches_first(stage):
@@ -280,6 +280,15 @@ def test_stale_verdicts_are_not_believed(balanced):
 
 
 # --- signals and configuration -----------------------------------------------
+
+
+def test_second_agent_is_refused(balanced):
+    """One writer for each map: the second says who is in the way and leaves."""
+    second = balanced.agent()
+    assert second.process.wait(timeout=10) == 1
+    assert len(second.log().splitlines()) == 1 and balanced.pin in second.log()
+    assert balanced.running.alive()
+    assert served_set(balanced, 60) == ALL
 
 
 def test_reload(balanced):

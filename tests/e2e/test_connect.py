@@ -261,6 +261,19 @@ def test_reconnected_directly_has_its_own_peer(moved):
     assert connection.getpeername() == (stage.cp(1).v4, PORT)
 
 
+def test_reconnected_elsewhere_has_its_own_peer(attached):
+    """The record outlives the association; what it says no longer holds."""
+    connection = dial(attached)
+    try:
+        assert dissolve(connection) == 0
+        with Listener(attached, "127.0.0.3", PORT):
+            connection.connect(("127.0.0.3", PORT))
+            assert connection.getpeername() == ("127.0.0.3", PORT)
+    finally:
+        connection.close()
+    wait_idle(attached)
+
+
 def dissolve(connection):
     """connect(2) with AF_UNSPEC, which Python's sockets cannot say."""
     return ctypes.CDLL(None).connect(connection.fileno(), b"\0" * 16, 16)

@@ -20,7 +20,7 @@ def assert_gone(world, ids, before):
     last reference is gone."""
     assert not os.path.exists(world.pin)
     wait_until(lambda: not any(still_there(ids).values()),
-               f"the kernel to free {still_there(ids)}", 5)
+               lambda: f"the kernel to free {still_there(ids)}", 5)
     assert not attached_ids(cgroup2_root()) & ids["prog"]
     assert_no_new_names(before)
 
@@ -29,7 +29,7 @@ def assert_no_new_names(before):
     """No program or map of our name that was not there before; unless another
     world is up, whose names are the same."""
     if not [d for d in glob.glob(f"{BPFFS}/*") if os.path.isdir(d)]:
-        wait_until(lambda: klb_names() <= before, f"{klb_names() - before} to go", 5)
+        wait_until(lambda: klb_names() <= before, lambda: f"{klb_names() - before} to go", 5)
 
 
 def test_attach_and_detach(stage):

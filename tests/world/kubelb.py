@@ -32,7 +32,7 @@ class Agent:
             return next((line for line in self.log()[start:].splitlines()
                          if re.search(pattern, line)), None)
 
-        return wait_until(found, f"/{pattern}/ in the agent's log:\n{self.log()}", timeout)
+        return wait_until(found, lambda: f"/{pattern}/ in the agent's log:\n{self.log()}", timeout)
 
     def signal(self, number):
         self.process.send_signal(number)

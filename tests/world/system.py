@@ -24,7 +24,8 @@ def wait_until(condition, what, timeout=10.0, interval=0.02):
     """Returns the first true value of condition(); WorldError after timeout.
 
     Every wait of the tests goes through here: it ends as soon as the thing has
-    happened and says what it was waiting for when it has not.
+    happened and says what it was waiting for when it has not. what: text, or
+    a function that makes it in the end, when it knows more.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -32,6 +33,7 @@ def wait_until(condition, what, timeout=10.0, interval=0.02):
         if value:
             return value
         if time.monotonic() >= deadline:
+            what = what() if callable(what) else what
             raise WorldError(f"waited {timeout:g} s in vain for {what}; last seen: {value!r}")
         time.sleep(interval)
 

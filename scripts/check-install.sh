@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-2-Clause
+# `make install` puts every file in its place, and `make uninstall` takes it away.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dest=$(mktemp -d)
+trap 'rm -rf "$dest"' EXIT
+
+make -s install DESTDIR="$dest" PREFIX=/usr
+for p in kubelb-load kubelb-agent kubelbctl; do
+	"$dest/usr/sbin/$p" --version | grep -q "^$p [0-9]" || { echo "$p --version" >&2; exit 1; }
+	"$dest/usr/sbin/$p" --help | grep -q '^Usage:' || { echo "$p --help" >&2; exit 1; }
+	test -s "$dest/usr/share/man/man8/$p.8"
+done
+test -s "$dest/usr/share/man/man5/kubelb.yaml.5"
+make -s uninstall DESTDIR="$dest" PREFIX=/usr
+left=$(find "$dest/usr" -type f)
+[ -z "$left" ] || { echo "left behind: $left" >&2; exit 1; }

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Runs every test: installs what is missing, builds, lints what breaks silently,
+# runs the unit tests and the end-to-end tests. Ends with `N passed, N failed`.
+#
+#   scripts/test.sh              all
+#   scripts/test.sh -k PATTERN   arguments go to pytest; without units and lint
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+if [ "$(id -u)" -ne 0 ]; then
+	echo "test.sh: must run as root: the tests attach BPF programs in network namespaces" >&2
+	exit 1
+fi
+
+passed=0 failed=0 skipped=0
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+finish() {
+	local line="$passed passed, $failed failed"
+	[ "$skipped" -gt 0 ] && line="$line, $skipped skipped"
+	echo "$line"
+	[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+	exit $?
+}
+
+# step NAME COMMAND...: one more that passed or failed; its output only if it failed.
+step() {
+	local name=$1
+	shift
+	if "$@" >"$logs/step" 2>&1; then
+		passed=$((passed + 1))
+		echo "ok    $name"
+	else
+		failed=$((failed + 1))
+		echo "FAIL  $name"
+		sed 's/^/      /' "$logs/step" | tail -n 60
+		return 1
+	fi
+}
+
+# Adds the counts of a cmocka run: "[  PASSED  ] 13 test(s)." and "[  FAILED  ] …".
+count_cmocka() {
+	local p f
+	p=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$1" | tail -n 1)
+	f=$(sed -n 's/^\[  FAILED  \] .*: *\([0-9]*\) test.*/\1/p' "$1" | tail -n 1)
+	passed=$((passed + ${p:-0}))
+	failed=$((failed + ${f:-0}))
+	# A program that died before its summary has failed, whatever it counted.
+	[ -n "$p" ]
+}
+
+unit() {
+	local name=$1 status
+	timeout 300 "build/test/test_$name" >"$logs/unit" 2>&1
+	status=$?
+	if count_cmocka "$logs/unit" && [ $status -eq 0 ]; then
+		echo "ok    unit $name"
+		return
+	fi
+	[ $status -ne 0 ] && grep -q '^\[  FAILED  \]' "$logs/unit" || failed=$((failed + 1))
+	echo "FAIL  unit $name (exit $status)"
+	sed 's/^/      /' "$logs/unit" | tail -n 60
+}
+
+# Counts from pytest's closing line, whatever stands in it.
+end_to_end() {
+	local status line
+	timeout 3600 /usr/bin/python3 -m pytest -q -p no:cacheprovider -rfEs \
+		--junit-xml="$logs/junit.xml" "$@" tests/e2e | tee "$logs/e2e"
+	status=${PIPESTATUS[0]}
+	line=$(/usr/bin/python3 - "$logs/junit.xml" <<'PY'
+import sys, xml.etree.ElementTree as E
+try:
+    suites = E.parse(sys.argv[1]).getroot().iter("testsuite")
+    t = {k: 0 for k in ("tests", "failures", "errors", "skipped")}
+    for s in suites:
+        for k in t:
+            t[k] += int(s.get(k, 0))
+    bad = t["failures"] + t["errors"]
+    print(max(t["tests"] - bad - t["skipped"], 0), bad, t["skipped"])
+except (OSError, E.ParseError):
+    print(0, 1, 0)
+PY
+)
+	read -r p f s <<<"$line"
+	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+	[ "$status" -ne 0 ] && [ "$f" -eq 0 ] && failed=$((failed + 1))
+	return 0
+}
+
+scripts/deps.sh || { failed=1; finish; }
+jobs=$(nproc)
+step "build" make -s -j"$jobs" all test-tools || finish
+
+if [ $# -gt 0 ]; then
+	end_to_end "$@"
+	finish
+fi
+
+step "build with clang" make -s -j"$jobs" CC=clang B=build/clang
+step "lint" make -s lint
+step "install" scripts/check-install.sh
+for t in build/test/test_*; do
+	[ -x "$t" ] && [ -f "$t" ] && case $t in *.o | *.d) ;; *) unit "${t#build/test/test_}" ;; esac
+done
+end_to_end
+finish
