@@ -31,7 +31,7 @@ endif
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wno-format-zero-length -Werror
 PKGS := libbpf libelf zlib libevent libevent_openssl openssl yaml-0.1 jansson
 
-CPPFLAGS += -D_GNU_SOURCE -DKLB_VERSION='"$(VERSION)"' -Iinclude -Iuser -I$(B)/bpf
+CPPFLAGS += -D_GNU_SOURCE -DKLB_VERSION='"$(VERSION)"' -Iinclude -Iuser -I$(B)/bpf $(USEREXTRA)
 CFLAGS ?= -O2 -g
 KCFLAGS := -std=gnu11 $(WARN) -fstack-protector-strong -MMD -MP
 LDFLAGS ?= -Wl,-z,relro,-z,now -Wl,--as-needed
@@ -137,8 +137,7 @@ test-tools: $(UNIT_TESTS) $(TOOLS) abi-next ## Build the tests and their clients
 # The same programs with the next ABI version and larger values, to test upgrades.
 abi-next:
 	$(Q)$(MAKE) --no-print-directory B=$(B)/abi-next BPFEXTRA="-DKLB_ABI_NEXT" \
-		CPPFLAGS="$(CPPFLAGS:-I$(B)/bpf=) -I$(B)/abi-next/bpf -DKLB_ABI_NEXT" \
-		$(B)/abi-next/kubelb-load
+		USEREXTRA="-DKLB_ABI_NEXT" all
 
 units: $(UNIT_TESTS) ## Run the unit tests
 	$(Q)set -e; for t in $(UNIT_TESTS); do $$t; done

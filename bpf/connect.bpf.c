@@ -94,6 +94,7 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	ret_view->state = cand->state;
 	ret_view->rank = cand->rank;
 	ret_view->weight = cand->weight;
+	ret_view->preferred = cand->preferred & 1;
 	ret_view->eligible = reach >> (cand->ipv4 & 1) & 1;
 	ret_view->active = stats->active;
 	ret_view->srtt_us = stats->srtt_us;
@@ -175,6 +176,20 @@ static __always_inline void record(struct bpf_sock *sk, const struct klb_endpoin
 }
 
 /*
+ * A socket of ours that is connected to something that is not ours has left us: a
+ * record that stayed would count it, and lie about its peer.
+ */
+static __always_inline void forget(struct bpf_sock *sk)
+{
+	struct klb_socket *rec = bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
+
+	if (!rec)
+		return;
+	klb_socket_uncount(rec);
+	bpf_sk_storage_delete(&klb_sockets, sk);
+}
+
+/*
  * The heart: dst is a destination that somebody dials; when it is a frontend of
  * ours, it becomes the chosen backend. Returns 0 then, and a negative errno with
  * dst untouched when the connect is to go through as it is.
@@ -233,7 +248,9 @@ int klb_connect4(struct bpf_sock_addr *ctx)
 		return KLB_PROCEED;
 	klb_ctx_get4(ctx, &dst);
 	klb_set_ipv4_be(&source, sk->src_ip4);
-	if (!balance(ctx, &dst, &source, &r))
+	if (balance(ctx, &dst, &source, &r))
+		forget(sk);
+	else
 		klb_ctx_set4(ctx, &dst);
 	return KLB_PROCEED;
 }
@@ -254,7 +271,9 @@ int klb_connect6(struct bpf_sock_addr *ctx)
 	klb_set_word_be(&source, 2, sk->src_ip6[2]);
 	klb_set_word_be(&source, 3, sk->src_ip6[3]);
 	r.ipv4 = !ipv6_only(sk);
-	if (!balance(ctx, &dst, &source, &r))
+	if (balance(ctx, &dst, &source, &r))
+		forget(sk);
+	else
 		klb_ctx_set6(ctx, &dst);
 	return KLB_PROCEED;
 }

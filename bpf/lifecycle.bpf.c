@@ -16,3 +16,16 @@ int klb_release(struct bpf_sock *ctx)
 		klb_socket_uncount(rec);
 	return 1;
 }
+
+/* Run by kubelb-load alone; see struct klb_adjustment. */
+SEC("syscall")
+int klb_adjust(struct klb_adjustment *ctx)
+{
+	struct klb_stats *stats = klb_stats_of(ctx->id);
+
+	if (!stats)
+		return 1;
+	__sync_fetch_and_add(&stats->active, (__u64)ctx->active);
+	__sync_fetch_and_add(&stats->opened, ctx->opened);
+	return 0;
+}

@@ -4,10 +4,12 @@
  * maps, so that the very same code is unit-tested, fuzzed and simulated on the
  * host. The caller offers the candidates one after another and asks at the end.
  *
- * Three tiers, the best non-empty one counts:
- *   0  takes connections: ready, not ejected, not drained
- *   1  not dead: suspect, draining, drained by the operator, or ejected
- *   2  dead: a wrong verdict must never cut a node off
+ * Tiers, the best non-empty one counts:
+ *   0  takes connections and is preferred: the one on this very node, while the
+ *      agent vouches for it
+ *   1  takes connections: ready, not ejected, not drained
+ *   2  not dead: suspect, draining, drained by the operator, or ejected
+ *   3  dead: a wrong verdict must never cut a node off
  * Weight 0 is the operator's word and takes none in any tier.
  *
  * Within the tier every policy is "the smallest load/weight, ties broken by a
@@ -26,17 +28,19 @@
 
 #include <kubelb/abi.h>
 
-#define KLB_TIER_USABLE 0
-#define KLB_TIER_NOT_DEAD 1
-#define KLB_TIER_ANY 2
-#define KLB_TIER_NONE 3 /* nobody was offered yet */
+#define KLB_TIER_PREFERRED 0
+#define KLB_TIER_USABLE 1
+#define KLB_TIER_NOT_DEAD 2
+#define KLB_TIER_ANY 3
+#define KLB_TIER_NONE 4 /* nobody was offered yet */
 
 /* No candidate took part. */
 #define KLB_PICK_NONE KLB_MAX_BACKENDS
 
-/* Loads are cut to this, so that load * weight stays below 2^60. */
-#define KLB_LOAD_MAX ((1ULL << 50) - 1)
-#define KLB_TIER_SHIFT 61
+/* Loads are cut to this, so that load * weight stays below 2^59 and the difference of
+ * two tiers, shifted, outweighs it without leaving 63 bits. */
+#define KLB_LOAD_MAX ((1ULL << 49) - 1)
+#define KLB_TIER_SHIFT 60
 
 /* Keeps the compiler from turning arithmetic back into a branch. */
 #define KLB_OPAQUE(x) __asm__ volatile("" : "+r"(x))
@@ -47,6 +51,7 @@ struct klb_view {
 	__u32 weight; /* 0..KLB_WEIGHT_MAX, an override applied */
 	__u32 eligible; /* 0/1: this socket can reach it */
 	__u32 avoid; /* 0/1: drained by the operator, or ejected by the kernel */
+	__u32 preferred; /* 0/1 */
 	__u64 active;
 	__u32 srtt_us;
 	__u32 rank;
@@ -86,7 +91,8 @@ static inline __attribute__((always_inline)) void klb_pick_init(struct klb_pick 
 
 /*
  * The tier of a candidate. trust: 1 while the agent is alive, so that its verdicts
- * count; without it suspect, draining and dead are not believed (fail-static).
+ * count; without it suspect, draining and dead are not believed (fail-static), and
+ * nothing is preferred: all connects would go to the local one though it be dead.
  */
 static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_view *v, __u32 trust)
 {
@@ -94,7 +100,11 @@ static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_vie
 	__u64 dead = (1ULL << KLB_STATE_DEAD) >> state & trust;
 	__u64 doubt = (1ULL << KLB_STATE_SUSPECT | 1ULL << KLB_STATE_DRAINING) >> state & trust;
 
-	return dead * KLB_TIER_ANY + ((doubt | v->avoid) & ~dead & 1) * KLB_TIER_NOT_DEAD;
+	__u64 doubtful = (doubt | v->avoid) & ~dead & 1;
+	__u64 usable = ~(dead | doubtful) & 1;
+
+	return dead * KLB_TIER_ANY + doubtful * KLB_TIER_NOT_DEAD +
+	       (usable & ~(__u64)(v->preferred & trust)) * KLB_TIER_USABLE;
 }
 
 /* 1 if a is negative as a signed number, else 0. */

@@ -112,9 +112,11 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 {
 	struct health health[KLB_MAX_BACKENDS];
 	__u64 active[KLB_MAX_IDS];
+	bool local[KLB_MAX_BACKENDS];
 	struct plan_input in = {
 		.config = a->config,
 		.health = health,
+		.local = local,
 		.applied = &a->state->applied,
 		.active = active,
 		.new_config = new_config,
@@ -126,6 +128,7 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 		health[i] = *agent_backend_health(&a->backends[i]);
 	for (int id = 0; id < KLB_MAX_IDS; id++)
 		active[id] = a->state->stats[id].active;
+	node_is_local(a->config->backends, a->config->n_backends, local);
 	return plan_make(&in, ret, e);
 }
 

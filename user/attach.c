@@ -16,8 +16,10 @@ static int plan_for(const struct config *cfg, const struct datapath_state *state
 		    struct plan *ret, struct err *e)
 {
 	__u64 active[KLB_MAX_IDS];
+	bool local[KLB_MAX_BACKENDS];
 	struct plan_input in = {
 		.config = cfg,
+		.local = local,
 		.applied = &state->applied,
 		.active = active,
 		.new_config = true,
@@ -26,6 +28,7 @@ static int plan_for(const struct config *cfg, const struct datapath_state *state
 	};
 
 	active_of(state, active);
+	node_is_local(cfg->backends, cfg->n_backends, local);
 	return plan_make(&in, ret, e);
 }
 

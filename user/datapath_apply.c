@@ -40,6 +40,7 @@ static void candidate_of(const struct plan_backend *b, struct klb_candidate *ret
 	ret->state = b->value.state;
 	ret->rank = b->rank;
 	ret->ipv4 = endpoint_is_ipv4(&b->value.endpoint);
+	ret->preferred = b->preferred;
 }
 
 static void candidates_of(const struct plan *p, const struct plan_frontend *f,

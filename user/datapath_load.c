@@ -17,7 +17,10 @@
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+#include <linux/membarrier.h>
 
 #include "endpoint.h"
 #include "kubelb.skel.h"
@@ -44,6 +47,7 @@ struct datapath_load {
 	struct kubelb_bpf *skel;
 	struct datapath view; /* the maps in use, whichever they are */
 	struct datapath_state state;
+	struct klb_stats carried[KLB_MAX_IDS]; /* the old stats, as they were copied */
 	struct link_slot slots[LINK_COUNT_MAX];
 	unsigned int n_slots;
 };
@@ -244,11 +248,38 @@ static int carry_map(struct datapath_load *l, int index, struct err *e)
 	return r;
 }
 
+/* Takes an older version's counters, of whatever size, into ours. */
+static void read_old_stats(const struct datapath_load *l, struct klb_stats *ret)
+{
+	size_t old_size = l->old[MAP_STATS].value_size;
+	size_t size = old_size < sizeof(*ret) ? old_size : sizeof(*ret);
+	char *value = malloc(old_size);
+
+	for (__u32 id = 0; value && id < KLB_MAX_IDS; id++)
+		if (!bpf_map_lookup_elem(l->old_fds[MAP_STATS], &id, value))
+			memcpy(&ret[id], value, size);
+	free(value);
+}
+
+/* Writes exactly what was read, and keeps it for reconcile_stats. */
+static int carry_stats(struct datapath_load *l, struct err *e)
+{
+	if (l->old_fds[MAP_STATS] < 0 || l->reused[MAP_STATS])
+		return 0;
+	read_old_stats(l, l->carried);
+	for (__u32 id = 0; id < KLB_MAX_IDS; id++)
+		if (bpf_map_update_elem(bpf_map__fd(l->maps[MAP_STATS]), &id, &l->carried[id],
+					BPF_ANY))
+			return err_set(e, errno, "%s/stats: cannot carry it over: %s", l->pin_dir,
+				       bpf_errno_hint(errno));
+	return 0;
+}
+
 /* The tables are filled from the plan; the sockets' records stay with the sockets. */
 static int carry_maps(struct datapath_load *l, struct err *e)
 {
-	static const int carried[] = { MAP_BACKENDS, MAP_STATS, MAP_ADMIN, MAP_CONTROL,
-				       MAP_COUNTERS };
+
+	static const int carried[] = { MAP_BACKENDS, MAP_ADMIN, MAP_CONTROL, MAP_COUNTERS };
 	int r = 0;
 
 	for (size_t i = 0; !r && i < sizeof(carried) / sizeof(carried[0]); i++) {
@@ -257,7 +288,35 @@ static int carry_maps(struct datapath_load *l, struct err *e)
 		if (l->old_fds[index] >= 0 && !l->reused[index])
 			r = carry_map(l, index, e);
 	}
-	return r;
+	return r ? r : carry_stats(l, e);
+}
+
+/*
+ * Between the copy of the old counters and the turn of the last link, connects and
+ * closes went on counting in the old ones. Adds the difference; the kernel is counting
+ * in the new ones already, so it has to be the kernel that adds.
+ */
+static void reconcile_stats(struct datapath_load *l)
+{
+	static struct klb_stats now[KLB_MAX_IDS];
+
+	if (l->old_fds[MAP_STATS] < 0 || l->reused[MAP_STATS])
+		return;
+	/* Waits until no CPU runs an old program any more (synchronize_rcu). */
+	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+	memcpy(now, l->carried, sizeof(now));
+	read_old_stats(l, now);
+	for (__u32 id = 1; id < KLB_MAX_IDS; id++) {
+		struct klb_adjustment a = {
+			.id = id,
+			.active = (__s64)(now[id].active - l->carried[id].active),
+			.opened = now[id].opened - l->carried[id].opened,
+		};
+		LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &a, .ctx_size_in = sizeof(a));
+
+		if (a.active || a.opened)
+			bpf_prog_test_run_opts(bpf_program__fd(l->skel->progs.klb_adjust), &opts);
+	}
 }
 
 static int read_state(struct datapath_load *l, struct err *e)
@@ -493,6 +552,8 @@ static int commit(struct datapath_load *l, const struct plan *p, struct err *e)
 		r = links_attach(l->cgroup, l->cgroup_fd, l->slots, l->n_slots, e);
 	if (!r)
 		r = selftest_connect(&l->view, l->cgroup, l->cgroup_id, e);
+	if (!r)
+		reconcile_stats(l);
 	if (!r)
 		r = l->exists ? pin_all(l, l->pin_dir, e) : pin_first(l, e);
 	if (!r && !l->fresh_tables)

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "node.h"
 
+#include <ifaddrs.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "config.h"
+#include "endpoint.h"
 #include "plan.h"
 
 __u64 node_identity(void)
@@ -27,6 +30,25 @@ __u64 node_identity(void)
 bool node_has_ipv6(void)
 {
 	return !access("/proc/net/if_inet6", F_OK);
+}
+
+void node_is_local(const struct config_backend *backends, unsigned int n, bool *ret)
+{
+	struct ifaddrs *list = NULL;
+
+	memset(ret, 0, n * sizeof(*ret));
+	if (getifaddrs(&list))
+		return;
+	for (const struct ifaddrs *a = list; a; a = a->ifa_next) {
+		struct klb_endpoint local;
+
+		if (!a->ifa_addr || endpoint_from_sockaddr(a->ifa_addr, &local))
+			continue;
+		for (unsigned int i = 0; i < n; i++)
+			ret[i] |= !memcmp(local.addr, backends[i].endpoint.addr,
+					  sizeof(local.addr));
+	}
+	freeifaddrs(list);
 }
 
 __u64 node_now_ns(void)

@@ -14,6 +14,13 @@ __u64 node_identity(void);
 /* Whether the host has IPv6 at all (/proc/net/if_inet6). */
 bool node_has_ipv6(void);
 
+/*
+ * For each of n endpoints, whether an interface of this network namespace has its
+ * address now. ret has room for n.
+ */
+struct config_backend;
+void node_is_local(const struct config_backend *backends, unsigned int n, bool *ret);
+
 /* CLOCK_MONOTONIC, which is what bpf_ktime_get_ns reads. */
 __u64 node_now_ns(void);
 

@@ -147,6 +147,7 @@ static int plan_one_backend(const struct plan_input *in, unsigned int index, str
 	b->value.endpoint = cb->endpoint;
 	b->value.weight = cb->weight;
 	b->rank = rank_of(in->node, &cb->endpoint);
+	b->preferred = in->config->prefer_local && in->local && in->local[index];
 	r = plan_identity(in, p, b, e);
 	if (r)
 		return r;

@@ -15,6 +15,7 @@
 struct plan_backend {
 	__u32 id; /* 1..KLB_MAX_IDS-1 */
 	__u32 rank; /* klb_candidate.rank */
+	bool preferred; /* klb_candidate.preferred */
 	bool fresh; /* the id is handed to this address anew: its counters start at 0 */
 	struct klb_backend value;
 };
@@ -39,6 +40,8 @@ struct plan_input {
 	const struct config *config;
 	/* By index of config->backends; NULL when nobody probes: all unknown. */
 	const struct health *health;
+	/* By index too: whether the address is one of this node's; NULL: none is. */
+	const bool *local;
 	/* What is applied; NULL for nothing. Backends that stay keep their id. */
 	const struct plan *applied;
 	/* stats[id].active of each id, so that none is reused while it is carried by

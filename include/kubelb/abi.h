@@ -118,6 +118,7 @@ struct klb_frontend {
  * rank: -ln(hash(node, backend)) in 1/2^20, computed by user space: rendezvous
  *   takes the smallest rank/weight, so the kernel needs no logarithm.
  * ipv4: 1 when the address is IPv4, 0 for IPv6: not every socket reaches both.
+ * preferred: 1: while it takes connections, it takes them all (preferLocal).
  */
 struct klb_candidate {
 	struct klb_endpoint endpoint;
@@ -126,7 +127,8 @@ struct klb_candidate {
 	__u32 generation;
 	enum klb_state state;
 	__u32 rank;
-	__u32 ipv4;
+	__u16 ipv4;
+	__u16 preferred;
 };
 
 /* Value of `candidates`. Written by kubelb-load and kubelb-agent. */
@@ -240,6 +242,17 @@ struct klb_socket {
 	__u32 counted;
 	__u32 pad;
 	__u64 connect_ns;
+};
+
+/*
+ * Argument of the program klb_adjust, which kubelb-load runs once after an upgrade
+ * that had to copy `stats`: adds, atomically, what the old copy has moved since.
+ */
+struct klb_adjustment {
+	__u32 id;
+	__u32 pad;
+	__s64 active;
+	__u64 opened;
 };
 
 #define KLB_ASSERT_SIZE(type, size) \

@@ -6,7 +6,8 @@ import signal
 import pytest
 
 from helpers import (V4, Accepts, Held, assert_spread, backend_status, fails, kept_to, nbconnect,
-                     ok, raw_maps, served_set, wait_states, weight_of)
+                     ok, raw_maps, served_set, wait_idle, wait_states,
+                     weight_of)
 from system import wait_until
 
 ALL = {"cp1", "cp2", "cp3"}
@@ -69,6 +70,9 @@ def test_drain_and_undrain(operated):
         ok(operated.ctl("drain", cp.endpoint))
         assert served_set(operated) == {"cp2", "cp3"}
         assert connection.backend() == "cp1", "existing connections are left alone"
+    # With no connection left, least-conn has no other reason to avoid it.
+    wait_idle(operated)
+    assert served_set(operated) == {"cp2", "cp3"}
     ok(operated.ctl("undrain", cp.endpoint))
     assert served_set(operated, 60) == ALL
 

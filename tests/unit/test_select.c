@@ -173,6 +173,10 @@ struct tier_case {
 #define AVOID { .state = KLB_STATE_READY, .weight = 100, .eligible = 1, .avoid = 1 }
 #define DEAD_AVOID { .state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .avoid = 1 }
 #define WEIGHTLESS { .state = KLB_STATE_READY, .weight = 0, .eligible = 1 }
+#define LOCAL { .state = KLB_STATE_READY, .weight = 100, .eligible = 1, .preferred = 1 }
+#define LOCAL_DEAD { .state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .preferred = 1 }
+#define LOCAL_DRAINING \
+	{ .state = KLB_STATE_DRAINING, .weight = 100, .eligible = 1, .preferred = 1 }
 #define OUT_OF_REACH { .state = KLB_STATE_READY, .weight = 100, .eligible = 0 }
 
 static const struct tier_case tier_cases[] = {
@@ -190,6 +194,11 @@ static const struct tier_case tier_cases[] = {
 	{ "weight 0 takes none", 1, { WEIGHTLESS, READY, READY }, 6 },
 	{ "weight 0 takes none even before dead", 1, { WEIGHTLESS, DEAD, DEAD }, 6 },
 	{ "nobody has weight", 1, { WEIGHTLESS, WEIGHTLESS, WEIGHTLESS }, 0 },
+	{ "the local one takes all", 1, { READY, LOCAL, READY }, 2 },
+	{ "the local one is dead", 1, { READY, LOCAL_DEAD, READY }, 5 },
+	{ "the local one is draining", 1, { READY, LOCAL_DRAINING, DEAD }, 1 },
+	{ "local does not count among the doubtful", 1, { DRAINING, LOCAL_DRAINING, DEAD }, 3 },
+	{ "no agent: local is not preferred", 0, { READY, LOCAL_DEAD, LOCAL }, 7 },
 	{ "out of reach", 1, { OUT_OF_REACH, READY, READY }, 6 },
 	{ "nobody in reach", 1, { OUT_OF_REACH, OUT_OF_REACH, OUT_OF_REACH }, 0 },
 	{ "no agent: dead is not believed", 0, { DEAD, READY, READY }, 7 },

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Builds KubeLB and measures what it costs, in a throw-away network of its own.
+#
+#   scripts/bench.sh [--quick] [--only GROUP,...] [--json FILE]
+#
+# KUBELB_BUILD names another build directory than build/. --help says more.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+for argument in "$@"; do
+	case $argument in
+	-h | --help) exec /usr/bin/python3 "$root/tests/bench/bench.py" --help ;;
+	esac
+done
+if [ "$(id -u)" -ne 0 ]; then
+	echo "bench.sh: needs root (network namespaces, bpffs)" >&2
+	exit 1
+fi
+"$root/scripts/deps.sh"
+KUBELB_BUILD=$(realpath -m "${KUBELB_BUILD:-$root/build}")
+# As the Makefile knows them: its own directory by its relative name.
+b=${KUBELB_BUILD#"$root/"}
+make -s -C "$root" B="$b" all "$b/test/bench_client"
+export KUBELB_BUILD
+exec /usr/bin/python3 "$root/tests/bench/bench.py" "$@"

@@ -1,0 +1,617 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""What KubeLB costs, measured on this machine.
+
+Run it by scripts/bench.sh, which builds first. Everything happens in a
+throw-away world (tests/world) and below a cgroup of its own, so that other
+processes' connects are neither touched nor counted.
+
+Groups:
+  programs   nanoseconds per run of each BPF program, by the kernel's own run
+             statistics, for every policy, at 3 and at 64 backends
+  requests   requests/s and bulk throughput on one kept TLS connection, dialled
+             at the frontend and at the backend itself, interleaved; for
+             comparison the same through local proxies (nginx, and haproxy where
+             it is installed)
+  unrelated  connect + accept + close of somebody else's connections, with
+             KubeLB attached and without, interleaved
+  agent      memory and CPU time of kubelb-agent at rest
+
+A missed target is printed as MISSED and is no failure: a busy machine misses
+targets too, which the spread shows. Exit status: 0 all was measured, 1 something
+could not be measured, 2 the command line is wrong.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import glob
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "world"))
+
+from backend import NODE_HOST, V4_PREFIX  # noqa: E402  (after sys.path)
+from system import WorldError, cgroup2_root, group_members, run_checked, wait_until  # noqa: E402
+from world import World, raise_on_signals  # noqa: E402
+
+GROUPS = ("programs", "requests", "unrelated", "agent")
+POLICIES = ("least-conn", "random", "rendezvous", "latency")
+SERVERS = [f"{V4_PREFIX}{NODE_HOST + i}" for i in range(1, 65)]
+FRONTEND, FRONTEND6, FRONTEND_PORT = "127.0.0.1", "::1", 6443
+TLS_PORT = 6443  # nginx, in the servers' namespace
+PLAIN_PORT = 7443  # accepts and closes, there as well
+PROXIES = {"nginx stream proxy": 6444, "haproxy": 6445}  # on the node's loopback
+BULK_BYTES = 8 << 20
+
+# What the measurements take, in full and with --quick.
+FULL = {"connects": 20000, "rounds": 7, "pairs": 20, "seconds": 1.0, "bulk_pairs": 10,
+        "unrelated": 20000, "unrelated_pairs": 30, "agent_settle": 10, "agent_idle": 20}
+QUICK = {"connects": 20000, "rounds": 3, "pairs": 10, "seconds": 0.3, "bulk_pairs": 3,
+         "unrelated": 5000, "unrelated_pairs": 10, "agent_settle": 10, "agent_idle": 5}
+
+# Accesses are not logged: that would be most of the server's work.
+NGINX_HTTP = """\
+daemon off; user root; worker_processes 1; pid nginx.pid; error_log error.log warn;
+events {{ worker_connections 1024; }}
+http {{
+	access_log off;
+	client_body_temp_path tmp-body; proxy_temp_path tmp-proxy; fastcgi_temp_path tmp-fastcgi;
+	uwsgi_temp_path tmp-uwsgi; scgi_temp_path tmp-scgi;
+	keepalive_timeout 1d; keepalive_requests 100000000;
+	server {{
+		listen 0.0.0.0:{port} ssl;
+		ssl_certificate {certificate}; ssl_certificate_key {key};
+		location = /readyz {{ return 200 ok; }}
+		location = /livez {{ return 200 ok; }}
+		location = /version {{ return 200 '{{"major":"1","minor":"34"}}'; }}
+		location = /bulk {{ alias {dir}/bulk; }}
+	}}
+}}
+"""
+NGINX_STREAM = """\
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off; user root; worker_processes 1; pid nginx.pid; error_log error.log warn;
+events {{ worker_connections 1024; }}
+stream {{ server {{ listen 127.0.0.1:{port}; proxy_pass {backend}; }} }}
+"""
+HAPROXY = """\
+global
+	nbthread 1
+defaults
+	mode tcp
+	timeout connect 5s
+	timeout client 1h
+	timeout server 1h
+listen apiserver
+	bind 127.0.0.1:{port}
+	server backend {backend}
+"""
+FLOOR_C = """\
+__attribute__((section("cgroup/connect4"), used)) int bench_floor(void *ctx)
+{ (void)ctx; return 1; }
+char bench_license[] __attribute__((section("license"), used)) = "Dual BSD/GPL";
+"""
+
+
+# --- report ------------------------------------------------------------------
+
+
+class Report:
+    """Prints rows as they are measured, and keeps them for --json."""
+
+    def __init__(self):
+        self.rows = []
+        self.problems = []
+        self.group = ""
+
+    def start(self, group, title, *notes):
+        self.group = group
+        print(f"\n{title}")
+        for note in notes:
+            print(f"  ({note})")
+        print(f"  {'':<44} {'median':>9}  {'min .. max':<21} {'target':<11}", flush=True)
+
+    def row(self, name, values, unit, digits=0, target=None, met=None):
+        """values: one per round. target: its text; met: does a median meet it?"""
+        median = statistics.median(values)
+        verdict = None if met is None else bool(met(median))
+        self.rows.append({"group": self.group, "name": name, "unit": unit, "median": median,
+                          "min": min(values), "max": max(values), "n": len(values),
+                          "target": target, "met": verdict, "values": list(values)})
+        spread = f"{min(values):.{digits}f} .. {max(values):.{digits}f}"
+        words = {None: "", True: "met", False: "MISSED"}[verdict]
+        print(f"  {name:<44} {median:>9.{digits}f}  {spread:<21} {target or '':<11} {words}".rstrip(),
+              flush=True)
+
+    def at_most(self, name, values, unit, limit, digits=0):
+        self.row(name, values, unit, digits, f"<= {limit:g}", lambda m: m <= limit)
+
+    def problem(self, what, why):
+        self.problems.append(f"{what}: {why}")
+        print(f"  {what} could not be measured: {why}", flush=True)
+
+    def end(self):
+        missed = [r for r in self.rows if r["met"] is False]
+        met = [r for r in self.rows if r["met"]]
+        print(f"\n{len(met)} targets met, {len(missed)} missed")
+        for r in missed:
+            print(f"  MISSED {r['group']}: {r['name']}: {r['median']:.4g} {r['unit']}, "
+                  f"target {r['target']}")
+        if missed:
+            print("  A wide min .. max beside a miss points at other load on this machine.")
+        for p in self.problems:
+            print(f"  NOT MEASURED {p}")
+
+
+# --- the machine -------------------------------------------------------------
+
+
+class Cpus:
+    """One CPU for the client, another one for the servers, where there are two."""
+
+    def __init__(self):
+        have = sorted(os.sched_getaffinity(0))
+        self.client, self.server = {have[0]}, {have[-1]}
+        self.text = (f"clients on CPU {have[0]}, servers on CPU {have[-1]}" if len(have) > 1
+                     else "a single CPU for clients and servers")
+
+    def pin(self, pid, cpus):
+        for member in group_members(pid) or [pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(member, cpus)
+
+    def as_client(self, argv):
+        return ["taskset", "-c", str(min(self.client)), *argv]
+
+
+def cpu_times():
+    """(stolen by the hypervisor, all) ticks of this machine since its start."""
+    with open("/proc/stat", encoding="ascii") as f:
+        fields = [int(x) for x in f.readline().split()[1:9]]
+    return fields[7], sum(fields)
+
+
+def machine():
+    model = platform.machine()
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        for line in f:
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    return {"kernel": platform.release(), "cpu": model, "cpus": os.cpu_count()}
+
+
+def bpftool(*args):
+    return json.loads(run_checked(["bpftool", "-j", *map(str, args)]) or "null")
+
+
+@contextlib.contextmanager
+def bpf_statistics():
+    """The kernel measures BPF programs for as long as the descriptor is open,
+    as with kernel.bpf_stats_enabled=1, which however would outlive a kill -9."""
+    numbers = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+    number = numbers.get(platform.machine())
+    if number is None:
+        raise WorldError(f"the number of bpf(2) on {platform.machine()} is not known here")
+    enable_stats, run_time = 32, ctypes.c_uint64(0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.syscall(number, enable_stats, ctypes.byref(run_time), 8)
+    if fd < 0:
+        raise WorldError(f"bpf(BPF_ENABLE_STATS): {os.strerror(ctypes.get_errno())}")
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def other_programs():
+    """How many connect4 programs are attached at the root by somebody else:
+    they run on our connects as well, and on both sides of every comparison."""
+    attached = bpftool("cgroup", "show", cgroup2_root()) or []
+    return sum(p.get("attach_type", "").endswith("connect") and "4" in p["attach_type"]
+               for p in attached)
+
+
+# --- the stage ---------------------------------------------------------------
+
+
+class Stage:
+    """A node, and one namespace with the 64 addresses that all servers share."""
+
+    def __init__(self, world, cpus, effort):
+        self.world = world
+        self.cpus = cpus
+        self.effort = effort
+        self.cgroup = world.cgroup("bench")
+        self.client = world.program("test/bench_client")
+        self.servers = world.pod("servers")
+        world.ip_batch(self.servers, [f"addr add {a}/24 dev eth0" for a in SERVERS])
+        self.start_plain()
+        self.start_nginx()
+
+    def directory(self, name):
+        path = os.path.join(self.world.dir, name)
+        os.mkdir(path)
+        return path
+
+    def start(self, argv, ns, cpus, **kwargs):
+        process = self.world.spawn(argv, ns=ns, **kwargs)
+        self.cpus.pin(process.pid, cpus)
+        return process
+
+    def start_plain(self):
+        process = self.start([self.client, "serve", "0.0.0.0", PLAIN_PORT], self.servers,
+                             self.cpus.server)
+        if process.stdout.readline() != "ready\n":
+            raise WorldError("bench_client serve has not started")
+
+    def start_config(self, argv, name, text, ns, cpus, probe):
+        """Starts a server with a configuration and waits until it is there."""
+        path = self.directory(name)
+        with open(os.path.join(path, "conf"), "w", encoding="utf-8") as f:
+            f.write(text)
+        process = self.start([a.format(dir=path) for a in argv], ns, cpus,
+                             stdout=subprocess.DEVNULL)
+
+        def up():
+            if process.poll() is not None:
+                raise WorldError(f"{name} has ended with {process.returncode}")
+            return self.run("connects", "-n", 1, *probe, check=False)
+
+        wait_until(up, f"{name} to listen", interval=0.05)
+        self.cpus.pin(process.pid, cpus)  # the workers by now
+
+    def start_nginx(self):
+        bulk = os.path.join(self.world.dir, "bulk")
+        with open(bulk, "wb") as f:
+            f.write(os.urandom(1 << 20) * (BULK_BYTES >> 20))
+        certificate = self.world.pki.certificate("good", SERVERS[:3], "bench")
+        text = NGINX_HTTP.format(port=TLS_PORT, dir=self.world.dir, certificate=certificate,
+                                 key=self.world.pki.key)
+        self.start_config(["nginx", "-p", "{dir}/", "-e", "error.log", "-c", "{dir}/conf"],
+                          "bench-nginx", text, self.servers, self.cpus.server,
+                          (SERVERS[0], TLS_PORT))
+
+    def start_proxies(self):
+        """The local proxies that are installed, name -> port."""
+        backend = f"{SERVERS[0]}:{TLS_PORT}"
+        there = {}
+        if os.path.exists("/usr/lib/nginx/modules/ngx_stream_module.so"):
+            there["nginx stream proxy"] = (
+                ["nginx", "-p", "{dir}/", "-e", "error.log", "-c", "{dir}/conf"], NGINX_STREAM)
+        if shutil.which("haproxy"):
+            there["haproxy"] = (["haproxy", "-db", "-f", "{dir}/conf"], HAPROXY)
+        for name, (argv, text) in there.items():
+            port = PROXIES[name]
+            self.start_config(argv, name.replace(" ", "-"), text.format(port=port, backend=backend),
+                              self.world.node, self.cpus.client, (FRONTEND, port))
+        return {name: PROXIES[name] for name in there}
+
+    def run(self, *args, check=True):
+        """bench_client in the node and in our cgroup; what it measured."""
+        done = self.world.exec(self.cpus.as_client([self.client, *args]), cgroup=self.cgroup,
+                               timeout=300)
+        if done.returncode != 0:
+            if check:
+                raise WorldError(f"bench_client {args}: {done.stderr.strip()}")
+            return None
+        return json.loads(done.stdout)
+
+    def attach(self, backends=1, policy="least-conn", port=PLAIN_PORT):
+        self.world.configure(backends=[f"{a}:{port}" for a in SERVERS[:backends]], policy=policy,
+                             cgroup=self.cgroup)
+        done = self.world.load()
+        if done.returncode != 0:
+            raise WorldError(f"kubelb-load: {done.stderr.strip()}")
+
+    def detach(self):
+        done = self.world.detach()
+        if done.returncode != 0:
+            raise WorldError(f"kubelb-load --detach: {done.stderr.strip()}")
+
+    def program_ids(self):
+        """Name -> id of the programs that kubelb-load has attached for us."""
+        ids = {}
+        for path in glob.glob(f"{self.world.pin}/links/*"):
+            program = bpftool("link", "show", "pinned", path)["prog_id"]
+            ids[bpftool("prog", "show", "id", program)["name"]] = program
+        return ids
+
+
+# --- programs ----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def floor_program(stage):
+    """A program that does nothing, attached beside KubeLB's; its id. What it
+    costs is what the measurement itself costs."""
+    source = os.path.join(stage.world.dir, "floor.bpf.c")
+    pin = stage.world.pin + "-floor"
+    with open(source, "w", encoding="ascii") as f:
+        f.write(FLOOR_C)
+    run_checked(["clang", "-O2", "-target", "bpf", "-c", source, "-o", source + ".o"])
+    run_checked(["bpftool", "prog", "load", source + ".o", pin, "type", "cgroup/connect4"])
+    try:
+        run_checked(["bpftool", "cgroup", "attach", stage.cgroup, "connect4", "pinned", pin,
+                     "multi"])
+        try:
+            yield bpftool("prog", "show", "pinned", pin)["id"]
+        finally:
+            run_checked(["bpftool", "cgroup", "detach", stage.cgroup, "connect4", "pinned", pin])
+    finally:
+        os.unlink(pin)
+
+
+def run_counts(ids):
+    shown = {name: bpftool("prog", "show", "id", i) for name, i in ids.items()}
+    return {name: (s.get("run_time_ns", 0), s.get("run_cnt", 0)) for name, s in shown.items()}
+
+
+def cost_of(stage, ids, host, port):
+    """Name -> nanoseconds per run in one round of connects, of those that ran."""
+    n = stage.effort["connects"]
+    before = run_counts(ids)
+    stage.run("connects", "-n", n, "--peer", host, port)
+    after = run_counts(ids)
+    runs = {name: (after[name][0] - before[name][0], after[name][1] - before[name][1])
+            for name in ids}
+    return {name: time_ns / count for name, (time_ns, count) in runs.items() if count >= n}
+
+
+def rounds_of(stage, ids, host, port=FRONTEND_PORT):
+    rounds = [cost_of(stage, ids, host, port) for _ in range(stage.effort["rounds"])]
+    return {name: [r[name] for r in rounds] for name in rounds[0]}
+
+
+def measure_programs(stage, report):
+    effort = stage.effort
+    report.start("programs", "BPF programs, nanoseconds per run",
+                 f"each round is the mean over {effort['connects']} connects in a row; "
+                 f"{effort['rounds']} rounds",
+                 "two clock reads by the kernel are part of every figure: see the empty program")
+    with bpf_statistics(), floor_program(stage) as floor:
+        for count, limit in ((3, 150), (64, 600)):
+            for policy in POLICIES:
+                stage.attach(count, policy)
+                ids = {**stage.program_ids(), "floor": floor}
+                if count == 3 and policy == POLICIES[0]:
+                    measure_bystanders(stage, report, ids)
+                cost = rounds_of(stage, ids, FRONTEND)
+                name = f"klb_connect4, {policy}, {count} backends"
+                if policy in ("least-conn", "random"):
+                    report.at_most(name, cost["klb_connect4"], "ns", limit)
+                else:
+                    report.row(name, cost["klb_connect4"], "ns")
+                if policy == POLICIES[0]:
+                    cost6 = rounds_of(stage, ids, FRONTEND6)
+                    report.row(f"klb_connect6, {policy}, {count} backends", cost6["klb_connect6"],
+                               "ns")
+                    if count == 3:
+                        measured_with_record(report, cost, cost6)
+        stage.detach()
+
+
+def measured_with_record(report, cost, cost6):
+    report.row("klb_release, balanced socket", cost["klb_release"], "ns")
+    report.row("klb_getpeer4, balanced socket", cost["klb_getpeer4"], "ns")
+    report.row("klb_getpeer6, balanced socket", cost6["klb_getpeer6"], "ns")
+
+
+def measure_bystanders(stage, report, ids):
+    """What the programs cost those who dial something else."""
+    cost = rounds_of(stage, ids, SERVERS[0], PLAIN_PORT)
+    report.row("empty program (the measurement itself)", cost["floor"], "ns")
+    report.row("klb_connect4, another destination", cost["klb_connect4"], "ns")
+    report.row("klb_release, another socket", cost["klb_release"], "ns")
+    report.row("klb_getpeer4, another socket", cost["klb_getpeer4"], "ns")
+
+
+# --- requests ----------------------------------------------------------------
+
+
+def interleaved(targets, rounds, measure):
+    """name -> values. Every round measures every target once, each time
+    starting with another one, so that drift hits all alike."""
+    names = list(targets)
+    values = {name: [] for name in names}
+    for i in range(rounds):
+        for name in names[i % len(names):] + names[:i % len(names)]:
+            values[name].append(measure(targets[name]))
+    return values
+
+
+def report_ratios(report, values, what, unit, digits, target=None):
+    """Every name but the first against the first, by round."""
+    base, *others = values
+    for name in values:
+        report.row(f"{what}, {name}", values[name], unit, digits)
+    for name in others:
+        medians = statistics.median(values[name]) / statistics.median(values[base])
+        pairs = [a / b for a, b in zip(values[name], values[base])]
+        label = f"{what}, {name} / {base}"
+        if target and name == "frontend":
+            report.row(label, pairs, "ratio", 4, f">= {target}", lambda m: m >= target)
+        else:
+            report.row(label, pairs, "ratio", 4)
+        print(f"    (ratio of the medians {medians:.4f})")
+
+
+def measure_requests(stage, report):
+    effort = stage.effort
+    stage.attach(1, port=TLS_PORT)
+    targets = {"direct": (SERVERS[0], TLS_PORT), "frontend": (FRONTEND, FRONTEND_PORT)}
+    for name, port in stage.start_proxies().items():
+        targets[name] = (FRONTEND, port)
+    report.start("requests", "One kept TLS connection, one backend",
+                 f"{effort['pairs']} interleaved rounds of {effort['seconds']:g} s "
+                 f"({effort['bulk_pairs']} for bulk); ratios are by round",
+                 "proxies share the client's CPU, as on a node that is busy elsewhere")
+    values = interleaved(targets, effort["pairs"], lambda target: stage.run(
+        "requests", "--seconds", effort["seconds"], *target))
+    report_ratios(report, by_key(values, "rps"), "GET /version", "requests/s", 0, 0.97)
+    for name, runs in by_key(values, "p99_us").items():
+        report.row(f"GET /version p99, {name}", runs, "us")
+    values = interleaved(targets, effort["bulk_pairs"], lambda target: stage.run(
+        "requests", "--path", "/bulk", "--seconds", effort["seconds"], *target))
+    report_ratios(report, by_key(values, "mb_per_s"), f"GET {BULK_BYTES >> 20} MiB", "MB/s", 0)
+    stage.detach()
+
+
+def by_key(values, key):
+    return {name: [run[key] for run in runs] for name, runs in values.items()}
+
+
+# --- unrelated ---------------------------------------------------------------
+
+
+def measure_unrelated(stage, report):
+    effort = stage.effort
+    others = other_programs()
+    notes = [f"{effort['unrelated_pairs']} pairs of {effort['unrelated']} each, KubeLB attached "
+             "or detached before every run"]
+    if others:
+        notes.append(f"{others} connect4 programs of somebody else run on both sides")
+    report.start("unrelated", "connect + accept + close on the loopback, not to a frontend", *notes)
+
+    def measure(attached):
+        if attached:
+            stage.attach(3)
+        else:
+            stage.detach()
+        return stage.run("unrelated", "-n", effort["unrelated"])
+
+    values = interleaved({"without": False, "with": True}, effort["unrelated_pairs"], measure)
+    for key, text in (("p50_ns", "median"), ("mean_ns", "mean")):
+        runs = by_key(values, key)
+        for name in runs:
+            report.row(f"{text} of a run, {name} KubeLB", runs[name], "ns")
+        pairs = [a / b for a, b in zip(runs["with"], runs["without"])]
+        label = f"{text} of a run, with / without"
+        if key == "p50_ns":
+            report.at_most(label, pairs, "ratio", 1.02, 4)
+        else:
+            report.row(label, pairs, "ratio", 4)
+    stage.detach()
+
+
+# --- agent -------------------------------------------------------------------
+
+
+def status_kib(pid, field):
+    with open(f"/proc/{pid}/status", encoding="utf-8") as f:
+        for line in f:
+            if line.startswith(field + ":"):
+                return int(line.split()[1])
+    raise WorldError(f"/proc/{pid}/status has no {field}")
+
+
+def on_cpu_ns(pid):
+    """Time on a CPU of all threads, with the scheduler's own precision."""
+    total = 0
+    for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
+        with open(path, encoding="ascii") as f:
+            total += int(f.read().split()[0])
+    return total
+
+
+def measure_agent(stage, report):
+    effort = stage.effort
+    report.start("agent", "kubelb-agent, 3 ready backends, probes every 5 s")
+    backends = [f"{a}:{TLS_PORT}" for a in SERVERS[:3]]
+    stage.world.configure(backends=backends, cgroup=stage.cgroup,
+                          probe={"interval": "5s", "timeout": "3s"})
+    agent = stage.world.agent()
+
+    def ready():
+        if not agent.alive():
+            raise WorldError(f"kubelb-agent has ended: {agent.log()}")
+        done = stage.world.ctl("status", "-o", "json")
+        return done.returncode == 0 and [b["state"] for b in json.loads(done.stdout)["backends"]] \
+            == ["ready"] * 3
+
+    wait_until(ready, lambda: f"three ready backends: {agent.log()}")
+    time.sleep(effort["agent_settle"])
+    report.at_most("resident memory (VmRSS)", [status_kib(agent.pid, "VmRSS") / 1024], "MiB", 8, 1)
+    report.row("  of it anonymous (RssAnon)", [status_kib(agent.pid, "RssAnon") / 1024], "MiB", 1)
+    start, begin = on_cpu_ns(agent.pid), time.monotonic()
+    time.sleep(effort["agent_idle"])
+    spent, took = on_cpu_ns(agent.pid) - start, time.monotonic() - begin
+    report.row(f"CPU time in {effort['agent_idle']} s", [spent / 1e6], "ms", 2)
+    report.row("  of one CPU", [100 * spent / 1e9 / took], "%", 4)
+    agent.stop()
+    stage.detach()
+
+
+# --- command line ------------------------------------------------------------
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(prog="bench.sh", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true",
+                        help="fewer and shorter rounds (under a minute or two)")
+    parser.add_argument("--only", metavar="GROUP,...", default=",".join(GROUPS),
+                        help=f"some of: {', '.join(GROUPS)}")
+    parser.add_argument("--json", metavar="FILE", help="write everything measured there as well")
+    args = parser.parse_args(argv)
+    args.only = args.only.split(",")
+    for group in args.only:
+        if group not in GROUPS:
+            parser.error(f"--only: no group '{group}'; want some of {', '.join(GROUPS)}")
+    return args
+
+
+def run(args, report):
+    cpus = Cpus()
+    about = {**machine(), "load_before": os.getloadavg()[0]}
+    print(f"KubeLB benchmark: Linux {about['kernel']}, {about['cpus']} x {about['cpu']}, "
+          f"load {about['load_before']:.2f}; {cpus.text}")
+    stolen, total = cpu_times()
+    with World(backends=0) as world:
+        stage = Stage(world, cpus, QUICK if args.quick else FULL)
+        for group in (g for g in GROUPS if g in args.only):
+            try:
+                globals()[f"measure_{group}"](stage, report)
+            except (WorldError, OSError, KeyError, ValueError, subprocess.SubprocessError) as e:
+                report.problem(group, f"{type(e).__name__}: {e}")
+                with contextlib.suppress(WorldError):
+                    stage.detach()
+    stolen_after, total_after = cpu_times()
+    about["load_after"] = os.getloadavg()[0]
+    about["stolen_percent"] = 100 * (stolen_after - stolen) / max(1, total_after - total)
+    report.end()
+    print(f"Load at the end {about['load_after']:.2f}; {about['stolen_percent']:.1f} % of the CPU "
+          "time was taken by the hypervisor.")
+    return about
+
+
+def main(argv=None):
+    args = parse(argv)
+    if os.geteuid() != 0:
+        print("bench.py: needs root (network namespaces, bpffs)", file=sys.stderr)
+        return 1
+    raise_on_signals()
+    report = Report()
+    try:
+        about = run(args, report)
+        if args.json:
+            with open(args.json, "w", encoding="utf-8") as f:
+                json.dump({"machine": about, "rows": report.rows, "problems": report.problems}, f,
+                          indent=1)
+                f.write("\n")
+    except (WorldError, OSError) as e:
+        print(f"bench.py: {e}", file=sys.stderr)
+        return 1
+    return 1 if report.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * bench_client: what the benchmark times. Each mode prints one line of JSON.
+ *
+ *   bench_client requests [--seconds S] [--path P] ADDRESS PORT
+ *       one TLS 1.2+ connection, kept, and GETs back to back on it for S seconds
+ *       (default 2). Response bodies are read and counted, so that a large file
+ *       as P measures throughput. The server's certificate is not verified.
+ *   bench_client connects [-n N] [--peer] ADDRESS PORT
+ *       N plain TCP connects, one after the other; times connect() alone. --peer
+ *       asks each for its peer's address (not timed).
+ *   bench_client unrelated [-n N]
+ *       N times connect, accept, close and close against a listener of its own on
+ *       127.0.0.1; times the four together.
+ *   bench_client serve ADDRESS PORT
+ *       accepts and closes, until killed; prints "ready" when it listens.
+ *
+ * Clients close with a reset: no TIME_WAIT builds up from one run to the next.
+ * Exit status: 0 measured, 1 something failed, 2 the command line is wrong.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+
+#define BACKLOG 4096
+#define N_DEFAULT 20000
+#define N_MAX 10000000
+#define SECONDS_DEFAULT 2.0
+#define CHUNK 65536
+
+static struct {
+	long n;
+	double seconds;
+	const char *path;
+	bool peer;
+	struct sockaddr_storage to;
+	socklen_t to_len;
+} opt = { .n = N_DEFAULT, .seconds = SECONDS_DEFAULT, .path = "/version" };
+
+/* Durations in nanoseconds; grows as needed. */
+struct samples {
+	uint64_t *ns;
+	size_t n, room;
+};
+
+__attribute__((format(printf, 2, 3), noreturn)) static void fail(int status, const char *format,
+								 ...)
+{
+	va_list args;
+
+	fputs("bench_client: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	exit(status);
+}
+
+__attribute__((noreturn)) static void fail_errno(const char *what)
+{
+	fail(1, "%s: %s", what, strerror(errno));
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* --- samples -------------------------------------------------------------------- */
+
+static void add_sample(struct samples *s, uint64_t ns)
+{
+	if (s->n == s->room) {
+		s->room = s->room ? 2 * s->room : 65536;
+		s->ns = realloc(s->ns, s->room * sizeof(*s->ns));
+		if (!s->ns)
+			fail(1, "out of memory");
+	}
+	s->ns[s->n++] = ns;
+}
+
+static int compare_ns(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* p: 0..1. Sorts. */
+static double percentile(struct samples *s, double p)
+{
+	if (!s->n)
+		fail(1, "nothing was measured");
+	qsort(s->ns, s->n, sizeof(*s->ns), compare_ns);
+	return (double)s->ns[(size_t)(p * (double)(s->n - 1))];
+}
+
+static double mean(const struct samples *s)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < s->n; i++)
+		sum += (double)s->ns[i];
+	return sum / (double)s->n;
+}
+
+static void print_durations(struct samples *s)
+{
+	double p50 = percentile(s, 0.5);
+
+	printf("{\"n\":%zu,\"mean_ns\":%.1f,\"p50_ns\":%.0f,\"p99_ns\":%.0f}\n", s->n, mean(s), p50,
+	       percentile(s, 0.99));
+}
+
+/* --- sockets -------------------------------------------------------------------- */
+
+static int stream_socket(int family)
+{
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		fail_errno("socket");
+	return fd;
+}
+
+static void set_option(int fd, int level, int name, const void *value, socklen_t size)
+{
+	if (setsockopt(fd, level, name, value, size) != 0)
+		fail_errno("setsockopt");
+}
+
+static int client_socket(void)
+{
+	struct linger reset = { .l_onoff = 1, .l_linger = 0 };
+	int fd = stream_socket(opt.to.ss_family);
+
+	set_option(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	return fd;
+}
+
+static void connect_client(int fd)
+{
+	if (connect(fd, (struct sockaddr *)&opt.to, opt.to_len) != 0)
+		fail_errno("connect");
+}
+
+/* Listens on opt.to; port 0 becomes the one that the kernel chose. */
+static int listener(void)
+{
+	int fd = stream_socket(opt.to.ss_family), on = 1;
+
+	set_option(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (bind(fd, (struct sockaddr *)&opt.to, opt.to_len) != 0)
+		fail_errno("bind");
+	if (listen(fd, BACKLOG) != 0)
+		fail_errno("listen");
+	if (getsockname(fd, (struct sockaddr *)&opt.to, &opt.to_len) != 0)
+		fail_errno("getsockname");
+	return fd;
+}
+
+static void parse_address(const char *text, int port)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)&opt.to;
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&opt.to;
+
+	if (inet_pton(AF_INET, text, &in->sin_addr) == 1) {
+		in->sin_family = AF_INET;
+		in->sin_port = htons((uint16_t)port);
+		opt.to_len = sizeof(*in);
+	} else if (inet_pton(AF_INET6, text, &in6->sin6_addr) == 1) {
+		in6->sin6_family = AF_INET6;
+		in6->sin6_port = htons((uint16_t)port);
+		opt.to_len = sizeof(*in6);
+	} else {
+		fail(2, "'%s' is not an IP address", text);
+	}
+}
+
+/* --- connects, unrelated, serve ------------------------------------------------- */
+
+static void ask_peer(int fd)
+{
+	struct sockaddr_storage peer;
+	socklen_t len = sizeof(peer);
+
+	if (getpeername(fd, (struct sockaddr *)&peer, &len) != 0)
+		fail_errno("getpeername");
+}
+
+static void run_connects(void)
+{
+	struct samples s = { 0 };
+
+	for (long i = 0; i < opt.n; i++) {
+		int fd = client_socket();
+		uint64_t start = now_ns();
+
+		connect_client(fd);
+		add_sample(&s, now_ns() - start);
+		if (opt.peer)
+			ask_peer(fd);
+		close(fd);
+	}
+	print_durations(&s);
+	free(s.ns);
+}
+
+static void run_unrelated(void)
+{
+	struct samples s = { 0 };
+	int server;
+
+	parse_address("127.0.0.1", 0);
+	server = listener();
+	for (long i = 0; i < opt.n; i++) {
+		int client = client_socket(), accepted;
+		uint64_t start = now_ns();
+
+		connect_client(client);
+		accepted = accept4(server, NULL, NULL, SOCK_CLOEXEC);
+		if (accepted < 0)
+			fail_errno("accept");
+		close(client);
+		close(accepted);
+		add_sample(&s, now_ns() - start);
+	}
+	close(server);
+	print_durations(&s);
+	free(s.ns);
+}
+
+__attribute__((noreturn)) static void run_serve(void)
+{
+	int server = listener();
+
+	puts("ready");
+	fflush(stdout);
+	for (;;) {
+		int fd = accept4(server, NULL, NULL, SOCK_CLOEXEC);
+
+		if (fd >= 0)
+			close(fd);
+		else if (errno != ECONNABORTED && errno != EINTR)
+			fail_errno("accept");
+	}
+}
+
+/* --- requests ------------------------------------------------------------------- */
+
+__attribute__((noreturn)) static void fail_tls(const char *what)
+{
+	char text[256] = "connection closed";
+	unsigned long code = ERR_get_error();
+
+	if (code)
+		ERR_error_string_n(code, text, sizeof(text));
+	fail(1, "%s: %s", what, text);
+}
+
+static SSL *connect_tls(SSL_CTX *ctx)
+{
+	int fd = client_socket(), on = 1;
+	SSL *ssl = SSL_new(ctx);
+
+	if (!ssl)
+		fail_tls("SSL_new");
+	set_option(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	connect_client(fd);
+	if (SSL_set_fd(ssl, fd) != 1 || SSL_connect(ssl) != 1)
+		fail_tls("TLS handshake");
+	return ssl;
+}
+
+static size_t read_some(SSL *ssl, char *buffer, size_t room)
+{
+	size_t n;
+
+	if (SSL_read_ex(ssl, buffer, room, &n) != 1)
+		fail_tls("read");
+	return n;
+}
+
+/* The length of the body that a response's head announces; the status must be 200. */
+static size_t body_length(const char *head)
+{
+	const char *field = strcasestr(head, "\r\ncontent-length:");
+	unsigned long long length;
+	char *end;
+
+	if (strncmp(head, "HTTP/1.1 200 ", 13) != 0)
+		fail(1, "%s: %.*s", opt.path, (int)strcspn(head, "\r\n"), head);
+	if (!field)
+		fail(1, "%s: the answer has no Content-Length", opt.path);
+	field = strchr(field, ':') + 1;
+	errno = 0;
+	length = strtoull(field, &end, 10);
+	if (end == field || errno)
+		fail(1, "%s: Content-Length is not a number", opt.path);
+	return length;
+}
+
+/* Reads one response to its end and returns the length of its body. */
+static size_t read_response(SSL *ssl)
+{
+	static char buffer[CHUNK + 1];
+	size_t have = 0, length, left;
+	char *end = NULL;
+
+	while (!end) {
+		if (have == CHUNK)
+			fail(1, "the head of the answer is too long");
+		have += read_some(ssl, buffer + have, CHUNK - have);
+		buffer[have] = '\0';
+		end = strstr(buffer, "\r\n\r\n");
+	}
+	*end = '\0';
+	length = body_length(buffer);
+	have -= (size_t)(end + 4 - buffer);
+	if (have > length)
+		fail(1, "more of an answer than announced");
+	for (left = length - have; left > 0;)
+		left -= read_some(ssl, buffer, left < CHUNK ? left : CHUNK);
+	return length;
+}
+
+static void run_requests(void)
+{
+	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+	struct samples s = { 0 };
+	uint64_t start, now, end, bytes = 0;
+	char request[1024];
+	double took, p50;
+	size_t n;
+	SSL *ssl;
+
+	if (!ctx || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1)
+		fail_tls("SSL_CTX_new");
+	n = (size_t)snprintf(request, sizeof(request),
+			     "GET %s HTTP/1.1\r\nHost: kubernetes\r\n\r\n", opt.path);
+	if (n >= sizeof(request))
+		fail(2, "the path is too long");
+	ssl = connect_tls(ctx);
+	start = now = now_ns();
+	end = start + (uint64_t)(opt.seconds * 1e9);
+	while (now < end) {
+		uint64_t sent = now;
+		size_t written;
+
+		if (SSL_write_ex(ssl, request, n, &written) != 1)
+			fail_tls("write");
+		bytes += read_response(ssl);
+		now = now_ns();
+		add_sample(&s, now - sent);
+	}
+	took = (double)(now - start) / 1e9;
+	p50 = percentile(&s, 0.5) / 1e3;
+	printf("{\"requests\":%zu,\"seconds\":%.3f,\"rps\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f,"
+	       "\"bytes\":%llu,\"mb_per_s\":%.2f}\n",
+	       s.n, took, (double)s.n / took, p50, percentile(&s, 0.99) / 1e3,
+	       (unsigned long long)bytes, (double)bytes / took / 1e6);
+	free(s.ns);
+	close(SSL_get_fd(ssl));
+	SSL_free(ssl);
+	SSL_CTX_free(ctx);
+}
+
+/* --- command line --------------------------------------------------------------- */
+
+static double number(const char *what, const char *text, double min, double max)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (end == text || *end || !(value >= min && value <= max))
+		fail(2, "%s '%s': want a number, %g..%g", what, text, min, max);
+	return value;
+}
+
+static const char *parse_options(int argc, char **argv)
+{
+	static const struct option longopts[] = {
+		{ "seconds", required_argument, NULL, 's' },
+		{ "path", required_argument, NULL, 'p' },
+		{ "peer", no_argument, NULL, 'P' },
+		{ 0 },
+	};
+	const char *mode;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "n:", longopts, NULL)) != -1) {
+		switch (c) {
+		case 'n':
+			opt.n = (long)number("-n", optarg, 1, N_MAX);
+			break;
+		case 's':
+			opt.seconds = number("--seconds", optarg, 0.01, 3600);
+			break;
+		case 'p':
+			opt.path = optarg;
+			break;
+		case 'P':
+			opt.peer = true;
+			break;
+		default:
+			fail(2, "see the top of bench_client.c");
+		}
+	}
+	if (optind == argc)
+		fail(2, "want a mode: requests, connects, unrelated or serve");
+	mode = argv[optind++];
+	if (strcmp(mode, "unrelated") != 0) {
+		if (argc - optind != 2)
+			fail(2, "%s: want ADDRESS PORT", mode);
+		parse_address(argv[optind], (int)number("port", argv[optind + 1], 1, 65535));
+	} else if (optind != argc) {
+		fail(2, "unrelated: takes no address");
+	}
+	return mode;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		void (*run)(void);
+	} modes[] = {
+		{ "requests", run_requests },
+		{ "connects", run_connects },
+		{ "unrelated", run_unrelated },
+		{ "serve", run_serve },
+	};
+	const char *mode = parse_options(argc, argv);
+
+	for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++) {
+		if (strcmp(mode, modes[i].name) != 0)
+			continue;
+		modes[i].run();
+		return fflush(stdout) == 0 ? 0 : 1;
+	}
+	fail(2, "unknown mode '%s': want requests, connects, unrelated or serve", mode);
+}
