@@ -5,6 +5,7 @@ Run as root:  /usr/bin/python3 -m pytest tests/e2e
 KUBELB_BUILD names another directory with the programs than build/.
 """
 
+import glob
 import os
 import signal
 import sys
@@ -41,8 +42,13 @@ def world_fixture():
 
 @pytest.fixture(name="stage")
 def stage_fixture(world):
-    """The world with nothing attached and every backend well, before and after."""
+    """The world with nothing attached and every backend well, before and after.
+    The agents' logs are printed: pytest shows them for tests that failed."""
+    logs = set(glob.glob(f"{world.dir}/agent*.log"))
     yield world
+    for path in sorted(set(glob.glob(f"{world.dir}/agent*.log")) - logs):
+        with open(path, encoding="utf-8", errors="replace") as f:
+            print(f"--- {os.path.basename(path)}\n{f.read()}", end="")
     world.reset()
 
 
