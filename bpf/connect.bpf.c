@@ -36,10 +36,10 @@ static __always_inline struct klb_counters *counters(void)
 	return bpf_map_lookup_elem(&klb_counters, &zero);
 }
 
-#define COUNT(field)                                                   \
-	do {                                                           \
-		struct klb_counters *counters_ = counters();           \
-		if (counters_)                                         \
+#define COUNT(field)                                                \
+	do {                                                        \
+		struct klb_counters *counters_ = counters();        \
+		if (counters_)                                      \
 			__sync_fetch_and_add(&counters_->field, 1); \
 	} while (0)
 
@@ -58,7 +58,8 @@ static __always_inline int in_scope(struct bpf_sock_addr *ctx, const struct klb_
 /* The agent's verdicts are believed while its heartbeat is fresh. */
 static __always_inline __u32 agent_alive(const struct klb_control *control, __u64 now)
 {
-	return control->heartbeat_ns && now - control->heartbeat_ns <= control->heartbeat_max_age_ns;
+	return control->heartbeat_ns &&
+	       now - control->heartbeat_ns <= control->heartbeat_max_age_ns;
 }
 
 static __always_inline __u32 ipv6_only(struct bpf_sock *sk)
@@ -233,8 +234,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 /* TCP alone. MPTCP runs this hook on its subflow, whose protocol is TCP. */
 static __always_inline int is_tcp(struct bpf_sock_addr *ctx)
 {
-	return KLB_CTX_READ(ctx->type) == SOCK_STREAM &&
-	       KLB_CTX_READ(ctx->protocol) == IPPROTO_TCP;
+	return KLB_CTX_READ(ctx->type) == SOCK_STREAM && KLB_CTX_READ(ctx->protocol) == IPPROTO_TCP;
 }
 
 SEC("cgroup/connect4")

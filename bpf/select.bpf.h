@@ -128,9 +128,8 @@ static inline __attribute__((always_inline)) __u64 klb_blend(__u64 a, __u64 b, _
  * better, 0 when the two tie. Among ties each is kept with the probability of its
  * weight (reservoir sampling), which a newly best one passes by itself.
  */
-static inline __attribute__((always_inline)) void klb_pick_offer(struct klb_pick *p, __u64 index,
-								 __u64 tier, __u64 weight,
-								 __u64 load, __u64 cost)
+static inline __attribute__((always_inline)) void
+klb_pick_offer(struct klb_pick *p, __u64 index, __u64 tier, __u64 weight, __u64 load, __u64 cost)
 {
 	__u64 diff = load * p->weight - p->load * weight + ((tier - p->tier) << KLB_TIER_SHIFT);
 	__u64 takes_part = klb_negative(0 - weight);

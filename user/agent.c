@@ -80,8 +80,8 @@ static int lock_agent(const char *pin_dir, struct err *e)
 		return err_set(e, errno, "%s: %s", path, strerror(errno));
 	if (flock(fd, LOCK_EX | LOCK_NB)) {
 		close(fd);
-		return err_set(e, EBUSY,
-			       "%s: another kubelb-agent runs on it; end that one first", pin_dir);
+		return err_set(e, EBUSY, "%s: another kubelb-agent runs on it; end that one first",
+			       pin_dir);
 	}
 	return fd;
 }
@@ -172,7 +172,8 @@ static void reopen(struct agent *a)
 	drop_datapath(a);
 	r = open_datapath(a, &e);
 	if (!r) {
-		log_event(LOG_LEVEL_INFO, "data path changed by kubelb-load, applying the configuration",
+		log_event(LOG_LEVEL_INFO,
+			  "data path changed by kubelb-load, applying the configuration",
 			  "pin=%s serial=%u", a->options->pin_dir, a->state->applied.serial);
 		a->detached_logged = false;
 		a->config_pending = a->dirty = true;
@@ -273,7 +274,9 @@ static int start_backends(struct agent *a, const struct agent_backend *old, unsi
 
 static void stop_backends(struct agent_backend *backends, const struct config *cfg)
 {
-	for (unsigned int i = 0; backends && i < cfg->n_backends; i++)
+	if (!backends || !cfg)
+		return;
+	for (unsigned int i = 0; i < cfg->n_backends; i++)
 		agent_backend_fini(&backends[i]);
 	free(backends);
 }
@@ -352,8 +355,8 @@ static int take_config(struct agent *a, struct config *cfg, struct err *e)
 	}
 	stop_backends(old_backends, old);
 	probe_tls_free(old_tls);
-	if (old && (old->http_enabled != cfg->http_enabled ||
-		    !endpoint_equal(&old->http, &cfg->http))) {
+	if (old &&
+	    (old->http_enabled != cfg->http_enabled || !endpoint_equal(&old->http, &cfg->http))) {
 		http_free(a->http);
 		a->http = NULL;
 		a->http_retry_ns = 0;

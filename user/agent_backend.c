@@ -68,7 +68,8 @@ static void on_done(void *arg, const struct probe_result *result)
 	if (changed)
 		log_state(b, was, result->detail ? result->detail : "");
 	else if (log_enabled(LOG_LEVEL_DEBUG))
-		log_event(LOG_LEVEL_DEBUG, "probed", "backend=%s result=%s http_status=%u seconds=%.6f",
+		log_event(LOG_LEVEL_DEBUG, "probed",
+			  "backend=%s result=%s http_status=%u seconds=%.6f",
 			  endpoint_format(&b->endpoint, text),
 			  log_quote(quoted, sizeof(quoted), health_reason_name(result->outcome)),
 			  result->http_status, (double)result->duration_ns / 1e9);
@@ -117,8 +118,8 @@ static const struct probe_ops probe_callbacks = {
 
 /* --- life ---------------------------------------------------------------------------- */
 
-int agent_backend_init(struct agent_backend *b, struct event_base *base,
-		       const struct config *cfg, unsigned int index, struct probe_tls *tls,
+int agent_backend_init(struct agent_backend *b, struct event_base *base, const struct config *cfg,
+		       unsigned int index, struct probe_tls *tls,
 		       const struct agent_backend_ops *ops, void *arg, struct err *e)
 {
 	struct klb_endpoint cover[KLB_MAX_FRONTENDS];

@@ -29,8 +29,8 @@ struct agent_backend {
 };
 
 /* For cfg->backends[index]. Starts nothing. On failure fini is still safe. */
-int agent_backend_init(struct agent_backend *b, struct event_base *base,
-		       const struct config *cfg, unsigned int index, struct probe_tls *tls,
+int agent_backend_init(struct agent_backend *b, struct event_base *base, const struct config *cfg,
+		       unsigned int index, struct probe_tls *tls,
 		       const struct agent_backend_ops *ops, void *arg, struct err *e);
 void agent_backend_fini(struct agent_backend *b);
 

@@ -12,8 +12,8 @@ static void active_of(const struct datapath_state *state, __u64 *ret)
 		ret[id] = state->stats[id].active;
 }
 
-static int plan_for(const struct config *cfg, const struct datapath_state *state,
-		    struct plan *ret, struct err *e)
+static int plan_for(const struct config *cfg, const struct datapath_state *state, struct plan *ret,
+		    struct err *e)
 {
 	__u64 active[KLB_MAX_IDS];
 	bool local[KLB_MAX_BACKENDS];

@@ -13,9 +13,8 @@
 #include <unistd.h>
 
 const char *const map_pins[MAP_COUNT] = {
-	[MAP_FRONTENDS] = "frontends", [MAP_CANDIDATES] = "candidates",
-	[MAP_BACKENDS] = "backends",   [MAP_STATS] = "stats",
-	[MAP_ADMIN] = "admin",	       [MAP_CONTROL] = "control",
+	[MAP_FRONTENDS] = "frontends", [MAP_CANDIDATES] = "candidates", [MAP_BACKENDS] = "backends",
+	[MAP_STATS] = "stats",	       [MAP_ADMIN] = "admin",		[MAP_CONTROL] = "control",
 	[MAP_COUNTERS] = "counters",   [MAP_SOCKETS] = "sockets",
 };
 
@@ -85,16 +84,18 @@ int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret
 		goto foreign;
 	memset(ret_info, 0, sizeof(*ret_info));
 	/* A link or a program answers with another structure; its type then differs. */
-	if (bpf_obj_get_info_by_fd(fd, ret_info, &length) || length < offsetof(struct bpf_map_info, ifindex) ||
+	if (bpf_obj_get_info_by_fd(fd, ret_info, &length) ||
+	    length < offsetof(struct bpf_map_info, ifindex) ||
 	    strncmp(ret_info->name, "klb_", 4) != 0)
 		goto foreign;
 	return fd;
 foreign:
 	if (fd >= 0)
 		close(fd);
-	return err_set(e, EEXIST,
-		       "%s: not a map of kubelb's; move it away, or use another directory with --pin",
-		       path);
+	return err_set(
+		e, EEXIST,
+		"%s: not a map of kubelb's; move it away, or use another directory with --pin",
+		path);
 }
 
 void datapath_init(struct datapath *dp, const char *pin_dir)
@@ -123,7 +124,7 @@ void datapath_close(struct datapath *dp)
 
 static int open_one(struct datapath *dp, int index, struct err *e)
 {
-	struct bpf_map_info info;
+	struct bpf_map_info info = { 0 };
 	int fd = pin_open_map(dp->pin_dir, map_pins[index], &info, e);
 
 	if (fd < 0)
@@ -180,11 +181,10 @@ fail:
 
 bool datapath_is_current(const struct datapath *dp)
 {
-	struct bpf_map_info mine, pinned;
+	struct bpf_map_info mine = { 0 }, pinned = { 0 };
 	__u32 length = sizeof(mine);
 	int fd;
 
-	memset(&mine, 0, sizeof(mine));
 	if (bpf_obj_get_info_by_fd(dp->fds[MAP_FRONTENDS], &mine, &length))
 		return false;
 	fd = pin_open_map(dp->pin_dir, map_pins[MAP_FRONTENDS], &pinned, NULL);
@@ -306,10 +306,11 @@ out:
 
 static int lock_failed(const char *pin_dir, struct err *e)
 {
-	return err_set(e, EBUSY,
-		       "%s: another kubelb-load is at work on it and holds the lock; try again when "
-		       "it has ended",
-		       pin_dir);
+	return err_set(
+		e, EBUSY,
+		"%s: another kubelb-load is at work on it and holds the lock; try again when "
+		"it has ended",
+		pin_dir);
 }
 
 /*
@@ -336,7 +337,7 @@ int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct
 		close(fd);
 		if (waited >= wait_ms)
 			return lock_failed(pin_dir, e);
-wait:
+	wait:
 		nanosleep(&pause, NULL);
 		waited += LOCK_POLL_MS;
 	}
@@ -366,8 +367,8 @@ static int lock_current(const struct datapath *dp, struct klb_control *ret, stru
 	return fd;
 }
 
-int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns,
-		       __u64 *ret_serial, struct err *e)
+int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns, __u64 *ret_serial,
+		       struct err *e)
 {
 	struct klb_control control;
 	__u32 zero = 0;

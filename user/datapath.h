@@ -46,13 +46,12 @@ int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct 
  * the maps have moved on from there (kubelb-load was run): read and plan again.
  * -EBUSY: another kubelb-load holds the lock just now.
  */
-int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan *p,
-		   struct err *e);
+int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan *p, struct err *e);
 
 /* The agent's sign of life. now_ns, max_age_ns: see struct klb_control. -ESTALE and
  * -EBUSY as above; ret_serial (on 0) is the configuration that is applied. */
-int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns,
-		       __u64 *ret_serial, struct err *e);
+int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns, __u64 *ret_serial,
+		       struct err *e);
 
 /* kubelbctl's only way to write. */
 int datapath_set_admin(const struct datapath *dp, __u32 id, const struct klb_admin *wish,
@@ -109,7 +108,6 @@ struct datapath_link {
 };
 
 /* The pinned links and whether each is effective. Returns their number or -errno. */
-int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int max,
-		   struct err *e);
+int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int max, struct err *e);
 
 #endif

@@ -95,9 +95,8 @@ static bool frontend_same(const struct datapath *dp, const struct klb_frontend *
 static int apply_frontend(const struct datapath *dp, const struct plan *p,
 			  const struct plan_frontend *f, struct err *e)
 {
-	struct klb_frontend old, value = { .policy = f->policy,
-					   .scope = f->scope,
-					   .n_backends = f->n_backends };
+	struct klb_frontend old,
+		value = { .policy = f->policy, .scope = f->scope, .n_backends = f->n_backends };
 	struct klb_candidates table;
 
 	memcpy(value.ids, f->ids, sizeof(value.ids));

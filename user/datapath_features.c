@@ -96,10 +96,13 @@ static void add_helpers(struct feature_list *list)
 	};
 
 	for (size_t i = 0; i < sizeof(helpers) / sizeof(helpers[0]); i++) {
-		int r = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, helpers[i].id, NULL);
+		int r = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, helpers[i].id,
+						NULL);
 
 		add(list, helpers[i].name, helpers[i].purpose, true, r == 1,
-		    r == 1 ? "" : r ? bpf_errno_hint(-r) : "the kernel does not have it");
+		    r == 1 ? ""
+		    : r	   ? bpf_errno_hint(-r)
+			   : "the kernel does not have it");
 	}
 }
 

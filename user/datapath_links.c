@@ -134,8 +134,8 @@ static int attach_one(const char *cgroup, int cgroup_fd, struct link_slot *s, st
 		close(s->link_fd);
 		s->link_fd = -1;
 	}
-	s->link_fd = bpf_link_create(prog_fd, cgroup_fd,
-				     bpf_program__expected_attach_type(s->prog), NULL);
+	s->link_fd = bpf_link_create(prog_fd, cgroup_fd, bpf_program__expected_attach_type(s->prog),
+				     NULL);
 	if (s->link_fd < 0)
 		return attach_error(cgroup, cgroup_fd, s, errno, e);
 	return 0;
@@ -249,10 +249,11 @@ static int remove_dir(const char *dir, remove_fn remove_one, bool *ret_removed, 
 	if (!rmdir(dir))
 		*ret_removed = true;
 	else if (errno != ENOENT)
-		return err_set(e, errno,
-			       "%s: holds something that is not kubelb's (%s); what was kubelb's is "
-			       "removed, look at the rest with ls",
-			       dir, strerror(errno));
+		return err_set(
+			e, errno,
+			"%s: holds something that is not kubelb's (%s); what was kubelb's is "
+			"removed, look at the rest with ls",
+			dir, strerror(errno));
 	return 0;
 }
 

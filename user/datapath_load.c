@@ -121,11 +121,12 @@ static int find_cgroup(struct datapath_load *l, const char *cgroup, struct err *
 	/* A cgroup namespace shows the container's own cgroup as the root: attached
 	 * there, nothing but the container would be balanced. */
 	if (!cgroup && l->cgroup_id != 1)
-		return err_set(e, EINVAL,
-			       "cgroup %s: not the host's root but a container's view of its own "
-			       "cgroup; mount the host's /sys/fs/cgroup into the container and name "
-			       "it with --cgroup",
-			       l->cgroup);
+		return err_set(
+			e, EINVAL,
+			"cgroup %s: not the host's root but a container's view of its own "
+			"cgroup; mount the host's /sys/fs/cgroup into the container and name "
+			"it with --cgroup",
+			l->cgroup);
 	return 0;
 }
 
@@ -135,8 +136,8 @@ static int open_old(struct datapath_load *l, struct err *e)
 	struct stat st;
 
 	if (stat(l->pin_dir, &st))
-		return errno == ENOENT ? 0 : err_set(e, errno, "%s: %s", l->pin_dir,
-						     strerror(errno));
+		return errno == ENOENT ? 0
+				       : err_set(e, errno, "%s: %s", l->pin_dir, strerror(errno));
 	if (!S_ISDIR(st.st_mode))
 		return err_set(e, ENOTDIR, "%s: not a directory; use another one with --pin",
 			       l->pin_dir);
@@ -185,8 +186,8 @@ static int reuse_maps(struct datapath_load *l, struct err *e)
 {
 	int r = 0;
 
-	l->fresh_tables = !usable(l, MAP_FRONTENDS) || !usable(l, MAP_CANDIDATES) ||
-			  !usable(l, MAP_BACKENDS);
+	l->fresh_tables =
+		!usable(l, MAP_FRONTENDS) || !usable(l, MAP_CANDIDATES) || !usable(l, MAP_BACKENDS);
 	for (int i = 0; !r && i < MAP_COUNT; i++) {
 		bool table = i == MAP_FRONTENDS || i == MAP_CANDIDATES || i == MAP_BACKENDS;
 
@@ -216,8 +217,7 @@ static int load_programs(struct datapath_load *l, struct err *e)
 	r = kubelb_bpf__load(l->skel);
 	if (r)
 		r = err_set(e, -r, "cannot load the programs: %s%s%s%s", bpf_errno_hint(-r),
-			    last_warning[0] ? " (" : "", last_warning,
-			    last_warning[0] ? ")" : "");
+			    last_warning[0] ? " (" : "", last_warning, last_warning[0] ? ")" : "");
 out:
 	libbpf_set_print(before);
 	return r;

@@ -153,8 +153,8 @@ static enum verdict try_inside(const char *cgroup, const struct klb_endpoint *fr
 	if (pid > 0)
 		waitpid(pid, &status, 0);
 	rmdir(dir);
-	return pid > 0 && WIFEXITED(status) ? (enum verdict)WEXITSTATUS(status) :
-					      VERDICT_CANNOT_JOIN;
+	return pid > 0 && WIFEXITED(status) ? (enum verdict)WEXITSTATUS(status)
+					    : VERDICT_CANNOT_JOIN;
 }
 
 static int report(enum verdict v, const char *cgroup, struct err *e)
@@ -163,23 +163,25 @@ static int report(enum verdict v, const char *cgroup, struct err *e)
 	case VERDICT_OK:
 		return 0;
 	case VERDICT_CANNOT_JOIN:
-		return err_set(e, EIO,
-			       "cgroup %s: attached, but no process can join it for a test connect, so "
-			       "it is not known to work; nothing was kept: choose another --cgroup",
-			       cgroup);
+		return err_set(
+			e, EIO,
+			"cgroup %s: attached, but no process can join it for a test connect, so "
+			"it is not known to work; nothing was kept: choose another --cgroup",
+			cgroup);
 	default:
-		return err_set(e, EIO,
-			       "cgroup %s: attached, but a test connect was not %s: the programs are "
-			       "not effective here (is it the host's cgroup root? is lo up?); nothing "
-			       "was kept",
-			       cgroup, v == VERDICT_NO_PEERNAME ? "given its peer name" : "balanced");
+		return err_set(
+			e, EIO,
+			"cgroup %s: attached, but a test connect was not %s: the programs are "
+			"not effective here (is it the host's cgroup root? is lo up?); nothing "
+			"was kept",
+			cgroup, v == VERDICT_NO_PEERNAME ? "given its peer name" : "balanced");
 	}
 }
 
 int selftest_connect(const struct datapath *dp, const char *cgroup, unsigned long long cgroup_id,
 		     struct err *e)
 {
-	struct klb_endpoint frontend, backend;
+	struct klb_endpoint frontend = { { 0 }, 0 }, backend = { { 0 }, 0 };
 	/* Bound but not listening: nobody else can answer on the frontend's port. */
 	int reserved = bound_socket(&frontend, e);
 	int listener = reserved < 0 ? reserved : bound_socket(&backend, e);

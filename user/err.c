@@ -46,7 +46,7 @@ static void make_printable(char *text)
 	}
 }
 
-int err_set(struct err *e, int code, const char *format, ...)
+void err_format(struct err *e, const char *format, ...)
 {
 	/* Not straight into e: the arguments may be e's own text, being wrapped. */
 	char text[ERR_TEXT_MAX];
@@ -54,7 +54,7 @@ int err_set(struct err *e, int code, const char *format, ...)
 	int n;
 
 	if (!e)
-		return -code;
+		return;
 	va_start(ap, format);
 	n = vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
@@ -64,5 +64,4 @@ int err_set(struct err *e, int code, const char *format, ...)
 		memcpy(text + sizeof(text) - 4, "...", 4);
 	make_printable(text);
 	memcpy(e->text, text, sizeof(e->text));
-	return -code;
 }

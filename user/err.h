@@ -10,14 +10,36 @@
 #ifndef KUBELB_ERR_H
 #define KUBELB_ERR_H
 
+#include <errno.h>
+
 #define ERR_TEXT_MAX 768
 
 struct err {
 	char text[ERR_TEXT_MAX];
 };
 
-/* Fills e (NULL is allowed) and returns -code; code is a positive errno. */
-int err_set(struct err *e, int code, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
+/* What err_set does with the text; use err_set. */
+void err_format(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/*
+ * -code, and never 0 or more, whatever a caller's errno was: an error that returned
+ * 0 would be taken for success. Inline, so that compilers can see it.
+ */
+static inline int err_negative(int code)
+{
+	return code > 0 ? -code : -EIO;
+}
+
+/*
+ * Fills e (NULL is allowed) with a line in printf's manner and yields -code; code is a
+ * positive errno. The line may be made from e's own text.
+ */
+#define err_set(e, code, ...)                 \
+	({                                    \
+		int err_code_ = (code);       \
+                                              \
+		err_format((e), __VA_ARGS__); \
+		err_negative(err_code_);      \
+	})
 
 #endif

@@ -105,8 +105,8 @@ int http_new(struct event_base *base, const struct klb_endpoint *address,
 		int code = errno ? errno : EADDRINUSE;
 
 		http_free(h);
-		return err_set(e, code, "http: cannot listen on %s: %s", endpoint_format(address, text),
-			       strerror(code));
+		return err_set(e, code, "http: cannot listen on %s: %s",
+			       endpoint_format(address, text), strerror(code));
 	}
 	*ret = h;
 	return 0;

@@ -91,8 +91,7 @@ static int attach_here(const struct options *o, const struct config *cfg)
 
 	if (!report || attach_run(cfg, o->agent.pin_dir, NULL, false, report, &e))
 		return cli_fail(CLI_FAILED, &e);
-	log_event(LOG_LEVEL_INFO, "attached", "cgroup=%s pin=%s", report->cgroup,
-		  o->agent.pin_dir);
+	log_event(LOG_LEVEL_INFO, "attached", "cgroup=%s pin=%s", report->cgroup, o->agent.pin_dir);
 	free(report);
 	return CLI_OK;
 }

@@ -54,7 +54,8 @@ static void usage(void)
 	      "  -h, --help            this text\n"
 	      "  -V, --version         version\n"
 	      "\n"
-	      "Exit status: 0 done, 1 it could not be done, 2 wrong command line or configuration.\n",
+	      "Exit status: 0 done, 1 it could not be done, 2 wrong command line or "
+	      "configuration.\n",
 	      stdout);
 }
 
@@ -112,8 +113,9 @@ static int take_option(int c, struct options *o)
 		return -1;
 	case 'o':
 		o->json = !strcmp(optarg, "json");
-		return o->json || !strcmp(optarg, "text") ? -1 :
-							    cli_usage("-o %s: want text or json", optarg);
+		return o->json || !strcmp(optarg, "text")
+			       ? -1
+			       : cli_usage("-o %s: want text or json", optarg);
 	case 'v':
 		o->verbosity++;
 		return -1;
@@ -170,7 +172,8 @@ static void print_backend_change(const struct plan_backend *b, const struct plan
 	if (!old)
 		printf("  + backend %s weight %u\n", text, b->value.weight);
 	else if (old->value.weight != b->value.weight)
-		printf("  ~ backend %s weight %u -> %u\n", text, old->value.weight, b->value.weight);
+		printf("  ~ backend %s weight %u -> %u\n", text, old->value.weight,
+		       b->value.weight);
 	else
 		printf("    backend %s weight %u\n", text, b->value.weight);
 }
@@ -198,17 +201,17 @@ static void print_changes(const struct attach_report *rep)
 	char text[ENDPOINT_TEXT_MAX];
 
 	for (unsigned int i = 0; i < rep->after.n_frontends; i++)
-		print_frontend_change(&rep->after.frontends[i],
-				      find_frontend(&rep->before,
-						    &rep->after.frontends[i].endpoint));
+		print_frontend_change(
+			&rep->after.frontends[i],
+			find_frontend(&rep->before, &rep->after.frontends[i].endpoint));
 	for (unsigned int i = 0; i < rep->before.n_frontends; i++)
 		if (!find_frontend(&rep->after, &rep->before.frontends[i].endpoint))
 			printf("  - frontend %s\n",
 			       endpoint_format(&rep->before.frontends[i].endpoint, text));
 	for (unsigned int i = 0; i < rep->after.n_backends; i++)
-		print_backend_change(&rep->after.backends[i],
-				     plan_find(&rep->before,
-					       &rep->after.backends[i].value.endpoint));
+		print_backend_change(
+			&rep->after.backends[i],
+			plan_find(&rep->before, &rep->after.backends[i].value.endpoint));
 	for (unsigned int i = 0; i < rep->before.n_backends; i++)
 		if (!plan_find(&rep->after, &rep->before.backends[i].value.endpoint))
 			printf("  - backend %s\n",
@@ -218,8 +221,8 @@ static void print_changes(const struct attach_report *rep)
 static void print_report(const struct options *o, const struct attach_report *rep)
 {
 	printf("%s %u frontend%s, %u backend%s on cgroup %s, pins in %s\n",
-	       rep->dry_run ? (rep->upgrade ? "would update:" : "would attach:") :
-			      (rep->upgrade ? "updated:" : "attached:"),
+	       rep->dry_run ? (rep->upgrade ? "would update:" : "would attach:")
+			    : (rep->upgrade ? "updated:" : "attached:"),
 	       rep->after.n_frontends, rep->after.n_frontends == 1 ? "" : "s",
 	       rep->after.n_backends, rep->after.n_backends == 1 ? "" : "s", rep->cgroup,
 	       o->pin_dir);
@@ -267,24 +270,24 @@ static int run_detach(const struct options *o)
 static void print_feature(const struct datapath_feature *f)
 {
 	printf("%-8s %-22s %s%s%s%s\n",
-	       f->present ? "ok" :
-	       f->required ? "MISSING" :
-			     "absent",
+	       f->present    ? "ok"
+	       : f->required ? "MISSING"
+			     : "absent",
 	       f->name, f->purpose, f->detail[0] ? " [" : "", f->detail, f->detail[0] ? "]" : "");
 }
 
-static void print_features_json(const struct datapath_feature *features, unsigned int n, bool usable)
+static void print_features_json(const struct datapath_feature *features, unsigned int n,
+				bool usable)
 {
 	json_t *list = json_array();
 	json_t *root = json_pack("{s:b, s:o}", "usable", usable, "features", list);
 
 	for (unsigned int i = 0; i < n; i++)
-		json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:b, s:s}", "name",
-						      features[i].name, "purpose",
-						      features[i].purpose, "required",
-						      features[i].required, "present",
-						      features[i].present, "detail",
-						      features[i].detail));
+		json_array_append_new(list,
+				      json_pack("{s:s, s:s, s:b, s:b, s:s}", "name",
+						features[i].name, "purpose", features[i].purpose,
+						"required", features[i].required, "present",
+						features[i].present, "detail", features[i].detail));
 	json_dumpf(root, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(root);
@@ -310,8 +313,8 @@ static int run_check(const struct options *o)
 			print_feature(&features[i]);
 	if (!missing)
 		return CLI_OK;
-	err_set(&e, ENOSYS, "%u of the features that kubelb needs %s missing (listed above)", missing,
-		missing == 1 ? "is" : "are");
+	err_set(&e, ENOSYS, "%u of the features that kubelb needs %s missing (listed above)",
+		missing, missing == 1 ? "is" : "are");
 	return cli_fail(CLI_FAILED, &e);
 }
 
@@ -323,8 +326,8 @@ int main(int argc, char **argv)
 	log_init("kubelb-load", LOG_LEVEL_WARN);
 	status = parse_options(argc, argv, &o);
 	if (status < 0)
-		status = o.action == ACTION_DETACH ? run_detach(&o) :
-			 o.action == ACTION_CHECK  ? run_check(&o) :
-						     run_attach(&o);
+		status = o.action == ACTION_DETACH  ? run_detach(&o)
+			 : o.action == ACTION_CHECK ? run_check(&o)
+						    : run_attach(&o);
 	return cli_end(status);
 }

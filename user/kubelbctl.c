@@ -282,9 +282,12 @@ static void usage(void)
 }
 
 static const struct option long_options[] = {
-	{ "output", required_argument, NULL, 'o' }, { "watch", no_argument, NULL, 'w' },
-	{ "pin", required_argument, NULL, 'p' },    { "verbose", no_argument, NULL, 'v' },
-	{ "help", no_argument, NULL, 'h' },	    { "version", no_argument, NULL, 'V' },
+	{ "output", required_argument, NULL, 'o' },
+	{ "watch", no_argument, NULL, 'w' },
+	{ "pin", required_argument, NULL, 'p' },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, 'V' },
 	{ NULL, 0, NULL, 0 },
 };
 

@@ -86,8 +86,7 @@ static void each_backend(FILE *f, const struct metrics_input *in, const char *na
 		const struct plan_backend *b = &in->state->applied.backends[i];
 
 		fprintf(f, "%s{backend=\"%s\"} %.17g\n", name,
-			endpoint_format(&b->value.endpoint, text),
-			value(in->state, b, in->now_ns));
+			endpoint_format(&b->value.endpoint, text), value(in->state, b, in->now_ns));
 	}
 }
 
@@ -131,7 +130,8 @@ static void probes(FILE *f, const struct metrics_input *in)
 	for (unsigned int i = 0; i < in->n_probes; i++)
 		for (int r = KLB_REASON_OK; r < METRICS_RESULTS; r++)
 			if (in->probes[i].results[r] || r == KLB_REASON_OK)
-				fprintf(f, "kubelb_probes_total{backend=\"%s\",result=\"%s\"} %llu\n",
+				fprintf(f,
+					"kubelb_probes_total{backend=\"%s\",result=\"%s\"} %llu\n",
 					endpoint_format(&in->probes[i].backend, text),
 					result_labels[r], in->probes[i].results[r]);
 }
@@ -180,19 +180,28 @@ static unsigned int open_fds(void)
 	return n > 3 ? n - 3 : 0;
 }
 
+/* The n-th number of /proc/self/statm, in bytes. */
+static unsigned long statm_bytes(int n)
+{
+	FILE *statm = fopen("/proc/self/statm", "re");
+	char line[128] = "", *at = line;
+	unsigned long pages = 0;
+
+	if (!statm)
+		return 0;
+	if (!fgets(line, sizeof(line), statm))
+		line[0] = '\0';
+	fclose(statm);
+	for (int i = 0; i <= n; i++)
+		pages = strtoul(at, &at, 10);
+	return pages * (unsigned long)sysconf(_SC_PAGESIZE);
+}
+
 static void process(FILE *f, const struct metrics_input *in)
 {
-	unsigned long size = 0, resident = 0;
-	FILE *statm = fopen("/proc/self/statm", "re");
 	struct rlimit limit = { 0 };
 	struct rusage usage = { 0 };
-	long page = sysconf(_SC_PAGESIZE);
 
-	if (statm) {
-		if (fscanf(statm, "%lu %lu", &size, &resident) != 2)
-			size = resident = 0;
-		fclose(statm);
-	}
 	getrusage(RUSAGE_SELF, &usage);
 	getrlimit(RLIMIT_NOFILE, &limit);
 	head(f, "process_cpu_seconds_total", "counter", "CPU time spent, user and system.");
@@ -200,9 +209,9 @@ static void process(FILE *f, const struct metrics_input *in)
 		(double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
 			(double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
 	head(f, "process_resident_memory_bytes", "gauge", "Resident memory.");
-	fprintf(f, "process_resident_memory_bytes %lu\n", resident * (unsigned long)page);
+	fprintf(f, "process_resident_memory_bytes %lu\n", statm_bytes(1));
 	head(f, "process_virtual_memory_bytes", "gauge", "Virtual memory.");
-	fprintf(f, "process_virtual_memory_bytes %lu\n", size * (unsigned long)page);
+	fprintf(f, "process_virtual_memory_bytes %lu\n", statm_bytes(0));
 	head(f, "process_open_fds", "gauge", "Open file descriptors.");
 	fprintf(f, "process_open_fds %u\n", open_fds());
 	head(f, "process_max_fds", "gauge", "Limit of open file descriptors.");

@@ -112,9 +112,10 @@ int mounts_cgroup2_root(char *ret, size_t size, struct err *e)
 	r = mounts_find_cgroup2(text, ret, size);
 	free(text);
 	if (r)
-		return err_set(e, ENOENT,
-			       "no cgroup2 file system is mounted; mount one (mount -t cgroup2 none "
-			       "/sys/fs/cgroup) or name its directory with --cgroup");
+		return err_set(
+			e, ENOENT,
+			"no cgroup2 file system is mounted; mount one (mount -t cgroup2 none "
+			"/sys/fs/cgroup) or name its directory with --cgroup");
 	return 0;
 }
 
@@ -129,10 +130,11 @@ int mounts_open_cgroup(const char *dir, unsigned long long *ret_id, struct err *
 			       dir, strerror(errno));
 	if (fstatfs(fd, &fs) || fs.f_type != CGROUP2_SUPER_MAGIC || fstat(fd, &st)) {
 		close(fd);
-		return err_set(e, EINVAL,
-			       "cgroup %s: not on a cgroup2 file system; name a cgroup v2 directory "
-			       "with --cgroup",
-			       dir);
+		return err_set(
+			e, EINVAL,
+			"cgroup %s: not on a cgroup2 file system; name a cgroup v2 directory "
+			"with --cgroup",
+			dir);
 	}
 	/* kernfs shows the cgroup's id as the inode number on 64-bit hosts. */
 	*ret_id = st.st_ino;
@@ -182,12 +184,13 @@ int mounts_ensure_bpffs(const char *dir, struct err *e)
 		return 0;
 	if (strncmp(dir, BPFFS_MOUNT, n) != 0 || (dir[n] && dir[n] != '/'))
 		return err_set(e, EINVAL,
-			       "%s: not on a bpffs; pins live on one only: use a directory below "
-			       BPFFS_MOUNT " or mount a bpffs there",
+			       "%s: not on a bpffs; pins live on one only: use a directory "
+			       "below " BPFFS_MOUNT " or mount a bpffs there",
 			       dir);
 	if (access(BPFFS_MOUNT, F_OK))
 		return err_set(e, ENOENT,
-			       BPFFS_MOUNT " does not exist: sysfs is not mounted, or the kernel has "
-					   "no bpffs; see kubelb-load --check");
+			       BPFFS_MOUNT
+			       " does not exist: sysfs is not mounted, or the kernel has "
+			       "no bpffs; see kubelb-load --check");
 	return mount_bpffs(e);
 }

@@ -45,8 +45,8 @@ void node_is_local(const struct config_backend *backends, unsigned int n, bool *
 		if (!a->ifa_addr || endpoint_from_sockaddr(a->ifa_addr, &local))
 			continue;
 		for (unsigned int i = 0; i < n; i++)
-			ret[i] |= !memcmp(local.addr, backends[i].endpoint.addr,
-					  sizeof(local.addr));
+			ret[i] |=
+				!memcmp(local.addr, backends[i].endpoint.addr, sizeof(local.addr));
 	}
 	freeifaddrs(list);
 }

@@ -51,8 +51,8 @@ struct probe_ops {
  */
 int probe_new(struct event_base *base, const struct config_probe *cfg, struct probe_tls *tls,
 	      const struct klb_endpoint *backend, const struct klb_endpoint *must_cover,
-	      unsigned int n_must_cover, const struct probe_ops *ops, void *arg,
-	      struct probe **ret, struct err *e);
+	      unsigned int n_must_cover, const struct probe_ops *ops, void *arg, struct probe **ret,
+	      struct err *e);
 void probe_free(struct probe *p);
 
 /*

@@ -51,8 +51,8 @@ static void print_head(const struct datapath_state *s, const struct datapath_lin
 	char text[32];
 
 	printf("programs  %d attached, %s\n", n_links,
-	       effective == n_links && n_links ? "all effective" :
-						 "NOT ALL EFFECTIVE: run kubelb-load again");
+	       effective == n_links && n_links ? "all effective"
+					       : "NOT ALL EFFECTIVE: run kubelb-load again");
 	if (verdict_agent_alive(&s->control, now_ns))
 		printf("agent     alive, last sign of life %s ago\n",
 		       age(s->control.heartbeat_ns, now_ns, text, sizeof(text)));
@@ -88,7 +88,8 @@ static void print_backend(const struct datapath_state *s, const struct plan_back
 	struct verdict v;
 
 	verdict_of(s, b, now_ns, &v);
-	snprintf(weight, sizeof(weight), "%u%s", v.weight, verdict_wish(s, b)->weight_set ? "*" : "");
+	snprintf(weight, sizeof(weight), "%u%s", v.weight,
+		 verdict_wish(s, b)->weight_set ? "*" : "");
 	if (stats->srtt_us)
 		snprintf(rtt, sizeof(rtt), "%.2fms", stats->srtt_us / 1000.0);
 	else
@@ -174,15 +175,14 @@ static json_t *json_frontends(const struct plan *p)
 			const struct plan_backend *b = plan_find_id(p, f->ids[j]);
 
 			if (b)
-				json_array_append_new(
-					backends,
-					json_string(endpoint_format(&b->value.endpoint, text)));
+				json_array_append_new(backends, json_string(endpoint_format(
+									&b->value.endpoint, text)));
 		}
-		json_array_append_new(
-			list, json_pack("{s:s, s:s, s:s, s:o}", "address",
-					endpoint_format(&f->endpoint, text), "policy",
-					plan_policy_name(f->policy), "scope",
-					plan_scope_name(f->scope), "backends", backends));
+		json_array_append_new(list,
+				      json_pack("{s:s, s:s, s:s, s:o}", "address",
+						endpoint_format(&f->endpoint, text), "policy",
+						plan_policy_name(f->policy), "scope",
+						plan_scope_name(f->scope), "backends", backends));
 	}
 	return list;
 }

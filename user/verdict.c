@@ -31,7 +31,7 @@ static void describe_reason(const struct klb_backend *v, char *ret, size_t size)
 
 /* The same order of arguments as klb_tier in bpf/select.bpf.h. */
 void verdict_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
-		    struct verdict *ret)
+		struct verdict *ret)
 {
 	const struct klb_admin *wish = verdict_wish(s, b);
 	bool alive = verdict_agent_alive(&s->control, now_ns);

@@ -159,7 +159,6 @@ struct klb_backend {
 	enum klb_state state;
 	enum klb_reason reason;
 	__u32 http_status;
-	__u32 pad;
 	__u64 since_ns;
 	__u64 last_probe_ns;
 	KLB_ABI_GROWTH
@@ -257,7 +256,7 @@ struct klb_adjustment {
 
 #define KLB_ASSERT_SIZE(type, size) \
 	_Static_assert(sizeof(struct type) == (size), #type " changed: raise KLB_ABI_VERSION")
-#define KLB_ASSERT_AT(type, field, off)                               \
+#define KLB_ASSERT_AT(type, field, off)                                 \
 	_Static_assert(__builtin_offsetof(struct type, field) == (off), \
 		       #type "." #field " moved: raise KLB_ABI_VERSION")
 
@@ -266,7 +265,7 @@ KLB_ASSERT_SIZE(klb_endpoint, 20);
 KLB_ASSERT_SIZE(klb_candidate, 40);
 KLB_ASSERT_SIZE(klb_candidates, 40 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_frontend, 16 + 2 * KLB_MAX_BACKENDS);
-KLB_ASSERT_SIZE(klb_backend, 64);
+KLB_ASSERT_SIZE(klb_backend, 56);
 KLB_ASSERT_SIZE(klb_stats, 48);
 KLB_ASSERT_SIZE(klb_admin, 16);
 KLB_ASSERT_SIZE(klb_control, 48);
@@ -276,7 +275,7 @@ KLB_ASSERT_SIZE(klb_socket, 64);
 KLB_ASSERT_AT(klb_frontend, ids, 16);
 KLB_ASSERT_AT(klb_candidate, id, 20);
 KLB_ASSERT_AT(klb_backend, generation, 20);
-KLB_ASSERT_AT(klb_backend, since_ns, 48);
+KLB_ASSERT_AT(klb_backend, since_ns, 40);
 KLB_ASSERT_AT(klb_stats, ejected_until_ns, 32);
 KLB_ASSERT_AT(klb_control, abi_version, 0);
 KLB_ASSERT_AT(klb_control, host_netns_cookie, 8);

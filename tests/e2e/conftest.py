@@ -65,6 +65,6 @@ def balanced_fixture(stage):
     stage.running = stage.agent()
     system.wait_until(
         lambda: not stage.running.alive() or {helpers.state_of(stage, b) for b in stage.backends}
-        == {"ready"}, "every backend to be ready")
+        == {"ready"} and helpers.agent_serves(stage), "every backend to be ready")
     assert stage.running.alive(), stage.running.log()
     return stage

@@ -410,16 +410,29 @@ def backend_status(world):
 
 
 def state_of(world, backend):
+    """The agent's verdict; None before there is one. A backend that was never
+    probed is shown as ready, for so it counts, but that is nobody's verdict."""
     try:
-        return backend_status(world)[backend.endpoint]["state"]
+        state = backend_status(world)[backend.endpoint]["state"]
+        probed = {address_text(v["endpoint"]["addr"]): v["last_probe_ns"]
+                  for _k, v in dump(world, "backends")}
     except (AssertionError, KeyError):
         return None  # nothing attached yet
+    return state if probed.get(backend.v4) else None
 
 
 def wait_states(world, state, backends, timeout=10):
     for backend in backends:
         wait_until(lambda b=backend: state_of(world, b) == state,
                    lambda b=backend: f"{b.name} to be {state}, is {state_of(world, b)}", timeout)
+
+
+def agent_serves(world):
+    """Is the agent's HTTP server up?"""
+    try:
+        return http_call(world, "GET", "/healthz")[0] == 200
+    except OSError:
+        return False
 
 
 def weight_of(world, backend):

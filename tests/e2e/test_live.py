@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Changes under traffic: 200 connects a second, and not one of them fails."""
 
-from helpers import (Accepts, Held, Traffic, http_call, nbconnect, ok, served_set, state_of,
+from helpers import (Accepts, Held, Traffic, agent_serves, nbconnect, ok, served_set, state_of,
                      stats, wait_states)
 from system import wait_until
 
@@ -44,14 +44,7 @@ def test_agent_killed_and_restarted(balanced):
 
 
 def wait_started(stage):
-    """Until the agent has its HTTP server up: it is past its start."""
-    def up():
-        try:
-            return http_call(stage, "GET", "/healthz")[0] == 200
-        except OSError:
-            return False
-
-    wait_until(up, "the agent's /healthz")
+    wait_until(lambda: agent_serves(stage), "the agent's /healthz")
 
 
 def test_agent_stopped(balanced):

@@ -24,10 +24,10 @@ static void walk(struct health *h, const struct step *steps, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		__u64 now = (i + 1) * 1000;
 		enum klb_state before = h->state;
-		bool changed = steps[i].outcome == KLB_REASON_NONE ?
-				       health_connection_lost(h, now) :
-				       health_probed(h, &rules, steps[i].outcome, steps[i].status,
-						     now);
+		bool changed =
+			steps[i].outcome == KLB_REASON_NONE
+				? health_connection_lost(h, now)
+				: health_probed(h, &rules, steps[i].outcome, steps[i].status, now);
 
 		if (h->state != steps[i].want)
 			fail_msg("step %zu: state %s, want %s", i, health_state_name(h->state),
@@ -38,15 +38,15 @@ static void walk(struct health *h, const struct step *steps, size_t n)
 	}
 }
 
-#define WALK(name, ...)                                                     \
-	static void name(void **state)                                      \
-	{                                                                   \
-		const struct step steps[] = { __VA_ARGS__ };                \
-		struct health h;                                            \
-									    \
-		(void)state;                                                \
-		health_init(&h, 1);                                         \
-		walk(&h, steps, sizeof(steps) / sizeof(steps[0]));          \
+#define WALK(name, ...)                                            \
+	static void name(void **state)                             \
+	{                                                          \
+		const struct step steps[] = { __VA_ARGS__ };       \
+		struct health h;                                   \
+                                                                   \
+		(void)state;                                       \
+		health_init(&h, 1);                                \
+		walk(&h, steps, sizeof(steps) / sizeof(steps[0])); \
 	}
 
 WALK(first_ok_is_enough, { KLB_REASON_OK, 200, KLB_STATE_READY })
@@ -85,8 +85,8 @@ WALK(lost_connection_is_suspect, { KLB_REASON_OK, 200, KLB_STATE_READY },
      { KLB_REASON_OK, 200, KLB_STATE_READY })
 
 /* A lost connection is no news of the dead. */
-WALK(lost_while_dead, { KLB_REASON_TLS, 0, KLB_STATE_SUSPECT }, { KLB_REASON_TLS, 0, KLB_STATE_DEAD },
-     { KLB_REASON_NONE, 0, KLB_STATE_DEAD })
+WALK(lost_while_dead, { KLB_REASON_TLS, 0, KLB_STATE_SUSPECT },
+     { KLB_REASON_TLS, 0, KLB_STATE_DEAD }, { KLB_REASON_NONE, 0, KLB_STATE_DEAD })
 
 static void pending_verdicts_are_probed_soon(void **state)
 {

@@ -25,8 +25,8 @@ static const struct layout layouts[] = {
 	  "31 30 0:26 / /sys/fs/cgroup/unified rw shared:5 - cgroup2 cgroup2 rw\n"
 	  "32 30 0:27 / /sys/fs/cgroup/memory rw shared:6 - cgroup cgroup rw,memory\n",
 	  "/sys/fs/cgroup/unified" },
-	{ "v1 alone",
-	  "32 30 0:27 / /sys/fs/cgroup/memory rw shared:6 - cgroup cgroup rw,memory\n", NULL },
+	{ "v1 alone", "32 30 0:27 / /sys/fs/cgroup/memory rw shared:6 - cgroup cgroup rw,memory\n",
+	  NULL },
 	{ "nothing", "", NULL },
 	{ "a container's part, and the host's root beside it",
 	  "40 39 0:26 /kubepods/pod1 /sys/fs/cgroup ro - cgroup2 cgroup rw\n"
@@ -35,13 +35,15 @@ static const struct layout layouts[] = {
 	{ "a part of it is better than none",
 	  "40 39 0:26 /kubepods/pod1 /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "/sys/fs/cgroup" },
 	{ "the first root of two",
-	  "40 39 0:26 / /a rw - cgroup2 cgroup rw\n41 39 0:26 / /b rw - cgroup2 cgroup rw\n", "/a" },
-	{ "blanks in the name", "40 39 0:26 / /mnt/my\\040cg rw - cgroup2 none rw\n", "/mnt/my cg" },
+	  "40 39 0:26 / /a rw - cgroup2 cgroup rw\n41 39 0:26 / /b rw - cgroup2 cgroup rw\n",
+	  "/a" },
+	{ "blanks in the name", "40 39 0:26 / /mnt/my\\040cg rw - cgroup2 none rw\n",
+	  "/mnt/my cg" },
 	{ "no newline at the end", "40 39 0:26 / /x rw - cgroup2 none rw", "/x" },
 	{ "optional fields of any number",
 	  "40 39 0:26 / /x rw shared:1 master:2 propagate_from:3 - cgroup2 none rw\n", "/x" },
-	{ "the word elsewhere in the line",
-	  "40 39 0:26 / /cgroup2 rw - ext4 cgroup2 rw,cgroup2\n", NULL },
+	{ "the word elsewhere in the line", "40 39 0:26 / /cgroup2 rw - ext4 cgroup2 rw,cgroup2\n",
+	  NULL },
 	{ "half a line", "40 39 0:26", NULL },
 };
 

@@ -165,19 +165,54 @@ struct tier_case {
 	uint32_t allowed; /* bit i: backend i may be chosen; 0: nobody */
 };
 
-#define READY { .state = KLB_STATE_READY, .weight = 100, .eligible = 1 }
-#define UNKNOWN { .state = KLB_STATE_UNKNOWN, .weight = 100, .eligible = 1 }
-#define SUSPECT { .state = KLB_STATE_SUSPECT, .weight = 100, .eligible = 1 }
-#define DRAINING { .state = KLB_STATE_DRAINING, .weight = 100, .eligible = 1 }
-#define DEAD { .state = KLB_STATE_DEAD, .weight = 100, .eligible = 1 }
-#define AVOID { .state = KLB_STATE_READY, .weight = 100, .eligible = 1, .avoid = 1 }
-#define DEAD_AVOID { .state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .avoid = 1 }
-#define WEIGHTLESS { .state = KLB_STATE_READY, .weight = 0, .eligible = 1 }
-#define LOCAL { .state = KLB_STATE_READY, .weight = 100, .eligible = 1, .preferred = 1 }
-#define LOCAL_DEAD { .state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .preferred = 1 }
-#define LOCAL_DRAINING \
-	{ .state = KLB_STATE_DRAINING, .weight = 100, .eligible = 1, .preferred = 1 }
-#define OUT_OF_REACH { .state = KLB_STATE_READY, .weight = 100, .eligible = 0 }
+#define READY                                                          \
+	{                                                              \
+		.state = KLB_STATE_READY, .weight = 100, .eligible = 1 \
+	}
+#define UNKNOWN                                                          \
+	{                                                                \
+		.state = KLB_STATE_UNKNOWN, .weight = 100, .eligible = 1 \
+	}
+#define SUSPECT                                                          \
+	{                                                                \
+		.state = KLB_STATE_SUSPECT, .weight = 100, .eligible = 1 \
+	}
+#define DRAINING                                                          \
+	{                                                                 \
+		.state = KLB_STATE_DRAINING, .weight = 100, .eligible = 1 \
+	}
+#define DEAD                                                          \
+	{                                                             \
+		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1 \
+	}
+#define AVOID                                                                      \
+	{                                                                          \
+		.state = KLB_STATE_READY, .weight = 100, .eligible = 1, .avoid = 1 \
+	}
+#define DEAD_AVOID                                                                \
+	{                                                                         \
+		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .avoid = 1 \
+	}
+#define WEIGHTLESS                                                   \
+	{                                                            \
+		.state = KLB_STATE_READY, .weight = 0, .eligible = 1 \
+	}
+#define LOCAL                                                                          \
+	{                                                                              \
+		.state = KLB_STATE_READY, .weight = 100, .eligible = 1, .preferred = 1 \
+	}
+#define LOCAL_DEAD                                                                    \
+	{                                                                             \
+		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .preferred = 1 \
+	}
+#define LOCAL_DRAINING                                                                    \
+	{                                                                                 \
+		.state = KLB_STATE_DRAINING, .weight = 100, .eligible = 1, .preferred = 1 \
+	}
+#define OUT_OF_REACH                                                   \
+	{                                                              \
+		.state = KLB_STATE_READY, .weight = 100, .eligible = 0 \
+	}
 
 static const struct tier_case tier_cases[] = {
 	{ "all ready", 1, { READY, READY, READY }, 7 },
@@ -221,8 +256,8 @@ static void tiers(void **state)
 			for (int i = 0; i < 500; i++) {
 				uint32_t got = choose(policies[p], t->views, 3, t->trust);
 
-				if (got == KLB_PICK_NONE ? t->allowed != 0 :
-							   !(t->allowed >> got & 1))
+				if (got == KLB_PICK_NONE ? t->allowed != 0
+							 : !(t->allowed >> got & 1))
 					fail_msg("%s: policy %d chose %u", t->what, policies[p],
 						 got);
 				if (got != KLB_PICK_NONE)
