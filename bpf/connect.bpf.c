@@ -58,17 +58,44 @@ static __always_inline int in_scope(struct bpf_sock_addr *ctx, const struct klb_
 /* The agent's verdicts are believed while its heartbeat is fresh. */
 static __always_inline __u32 agent_alive(const struct klb_control *control, __u64 now)
 {
+	/* Signed: a beat that comes in while we run is newer than now. */
 	return control->heartbeat_ns &&
-	       now - control->heartbeat_ns <= control->heartbeat_max_age_ns;
+	       (__s64)(now - control->heartbeat_ns) <= (__s64)control->heartbeat_max_age_ns;
 }
 
 static __always_inline __u32 ipv6_only(struct bpf_sock *sk)
 {
-	struct tcp6_sock *tp = bpf_skc_to_tcp6_sock(sk);
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 
 	if (!tp)
 		return 0;
-	return BPF_CORE_READ_BITFIELD(&tp->tcp.inet_conn.icsk_inet.sk.__sk_common, skc_ipv6only);
+	return BPF_CORE_READ_BITFIELD(&tp->inet_conn.icsk_inet.sk.__sk_common, skc_ipv6only);
+}
+
+/*
+ * A socket that the kernel made for itself (an MPTCP subflow, SMC's inner socket):
+ * sock_release does not run for it, so what it counted would be counted for ever.
+ */
+static __always_inline __u32 is_kernel_socket(struct bpf_sock *sk)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+	if (!tp)
+		return 0;
+	return BPF_CORE_READ_BITFIELD(&tp->inet_conn.icsk_inet.sk, sk_kern_sock);
+}
+
+/*
+ * A socket that tried an IPv4 backend and failed keeps the operations of v4-mapped
+ * addresses in the kernel (tcp_v6_connect); its next SYN to an IPv6 address is never
+ * answered. It stays with IPv4.
+ */
+static __always_inline void reach_from_record(struct bpf_sock *sk, struct reach *r)
+{
+	struct klb_socket *rec = bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
+
+	if (rec && r->ipv4 && klb_is_ipv4(&rec->backend))
+		r->ipv6 = 0;
 }
 
 /* A source that the client bound decides the family that it can talk to. */
@@ -131,13 +158,13 @@ static __always_inline const struct klb_candidate *choose(const struct klb_front
 	struct klb_candidates *table;
 	struct klb_choice choice;
 	__u32 key = fe->table;
-	__u32 n = fe->n_backends;
 	__u64 best;
-	__u32 i;
+	__u32 i, n;
 
 	table = bpf_map_lookup_elem(&klb_candidates, &key);
 	if (!table)
 		return 0;
+	n = table->n;
 	klb_choice_init(&choice, fe->policy, bpf_get_prandom_u32(), agent_alive(control, now));
 	for (i = 0; i < KLB_MAX_BACKENDS; i++) {
 		const struct klb_candidate *cand = &table->at[i];
@@ -173,7 +200,7 @@ static __always_inline void record(struct bpf_sock *sk, const struct klb_endpoin
 	rec->id = cand->id;
 	rec->generation = cand->generation;
 	rec->connect_ns = now;
-	klb_socket_count(rec);
+	klb_socket_count(rec, !is_kernel_socket(sk));
 }
 
 /*
@@ -221,8 +248,9 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	}
 	reach_from_source(source, r);
 	now = bpf_ktime_get_ns();
+	reach_from_record(ctx->sk, r);
 	cand = choose(fe, control, r, now);
-	if (!cand) {
+	if (!cand || !cand->id) {
 		COUNT(skipped_no_backend);
 		return -ENOENT;
 	}
@@ -303,7 +331,8 @@ int klb_getpeer4(struct bpf_sock_addr *ctx)
 
 	klb_ctx_get4(ctx, &peer);
 	frontend = dialled(ctx, &peer);
-	if (frontend)
+	/* IPV6_ADDRFORM turns an IPv6 socket into this; an IPv6 frontend has no IPv4 name. */
+	if (frontend && klb_is_ipv4(frontend))
 		klb_ctx_set4(ctx, frontend);
 	return KLB_PROCEED;
 }

@@ -168,7 +168,8 @@ klb_choice_init(struct klb_choice *c, enum klb_policy policy, __u32 seed, __u32 
 static inline __attribute__((always_inline)) void
 klb_choice_offer(struct klb_choice *c, __u32 index, const struct klb_view *v)
 {
-	__u64 active = v->active & KLB_LOAD_MAX;
+	/* A count below 0 is a defect elsewhere; as a huge load it would starve a backend. */
+	__u64 active = v->active & KLB_LOAD_MAX & (klb_negative(v->active) - 1);
 	__u64 load = (active & c->active_mask) | (v->rank & c->rank_mask);
 	__u64 weight = v->weight & (0 - (__u64)v->eligible);
 	__u64 tier = klb_tier(v, c->trust);

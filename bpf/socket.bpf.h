@@ -27,15 +27,18 @@ static __always_inline void klb_socket_uncount(struct klb_socket *rec)
 		__sync_fetch_and_add(&stats->active, -1);
 }
 
-static __always_inline void klb_socket_count(struct klb_socket *rec)
+/* active: whether sock_release will tell us of the end. */
+static __always_inline void klb_socket_count(struct klb_socket *rec, __u32 active)
 {
 	struct klb_stats *stats = klb_stats_of(rec->id);
 
 	if (!stats)
 		return;
+	__sync_fetch_and_add(&stats->opened, 1);
+	if (!active)
+		return;
 	rec->counted = 1;
 	__sync_fetch_and_add(&stats->active, 1);
-	__sync_fetch_and_add(&stats->opened, 1);
 }
 
 #endif

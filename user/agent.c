@@ -28,6 +28,8 @@
 #define HEARTBEAT_MS 1000
 /* The kernel gives up on the agent after so many probe intervals. */
 #define HEARTBEAT_INTERVALS 3
+#define HEARTBEAT_AGE_MIN_MS 3000
+#define HEARTBEAT_AGE_MAX_MS 60000
 /* How often to try again to listen on the http address. */
 #define HTTP_RETRY_NS 10000000000ULL
 
@@ -61,7 +63,15 @@ static unsigned int tick_ms(const struct agent *a)
 
 static __u64 heartbeat_max_age_ns(const struct agent *a)
 {
-	return (__u64)a->config->probe.interval_ms * HEARTBEAT_INTERVALS * 1000000ULL;
+	__u64 ms = (__u64)a->config->probe.interval_ms * HEARTBEAT_INTERVALS;
+
+	/* The beat itself is never slower than HEARTBEAT_MS: with a long interval a dead
+	 * agent is not believed for hours, with a short one a stall is no death. */
+	if (ms < HEARTBEAT_AGE_MIN_MS)
+		ms = HEARTBEAT_AGE_MIN_MS;
+	if (ms > HEARTBEAT_AGE_MAX_MS)
+		ms = HEARTBEAT_AGE_MAX_MS;
+	return ms * 1000000ULL;
 }
 
 /*
@@ -124,6 +134,14 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 		.now_ns = node_now_ns(),
 	};
 
+	int r;
+
+	/* Which ids are free is a question of now: connections come and go. */
+	if (new_config) {
+		r = datapath_read(a->dp, a->state, e);
+		if (r)
+			return r;
+	}
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		health[i] = *agent_backend_health(&a->backends[i]);
 	for (int id = 0; id < KLB_MAX_IDS; id++)
@@ -138,7 +156,7 @@ static void reopen(struct agent *a);
 static void apply(struct agent *a)
 {
 	struct plan *p = malloc(sizeof(*p));
-	__u64 based_on = a->state->applied.serial;
+	__u64 based_on;
 	struct err e = { "" };
 	char quoted[ERR_TEXT_MAX + 64];
 	int r;
@@ -147,6 +165,7 @@ static void apply(struct agent *a)
 	if (!p || !a->dp)
 		goto out;
 	r = make_plan(a, a->config_pending, p, &e);
+	based_on = a->state->applied.serial;
 	if (!r)
 		r = datapath_apply(a->dp, based_on, p, &e);
 	if (!r) {
@@ -180,7 +199,7 @@ static void reopen(struct agent *a)
 		return;
 	}
 	if (!a->detached_logged)
-		log_event(LOG_LEVEL_WARN, "nothing is attached, waiting for kubelb-load",
+		log_event(LOG_LEVEL_WARN, "no data path to work on, waiting for kubelb-load",
 			  "pin=%s error=%s", a->options->pin_dir,
 			  log_quote(quoted, sizeof(quoted), e.text));
 	a->detached_logged = true;

@@ -39,7 +39,7 @@ int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup
 	struct datapath_load *load;
 	int r;
 
-	r = datapath_load_begin(pin_dir, cgroup ? cgroup : cfg->cgroup, &load, e);
+	r = datapath_load_begin(pin_dir, cgroup ? cgroup : cfg->cgroup, dry_run, &load, e);
 	if (r)
 		return r;
 	state = datapath_load_state(load);

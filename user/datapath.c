@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "endpoint.h"
+
 const char *const map_pins[MAP_COUNT] = {
 	[MAP_FRONTENDS] = "frontends", [MAP_CANDIDATES] = "candidates", [MAP_BACKENDS] = "backends",
 	[MAP_STATS] = "stats",	       [MAP_ADMIN] = "admin",		[MAP_CONTROL] = "control",
@@ -52,9 +54,9 @@ const char *bpf_errno_hint(int code)
 {
 	switch (code) {
 	case EPERM:
-		return "not permitted: run as root (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON)";
+		return "not permitted: run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN)";
 	case EACCES:
-		return "permission denied: run as root (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON)";
+		return "permission denied: run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN)";
 	case ENOMEM:
 		return "out of memory";
 	case EINVAL:
@@ -179,22 +181,45 @@ fail:
 	return r;
 }
 
-bool datapath_is_current(const struct datapath *dp)
+/* Whether one pin still leads to the map that we hold. */
+static bool is_current(const struct datapath *dp, int index)
 {
 	struct bpf_map_info mine = { 0 }, pinned = { 0 };
 	__u32 length = sizeof(mine);
 	int fd;
 
-	if (bpf_obj_get_info_by_fd(dp->fds[MAP_FRONTENDS], &mine, &length))
+	if (bpf_obj_get_info_by_fd(dp->fds[index], &mine, &length))
 		return false;
-	fd = pin_open_map(dp->pin_dir, map_pins[MAP_FRONTENDS], &pinned, NULL);
+	fd = pin_open_map(dp->pin_dir, map_pins[index], &pinned, NULL);
 	if (fd < 0)
 		return false;
 	close(fd);
 	return mine.id == pinned.id;
 }
 
+/* An upgrade may have replaced any of them. */
+bool datapath_is_current(const struct datapath *dp)
+{
+	for (int i = 0; i < MAP_COUNT; i++)
+		if (!is_current(dp, i))
+			return false;
+	return true;
+}
+
 /* --- reading ------------------------------------------------------------------ */
+
+/* A hash has no order; people and their scripts like one that stays. */
+static int by_endpoint(const void *a, const void *b)
+{
+	const struct plan_frontend *x = a, *y = b;
+	int r = memcmp(x->endpoint.addr, y->endpoint.addr, sizeof(x->endpoint.addr));
+
+	/* IPv4, which is ::ffff:…, before IPv6. */
+	if (endpoint_is_ipv4(&x->endpoint) != endpoint_is_ipv4(&y->endpoint))
+		return endpoint_is_ipv4(&x->endpoint) ? -1 : 1;
+	return r ? r
+		 : (x->endpoint.port > y->endpoint.port) - (x->endpoint.port < y->endpoint.port);
+}
 
 static int read_frontends(const struct datapath *dp, struct plan *ret)
 {
@@ -217,6 +242,7 @@ static int read_frontends(const struct datapath *dp, struct plan *ret)
 		memcpy(f->ids, value.ids, sizeof(f->ids));
 		ret->n_frontends++;
 	}
+	qsort(ret->frontends, ret->n_frontends, sizeof(ret->frontends[0]), by_endpoint);
 	return 0;
 }
 
@@ -284,6 +310,23 @@ static bool same_dir(int fd, const char *path)
 }
 
 /*
+ * A bpffs is open to all by default (mode 1777): somebody could have made the
+ * directory before us, and would own what we pin in it.
+ */
+static int check_owner(int fd, const char *dir, struct err *e)
+{
+	struct stat st;
+
+	if (!fstat(fd, &st) && st.st_uid == 0 && !(st.st_mode & 022))
+		return 0;
+	return err_set(
+		e, EPERM,
+		"%s: belongs to user %u (mode %04o): others could change what is pinned there; "
+		"remove it, or use another directory with --pin",
+		dir, st.st_uid, st.st_mode & 07777);
+}
+
+/*
  * The directory that stands for the data path: pin_dir, or before the first load
  * the one that it is built in, which becomes pin_dir by a rename. ret: its name.
  */
@@ -322,6 +365,7 @@ int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct
 	const struct timespec pause = { .tv_nsec = LOCK_POLL_MS * 1000000L };
 	char dir[PATH_TEXT_MAX];
 	unsigned int waited = 0;
+	int r;
 
 	for (;;) {
 		int fd = open_lock_dir(pin_dir, create, dir, e);
@@ -331,6 +375,11 @@ int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct
 			goto wait;
 		if (fd < 0)
 			return fd;
+		r = check_owner(fd, dir, e);
+		if (r) {
+			close(fd);
+			return r;
+		}
 		if (!flock(fd, LOCK_EX | LOCK_NB) && same_dir(fd, dir) &&
 		    (!strcmp(dir, pin_dir) || access(pin_dir, F_OK)))
 			return fd;
@@ -344,10 +393,11 @@ int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct
 }
 
 /* Locks, and makes sure that the maps are still the pinned ones. */
-static int lock_current(const struct datapath *dp, struct klb_control *ret, struct err *e)
+static int lock_current(const struct datapath *dp, unsigned int wait_ms, struct klb_control *ret,
+			struct err *e)
 {
 	__u32 zero = 0;
-	int fd = datapath_lock(dp->pin_dir, false, 0, e);
+	int fd = datapath_lock(dp->pin_dir, false, wait_ms, e);
 
 	/* Detached: the maps live on in our hands alone. */
 	if (fd == -ENOENT)
@@ -372,7 +422,7 @@ int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns
 {
 	struct klb_control control;
 	__u32 zero = 0;
-	int fd = lock_current(dp, &control, e), r = 0;
+	int fd = lock_current(dp, 0, &control, e), r = 0;
 
 	if (fd < 0)
 		return fd;
@@ -389,7 +439,7 @@ int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns
 int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan *p, struct err *e)
 {
 	struct klb_control control;
-	int fd = lock_current(dp, &control, e), r;
+	int fd = lock_current(dp, 0, &control, e), r;
 
 	if (fd < 0)
 		return fd;
@@ -401,10 +451,30 @@ int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan 
 	return r;
 }
 
-int datapath_set_admin(const struct datapath *dp, __u32 id, const struct klb_admin *wish,
-		       struct err *e)
+#define ADMIN_WAIT_MS 10000
+
+int datapath_change_admin(const struct datapath *dp, const struct plan_backend *b,
+			  void (*change)(struct klb_admin *wish, const void *arg), const void *arg,
+			  struct err *e)
 {
-	if (bpf_map_update_elem(dp->fds[MAP_ADMIN], &id, wish, BPF_ANY))
-		return err_set(e, errno, "%s/admin: %s", dp->pin_dir, bpf_errno_hint(errno));
-	return 0;
+	struct klb_control control;
+	struct klb_admin wish;
+	int r = 0, fd = lock_current(dp, ADMIN_WAIT_MS, &control, e);
+
+	if (fd < 0)
+		return fd;
+	if (bpf_map_lookup_elem(dp->fds[MAP_ADMIN], &b->id, &wish))
+		goto fail;
+	/* A wish about whoever had this id before is void. */
+	if (wish.generation != b->value.generation)
+		memset(&wish, 0, sizeof(wish));
+	wish.generation = b->value.generation;
+	change(&wish, arg);
+	if (!bpf_map_update_elem(dp->fds[MAP_ADMIN], &b->id, &wish, BPF_ANY))
+		goto out;
+fail:
+	r = err_set(e, errno, "%s/admin: %s", dp->pin_dir, bpf_errno_hint(errno));
+out:
+	close(fd);
+	return r;
 }

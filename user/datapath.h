@@ -53,9 +53,13 @@ int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan 
 int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns, __u64 *ret_serial,
 		       struct err *e);
 
-/* kubelbctl's only way to write. */
-int datapath_set_admin(const struct datapath *dp, __u32 id, const struct klb_admin *wish,
-		       struct err *e);
+/*
+ * kubelbctl's only way to write: change gets the operator's wish about b as it is
+ * (all zero for none), under the lock, and makes it what it shall be.
+ */
+int datapath_change_admin(const struct datapath *dp, const struct plan_backend *b,
+			  void (*change)(struct klb_admin *wish, const void *arg), const void *arg,
+			  struct err *e);
 
 /* --- Attach and detach ------------------------------------------------------- */
 
@@ -65,10 +69,11 @@ struct datapath_load;
 /*
  * Takes the lock, mounts bpffs where it is missing, checks cgroup and pins, and
  * loads the programs (the verifier has its say here). cgroup: NULL for the root of
- * the cgroup2 mount. End with datapath_load_free in any case.
+ * the cgroup2 mount. End with datapath_load_free in any case. look_only: there will be
+ * no commit; mounts nothing and creates no directory.
  */
-int datapath_load_begin(const char *pin_dir, const char *cgroup, struct datapath_load **ret,
-			struct err *e);
+int datapath_load_begin(const char *pin_dir, const char *cgroup, bool look_only,
+			struct datapath_load **ret, struct err *e);
 /* What is applied already, to plan from; n_backends is 0 when there is nothing. */
 const struct datapath_state *datapath_load_state(const struct datapath_load *l);
 /* The directory that it attaches to. */

@@ -14,14 +14,26 @@ static int fail(const struct datapath *dp, enum map_index map, struct err *e)
 		       bpf_errno_hint(errno));
 }
 
-static int apply_backend(const struct datapath *dp, const struct plan_backend *b, struct err *e)
+/* Never under the feet of connections that are counted there and will be taken out. */
+static int clear_stats(const struct datapath *dp, __u32 id)
 {
 	static const struct klb_stats zero;
+	struct klb_stats stats;
+
+	if (bpf_map_lookup_elem(dp->fds[MAP_STATS], &id, &stats))
+		return -errno;
+	if (stats.active)
+		return 0;
+	return bpf_map_update_elem(dp->fds[MAP_STATS], &id, &zero, BPF_ANY) ? -errno : 0;
+}
+
+static int apply_backend(const struct datapath *dp, const struct plan_backend *b, struct err *e)
+{
 	struct klb_backend old;
 
 	/* Counters first: from the moment that a candidate carries the id, they move. */
 	if (b->fresh && bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&
-	    bpf_map_update_elem(dp->fds[MAP_STATS], &b->id, &zero, BPF_ANY))
+	    clear_stats(dp, b->id))
 		return fail(dp, MAP_STATS, e);
 	if (!bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&
 	    !memcmp(&old, &b->value, sizeof(old)))
@@ -47,6 +59,7 @@ static void candidates_of(const struct plan *p, const struct plan_frontend *f,
 			  struct klb_candidates *ret)
 {
 	memset(ret, 0, sizeof(*ret));
+	ret->n = f->n_backends;
 	for (__u32 i = 0; i < f->n_backends; i++) {
 		const struct plan_backend *b = plan_find_id(p, f->ids[i]);
 
@@ -55,7 +68,7 @@ static void candidates_of(const struct plan *p, const struct plan_frontend *f,
 	}
 }
 
-/* A pair of tables that no frontend uses; its even one. */
+/* The first of the tables of a slot that no frontend uses. */
 static int free_table(const struct datapath *dp, __u32 *ret)
 {
 	struct klb_endpoint key, *previous = NULL;
@@ -66,11 +79,11 @@ static int free_table(const struct datapath *dp, __u32 *ret)
 		previous = &key;
 		if (!bpf_map_lookup_elem(dp->fds[MAP_FRONTENDS], &key, &value) &&
 		    value.table < KLB_MAX_TABLES)
-			used[value.table / 2] = true;
+			used[value.table / KLB_TABLE_TURNS] = true;
 	}
 	for (__u32 i = 0; i < KLB_MAX_FRONTENDS; i++) {
 		if (!used[i]) {
-			*ret = 2 * i;
+			*ret = KLB_TABLE_TURNS * i;
 			return 0;
 		}
 	}
@@ -91,7 +104,12 @@ static bool frontend_same(const struct datapath *dp, const struct klb_frontend *
 	return !memcmp(&applied, wanted, sizeof(applied));
 }
 
-/* Fills the idle table of the pair, then turns the frontend to it. */
+static __u32 next_table(__u32 table)
+{
+	return table - table % KLB_TABLE_TURNS + (table + 1) % KLB_TABLE_TURNS;
+}
+
+/* Fills the table whose turn it is, then points the frontend to it. */
 static int apply_frontend(const struct datapath *dp, const struct plan *p,
 			  const struct plan_frontend *f, struct err *e)
 {
@@ -104,7 +122,7 @@ static int apply_frontend(const struct datapath *dp, const struct plan *p,
 	if (!bpf_map_lookup_elem(dp->fds[MAP_FRONTENDS], &f->endpoint, &old)) {
 		if (frontend_same(dp, &old, &value, &table))
 			return 0;
-		value.table = old.table ^ 1;
+		value.table = next_table(old.table);
 	} else if (free_table(dp, &value.table)) {
 		return fail(dp, MAP_CANDIDATES, e);
 	}

@@ -91,6 +91,13 @@ void links_rollback(struct link_slot *slots, unsigned int n);
 void links_close(struct link_slot *slots, unsigned int n);
 /* Detaches and unpins the links and maps below one directory. e: NULL is allowed. */
 int links_remove_tree(const char *dir, bool *ret_removed, struct err *e);
+/*
+ * Opens the map with this pin name that the pinned links' programs run on. Returns
+ * its descriptor, or -ENOENT.
+ */
+int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info);
+/* Detaches and removes the passing names (…_new) of a killed upgrade. */
+int links_sweep(const char *pin_dir, struct err *e);
 /* The same below a directory, which itself stays. */
 int links_empty_tree(const char *dir, struct err *e);
 /* links_remove_tree for pin_dir and for what a killed load left aside. */
@@ -101,9 +108,15 @@ int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e);
 /*
  * Connects once through the attached programs, from inside the cgroup, by way of a
  * frontend of its own that leads to a listener of its own: nothing leaves the host,
- * no apiserver notices. -EIO with e when the programs are not effective.
+ * no apiserver notices. -EIO with e when the programs are not effective. moved: the
+ * programs still run on another cgroup as well, above or below, and undo each other's
+ * record; then the peer's name is not looked at.
  */
 int selftest_connect(const struct datapath *dp, const char *cgroup, unsigned long long cgroup_id,
-		     struct err *e);
+		     bool moved, struct err *e);
+
+/* Takes away what a killed test connect has left in this frontends map (-1: none) and
+ * in the cgroup. */
+void selftest_sweep(int frontends_fd, const char *cgroup);
 
 #endif

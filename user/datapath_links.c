@@ -10,6 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* FILEID_KERNFS, include/linux/exportfs.h. */
+#define KERNFS_HANDLE 0xfe
+
 static int link_info(int fd, struct bpf_link_info *ret)
 {
 	__u32 length = sizeof(*ret);
@@ -32,12 +35,31 @@ static int prog_info(__u32 id, struct bpf_prog_info *ret)
 	return r;
 }
 
-static bool is_our_link(int fd, struct bpf_link_info *ret_info)
+/*
+ * 0 for a link of kubelb's, -EEXIST for something else, -EPERM when we may not look
+ * (which is no word about whose it is).
+ */
+static int check_link(int fd, struct bpf_link_info *ret_info)
 {
 	struct bpf_prog_info prog;
+	int r = link_info(fd, ret_info);
 
-	return !link_info(fd, ret_info) && ret_info->type == BPF_LINK_TYPE_CGROUP &&
-	       !prog_info(ret_info->prog_id, &prog) && !strncmp(prog.name, "klb_", 4);
+	if (!r && ret_info->type == BPF_LINK_TYPE_CGROUP) {
+		r = prog_info(ret_info->prog_id, &prog);
+		if (!r && !strncmp(prog.name, "klb_", 4))
+			return 0;
+	}
+	return r == -EPERM || r == -EACCES ? -EPERM : -EEXIST;
+}
+
+static int link_error(const char *path, int code, struct err *e)
+{
+	if (code == EPERM || code == EACCES)
+		return err_set(e, code, "%s: %s", path, bpf_errno_hint(code));
+	return err_set(e, EEXIST,
+		       "%s: not a link of kubelb's; move it away, or use another directory with "
+		       "--pin",
+		       path);
 }
 
 /*
@@ -55,15 +77,12 @@ static int open_link(const char *links_dir, unsigned long long cgroup_id, struct
 	if (r)
 		return r;
 	fd = bpf_obj_get(path);
-	if (fd < 0 && errno == ENOENT)
-		return 0;
-	if (fd < 0 || !is_our_link(fd, &info)) {
-		if (fd >= 0)
-			close(fd);
-		return err_set(e, EEXIST,
-			       "%s: not a link of kubelb's; move it away, or use another directory "
-			       "with --pin",
-			       path);
+	if (fd < 0)
+		return errno == ENOENT ? 0 : link_error(path, errno, e);
+	r = check_link(fd, &info);
+	if (r) {
+		close(fd);
+		return link_error(path, -r, e);
 	}
 	if (info.cgroup.cgroup_id != cgroup_id) {
 		close(fd);
@@ -72,6 +91,51 @@ static int open_link(const char *links_dir, unsigned long long cgroup_id, struct
 	s->link_fd = fd;
 	s->old_prog_fd = bpf_prog_get_fd_by_id(info.prog_id);
 	return 0;
+}
+
+/* Whether a program uses the map klb_<name>; opens it then. */
+static int map_of_prog(__u32 prog_id, const char *name, struct bpf_map_info *ret_info)
+{
+	__u32 ids[MAP_COUNT + 8], length = sizeof(struct bpf_prog_info);
+	struct bpf_prog_info prog = { .map_ids = (__u64)(unsigned long)ids,
+				      .nr_map_ids = MAP_COUNT + 8 };
+	int prog_fd = bpf_prog_get_fd_by_id(prog_id), found = -ENOENT;
+
+	if (prog_fd < 0)
+		return -ENOENT;
+	if (bpf_obj_get_info_by_fd(prog_fd, &prog, &length))
+		prog.nr_map_ids = 0;
+	for (__u32 i = 0; i < prog.nr_map_ids && i < MAP_COUNT + 8 && found < 0; i++) {
+		int fd = bpf_map_get_fd_by_id(ids[i]);
+
+		length = sizeof(*ret_info);
+		memset(ret_info, 0, sizeof(*ret_info));
+		if (fd >= 0 && !bpf_obj_get_info_by_fd(fd, ret_info, &length) &&
+		    !strncmp(ret_info->name, "klb_", 4) && !strcmp(ret_info->name + 4, name))
+			found = fd;
+		else if (fd >= 0)
+			close(fd);
+	}
+	close(prog_fd);
+	return found;
+}
+
+int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info)
+{
+	struct bpf_link_info info;
+	char path[PATH_TEXT_MAX];
+	int fd, found = -ENOENT;
+
+	/* The connect programs use them all but `backends`, which no program reads. */
+	if (path_join(path, pin_dir, "links/connect4", NULL))
+		return -ENOENT;
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		return -ENOENT;
+	if (!check_link(fd, &info))
+		found = map_of_prog(info.prog_id, name, ret_info);
+	close(fd);
+	return found;
 }
 
 int links_open(const char *pin_dir, unsigned long long cgroup_id, struct link_slot *slots,
@@ -158,7 +222,9 @@ int links_attach(const char *cgroup, int cgroup_fd, struct link_slot *slots, uns
 /* New links go with their descriptor: nothing has pinned them yet. */
 void links_rollback(struct link_slot *slots, unsigned int n)
 {
-	for (unsigned int i = 0; i < n; i++) {
+	/* In reverse, as a stack: a socket that the new connect has counted meets the new
+	 * release until the last. */
+	for (unsigned int i = n; i-- > 0;) {
 		if (slots[i].replaced && slots[i].old_prog_fd >= 0)
 			bpf_link_update(slots[i].link_fd, slots[i].old_prog_fd, NULL);
 		slots[i].replaced = false;
@@ -188,9 +254,11 @@ static int remove_link(const char *path, int fd, bool *ret_ours, struct err *e)
 {
 	struct bpf_link_info info;
 
-	*ret_ours = is_our_link(fd, &info);
-	if (!*ret_ours)
-		return 0;
+	int r = check_link(fd, &info);
+
+	*ret_ours = !r;
+	if (r)
+		return r == -EEXIST ? 0 : link_error(path, -r, e);
 	/* At once, even if another process holds the link. ENOLINK: gone already. */
 	if (bpf_link_detach(fd) && errno != ENOLINK && errno != EOPNOTSUPP && errno != EINVAL)
 		return err_set(e, errno, "%s: cannot detach: %s", path, bpf_errno_hint(errno));
@@ -207,8 +275,17 @@ static int remove_map(const char *path, int fd, bool *ret_ours, struct err *e)
 	return *ret_ours ? remove_pin(path, e) : 0;
 }
 
-/* Removes from dir what remove_one takes for kubelb's. */
-static int empty_dir(const char *dir, remove_fn remove_one, bool *ret_removed, struct err *e)
+static bool is_passing_name(const char *name)
+{
+	size_t n = strlen(name), suffix = strlen("_new");
+
+	return n > suffix && !strcmp(name + n - suffix, "_new");
+}
+
+/* Removes from dir what remove_one takes for kubelb's; passing: of that the names alone
+ * that a killed upgrade leaves. */
+static int empty_dir(const char *dir, remove_fn remove_one, bool passing, bool *ret_removed,
+		     struct err *e)
 {
 	char path[PATH_TEXT_MAX];
 	struct dirent *d;
@@ -221,7 +298,8 @@ static int empty_dir(const char *dir, remove_fn remove_one, bool *ret_removed, s
 		bool ours = false;
 		int fd;
 
-		if (d->d_type == DT_DIR || path_join(path, dir, d->d_name, e))
+		if (d->d_type == DT_DIR || (passing && !is_passing_name(d->d_name)) ||
+		    path_join(path, dir, d->d_name, e))
 			continue;
 		fd = bpf_obj_get(path);
 		if (fd < 0 && (errno == EPERM || errno == EACCES)) {
@@ -242,7 +320,7 @@ static int empty_dir(const char *dir, remove_fn remove_one, bool *ret_removed, s
 /* The same, and dir itself, which must be empty then. */
 static int remove_dir(const char *dir, remove_fn remove_one, bool *ret_removed, struct err *e)
 {
-	int r = empty_dir(dir, remove_one, ret_removed, e);
+	int r = empty_dir(dir, remove_one, false, ret_removed, e);
 
 	if (r)
 		return r;
@@ -279,7 +357,20 @@ int links_empty_tree(const char *dir, struct err *e)
 	if (!r)
 		r = remove_dir(links, remove_link, &removed, e);
 	if (!r)
-		r = empty_dir(dir, remove_map, &removed, e);
+		r = empty_dir(dir, remove_map, false, &removed, e);
+	return r;
+}
+
+int links_sweep(const char *pin_dir, struct err *e)
+{
+	char links[PATH_TEXT_MAX];
+	bool removed;
+	int r = path_join(links, pin_dir, "links", e);
+
+	if (!r)
+		r = empty_dir(links, remove_link, true, &removed, e);
+	if (!r)
+		r = empty_dir(pin_dir, remove_map, true, &removed, e);
 	return r;
 }
 
@@ -300,27 +391,44 @@ int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e)
 /* --- looking -------------------------------------------------------------------- */
 
 /*
- * A program is effective when its cgroup's effective list, which is what the
- * kernel runs, has it. A link to a removed cgroup is not there.
+ * Opens a cgroup by its id, as name_to_handle_at(2) would have named it: the handle
+ * of a kernfs node is its id (fs/kernfs/mount.c). -1 when it is gone.
+ */
+static int open_cgroup_id(__u64 id)
+{
+	union {
+		struct file_handle handle;
+		char room[sizeof(struct file_handle) + sizeof(__u64)];
+	} u = { .handle = { .handle_bytes = sizeof(__u64), .handle_type = KERNFS_HANDLE } };
+	char root[PATH_TEXT_MAX];
+	unsigned long long root_id;
+	int root_fd, fd;
+
+	if (!id || mounts_cgroup2_root(root, sizeof(root), NULL))
+		return -1;
+	root_fd = mounts_open_cgroup(root, &root_id, NULL);
+	if (root_fd < 0)
+		return -1;
+	memcpy(u.handle.f_handle, &id, sizeof(id));
+	fd = open_by_handle_at(root_fd, &u.handle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	close(root_fd);
+	return fd;
+}
+
+/*
+ * A program is effective when its cgroup's effective list, which is what the kernel
+ * runs, has it. A link to a removed cgroup still is there, pinned, and runs nothing.
  */
 static bool is_effective(const struct bpf_link_info *info)
 {
 	__u32 ids[64], count = 64, flags = 0;
-	unsigned long long id;
-	char root[PATH_TEXT_MAX];
 	bool found = false;
-	int fd;
+	int fd = open_cgroup_id(info->cgroup.cgroup_id);
 
-	if (!info->cgroup.cgroup_id || mounts_cgroup2_root(root, sizeof(root), NULL))
-		return false;
-	fd = mounts_open_cgroup(root, &id, NULL);
 	if (fd < 0)
 		return false;
-	/* Of another cgroup than the root only the link itself can be asked. */
-	if (id != info->cgroup.cgroup_id)
-		found = true;
-	else if (!bpf_prog_query(fd, info->cgroup.attach_type, BPF_F_QUERY_EFFECTIVE, &flags, ids,
-				 &count))
+	if (!bpf_prog_query(fd, info->cgroup.attach_type, BPF_F_QUERY_EFFECTIVE, &flags, ids,
+			    &count))
 		for (__u32 i = 0; i < count && !found; i++)
 			found = ids[i] == info->prog_id;
 	close(fd);
@@ -349,7 +457,7 @@ int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int 
 		fd = bpf_obj_get(path);
 		if (fd < 0)
 			continue;
-		if (is_our_link(fd, &info)) {
+		if (!check_link(fd, &info)) {
 			snprintf(ret[n].name, sizeof(ret[n].name), "%.31s", d->d_name);
 			ret[n].prog_id = info.prog_id;
 			ret[n].effective = is_effective(&info);

@@ -26,6 +26,8 @@
 #include "kubelb.skel.h"
 
 #define LOCK_WAIT_MS 20000
+/* The pin that comes last: where it is, all are. */
+#define LAST_LINK "connect6"
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
@@ -44,6 +46,7 @@ struct datapath_load {
 	struct bpf_map *maps[MAP_COUNT];
 	struct bpf_map_info old[MAP_COUNT]; /* of the pinned maps; id 0: none */
 	int old_fds[MAP_COUNT];
+	__u32 pinned_id[MAP_COUNT]; /* of the map behind the pin; 0: none */
 	struct kubelb_bpf *skel;
 	struct datapath view; /* the maps in use, whichever they are */
 	struct datapath_state state;
@@ -80,7 +83,7 @@ static void name_slots(struct datapath_load *l)
 	add_slot(l, "getpeername4", l->skel->progs.klb_getpeer4);
 	add_slot(l, "getpeername6", l->skel->progs.klb_getpeer6);
 	add_slot(l, "connect4", l->skel->progs.klb_connect4);
-	add_slot(l, "connect6", l->skel->progs.klb_connect6);
+	add_slot(l, LAST_LINK, l->skel->progs.klb_connect6);
 }
 
 /* --- libbpf's words --------------------------------------------------------------- */
@@ -107,6 +110,8 @@ static int keep_warning(enum libbpf_print_level level, const char *format, va_li
 
 static int find_cgroup(struct datapath_load *l, const char *cgroup, struct err *e)
 {
+	if (cgroup && strlen(cgroup) >= sizeof(l->cgroup))
+		return err_set(e, ENAMETOOLONG, "cgroup %.64s...: path too long", cgroup);
 	if (cgroup) {
 		snprintf(l->cgroup, sizeof(l->cgroup), "%s", cgroup);
 	} else {
@@ -128,6 +133,26 @@ static int find_cgroup(struct datapath_load *l, const char *cgroup, struct err *
 			"it with --cgroup",
 			l->cgroup);
 	return 0;
+}
+
+/*
+ * An upgrade that was killed between the turn of the links and the change of the
+ * pins leaves programs that run on maps without a name. What they run on is the
+ * truth: it goes before what is pinned.
+ */
+static void prefer_live_maps(struct datapath_load *l)
+{
+	for (int i = 0; i < MAP_COUNT; i++) {
+		struct bpf_map_info info = { 0 };
+		int fd = links_live_map(l->pin_dir, map_pins[i], &info);
+
+		if (fd < 0)
+			continue;
+		if (l->old_fds[i] >= 0)
+			close(l->old_fds[i]);
+		l->old_fds[i] = fd;
+		l->old[i] = info;
+	}
 }
 
 /* Opens the maps that an earlier load has pinned, of whatever version. */
@@ -152,8 +177,11 @@ static int open_old(struct datapath_load *l, struct err *e)
 			return fd;
 		}
 		l->old_fds[i] = fd;
+		l->pinned_id[i] = l->old[i].id;
 		l->exists = true;
 	}
+	if (l->exists)
+		prefer_live_maps(l);
 	return 0;
 }
 
@@ -340,20 +368,71 @@ static struct datapath_load *load_new(const char *pin_dir)
 	return l;
 }
 
-/* What a load that was killed has left aside runs nothing: its links were not
- * pinned before the directory got its name. */
+/* Whether every pin of an attachment is there. */
+static bool is_complete(const char *dir)
+{
+	char path[PATH_TEXT_MAX];
+
+	for (int i = 0; i < MAP_COUNT; i++)
+		if (path_join(path, dir, map_pins[i], NULL) || access(path, F_OK))
+			return false;
+	return !path_join(path, dir, "links/" LAST_LINK, NULL) && !access(path, F_OK);
+}
+
+/*
+ * What a load that was killed has left aside. A first one that had pinned everything
+ * is balancing already and lacks but its name; anything less is taken away.
+ */
 static int clean_aside(struct datapath_load *l, struct err *e)
 {
 	bool removed;
 
+	if (!access(l->pin_dir, F_OK))
+		return links_remove_tree(l->new_dir, &removed, e);
+	if (is_complete(l->new_dir) && !rename(l->new_dir, l->pin_dir))
+		return 0;
 	/* Before a first load the lock is on that very directory: it stays. */
-	if (access(l->pin_dir, F_OK))
-		return links_empty_tree(l->new_dir, e);
-	return links_remove_tree(l->new_dir, &removed, e);
+	return links_empty_tree(l->new_dir, e);
 }
 
-int datapath_load_begin(const char *pin_dir, const char *cgroup, struct datapath_load **ret,
-			struct err *e)
+/* Pins that a killed upgrade left under their passing names, and its test connect's
+ * frontend, which would lead a port of loopback astray. */
+static int sweep(struct datapath_load *l, struct err *e)
+{
+	int r = links_sweep(l->pin_dir, e);
+
+	selftest_sweep(l->old_fds[MAP_FRONTENDS], l->cgroup);
+	return r;
+}
+
+/* The lock, and a place that is fit to be changed. */
+static int prepare_place(struct datapath_load *l, struct err *e)
+{
+	int r = mounts_ensure_bpffs(l->pin_dir, e);
+
+	if (r)
+		return r;
+	l->lock_fd = datapath_lock(l->pin_dir, true, LOCK_WAIT_MS, e);
+	if (l->lock_fd < 0)
+		return l->lock_fd;
+	r = clean_aside(l, e);
+	if (!r)
+		r = open_old(l, e);
+	return r ? r : sweep(l, e);
+}
+
+/* The same without a trace: no mount, no directory, and the lock only if there is
+ * something to lock. */
+static int look_at_place(struct datapath_load *l, struct err *e)
+{
+	l->lock_fd = datapath_lock(l->pin_dir, false, LOCK_WAIT_MS, e);
+	if (l->lock_fd == -ENOENT)
+		return 0;
+	return l->lock_fd < 0 ? l->lock_fd : open_old(l, e);
+}
+
+int datapath_load_begin(const char *pin_dir, const char *cgroup, bool look_only,
+			struct datapath_load **ret, struct err *e)
 {
 	struct datapath_load *l = load_new(pin_dir);
 	int r;
@@ -364,18 +443,10 @@ int datapath_load_begin(const char *pin_dir, const char *cgroup, struct datapath
 	if (!r)
 		r = find_cgroup(l, cgroup, e);
 	if (!r)
-		r = mounts_ensure_bpffs(pin_dir, e);
-	if (!r) {
-		l->lock_fd = datapath_lock(pin_dir, true, LOCK_WAIT_MS, e);
-		r = l->lock_fd < 0 ? l->lock_fd : 0;
-	}
-	if (!r)
-		r = clean_aside(l, e);
-	if (!r)
-		r = open_old(l, e);
+		r = look_only ? look_at_place(l, e) : prepare_place(l, e);
 	if (!r)
 		r = load_programs(l, e);
-	if (!r)
+	if (!r && l->exists)
 		r = links_open(pin_dir, l->cgroup_id, l->slots, l->n_slots, e);
 	if (!r)
 		r = carry_maps(l, e);
@@ -487,7 +558,7 @@ static int pin_each(struct datapath_load *l, const char *dir, const char *links,
 	int r = 0;
 
 	for (int i = 0; !r && i < MAP_COUNT; i++)
-		if (!l->reused[i])
+		if (!l->reused[i] || l->pinned_id[i] != l->old[i].id)
 			r = pin(bpf_map__fd(l->maps[i]), dir, map_pins[i], e);
 	for (unsigned int i = 0; !r && i < l->n_slots; i++)
 		if (!l->slots[i].replaced)
@@ -538,6 +609,15 @@ static void restore_control(struct datapath_load *l)
 		bpf_map_update_elem(l->view.fds[MAP_CONTROL], &zero, &l->state.control, BPF_ANY);
 }
 
+/* Whether some program runs on another cgroup until its pin is replaced. */
+static bool is_moved(const struct datapath_load *l)
+{
+	for (unsigned int i = 0; i < l->n_slots; i++)
+		if (l->exists && !l->slots[i].replaced)
+			return true;
+	return false;
+}
+
 /*
  * New tables are filled before a program reads them. Tables in use change after
  * the programs did, when nothing is left that could fail.
@@ -551,7 +631,7 @@ static int commit(struct datapath_load *l, const struct plan *p, struct err *e)
 	if (!r)
 		r = links_attach(l->cgroup, l->cgroup_fd, l->slots, l->n_slots, e);
 	if (!r)
-		r = selftest_connect(&l->view, l->cgroup, l->cgroup_id, e);
+		r = selftest_connect(&l->view, l->cgroup, l->cgroup_id, is_moved(l), e);
 	if (!r)
 		reconcile_stats(l);
 	if (!r)

@@ -15,6 +15,7 @@
 #include "datapath.h"
 #include "log.h"
 #include "node.h"
+#include "probe.h"
 
 struct options {
 	struct agent_options agent;
@@ -126,12 +127,21 @@ static bool is_attached(const struct options *o)
 
 static int run(const struct options *o)
 {
+	struct probe_tls *tls = NULL;
 	struct config *cfg = NULL;
 	struct err e = { "" };
 	int status = CLI_OK;
 
 	if (config_load(o->agent.config_path, node_has_ipv6(), &cfg, &e))
 		return cli_fail(CLI_USAGE, &e);
+	/* Before anything is attached: what the agent could not run with is an error of
+	 * the configuration. */
+	if (probe_tls_new(&cfg->probe, &tls, &e)) {
+		config_free(cfg);
+		err_set(&e, EINVAL, "%s: %s", o->agent.config_path, e.text);
+		return cli_fail(CLI_USAGE, &e);
+	}
+	probe_tls_free(tls);
 	if (!is_attached(o))
 		status = attach_in_child(o, cfg);
 	if (status != CLI_OK) {

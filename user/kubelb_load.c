@@ -49,7 +49,7 @@ static void usage(void)
 	      "  -n, --dry-run         say what would change; change nothing\n"
 	      "      --detach          remove every program, map and pin\n"
 	      "      --check           list the kernel features that are needed\n"
-	      "  -o, --output FORMAT   text (default) or json, for --check and --dry-run\n"
+	      "  -o, --output FORMAT   text (default) or json, for --check\n"
 	      "  -v, --verbose         say more\n"
 	      "  -h, --help            this text\n"
 	      "  -V, --version         version\n"
@@ -85,6 +85,14 @@ static int add_arg(const char **list, size_t *n, const char *what)
 	return -1;
 }
 
+static int take_action(struct options *o, enum action action)
+{
+	if (o->action != ACTION_ATTACH && o->action != action)
+		return cli_usage("--detach and --check do not go together");
+	o->action = action;
+	return -1;
+}
+
 /* Returns -1 to go on, or an exit status. */
 static int take_option(int c, struct options *o)
 {
@@ -106,11 +114,9 @@ static int take_option(int c, struct options *o)
 		o->dry_run = true;
 		return -1;
 	case OPT_DETACH:
-		o->action = ACTION_DETACH;
-		return -1;
+		return take_action(o, ACTION_DETACH);
 	case OPT_CHECK:
-		o->action = ACTION_CHECK;
-		return -1;
+		return take_action(o, ACTION_CHECK);
 	case 'o':
 		o->json = !strcmp(optarg, "json");
 		return o->json || !strcmp(optarg, "text")
@@ -151,6 +157,10 @@ static int parse_options(int argc, char **argv, struct options *o)
 		return cli_usage("-c and -f/-b do not go together");
 	if (o->action != ACTION_ATTACH && (o->config || o->n_frontends || o->n_backends))
 		return cli_usage("--detach and --check take no configuration");
+	if (o->action != ACTION_ATTACH && o->dry_run)
+		return cli_usage("--dry-run goes with attaching, not with --detach or --check");
+	if (o->json && o->action != ACTION_CHECK)
+		return cli_usage("-o json goes with --check");
 	return -1;
 }
 
@@ -226,6 +236,8 @@ static void print_report(const struct options *o, const struct attach_report *re
 	       rep->after.n_frontends, rep->after.n_frontends == 1 ? "" : "s",
 	       rep->after.n_backends, rep->after.n_backends == 1 ? "" : "s", rep->cgroup,
 	       o->pin_dir);
+	if (!rep->after.n_backends)
+		log_line("warning: no backends: connects go through untouched");
 	if (rep->dry_run || o->verbosity)
 		print_changes(rep);
 }

@@ -104,8 +104,10 @@ struct change {
 	unsigned int weight;
 };
 
-static void change_wish(const struct change *c, struct klb_admin *wish)
+static void change_wish(struct klb_admin *wish, const void *arg)
 {
+	const struct change *c = arg;
+
 	switch (c->kind) {
 	case CHANGE_DRAIN:
 	case CHANGE_UNDRAIN:
@@ -175,7 +177,6 @@ static int apply_change(const struct options *o, const struct klb_endpoint *endp
 	struct datapath_state *state = malloc(sizeof(*state));
 	struct datapath *dp = NULL;
 	const struct plan_backend *b;
-	struct klb_admin wish;
 	char text[ENDPOINT_TEXT_MAX], known[512];
 	int r = state ? 0 : err_set(e, ENOMEM, "out of memory");
 
@@ -192,13 +193,7 @@ static int apply_change(const struct options *o, const struct klb_endpoint *endp
 			    endpoint_format(endpoint, text), known);
 		goto out;
 	}
-	wish = state->admin[b->id];
-	/* A wish about whoever had this id before is void. */
-	if (wish.generation != b->value.generation)
-		memset(&wish, 0, sizeof(wish));
-	wish.generation = b->value.generation;
-	change_wish(c, &wish);
-	r = datapath_set_admin(dp, b->id, &wish, e);
+	r = datapath_change_admin(dp, b, change_wish, c, e);
 	if (!r)
 		report_change(c, state, b);
 out:
@@ -255,7 +250,7 @@ static const struct command {
 	int (*run)(const struct options *o, int argc, char **argv);
 } commands[] = {
 	{ "status", "[-w] [-o json]", "frontends, backends and how they fare", cmd_status },
-	{ "drain", "BACKEND", "no new connections to it while another is left", cmd_drain },
+	{ "drain", "BACKEND", "no new connections to it while another is ready", cmd_drain },
 	{ "undrain", "BACKEND", "take it back in", cmd_undrain },
 	{ "weight", "BACKEND N|auto", "set its weight (0..1000), or leave it to the configuration",
 	  cmd_weight },
@@ -324,6 +319,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 					 c == ':' ? "needs a value" : "unknown option");
 		}
 	}
+	if (o->pin_dir[0] != '/')
+		return cli_usage("--pin takes an absolute path");
 	return -1;
 }
 
@@ -331,6 +328,8 @@ static int run(const struct options *o, int argc, char **argv)
 {
 	if (!argc)
 		return cli_usage("which command? (status, drain, undrain, weight)");
+	if ((o->watch || o->json) && strcmp(argv[0], "status") != 0)
+		return cli_usage("%s takes neither -w nor -o json", argv[0]);
 	for (size_t i = 0; i < N_COMMANDS; i++)
 		if (!strcmp(argv[0], commands[i].name))
 			return commands[i].run(o, argc - 1, argv + 1);

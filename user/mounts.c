@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -163,7 +164,7 @@ static void existing_above(const char *path, char *ret, size_t size)
 	}
 }
 
-static int mount_bpffs(struct err *e)
+static int mount_bpffs_locked(struct err *e)
 {
 	if (mount("bpf", BPFFS_MOUNT, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME,
 		  "mode=0700"))
@@ -174,12 +175,33 @@ static int mount_bpffs(struct err *e)
 	return 0;
 }
 
+static int mount_bpffs(struct err *e)
+{
+	/* Two at once would mount one over the other, and hide its pins. */
+	int lock = open(BPFFS_MOUNT, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+
+	if (lock >= 0)
+		flock(lock, LOCK_EX);
+	if (!mounts_is_bpffs(BPFFS_MOUNT))
+		r = mount_bpffs_locked(e);
+	if (lock >= 0)
+		close(lock);
+	return r;
+}
+
 int mounts_ensure_bpffs(const char *dir, struct err *e)
 {
 	char above[512];
 	size_t n = strlen(BPFFS_MOUNT);
 
+	if (strlen(dir) >= sizeof(above) - 16)
+		return err_set(e, ENAMETOOLONG, "%.64s...: path too long", dir);
 	existing_above(dir, above, sizeof(above));
+	if (strchr(dir + strlen(above), '.'))
+		return err_set(e, EINVAL,
+			       "%s: a bpffs allows no dots in names; use another directory with "
+			       "--pin",
+			       dir);
 	if (mounts_is_bpffs(above))
 		return 0;
 	if (strncmp(dir, BPFFS_MOUNT, n) != 0 || (dir[n] && dir[n] != '/'))

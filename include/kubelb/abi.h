@@ -95,9 +95,10 @@ struct klb_endpoint {
 /*
  * Value of `frontends`: replaced as a whole. Written by kubelb-load and
  * kubelb-agent.
- * table: index into `candidates` of what this frontend chooses from. Two entries
- *   take turns: the idle one is filled, then this value points to it, so that a
- *   connect sees the old set or the new one and nothing between.
+ * table: index into `candidates` of what this frontend chooses from. Several entries
+ *   take turns: the one that has been idle for longest is filled, then this value
+ *   points to it, so that a connect sees one set or the next and nothing between.
+ *   A connect that was preempted on its way keeps its table for as many changes.
  * ids: of those candidates, for people; the kernel reads the table.
  */
 struct klb_frontend {
@@ -131,18 +132,24 @@ struct klb_candidate {
 	__u16 preferred;
 };
 
-/* Value of `candidates`. Written by kubelb-load and kubelb-agent. */
+/*
+ * Value of `candidates`. Written by kubelb-load and kubelb-agent.
+ * n: how many are valid. Here and not in klb_frontend, so that number and
+ *   candidates cannot come from two different changes.
+ */
 struct klb_candidates {
+	__u32 n;
 	struct klb_candidate at[KLB_MAX_BACKENDS];
 };
 
 /*
- * Two tables for each frontend. One frontend, its tables and the last id are kept
+ * The tables of a frontend lie side by side. One frontend, its tables and the last id are kept
  * back for kubelb-load's test connect, which must work when all others are in use.
  */
 #define KLB_FRONTEND_SLOTS (KLB_MAX_FRONTENDS + 1)
-#define KLB_MAX_TABLES (2 * KLB_FRONTEND_SLOTS)
-#define KLB_TABLE_SELFTEST (2 * KLB_MAX_FRONTENDS)
+#define KLB_TABLE_TURNS 4
+#define KLB_MAX_TABLES (KLB_TABLE_TURNS * KLB_FRONTEND_SLOTS)
+#define KLB_TABLE_SELFTEST (KLB_TABLE_TURNS * KLB_MAX_FRONTENDS)
 #define KLB_ID_SELFTEST (KLB_MAX_IDS - 1)
 
 /*
@@ -232,6 +239,8 @@ struct klb_counters {
  * go stale as a table keyed by address or cookie does.
  * frontend: what the client dialled; getpeername gives it back.
  * counted: 1 while the socket is part of stats[id].active.
+ * reserved: for later versions. This value alone must never change its size: the
+ *   kernel has no way to carry the records of open sockets from one map to another.
  */
 struct klb_socket {
 	struct klb_endpoint frontend;
@@ -241,6 +250,7 @@ struct klb_socket {
 	__u32 counted;
 	__u32 pad;
 	__u64 connect_ns;
+	__u64 reserved[4];
 };
 
 /*
@@ -263,15 +273,15 @@ struct klb_adjustment {
 #ifndef KLB_ABI_NEXT
 KLB_ASSERT_SIZE(klb_endpoint, 20);
 KLB_ASSERT_SIZE(klb_candidate, 40);
-KLB_ASSERT_SIZE(klb_candidates, 40 * KLB_MAX_BACKENDS);
+KLB_ASSERT_SIZE(klb_candidates, 4 + 40 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_frontend, 16 + 2 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_backend, 56);
 KLB_ASSERT_SIZE(klb_stats, 48);
 KLB_ASSERT_SIZE(klb_admin, 16);
 KLB_ASSERT_SIZE(klb_control, 48);
 KLB_ASSERT_SIZE(klb_counters, 24);
-KLB_ASSERT_SIZE(klb_socket, 64);
 #endif
+KLB_ASSERT_SIZE(klb_socket, 96);
 KLB_ASSERT_AT(klb_frontend, ids, 16);
 KLB_ASSERT_AT(klb_candidate, id, 20);
 KLB_ASSERT_AT(klb_backend, generation, 20);

@@ -193,14 +193,55 @@ def test_all_dead_is_still_tried(balanced):
 
 
 def test_established_connections_to_healthy_backends_stay(balanced):
+    counts = Accepts(balanced)
     with Held(balanced, 30) as held:
-        counts = Accepts(balanced)
+        assert counts.settled(30) == {"cp1": 10, "cp2": 10, "cp3": 10}
         balanced.cp(1).kill()
         wait_states(balanced, "dead", [balanced.cp(1)])
         balanced.cp(1).start()
         wait_states(balanced, "ready", [balanced.cp(1)])
         assert held.close()["closed"] == 10, "those to cp1, and no other"
-        assert counts.now()["cp2"] == counts.now()["cp3"] == 0, "probes kept theirs as well"
+        assert counts.now()["cp2"] == counts.now()["cp3"] == 10, "probes kept theirs as well"
+
+
+# --- a control-plane node ----------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["least-conn", "latency", "random", "rendezvous"])
+def test_prefers_the_local_backend(stage, policy):
+    """The apiserver on the node itself, while it is ready; the others then."""
+    local = stage.local_apiserver()
+    backends = [b.endpoint for b in stage.backends] + [local.endpoint]
+    stage.configure(policy=policy, preferLocal=True, backends=backends)
+    stage.agent()
+    wait_states(stage, "ready", [*stage.backends, local])
+    assert served_set(stage) == {"cp0"}
+    local.kill()
+    wait_states(stage, "dead", [local])
+    assert served_set(stage) <= ALL
+    local.start()
+    wait_states(stage, "ready", [local])
+    wait_until(lambda: served_by(stage) == "cp0", "cp0 to serve again", 20)
+
+
+def test_prefers_local_only_while_ready(stage):
+    local = stage.local_apiserver()
+    stage.configure(backends=[b.endpoint for b in stage.backends] + [local.endpoint])
+    stage.agent()  # preferLocal is the default
+    wait_states(stage, "ready", [*stage.backends, local])
+    assert served_set(stage) == {"cp0"}
+    local.readyz(500)
+    wait_states(stage, "draining", [local])
+    assert served_set(stage) <= ALL
+
+
+def test_local_is_one_of_many_when_not_preferred(stage):
+    local = stage.local_apiserver()
+    stage.configure(policy="random", preferLocal=False,
+                    backends=[b.endpoint for b in stage.backends] + [local.endpoint])
+    stage.agent()
+    wait_states(stage, "ready", [*stage.backends, local])
+    assert served_set(stage, 80) == ALL | {"cp0"}
 
 
 # --- probes ------------------------------------------------------------------

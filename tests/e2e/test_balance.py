@@ -5,9 +5,8 @@ import os
 
 import pytest
 
-from helpers import (V4, Accepts, Held, Listener, assert_spread, nbconnect, ok, served_by,
+from helpers import (V4, Accepts, Held, assert_spread, nbconnect, ok, served_by,
                      served_set, stats, summary, wait_idle)
-from backend import PORT
 from world import World
 
 EQUAL = {"cp1": 100, "cp2": 100, "cp3": 100}
@@ -148,25 +147,6 @@ def test_one_backend(stage):
     stage.configure(backends=[stage.cp(2).endpoint])
     ok(stage.load())
     assert served_set(stage) == {"cp2"}
-
-
-@pytest.mark.xfail(strict=True, reason="preferLocal is read and not yet acted upon")
-@pytest.mark.parametrize("policy", ["least-conn", "latency", "random", "rendezvous"])
-def test_prefers_the_local_backend(stage, policy):
-    """A backend on the node itself wins, unless told otherwise."""
-    local = f"{stage.node_v4}:{PORT}"
-    backends = [local] + [b.endpoint for b in stage.backends]
-    with Listener(stage, stage.node_v4, PORT) as listener:
-        stage.configure(policy=policy, preferLocal=True, backends=backends)
-        ok(stage.load())
-        assert nbconnect(stage, "-n", 50, V4)["ok"] == 50
-        listener.wait(50, timeout=1)
-        if policy == "rendezvous":
-            return
-        stage.configure(policy=policy, preferLocal=False, backends=backends)
-        ok(stage.load())
-        assert nbconnect(stage, "-n", 100, V4)["ok"] == 100
-        assert listener.count < 150, "preferLocal: false sends all of them there"
 
 
 def test_sixty_four_backends(stage):

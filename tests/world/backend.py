@@ -94,9 +94,11 @@ class Backend:
     """
 
     def __init__(self, world_dir, prefix, index):
+        # 0 is an apiserver on the node itself, as on a control-plane node.
         self.index = index
         self.name = f"cp{index}"
-        self.ns = f"{prefix}-{self.name}"
+        self.port = self.name if index else "node"  # of the bridge
+        self.ns = f"{prefix}-{self.port}"
         self.net = f"{prefix}-net"
         self.v4 = f"{V4_PREFIX}{NODE_HOST + index}"
         self.v6 = f"{V6_PREFIX}{NODE_HOST + index}"
@@ -251,7 +253,7 @@ class Backend:
         """Down: a black hole. The frames are dropped by the bridge, as by a
         switch in front of a machine without power; no carrier event tells."""
         state = "forwarding" if up else "disabled"
-        run_checked(["bridge", "-n", self.net, "link", "set", "dev", self.name,
+        run_checked(["bridge", "-n", self.net, "link", "set", "dev", self.port,
                      "state", state])
 
     def restore(self, pki):

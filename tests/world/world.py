@@ -68,6 +68,7 @@ class World:
         self.namespaces = [self.net, self.node]
         self.cgroups = []
         self.processes = []
+        self.local = None
         self.pods = 0
         self.agents = 0
         self.closed = False
@@ -151,6 +152,17 @@ class World:
         self.ip_batch(self.net, self.plug(name))
         self.address(ns, POD_HOST + self.pods)
         return ns
+
+    def local_apiserver(self):
+        """cp0: an apiserver on the node itself, until the next reset(). Not in
+        the default configuration. Like a real one it listens on every address."""
+        local = Backend(self.dir, self.prefix, 0)
+        if not os.path.isdir(local.dir):
+            local.prepare(self.pki)
+        local.readyz(200)
+        local.start()
+        self.local = local
+        return local
 
     def cgroup(self, name="group"):
         """A cgroup of this world's own, for what must not be done to the root."""
@@ -264,6 +276,9 @@ class World:
         """Back to a bare stage: nothing attached, every backend healthy."""
         self.end_processes()
         self.unload()
+        if self.local:
+            self.local.kill()
+            self.local = None
         for b in self.backends:
             b.restore(self.pki)
         self.config = self.configure()
@@ -309,7 +324,7 @@ class World:
             print(f"world: {e}", file=sys.stderr)
 
     def kill_backends(self):
-        for b in getattr(self, "backends", []):
+        for b in getattr(self, "backends", []) + ([self.local] if self.local else []):
             pgid = b.pgid()
             if pgid is not None:
                 end_group(pgid)
