@@ -61,7 +61,7 @@ LIBS_JSON := $(shell pkg-config --libs jansson 2>/dev/null)
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all help test-tools units check lint format install uninstall clean abi-next
+.PHONY: all help test-tools fuzz units check lint format install uninstall clean abi-next
 
 all: $(PROGRAMS) ## Build the three programs (default)
 
@@ -139,6 +139,27 @@ test-tools: $(UNIT_TESTS) $(TOOLS) abi-next ## Build the tests and their clients
 abi-next:
 	$(Q)$(MAKE) --no-print-directory B=$(B)/abi-next BPFEXTRA="-DKLB_ABI_NEXT" \
 		USEREXTRA="-DKLB_ABI_NEXT" all
+
+# --- fuzzing ---------------------------------------------------------------------
+
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	$(WARN) -Wno-missing-prototypes
+FUZZERS := config select
+FUZZ_config := err endpoint config config_build config_duration config_suggest config_value config_yaml
+FUZZ_select :=
+define fuzz_rule
+$(B)/test/fuzz_$(1): tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) $(wildcard user/*.h bpf/select.bpf.h) | $(B)/test
+	$$(call say,FUZZ,$$@)
+	$$(Q)$(CLANG) $(CPPFLAGS) -Ibpf $(FUZZ_FLAGS) tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) -o $$@ $(LIBS_YAML)
+endef
+$(foreach f,$(FUZZERS),$(eval $(call fuzz_rule,$(f))))
+
+fuzz: $(FUZZERS:%=$(B)/test/fuzz_%) ## Fuzz each input for FUZZ_SECONDS (60)
+	$(Q)for f in $(FUZZERS); do mkdir -p $(B)/fuzz/$$f; \
+		$(B)/test/fuzz_$$f -max_total_time=$(FUZZ_SECONDS) -verbosity=0 \
+			-artifact_prefix=$(B)/fuzz/ $(B)/fuzz/$$f $$(ls -d tests/fuzz/corpus/$$f 2>/dev/null) \
+			|| exit 1; done
 
 units: $(UNIT_TESTS) ## Run the unit tests
 	$(Q)set -e; for t in $(UNIT_TESTS); do $$t; done

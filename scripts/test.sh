@@ -101,8 +101,12 @@ fi
 step "build with clang" make -s -j"$jobs" CC=clang B=build/clang
 step "lint" make -s lint
 step "install" scripts/check-install.sh
+step "fuzz the configuration and the choice" make -s fuzz FUZZ_SECONDS=8
 for t in build/test/test_*; do
-	[ -x "$t" ] && [ -f "$t" ] && case $t in *.o | *.d) ;; *) unit "${t#build/test/test_}" ;; esac
+	case $t in
+	*.o | *.d) ;;
+	*) unit "${t#build/test/test_}" ;;
+	esac
 done
 end_to_end
 finish

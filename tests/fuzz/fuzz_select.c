@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The choice against a plain reading of its rules: whatever the candidates, the one
+ * chosen is in the best tier, has weight, and under least-conn and rendezvous no other
+ * of its tier has a smaller load/weight.
+ */
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "select.bpf.h"
+
+static int tier_of(const struct klb_view *v, uint32_t trust)
+{
+	if (trust && v->state == KLB_STATE_DEAD)
+		return KLB_TIER_ANY;
+	if (v->avoid)
+		return KLB_TIER_NOT_DEAD;
+	if (trust && (v->state == KLB_STATE_SUSPECT || v->state == KLB_STATE_DRAINING))
+		return KLB_TIER_NOT_DEAD;
+	return trust && v->preferred ? KLB_TIER_PREFERRED : KLB_TIER_USABLE;
+}
+
+static unsigned __int128 load_of(enum klb_policy policy, const struct klb_view *v)
+{
+	if (policy == KLB_POLICY_LEAST_CONN)
+		return v->active >> 63 ? 0 : v->active & KLB_LOAD_MAX;
+	return policy == KLB_POLICY_RENDEZVOUS ? v->rank : 0;
+}
+
+static void check(enum klb_policy policy, const struct klb_view *views, uint32_t n, uint32_t trust,
+		  uint32_t got)
+{
+	const struct klb_view *chosen = &views[got];
+
+	if (got >= n || !chosen->weight || !chosen->eligible)
+		abort();
+	for (uint32_t i = 0; i < n; i++) {
+		const struct klb_view *v = &views[i];
+
+		if (!v->weight || !v->eligible)
+			continue;
+		if (tier_of(v, trust) < tier_of(chosen, trust))
+			abort();
+		if (tier_of(v, trust) == tier_of(chosen, trust) &&
+		    load_of(policy, v) * chosen->weight < load_of(policy, chosen) * v->weight)
+			abort();
+	}
+}
+
+/* One candidate from 16 bytes. */
+static void view_from(const uint8_t *p, struct klb_view *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	memcpy(&ret->active, p, 8);
+	/* Small counts, ties and extremes alike. */
+	ret->active >>= p[8] & 63;
+	ret->weight = (p[9] | (uint32_t)p[10] << 8) % (KLB_WEIGHT_MAX + 1);
+	ret->state = p[11] % (KLB_STATE_DEAD + 1);
+	ret->avoid = p[12] & 1;
+	ret->preferred = p[12] >> 1 & 1;
+	ret->eligible = !(p[12] >> 2 & 1);
+	ret->rank = (p[13] | (uint32_t)p[14] << 8) << (p[15] & 15);
+	ret->srtt_us = ret->rank;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct klb_view views[KLB_MAX_BACKENDS];
+	uint32_t n, eligible = 0, seed, trust;
+	struct klb_choice c;
+	enum klb_policy policy;
+	uint64_t got;
+
+	if (size < 6)
+		return 0;
+	policy = KLB_POLICY_LEAST_CONN + data[0] % 4;
+	trust = data[1] & 1;
+	memcpy(&seed, data + 2, 4);
+	n = (uint32_t)((size - 6) / 16);
+	if (n > KLB_MAX_BACKENDS)
+		n = KLB_MAX_BACKENDS;
+	klb_choice_init(&c, policy, seed, trust);
+	for (uint32_t i = 0; i < n; i++) {
+		view_from(data + 6 + 16 * i, &views[i]);
+		eligible += views[i].weight && views[i].eligible;
+		klb_choice_offer(&c, i, &views[i]);
+	}
+	got = klb_choice_result(&c);
+	if (!eligible) {
+		if (got != KLB_PICK_NONE)
+			abort();
+		return 0;
+	}
+	check(policy, views, n, trust, (uint32_t)got);
+	return 0;
+}
