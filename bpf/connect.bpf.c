@@ -27,6 +27,7 @@
 struct reach {
 	__u32 ipv4;
 	__u32 ipv6;
+	__u32 may_vary; /* constant at each use: not known when the program is compiled */
 };
 
 static __always_inline struct klb_counters *counters(void)
@@ -43,46 +44,93 @@ static __always_inline struct klb_counters *counters(void)
 			__sync_fetch_and_add(&counters_->field, 1); \
 	} while (0)
 
+/* What `lookup` says of a frontend, without a pointer into it: with one, the verifier
+ * would go through the rest of the program once for each place. */
+struct found {
+	__u32 policy;
+	__u32 scope;
+	__u32 table;
+};
+
+static __always_inline int find_frontend(const struct klb_endpoint *dst, struct found *ret)
+{
+	struct klb_lookup *lookup;
+	__u32 zero = 0, i, slots;
+
+	lookup = bpf_map_lookup_elem(&klb_lookup, &zero);
+	if (!lookup)
+		return -ENOENT;
+	slots = lookup->slots;
+	for (i = 0; i < KLB_FRONTEND_SLOTS && i < slots; i++) {
+		const struct klb_lookup_entry *entry = &lookup->at[i];
+
+		if (entry->endpoint.port != dst->port || !klb_endpoint_equal(&entry->endpoint, dst))
+			continue;
+		ret->policy = entry->policy;
+		ret->scope = entry->scope;
+		ret->table = entry->table;
+		return 0;
+	}
+	return -ENOENT;
+}
+
 /*
- * Scope host is the namespace that kubelb-load ran in. Its cookie comes from
- * user space: bpf_get_netns_cookie(NULL) is init_net's, which is another one
- * inside kind or any container that plays a node.
+ * Scope host is the namespace that kubelb-load ran in. (A field of the socket: every
+ * helper call pays for the CPU's mitigations.) Its cookie comes from
+ * user space: that of init_net would be another one inside kind or any container that
+ * plays a node.
  */
-static __always_inline int in_scope(struct bpf_sock_addr *ctx, const struct klb_frontend *fe,
+static __always_inline int in_scope(struct sock *sock, const struct found *fe,
 				    const struct klb_control *control)
 {
 	return fe->scope == KLB_SCOPE_ALL ||
-	       bpf_get_netns_cookie(ctx) == control->host_netns_cookie;
+	       sock->__sk_common.skc_net.net->net_cookie == control->host_netns_cookie;
 }
 
-/* The agent's verdicts are believed while its heartbeat is fresh. */
+/* To the tick, which is enough for heartbeats and ejections. */
+static __always_inline __u64 now_ns(const struct klb_control *control)
+{
+	return bpf_jiffies64() * control->tick_ns + control->tick_offset_ns;
+}
+
+/*
+ * 32 bits for the draws: no two sockets of a boot have the same cookie, and the mixing
+ * (MurmurHash3's finaliser) leaves nothing of its being a sequence.
+ */
+static __always_inline __u32 seed_of(__u64 cookie, const struct klb_control *control)
+{
+	__u64 h = cookie ^ control->seed;
+
+	h = (h ^ h >> 33) * 0xff51afd7ed558ccdULL;
+	h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53ULL;
+	return (__u32)(h >> 32);
+}
+
+/*
+ * The agent's verdicts are believed while its heartbeat is fresh; 0 means that there
+ * never was one. A beat that comes in while we run is newer than now: signed. Without
+ * branches, as all that goes into the choice.
+ */
 static __always_inline __u32 agent_alive(const struct klb_control *control, __u64 now)
 {
-	/* Signed: a beat that comes in while we run is newer than now. */
-	return control->heartbeat_ns &&
-	       (__s64)(now - control->heartbeat_ns) <= (__s64)control->heartbeat_max_age_ns;
+	__u64 beat = control->heartbeat_ns;
+
+	return (__u32)(klb_negative(0 - beat) &
+		       klb_negative(now - beat - control->heartbeat_max_age_ns - 1));
 }
 
-static __always_inline __u32 ipv6_only(struct bpf_sock *sk)
+static __always_inline __u32 ipv6_only(struct sock *sock)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-
-	if (!tp)
-		return 0;
-	return BPF_CORE_READ_BITFIELD(&tp->inet_conn.icsk_inet.sk.__sk_common, skc_ipv6only);
+	return BPF_CORE_READ_BITFIELD(&sock->__sk_common, skc_ipv6only);
 }
 
 /*
  * A socket that the kernel made for itself (an MPTCP subflow, SMC's inner socket):
  * sock_release does not run for it, so what it counted would be counted for ever.
  */
-static __always_inline __u32 is_kernel_socket(struct bpf_sock *sk)
+static __always_inline __u32 is_kernel_socket(struct sock *sock)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-
-	if (!tp)
-		return 0;
-	return BPF_CORE_READ_BITFIELD(&tp->inet_conn.icsk_inet.sk, sk_kern_sock);
+	return BPF_CORE_READ_BITFIELD(sock, sk_kern_sock);
 }
 
 /*
@@ -92,9 +140,12 @@ static __always_inline __u32 is_kernel_socket(struct bpf_sock *sk)
  */
 static __always_inline void reach_from_record(struct bpf_sock *sk, struct reach *r)
 {
-	struct klb_socket *rec = bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
+	struct klb_socket *rec;
 
-	if (rec && r->ipv4 && klb_is_ipv4(&rec->backend))
+	if (!r->ipv4 || !r->ipv6)
+		return;
+	rec = bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
+	if (rec && klb_is_ipv4(&rec->backend))
 		r->ipv6 = 0;
 }
 
@@ -107,6 +158,20 @@ static __always_inline void reach_from_source(const struct klb_endpoint *source,
 		r->ipv6 = 0;
 	else
 		r->ipv4 = 0;
+}
+
+/*
+ * Returns x, as a number of which the verifier knows nothing. An index that is
+ * added to a pointer makes it retrace, on every path, all that the index was
+ * computed from; through 64 rounds that is more than it has patience for. After
+ * an atomic addition it does not know what the stack holds.
+ */
+static __always_inline __u64 launder(__u64 x)
+{
+	__u64 slot = 0;
+
+	__sync_fetch_and_add(&slot, x);
+	return *(volatile __u64 *)&slot;
 }
 
 /* Returns 0, or -ENOENT for an id that cannot be (and is therefore skipped). */
@@ -135,23 +200,10 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	return 0;
 }
 
-/*
- * Returns x, as a number of which the verifier knows nothing. An index that is
- * added to a pointer makes it retrace, on every path, all that the index was
- * computed from; through 64 rounds that is more than it has patience for. After
- * an atomic addition it does not know what the stack holds.
- */
-static __always_inline __u64 launder(__u64 x)
-{
-	__u64 slot = 0;
-
-	__sync_fetch_and_add(&slot, x);
-	return *(volatile __u64 *)&slot;
-}
-
-static __always_inline const struct klb_candidate *choose(const struct klb_frontend *fe,
+static __always_inline const struct klb_candidate *choose(const struct found *fe,
 							  const struct klb_control *control,
-							  const struct reach *r, __u64 now)
+							  const struct reach *r, __u32 seed,
+							  __u64 now)
 {
 	/* By klb_candidate.ipv4: bit 0 for IPv6 backends, bit 1 for IPv4. */
 	__u32 reach = r->ipv6 | r->ipv4 << 1;
@@ -164,8 +216,11 @@ static __always_inline const struct klb_candidate *choose(const struct klb_front
 	table = bpf_map_lookup_elem(&klb_candidates, &key);
 	if (!table)
 		return 0;
+	/* An IPv6 socket comes here in many ways, with a number for each. */
+	if (r->may_vary)
+		reach = (__u32)launder(reach);
 	n = table->n;
-	klb_choice_init(&choice, fe->policy, bpf_get_prandom_u32(), agent_alive(control, now));
+	klb_choice_init(&choice, fe->policy, seed, agent_alive(control, now));
 	for (i = 0; i < KLB_MAX_BACKENDS; i++) {
 		const struct klb_candidate *cand = &table->at[i];
 		struct klb_view view;
@@ -181,40 +236,41 @@ static __always_inline const struct klb_candidate *choose(const struct klb_front
 	return &table->at[best];
 }
 
-/*
- * Writes the socket's record. A socket that is connected again (after a failed
- * connect, or AF_UNSPEC) has its old one replaced. Without memory for a record the
- * connect is balanced all the same; it is only not counted.
- */
-static __always_inline void record(struct bpf_sock *sk, const struct klb_endpoint *frontend,
-				   const struct klb_candidate *cand, __u64 now)
+static __always_inline void describe(struct klb_socket *ret, const struct klb_endpoint *frontend,
+				     const struct klb_candidate *cand, __u32 counted, __u64 now)
 {
-	struct klb_socket *rec;
-
-	rec = bpf_sk_storage_get(&klb_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!rec)
-		return;
-	klb_socket_uncount(rec);
-	rec->frontend = *frontend;
-	rec->backend = cand->endpoint;
-	rec->id = cand->id;
-	rec->generation = cand->generation;
-	rec->connect_ns = now;
-	klb_socket_count(rec, !is_kernel_socket(sk));
+	ret->frontend = *frontend;
+	ret->backend = cand->endpoint;
+	ret->id = cand->id;
+	ret->generation = cand->generation;
+	ret->counted = counted;
+	ret->early = 0;
+	ret->connect_ns = now;
 }
 
 /*
- * A socket of ours that is connected to something that is not ours has left us: a
- * record that stayed would count it, and lie about its peer.
+ * Leaves the choice where the sock_ops program finds it. A connect whose SYN goes out
+ * at some later time, with the first data (TCP_FASTOPEN_CONNECT), and one whose slot is
+ * taken get their record here and now.
  */
-static __always_inline void forget(struct bpf_sock *sk)
+static __always_inline void hand_over(struct bpf_sock_addr *ctx, struct tcp_sock *tp, __u64 cookie,
+				      const struct klb_endpoint *frontend,
+				      const struct klb_candidate *cand, __u64 now)
 {
-	struct klb_socket *rec = bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
+	__u32 counted = !is_kernel_socket(&tp->inet_conn.icsk_inet.sk);
+	struct klb_pending *p = 0;
+	struct klb_socket choice = {};
 
-	if (!rec)
+	if (!BPF_CORE_READ_BITFIELD(tp, fastopen_connect))
+		p = klb_pending_claim(cookie, now);
+	if (p) {
+		describe(&p->choice, frontend, cand, counted, now);
+		*(volatile __u64 *)&p->cookie = cookie;
 		return;
-	klb_socket_uncount(rec);
-	bpf_sk_storage_delete(&klb_sockets, sk);
+	}
+	describe(&choice, frontend, cand, counted, now);
+	choice.early = 1;
+	klb_socket_record(ctx->sk, &choice);
 }
 
 /*
@@ -226,18 +282,21 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 				   const struct klb_endpoint *source, struct reach *r)
 {
 	const struct klb_candidate *cand;
-	struct klb_frontend *fe;
 	struct klb_control *control;
+	struct tcp_sock *tp;
+	struct sock *sock;
+	struct found fe;
 	__u32 zero = 0;
-	__u64 now;
+	__u64 now, cookie;
 
-	fe = bpf_map_lookup_elem(&klb_frontends, dst);
-	if (!fe)
+	if (find_frontend(dst, &fe))
 		return -ENOENT;
 	control = bpf_map_lookup_elem(&klb_control, &zero);
-	if (!control)
+	tp = bpf_skc_to_tcp_sock(ctx->sk);
+	if (!control || !tp)
 		return -ENOENT;
-	if (!in_scope(ctx, fe, control)) {
+	sock = &tp->inet_conn.icsk_inet.sk;
+	if (!in_scope(sock, &fe, control)) {
 		COUNT(skipped_other_netns);
 		return -ENODEV;
 	}
@@ -246,15 +305,19 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 		COUNT(skipped_loopback_source);
 		return -EADDRNOTAVAIL;
 	}
+	/* Bit fields of IPv4 sockets say 0 here. */
+	if (ipv6_only(sock))
+		r->ipv4 = 0;
 	reach_from_source(source, r);
-	now = bpf_ktime_get_ns();
 	reach_from_record(ctx->sk, r);
-	cand = choose(fe, control, r, now);
+	now = now_ns(control);
+	cookie = bpf_get_socket_cookie(ctx);
+	cand = choose(&fe, control, r, seed_of(cookie, control), now);
 	if (!cand || !cand->id) {
 		COUNT(skipped_no_backend);
 		return -ENOENT;
 	}
-	record(ctx->sk, dst, cand, now);
+	hand_over(ctx, tp, cookie, dst, cand, now);
 	*dst = cand->endpoint;
 	return 0;
 }
@@ -276,9 +339,7 @@ int klb_connect4(struct bpf_sock_addr *ctx)
 		return KLB_PROCEED;
 	klb_ctx_get4(ctx, &dst);
 	klb_set_ipv4_be(&source, sk->src_ip4);
-	if (balance(ctx, &dst, &source, &r))
-		forget(sk);
-	else
+	if (!balance(ctx, &dst, &source, &r))
 		klb_ctx_set4(ctx, &dst);
 	return KLB_PROCEED;
 }
@@ -287,7 +348,7 @@ int klb_connect4(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int klb_connect6(struct bpf_sock_addr *ctx)
 {
-	struct reach r = { .ipv4 = 1, .ipv6 = 1 };
+	struct reach r = { .ipv4 = 1, .ipv6 = 1, .may_vary = 1 };
 	struct klb_endpoint dst, source;
 	struct bpf_sock *sk = ctx->sk;
 
@@ -298,10 +359,7 @@ int klb_connect6(struct bpf_sock_addr *ctx)
 	klb_set_word_be(&source, 1, sk->src_ip6[1]);
 	klb_set_word_be(&source, 2, sk->src_ip6[2]);
 	klb_set_word_be(&source, 3, sk->src_ip6[3]);
-	r.ipv4 = !ipv6_only(sk);
-	if (balance(ctx, &dst, &source, &r))
-		forget(sk);
-	else
+	if (!balance(ctx, &dst, &source, &r))
 		klb_ctx_set6(ctx, &dst);
 	return KLB_PROCEED;
 }

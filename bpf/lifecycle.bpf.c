@@ -4,7 +4,74 @@
  */
 #include "maps.bpf.h"
 
+#include "address.bpf.h"
 #include "socket.bpf.h"
+
+#define AF_INET 2 /* include/linux/socket.h */
+
+static __always_inline void remote_of(struct bpf_sock_ops *ctx, struct klb_endpoint *ret)
+{
+	if (ctx->family == AF_INET) {
+		klb_set_ipv4_be(ret, ctx->remote_ip4);
+	} else {
+		klb_set_word_be(ret, 0, KLB_CTX_READ(ctx->remote_ip6[0]));
+		klb_set_word_be(ret, 1, KLB_CTX_READ(ctx->remote_ip6[1]));
+		klb_set_word_be(ret, 2, KLB_CTX_READ(ctx->remote_ip6[2]));
+		klb_set_word_be(ret, 3, KLB_CTX_READ(ctx->remote_ip6[3]));
+	}
+	/* Network byte order, in the upper half on little-endian hosts (uapi/linux/bpf.h). */
+	ret->port = bpf_ntohl(KLB_CTX_READ(ctx->remote_port));
+}
+
+/* Fetches the choice that the connect program has left for this socket. */
+static __always_inline int fetch(struct bpf_sock_ops *ctx, struct klb_socket *ret)
+{
+	__u64 cookie = bpf_get_socket_cookie(ctx);
+	struct klb_pending *p = klb_pending_of(cookie);
+	struct klb_endpoint remote;
+
+	if (!p || *(volatile __u64 *)&p->cookie != cookie)
+		return -1;
+	*ret = p->choice;
+	*(volatile __u64 *)&p->cookie = 0;
+	/* A connect that found no route leaves its choice behind; the socket may then
+	 * have been sent somewhere else. */
+	remote_of(ctx, &remote);
+	return klb_endpoint_equal(&remote, &ret->backend) ? 0 : -1;
+}
+
+/* The SYN is about to leave. */
+static __always_inline void on_connect(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct klb_socket choice;
+	struct klb_socket *rec;
+	struct klb_endpoint remote;
+
+	if (!sk)
+		return;
+	if (!fetch(ctx, &choice)) {
+		klb_socket_record(sk, &choice);
+		return;
+	}
+	rec = bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
+	if (!rec)
+		return;
+	/* Recorded in the connect hook already, for this SYN (klb_socket.early). */
+	remote_of(ctx, &remote);
+	if (rec->early && klb_endpoint_equal(&remote, &rec->backend))
+		rec->early = 0;
+	else
+		klb_socket_forget(sk);
+}
+
+SEC("sockops")
+int klb_sockops(struct bpf_sock_ops *ctx)
+{
+	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		on_connect(ctx);
+	return 1;
+}
 
 /* The last descriptor of the socket is gone: close, exit or kill -9 alike. */
 SEC("cgroup/sock_release")
@@ -15,6 +82,15 @@ int klb_release(struct bpf_sock *ctx)
 	if (rec)
 		klb_socket_uncount(rec);
 	return 1;
+}
+
+/* Run by kubelb-load alone; see struct klb_clocks. */
+SEC("syscall")
+int klb_clock(struct klb_clocks *ctx)
+{
+	ctx->jiffies = bpf_jiffies64();
+	ctx->now_ns = bpf_ktime_get_ns();
+	return 0;
 }
 
 /* Run by kubelb-load alone; see struct klb_adjustment. */

@@ -2,6 +2,8 @@
 #include "maps.bpf.h"
 
 struct klb_map_frontends klb_frontends SEC(".maps");
+struct klb_map_lookup klb_lookup SEC(".maps");
+struct klb_map_pending klb_pending SEC(".maps");
 struct klb_map_candidates klb_candidates SEC(".maps");
 struct klb_map_backends klb_backends SEC(".maps");
 struct klb_map_stats klb_stats SEC(".maps");

@@ -14,12 +14,28 @@
 
 #include <kubelb/abi.h>
 
-/* Endpoint dialled -> which table to choose from, and how. */
+/* Endpoint dialled -> what is wanted for it, for people. */
 struct klb_map_frontends {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, KLB_FRONTEND_SLOTS);
 	__type(key, struct klb_endpoint);
 	__type(value, struct klb_frontend);
+};
+
+/* The frontends as the kernel compares them. */
+struct klb_map_lookup {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct klb_lookup);
+};
+
+/* Choices between connect and SYN. */
+struct klb_map_pending {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KLB_PENDING_SLOTS);
+	__type(key, __u32);
+	__type(value, struct klb_pending);
 };
 
 /* Table -> candidates. An array: its lookup is inlined by the verifier. */
@@ -77,6 +93,8 @@ struct klb_map_sockets {
 };
 
 extern struct klb_map_frontends klb_frontends SEC(".maps");
+extern struct klb_map_lookup klb_lookup SEC(".maps");
+extern struct klb_map_pending klb_pending SEC(".maps");
 extern struct klb_map_candidates klb_candidates SEC(".maps");
 extern struct klb_map_backends klb_backends SEC(".maps");
 extern struct klb_map_stats klb_stats SEC(".maps");

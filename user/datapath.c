@@ -15,20 +15,23 @@
 #include "endpoint.h"
 
 const char *const map_pins[MAP_COUNT] = {
-	[MAP_FRONTENDS] = "frontends", [MAP_CANDIDATES] = "candidates", [MAP_BACKENDS] = "backends",
-	[MAP_STATS] = "stats",	       [MAP_ADMIN] = "admin",		[MAP_CONTROL] = "control",
-	[MAP_COUNTERS] = "counters",   [MAP_SOCKETS] = "sockets",
+	[MAP_FRONTENDS] = "frontends", [MAP_LOOKUP] = "lookup",	    [MAP_CANDIDATES] = "candidates",
+	[MAP_BACKENDS] = "backends",   [MAP_STATS] = "stats",	    [MAP_ADMIN] = "admin",
+	[MAP_CONTROL] = "control",     [MAP_COUNTERS] = "counters", [MAP_PENDING] = "pending",
+	[MAP_SOCKETS] = "sockets",
 };
 
 /* What this version expects behind each pin. */
 static const unsigned int value_sizes[MAP_COUNT] = {
 	[MAP_FRONTENDS] = sizeof(struct klb_frontend),
+	[MAP_LOOKUP] = sizeof(struct klb_lookup),
 	[MAP_CANDIDATES] = sizeof(struct klb_candidates),
 	[MAP_BACKENDS] = sizeof(struct klb_backend),
 	[MAP_STATS] = sizeof(struct klb_stats),
 	[MAP_ADMIN] = sizeof(struct klb_admin),
 	[MAP_CONTROL] = sizeof(struct klb_control),
 	[MAP_COUNTERS] = sizeof(struct klb_counters),
+	[MAP_PENDING] = sizeof(struct klb_pending),
 	[MAP_SOCKETS] = sizeof(struct klb_socket),
 };
 

@@ -91,6 +91,47 @@ static int free_table(const struct datapath *dp, __u32 *ret)
 	return -E2BIG;
 }
 
+int lookup_set(const struct datapath *dp, __u32 slot, const struct klb_lookup_entry *entry)
+{
+	int fd = dp->fds[MAP_LOOKUP];
+	struct klb_lookup lookup;
+	__u32 zero = 0;
+
+	if (bpf_map_lookup_elem(fd, &zero, &lookup))
+		return -errno;
+	memset(&lookup.at[slot], 0, sizeof(lookup.at[slot]));
+	if (entry)
+		lookup.at[slot] = *entry;
+	lookup.slots = KLB_FRONTEND_SLOTS;
+	while (lookup.slots && !lookup.at[lookup.slots - 1].endpoint.port)
+		lookup.slots--;
+	return bpf_map_update_elem(fd, &zero, &lookup, BPF_ANY) ? -errno : 0;
+}
+
+static void lookup_entry_of(const struct plan_frontend *f, const struct klb_frontend *value,
+			    struct klb_lookup_entry *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->endpoint = f->endpoint;
+	ret->policy = value->policy;
+	ret->scope = value->scope;
+	ret->table = value->table;
+}
+
+/* Whether the kernel goes by what `frontends` says: a writer may have been killed
+ * between the two. */
+static bool lookup_same(const struct datapath *dp, const struct plan_frontend *f,
+			const struct klb_frontend *value)
+{
+	struct klb_lookup_entry want;
+	struct klb_lookup lookup;
+	__u32 zero = 0;
+
+	lookup_entry_of(f, value, &want);
+	return !bpf_map_lookup_elem(dp->fds[MAP_LOOKUP], &zero, &lookup) &&
+	       !memcmp(&lookup.at[value->table / KLB_TABLE_TURNS], &want, sizeof(want));
+}
+
 static bool frontend_same(const struct datapath *dp, const struct klb_frontend *a,
 			  const struct klb_frontend *b, const struct klb_candidates *wanted)
 {
@@ -109,18 +150,20 @@ static __u32 next_table(__u32 table)
 	return table - table % KLB_TABLE_TURNS + (table + 1) % KLB_TABLE_TURNS;
 }
 
-/* Fills the table whose turn it is, then points the frontend to it. */
+/* Fills the table whose turn it is, then points the frontend to it: in `frontends`,
+ * where it is found again, and in `lookup`, which is what counts. */
 static int apply_frontend(const struct datapath *dp, const struct plan *p,
 			  const struct plan_frontend *f, struct err *e)
 {
 	struct klb_frontend old,
 		value = { .policy = f->policy, .scope = f->scope, .n_backends = f->n_backends };
+	struct klb_lookup_entry entry;
 	struct klb_candidates table;
 
 	memcpy(value.ids, f->ids, sizeof(value.ids));
 	candidates_of(p, f, &table);
 	if (!bpf_map_lookup_elem(dp->fds[MAP_FRONTENDS], &f->endpoint, &old)) {
-		if (frontend_same(dp, &old, &value, &table))
+		if (frontend_same(dp, &old, &value, &table) && lookup_same(dp, f, &old))
 			return 0;
 		value.table = next_table(old.table);
 	} else if (free_table(dp, &value.table)) {
@@ -130,6 +173,9 @@ static int apply_frontend(const struct datapath *dp, const struct plan *p,
 		return fail(dp, MAP_CANDIDATES, e);
 	if (bpf_map_update_elem(dp->fds[MAP_FRONTENDS], &f->endpoint, &value, BPF_ANY))
 		return fail(dp, MAP_FRONTENDS, e);
+	lookup_entry_of(f, &value, &entry);
+	if (lookup_set(dp, value.table / KLB_TABLE_TURNS, &entry))
+		return fail(dp, MAP_LOOKUP, e);
 	return 0;
 }
 
@@ -139,6 +185,37 @@ static bool wants_frontend(const struct plan *p, const struct klb_endpoint *endp
 		if (endpoint_equal(&p->frontends[i].endpoint, endpoint))
 			return true;
 	return false;
+}
+
+static int remove_frontend(const struct datapath *dp, const struct klb_endpoint *key)
+{
+	struct klb_frontend value;
+
+	if (bpf_map_lookup_elem(dp->fds[MAP_FRONTENDS], key, &value))
+		return errno == ENOENT ? 0 : -errno;
+	if (value.table < KLB_MAX_TABLES && lookup_set(dp, value.table / KLB_TABLE_TURNS, NULL))
+		return -errno;
+	return bpf_map_delete_elem(dp->fds[MAP_FRONTENDS], key) && errno != ENOENT ? -errno : 0;
+}
+
+/* Places of `lookup` that no entry of `frontends` stands behind. */
+static int remove_strays(const struct datapath *dp, struct err *e)
+{
+	struct klb_lookup lookup;
+	struct klb_frontend value;
+	__u32 zero = 0;
+
+	if (bpf_map_lookup_elem(dp->fds[MAP_LOOKUP], &zero, &lookup))
+		return fail(dp, MAP_LOOKUP, e);
+	for (__u32 i = 0; i < KLB_FRONTEND_SLOTS; i++) {
+		if (!lookup.at[i].endpoint.port ||
+		    (!bpf_map_lookup_elem(dp->fds[MAP_FRONTENDS], &lookup.at[i].endpoint, &value) &&
+		     value.table / KLB_TABLE_TURNS == i))
+			continue;
+		if (lookup_set(dp, i, NULL))
+			return fail(dp, MAP_LOOKUP, e);
+	}
+	return 0;
 }
 
 static int remove_frontends(const struct datapath *dp, const struct plan *p, struct err *e)
@@ -151,10 +228,9 @@ static int remove_frontends(const struct datapath *dp, const struct plan *p, str
 	       !bpf_map_get_next_key(dp->fds[MAP_FRONTENDS], previous, &keys[n]))
 		previous = &keys[n++];
 	for (unsigned int i = 0; i < n; i++)
-		if (!wants_frontend(p, &keys[i]) &&
-		    bpf_map_delete_elem(dp->fds[MAP_FRONTENDS], &keys[i]) && errno != ENOENT)
+		if (!wants_frontend(p, &keys[i]) && remove_frontend(dp, &keys[i]))
 			return fail(dp, MAP_FRONTENDS, e);
-	return 0;
+	return remove_strays(dp, e);
 }
 
 static int remove_backends(const struct datapath *dp, const struct plan *p, struct err *e)

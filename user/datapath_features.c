@@ -70,6 +70,8 @@ static void add_hooks(struct feature_list *list)
 		  BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_GETPEERNAME },
 		{ "cgroup/getpeername6", "the same for IPv6 sockets (5.8)",
 		  BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET6_GETPEERNAME },
+		{ "sockops", "keep a record of each balanced socket (4.13)", BPF_PROG_TYPE_SOCK_OPS,
+		  BPF_CGROUP_SOCK_OPS },
 		{ "cgroup/sock_release", "count the connections of each backend (5.9)",
 		  BPF_PROG_TYPE_CGROUP_SOCK, BPF_CGROUP_INET_SOCK_RELEASE },
 	};
@@ -88,11 +90,10 @@ static void add_helpers(struct feature_list *list)
 		const char *name, *purpose;
 		enum bpf_func_id id;
 	} helpers[] = {
-		{ "bpf_get_netns_cookie", "keep to the host's network namespace (5.7)",
-		  BPF_FUNC_get_netns_cookie },
 		{ "bpf_sk_storage_get", "a record on each socket (5.8)", BPF_FUNC_sk_storage_get },
-		{ "bpf_skc_to_tcp6_sock", "tell IPv6-only sockets (5.9)",
-		  BPF_FUNC_skc_to_tcp6_sock },
+		{ "bpf_skc_to_tcp_sock", "look at the socket that connects (5.9)",
+		  BPF_FUNC_skc_to_tcp_sock },
+		{ "bpf_jiffies64", "tell the time without a call (5.6)", BPF_FUNC_jiffies64 },
 	};
 
 	for (size_t i = 0; i < sizeof(helpers) / sizeof(helpers[0]); i++) {

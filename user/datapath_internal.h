@@ -15,12 +15,14 @@
 /* The maps, in the order in which they are created. */
 enum map_index {
 	MAP_FRONTENDS,
+	MAP_LOOKUP,
 	MAP_CANDIDATES,
 	MAP_BACKENDS,
 	MAP_STATS,
 	MAP_ADMIN,
 	MAP_CONTROL,
 	MAP_COUNTERS,
+	MAP_PENDING,
 	MAP_SOCKETS,
 	MAP_COUNT
 };
@@ -63,6 +65,9 @@ int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct
 
 /* Whether pin_dir still leads to the maps that dp holds. */
 bool datapath_is_current(const struct datapath *dp);
+
+/* Writes one place of `lookup`; entry NULL empties it. */
+int lookup_set(const struct datapath *dp, __u32 slot, const struct klb_lookup_entry *entry);
 
 /* datapath_apply, by somebody who holds the lock already. */
 int apply_plan(const struct datapath *dp, const struct plan *p, struct err *e);
@@ -115,8 +120,7 @@ int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e);
 int selftest_connect(const struct datapath *dp, const char *cgroup, unsigned long long cgroup_id,
 		     bool moved, struct err *e);
 
-/* Takes away what a killed test connect has left in this frontends map (-1: none) and
- * in the cgroup. */
-void selftest_sweep(int frontends_fd, const char *cgroup);
+/* Takes away what a killed test connect has left in the maps and in the cgroup. */
+void selftest_sweep(const struct datapath *dp, const char *cgroup);
 
 #endif

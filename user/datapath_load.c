@@ -14,10 +14,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/membarrier.h>
@@ -40,7 +41,7 @@ struct datapath_load {
 	int cgroup_fd;
 	int lock_fd;
 	bool exists; /* pin_dir holds an attachment of ours */
-	bool fresh_tables; /* frontends, candidates and backends are new maps */
+	bool fresh_tables; /* frontends, lookup, candidates and backends are new maps */
 	bool reused[MAP_COUNT];
 	unsigned long long cgroup_id;
 	struct bpf_map *maps[MAP_COUNT];
@@ -58,6 +59,8 @@ struct datapath_load {
 static void name_maps(struct datapath_load *l)
 {
 	l->maps[MAP_FRONTENDS] = l->skel->maps.klb_frontends;
+	l->maps[MAP_LOOKUP] = l->skel->maps.klb_lookup;
+	l->maps[MAP_PENDING] = l->skel->maps.klb_pending;
 	l->maps[MAP_CANDIDATES] = l->skel->maps.klb_candidates;
 	l->maps[MAP_BACKENDS] = l->skel->maps.klb_backends;
 	l->maps[MAP_STATS] = l->skel->maps.klb_stats;
@@ -82,6 +85,7 @@ static void name_slots(struct datapath_load *l)
 	add_slot(l, "sock_release", l->skel->progs.klb_release);
 	add_slot(l, "getpeername4", l->skel->progs.klb_getpeer4);
 	add_slot(l, "getpeername6", l->skel->progs.klb_getpeer6);
+	add_slot(l, "sockops", l->skel->progs.klb_sockops);
 	add_slot(l, "connect4", l->skel->progs.klb_connect4);
 	add_slot(l, LAST_LINK, l->skel->progs.klb_connect6);
 }
@@ -217,7 +221,8 @@ static int reuse_maps(struct datapath_load *l, struct err *e)
 	l->fresh_tables =
 		!usable(l, MAP_FRONTENDS) || !usable(l, MAP_CANDIDATES) || !usable(l, MAP_BACKENDS);
 	for (int i = 0; !r && i < MAP_COUNT; i++) {
-		bool table = i == MAP_FRONTENDS || i == MAP_CANDIDATES || i == MAP_BACKENDS;
+		bool table = i == MAP_FRONTENDS || i == MAP_LOOKUP || i == MAP_CANDIDATES ||
+			     i == MAP_BACKENDS;
 
 		if (usable(l, i) && !(table && l->fresh_tables))
 			r = reuse(l, i, e);
@@ -400,8 +405,11 @@ static int clean_aside(struct datapath_load *l, struct err *e)
 static int sweep(struct datapath_load *l, struct err *e)
 {
 	int r = links_sweep(l->pin_dir, e);
+	struct datapath old;
 
-	selftest_sweep(l->old_fds[MAP_FRONTENDS], l->cgroup);
+	datapath_init(&old, l->pin_dir);
+	memcpy(old.fds, l->old_fds, sizeof(old.fds));
+	selftest_sweep(&old, l->cgroup);
 	return r;
 }
 
@@ -495,6 +503,25 @@ static int netns_cookie(__u64 *ret, struct err *e)
 	return 0;
 }
 
+/* The kernel's tick, and how its count goes with CLOCK_MONOTONIC. */
+static int read_clocks(struct datapath_load *l, struct klb_control *ret, struct err *e)
+{
+	struct klb_clocks clocks = { 0 };
+	struct timespec tick;
+	/* A syscall program's context is copied back to where it came from. */
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &clocks, .ctx_size_in = sizeof(clocks));
+
+	/* The coarse clock moves by a tick (kernel/time/posix-timers.c): 1/CONFIG_HZ. */
+	if (clock_getres(CLOCK_MONOTONIC_COARSE, &tick) ||
+	    bpf_prog_test_run_opts(bpf_program__fd(l->skel->progs.klb_clock), &opts) ||
+	    !clocks.jiffies)
+		return err_set(e, errno, "cannot read the kernel's clocks: %s",
+			       bpf_errno_hint(errno));
+	ret->tick_ns = (__u64)tick.tv_nsec;
+	ret->tick_offset_ns = clocks.now_ns - clocks.jiffies * ret->tick_ns;
+	return 0;
+}
+
 static int write_control(struct datapath_load *l, struct err *e)
 {
 	struct klb_control control;
@@ -504,8 +531,12 @@ static int write_control(struct datapath_load *l, struct err *e)
 	if (bpf_map_lookup_elem(fd, &zero, &control))
 		goto fail;
 	r = netns_cookie(&control.host_netns_cookie, e);
+	if (!r)
+		r = read_clocks(l, &control, e);
 	if (r)
 		return r;
+	if (!control.seed && getrandom(&control.seed, sizeof(control.seed), 0) < 0)
+		control.seed = control.tick_offset_ns;
 	control.abi_version = KLB_ABI_VERSION;
 	if (!bpf_map_update_elem(fd, &zero, &control, BPF_ANY))
 		return 0;

@@ -53,12 +53,14 @@ static int bound_socket(struct klb_endpoint *ret, struct err *e)
 static int install(const struct datapath *dp, const struct klb_endpoint *frontend,
 		   const struct klb_endpoint *backend, struct err *e)
 {
+	const struct klb_lookup_entry entry = { .endpoint = *frontend,
+						.policy = KLB_POLICY_RANDOM,
+						.scope = KLB_SCOPE_HOST,
+						.table = KLB_TABLE_SELFTEST };
 	struct klb_candidates table;
-	struct klb_frontend fe;
 	__u32 key = KLB_TABLE_SELFTEST;
 
 	memset(&table, 0, sizeof(table));
-	memset(&fe, 0, sizeof(fe));
 	table.n = 1;
 	table.at[0].endpoint = *backend;
 	table.at[0].id = KLB_ID_SELFTEST;
@@ -66,14 +68,9 @@ static int install(const struct datapath *dp, const struct klb_endpoint *fronten
 	table.at[0].generation = 1;
 	table.at[0].state = KLB_STATE_READY;
 	table.at[0].ipv4 = 1;
-	fe.policy = KLB_POLICY_RANDOM;
-	fe.scope = KLB_SCOPE_HOST;
-	fe.table = key;
-	fe.n_backends = 1;
-	fe.ids[0] = KLB_ID_SELFTEST;
 	if (bpf_map_update_elem(dp->fds[MAP_CANDIDATES], &key, &table, BPF_ANY) ||
-	    bpf_map_update_elem(dp->fds[MAP_FRONTENDS], frontend, &fe, BPF_ANY))
-		return err_set(e, errno, "%s/frontends: cannot write: %s", dp->pin_dir,
+	    lookup_set(dp, KLB_MAX_FRONTENDS, &entry))
+		return err_set(e, errno, "%s/lookup: cannot write: %s", dp->pin_dir,
 			       bpf_errno_hint(errno));
 	return 0;
 }
@@ -182,21 +179,13 @@ static int report(enum verdict v, const char *cgroup, struct err *e)
 	}
 }
 
-void selftest_sweep(int frontends_fd, const char *cgroup)
+void selftest_sweep(const struct datapath *dp, const char *cgroup)
 {
-	struct klb_endpoint keys[KLB_FRONTEND_SLOTS], *previous = NULL;
-	struct klb_frontend fe;
-	unsigned int n = 0;
-	glob_t found;
 	char pattern[PATH_TEXT_MAX + 32];
+	glob_t found;
 
-	while (n < KLB_FRONTEND_SLOTS && frontends_fd >= 0 &&
-	       !bpf_map_get_next_key(frontends_fd, previous, &keys[n]))
-		previous = &keys[n++];
-	for (unsigned int i = 0; i < n; i++)
-		if (!bpf_map_lookup_elem(frontends_fd, &keys[i], &fe) &&
-		    fe.table >= KLB_TABLE_SELFTEST)
-			bpf_map_delete_elem(frontends_fd, &keys[i]);
+	if (dp->fds[MAP_LOOKUP] >= 0)
+		lookup_set(dp, KLB_MAX_FRONTENDS, NULL);
 	snprintf(pattern, sizeof(pattern), "%s/" CGROUP_PREFIX "*", cgroup);
 	if (glob(pattern, GLOB_NOSORT, NULL, &found))
 		return;
@@ -225,7 +214,7 @@ int selftest_connect(const struct datapath *dp, const char *cgroup, unsigned lon
 		if (moved && v == VERDICT_NO_PEERNAME)
 			v = VERDICT_OK;
 		r = report(v, cgroup, e);
-		bpf_map_delete_elem(dp->fds[MAP_FRONTENDS], &frontend);
+		lookup_set(dp, KLB_MAX_FRONTENDS, NULL);
 	}
 	if (listener >= 0)
 		close(listener);

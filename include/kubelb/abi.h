@@ -37,6 +37,9 @@
  * budget of that walk was measured for. Ids outnumber them so that a removed
  * backend's id can rest while connections to it are still counted. */
 #define KLB_MAX_FRONTENDS 16
+/* One frontend, its tables and the last id are kept back for kubelb-load's test
+ * connect, which must work when all others are in use. */
+#define KLB_FRONTEND_SLOTS (KLB_MAX_FRONTENDS + 1)
 #define KLB_MAX_BACKENDS 64
 #define KLB_MAX_IDS 128
 
@@ -93,8 +96,8 @@ struct klb_endpoint {
 };
 
 /*
- * Value of `frontends`: replaced as a whole. Written by kubelb-load and
- * kubelb-agent.
+ * Value of `frontends`. Written by kubelb-load and kubelb-agent: what user space
+ * wants, for people to read. The kernel goes by `lookup`.
  * table: index into `candidates` of what this frontend chooses from. Several entries
  *   take turns: the one that has been idle for longest is filled, then this value
  *   points to it, so that a connect sees one set or the next and nothing between.
@@ -107,6 +110,27 @@ struct klb_frontend {
 	__u32 table;
 	__u32 n_backends;
 	__u16 ids[KLB_MAX_BACKENDS];
+};
+
+/*
+ * Value of `lookup`, one entry: every dialled address is compared with these. A few
+ * comparisons of a port cost less than a hash, for connects that are not ours above
+ * all. Written by kubelb-load and kubelb-agent.
+ * slots: how many of `at` may be in use. A frontend keeps its place for as long as
+ *   it exists, and an unused place has port 0: a write that a connect overtakes can
+ *   then be half done only for a frontend that comes or goes.
+ * table: see klb_frontend.
+ */
+struct klb_lookup_entry {
+	struct klb_endpoint endpoint;
+	enum klb_policy policy;
+	enum klb_scope scope;
+	__u32 table;
+};
+
+struct klb_lookup {
+	__u32 slots;
+	struct klb_lookup_entry at[KLB_FRONTEND_SLOTS];
 };
 
 /*
@@ -142,11 +166,7 @@ struct klb_candidates {
 	struct klb_candidate at[KLB_MAX_BACKENDS];
 };
 
-/*
- * The tables of a frontend lie side by side. One frontend, its tables and the last id are kept
- * back for kubelb-load's test connect, which must work when all others are in use.
- */
-#define KLB_FRONTEND_SLOTS (KLB_MAX_FRONTENDS + 1)
+/* The tables of a frontend lie side by side; its slot is table / KLB_TABLE_TURNS. */
 #define KLB_TABLE_TURNS 4
 #define KLB_MAX_TABLES (KLB_TABLE_TURNS * KLB_FRONTEND_SLOTS)
 #define KLB_TABLE_SELFTEST (KLB_TABLE_TURNS * KLB_MAX_FRONTENDS)
@@ -211,6 +231,9 @@ struct klb_admin {
  * heartbeat_max_age_ns: older than this, and states are not believed any more.
  * config_serial: counts up with every configuration applied, so that an agent
  *   notices that kubelb-load has changed what it runs on.
+ * tick_ns, tick_offset_ns: CLOCK_MONOTONIC is jiffies64 * tick_ns + tick_offset_ns, to
+ *   the tick: a programs' clock that costs one load and not a call.
+ * seed: random, of this attachment; spreads equal sequences of nodes that boot alike.
  */
 struct klb_control {
 	__u32 abi_version;
@@ -220,6 +243,9 @@ struct klb_control {
 	__u64 heartbeat_max_age_ns;
 	__u64 config_serial;
 	__u64 config_applied_ns;
+	__u64 tick_ns;
+	__u64 tick_offset_ns;
+	__u64 seed;
 	KLB_ABI_GROWTH
 };
 
@@ -239,6 +265,8 @@ struct klb_counters {
  * go stale as a table keyed by address or cookie does.
  * frontend: what the client dialled; getpeername gives it back.
  * counted: 1 while the socket is part of stats[id].active.
+ * early: 1 from a record that was made in the connect hook until its SYN leaves.
+ * connect_ns: of the connect, to the tick.
  * reserved: for later versions. This value alone must never change its size: the
  *   kernel has no way to carry the records of open sockets from one map to another.
  */
@@ -248,9 +276,23 @@ struct klb_socket {
 	__u32 id;
 	__u32 generation;
 	__u32 counted;
-	__u32 pad;
+	__u32 early;
 	__u64 connect_ns;
 	__u64 reserved[4];
+};
+
+/*
+ * Value of `pending`: a choice on its way from the connect program to the sock_ops
+ * program, which runs for the same socket when the SYN leaves, and makes the record.
+ * Index: cookie modulo KLB_PENDING_SLOTS. Kernel only.
+ * cookie: the socket's; 0: free; KLB_PENDING_CLAIMED: being filled.
+ */
+#define KLB_PENDING_SLOTS 64
+#define KLB_PENDING_CLAIMED (~0ULL)
+
+struct klb_pending {
+	__u64 cookie;
+	struct klb_socket choice;
 };
 
 /*
@@ -264,6 +306,12 @@ struct klb_adjustment {
 	__u64 opened;
 };
 
+/* Filled by the program klb_clock: the two clocks at one moment. */
+struct klb_clocks {
+	__u64 jiffies;
+	__u64 now_ns;
+};
+
 #define KLB_ASSERT_SIZE(type, size) \
 	_Static_assert(sizeof(struct type) == (size), #type " changed: raise KLB_ABI_VERSION")
 #define KLB_ASSERT_AT(type, field, off)                                 \
@@ -275,10 +323,11 @@ KLB_ASSERT_SIZE(klb_endpoint, 20);
 KLB_ASSERT_SIZE(klb_candidate, 40);
 KLB_ASSERT_SIZE(klb_candidates, 4 + 40 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_frontend, 16 + 2 * KLB_MAX_BACKENDS);
+KLB_ASSERT_SIZE(klb_lookup, 4 + 32 * KLB_FRONTEND_SLOTS);
 KLB_ASSERT_SIZE(klb_backend, 56);
 KLB_ASSERT_SIZE(klb_stats, 48);
 KLB_ASSERT_SIZE(klb_admin, 16);
-KLB_ASSERT_SIZE(klb_control, 48);
+KLB_ASSERT_SIZE(klb_control, 72);
 KLB_ASSERT_SIZE(klb_counters, 24);
 #endif
 KLB_ASSERT_SIZE(klb_socket, 96);
