@@ -12,7 +12,10 @@ sbindir ?= $(PREFIX)/sbin
 mandir ?= $(PREFIX)/share/man
 sysconfdir ?= /etc
 
-CC ?= gcc
+# make's own default, cc, is no choice of anybody's.
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 CLANG ?= clang
 BPFTOOL ?= $(firstword $(shell PATH="$$PATH:/usr/sbin:/sbin" command -v bpftool) bpftool)
 B ?= build
@@ -43,7 +46,7 @@ COMMON := err log endpoint config config_build config_duration config_suggest co
 	config_yaml cli
 DATAPATH := datapath datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
-LOAD := kubelb_load attach $(COMMON) $(DATAPATH) node
+LOAD := kubelb_load attach verdict $(COMMON) $(DATAPATH) node
 AGENT := kubelb_agent agent agent_backend attach http metrics verdict probe probe_http probe_tls $(COMMON) $(DATAPATH) node
 CTL := kubelbctl status verdict $(COMMON) $(DATAPATH) node
 
@@ -207,6 +210,7 @@ install: all ## Install below $(DESTDIR)$(PREFIX)
 uninstall: ## Remove what install put there (the configuration stays)
 	rm -f $(PROGRAMS:$(B)/%=$(DESTDIR)$(sbindir)/%)
 	rm -f $(addprefix $(DESTDIR)$(mandir)/man8/,$(notdir $(wildcard docs/man/*.8)))
+	rm -f $(DESTDIR)$(sysconfdir)/kubelb/kubelb.yaml.example
 	rm -f $(addprefix $(DESTDIR)$(mandir)/man5/,$(notdir $(wildcard docs/man/*.5)))
 
 clean: ## Remove what was built

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-2-Clause
 # Installs what building and testing KubeLB needs from the distribution's
 # packages. Does nothing, quickly, when all of it is there.
 #
@@ -24,6 +25,7 @@ lint=(clang-format clang-tidy cppcheck shellcheck mandoc)
 want=("${build[@]}")
 case "${1:-}" in
 --build) ;;
+-h | --help) sed -n '3,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
 --list) printf '%s\n' "${build[@]}" "${tests[@]}" "${lint[@]}"; exit 0 ;;
 "") want+=("${tests[@]}" "${lint[@]}") ;;
 *)

@@ -46,9 +46,10 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 static void log_state(const struct agent_backend *b, enum klb_state was, const char *detail)
 {
 	char text[ENDPOINT_TEXT_MAX], quoted[512];
-	bool good = b->health.state == KLB_STATE_READY;
+	bool better = b->health.state < was || b->health.state == KLB_STATE_READY;
 
-	log_event(good ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, "backend changed state",
+	log_event(better ? LOG_LEVEL_INFO : LOG_LEVEL_WARN,
+		  b->health.state == was ? "backend is as it was" : "backend changed state",
 		  "backend=%s state=%s was=%s reason=%s http_status=%u detail=%s",
 		  endpoint_format(&b->endpoint, text), health_state_name(b->health.state),
 		  health_state_name(was),
@@ -60,12 +61,15 @@ static void on_done(void *arg, const struct probe_result *result)
 {
 	struct agent_backend *b = arg;
 	enum klb_state was = b->health.state;
+	enum klb_reason reason_was = b->health.reason;
 	bool changed = health_probed(&b->health, &b->rules, result->outcome, result->http_status,
 				     node_now_ns());
 	char text[ENDPOINT_TEXT_MAX], quoted[256];
 
 	metrics_probe_observe(&b->metrics, result->outcome, result->duration_ns);
-	if (changed)
+	/* Also why, when that is new, and once after a start what was adopted. */
+	if (changed ||
+	    (b->health.state != KLB_STATE_READY && (reason_was != result->outcome || b->adopted)))
 		log_state(b, was, result->detail ? result->detail : "");
 	else if (log_enabled(LOG_LEVEL_DEBUG))
 		log_event(LOG_LEVEL_DEBUG, "probed",
@@ -73,6 +77,7 @@ static void on_done(void *arg, const struct probe_result *result)
 			  endpoint_format(&b->endpoint, text),
 			  log_quote(quoted, sizeof(quoted), health_reason_name(result->outcome)),
 			  result->http_status, (double)result->duration_ns / 1e9);
+	b->adopted = false;
 	schedule(b, jittered(health_next_probe_ms(&b->health, &b->rules)));
 	b->ops->changed(b->arg, changed);
 }
@@ -105,8 +110,9 @@ static void on_not_covered(void *arg, const struct klb_endpoint *address)
 		  "the backend's certificate does not cover the frontend's address: clients that "
 		  "dial it will refuse the certificate",
 		  "backend=%s frontend=%s fix=\"add %s to apiServer.certSANs in kubeadm's "
-		  "ClusterConfiguration, then renew with: rm apiserver.crt apiserver.key; kubeadm "
-		  "init phase certs apiserver\"",
+		  "ClusterConfiguration; then on each control plane move "
+		  "/etc/kubernetes/pki/apiserver.crt and .key away, run kubeadm init phase certs "
+		  "apiserver --config FILE with that configuration, and restart the apiserver\"",
 		  endpoint_format(&b->endpoint, text), frontend, frontend);
 }
 
@@ -162,6 +168,7 @@ void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *
 void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen)
 {
 	health_adopt(&b->health, seen);
+	b->adopted = true;
 }
 
 void agent_backend_start(struct agent_backend *b)

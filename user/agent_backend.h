@@ -24,6 +24,7 @@ struct agent_backend {
 	struct probe *probe;
 	struct event *timer;
 	bool coverage_warned;
+	bool adopted; /* the state is an earlier agent's; no probe has ended yet */
 	const struct agent_backend_ops *ops;
 	void *arg;
 };

@@ -5,6 +5,7 @@
 
 #include "datapath.h"
 #include "node.h"
+#include "verdict.h"
 
 static void active_of(const struct datapath_state *state, __u64 *ret)
 {
@@ -45,6 +46,7 @@ int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup
 	state = datapath_load_state(load);
 	ret->upgrade = datapath_load_is_upgrade(load);
 	ret->dry_run = dry_run;
+	ret->agent_alive = verdict_agent_alive(&state->control, node_now_ns());
 	ret->before = state->applied;
 	snprintf(ret->cgroup, sizeof(ret->cgroup), "%s", datapath_load_cgroup(load));
 	r = plan_for(cfg, state, &ret->after, e);

@@ -14,6 +14,7 @@
 struct attach_report {
 	bool upgrade; /* programs were attached already, and replaced in place */
 	bool dry_run;
+	bool agent_alive; /* an agent works on what is attached */
 	char cgroup[512];
 	struct plan before; /* empty for a first attachment */
 	struct plan after;

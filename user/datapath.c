@@ -53,6 +53,15 @@ int path_with_suffix(char *ret, const char *dir, struct err *e)
 	return 0;
 }
 
+int require_root(struct err *e)
+{
+	if (!geteuid())
+		return 0;
+	return err_set(e, EPERM,
+		       "must run as root: it takes CAP_SYS_ADMIN and CAP_NET_ADMIN to see "
+		       "and to change what is attached");
+}
+
 const char *bpf_errno_hint(int code)
 {
 	switch (code) {
@@ -163,6 +172,9 @@ int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e)
 	struct datapath *dp;
 	int r;
 
+	r = require_root(e);
+	if (r)
+		return r;
 	if (access(pin_dir, F_OK) && errno == ENOENT)
 		return err_set(e, ENOENT, "%s: nothing is attached; run kubelb-load", pin_dir);
 	dp = malloc(sizeof(*dp));
@@ -336,6 +348,7 @@ static int check_owner(int fd, const char *dir, struct err *e)
 static int open_lock_dir(const char *pin_dir, bool create, char *ret, struct err *e)
 {
 	int r, fd = open(pin_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
 
 	snprintf(ret, PATH_TEXT_MAX, "%s", pin_dir);
 	if (fd >= 0 || errno != ENOENT || !create)
@@ -343,8 +356,13 @@ static int open_lock_dir(const char *pin_dir, bool create, char *ret, struct err
 	r = path_with_suffix(ret, pin_dir, e);
 	if (r)
 		return r;
+	/* Somebody else's empty one is nobody's loss. */
+	if (!stat(ret, &st) && st.st_uid != 0)
+		rmdir(ret);
 	if (mkdir(ret, 0700) && errno != EEXIST)
-		return err_set(e, errno, "%s: %s", ret, strerror(errno));
+		return err_set(e, errno, "%s: %s%s", pin_dir, strerror(errno),
+			       errno == ENOENT ? ": make the directory that it is to be in first"
+					       : "");
 	fd = open(ret, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 out:
 	return fd >= 0 ? fd : err_set(e, errno, "%s: %s", ret, strerror(errno));

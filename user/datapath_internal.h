@@ -38,6 +38,9 @@ struct datapath {
 void datapath_init(struct datapath *dp, const char *pin_dir);
 void datapath_close_fds(struct datapath *dp);
 
+/* -EPERM with e for everybody but root: one line, before anything is touched. */
+int require_root(struct err *e);
+
 /* joins "a/b"; -ENAMETOOLONG with e. */
 int path_join(char *ret, const char *dir, const char *name, struct err *e);
 

@@ -447,7 +447,9 @@ int datapath_load_begin(const char *pin_dir, const char *cgroup, bool look_only,
 
 	if (!l)
 		return err_set(e, ENOMEM, "out of memory");
-	r = path_with_suffix(l->new_dir, pin_dir, e);
+	r = require_root(e);
+	if (!r)
+		r = path_with_suffix(l->new_dir, pin_dir, e);
 	if (!r)
 		r = find_cgroup(l, cgroup, e);
 	if (!r)
@@ -709,6 +711,9 @@ int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e)
 	int lock, r;
 
 	*ret_removed = false;
+	r = require_root(e);
+	if (r)
+		return r;
 	/* Nothing mounted, nothing pinned: nothing to do. */
 	if (access(pin_dir, F_OK) && errno == ENOENT) {
 		char fresh[PATH_TEXT_MAX];

@@ -33,17 +33,19 @@ struct options {
 
 static void usage(void)
 {
-	fputs("Usage: kubelb-load [-c FILE]\n"
-	      "       kubelb-load [-f ADDR:PORT]... [-b ADDR[:PORT][,weight=N]]...\n"
+	fputs("Usage: kubelb-load [-n] [-c FILE]\n"
+	      "       kubelb-load [-n] [-f ADDR:PORT]... [-b ADDR[:PORT][,weight=N]]...\n"
 	      "       kubelb-load --detach | --check\n"
 	      "\n"
 	      "Attaches the balancer, or brings what is attached in line with the configuration.\n"
 	      "Programs are replaced in place; a failed run leaves what was there untouched.\n"
 	      "\n"
 	      "  -c, --config FILE     configuration (default " CONFIG_PATH_DEFAULT ")\n"
-	      "  -f, --frontend ADDR:PORT            an address that clients dial\n"
+	      "  -f, --frontend ADDR:PORT\n"
+	      "                        an address that clients dial\n"
 	      "                        (default 127.0.0.1:6443 and [::1]:6443)\n"
-	      "  -b, --backend ADDR[:PORT][,weight=N]  an apiserver (default port 6443)\n"
+	      "  -b, --backend ADDR[:PORT][,weight=N]\n"
+	      "                        an apiserver (default port 6443)\n"
 	      "      --cgroup DIR      cgroup v2 directory to attach to (default: the root)\n"
 	      "      --pin DIR         bpffs directory (default " DATAPATH_PIN_DEFAULT ")\n"
 	      "  -n, --dry-run         say what would change; change nothing\n"
@@ -228,7 +230,33 @@ static void print_changes(const struct attach_report *rep)
 			       endpoint_format(&rep->before.backends[i].value.endpoint, text));
 }
 
-static void print_report(const struct options *o, const struct attach_report *rep)
+/* What will not do what one may expect of it. */
+static void print_warnings(const struct options *o, const struct config *cfg,
+			   const struct attach_report *rep)
+{
+	const struct {
+		const char *key, *file;
+	} files[] = { { "probe.ca", cfg->probe.ca },
+		      { "probe.clientCert", cfg->probe.client_cert },
+		      { "probe.clientKey", cfg->probe.client_key } };
+
+	if (!rep->after.n_backends)
+		log_line("warning: no backends: connects go through untouched");
+	if (cfg->discovery)
+		log_line("warning: discovery has no effect in this version");
+	if (cfg->policy == KLB_POLICY_LATENCY)
+		log_line("warning: no RTT is measured in this version: policy latency is random");
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
+		if (files[i].file && access(files[i].file, R_OK))
+			log_line("warning: %s: %s: %s: kubelb-agent will not start with it",
+				 files[i].key, files[i].file, strerror(errno));
+	if (rep->agent_alive && (o->n_backends || o->n_frontends))
+		log_line("warning: a kubelb-agent runs and will apply its own file again in a "
+			 "moment; change that file instead");
+}
+
+static void print_report(const struct options *o, const struct config *cfg,
+			 const struct attach_report *rep)
 {
 	printf("%s %u frontend%s, %u backend%s on cgroup %s, pins in %s\n",
 	       rep->dry_run ? (rep->upgrade ? "would update:" : "would attach:")
@@ -236,8 +264,7 @@ static void print_report(const struct options *o, const struct attach_report *re
 	       rep->after.n_frontends, rep->after.n_frontends == 1 ? "" : "s",
 	       rep->after.n_backends, rep->after.n_backends == 1 ? "" : "s", rep->cgroup,
 	       o->pin_dir);
-	if (!rep->after.n_backends)
-		log_line("warning: no backends: connects go through untouched");
+	print_warnings(o, cfg, rep);
 	if (rep->dry_run || o->verbosity)
 		print_changes(rep);
 }
@@ -259,7 +286,7 @@ static int run_attach(const struct options *o)
 	else
 		r = attach_run(cfg, o->pin_dir, o->cgroup, o->dry_run, rep, &e);
 	if (!r)
-		print_report(o, rep);
+		print_report(o, cfg, rep);
 	free(rep);
 	config_free(cfg);
 	return r ? cli_fail(CLI_FAILED, &e) : CLI_OK;
@@ -312,7 +339,7 @@ static int run_check(const struct options *o)
 	struct err e;
 
 	if (geteuid()) {
-		err_set(&e, EPERM, "--check must run as root to ask the kernel what it has");
+		err_set(&e, EPERM, "must run as root: --check asks the kernel what it has");
 		return cli_fail(CLI_FAILED, &e);
 	}
 	n = datapath_features(o->pin_dir, o->cgroup, features, 32);

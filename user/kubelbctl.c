@@ -20,7 +20,6 @@
 struct options {
 	const char *pin_dir;
 	bool json, watch;
-	int verbosity;
 };
 
 static void usage(void);
@@ -79,7 +78,7 @@ static int watch(const struct options *o)
 		if (terminal && !o->json)
 			fputs("\033[H\033[J", stdout);
 		status = print_once(o, true);
-		if (!terminal && !o->json)
+		if (!terminal && !o->json && status == CLI_OK)
 			putchar('\n');
 		if (fflush(stdout) || ferror(stdout))
 			break;
@@ -145,17 +144,32 @@ static unsigned int others_ready(const struct datapath_state *s, const struct pl
 	return n;
 }
 
+/* Whether any other backend has a weight, ready or not. */
+static bool others_weighted(const struct datapath_state *s, const struct plan_backend *b)
+{
+	struct verdict v;
+
+	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
+		verdict_of(s, &s->applied.backends[i], node_now_ns(), &v);
+		if (s->applied.backends[i].id != b->id && v.weight)
+			return true;
+	}
+	return false;
+}
+
 static void report_change(const struct change *c, const struct datapath_state *s,
 			  const struct plan_backend *b)
 {
 	char text[ENDPOINT_TEXT_MAX];
+	struct verdict v;
 
 	endpoint_format(&b->value.endpoint, text);
 	switch (c->kind) {
 	case CHANGE_DRAIN:
 		printf("%s: draining; %llu connections to it stay until they close\n", text,
 		       s->stats[b->id].active);
-		if (!others_ready(s, b))
+		verdict_of(s, b, node_now_ns(), &v);
+		if (!others_ready(s, b) && v.weight)
 			printf("note: no other backend is ready; it still gets what no other can "
 			       "take\n");
 		break;
@@ -164,6 +178,10 @@ static void report_change(const struct change *c, const struct datapath_state *s
 		break;
 	case CHANGE_WEIGHT:
 		printf("%s: weight %u, until `kubelbctl weight %s auto`\n", text, c->weight, text);
+		if (!c->weight && !others_weighted(s, b))
+			printf("note: every backend has weight 0 now: connects go through "
+			       "untouched, "
+			       "to nobody in all likelihood\n");
 		break;
 	case CHANGE_WEIGHT_AUTO:
 		printf("%s: weight %u, from the configuration\n", text, b->value.weight);
@@ -269,7 +287,6 @@ static void usage(void)
 	     "  -o, --output FORMAT   text (default) or json\n"
 	     "  -w, --watch           refresh every second\n"
 	     "      --pin DIR         bpffs directory (default " DATAPATH_PIN_DEFAULT ")\n"
-	     "  -v, --verbose         say more\n"
 	     "  -h, --help            this text\n"
 	     "  -V, --version         version\n"
 	     "\n"
@@ -306,8 +323,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case 'p':
 			o->pin_dir = optarg;
 			break;
-		case 'v':
-			o->verbosity++;
+		case 'v': /* as the other programs; there is nothing more to say yet */
 			break;
 		case 'h':
 			usage();

@@ -62,10 +62,11 @@ static void print_head(const struct datapath_state *s, const struct datapath_lin
 	else
 		printf("agent     none: every backend counts as ready\n");
 	if (s->counters.skipped_loopback_source)
-		printf("note      %llu connects left alone: bound to a loopback source\n",
+		printf("note      connects left alone, bound to a loopback source: %llu\n",
 		       s->counters.skipped_loopback_source);
 	if (s->counters.skipped_no_backend)
-		printf("note      %llu connects left alone: no backend that the socket can reach\n",
+		printf("note      connects left alone, no backend that the socket can reach: "
+		       "%llu\n",
 		       s->counters.skipped_no_backend);
 }
 
@@ -84,19 +85,14 @@ static void print_backend(const struct datapath_state *s, const struct plan_back
 			  __u64 now_ns)
 {
 	const struct klb_stats *stats = &s->stats[b->id];
-	char text[ENDPOINT_TEXT_MAX], weight[16], rtt[16], since[16], probe[16];
+	char text[ENDPOINT_TEXT_MAX], weight[16], since[16], probe[16];
 	struct verdict v;
 
 	verdict_of(s, b, now_ns, &v);
 	snprintf(weight, sizeof(weight), "%u%s", v.weight,
 		 verdict_wish(s, b)->weight_set ? "*" : "");
-	if (stats->srtt_us)
-		snprintf(rtt, sizeof(rtt), "%.2fms", stats->srtt_us / 1000.0);
-	else
-		snprintf(rtt, sizeof(rtt), "-");
-	printf("%-26s %-9s %6s %7llu %9llu %7llu %8s %6s %6s  %s\n",
-	       endpoint_format(&b->value.endpoint, text), v.state, weight, stats->active,
-	       stats->opened, stats->failed, rtt,
+	printf("%-22s %-9s%6s%7llu%9llu%6s%7s %s\n", endpoint_format(&b->value.endpoint, text),
+	       v.state, weight, stats->active, stats->opened,
 	       age(b->value.since_ns, now_ns, since, sizeof(since)),
 	       age(b->value.last_probe_ns, now_ns, probe, sizeof(probe)), v.why);
 }
@@ -108,8 +104,8 @@ void status_print_text(const struct datapath_state *s, const struct datapath_lin
 
 	print_head(s, links, n_links, now_ns);
 	print_frontends(&s->applied);
-	printf("\n%-26s %-9s %6s %7s %9s %7s %8s %6s %6s  %s\n", "BACKEND", "STATE", "WEIGHT",
-	       "ACTIVE", "OPENED", "FAILED", "RTT", "SINCE", "PROBED", "WHY");
+	printf("\n%-22s %-9s%6s%7s%9s%6s%7s %s\n", "BACKEND", "STATE", "WEIGHT", "ACTIVE", "OPENED",
+	       "SINCE", "PROBED", "WHY");
 	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
 		print_backend(s, &s->applied.backends[i], now_ns);
 		overridden |= verdict_wish(s, &s->applied.backends[i])->weight_set;

@@ -9,6 +9,8 @@ processes' connects are neither touched nor counted.
 Groups:
   programs   nanoseconds per run of each BPF program, by the kernel's own run
              statistics, for every policy, at 3 and at 64 backends
+  connects   what a client sees of that: connect() to the frontend and to a
+             backend itself, interleaved
   requests   requests/s and bulk throughput on one kept TLS connection, dialled
              at the frontend and at the backend itself, interleaved; for
              comparison the same through local proxies (nginx, and haproxy where
@@ -16,6 +18,8 @@ Groups:
   unrelated  connect + accept + close of somebody else's connections, with
              KubeLB attached and without, interleaved
   agent      memory and CPU time of kubelb-agent at rest
+
+All of it takes about five minutes, --quick about two.
 
 A missed target is printed as MISSED and is no failure: a busy machine misses
 targets too, which the spread shows. Exit status: 0 all was measured, 1 something
@@ -42,7 +46,7 @@ from backend import NODE_HOST, V4_PREFIX  # noqa: E402  (after sys.path)
 from system import WorldError, cgroup2_root, group_members, run_checked, wait_until  # noqa: E402
 from world import World, raise_on_signals  # noqa: E402
 
-GROUPS = ("programs", "requests", "unrelated", "agent")
+GROUPS = ("programs", "connects", "requests", "unrelated", "agent")
 POLICIES = ("least-conn", "random", "rendezvous", "latency")
 SERVERS = [f"{V4_PREFIX}{NODE_HOST + i}" for i in range(1, 65)]
 FRONTEND, FRONTEND6, FRONTEND_PORT = "127.0.0.1", "::1", 6443
@@ -52,10 +56,12 @@ PROXIES = {"nginx stream proxy": 6444, "haproxy": 6445}  # on the node's loopbac
 BULK_BYTES = 8 << 20
 
 # What the measurements take, in full and with --quick.
-FULL = {"connects": 20000, "rounds": 7, "pairs": 20, "seconds": 1.0, "bulk_pairs": 10,
-        "unrelated": 20000, "unrelated_pairs": 30, "agent_settle": 10, "agent_idle": 20}
-QUICK = {"connects": 20000, "rounds": 3, "pairs": 10, "seconds": 0.3, "bulk_pairs": 3,
-         "unrelated": 5000, "unrelated_pairs": 10, "agent_settle": 10, "agent_idle": 5}
+FULL = {"connects": 20000, "rounds": 7, "connect_pairs": 20, "pairs": 20, "seconds": 1.0,
+        "bulk_pairs": 10, "unrelated": 20000, "unrelated_pairs": 30, "agent_settle": 10,
+        "agent_idle": 20}
+QUICK = {"connects": 20000, "rounds": 3, "connect_pairs": 5, "pairs": 10, "seconds": 0.3,
+         "bulk_pairs": 3, "unrelated": 5000, "unrelated_pairs": 10, "agent_settle": 10,
+         "agent_idle": 5}
 
 # Accesses are not logged: that would be most of the server's work.
 NGINX_HTTP = """\
@@ -94,6 +100,8 @@ listen apiserver
 	bind 127.0.0.1:{port}
 	server backend {backend}
 """
+FLOOR = "bench_floor"
+TOGETHER = "all, connect to close"
 FLOOR_C = """\
 __attribute__((section("cgroup/connect4"), used)) int bench_floor(void *ctx)
 { (void)ctx; return 1; }
@@ -117,7 +125,7 @@ class Report:
         print(f"\n{title}")
         for note in notes:
             print(f"  ({note})")
-        print(f"  {'':<44} {'median':>9}  {'min .. max':<21} {'target':<11}", flush=True)
+        print(f"  {'':<48} {'median':>9}  {'min .. max':<21} {'target':<11}", flush=True)
 
     def row(self, name, values, unit, digits=0, target=None, met=None):
         """values: one per round. target: its text; met: does a median meet it?"""
@@ -128,8 +136,8 @@ class Report:
                           "target": target, "met": verdict, "values": list(values)})
         spread = f"{min(values):.{digits}f} .. {max(values):.{digits}f}"
         words = {None: "", True: "met", False: "MISSED"}[verdict]
-        print(f"  {name:<44} {median:>9.{digits}f}  {spread:<21} {target or '':<11} {words}".rstrip(),
-              flush=True)
+        line = f"  {name:<48} {median:>9.{digits}f}  {spread:<21} {target or '':<11} {words}"
+        print(line.rstrip(), flush=True)
 
     def at_most(self, name, values, unit, limit, digits=0):
         self.row(name, values, unit, digits, f"<= {limit:g}", lambda m: m <= limit)
@@ -155,13 +163,16 @@ class Report:
 
 
 class Cpus:
-    """One CPU for the client, another one for the servers, where there are two."""
+    """One CPU for the client, another one for the server that accepts its plain
+    connects, where there are two. TLS requests go back and forth on the client's:
+    one side waits for the other, so a second CPU would add nothing but its wake-ups,
+    and on one, requests/s are the inverse of the work that a request takes."""
 
     def __init__(self):
         have = sorted(os.sched_getaffinity(0))
         self.client, self.server = {have[0]}, {have[-1]}
-        self.text = (f"clients on CPU {have[0]}, servers on CPU {have[-1]}" if len(have) > 1
-                     else "a single CPU for clients and servers")
+        self.text = (f"on CPU {have[0]}, accepting on CPU {have[-1]}" if len(have) > 1
+                     else "on a single CPU")
 
     def pin(self, pid, cpus):
         for member in group_members(pid) or [pid]:
@@ -277,7 +288,7 @@ class Stage:
         text = NGINX_HTTP.format(port=TLS_PORT, dir=self.world.dir, certificate=certificate,
                                  key=self.world.pki.key)
         self.start_config(["nginx", "-p", "{dir}/", "-e", "error.log", "-c", "{dir}/conf"],
-                          "bench-nginx", text, self.servers, self.cpus.server,
+                          "bench-nginx", text, self.servers, self.cpus.client,
                           (SERVERS[0], TLS_PORT))
 
     def start_proxies(self):
@@ -342,12 +353,13 @@ def floor_program(stage):
     try:
         run_checked(["bpftool", "cgroup", "attach", stage.cgroup, "connect4", "pinned", pin,
                      "multi"])
-        try:
-            yield bpftool("prog", "show", "pinned", pin)["id"]
-        finally:
-            run_checked(["bpftool", "cgroup", "detach", stage.cgroup, "connect4", "pinned", pin])
+        program = bpftool("prog", "show", "pinned", pin)["id"]
     finally:
-        os.unlink(pin)
+        os.unlink(pin)  # being attached keeps it, and the cgroup goes with the world
+    try:
+        yield program
+    finally:
+        run_checked(["bpftool", "cgroup", "detach", stage.cgroup, "connect4", "id", str(program)])
 
 
 def run_counts(ids):
@@ -356,18 +368,28 @@ def run_counts(ids):
 
 
 def cost_of(stage, ids, host, port):
-    """Name -> nanoseconds per run in one round of connects, of those that ran."""
+    """Name -> nanoseconds per run in one round of connects, of those that ran
+    for each of them; TOGETHER -> of all programs for one connection, less what
+    measuring each run takes."""
     n = stage.effort["connects"]
     before = run_counts(ids)
     stage.run("connects", "-n", n, "--peer", host, port)
     after = run_counts(ids)
     runs = {name: (after[name][0] - before[name][0], after[name][1] - before[name][1])
             for name in ids}
-    return {name: time_ns / count for name, (time_ns, count) in runs.items() if count >= n}
+    cost = {name: time_ns / count for name, (time_ns, count) in runs.items() if count >= n}
+    cost[TOGETHER] = sum(time_ns - count * cost.get(FLOOR, 0)
+                         for name, (time_ns, count) in runs.items()
+                         if name != FLOOR and "getpeer" not in name) / n
+    return cost
 
 
 def rounds_of(stage, ids, host, port=FRONTEND_PORT):
+    """Name -> nanoseconds per run, one value for each round."""
+    connect = "klb_connect6" if ":" in host else "klb_connect4"
     rounds = [cost_of(stage, ids, host, port) for _ in range(stage.effort["rounds"])]
+    if any(connect not in r for r in rounds):
+        raise WorldError(f"{connect} did not run for every connect to {host}")
     return {name: [r[name] for r in rounds] for name in rounds[0]}
 
 
@@ -376,42 +398,61 @@ def measure_programs(stage, report):
     report.start("programs", "BPF programs, nanoseconds per run",
                  f"each round is the mean over {effort['connects']} connects in a row; "
                  f"{effort['rounds']} rounds",
-                 "two clock reads by the kernel are part of every figure: see the empty program")
+                 "two clock reads by the kernel are part of every figure: see the empty program",
+                 "connect to close: all runs of all programs but getpeername's, less that")
     with bpf_statistics(), floor_program(stage) as floor:
+        stage.attach(3)
+        cost = rounds_of(stage, {**stage.program_ids(), FLOOR: floor}, SERVERS[0], PLAIN_PORT)
+        report.row("empty program (the measurement itself)", cost.pop(FLOOR), "ns")
+        for name, values in cost.items():
+            report.row(f"{name}, somebody else's socket", values, "ns")
         for count, limit in ((3, 150), (64, 600)):
             for policy in POLICIES:
                 stage.attach(count, policy)
-                ids = {**stage.program_ids(), "floor": floor}
-                if count == 3 and policy == POLICIES[0]:
-                    measure_bystanders(stage, report, ids)
-                cost = rounds_of(stage, ids, FRONTEND)
-                name = f"klb_connect4, {policy}, {count} backends"
-                if policy in ("least-conn", "random"):
-                    report.at_most(name, cost["klb_connect4"], "ns", limit)
-                else:
-                    report.row(name, cost["klb_connect4"], "ns")
-                if policy == POLICIES[0]:
-                    cost6 = rounds_of(stage, ids, FRONTEND6)
-                    report.row(f"klb_connect6, {policy}, {count} backends", cost6["klb_connect6"],
-                               "ns")
-                    if count == 3:
-                        measured_with_record(report, cost, cost6)
+                measure_policy(stage, report, {**stage.program_ids(), FLOOR: floor}, count,
+                               policy, limit)
         stage.detach()
 
 
-def measured_with_record(report, cost, cost6):
-    report.row("klb_release, balanced socket", cost["klb_release"], "ns")
-    report.row("klb_getpeer4, balanced socket", cost["klb_getpeer4"], "ns")
-    report.row("klb_getpeer6, balanced socket", cost6["klb_getpeer6"], "ns")
+def measure_policy(stage, report, ids, count, policy, limit):
+    what = f"{policy}, {count} backends"
+    cost = rounds_of(stage, ids, FRONTEND)
+    cost.pop(FLOOR)
+    connect4 = cost.pop("klb_connect4")
+    if policy in ("least-conn", "random"):
+        report.at_most(f"klb_connect4, {what}", connect4, "ns", limit)
+    else:
+        report.row(f"klb_connect4, {what}", connect4, "ns")
+    if policy != POLICIES[0]:
+        return
+    cost6 = rounds_of(stage, ids, FRONTEND6)
+    report.row(f"klb_connect6, {what}", cost6.pop("klb_connect6"), "ns")
+    if count == 3:
+        for name in (FLOOR, TOGETHER):
+            cost6.pop(name, None)
+        for name, values in {**cost6, **cost}.items():
+            report.row(f"{name}, balanced socket", values, "ns")
+    else:
+        report.row(f"{TOGETHER}, {count} backends", cost[TOGETHER], "ns")
 
 
-def measure_bystanders(stage, report, ids):
-    """What the programs cost those who dial something else."""
-    cost = rounds_of(stage, ids, SERVERS[0], PLAIN_PORT)
-    report.row("empty program (the measurement itself)", cost["floor"], "ns")
-    report.row("klb_connect4, another destination", cost["klb_connect4"], "ns")
-    report.row("klb_release, another socket", cost["klb_release"], "ns")
-    report.row("klb_getpeer4, another socket", cost["klb_getpeer4"], "ns")
+# --- connects ----------------------------------------------------------------
+
+
+def measure_connects(stage, report):
+    effort = stage.effort
+    stage.attach(3)
+    report.start("connects", "One connect() to a server on the same machine",
+                 f"{effort['connect_pairs']} interleaved rounds, each the median of "
+                 f"{effort['connects']} connects")
+    targets = {"direct": (SERVERS[0], PLAIN_PORT), "frontend": (FRONTEND, FRONTEND_PORT)}
+    values = by_key(interleaved(targets, effort["connect_pairs"], lambda target: stage.run(
+        "connects", "-n", effort["connects"], *target)), "p50_ns")
+    for name in targets:
+        report.row(f"connect(), {name}", values[name], "ns")
+    report.row("connect(), frontend - direct",
+               [a - b for a, b in zip(values["frontend"], values["direct"])], "ns")
+    stage.detach()
 
 
 # --- requests ----------------------------------------------------------------
@@ -453,7 +494,7 @@ def measure_requests(stage, report):
     report.start("requests", "One kept TLS connection, one backend",
                  f"{effort['pairs']} interleaved rounds of {effort['seconds']:g} s "
                  f"({effort['bulk_pairs']} for bulk); ratios are by round",
-                 "proxies share the client's CPU, as on a node that is busy elsewhere")
+                 "client, server and proxy share one CPU: the rate is the inverse of the work")
     values = interleaved(targets, effort["pairs"], lambda target: stage.run(
         "requests", "--seconds", effort["seconds"], *target))
     report_ratios(report, by_key(values, "rps"), "GET /version", "requests/s", 0, 0.97)

@@ -126,10 +126,10 @@ static double mean(const struct samples *s)
 
 static void print_durations(struct samples *s)
 {
-	double p50 = percentile(s, 0.5);
+	double p10 = percentile(s, 0.1);
 
-	printf("{\"n\":%zu,\"mean_ns\":%.1f,\"p50_ns\":%.0f,\"p99_ns\":%.0f}\n", s->n, mean(s), p50,
-	       percentile(s, 0.99));
+	printf("{\"n\":%zu,\"mean_ns\":%.1f,\"p10_ns\":%.0f,\"p50_ns\":%.0f,\"p99_ns\":%.0f}\n",
+	       s->n, mean(s), p10, percentile(s, 0.5), percentile(s, 0.99));
 }
 
 /* --- sockets -------------------------------------------------------------------- */

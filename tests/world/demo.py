@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 
-from world import World
+from world import World, raise_on_signals
 
 RATE = 100
 TRAFFIC_SECONDS = 20
@@ -95,7 +95,7 @@ def run(world):
     traffic = world.spawn([client, "--rate", str(RATE), "--seconds", str(TRAFFIC_SECONDS),
                            "127.0.0.1", "6443"])
     table = Table(world)
-    table.status()
+    list(table.rows(table.status(), 1.0))  # where the counts start from
     table.show(f"1. {RATE} connects a second to 127.0.0.1:6443 spread over three", 4)
     world.cp(2).kill()
     table.show("2. the second apiserver is killed: connects go to the others", 5)
@@ -106,12 +106,16 @@ def run(world):
     out, _ = traffic.communicate(timeout=15)
     result = json.loads(out.strip().splitlines()[-1])
     print(f"\nresult    {result['ok']} connects succeeded, {result['failed']} failed"
-          f" {result['errors'] or ''}; slowest {result['max_ms']:.1f} ms")
+          f"{' ' + str(result['errors']) if result['errors'] else ''}; slowest {result['max_ms']:.1f} ms")
     print("detach    " + checked(world.detach(), "kubelb-load --detach"))
     return 0
 
 
 def main():
+    if len(sys.argv) > 1:
+        print(f"demo: unexpected argument '{sys.argv[1]}'", file=sys.stderr)
+        return 2
+    raise_on_signals()  # a closed terminal cleans up as Ctrl-C does
     try:
         with World(backends=3) as world:
             return run(world)

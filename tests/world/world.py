@@ -306,7 +306,7 @@ class World:
         self.closed = True
         problems = []
         with signals_blocked():
-            for step in (self.end_processes, self.unload, self.kill_backends,
+            for step in (self.end_processes, self.end_strays, self.unload, self.kill_backends,
                          self.remove_namespaces, self.remove_cgroups, self.remove_files):
                 try:
                     step()
@@ -322,6 +322,18 @@ class World:
             self.close()
         except WorldError as e:
             print(f"world: {e}", file=sys.stderr)
+
+    def end_strays(self):
+        """Ends what was left running in the namespaces by other hands: an agent
+        started in the shell, say."""
+        inodes = {os.stat(f"{NETNS_DIR}/{ns}").st_ino for ns in self.namespaces
+                  if os.path.exists(f"{NETNS_DIR}/{ns}")}
+        for entry in os.listdir("/proc"):
+            if not entry.isdigit() or int(entry) == os.getpid():
+                continue
+            with contextlib.suppress(OSError):
+                if os.stat(f"/proc/{entry}/ns/net").st_ino in inodes:
+                    os.kill(int(entry), signal.SIGKILL)
 
     def kill_backends(self):
         for b in getattr(self, "backends", []) + ([self.local] if self.local else []):
