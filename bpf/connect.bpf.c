@@ -94,12 +94,17 @@ static __always_inline __u64 now_ns(const struct klb_control *control)
 }
 
 /*
- * 32 bits for the draws: no two sockets of a boot have the same cookie, and the mixing
- * (MurmurHash3's finaliser) leaves nothing of its being a sequence.
+ * 32 bits for the draws: no two sockets of a boot have the same cookie, no two connects
+ * of a socket the same turn, and the mixing (MurmurHash3's finaliser) leaves nothing of
+ * their being sequences.
  */
 static __always_inline __u32 seed_of(__u64 cookie, const struct klb_control *control)
 {
+	struct klb_pending *p = klb_pending_of(cookie);
 	__u64 h = cookie ^ control->seed;
+
+	if (p)
+		h ^= (__u64)p->turn++ << 40;
 
 	h = (h ^ h >> 33) * 0xff51afd7ed558ccdULL;
 	h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53ULL;

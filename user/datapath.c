@@ -62,6 +62,13 @@ int require_root(struct err *e)
 		       "and to change what is attached");
 }
 
+bool is_private_dir(const char *path)
+{
+	struct stat st;
+
+	return !lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == 0 && !(st.st_mode & 022);
+}
+
 const char *bpf_errno_hint(int code)
 {
 	switch (code) {
@@ -347,8 +354,7 @@ static int check_owner(int fd, const char *dir, struct err *e)
  */
 static int open_lock_dir(const char *pin_dir, bool create, char *ret, struct err *e)
 {
-	int r, fd = open(pin_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct stat st;
+	int r, fd = open(pin_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 	snprintf(ret, PATH_TEXT_MAX, "%s", pin_dir);
 	if (fd >= 0 || errno != ENOENT || !create)
@@ -357,13 +363,13 @@ static int open_lock_dir(const char *pin_dir, bool create, char *ret, struct err
 	if (r)
 		return r;
 	/* Somebody else's empty one is nobody's loss. */
-	if (!stat(ret, &st) && st.st_uid != 0)
+	if (!is_private_dir(ret))
 		rmdir(ret);
 	if (mkdir(ret, 0700) && errno != EEXIST)
 		return err_set(e, errno, "%s: %s%s", pin_dir, strerror(errno),
 			       errno == ENOENT ? ": make the directory that it is to be in first"
 					       : "");
-	fd = open(ret, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = open(ret, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 out:
 	return fd >= 0 ? fd : err_set(e, errno, "%s: %s", ret, strerror(errno));
 }

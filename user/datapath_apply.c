@@ -91,9 +91,8 @@ static int free_table(const struct datapath *dp, __u32 *ret)
 	return -E2BIG;
 }
 
-int lookup_set(const struct datapath *dp, __u32 slot, const struct klb_lookup_entry *entry)
+int lookup_set(int fd, __u32 slot, const struct klb_lookup_entry *entry)
 {
-	int fd = dp->fds[MAP_LOOKUP];
 	struct klb_lookup lookup;
 	__u32 zero = 0;
 
@@ -174,7 +173,7 @@ static int apply_frontend(const struct datapath *dp, const struct plan *p,
 	if (bpf_map_update_elem(dp->fds[MAP_FRONTENDS], &f->endpoint, &value, BPF_ANY))
 		return fail(dp, MAP_FRONTENDS, e);
 	lookup_entry_of(f, &value, &entry);
-	if (lookup_set(dp, value.table / KLB_TABLE_TURNS, &entry))
+	if (lookup_set(dp->fds[MAP_LOOKUP], value.table / KLB_TABLE_TURNS, &entry))
 		return fail(dp, MAP_LOOKUP, e);
 	return 0;
 }
@@ -193,7 +192,8 @@ static int remove_frontend(const struct datapath *dp, const struct klb_endpoint 
 
 	if (bpf_map_lookup_elem(dp->fds[MAP_FRONTENDS], key, &value))
 		return errno == ENOENT ? 0 : -errno;
-	if (value.table < KLB_MAX_TABLES && lookup_set(dp, value.table / KLB_TABLE_TURNS, NULL))
+	if (value.table < KLB_MAX_TABLES &&
+	    lookup_set(dp->fds[MAP_LOOKUP], value.table / KLB_TABLE_TURNS, NULL))
 		return -errno;
 	return bpf_map_delete_elem(dp->fds[MAP_FRONTENDS], key) && errno != ENOENT ? -errno : 0;
 }
@@ -212,7 +212,7 @@ static int remove_strays(const struct datapath *dp, struct err *e)
 		    (!bpf_map_lookup_elem(dp->fds[MAP_FRONTENDS], &lookup.at[i].endpoint, &value) &&
 		     value.table / KLB_TABLE_TURNS == i))
 			continue;
-		if (lookup_set(dp, i, NULL))
+		if (lookup_set(dp->fds[MAP_LOOKUP], i, NULL))
 			return fail(dp, MAP_LOOKUP, e);
 	}
 	return 0;

@@ -41,6 +41,9 @@ void datapath_close_fds(struct datapath *dp);
 /* -EPERM with e for everybody but root: one line, before anything is touched. */
 int require_root(struct err *e);
 
+/* A directory, no link to one, that root alone can change. */
+bool is_private_dir(const char *path);
+
 /* joins "a/b"; -ENAMETOOLONG with e. */
 int path_join(char *ret, const char *dir, const char *name, struct err *e);
 
@@ -69,8 +72,8 @@ int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct
 /* Whether pin_dir still leads to the maps that dp holds. */
 bool datapath_is_current(const struct datapath *dp);
 
-/* Writes one place of `lookup`; entry NULL empties it. */
-int lookup_set(const struct datapath *dp, __u32 slot, const struct klb_lookup_entry *entry);
+/* Writes one place of the map `lookup`; entry NULL empties it. */
+int lookup_set(int fd, __u32 slot, const struct klb_lookup_entry *entry);
 
 /* datapath_apply, by somebody who holds the lock already. */
 int apply_plan(const struct datapath *dp, const struct plan *p, struct err *e);
@@ -123,7 +126,7 @@ int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e);
 int selftest_connect(const struct datapath *dp, const char *cgroup, unsigned long long cgroup_id,
 		     bool moved, struct err *e);
 
-/* Takes away what a killed test connect has left in the maps and in the cgroup. */
-void selftest_sweep(const struct datapath *dp, const char *cgroup);
+/* Takes away what a killed test connect has left in `lookup` (-1: none) and in the cgroup. */
+void selftest_sweep(int lookup_fd, const char *cgroup);
 
 #endif

@@ -381,7 +381,7 @@ int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e)
 	int r = path_with_suffix(fresh, pin_dir, e);
 
 	*ret_removed = false;
-	if (!r)
+	if (!r && is_private_dir(fresh))
 		r = links_remove_tree(fresh, &aside, e);
 	if (!r)
 		r = links_remove_tree(pin_dir, ret_removed, e);

@@ -392,8 +392,9 @@ static int clean_aside(struct datapath_load *l, struct err *e)
 {
 	bool removed;
 
+	/* Somebody else's of that name is nothing to us. */
 	if (!access(l->pin_dir, F_OK))
-		return links_remove_tree(l->new_dir, &removed, e);
+		return is_private_dir(l->new_dir) ? links_remove_tree(l->new_dir, &removed, e) : 0;
 	if (is_complete(l->new_dir) && !rename(l->new_dir, l->pin_dir))
 		return 0;
 	/* Before a first load the lock is on that very directory: it stays. */
@@ -405,11 +406,8 @@ static int clean_aside(struct datapath_load *l, struct err *e)
 static int sweep(struct datapath_load *l, struct err *e)
 {
 	int r = links_sweep(l->pin_dir, e);
-	struct datapath old;
 
-	datapath_init(&old, l->pin_dir);
-	memcpy(old.fds, l->old_fds, sizeof(old.fds));
-	selftest_sweep(&old, l->cgroup);
+	selftest_sweep(l->old_fds[MAP_LOOKUP], l->cgroup);
 	return r;
 }
 

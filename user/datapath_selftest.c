@@ -69,7 +69,7 @@ static int install(const struct datapath *dp, const struct klb_endpoint *fronten
 	table.at[0].state = KLB_STATE_READY;
 	table.at[0].ipv4 = 1;
 	if (bpf_map_update_elem(dp->fds[MAP_CANDIDATES], &key, &table, BPF_ANY) ||
-	    lookup_set(dp, KLB_MAX_FRONTENDS, &entry))
+	    lookup_set(dp->fds[MAP_LOOKUP], KLB_MAX_FRONTENDS, &entry))
 		return err_set(e, errno, "%s/lookup: cannot write: %s", dp->pin_dir,
 			       bpf_errno_hint(errno));
 	return 0;
@@ -179,13 +179,13 @@ static int report(enum verdict v, const char *cgroup, struct err *e)
 	}
 }
 
-void selftest_sweep(const struct datapath *dp, const char *cgroup)
+void selftest_sweep(int lookup_fd, const char *cgroup)
 {
 	char pattern[PATH_TEXT_MAX + 32];
 	glob_t found;
 
-	if (dp->fds[MAP_LOOKUP] >= 0)
-		lookup_set(dp, KLB_MAX_FRONTENDS, NULL);
+	if (lookup_fd >= 0)
+		lookup_set(lookup_fd, KLB_MAX_FRONTENDS, NULL);
 	snprintf(pattern, sizeof(pattern), "%s/" CGROUP_PREFIX "*", cgroup);
 	if (glob(pattern, GLOB_NOSORT, NULL, &found))
 		return;
@@ -214,7 +214,7 @@ int selftest_connect(const struct datapath *dp, const char *cgroup, unsigned lon
 		if (moved && v == VERDICT_NO_PEERNAME)
 			v = VERDICT_OK;
 		r = report(v, cgroup, e);
-		lookup_set(dp, KLB_MAX_FRONTENDS, NULL);
+		lookup_set(dp->fds[MAP_LOOKUP], KLB_MAX_FRONTENDS, NULL);
 	}
 	if (listener >= 0)
 		close(listener);

@@ -286,12 +286,16 @@ struct klb_socket {
  * program, which runs for the same socket when the SYN leaves, and makes the record.
  * Index: cookie modulo KLB_PENDING_SLOTS. Kernel only.
  * cookie: the socket's; 0: free; KLB_PENDING_CLAIMED: being filled.
+ * turn: counts the connects that came by, so that a socket that tries again does not
+ *   draw what it drew before.
  */
 #define KLB_PENDING_SLOTS 64
 #define KLB_PENDING_CLAIMED (~0ULL)
 
 struct klb_pending {
 	__u64 cookie;
+	__u32 turn;
+	__u32 pad;
 	struct klb_socket choice;
 };
 

@@ -56,12 +56,16 @@ PROXIES = {"nginx stream proxy": 6444, "haproxy": 6445}  # on the node's loopbac
 BULK_BYTES = 8 << 20
 
 # What the measurements take, in full and with --quick.
-FULL = {"connects": 20000, "rounds": 7, "connect_pairs": 20, "pairs": 20, "seconds": 1.0,
-        "bulk_pairs": 10, "unrelated": 20000, "unrelated_pairs": 30, "agent_settle": 10,
-        "agent_idle": 20}
-QUICK = {"connects": 20000, "rounds": 3, "connect_pairs": 5, "pairs": 10, "seconds": 0.3,
-         "bulk_pairs": 3, "unrelated": 5000, "unrelated_pairs": 10, "agent_settle": 10,
-         "agent_idle": 5}
+# Short runs, and many: what disturbs them (another process, a busy neighbour on the
+# host) comes and goes within seconds, and then hits both sides of a pair.
+FULL = {"connects": 20000, "rounds": 7, "timed": 5000, "pairs": 60,
+        "request_pairs": 40, "seconds": 0.5, "bulk_pairs": 20,
+        "agent_settle": 10, "agent_idle": 20}
+QUICK = {"connects": 20000, "rounds": 3, "timed": 3000, "pairs": 20,
+         "request_pairs": 10, "seconds": 0.3, "bulk_pairs": 5,
+         "agent_settle": 10, "agent_idle": 5}
+# Of the durations in one run: those that nothing disturbed.
+UNDISTURBED = "p10_ns"
 
 # Accesses are not logged: that would be most of the server's work.
 NGINX_HTTP = """\
@@ -125,19 +129,24 @@ class Report:
         print(f"\n{title}")
         for note in notes:
             print(f"  ({note})")
-        print(f"  {'':<48} {'median':>9}  {'min .. max':<21} {'target':<11}", flush=True)
+        print(f"  {'':<44} {'median':>9}  {'min .. max':<18} {'middle half':<18} "
+              "target", flush=True)
 
     def row(self, name, values, unit, digits=0, target=None, met=None):
         """values: one per round. target: its text; met: does a median meet it?"""
         median = statistics.median(values)
         verdict = None if met is None else bool(met(median))
+        enough = len(values) > 3
+        quarters = statistics.quantiles(values, n=4)[::2] if enough else [median, median]
         self.rows.append({"group": self.group, "name": name, "unit": unit, "median": median,
                           "min": min(values), "max": max(values), "n": len(values),
-                          "target": target, "met": verdict, "values": list(values)})
+                          "quartiles": quarters, "target": target, "met": verdict,
+                          "values": list(values)})
         spread = f"{min(values):.{digits}f} .. {max(values):.{digits}f}"
+        middle = f"{quarters[0]:.{digits}f} .. {quarters[1]:.{digits}f}" if enough else ""
         words = {None: "", True: "met", False: "MISSED"}[verdict]
-        line = f"  {name:<48} {median:>9.{digits}f}  {spread:<21} {target or '':<11} {words}"
-        print(line.rstrip(), flush=True)
+        text = f"  {name:<44} {median:>9.{digits}f}  {spread:<18} {middle:<18} "
+        print(f"{text}{target or '':<8} {words}".rstrip(), flush=True)
 
     def at_most(self, name, values, unit, limit, digits=0):
         self.row(name, values, unit, digits, f"<= {limit:g}", lambda m: m <= limit)
@@ -154,7 +163,7 @@ class Report:
             print(f"  MISSED {r['group']}: {r['name']}: {r['median']:.4g} {r['unit']}, "
                   f"target {r['target']}")
         if missed:
-            print("  A wide min .. max beside a miss points at other load on this machine.")
+            print("  A wide spread beside a miss points at other load on this machine.")
         for p in self.problems:
             print(f"  NOT MEASURED {p}")
 
@@ -226,9 +235,11 @@ def bpf_statistics():
 def other_programs():
     """How many connect4 programs are attached at the root by somebody else:
     they run on our connects as well, and on both sides of every comparison."""
-    attached = bpftool("cgroup", "show", cgroup2_root()) or []
-    return sum(p.get("attach_type", "").endswith("connect") and "4" in p["attach_type"]
-               for p in attached)
+    try:
+        attached = bpftool("cgroup", "show", cgroup2_root()) or []
+    except (WorldError, ValueError):
+        return 0  # one of them went away while it was being listed
+    return sum(p.get("attach_type") in ("connect4", "cgroup_inet4_connect") for p in attached)
 
 
 # --- the stage ---------------------------------------------------------------
@@ -377,7 +388,8 @@ def cost_of(stage, ids, host, port):
     after = run_counts(ids)
     runs = {name: (after[name][0] - before[name][0], after[name][1] - before[name][1])
             for name in ids}
-    cost = {name: time_ns / count for name, (time_ns, count) in runs.items() if count >= n}
+    cost = {name: time_ns / count for name, (time_ns, count) in runs.items()
+            if count >= 0.99 * n}
     cost[TOGETHER] = sum(time_ns - count * cost.get(FLOOR, 0)
                          for name, (time_ns, count) in runs.items()
                          if name != FLOOR and "getpeer" not in name) / n
@@ -390,7 +402,8 @@ def rounds_of(stage, ids, host, port=FRONTEND_PORT):
     rounds = [cost_of(stage, ids, host, port) for _ in range(stage.effort["rounds"])]
     if any(connect not in r for r in rounds):
         raise WorldError(f"{connect} did not run for every connect to {host}")
-    return {name: [r[name] for r in rounds] for name in rounds[0]}
+    return {name: [r[name] for r in rounds] for name in rounds[0]
+            if all(name in r for r in rounds)}
 
 
 def measure_programs(stage, report):
@@ -442,15 +455,15 @@ def measure_policy(stage, report, ids, count, policy, limit):
 def measure_connects(stage, report):
     effort = stage.effort
     stage.attach(3)
-    report.start("connects", "One connect() to a server on the same machine",
-                 f"{effort['connect_pairs']} interleaved rounds, each the median of "
-                 f"{effort['connects']} connects")
+    report.start("connects", "connect() to a server on the same machine, ns",
+                 f"{effort['pairs']} interleaved pairs of {effort['timed']} connects; "
+                 "the 10th percentile of each run")
     targets = {"direct": (SERVERS[0], PLAIN_PORT), "frontend": (FRONTEND, FRONTEND_PORT)}
-    values = by_key(interleaved(targets, effort["connect_pairs"], lambda target: stage.run(
-        "connects", "-n", effort["connects"], *target)), "p50_ns")
+    values = by_key(interleaved(targets, effort["pairs"], lambda target: stage.run(
+        "connects", "-n", effort["timed"], *target)), UNDISTURBED)
     for name in targets:
-        report.row(f"connect(), {name}", values[name], "ns")
-    report.row("connect(), frontend - direct",
+        report.row(name, values[name], "ns")
+    report.row("frontend - direct",
                [a - b for a, b in zip(values["frontend"], values["direct"])], "ns")
     stage.detach()
 
@@ -470,7 +483,7 @@ def interleaved(targets, rounds, measure):
 
 
 def report_ratios(report, values, what, unit, digits, target=None):
-    """Every name but the first against the first, by round."""
+    """Every name, and the others against the first by round."""
     base, *others = values
     for name in values:
         report.row(f"{what}, {name}", values[name], unit, digits)
@@ -482,7 +495,7 @@ def report_ratios(report, values, what, unit, digits, target=None):
             report.row(label, pairs, "ratio", 4, f">= {target}", lambda m: m >= target)
         else:
             report.row(label, pairs, "ratio", 4)
-        print(f"    (ratio of the medians {medians:.4f})")
+        print(f"    ratio of the medians: {medians:.4f}")
 
 
 def measure_requests(stage, report):
@@ -492,17 +505,18 @@ def measure_requests(stage, report):
     for name, port in stage.start_proxies().items():
         targets[name] = (FRONTEND, port)
     report.start("requests", "One kept TLS connection, one backend",
-                 f"{effort['pairs']} interleaved rounds of {effort['seconds']:g} s "
+                 f"{effort['request_pairs']} interleaved rounds of {effort['seconds']:g} s "
                  f"({effort['bulk_pairs']} for bulk); ratios are by round",
                  "client, server and proxy share one CPU: the rate is the inverse of the work")
-    values = interleaved(targets, effort["pairs"], lambda target: stage.run(
+    values = interleaved(targets, effort["request_pairs"], lambda target: stage.run(
         "requests", "--seconds", effort["seconds"], *target))
-    report_ratios(report, by_key(values, "rps"), "GET /version", "requests/s", 0, 0.97)
+    report_ratios(report, by_key(values, "rps"), "requests/s", "requests/s", 0, 0.97)
+    report_ratios(report, by_key(values, "p50_us"), "median time", "us", 1)
     for name, runs in by_key(values, "p99_us").items():
-        report.row(f"GET /version p99, {name}", runs, "us")
+        report.row(f"99th percentile of the time, {name}", runs, "us", 1)
     values = interleaved(targets, effort["bulk_pairs"], lambda target: stage.run(
         "requests", "--path", "/bulk", "--seconds", effort["seconds"], *target))
-    report_ratios(report, by_key(values, "mb_per_s"), f"GET {BULK_BYTES >> 20} MiB", "MB/s", 0)
+    report_ratios(report, by_key(values, "mb_per_s"), "MB/s", "MB/s", 0)
     stage.detach()
 
 
@@ -516,27 +530,28 @@ def by_key(values, key):
 def measure_unrelated(stage, report):
     effort = stage.effort
     others = other_programs()
-    notes = [f"{effort['unrelated_pairs']} pairs of {effort['unrelated']} each, KubeLB attached "
-             "or detached before every run"]
+    notes = [f"{effort['pairs']} interleaved pairs of {effort['timed']} each, KubeLB attached or "
+             "detached before every run"]
     if others:
         notes.append(f"{others} connect4 programs of somebody else run on both sides")
-    report.start("unrelated", "connect + accept + close on the loopback, not to a frontend", *notes)
+    report.start("unrelated", "connect + accept + close on the loopback, not to a frontend, ns",
+                 *notes)
 
     def measure(attached):
         if attached:
             stage.attach(3)
         else:
             stage.detach()
-        return stage.run("unrelated", "-n", effort["unrelated"])
+        return stage.run("unrelated", "-n", effort["timed"])
 
-    values = interleaved({"without": False, "with": True}, effort["unrelated_pairs"], measure)
-    for key, text in (("p50_ns", "median"), ("mean_ns", "mean")):
+    values = interleaved({"without": False, "with": True}, effort["pairs"], measure)
+    for key, text in ((UNDISTURBED, "10th percentile"), ("p50_ns", "median"), ("mean_ns", "mean")):
         runs = by_key(values, key)
         for name in runs:
             report.row(f"{text} of a run, {name} KubeLB", runs[name], "ns")
         pairs = [a / b for a, b in zip(runs["with"], runs["without"])]
         label = f"{text} of a run, with / without"
-        if key == "p50_ns":
+        if key == UNDISTURBED:
             report.at_most(label, pairs, "ratio", 1.02, 4)
         else:
             report.row(label, pairs, "ratio", 4)
