@@ -37,8 +37,8 @@
 /* No candidate took part. */
 #define KLB_PICK_NONE KLB_MAX_BACKENDS
 
-/* Loads are cut to this, so that load * weight stays below 2^59 and the difference of
- * two tiers, shifted, outweighs it without leaving 63 bits. */
+/* No load is larger (a count, or a 32-bit rank), so that load * weight stays below 2^59
+ * and the difference of two tiers, shifted, outweighs it without leaving 63 bits. */
 #define KLB_LOAD_MAX ((1ULL << 49) - 1)
 #define KLB_TIER_SHIFT 60
 
@@ -73,6 +73,7 @@ struct klb_choice {
 	__u64 active_mask; /* all ones where active connections are the load */
 	__u64 rank_mask; /* all ones where the rank is */
 	__u32 trust;
+	__u32 tiers; /* by state, for that trust */
 	__u32 two;
 	struct klb_pick first;
 	struct klb_pick second;
@@ -89,22 +90,33 @@ static inline __attribute__((always_inline)) void klb_pick_init(struct klb_pick 
 	p->seed = seed;
 }
 
+/* Tiers by state, three bits each, for klb_choice.tiers. */
+#define KLB_TIER_OF(state, tier) ((__u32)(tier) << 3 * (state))
+#define KLB_TIERS_TRUSTED                                     \
+	(KLB_TIER_OF(KLB_STATE_UNKNOWN, KLB_TIER_USABLE) |    \
+	 KLB_TIER_OF(KLB_STATE_READY, KLB_TIER_USABLE) |      \
+	 KLB_TIER_OF(KLB_STATE_SUSPECT, KLB_TIER_NOT_DEAD) |  \
+	 KLB_TIER_OF(KLB_STATE_DRAINING, KLB_TIER_NOT_DEAD) | \
+	 KLB_TIER_OF(KLB_STATE_DEAD, KLB_TIER_ANY))
+#define KLB_TIERS_ALONE                                     \
+	(KLB_TIER_OF(KLB_STATE_UNKNOWN, KLB_TIER_USABLE) |  \
+	 KLB_TIER_OF(KLB_STATE_READY, KLB_TIER_USABLE) |    \
+	 KLB_TIER_OF(KLB_STATE_SUSPECT, KLB_TIER_USABLE) |  \
+	 KLB_TIER_OF(KLB_STATE_DRAINING, KLB_TIER_USABLE) | \
+	 KLB_TIER_OF(KLB_STATE_DEAD, KLB_TIER_USABLE))
+
 /*
- * The tier of a candidate. trust: 1 while the agent is alive, so that its verdicts
- * count; without it suspect, draining and dead are not believed (fail-static), and
- * nothing is preferred: all connects would go to the local one though it be dead.
+ * The tier of a candidate: of its state, one further if it is usable and to be
+ * avoided, one nearer if it is usable and preferred. A usable tier is the only one
+ * whose second bit is 0 (1; the others are 2 and 3), which spares comparisons.
  */
-static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_view *v, __u32 trust)
+static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_view *v, __u32 tiers,
+							    __u32 trust)
 {
-	__u64 state = v->state & 7;
-	__u64 dead = (1ULL << KLB_STATE_DEAD) >> state & trust;
-	__u64 doubt = (1ULL << KLB_STATE_SUSPECT | 1ULL << KLB_STATE_DRAINING) >> state & trust;
+	__u32 tier = tiers >> 3 * (v->state & 7) & 7;
+	__u32 usable = ~(tier >> 1) & 1;
 
-	__u64 doubtful = (doubt | v->avoid) & ~dead & 1;
-	__u64 usable = ~(dead | doubtful) & 1;
-
-	return dead * KLB_TIER_ANY + doubtful * KLB_TIER_NOT_DEAD +
-	       (usable & ~(__u64)(v->preferred & trust)) * KLB_TIER_USABLE;
+	return tier + (usable & v->avoid) - (usable & v->preferred & trust & ~v->avoid);
 }
 
 /* 1 if a is negative as a signed number, else 0. */
@@ -126,30 +138,41 @@ static inline __attribute__((always_inline)) __u64 klb_blend(__u64 a, __u64 b, _
  * The best so far against one more. diff orders by tier first and by load/weight
  * then (compared crosswise, so nothing is divided): negative when the new one is
  * better, 0 when the two tie. Among ties each is kept with the probability of its
- * weight (reservoir sampling), which a newly best one passes by itself.
+ * weight (reservoir sampling), which a newly best one passes by itself. Returns all
+ * ones if the new one was taken, else 0.
  */
-static inline __attribute__((always_inline)) void
-klb_pick_offer(struct klb_pick *p, __u64 index, __u64 tier, __u64 weight, __u64 load, __u64 cost)
+static inline __attribute__((always_inline)) __u64
+klb_pick_offer(struct klb_pick *p, __u64 index, __u64 tier, __u64 weight, __u64 load)
 {
 	__u64 diff = load * p->weight - p->load * weight + ((tier - p->tier) << KLB_TIER_SHIFT);
 	__u64 takes_part = klb_negative(0 - weight);
 	__u64 better = klb_negative(diff) & takes_part;
-	__u64 not_worse = klb_negative(~(0 - diff) | diff) & takes_part;
-	__u64 win, take;
+	__u64 not_worse = klb_negative(diff - 1) & takes_part;
+	__u64 take;
 
 	/* Numerical Recipes' linear congruential step; its high bits are used. */
 	p->seed = p->seed * 1664525u + 1013904223u;
 	p->tied = (p->tied & (better - 1)) + (weight & (0 - not_worse));
-	win = klb_negative((p->seed * p->tied >> 32) - weight);
-	take = 0 - (win & not_worse);
+	take = 0 - (klb_negative((p->seed * p->tied >> 32) - weight) & not_worse);
 	p->tier = klb_blend(p->tier, tier, take);
 	p->index = klb_blend(p->index, index, take);
 	p->weight = klb_blend(p->weight, weight, take);
 	p->load = klb_blend(p->load, load, take);
-	p->cost = klb_blend(p->cost, cost, take);
+	return take;
 }
 
-/* seed: 32 random bits. trust: see klb_tier. */
+/* The same for one of two draws, which then compete by cost. */
+static inline __attribute__((always_inline)) void
+klb_pick_offer_cost(struct klb_pick *p, __u64 index, __u64 tier, __u64 weight, __u64 cost)
+{
+	p->cost = klb_blend(p->cost, cost, klb_pick_offer(p, index, tier, weight, 0));
+}
+
+/*
+ * seed: 32 random bits. trust: 1 while the agent is alive, so that its verdicts count;
+ * without it suspect, draining and dead are not believed (fail-static), and nothing is
+ * preferred: all connects would go to the local one though it be dead.
+ */
 static inline __attribute__((always_inline)) void
 klb_choice_init(struct klb_choice *c, enum klb_policy policy, __u32 seed, __u32 trust)
 {
@@ -157,7 +180,9 @@ klb_choice_init(struct klb_choice *c, enum klb_policy policy, __u32 seed, __u32 
 	c->rank_mask = 0 - (__u64)(policy == KLB_POLICY_RENDEZVOUS);
 	c->two = policy == KLB_POLICY_LATENCY;
 	c->trust = trust;
+	c->tiers = KLB_TIERS_ALONE ^ ((KLB_TIERS_ALONE ^ KLB_TIERS_TRUSTED) & (0 - trust));
 	KLB_OPAQUE(c->trust);
+	KLB_OPAQUE(c->tiers);
 	KLB_OPAQUE(c->two);
 	KLB_OPAQUE(c->active_mask);
 	KLB_OPAQUE(c->rank_mask);
@@ -169,20 +194,20 @@ static inline __attribute__((always_inline)) void
 klb_choice_offer(struct klb_choice *c, __u32 index, const struct klb_view *v)
 {
 	/* A count below 0 is a defect elsewhere; as a huge load it would starve a backend. */
-	__u64 active = v->active & KLB_LOAD_MAX & (klb_negative(v->active) - 1);
+	__u64 active = v->active & (klb_negative(v->active) - 1);
 	__u64 load = (active & c->active_mask) | (v->rank & c->rank_mask);
 	__u64 weight = v->weight & (0 - (__u64)v->eligible);
-	__u64 tier = klb_tier(v, c->trust);
+	__u64 tier = klb_tier(v, c->tiers, c->trust);
 
 	if (c->two) {
 		/* An RTT nobody measured yet counts as the best: it gets measured. */
 		__u64 cost = v->srtt_us * (active + 1);
 
-		klb_pick_offer(&c->second, index, tier, weight, load, cost);
-		klb_pick_offer(&c->first, index, tier, weight, load, cost);
+		klb_pick_offer_cost(&c->second, index, tier, weight, cost);
+		klb_pick_offer_cost(&c->first, index, tier, weight, cost);
 		return;
 	}
-	klb_pick_offer(&c->first, index, tier, weight, load, 0);
+	klb_pick_offer(&c->first, index, tier, weight, load);
 }
 
 /* The index that was chosen, or KLB_PICK_NONE. */

@@ -210,7 +210,7 @@ def machine():
 
 
 def bpftool(*args):
-    return json.loads(run_checked(["bpftool", "-j", *map(str, args)]) or "null")
+    return json.loads(run_checked(["bpftool", "-j", *map(str, args)]).strip() or "null")
 
 
 @contextlib.contextmanager
@@ -237,7 +237,7 @@ def other_programs():
     they run on our connects as well, and on both sides of every comparison."""
     try:
         attached = bpftool("cgroup", "show", cgroup2_root()) or []
-    except (WorldError, ValueError):
+    except WorldError:
         return 0  # one of them went away while it was being listed
     return sum(p.get("attach_type") in ("connect4", "cgroup_inet4_connect") for p in attached)
 

@@ -25,7 +25,7 @@ static int tier_of(const struct klb_view *v, uint32_t trust)
 static unsigned __int128 load_of(enum klb_policy policy, const struct klb_view *v)
 {
 	if (policy == KLB_POLICY_LEAST_CONN)
-		return v->active >> 63 ? 0 : v->active & KLB_LOAD_MAX;
+		return v->active >> 63 ? 0 : v->active;
 	return policy == KLB_POLICY_RENDEZVOUS ? v->rank : 0;
 }
 
@@ -56,6 +56,9 @@ static void view_from(const uint8_t *p, struct klb_view *ret)
 	memcpy(&ret->active, p, 8);
 	/* Small counts, ties and extremes alike. */
 	ret->active >>= p[8] & 63;
+	/* Below 0, or what a count can be. */
+	if (!(ret->active >> 63))
+		ret->active &= KLB_LOAD_MAX;
 	ret->weight = (p[9] | (uint32_t)p[10] << 8) % (KLB_WEIGHT_MAX + 1);
 	ret->state = p[11] % (KLB_STATE_DEAD + 1);
 	ret->avoid = p[12] & 1;
