@@ -9,8 +9,9 @@ processes' connects are neither touched nor counted.
 Groups:
   programs   nanoseconds per run of each BPF program, by the kernel's own run
              statistics, for every policy, at 3 and at 64 backends
-  connects   what a client sees of that: connect() to the frontend and to a
-             backend itself, interleaved
+  connects   what a client sees of that, and of the way to the programs: connect()
+             to the frontend, and to a backend itself with KubeLB attached and
+             without, interleaved
   requests   requests/s and bulk throughput on one kept TLS connection, dialled
              at the frontend and at the backend itself, interleaved; for
              comparison the same through local proxies (nginx, and haproxy where
@@ -339,6 +340,13 @@ class Stage:
         if done.returncode != 0:
             raise WorldError(f"kubelb-load --detach: {done.stderr.strip()}")
 
+    def set_attached(self, attached):
+        """Attached with three plain backends, or not at all."""
+        if attached:
+            self.attach(3)
+        else:
+            self.detach()
+
     def program_ids(self):
         """Name -> id of the programs that kubelb-load has attached for us."""
         ids = {}
@@ -454,17 +462,24 @@ def measure_policy(stage, report, ids, count, policy, limit):
 
 def measure_connects(stage, report):
     effort = stage.effort
-    stage.attach(3)
     report.start("connects", "connect() to a server on the same machine, ns",
-                 f"{effort['pairs']} interleaved pairs of {effort['timed']} connects; "
+                 f"{effort['pairs']} interleaved rounds of {effort['timed']} connects; "
                  "the 10th percentile of each run")
-    targets = {"direct": (SERVERS[0], PLAIN_PORT), "frontend": (FRONTEND, FRONTEND_PORT)}
-    values = by_key(interleaved(targets, effort["pairs"], lambda target: stage.run(
-        "connects", "-n", effort["timed"], *target)), UNDISTURBED)
+    direct, frontend = (SERVERS[0], PLAIN_PORT), (FRONTEND, FRONTEND_PORT)
+    targets = {"direct, without KubeLB": (False, direct), "direct": (True, direct),
+               "frontend": (True, frontend)}
+
+    def measure(target):
+        stage.set_attached(target[0])
+        return stage.run("connects", "-n", effort["timed"], *target[1])
+
+    values = by_key(interleaved(targets, effort["pairs"], measure), UNDISTURBED)
+    base, *others = targets
     for name in targets:
         report.row(name, values[name], "ns")
-    report.row("frontend - direct",
-               [a - b for a, b in zip(values["frontend"], values["direct"])], "ns")
+    for name in others:
+        report.row(f"  {name}, more than without KubeLB",
+                   [a - b for a, b in zip(values[name], values[base])], "ns")
     stage.detach()
 
 
@@ -538,10 +553,7 @@ def measure_unrelated(stage, report):
                  *notes)
 
     def measure(attached):
-        if attached:
-            stage.attach(3)
-        else:
-            stage.detach()
+        stage.set_attached(attached)
         return stage.run("unrelated", "-n", effort["timed"])
 
     values = interleaved({"without": False, "with": True}, effort["pairs"], measure)

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * killat: preloaded into a program, ends it with SIGKILL at a moment that a clock
- * cannot hit: before the N-th call of one kind.
+ * cannot hit: before the N-th call of one kind, or before PATH gets its name.
  *
- *   LD_PRELOAD=./killat.so KILLAT=link_update:2 PROGRAM...
+ *   LD_PRELOAD=./killat.so KILLAT=CALL:N PROGRAM...
+ *   LD_PRELOAD=./killat.so KILLAT=rename:PATH PROGRAM...
  *
- * Calls: link_create, link_update and obj_pin, which libbpf makes through
- * syscall(2), and rename. Without KILLAT nothing happens.
+ * CALL: link_create, link_update, obj_pin (of bpf(2)), fork, rename. Only the program
+ * itself is ended, not a child that it forks. Without KILLAT nothing happens.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -21,28 +22,26 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static void passing(const char *call)
+/* path: what the call is about, or NULL. */
+static void passing(const char *call, const char *path)
 {
 	static long count;
+	static pid_t self;
 	const char *at = getenv("KILLAT");
 	size_t n = strlen(call);
 
 	if (!at || strncmp(at, call, n) != 0 || at[n] != ':')
 		return;
-	if (++count == atol(at + n + 1))
-		kill(getpid(), SIGKILL);
+	at += n + 1;
+	if (!self)
+		self = getpid();
+	if (self != getpid())
+		return;
+	if (*at == '/' ? path && !strcmp(path, at) : ++count == atol(at))
+		kill(self, SIGKILL);
 }
 
-static void passing_bpf(long command)
-{
-	if (command == BPF_LINK_CREATE)
-		passing("link_create");
-	else if (command == BPF_LINK_UPDATE)
-		passing("link_update");
-	else if (command == BPF_OBJ_PIN)
-		passing("obj_pin");
-}
-
+/* libbpf makes its calls through syscall(2). */
 long syscall(long number, ...)
 {
 	long (*next)(long, ...) = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
@@ -53,9 +52,21 @@ long syscall(long number, ...)
 	for (int i = 0; i < 6; i++)
 		a[i] = va_arg(list, long);
 	va_end(list);
-	if (number == SYS_bpf)
-		passing_bpf(a[0]);
+	if (number == SYS_bpf && a[0] == BPF_LINK_CREATE)
+		passing("link_create", NULL);
+	if (number == SYS_bpf && a[0] == BPF_LINK_UPDATE)
+		passing("link_update", NULL);
+	if (number == SYS_bpf && a[0] == BPF_OBJ_PIN)
+		passing("obj_pin", NULL);
 	return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+pid_t fork(void)
+{
+	pid_t (*next)(void) = (pid_t(*)(void))dlsym(RTLD_NEXT, "fork");
+
+	passing("fork", NULL);
+	return next();
 }
 
 int rename(const char *from, const char *to)
@@ -63,6 +74,6 @@ int rename(const char *from, const char *to)
 	int (*next)(const char *, const char *) =
 		(int (*)(const char *, const char *))dlsym(RTLD_NEXT, "rename");
 
-	passing("rename");
+	passing("rename", to);
 	return next(from, to);
 }

@@ -5,6 +5,7 @@ import contextlib
 import glob
 import os
 import random
+import shutil
 import signal
 import socket
 import ssl
@@ -16,10 +17,10 @@ import pytest
 
 from helpers import (MAPPED, V4, V6, Accepts, Held, Traffic, address_text, attached_ids,
                      backend_ids, dial, dial_error, dump, fails, http_call, make_socket,
-                     nbconnect, objects, ok, pins, served_set, stats,
-                     still_there, wait_states)
+                     nbconnect, objects, ok, pins, served_set, stats, still_there, wait_states)
 from backend import PORT
-from system import BPFFS, cgroup2_root, group_members, inside, run_checked, wait_until
+from system import (BPFFS, WorldError, cgroup2_root, group_members, inside, run_checked,
+                    wait_until)
 from world import ROOT
 
 ALL = {"cp1", "cp2", "cp3"}
@@ -46,9 +47,9 @@ def carried(stage):
     return {i: value["active"] for i, value in dump(stage, "stats") if value["active"]}
 
 
-def wait_carried(stage, count):
+def wait_carried(stage, count, timeout=5):
     wait_until(lambda: sum(carried(stage).values()) == count,
-               lambda: f"{count} connections to be counted, are {carried(stage)}", 5)
+               lambda: f"{count} connections to be counted, are {carried(stage)}", timeout)
 
 
 def places(stage):
@@ -93,7 +94,7 @@ def test_id_rests_while_connections_carry_it(stage):
         ids = backend_ids(stage)
         assert ids["cp2"] == old["cp2"]
         assert ids["cp3"] != old["cp1"]
-        assert carried(stage)[old["cp1"]] == 10
+        assert carried(stage)[old["cp1"]] > 0
     wait_carried(stage, 0)
     counts = Accepts(stage)
     assert nbconnect(stage, "-n", 100, V4)["ok"] == 100
@@ -160,6 +161,15 @@ def test_retry_of_an_ipv6_socket(stage, policy):
     wait_carried(stage, 0)
 
 
+def test_retry_draws_anew(stage):
+    """A refused socket is not sent to the same backend for ever."""
+    stage.configure(policy="random")
+    ok(stage.load())
+    stage.cp(1).kill()
+    refused = [retry(stage, socket.AF_INET, V4, 40) for _ in range(20)]
+    assert max(refused) in range(1, 40), refused
+
+
 @pytest.mark.parametrize("host", [V6, MAPPED])
 def test_peer_of_a_socket_turned_into_ipv4(attached, host):
     """IPV6_ADDRFORM: an address that has no IPv4 form is not cut down to one."""
@@ -183,11 +193,14 @@ def loads_fixture(stage):
     return [stage.program("kubelb-load"), following]
 
 
+def load_argv(stage, program, group):
+    return [program, "-c", stage.config, "--pin", stage.pin, "--cgroup", group]
+
+
 def load_killed(stage, program, group, moment):
     """Starts it and ends it with SIGKILL that many seconds later."""
-    argv = stage.argv([program, "-c", stage.config, "--pin", stage.pin, "--cgroup", group])
-    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                          start_new_session=True) as process:
+    with subprocess.Popen(stage.argv(load_argv(stage, program, group)), start_new_session=True,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         time.sleep(moment)  # the moment is what is being tested
         process.kill()
         process.wait()
@@ -197,28 +210,32 @@ def load_killed(stage, program, group, moment):
 
 @pytest.fixture(name="killat")
 def killat_fixture(stage, tmp_path):
-    """Runs a kubelb-load that is killed before the N-th call of a kind: see
-    tests/clients/killat.c. For moments that no clock hits."""
+    """Runs a kubelb-load that is killed at a moment that no clock hits: see
+    tests/clients/killat.c."""
     library = tmp_path / "killat.so"
     run_checked(["gcc", "-O2", "-shared", "-fPIC", "-o", str(library),
                  os.path.join(ROOT, "tests", "clients", "killat.c")])
 
-    def killat(program, moment, *args):
-        done = stage.exec([program, "-c", stage.config, "--pin", stage.pin, *args],
+    def killat(moment, program, group):
+        done = stage.exec(load_argv(stage, program, group),
                           env={**os.environ, "LD_PRELOAD": str(library), "KILLAT": moment})
-        assert done.returncode == -signal.SIGKILL, (done.returncode, done.stderr)
+        assert done.returncode == -signal.SIGKILL, (moment, done.returncode, done.stderr)
 
     return killat
 
 
 def load_whole(stage, program, group):
-    """A kubelb-load after a killed one: done, and nothing of that one is left."""
-    ok(stage.exec([program, "-c", stage.config, "--pin", stage.pin, "--cgroup", group]))
+    """A kubelb-load after a killed one: done, and nothing of that one is left.
+    Returns how long it took."""
+    start = time.monotonic()
+    ok(stage.exec(load_argv(stage, program, group)))
+    took = time.monotonic() - start
     assert nbconnect(stage, "-n", 9, V4, cgroup=group)["ok"] == 9
     assert [p for p in pins(stage) if p.endswith("_new")] == []
     assert not os.path.exists(stage.pin + "_new")
     assert frontends(stage) == {(V4, PORT), (V6, PORT)}
     assert glob.glob(f"{glob.escape(group)}/kubelb-selftest-*") == []
+    return took
 
 
 def detach_whole(stage, group):
@@ -229,30 +246,65 @@ def detach_whole(stage, group):
 
 def test_first_load_killed_at_any_moment(stage, group, loads):
     moments = random.Random(4)
-    for i in range(10):
-        load_killed(stage, loads[i % 2], group, moments.uniform(0, 0.15))
+    took = 0.15
+    for i in range(8):
+        load_killed(stage, loads[i % 2], group, moments.uniform(0, took))
         if i % 3 == 2:
-            ok(stage.detach())
-            assert places(stage) == {}
-        load_whole(stage, loads[0], group)
+            detach_whole(stage, group)
+        took = load_whole(stage, loads[0], group)
         with Held(stage, 6, cgroup=group):
             wait_carried(stage, 6)
         wait_carried(stage, 0)
         detach_whole(stage, group)
 
 
+def test_first_load_killed_between_two_steps(stage, group, loads, killat):
+    for moment in ("link_create:3", "fork:1", "obj_pin:4", "rename:9"):
+        killat(moment, loads[0], group)
+        load_whole(stage, loads[0], group)
+        wait_carried(stage, 0)
+        detach_whole(stage, group)
+        killat(moment, loads[0], group)
+        detach_whole(stage, group)
+
+
+def test_first_load_killed_before_it_has_its_name(stage, group, loads, killat):
+    """It balances, and whoever comes next takes it over, counts and all."""
+    killat(f"rename:{stage.pin}", loads[0], group)
+    with Held(stage, 6, cgroup=group):
+        load_whole(stage, loads[0], group)
+        wait_carried(stage, 6)
+    wait_carried(stage, 0)
+    detach_whole(stage, group)
+
+
 def test_upgrade_killed_at_any_moment(stage, group, loads):
     """From this ABI to the next and back, under connections that stay open."""
     moments = random.Random(44)
-    ok(stage.load(cgroup=group))
+    took = load_whole(stage, loads[0], group)
     with contextlib.ExitStack() as held:
-        for i in range(16):
+        for i in range(12):
             held.enter_context(Held(stage, 2, cgroup=group))
-            load_killed(stage, loads[(i + 1) % 2], group, moments.uniform(0, 0.15))
-            load_whole(stage, loads[moments.randrange(2)], group)
-        wait_carried(stage, 32)
+            load_killed(stage, loads[(i + 1) % 2], group, moments.uniform(0, took))
+            took = load_whole(stage, loads[moments.randrange(2)], group)
+        wait_carried(stage, 24)
     wait_carried(stage, 0)
-    load_killed(stage, loads[1], group, 0.1)
+    detach_whole(stage, group)
+
+
+def test_upgrade_killed_between_two_steps(stage, group, loads, killat):
+    """The same, at the moments that count."""
+    with contextlib.ExitStack() as held:
+        for i, moment in enumerate(("link_update:2", "link_update:5", "fork:1", "obj_pin:4",
+                                    "rename:4")):
+            load_whole(stage, loads[0], group)
+            held.enter_context(Held(stage, 2, cgroup=group))
+            killat(moment, loads[1], group)
+            load_whole(stage, loads[i % 2], group)
+        wait_carried(stage, 10)
+    wait_carried(stage, 0)
+    load_whole(stage, loads[0], group)
+    killat("rename:2", loads[1], group)
     ids = objects(stage)
     detach_whole(stage, group)
     wait_until(lambda: not any(still_there(ids).values()), "the kernel to free them")
@@ -261,30 +313,78 @@ def test_upgrade_killed_at_any_moment(stage, group, loads):
 # --- kubelb-load, where it must not leave or touch anything ------------------
 
 
-@pytest.mark.parametrize("suffix", ["", "_new"], ids=["its name", "the passing one"])
-def test_pin_directory_of_somebody_else(stage, suffix):
-    """bpffs is open to all by default: who owns the directory owns the pins."""
-    path = stage.pin + suffix
-    subprocess.run(["mkdir", path], user=NOBODY, group=NOBODY, check=True)
-    try:
-        before = places(stage)
-        fails(stage.load(), 1, path, str(NOBODY))
-        assert places(stage) == before
-        agent = stage.exec([stage.program("kubelb-agent"), "-c", stage.config, "--pin",
-                            stage.pin])
-        fails(agent, 1, path)
-        assert places(stage) == before
-        assert dial_error(stage) == "ECONNREFUSED"
-    finally:
-        if places(stage) != before:
-            stage.detach()
-        if os.path.isdir(path):
-            os.rmdir(path)
+@pytest.fixture(name="somebodys")
+def somebodys_fixture(stage):
+    """Makes something as another user, as bpffs allows by default; removes it."""
+    made = []
+
+    def make(*argv):
+        subprocess.run(argv, user=NOBODY, group=NOBODY, check=True)
+        made.append(argv[-1])
+        return argv[-1]
+
+    yield make
+    ours = os.path.isdir(stage.pin) and os.stat(stage.pin).st_uid == 0
+    if ours:
+        stage.detach()
+    for path in made:
+        shutil.rmtree(path, ignore_errors=True)
+        if os.path.islink(path):
+            os.unlink(path)
 
 
-def test_dry_run_leaves_no_trace_of_a_killed_load(stage, killat):
+@pytest.mark.parametrize("suffix, inside_it", [("", ""), ("", "/theirs"), ("_new", "/theirs")],
+                         ids=["empty", "full", "full, of the passing name"])
+def test_pin_directory_of_somebody_else(stage, somebodys, suffix, inside_it):
+    """Who owns the directory owns the pins: refused, and left alone."""
+    path = somebodys("mkdir", stage.pin + suffix)
+    if inside_it:
+        somebodys("mkdir", path + inside_it)
+    before = places(stage)
+    fails(stage.load(), 1, path, str(NOBODY))
+    assert places(stage) == before
+    agent = [stage.program("kubelb-agent"), "-c", stage.config, "--pin", stage.pin]
+    fails(stage.exec(agent), 1, path)
+    assert places(stage) == before
+    assert dial_error(stage) == "ECONNREFUSED"
+
+
+def test_passing_name_taken_by_somebody_else(stage, somebodys):
+    """An empty directory there is refused or replaced, but never filled."""
+    path = somebodys("mkdir", stage.pin + "_new")
+    theirs = os.stat(path).st_ino
+    done = stage.load()
+    if done.returncode:
+        fails(done, 1, path)
+        assert os.listdir(path) == []
+    else:
+        assert served_set(stage) <= ALL
+        assert os.stat(stage.pin).st_ino != theirs
+        assert os.stat(stage.pin).st_uid == 0
+
+
+@pytest.mark.parametrize("kind", ["directory", "full directory", "symbolic link"])
+def test_passing_name_of_what_is_attached(attached, somebodys, kind):
+    """What others have under it is nothing to an attachment that has its name:
+    that works, is brought up to date, and goes."""
+    path = attached.pin + "_new"
+    if kind == "symbolic link":
+        somebodys("ln", "-s", attached.pin, path)
+    else:
+        somebodys("mkdir", path)
+    if kind == "full directory":
+        somebodys("mkdir", path + "/theirs")
+    done = attached.load()
+    assert nbconnect(attached, "-n", 9, V4)["ok"] == 9
+    ok(done)
+    ok(attached.detach())
+    assert not os.path.exists(attached.pin)
+    assert kind == "directory" or os.path.lexists(path)
+
+
+def test_dry_run_leaves_no_trace_of_a_killed_load(stage, group, killat):
     """What lies around stays as it is; it is for the next real run to clear."""
-    killat(stage.program("kubelb-load"), "rename:3")
+    killat("rename:3", stage.program("kubelb-load"), group)
     before = places(stage)
     assert len(before) > 2, "the killed run has left nothing behind"
     done = ok(stage.load("--dry-run"))
@@ -298,14 +398,12 @@ def test_dry_run_leaves_no_trace(stage):
     """Neither directory nor pin, nor a bpffs where none is mounted."""
     assert "would attach" in ok(stage.load("--dry-run")).stdout
     assert places(stage) == {}
-    script = ('while umount -l "$0" 2>/dev/null; do :; done; "$@" || exit; '
-              'grep " $0 " /proc/self/mountinfo; ls "$0"')
+    script = ('while umount -l "$0" 2>/dev/null; do :; done; ! mountpoint -q "$0" || exit 3; '
+              '"$@" || exit; ! mountpoint -q "$0" || exit 4; [ -z "$(ls -A "$0")" ] || exit 5')
     done = ok(stage.exec(["unshare", "--mount", "sh", "-c", script, BPFFS,
                           stage.program("kubelb-load"), "-c", stage.config, "--pin",
                           stage.pin, "--dry-run"]))
-    report = done.stdout.splitlines()
-    assert "would attach" in report[0]
-    assert not [line for line in report[1:] if BPFFS in line and "would" not in line], report
+    assert "would attach" in done.stdout
     assert places(stage) == {}
 
 
@@ -363,7 +461,7 @@ def test_two_wishes_at_once(attached):
     """Each is read, changed and written under a lock: neither is lost."""
     program, cp = attached.program("kubelbctl"), attached.cp(1)
     number = backend_ids(attached)["cp1"]
-    for i in range(1, 41):
+    for i in range(1, 61):
         commands = [["drain" if i % 2 else "undrain", cp.endpoint],
                     ["weight", cp.endpoint, i]]
         running = [subprocess.Popen(attached.argv([program, "--pin", attached.pin, *command]),
@@ -393,39 +491,34 @@ def ready(stage):
     return http_call(stage, "GET", "/readyz")[0] == 200
 
 
-def heartbeat(stage):
-    return dump(stage, "control")[0][1]["heartbeat_ns"]
+def beats(stage):
+    """Does the agent's heart beat where the programs look?"""
+    def last():
+        return dump(stage, "control")[0][1]["heartbeat_ns"]
 
-
-def wait_beats(stage):
-    before = heartbeat(stage)
-    wait_until(lambda: heartbeat(stage) > before, "another heartbeat")
+    before = last()
+    with contextlib.suppress(WorldError):
+        return wait_until(lambda: last() > before, "", 2)
+    return False
 
 
 def test_agent_after_an_upgrade_of_the_maps(balanced, loads):
     """It works on the new ones, or says that it cannot: in its log, and to
     whoever asks. It finds back by itself."""
-    for b, program in enumerate(("abi-next", ".")):
+    def in_order(mark):
+        if ready(balanced):
+            return beats(balanced)
+        return any("level=warn" in line and balanced.pin in line
+                   for line in balanced.running.log()[mark:].splitlines())
+
+    for program in (loads[1], loads[0]):
         mark = len(balanced.running.log())
-        ok(balanced.exec([loads[1 - b], "-c", balanced.config, "--pin", balanced.pin]))
+        ok(balanced.exec(load_argv(balanced, program, cgroup2_root())))
         wait_until(lambda m=mark: len(balanced.running.log()) > m, "a word from the agent", 5)
-        wait_until(lambda p=program: told_or_alive(balanced, p),
-                   "the agent to beat or not to be ready", 5)
+        wait_until(lambda m=mark: in_order(m), "the agent to work, or to say that it cannot", 5)
         assert served_set(balanced, 60) == ALL
-    assert ready(balanced)
-    wait_beats(balanced)
+    wait_until(lambda: ready(balanced) and beats(balanced), "the agent to find back", 5)
     assert balanced.running.alive()
-
-
-def told_or_alive(stage, directory):
-    """Not ready, and the log says why; or ready, and its heart beats where the
-    programs look."""
-    if not ready(stage):
-        return "level=warn" in stage.running.log().splitlines()[-1] \
-            and stage.pin in stage.running.log().splitlines()[-1]
-    before = heartbeat(stage)
-    wait_until(lambda: heartbeat(stage) > before or not ready(stage), "a beat", 3)
-    return heartbeat(stage) > before
 
 
 def test_changes_in_quick_succession(balanced):
@@ -449,31 +542,22 @@ def test_changes_in_quick_succession(balanced):
 # --- known, and not yet mended -----------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="the draw is seeded with the socket alone")
-def test_retry_draws_anew(stage):
-    """A refused socket is not sent to the same backend for ever."""
-    stage.configure(policy="random")
-    ok(stage.load())
-    stage.cp(1).kill()
-    assert max(retry(stage, socket.AF_INET, V4, 40) for _ in range(20)) < 40
-
-
 @pytest.mark.xfail(strict=True, reason="closes are counted in the new map, connects in the old")
 def test_closes_between_two_links_of_a_killed_upgrade(stage, group, loads, killat):
     """sock_release already is the new program and connect4 still the old one,
     until somebody runs kubelb-load again: what closes then is forgotten."""
     ok(stage.load(cgroup=group))
-    killat(loads[1], "link_update:2", "--cgroup", group)
+    killat("link_update:2", loads[1], group)
     assert nbconnect(stage, "-n", 12, V4, cgroup=group)["ok"] == 12
     load_whole(stage, loads[1], group)
-    wait_carried(stage, 0)
+    wait_carried(stage, 0, timeout=1)
 
 
 @pytest.mark.xfail(strict=True, reason="it goes to the pinned maps, which nobody reads")
 def test_wish_after_a_killed_upgrade(stage, group, loads, killat):
     """Obeyed, or refused: not taken and lost."""
     ok(stage.load(cgroup=group))
-    killat(loads[1], "rename:1", "--cgroup", group)
+    killat("rename:1", loads[1], group)
     done = stage.ctl("drain", stage.cp(1).endpoint)
     if done.returncode == 0:
         counts = Accepts(stage)
@@ -484,7 +568,7 @@ def test_wish_after_a_killed_upgrade(stage, group, loads, killat):
 @pytest.mark.xfail(strict=True, reason="it writes to the pinned maps, which nobody reads")
 def test_agent_after_a_killed_upgrade(balanced, loads, killat):
     """Its verdicts count, or it says that they do not."""
-    killat(loads[1], "rename:1")
+    killat("rename:1", loads[1], cgroup2_root())
     balanced.cp(1).kill()
     balanced.running.wait_log(rf"{balanced.cp(1).v4}.*state=dead|level=warn.*{balanced.pin}")
     if ready(balanced):
@@ -500,31 +584,4 @@ def test_connections_that_are_left_outside(stage, group):
     with Held(stage, 6, cgroup=group):
         ok(stage.load(cgroup=child))
     ok(stage.load(cgroup=group))
-    wait_carried(stage, 0)
-
-
-@pytest.fixture(name="beside", params=["directory", "full directory", "symbolic link"])
-def beside_fixture(request, attached):
-    """Something of another user's under the passing name of what is attached."""
-    path = attached.pin + "_new"
-    argv = {"directory": ["mkdir", path], "full directory": ["mkdir", "-p", path + "/theirs"],
-            "symbolic link": ["ln", "-s", attached.pin, path]}[request.param]
-    subprocess.run(argv, user=NOBODY, group=NOBODY, check=True)
-    if request.param != "directory":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="it is followed and emptied"))
-    yield attached
-    if os.path.islink(path):
-        os.unlink(path)
-    for directory in (path + "/theirs", path):
-        if os.path.isdir(directory):
-            os.rmdir(directory)
-
-
-def test_passing_name_of_somebody_else(beside):
-    """It is nothing to an attachment that has its name: that works, is brought
-    up to date, and goes."""
-    done = beside.load()
-    assert nbconnect(beside, "-n", 9, V4)["ok"] == 9
-    ok(done)
-    ok(beside.detach())
-    assert not os.path.exists(beside.pin)
+    wait_carried(stage, 0, timeout=1)
