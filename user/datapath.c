@@ -174,7 +174,9 @@ static int check_abi(const struct datapath *dp, struct err *e)
 	return 0;
 }
 
-int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e)
+#define UPGRADE_WAIT_MS 10000
+
+static int open_once(const char *pin_dir, struct datapath **ret, struct err *e)
 {
 	struct datapath *dp;
 	int r;
@@ -219,13 +221,61 @@ static bool is_current(const struct datapath *dp, int index)
 	return mine.id == pinned.id;
 }
 
+/*
+ * Whether the programs run on the maps that we hold. An upgrade that was killed
+ * between the turn of the links and the change of the pins leaves pins that nobody
+ * reads: what is written there would be lost without a word.
+ */
+static bool is_live(const struct datapath *dp)
+{
+	struct bpf_map_info mine = { 0 }, live = { 0 };
+	__u32 length = sizeof(mine);
+	int fd = links_live_map(dp->pin_dir, map_pins[MAP_CONTROL], &live);
+
+	if (fd < 0)
+		return true;
+	close(fd);
+	return bpf_obj_get_info_by_fd(dp->fds[MAP_CONTROL], &mine, &length) || mine.id == live.id;
+}
+
 /* An upgrade may have replaced any of them. */
 bool datapath_is_current(const struct datapath *dp)
 {
+	if (!is_live(dp))
+		return false;
 	for (int i = 0; i < MAP_COUNT; i++)
 		if (!is_current(dp, i))
 			return false;
 	return true;
+}
+
+/* An upgrade under way is waited for; one that was killed is named. */
+int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e)
+{
+	struct datapath *dp = NULL;
+	int lock, r = open_once(pin_dir, &dp, e);
+
+	if (r || is_live(dp)) {
+		*ret = r ? *ret : dp;
+		return r;
+	}
+	datapath_close(dp);
+	lock = datapath_lock(pin_dir, false, UPGRADE_WAIT_MS, e);
+	if (lock < 0)
+		return lock;
+	close(lock);
+	r = open_once(pin_dir, &dp, e);
+	if (!r && !is_live(dp)) {
+		datapath_close(dp);
+		r = err_set(
+			e, EPROTO,
+			"%s: an upgrade was killed half-way: the programs run on maps that are not "
+			"the pinned ones; run kubelb-load to complete it",
+			pin_dir);
+	}
+	if (!r)
+		*ret = dp;
+	return r;
 }
 
 /* --- reading ------------------------------------------------------------------ */
@@ -433,7 +483,9 @@ static int lock_current(const struct datapath *dp, unsigned int wait_ms, struct 
 		return fd;
 	if (!datapath_is_current(dp)) {
 		close(fd);
-		return err_set(e, ESTALE, "%s: detached or replaced", dp->pin_dir);
+		return err_set(e, ESTALE,
+			       "%s: detached, replaced or left half upgraded; run kubelb-load",
+			       dp->pin_dir);
 	}
 	if (bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, ret)) {
 		int code = errno;

@@ -553,7 +553,6 @@ def test_closes_between_two_links_of_a_killed_upgrade(stage, group, loads, killa
     wait_carried(stage, 0, timeout=1)
 
 
-@pytest.mark.xfail(strict=True, reason="it goes to the pinned maps, which nobody reads")
 def test_wish_after_a_killed_upgrade(stage, group, loads, killat):
     """Obeyed, or refused: not taken and lost."""
     ok(stage.load(cgroup=group))
@@ -565,7 +564,6 @@ def test_wish_after_a_killed_upgrade(stage, group, loads, killat):
         assert counts.settled(60)["cp1"] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="it writes to the pinned maps, which nobody reads")
 def test_agent_after_a_killed_upgrade(balanced, loads, killat):
     """Its verdicts count, or it says that they do not."""
     killat("rename:1", loads[1], cgroup2_root())
