@@ -76,7 +76,7 @@ static __always_inline int find_frontend(const struct klb_endpoint *dst, struct 
 
 /*
  * Scope host is the namespace that kubelb-load ran in. (A field of the socket: every
- * helper call pays for the CPU's mitigations.) Its cookie comes from
+ * helper call pays for the CPU's mitigations.) Its number comes from
  * user space: that of init_net would be another one inside kind or any container that
  * plays a node.
  */
@@ -94,14 +94,14 @@ static __always_inline __u64 now_ns(const struct klb_control *control)
 }
 
 /*
- * 32 bits for the draws: no two sockets of a boot have the same cookie, no two connects
- * of a socket the same turn, and the mixing (MurmurHash3's finaliser) leaves nothing of
+ * 32 bits for the draws: no two sockets have the same number, no two connects of one
+ * the same turn, and the mixing (MurmurHash3's finaliser) leaves nothing of
  * their being sequences.
  */
-static __always_inline __u32 seed_of(__u64 cookie, const struct klb_control *control)
+static __always_inline __u32 seed_of(__u64 number, const struct klb_control *control)
 {
-	struct klb_pending *p = klb_pending_of(cookie);
-	__u64 h = cookie ^ control->seed;
+	struct klb_pending *p = klb_pending_of(number);
+	__u64 h = number ^ control->seed;
 
 	if (p)
 		h ^= (__u64)p->turn++ << 40;
@@ -258,7 +258,7 @@ static __always_inline void describe(struct klb_socket *ret, const struct klb_en
  * at some later time, with the first data (TCP_FASTOPEN_CONNECT), and one whose slot is
  * taken get their record here and now.
  */
-static __always_inline void hand_over(struct bpf_sock_addr *ctx, struct tcp_sock *tp, __u64 cookie,
+static __always_inline void hand_over(struct bpf_sock_addr *ctx, struct tcp_sock *tp, __u64 number,
 				      const struct klb_endpoint *frontend,
 				      const struct klb_candidate *cand, __u64 now)
 {
@@ -267,10 +267,10 @@ static __always_inline void hand_over(struct bpf_sock_addr *ctx, struct tcp_sock
 	struct klb_socket choice = {};
 
 	if (!BPF_CORE_READ_BITFIELD(tp, fastopen_connect))
-		p = klb_pending_claim(cookie, now);
+		p = klb_pending_claim(number, now);
 	if (p) {
 		describe(&p->choice, frontend, cand, counted, now);
-		*(volatile __u64 *)&p->cookie = cookie;
+		*(volatile __u64 *)&p->number = number;
 		return;
 	}
 	describe(&choice, frontend, cand, counted, now);
@@ -292,7 +292,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	struct sock *sock;
 	struct found fe;
 	__u32 zero = 0;
-	__u64 now, cookie;
+	__u64 now, number;
 
 	if (find_frontend(dst, &fe))
 		return -ENOENT;
@@ -316,13 +316,13 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	reach_from_source(source, r);
 	reach_from_record(ctx->sk, r);
 	now = now_ns(control);
-	cookie = bpf_get_socket_cookie(ctx);
-	cand = choose(&fe, control, r, seed_of(cookie, control), now);
+	number = klb_socket_number(tp);
+	cand = choose(&fe, control, r, seed_of(number, control), now);
 	if (!cand || !cand->id) {
 		COUNT(skipped_no_backend);
 		return -ENOENT;
 	}
-	hand_over(ctx, tp, cookie, dst, cand, now);
+	hand_over(ctx, tp, number, dst, cand, now);
 	*dst = cand->endpoint;
 	return 0;
 }

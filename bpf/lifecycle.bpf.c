@@ -24,16 +24,22 @@ static __always_inline void remote_of(struct bpf_sock_ops *ctx, struct klb_endpo
 }
 
 /* Fetches the choice that the connect program has left for this socket. */
-static __always_inline int fetch(struct bpf_sock_ops *ctx, struct klb_socket *ret)
+static __always_inline int fetch(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
+				 struct klb_socket *ret)
 {
-	__u64 cookie = bpf_get_socket_cookie(ctx);
-	struct klb_pending *p = klb_pending_of(cookie);
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct klb_endpoint remote;
+	struct klb_pending *p;
+	__u64 number;
 
-	if (!p || *(volatile __u64 *)&p->cookie != cookie)
+	if (!tp)
+		return -1;
+	number = klb_socket_number(tp);
+	p = klb_pending_of(number);
+	if (!p || !number || *(volatile __u64 *)&p->number != number)
 		return -1;
 	*ret = p->choice;
-	*(volatile __u64 *)&p->cookie = 0;
+	*(volatile __u64 *)&p->number = 0;
 	/* A connect that found no route leaves its choice behind; the socket may then
 	 * have been sent somewhere else. */
 	remote_of(ctx, &remote);
@@ -50,7 +56,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 
 	if (!sk)
 		return;
-	if (!fetch(ctx, &choice)) {
+	if (!fetch(ctx, sk, &choice)) {
 		klb_socket_record(sk, &choice);
 		return;
 	}

@@ -71,26 +71,36 @@ static __always_inline void klb_socket_forget(struct bpf_sock *sk)
 	bpf_sk_storage_delete(&klb_sockets, sk);
 }
 
-static __always_inline struct klb_pending *klb_pending_of(__u64 cookie)
+/*
+ * What tells sockets apart between the hook and the SYN: the number of the inode that
+ * is the socket's file. The socket's cookie would do as well; to make one takes five
+ * times as long. 0 for a socket that the kernel made for itself, which has no file.
+ */
+static __always_inline __u64 klb_socket_number(struct tcp_sock *tp)
 {
-	__u32 index = cookie % KLB_PENDING_SLOTS;
+	return tp->inet_conn.icsk_inet.sk.sk_socket->file->f_inode->i_ino;
+}
+
+static __always_inline struct klb_pending *klb_pending_of(__u64 number)
+{
+	__u32 index = number % KLB_PENDING_SLOTS;
 
 	return bpf_map_lookup_elem(&klb_pending, &index);
 }
 
-/* Claims the slot of this cookie. Returns NULL when another connect, on its way
+/* Claims the slot of this socket. Returns NULL when another connect, on its way
  * between hook and SYN at this very moment, has it. */
-static __always_inline struct klb_pending *klb_pending_claim(__u64 cookie, __u64 now)
+static __always_inline struct klb_pending *klb_pending_claim(__u64 number, __u64 now)
 {
-	struct klb_pending *p = klb_pending_of(cookie);
+	struct klb_pending *p = klb_pending_of(number);
 	__u64 seen;
 
-	if (!p)
+	if (!p || !number)
 		return 0;
-	seen = *(volatile __u64 *)&p->cookie;
-	if (seen && seen != cookie && now - p->choice.connect_ns < KLB_PENDING_NS)
+	seen = *(volatile __u64 *)&p->number;
+	if (seen && seen != number && now - p->choice.connect_ns < KLB_PENDING_NS)
 		return 0;
-	if (__sync_val_compare_and_swap(&p->cookie, seen, KLB_PENDING_CLAIMED) != seen)
+	if (__sync_val_compare_and_swap(&p->number, seen, KLB_PENDING_CLAIMED) != seen)
 		return 0;
 	return p;
 }

@@ -284,8 +284,8 @@ struct klb_socket {
 /*
  * Value of `pending`: a choice on its way from the connect program to the sock_ops
  * program, which runs for the same socket when the SYN leaves, and makes the record.
- * Index: cookie modulo KLB_PENDING_SLOTS. Kernel only.
- * cookie: the socket's; 0: free; KLB_PENDING_CLAIMED: being filled.
+ * Index: the socket's number modulo KLB_PENDING_SLOTS. Kernel only.
+ * number: the inode number of the socket's file; 0: free; KLB_PENDING_CLAIMED: being filled.
  * turn: counts the connects that came by, so that a socket that tries again does not
  *   draw what it drew before.
  */
@@ -293,7 +293,7 @@ struct klb_socket {
 #define KLB_PENDING_CLAIMED (~0ULL)
 
 struct klb_pending {
-	__u64 cookie;
+	__u64 number;
 	__u32 turn;
 	__u32 pad;
 	struct klb_socket choice;
