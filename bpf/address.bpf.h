@@ -23,18 +23,17 @@
 /* The bytes before the address in ::ffff:a.b.c.d, as a big-endian word. */
 #define KLB_V4MAPPED bpf_htonl(0xffff)
 
-/* addr as words; memcpy keeps the strict-aliasing and alignment rules. */
+/* addr as words: aligned to four bytes by its type, which memcpy would forget. */
+typedef __u32 __attribute__((may_alias)) klb_word;
+
 static __always_inline __u32 klb_word_be(const struct klb_endpoint *ep, int i)
 {
-	__u32 word;
-
-	__builtin_memcpy(&word, &ep->addr[4 * i], sizeof(word));
-	return word;
+	return ((const klb_word *)ep->addr)[i];
 }
 
 static __always_inline void klb_set_word_be(struct klb_endpoint *ep, int i, __u32 word)
 {
-	__builtin_memcpy(&ep->addr[4 * i], &word, sizeof(word));
+	((klb_word *)ep->addr)[i] = word;
 }
 
 /* Word by word: clang turns memcmp of 20 bytes into a call that does not exist. */

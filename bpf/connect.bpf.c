@@ -11,6 +11,7 @@
 #include <bpf/bpf_core_read.h>
 
 #include "address.bpf.h"
+#include "kernel.bpf.h"
 #include "select.bpf.h"
 #include "socket.bpf.h"
 
@@ -297,7 +298,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	if (find_frontend(dst, &fe))
 		return -ENOENT;
 	control = bpf_map_lookup_elem(&klb_control, &zero);
-	tp = bpf_skc_to_tcp_sock(ctx->sk);
+	tp = klb_addr_tcp_sock(ctx);
 	if (!control || !tp)
 		return -ENOENT;
 	sock = &tp->inet_conn.icsk_inet.sk;
