@@ -41,10 +41,9 @@ LDFLAGS ?= -Wl,-z,relro,-z,now -Wl,--as-needed
 BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 	$(WARN) -Wno-missing-declarations -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
 
-BPF_UNITS := maps connect lifecycle
 COMMON := err log endpoint config config_build config_duration config_suggest config_value \
 	config_yaml cli
-DATAPATH := datapath datapath_apply datapath_load datapath_links datapath_selftest \
+DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
 LOAD := kubelb_load attach verdict $(COMMON) $(DATAPATH) node
 AGENT := kubelb_agent agent agent_backend attach http metrics verdict probe probe_http probe_tls $(COMMON) $(DATAPATH) node
@@ -77,10 +76,6 @@ help: ## List the targets
 $(B)/bpf/%.bpf.o: bpf/%.bpf.c vmlinux/$(ARCH)/vmlinux.h Makefile | $(B)/bpf
 	$(call say,BPF,$<)
 	$(Q)$(CLANG) $(BPFFLAGS) -c $< -o $@
-
-$(B)/bpf/kubelb.bpf.o: $(BPF_UNITS:%=$(B)/bpf/%.bpf.o)
-	$(call say,BPFLD,$@)
-	$(Q)$(BPFTOOL) gen object $@ $^
 
 $(B)/bpf/kubelb.skel.h: $(B)/bpf/kubelb.bpf.o
 	$(call say,SKEL,$@)

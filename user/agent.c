@@ -145,7 +145,7 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		health[i] = *agent_backend_health(&a->backends[i]);
 	for (int id = 0; id < KLB_MAX_IDS; id++)
-		active[id] = a->state->stats[id].active;
+		active[id] = a->state->stats[id].active + a->state->stats[id].connecting;
 	node_is_local(a->config->backends, a->config->n_backends, local);
 	return plan_make(&in, ret, e);
 }

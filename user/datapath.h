@@ -61,6 +61,25 @@ int datapath_change_admin(const struct datapath *dp, const struct plan_backend *
 			  void (*change)(struct klb_admin *wish, const void *arg), const void *arg,
 			  struct err *e);
 
+/*
+ * The sockets that carry a record, of every network namespace, as they are now; those
+ * that are closing too (see klb_phase). *ret is to be freed, NULL for none.
+ */
+int datapath_connections(const struct datapath *dp, struct klb_connection **ret,
+			 unsigned int *ret_n, struct err *e);
+
+/*
+ * Copies up to max events, the oldest first, from number *next on (0: all that are still
+ * there), and moves *next behind them. Returns how many. Any number of readers may
+ * follow, each with a next of its own; one that falls behind by more than KLB_EVENTS
+ * misses some.
+ */
+int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *ret, unsigned int max,
+		    struct err *e);
+
+/* Has the kernel add to its own counters; see struct klb_adjustment. */
+int datapath_adjust(const struct datapath *dp, const struct klb_adjustment *a, struct err *e);
+
 /* --- Attach and detach ------------------------------------------------------- */
 
 /* One attach under way. Nothing that is attached has been touched before commit. */
