@@ -46,13 +46,13 @@ COMMON := err log endpoint config config_build config_duration config_suggest co
 DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
 LOAD := kubelb_load attach verdict $(COMMON) $(DATAPATH) node
-AGENT := kubelb_agent agent agent_backend attach http metrics verdict probe probe_http probe_tls $(COMMON) $(DATAPATH) node
+AGENT := kubelb_agent agent agent_backend audit attach http metrics verdict probe probe_http probe_tls $(COMMON) $(DATAPATH) node
 CTL := kubelbctl status verdict $(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := config endpoint health plan select probe mounts
+UNITS := audit config endpoint health plan select probe mounts
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
-TOOLS := $(B)/test/nbconnect $(B)/test/bench_client
+TOOLS := $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect
 
 # Each package's libraries only where they are used: a program maps what it needs.
 LIBS_BPF := $(shell pkg-config --libs libbpf libelf zlib 2>/dev/null)
@@ -109,6 +109,7 @@ $(B)/test/%.o: tests/unit/%.c Makefile | $(B)/test
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) -Ibpf $(KCFLAGS) $(CFLAGS) -c $< -o $@
 
+UNIT_audit := audit
 UNIT_config := $(COMMON)
 UNIT_endpoint := err endpoint
 UNIT_health := health
@@ -123,7 +124,7 @@ $(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_$(1):%=$(B)/user/%.o)
 endef
 $(foreach u,$(UNITS),$(eval $(call unit_rule,$(u))))
 
-$(B)/test/nbconnect: tests/clients/nbconnect.c Makefile | $(B)/test
+$(B)/test/nbconnect $(B)/test/uringconnect: $(B)/test/%: tests/clients/%.c Makefile | $(B)/test
 	$(call say,CC,$<)
 	$(Q)$(CC) -D_GNU_SOURCE $(KCFLAGS) $(CFLAGS) $< -o $@
 

@@ -191,7 +191,14 @@ static __always_inline enum klb_failure failure_of(int error)
 }
 
 /* The kernel sets the socket's error before it closes it (tcp_reset, tcp_write_err,
- * tcp_v4_err). */
+ * tcp_v4_err). What an ICMP message said while the client held the lock is a soft one. */
+static __always_inline int error_of(struct sock *sk)
+{
+	int error = sk->sk_err;
+
+	return error ? error : sk->sk_err_soft;
+}
+
 static __always_inline void on_close(struct bpf_sock_ops *ctx)
 {
 	struct klb_socket *rec = ours(ctx);
@@ -209,7 +216,7 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
 	tp = klb_ops_tcp_sock(ctx);
 	if (!tp || !stats)
 		return;
-	failure = failure_of(klb_sock_of(tp)->sk_err);
+	failure = failure_of(error_of(klb_sock_of(tp)));
 	now = bpf_ktime_get_ns();
 	/* A client that changes its mind at once has learned nothing. */
 	if (was == KLB_PHASE_CONNECTING &&
@@ -221,6 +228,41 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
 		klb_peer_lost(stats, rec, now);
 	else
 		klb_smooth_rtt(stats, ctx->srtt_us >> 3);
+}
+
+#define SHUTDOWN_MASK 3 /* include/net/sock.h */
+
+/*
+ * The client has closed and TCP says good-bye: for the balance this is the end, which
+ * comes a round trip before TCP's own, and much earlier where the peer is gone. Not after
+ * shutdown(SHUT_WR): the answer to that is still to be read.
+ */
+static __always_inline void on_farewell(struct bpf_sock_ops *ctx)
+{
+	struct klb_socket *rec = ours(ctx);
+	struct tcp_sock *tp = klb_ops_tcp_sock(ctx);
+	struct klb_stats *stats;
+
+	if (!rec || !tp || rec->phase != KLB_PHASE_ACTIVE ||
+	    klb_sock_of(tp)->sk_shutdown != SHUTDOWN_MASK)
+		return;
+	stats = klb_stats_of(rec->id);
+	klb_socket_end(rec, stats);
+	if (stats)
+		klb_smooth_rtt(stats, ctx->srtt_us >> 3);
+}
+
+static __always_inline void on_state(struct bpf_sock_ops *ctx)
+{
+	switch (ctx->args[1]) {
+	case BPF_TCP_FIN_WAIT1:
+	case BPF_TCP_LAST_ACK:
+		on_farewell(ctx);
+		break;
+	case BPF_TCP_CLOSE:
+		on_close(ctx);
+		break;
+	}
 }
 
 SEC("sockops")
@@ -240,8 +282,7 @@ int klb_sockops(struct bpf_sock_ops *ctx)
 		on_retransmit(ctx);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
-		if (ctx->args[1] == BPF_TCP_CLOSE)
-			on_close(ctx);
+		on_state(ctx);
 		break;
 	}
 	return 1;

@@ -345,6 +345,13 @@ static int read_array(int fd, void *values, size_t size)
 	return 0;
 }
 
+int datapath_read_stats(const struct datapath *dp, struct klb_stats *ret, struct err *e)
+{
+	int r = read_array(dp->fds[MAP_STATS], ret, sizeof(ret[0]));
+
+	return r ? err_set(e, -r, "%s/stats: %s", dp->pin_dir, bpf_errno_hint(-r)) : 0;
+}
+
 int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e)
 {
 	__u32 zero = 0;

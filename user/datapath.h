@@ -38,6 +38,8 @@ int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e);
 void datapath_close(struct datapath *dp);
 
 int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e);
+/* The counters alone: room for KLB_MAX_IDS, by id. */
+int datapath_read_stats(const struct datapath *dp, struct klb_stats *ret, struct err *e);
 
 /*
  * Brings frontends, candidates and backends in line with p, writing only what

@@ -366,15 +366,23 @@ def link_pins(world):
 def objects(world):
     """The ids of the programs, maps and links that are pinned for this world,
     and of the maps that its programs use beyond these."""
-    links = [bpftool("link", "show", "pinned", f"{world.pin}/{p}") for p in link_pins(world)]
+    links = [bpftool("link", "show", "pinned", f"{world.pin}/{p}")
+             for p in [*link_pins(world), "connections"]]
     progs = {link["prog_id"] for link in links}
+    progs.add(bpftool("prog", "show", "pinned", f"{world.pin}/adjust")["id"])
     maps = set()
     for path in pins(world):
-        if not path.startswith("links/"):
+        if not re.match("links/|connections|adjust", path):
             maps.add(bpftool("map", "show", "pinned", f"{world.pin}/{path}")["id"])
     for prog in progs:
         maps.update(bpftool("prog", "show", "id", prog).get("map_ids", []))
     return {"link": {link["id"] for link in links}, "prog": progs, "map": maps}
+
+
+def attached_programs(world):
+    """Ids of the programs behind the links."""
+    return {bpftool("link", "show", "pinned", f"{world.pin}/{p}")["prog_id"]
+            for p in link_pins(world)}
 
 
 def still_there(ids):
