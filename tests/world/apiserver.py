@@ -20,7 +20,7 @@ For tests (Apiserver is in apiserver_backend.py; everything a Backend can do it 
     api.answer(WHERE, ...)       faults: below; they end with the process
     api.phase(NAME), sequence([[NAME, SECONDS], ...]), shutdown(delay, linger), hang(HOW),
     api.disconnect(HOW, which), watches(HOW), normal()
-    api.counters()               what it has seen: below
+    api.counters()               what it has seen: below; wait_counters(condition, what)
     api.requests(uri="/readyz")  the same, request by request, once answered
 
 Settings
@@ -30,7 +30,7 @@ Settings
     forbidden_users   users who get 403 on everything but anonymous_paths
     client_certs      "off" | "optional" | "required" (TLS fails without) | "refused" (asked
                       for, and 401). A certificate's CN is the user; one of an unknown CA
-                      fails the handshake.
+                      fails the handshake. world.pki.client(user) makes one.
     tls_versions      ["TLSv1.2", "TLSv1.3"]
     idle_timeout      seconds after which a kept connection without a request is closed
     bookmark_interval seconds between bookmarks (one comes before a timeout in any case)
@@ -58,7 +58,8 @@ Phases
 hang(HOW), None ends it and what was held back goes on
     tcp    new connections are accepted and nothing is read
     tls    half of the server's first flight is all that new connections get
-    http   no request is answered, on any connection
+    http   nothing is answered any more, on any connection; watches are silent
+    watch  only watches, open and new, are silent: no events, no bookmarks, no end
 
 disconnect(HOW, which="all" | "idle" | "watches")
     close  the TLS way and FIN       fin  FIN alone       rst  RST
@@ -72,13 +73,16 @@ watches(HOW), for every open watch; returns how many
     garbage     a line that is not JSON; the watch goes on
 
 Counters
-    accepted, open, watches, errors (exceptions: our own mistakes),
+    accepted, open, watches, revision (of etcd, as far as it has read),
+    errors (exceptions: our own mistakes),
     handshakes {full, resumed, failed}, tls {version: n}, statuses {status: n},
     requests {path, "list", "watch" or "get": n}, tokens {token: n}, users {user: n}
 
 By hand: apiserver.py --help. Its control channel is HTTP on a unix socket:
     curl --unix-socket DIR/control.sock http://x/counters
     curl --unix-socket DIR/control.sock http://x/phase -d '{"phase": "unready"}'
+    curl --unix-socket DIR/control.sock http://x/etcd \\
+        -d '{"do": "put", "args": ["kubernetes", ["10.0.0.1"]]}'
 
 Python's standard library only.
 """
@@ -106,12 +110,12 @@ import time
 import traceback
 import urllib.parse
 
-from etcd import GROUP_VERSION, Store, encode, typed
+from etcd import GROUP_VERSION, Etcd, Store, encode, typed
 from system import WorldError
 
 HEALTH = ("/readyz", "/livez", "/healthz")
 PHASES = ("refused", "forbidden", "unready", "serving", "shutdown", "etcd-stall")
-HANGS = (None, "tcp", "tls", "http")
+HANGS = (None, "tcp", "tls", "http", "watch")
 DISCONNECTS = ("close", "fin", "rst")
 WATCH_ORDERS = ("bookmark", "end", "expire", "half-json", "half-chunk", "garbage")
 ANONYMOUS = "system:anonymous"
@@ -180,6 +184,15 @@ def number(what, value):
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
         raise WorldError(f"{what}: {value!r} is not a number from 0 on")
     return value
+
+
+@contextlib.contextmanager
+def naming(what):
+    """Says what it was that an OSError of the block is about."""
+    try:
+        yield
+    except OSError as e:
+        raise WorldError(f"{what}: {e.strerror or e}") from e
 
 
 # --- one connection's bytes --------------------------------------------------
@@ -343,6 +356,11 @@ def text_response(status, text):
                     {"X-Content-Type-Options": "nosniff"})
 
 
+def common_headers(content_type):
+    return {"Content-Type": content_type, "Cache-Control": "no-cache, private",
+            "Date": email.utils.formatdate(usegmt=True)}
+
+
 def head(status, headers):
     try:
         phrase = http.HTTPStatus(status).phrase
@@ -421,8 +439,8 @@ class Connection:
             await self.sleep(dribble / 1000)
 
     async def send_response(self, request, response, dribble):
-        headers = {"Content-Type": response.content_type, "Date": email.utils.formatdate(
-            usegmt=True), "Cache-Control": "no-cache, private", "Content-Length": len(response.body), **response.headers}
+        headers = {**common_headers(response.content_type),
+                   "Content-Length": len(response.body), **response.headers}
         if request is None or not request.keeps_alive():
             headers["Connection"] = "close"
         body = response.body
@@ -526,9 +544,7 @@ class Watch:
         old = self.seen is not None and 0 < self.seen < store.compacted
         if old and self.server.settings["gone"] == "status":
             raise Refusal(410, expired(self.seen, store.compacted))
-        await self.send(head(200, {"Content-Type": "application/json", "Date":
-                                   email.utils.formatdate(usegmt=True),
-                                   "Cache-Control": "no-cache, private",
+        await self.send(head(200, {**common_headers("application/json"),
                                    "Transfer-Encoding": "chunked"}))
         if old:
             await self.expire()
@@ -544,6 +560,8 @@ class Watch:
                 done.cancel()
 
     async def send(self, data):
+        while self.server.hang in ("http", "watch"):
+            await self.connection.wait()
         await self.connection.send(data, self.server.rule("watch").dribble)
 
     async def send_initial(self):
@@ -700,6 +718,7 @@ class Server:
         self.closing = False
         self.finished = asyncio.Event()
         self.change = asyncio.get_running_loop().create_future()
+        self.etcd = None  # to write, once asked to
         self.store = Store(args.etcd)
         self.store.follow()
         self.context = self.tls_context()
@@ -720,12 +739,14 @@ class Server:
 
     def tls_context(self):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.args.cert, self.args.key)
+        with naming(f"certificate {self.args.cert}, key {self.args.key}"):
+            context.load_cert_chain(self.args.cert, self.args.key)
         versions = [TLS_VERSIONS[v] for v in self.settings["tls_versions"]]
         context.minimum_version, context.maximum_version = min(versions), max(versions)
         context.set_alpn_protocols(["http/1.1"])
         if self.settings["client_certs"] != "off":
-            context.load_verify_locations(self.args.ca)
+            with naming(f"CA {self.args.ca}"):
+                context.load_verify_locations(self.args.ca)
             context.verify_mode = ssl.CERT_REQUIRED if \
                 self.settings["client_certs"] == "required" else ssl.CERT_OPTIONAL
         return context
@@ -758,7 +779,8 @@ class Server:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((address, self.args.port))
+            with naming(f"port {self.args.port} of {address}"):
+                sock.bind((address, self.args.port))
         for sock in self.listeners:
             sock.listen(4096)
             self.accepting.append(loop.create_task(self.accept(sock, self.accepted)))
@@ -773,11 +795,16 @@ class Server:
         self.accepting.clear()
         self.listeners.clear()
 
-    @staticmethod
-    async def accept(listener, accepted):
+    async def accept(self, listener, accepted):
         loop = asyncio.get_running_loop()
         while True:
-            sock, peer = await loop.sock_accept(listener)
+            try:
+                sock, peer = await loop.sock_accept(listener)
+            except OSError:  # out of descriptors, say: told, and tried again
+                self.counters.errors += 1
+                traceback.print_exc()
+                await asyncio.sleep(0.1)
+                continue
             accepted(sock, peer)
 
     def accepted(self, sock, peer):
@@ -1143,7 +1170,13 @@ class Server:
 
     def do_counters(self):
         return {**vars(self.counters), "open": len(self.connections),
-                "watches": len(self.watches)}
+                "watches": len(self.watches), "revision": self.store.revision}
+
+    def do_etcd(self, do, args=()):
+        """What Etcd's methods do, for those without Python."""
+        one_of("etcd", do, ("put", "delete", "burst", "advance", "compact"))
+        self.etcd = self.etcd or Etcd(self.args.etcd)
+        return getattr(self.etcd, do)(*args)
 
     # the control channel
 
@@ -1260,7 +1293,8 @@ def parse(argv):
     parser.add_argument("--cert", help="default DIR/current.crt")
     parser.add_argument("--key", required=True, help="of that certificate")
     parser.add_argument("--ca", required=True, help="CA of the clients' certificates")
-    parser.add_argument("--etcd", required=True, metavar="FILE", help="see etcd.py")
+    parser.add_argument("--etcd", required=True, metavar="FILE",
+                        help="see etcd.py; an empty one will do")
     parser.add_argument("--sequence", metavar="JSON",
                         help='start with these phases: [["refused", 0.5], ...]')
     args = parser.parse_args(argv)

@@ -179,7 +179,7 @@ class World:
             raise WorldError(f"{old.name} is a test apiserver already; see its set()")
         old.kill()
         api = Apiserver(self.dir, self.prefix, index, settings)
-        api.nginx = old
+        api.nginx, api.certificate_kind = old, old.certificate_kind
         if index:
             self.backends[index - 1] = api
         else:
@@ -193,6 +193,7 @@ class World:
             if isinstance(api, Apiserver):
                 api.kill()
                 self.backends[i] = api.nginx
+                api.nginx.certificate_kind = api.certificate_kind  # the file is one
         if self.etcd:
             self.etcd.close()
             self.etcd = None
