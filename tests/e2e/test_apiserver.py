@@ -214,6 +214,12 @@ def test_watch_from_zero_starts_with_what_there_is(stage, api):
         kind, obj = watch.event()
         assert kind == "BOOKMARK"
         assert obj["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    gone = stage.etcd.delete("kubernetes")
+    api.wait_counters(lambda c: c["revision"] == gone, "the deletion")
+    assert listed(stage, api)["items"] == []
+    with Watching(stage, api, 0) as watch:
+        stage.etcd.put("kubernetes", ["10.0.0.1"])
+        assert watch.event()[0] == "ADDED"
 
 
 def test_bookmarks_and_the_end_of_a_watch(stage, api):

@@ -5,7 +5,8 @@
 HTTPS (HTTP/1.1, kept alive; TLS 1.2 and 1.3 with resumption) with /readyz, /livez,
 /healthz, /version, and EndpointSlices to get, list and watch as apiserver 1.34 does it:
 label and field selectors, limit, bookmarks, sendInitialEvents, timeoutSeconds, 410.
-The objects come from etcd.py's file, which all apiservers of a world share.
+The objects come from etcd.py's file, which all apiservers of a world share. The answers
+themselves are in apiserver_api.py, TLS and HTTP in apiserver_wire.py; here is what goes wrong.
 
 For tests (Apiserver is in apiserver_backend.py; everything a Backend can do it can, too):
 
@@ -89,40 +90,32 @@ Python's standard library only.
 
 import argparse
 import asyncio
-import base64
 import collections
 import contextlib
 import ctypes
 import dataclasses
-import email.utils
-import http
 import inspect
 import json
 import os
-import re
 import resource
 import signal
 import socket
 import ssl
-import struct
 import sys
-import time
 import traceback
-import urllib.parse
 
-from etcd import GROUP_VERSION, Etcd, Store, encode, typed
+from apiserver_api import (HEALTH, Refusal, Watch, documents, forced_response, health_response,
+                           list_slices, one_slice, version_of)
+from apiserver_wire import Connection, End, Left, json_response, text_response
+from etcd import Etcd, Store
 from system import WorldError
 
-HEALTH = ("/readyz", "/livez", "/healthz")
 PHASES = ("refused", "forbidden", "unready", "serving", "shutdown", "etcd-stall")
 HANGS = (None, "tcp", "tls", "http", "watch")
 DISCONNECTS = ("close", "fin", "rst")
 WATCH_ORDERS = ("bookmark", "end", "expire", "half-json", "half-chunk", "garbage")
 ANONYMOUS = "system:anonymous"
-CHECKS = ("ping", "log", "etcd", "poststarthook/rbac/bootstrap-roles", "shutdown")
 FAILING = {"unready": "poststarthook/rbac/bootstrap-roles", "shutdown": "shutdown"}
-HEADER_LIMIT = 65536
-BATCH = 500  # events in one write
 IN_MODIFY = 2  # <sys/inotify.h>
 
 DEFAULTS = {
@@ -146,33 +139,6 @@ CHOICES = {
 TLS_SETTINGS = {"client_certs", "tls_versions"}
 TLS_VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
-REASONS = {400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound",
-           405: "MethodNotAllowed", 410: "Expired", 429: "TooManyRequests",
-           500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout"}
-
-
-class Left(Exception):
-    """The client has gone."""
-
-
-class End(Exception):
-    """Our end of this connection, in one of the ways of DISCONNECTS."""
-
-
-class Refusal(Exception):
-    """A request that gets a Status for an answer."""
-
-    def __init__(self, status, message, reason=None, details=None):
-        super().__init__(message)
-        self.status = status
-        self.object = status_object(status, message, reason, details)
-
-
-def status_object(status, message, reason=None, details=None):
-    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": message, "reason": reason or REASONS.get(status, ""),
-            **({"details": details} if details is not None else {}), "code": status}
-
 
 def one_of(what, value, choices):
     if value not in choices:
@@ -193,469 +159,6 @@ def naming(what):
         yield
     except OSError as e:
         raise WorldError(f"{what}: {e.strerror or e}") from e
-
-
-# --- one connection's bytes --------------------------------------------------
-
-
-class Stream:
-    """A socket, under TLS unless context is None. The TLS is done here and not
-    by asyncio, so that it can stop half-way and end in every way there is."""
-
-    def __init__(self, sock, context=None):
-        self.loop = asyncio.get_running_loop()
-        self.sock = sock
-        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context and context.wrap_bio(self.incoming, self.outgoing, server_side=True)
-        self.sending = asyncio.Lock()
-        self.established = False
-
-    async def handshake(self, pause):
-        """pause() is awaited in the middle of what the server says first."""
-        done = first_flight = False
-        while not done:
-            try:
-                self.tls.do_handshake()
-                done = True
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLError:
-                await self.flush()  # the alert
-                raise
-            if self.outgoing.pending and not first_flight:
-                first_flight = True
-                await self.loop.sock_sendall(self.sock,
-                                             self.outgoing.read(self.outgoing.pending // 2))
-                await pause()
-            await self.flush()
-            if not done:
-                await self.fill()
-        self.established = True
-
-    async def flush(self):
-        async with self.sending:
-            if self.outgoing.pending:
-                await self.loop.sock_sendall(self.sock, self.outgoing.read())
-
-    async def fill(self):
-        data = await self.loop.sock_recv(self.sock, 65536)
-        if not data:
-            raise Left
-        self.incoming.write(data)
-
-    async def receive(self):
-        """What comes next; raises Left at its end."""
-        try:
-            if not self.tls:
-                data = await self.loop.sock_recv(self.sock, 65536)
-            else:
-                data = await self.receive_tls()
-        except OSError as e:  # ssl.SSLError is one, too
-            raise Left from e
-        if not data:
-            raise Left
-        return data
-
-    async def receive_tls(self):
-        while True:
-            try:
-                return self.tls.read(65536)
-            except ssl.SSLWantReadError:
-                await self.flush()
-                await self.fill()
-
-    async def send(self, data):
-        try:
-            if not self.tls:
-                await self.loop.sock_sendall(self.sock, data)
-                return
-            self.tls.write(data)  # a MemoryBIO takes it all
-            await self.flush()
-        except OSError as e:
-            raise Left from e
-
-    def close(self, how="close"):
-        with contextlib.suppress(OSError):
-            if how == "rst":
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
-                                     struct.pack("ii", 1, 0))
-            elif how == "close" and self.established:
-                with contextlib.suppress(ssl.SSLError):
-                    self.tls.unwrap()
-                self.sock.send(self.outgoing.read())
-        if how != "rst":
-            # The FIN first: closing over unread bytes would send RST instead.
-            with contextlib.suppress(OSError):
-                self.sock.shutdown(socket.SHUT_WR)
-                while self.sock.recv(65536):
-                    pass
-        self.sock.close()
-
-
-# --- HTTP --------------------------------------------------------------------
-
-
-class Request:
-    """One request's head, parsed."""
-
-    def __init__(self, head):
-        lines = head.decode("latin-1").split("\r\n")
-        parts = lines[0].split(" ")
-        if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
-            raise ValueError(f"not a request line: {lines[0]!r}")
-        self.method, self.target, self.version = parts
-        self.headers = {}
-        for line in lines[1:]:
-            name, _, value = line.partition(":")
-            self.headers[name.strip().lower()] = value.strip()
-        url = urllib.parse.urlsplit(self.target)
-        self.path = url.path
-        self.query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
-        self.length = int(self.headers.get("content-length", 0))
-        self.body = b""
-        self.time = time.time()
-        self.user = ""
-        self.token = ""
-        match = re.fullmatch(f"/apis/{GROUP_VERSION}(?:/namespaces/([^/]+))?/endpointslices"
-                             "(?:/([^/]+))?", self.path)
-        self.namespace, self.name = match.groups() if match else (None, None)
-        self.verb = None  # on EndpointSlices
-        if match:
-            self.verb = "get" if self.name else "watch" if self.flag("watch") else "list"
-
-    @property
-    def where(self):
-        """What answer() and the counters call it."""
-        return self.verb or self.path
-
-    def flag(self, name):
-        return self.query.get(name, "").lower() in ("1", "t", "true")
-
-    def keeps_alive(self):
-        asked = self.headers.get("connection", "").lower()
-        return "close" not in asked and (self.version != "HTTP/1.0" or "keep-alive" in asked)
-
-
-@dataclasses.dataclass
-class Response:
-    """Status, body, headers; `cut` is answer()'s."""
-
-    status: int
-    body: bytes
-    content_type: str = "application/json"
-    headers: dict = dataclasses.field(default_factory=dict)
-    cut: float | None = None
-
-
-def json_response(status, value):
-    return Response(status, encode(value) + b"\n")
-
-
-def text_response(status, text):
-    return Response(status, text.encode(), "text/plain; charset=utf-8",
-                    {"X-Content-Type-Options": "nosniff"})
-
-
-def common_headers(content_type):
-    return {"Content-Type": content_type, "Cache-Control": "no-cache, private",
-            "Date": email.utils.formatdate(usegmt=True)}
-
-
-def head(status, headers):
-    try:
-        phrase = http.HTTPStatus(status).phrase
-    except ValueError:
-        phrase = "Unknown"
-    lines = [f"HTTP/1.1 {status} {phrase}"] + [f"{k}: {v}" for k, v in headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
-
-
-def chunk(data):
-    return b"%x\r\n%s\r\n" % (len(data), data)
-
-
-class Connection:
-    """One client's connection, or one at the control socket. Its only way to
-    wait is wait(), which notices the client's leaving and every change."""
-
-    def __init__(self, server, sock, number, peer="", context=None):
-        self.server = server
-        self.stream = Stream(sock, context)
-        self.number = number
-        self.peer = peer
-        self.state = "new"
-        self.served = 0
-        self.buffer = b""
-        self.filling = None
-        self.ending = "close"
-        self.task = None
-
-    async def wait(self, until=None):
-        """Until more bytes came, the server's state changed, or the loop's time
-        `until`; the caller looks which."""
-        loop = asyncio.get_running_loop()
-        if self.filling is None:
-            self.filling = loop.create_task(self.stream.receive())
-        timeout = None if until is None else max(0, until - loop.time())
-        await asyncio.wait({self.filling, self.server.change}, timeout=timeout,
-                           return_when=asyncio.FIRST_COMPLETED)
-        if self.filling.done():
-            done, self.filling = self.filling, None
-            self.buffer += done.result()
-            if len(self.buffer) > 16 * HEADER_LIMIT:
-                raise End("rst")
-
-    async def read_request(self, idle_timeout=lambda: None):
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        while b"\r\n\r\n" not in self.buffer:
-            limit = idle_timeout()
-            until = None if limit is None else start + limit
-            if until is not None and loop.time() >= until or len(self.buffer) > HEADER_LIMIT:
-                raise End("close")
-            await self.wait(until)
-        raw, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
-        try:
-            request = Request(raw)
-        except ValueError as e:
-            await self.send_response(None, text_response(400, f"400 Bad Request: {e}"), 0)
-            raise End("close") from e
-        while len(self.buffer) < request.length:
-            await self.wait()
-        request.body, self.buffer = self.buffer[:request.length], self.buffer[request.length:]
-        return request
-
-    async def sleep(self, seconds):
-        until = asyncio.get_running_loop().time() + seconds
-        while asyncio.get_running_loop().time() < until:
-            await self.wait(until)
-
-    async def send(self, data, dribble=0):
-        if not dribble:
-            await self.stream.send(data)
-            return
-        for i in range(len(data)):
-            await self.stream.send(data[i:i + 1])
-            await self.sleep(dribble / 1000)
-
-    async def send_response(self, request, response, dribble):
-        headers = {**common_headers(response.content_type),
-                   "Content-Length": len(response.body), **response.headers}
-        if request is None or not request.keeps_alive():
-            headers["Connection"] = "close"
-        body = response.body
-        if response.cut is not None:
-            body = body[:int(len(body) * response.cut)]
-        await self.send(head(response.status, headers) + body, dribble)
-        if response.cut is not None:
-            raise End("fin")
-
-    async def end(self):
-        if self.filling:
-            self.filling.cancel()
-            # In particular out of the event loop's selector, before it is closed.
-            await asyncio.wait({self.filling})
-            if not self.filling.cancelled():
-                self.filling.exception()
-        self.stream.close(self.ending)
-
-
-# --- what the API is asked for -----------------------------------------------
-
-
-class Selection:
-    """Which EndpointSlices a request is about."""
-
-    def __init__(self, request):
-        self.namespace = request.namespace
-        self.labels = [self.requirement(p) for p in
-                       self.parts(request.query.get("labelSelector", ""))]
-        self.fields = [self.field(p) for p in self.parts(request.query.get("fieldSelector", ""))]
-
-    @staticmethod
-    def parts(text):
-        return [p.strip() for p in text.split(",") if p.strip()]
-
-    @staticmethod
-    def requirement(text):
-        """(key, is it wanted?, value or None for any)"""
-        match = re.fullmatch(r"(!?)([\w./-]+)\s*(?:(==|=|!=)\s*([\w.-]*))?", text)
-        if not match or match[1] and match[3]:
-            raise Refusal(400, f"unable to parse requirement: {text}")
-        return match[2], not match[1] and match[3] != "!=", match[4]
-
-    @staticmethod
-    def field(text):
-        match = re.fullmatch(r"metadata\.(name|namespace)(==|=|!=)(.*)", text)
-        if not match:
-            raise Refusal(400, f"field label not supported: {text}")
-        return match[1], match[2] != "!=", match[3]
-
-    def wants(self, obj):
-        if obj is None or self.namespace not in (None, obj["metadata"]["namespace"]):
-            return False
-        labels = obj["metadata"].get("labels", {})
-        has = [(labels.get(key), wanted, value) for key, wanted, value in self.labels]
-        return all((a is not None if value is None else a == value) == wanted
-                   for a, wanted, value in has) and \
-            all((obj["metadata"][key] == value) == wanted for key, wanted, value in self.fields)
-
-
-def version_of(request):
-    """resourceVersion as a number; None where none is given."""
-    text = request.query.get("resourceVersion", "")
-    if text and not text.isdigit():
-        raise Refusal(400, f"resourceVersion: Invalid value: {text!r}: strconv.ParseUint: parsing "
-                      f"{text!r}: invalid syntax")
-    return int(text) if text else None
-
-
-def event_line(kind, text):
-    return b'{"type":"%s","object":%s}\n' % (kind.encode(), text)
-
-
-def bookmark_line(revision, initial=False):
-    metadata = {"resourceVersion": str(revision), "creationTimestamp": None}
-    if initial:
-        metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
-    return event_line("BOOKMARK", encode({
-        "kind": "EndpointSlice", "apiVersion": GROUP_VERSION, "metadata": metadata,
-        "addressType": "", "endpoints": None, "ports": None}))
-
-
-def expired(revision, oldest):
-    return f"too old resource version: {revision} ({oldest})"
-
-
-class Watch:
-    """One streamed response."""
-
-    def __init__(self, server, connection, request):
-        self.server = server
-        self.connection = connection
-        self.request = request
-        self.selection = Selection(request)
-        self.bookmarks = request.flag("allowWatchBookmarks")
-        self.seen = version_of(request)
-        self.orders = collections.deque()
-
-    async def serve(self):
-        store = self.server.store
-        old = self.seen is not None and 0 < self.seen < store.compacted
-        if old and self.server.settings["gone"] == "status":
-            raise Refusal(410, expired(self.seen, store.compacted))
-        await self.send(head(200, {**common_headers("application/json"),
-                                   "Transfer-Encoding": "chunked"}))
-        if old:
-            await self.expire()
-            return
-        self.server.watches.append(self)
-        try:
-            if not self.seen or self.request.flag("sendInitialEvents"):
-                await self.send_initial()
-            await self.follow()
-        finally:
-            self.server.watches.remove(self)
-            for _how, done in self.orders:
-                done.cancel()
-
-    async def send(self, data):
-        while self.server.hang in ("http", "watch"):
-            await self.connection.wait()
-        await self.connection.send(data, self.server.rule("watch").dribble)
-
-    async def send_initial(self):
-        store = self.server.store
-        lines = [event_line("ADDED", encode(typed(obj))) for _key, obj in
-                 sorted(store.objects.items()) if self.selection.wants(obj)]
-        self.seen = store.revision
-        if self.request.flag("sendInitialEvents") and self.bookmarks:
-            lines.append(bookmark_line(self.seen, initial=True))
-        await self.send(b"".join(map(chunk, lines)))
-
-    async def follow(self):
-        loop = asyncio.get_running_loop()
-        limit = self.request.query.get("timeoutSeconds", "")
-        deadline = loop.time() + float(limit) if limit.isdigit() and int(limit) else None
-        last = loop.time()
-        while True:
-            await self.send_events()
-            while self.orders:
-                if await self.obey(*self.orders.popleft()):
-                    return
-            now = loop.time()
-            if deadline is not None and now >= deadline:
-                await self.bookmark()
-                await self.send(chunk(b""))
-                return
-            interval = self.server.settings["bookmark_interval"]
-            if interval and now >= last + interval:
-                await self.bookmark()
-                last = now
-            until = [t for t in (deadline, interval and last + interval) if t]
-            if not self.behind():
-                await self.connection.wait(min(until, default=None))
-
-    def behind(self):
-        """Is there something to send? What etcd does not tell nobody sees."""
-        return self.server.phase != "etcd-stall" and self.seen < self.server.store.revision \
-            or bool(self.orders)
-
-    async def send_events(self):
-        store = self.server.store
-        while self.server.phase != "etcd-stall" and self.seen < store.revision:
-            events = store.after(self.seen, BATCH)
-            self.seen = events[-1].revision if events else store.revision
-            lines = [line for line in map(self.line, events) if line]
-            if lines:
-                await self.send(b"".join(map(chunk, lines)))
-
-    def line(self, event):
-        """What that event is to this watch; None when nothing."""
-        was, is_now = self.selection.wants(event.before), self.selection.wants(event.after)
-        if is_now:
-            return event_line("MODIFIED" if was else "ADDED", event.encoded())
-        if not was:
-            return None
-        if event.after is None:
-            return event_line("DELETED", event.encoded())
-        gone = {**typed(event.before), "metadata": {**event.before["metadata"],
-                                                    "resourceVersion": str(event.revision)}}
-        return event_line("DELETED", encode(gone))
-
-    async def bookmark(self):
-        if self.bookmarks:
-            await self.send(chunk(bookmark_line(self.seen)))
-
-    async def expire(self):
-        error = status_object(410, expired(self.seen, self.server.store.revision))
-        await self.send(chunk(event_line("ERROR", encode(error))) + chunk(b""))
-
-    async def obey(self, how, done):
-        """Does what watches() orders; is this the end of the response?"""
-        half = event_line("MODIFIED", encode(typed({"metadata": {"name": "kubernetes"}})))[:40]
-        try:
-            if how == "bookmark":
-                await self.bookmark()
-            elif how == "garbage":
-                await self.send(chunk(b"this is no JSON\n"))
-            elif how == "end":
-                await self.send(chunk(b""))
-            elif how == "expire":
-                await self.expire()
-            elif how == "half-json":
-                await self.send(chunk(half))
-                raise End("fin")
-            else:
-                await self.send(b"%x\r\n%s" % (2 * len(half), half))
-                raise End("fin")
-            return how in ("end", "expire")
-        finally:
-            if not done.done():
-                done.set_result(None)
-
-
-# --- the server --------------------------------------------------------------
 
 
 @dataclasses.dataclass
@@ -684,6 +187,23 @@ class Rule:
             raise WorldError("answer: a body needs a status")
         if self.times is not None and number("answer: times", self.times) < 1:
             raise WorldError(f"answer: times {self.times} is not from 1 on")
+
+
+def check_settings(settings):
+    """Every mistake is told, none is taken."""
+    for name, value in settings.items():
+        if name not in DEFAULTS:
+            raise WorldError(f"no setting {name!r}; there are {', '.join(DEFAULTS)}")
+        default = DEFAULTS[name]
+        if name in CHOICES:
+            one_of(name, value, CHOICES[name])
+        elif isinstance(default, (dict, list)):
+            if not isinstance(value, type(default)):
+                raise WorldError(f"{name}: {value!r} is not a {type(default).__name__}")
+        elif value is not None or default is not None:
+            number(name, value)
+    for version in settings.get("tls_versions", ["TLSv1.3"]) or [None]:
+        one_of("tls_versions", version, TLS_VERSIONS)
 
 
 class Counters:
@@ -950,7 +470,7 @@ class Server:
             return await self.health(connection, request)
         if request.verb:
             return await self.slices(connection, request)
-        document = self.documents().get(request.path)
+        document = documents(self.args.name).get(request.path)
         if document is None:
             return text_response(404, "404 page not found\n")
         return json_response(200, document)
@@ -976,75 +496,8 @@ class Server:
         version = version_of(request)
         if version != 0:
             await self.stall(connection)
-        if version and version > self.store.revision:
-            raise Refusal(504, f"Too large resource version: {version}, current: "
-                          f"{self.store.revision}", details={
-                              "causes": [{"reason": "ResourceVersionTooLarge",
-                                          "message": "Too large resource version"}],
-                              "retryAfterSeconds": 1})
-        if request.name:
-            return self.one_slice(request)
-        return self.list_slices(request, version)
-
-    def one_slice(self, request):
-        obj = self.store.objects.get((request.namespace, request.name))
-        if obj is None:
-            raise Refusal(404, f'endpointslices.discovery.k8s.io "{request.name}" not found',
-                          details={"name": request.name, "group": "discovery.k8s.io",
-                                   "kind": "endpointslices"})
-        return json_response(200, typed(obj))
-
-    def list_slices(self, request, version):
-        selection = Selection(request)
-        found = sorted(key for key, obj in self.store.objects.items() if selection.wants(obj))
-        revision, start = self.store.revision, ("", "")
-        token = request.query.get("continue")
-        if token:
-            revision, start = self.continued(token)
-        rest = [key for key in found if key > start]
-        limit = request.query.get("limit", "")
-        # From the watch cache, as real servers do, a list comes whole.
-        limit = int(limit) if limit.isdigit() and version != 0 else 0
-        page = rest[:limit] if limit else rest
-        metadata = {"resourceVersion": str(revision)}
-        if len(page) < len(rest):
-            metadata["continue"] = base64.urlsafe_b64encode(
-                encode([revision, page[-1]])).decode()
-            metadata["remainingItemCount"] = len(rest) - len(page)
-        return json_response(200, {
-            "kind": "EndpointSliceList", "apiVersion": GROUP_VERSION, "metadata": metadata,
-            "items": [self.store.objects[key] for key in page]})
-
-    def continued(self, token):
-        try:
-            revision, start = json.loads(base64.urlsafe_b64decode(token))
-        except ValueError as e:
-            raise Refusal(400, "continue key is not valid") from e
-        if revision < self.store.compacted:
-            raise Refusal(410, "The provided continue parameter is too old to display a "
-                          "consistent list result.")
-        return revision, tuple(start)
-
-    def documents(self):
-        """What is the same for everybody: enough for kubectl to find its way."""
-        group = {"groupVersion": GROUP_VERSION, "version": "v1"}
-        return {
-            "/version": {
-                "major": "1", "minor": "34", "gitVersion": "v1.34.0",
-                "gitCommit": "0" * 40, "gitTreeState": "clean",
-                "buildDate": "2025-08-27T10:00:00Z", "goVersion": "go1.24.5",
-                "compiler": "gc", "platform": "linux/amd64", "backend": self.args.name},
-            "/api": {"kind": "APIVersions", "versions": ["v1"],
-                     "serverAddressByClientCIDRs": []},
-            "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": []},
-            "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": [
-                {"name": "discovery.k8s.io", "versions": [group], "preferredVersion": group}]},
-            f"/apis/{GROUP_VERSION}": {
-                "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": GROUP_VERSION,
-                "resources": [{"name": "endpointslices", "singularName": "endpointslice",
-                               "namespaced": True, "kind": "EndpointSlice",
-                               "verbs": ["get", "list", "watch"]}]},
-        }
+        return one_slice(self.store, request) if request.name else \
+            list_slices(self.store, request, version)
 
     def write_log(self, connection, request, status):
         """As nginx of the other control planes writes it, and who it was."""
@@ -1225,48 +678,6 @@ class Server:
             result = await result
         self.notify()
         return result
-
-
-def health_response(name, failing, verbose):
-    if not failing and not verbose:
-        return text_response(200, "ok")
-    lines = [f"[-]{c} failed: reason withheld" if c == failing else f"[+]{c} ok" for c in CHECKS
-             if c != "shutdown" or name == "readyz"]
-    lines.append(f"{name} check {'failed' if failing else 'passed'}")
-    return text_response(500 if failing else 200, "\n".join(lines) + "\n")
-
-
-def forced_response(request, rule):
-    """What a rule's status and body make, as a real server would word it."""
-    if rule.body is not None:
-        response = Response(rule.status, rule.body.encode(), "text/plain; charset=utf-8")
-    elif request.path in HEALTH and rule.status == 500:
-        response = health_response(request.path[1:], "etcd", False)
-    elif rule.status < 300:
-        response = text_response(rule.status, "ok")
-    else:
-        response = json_response(rule.status, status_object(
-            rule.status, f"the server answered {rule.status} on command"))
-    if rule.status == 429:
-        response.headers["Retry-After"] = "1"
-    return response
-
-
-def check_settings(settings):
-    """Every mistake is told, none is taken."""
-    for name, value in settings.items():
-        if name not in DEFAULTS:
-            raise WorldError(f"no setting {name!r}; there are {', '.join(DEFAULTS)}")
-        default = DEFAULTS[name]
-        if name in CHOICES:
-            one_of(name, value, CHOICES[name])
-        elif isinstance(default, (dict, list)):
-            if not isinstance(value, type(default)):
-                raise WorldError(f"{name}: {value!r} is not a {type(default).__name__}")
-        elif value is not None or default is not None:
-            number(name, value)
-    for version in settings.get("tls_versions", ["TLSv1.3"]) or [None]:
-        one_of("tls_versions", version, TLS_VERSIONS)
 
 
 async def run(args, settings):
