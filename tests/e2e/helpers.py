@@ -82,19 +82,29 @@ def dial_error(world, *args, **kwargs):
 class Kept:
     """One TLS connection, kept open, with requests on it."""
 
-    def __init__(self, world, host=V4, port=PORT, **kwargs):
-        context = ssl.create_default_context(cafile=world.ca)
+    def __init__(self, world, host=V4, port=PORT, context=None, session=None, **kwargs):
+        context = context or ssl.create_default_context(cafile=world.ca)
         raw = dial(world, host, port, **kwargs)
         try:
-            self.sock = context.wrap_socket(raw, server_hostname=host.removeprefix("::ffff:"))
+            self.sock = context.wrap_socket(raw, server_hostname=host.removeprefix("::ffff:"),
+                                            session=session)
         except BaseException:
             raw.close()
             raise
 
-    def get(self, path="/version"):
-        self.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: kubernetes\r\n\r\n".encode())
+    def send(self, path, token=None):
+        bearer = f"Authorization: Bearer {token}\r\n" if token else ""
+        self.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: kubernetes\r\n{bearer}\r\n".encode())
+
+    def response(self):
+        """The answer's head; the body is there to be read."""
         response = http.client.HTTPResponse(self.sock)
         response.begin()
+        return response
+
+    def get(self, path="/version", token=None):
+        self.send(path, token)
+        response = self.response()
         return response.status, response.read().decode()
 
     def backend(self):
