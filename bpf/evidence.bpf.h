@@ -75,6 +75,7 @@ static __noinline int klb_event_put(const struct klb_socket *rec, const struct k
 	event->pid = rec->pid;
 	__builtin_memcpy(event->comm, rec->comm, sizeof(event->comm));
 	__sync_fetch_and_add(&event->number, number + 1);
+	bpf_ringbuf_output(&klb_wakeup, &number, sizeof(number), 0);
 	return 0;
 }
 

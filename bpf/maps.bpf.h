@@ -92,6 +92,13 @@ struct klb_map_events {
 	__type(value, struct klb_event);
 };
 
+/* Rings when there is a new event; the agent alone listens. Full without one, and then of
+ * no account. */
+struct klb_map_wakeup {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+};
+
 /* Socket -> its record. */
 struct klb_map_sockets {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -110,6 +117,7 @@ extern struct klb_map_admin klb_admin SEC(".maps");
 extern struct klb_map_control klb_control SEC(".maps");
 extern struct klb_map_counters klb_counters SEC(".maps");
 extern struct klb_map_events klb_events SEC(".maps");
+extern struct klb_map_wakeup klb_wakeup SEC(".maps");
 extern struct klb_map_sockets klb_sockets SEC(".maps");
 
 #endif

@@ -62,6 +62,9 @@ static const struct config_key root_keys[] = {
 	    .max = MINUTE_MS),
 	KEY("deadPeerTimeout", config_read_duration, config, dead_peer_timeout_ms, .min = SECOND_MS,
 	    .max = HOUR_MS, .or_off = true),
+	KEY("slowStart", config_read_duration, config, slow_start_ms, .min = SECOND_MS,
+	    .max = HOUR_MS, .or_off = true),
+	KEY("rebalance", config_read_bool, config, rebalance),
 	KEY("probe", read_probe, config, probe),
 	KEY("discovery", read_discovery, config, discovery),
 	KEY("http", config_read_http, config, http),
@@ -83,6 +86,7 @@ static const struct config_key probe_keys[] = {
 	KEY("serverName", config_read_server_name, config_probe, server_name),
 	KEY("clientCert", config_read_file, config_probe, client_cert),
 	KEY("clientKey", config_read_file, config_probe, client_key),
+	KEY("anonymousAuth", config_read_bool, config_probe, anonymous_auth),
 	{ .name = NULL },
 };
 

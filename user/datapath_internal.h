@@ -24,6 +24,7 @@ enum map_index {
 	MAP_COUNTERS,
 	MAP_PENDING,
 	MAP_EVENTS,
+	MAP_WAKEUP,
 	MAP_SOCKETS,
 	MAP_COUNT
 };
@@ -34,6 +35,7 @@ extern const char *const map_pins[MAP_COUNT];
 struct datapath {
 	char pin_dir[PATH_TEXT_MAX];
 	int fds[MAP_COUNT];
+	struct ring_buffer *wakeup; /* NULL: nobody listens here */
 };
 
 void datapath_init(struct datapath *dp, const char *pin_dir);

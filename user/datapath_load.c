@@ -69,6 +69,7 @@ static void name_maps(struct datapath_load *l)
 	l->maps[MAP_CONTROL] = l->skel->maps.klb_control;
 	l->maps[MAP_COUNTERS] = l->skel->maps.klb_counters;
 	l->maps[MAP_EVENTS] = l->skel->maps.klb_events;
+	l->maps[MAP_WAKEUP] = l->skel->maps.klb_wakeup;
 	l->maps[MAP_SOCKETS] = l->skel->maps.klb_sockets;
 }
 

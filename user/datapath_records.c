@@ -114,6 +114,30 @@ int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *re
 	return (int)n;
 }
 
+/* The number of the event is of no use here: the log has it. */
+static int on_wakeup(void *ctx, void *data, size_t size)
+{
+	(void)ctx;
+	(void)data;
+	(void)size;
+	return 0;
+}
+
+int datapath_wakeup_fd(struct datapath *dp, struct err *e)
+{
+	if (!dp->wakeup)
+		dp->wakeup = ring_buffer__new(dp->fds[MAP_WAKEUP], on_wakeup, NULL, NULL);
+	if (!dp->wakeup)
+		return err_set(e, errno, "%s/wakeup: %s", dp->pin_dir, bpf_errno_hint(errno));
+	return ring_buffer__epoll_fd(dp->wakeup);
+}
+
+void datapath_wakeup_clear(struct datapath *dp)
+{
+	if (dp->wakeup)
+		ring_buffer__consume(dp->wakeup);
+}
+
 /* --- corrections --------------------------------------------------------------------- */
 
 int datapath_adjust(const struct datapath *dp, const struct klb_adjustment *a, struct err *e)

@@ -40,7 +40,8 @@ struct plan {
 
 struct plan_input {
 	const struct config *config;
-	/* By index of config->backends; NULL when nobody probes: all unknown. */
+	/* By index of config->backends; NULL when nobody probes: all unknown. A backend that
+	 * has come back gets its weight over config->slow_start_ms. */
 	const struct health *health;
 	/* By index too: whether the address is one of this node's; NULL: none is. */
 	const bool *local;

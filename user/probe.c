@@ -51,7 +51,7 @@ struct probe {
 	void *arg;
 	struct klb_endpoint *must_cover;
 	unsigned int n_must_cover;
-	char *request;
+	char *requests[2]; /* by enum probe_path */
 	struct event *timer;
 
 	/* The connection: dialled while it is being made, then bev and its ssl. */
@@ -66,6 +66,7 @@ struct probe {
 	bool starting;
 	bool fresh; /* tried a new connection */
 	bool handshake; /* and got it */
+	enum probe_path path;
 	__u64 start_ns;
 	enum klb_reason outcome;
 	struct probe_answer answer;
@@ -90,7 +91,8 @@ static void release(struct probe *p)
 		event_free(p->timer);
 	probe_peer_reset(&p->peer);
 	free(p->must_cover);
-	free(p->request);
+	free(p->requests[PROBE_READY]);
+	free(p->requests[PROBE_LIVE]);
 	free(p);
 }
 
@@ -127,6 +129,7 @@ static void report(struct probe *p)
 	/* A copy: done() may start the next probe, which uses p->detail. */
 	char detail[PROBE_DETAIL_MAX];
 	struct probe_result result = {
+		.path = p->path,
 		.outcome = p->outcome,
 		.http_status = p->answer.status,
 		.duration_ns = now_ns() - p->start_ns,
@@ -180,11 +183,11 @@ static void fail_dialling(struct probe *p, const char *what, int os_error)
 	fail(p, probe_socket_reason(os_error), false);
 }
 
-static void on_lost(struct probe *p)
+static void on_lost(struct probe *p, bool timed_out)
 {
 	hang_up(p, false);
 	enter_callback(p);
-	p->ops.lost(p->arg);
+	p->ops.lost(p->arg, timed_out);
 	leave_callback(p);
 }
 
@@ -228,14 +231,14 @@ static void on_read(struct bufferevent *bev, void *arg)
 		take_answer(p, bufferevent_get_input(bev));
 	else if (p->phase == PHASE_IDLE)
 		/* "408 Request Timeout", say: servers send it ahead of closing. */
-		on_lost(p);
+		on_lost(p, false);
 }
 
 static void send_request(struct probe *p)
 {
 	p->phase = PHASE_ANSWER;
 	probe_answer_init(&p->answer);
-	if (bufferevent_write(p->bev, p->request, strlen(p->request)) == 0)
+	if (bufferevent_write(p->bev, p->requests[p->path], strlen(p->requests[p->path])) == 0)
 		return;
 	fail_dialling(p, "cannot send", ENOMEM);
 }
@@ -265,7 +268,8 @@ static void on_end(struct probe *p, short what, int os_error)
 	enum klb_reason reason;
 
 	if (p->phase == PHASE_IDLE) {
-		on_lost(p);
+		on_lost(p, what & BEV_EVENT_ERROR &&
+				   (os_error == ETIMEDOUT || os_error == EHOSTUNREACH));
 		return;
 	}
 	reason = probe_tls_failure(&p->peer, p->bev, what, os_error, p->detail);
@@ -294,10 +298,23 @@ static void on_event(struct bufferevent *bev __attribute__((unused)), short what
 	leave_callback(p);
 }
 
+/* Arms the timer for so many milliseconds from now, but never for later than the probe's
+ * end. most_ms 0: for that end. */
+static void arm(struct probe *p, unsigned int most_ms)
+{
+	unsigned int passed = (unsigned int)((now_ns() - p->start_ns) / 1000000);
+	unsigned int left = p->cfg->timeout_ms > passed ? p->cfg->timeout_ms - passed : 0;
+	unsigned int ms = most_ms && most_ms < left ? most_ms : left;
+	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+
+	event_add(p->timer, &tv);
+}
+
 /* The socket is connected; ownership passes to p->bev. */
 static void start_tls(struct probe *p)
 {
 	p->phase = PHASE_HANDSHAKE;
+	arm(p, 0);
 	p->ssl = probe_tls_connection(p->tls, &p->peer);
 	if (p->ssl)
 		/* Deferred: inside a callback the connection may be freed or another be made. */
@@ -385,6 +402,8 @@ static void dial(struct probe *p)
 		fail_dialling(p, "connect", -fd);
 		return;
 	}
+	/* A SYN waits as long as a client's would. */
+	arm(p, p->cfg->connect_timeout_ms);
 	p->fd = fd;
 	p->dialled = event_new(p->base, fd, EV_WRITE, on_dialled, p);
 	if (p->dialled && event_add(p->dialled, NULL) == 0)
@@ -405,7 +424,8 @@ static void on_timeout(struct probe *p)
 	} else if (p->phase == PHASE_HANDSHAKE) {
 		what = "connected, but no answer to the TLS handshake";
 	}
-	snprintf(p->detail, sizeof(p->detail), "%s within %u ms", what, p->cfg->timeout_ms);
+	snprintf(p->detail, sizeof(p->detail), "%s within %llu ms", what,
+		 (now_ns() - p->start_ns) / 1000000);
 	fail(p, outcome, true);
 }
 
@@ -420,21 +440,17 @@ static void on_timer(evutil_socket_t fd __attribute__((unused)), short what __at
 		on_timeout(p);
 }
 
-void probe_start(struct probe *p)
+void probe_start(struct probe *p, enum probe_path path)
 {
-	struct timeval timeout = {
-		.tv_sec = p->cfg->timeout_ms / 1000,
-		.tv_usec = (suseconds_t)(p->cfg->timeout_ms % 1000) * 1000,
-	};
-
 	if (p->phase != PHASE_IDLE || p->freed)
 		return;
+	p->path = path;
 	p->start_ns = now_ns();
 	p->fresh = false;
 	p->handshake = false;
 	p->detail[0] = '\0';
 	probe_answer_init(&p->answer);
-	event_add(p->timer, &timeout);
+	arm(p, 0);
 	p->starting = true;
 	if (p->bev)
 		send_request(p);
@@ -461,6 +477,8 @@ static int check(const struct config_probe *cfg, struct err *e)
 {
 	int err = check_text("probe.path", cfg->path, e);
 
+	if (!err && cfg->live_path)
+		err = check_text("probe.livePath", cfg->live_path, e);
 	if (!err && cfg->path[0] != '/')
 		err = err_set(e, EINVAL, "probe.path: '%s' does not begin with /", cfg->path);
 	if (!err && cfg->server_name)
@@ -501,8 +519,10 @@ int probe_new(struct event_base *base, const struct config_probe *cfg, struct pr
 	p->arg = arg;
 	probe_peer_init(&p->peer, cfg->server_name, backend);
 	p->timer = evtimer_new(base, on_timer, p);
-	p->request = probe_request(cfg, &p->peer);
-	if (!p->timer || !p->request || !copy_must_cover(p, must_cover, n_must_cover)) {
+	p->requests[PROBE_READY] = probe_request(cfg->path, &p->peer);
+	p->requests[PROBE_LIVE] =
+		probe_request(cfg->live_path ? cfg->live_path : cfg->path, &p->peer);
+	if (!p->timer || !p->requests[PROBE_READY] || !p->requests[PROBE_LIVE] || !copy_must_cover(p, must_cover, n_must_cover)) {
 		release(p);
 		return err_set(e, ENOMEM, "probe: out of memory");
 	}

@@ -26,7 +26,7 @@
 #define LINES_MAX ((size_t)16 * 1024)
 #define BODY_MAX ((size_t)64 * 1024)
 
-char *probe_request(const struct config_probe *cfg, const struct probe_peer *peer)
+char *probe_request(const char *path, const struct probe_peer *peer)
 {
 	char address[ENDPOINT_TEXT_MAX], port[8] = "";
 	char *request;
@@ -41,7 +41,7 @@ char *probe_request(const struct config_probe *cfg, const struct probe_peer *pee
 		     "Accept: */*\r\n"
 		     "Connection: keep-alive\r\n"
 		     "\r\n",
-		     cfg->path, peer->dns ? peer->dns : address, port) < 0)
+		     path, peer->dns ? peer->dns : address, port) < 0)
 		return NULL;
 	return request;
 }

@@ -62,8 +62,8 @@ bool probe_tls_covers(SSL *ssl, const struct klb_endpoint *address);
 /* The reason for what connect(2) or an established connection failed with. */
 enum klb_reason probe_socket_reason(int os_error);
 
-/* The GET for cfg->path, to be freed; NULL when memory is short. */
-char *probe_request(const struct config_probe *cfg, const struct probe_peer *peer);
+/* The GET for path, to be freed; NULL when memory is short. */
+char *probe_request(const char *path, const struct probe_peer *peer);
 
 /* How far an answer has come in. */
 enum probe_progress {

@@ -86,6 +86,15 @@ enum klb_reason {
 	KLB_REASON_PROTOCOL = 11, /* answered, but not HTTP */
 };
 
+/* Where the list of backends comes from: klb_control.discovery. */
+enum klb_discovery {
+	KLB_DISCOVERY_OFF = 0, /* the configuration's own list */
+	KLB_DISCOVERY_SEEDS = 1, /* the same, until the cluster has been heard */
+	KLB_DISCOVERY_CACHE = 2, /* the list of an earlier time, from disk */
+	KLB_DISCOVERY_CURRENT = 3, /* as the cluster says, and it is being watched */
+	KLB_DISCOVERY_FAILING = 4, /* as the cluster said last; it cannot be asked now */
+};
+
 /*
  * An address and port. Key of `frontends`.
  * addr: IPv4 as ::ffff:a.b.c.d. port: host byte order, 1..65535.
@@ -272,6 +281,8 @@ struct klb_admin {
  * connect_timeout_ms: how long one backend may leave a SYN unanswered; 0: as the host has it.
  * dead_peer_timeout_ms: TCP_USER_TIMEOUT and keepalive of established connections;
  *   0: they are left alone.
+ * discovery, discovery_heard_ns: the agent's, for status; when the cluster last said
+ *   something about its apiservers.
  */
 struct klb_control {
 	__u32 abi_version;
@@ -286,6 +297,9 @@ struct klb_control {
 	__u64 seed;
 	__u32 connect_timeout_ms;
 	__u32 dead_peer_timeout_ms;
+	enum klb_discovery discovery;
+	__u32 pad2;
+	__u64 discovery_heard_ns;
 	KLB_ABI_GROWTH
 };
 
@@ -467,7 +481,7 @@ KLB_ASSERT_SIZE(klb_lookup, 4 + 32 * KLB_FRONTEND_SLOTS);
 KLB_ASSERT_SIZE(klb_backend, 56);
 KLB_ASSERT_SIZE(klb_stats, 136);
 KLB_ASSERT_SIZE(klb_admin, 16);
-KLB_ASSERT_SIZE(klb_control, 80);
+KLB_ASSERT_SIZE(klb_control, 96);
 KLB_ASSERT_SIZE(klb_counters, 40);
 KLB_ASSERT_SIZE(klb_event, 96);
 #endif
