@@ -42,12 +42,12 @@ BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 	$(WARN) -Wno-missing-declarations -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
 
 BPF_UNITS := maps connect lifecycle
-COMMON := err log endpoint config config_build config_duration config_suggest config_value \
+COMMON := err file log endpoint config config_build config_duration config_suggest config_value \
 	config_yaml cli
 DATAPATH := datapath datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
 LOAD := kubelb_load attach verdict $(COMMON) $(DATAPATH) node
-AGENT := kubelb_agent agent agent_backend attach http metrics verdict probe probe_http probe_tls $(COMMON) $(DATAPATH) node
+AGENT := kubelb_agent agent agent_backend attach http metrics verdict probe probe_config answer dial tls $(COMMON) $(DATAPATH) node
 CTL := kubelbctl status verdict $(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
@@ -119,7 +119,7 @@ UNIT_endpoint := err endpoint
 UNIT_health := health
 UNIT_plan := plan err endpoint health
 UNIT_select :=
-UNIT_probe := probe probe_http probe_tls err endpoint
+UNIT_probe := probe probe_config answer dial tls file err endpoint
 UNIT_mounts := mounts err
 define unit_rule
 $(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_$(1):%=$(B)/user/%.o)
@@ -149,7 +149,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	$(WARN) -Wno-missing-prototypes
 FUZZERS := config select
-FUZZ_config := err endpoint config config_build config_duration config_suggest config_value config_yaml
+FUZZ_config := err file endpoint config config_build config_duration config_suggest config_value config_yaml
 FUZZ_select :=
 define fuzz_rule
 $(B)/test/fuzz_$(1): tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) $(wildcard user/*.h bpf/select.bpf.h) | $(B)/test
