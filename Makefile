@@ -43,7 +43,7 @@ BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 
 BPF_UNITS := maps connect lifecycle
 COMMON := err file log endpoint config config_build config_duration config_suggest config_value \
-	config_yaml cli
+	config_yaml yamldoc cli
 DATAPATH := datapath datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
 LOAD := kubelb_load attach verdict $(COMMON) $(DATAPATH) node
@@ -149,7 +149,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	$(WARN) -Wno-missing-prototypes
 FUZZERS := config select
-FUZZ_config := err file endpoint config config_build config_duration config_suggest config_value config_yaml
+FUZZ_config := err file endpoint config config_build config_duration config_suggest config_value config_yaml yamldoc
 FUZZ_select :=
 define fuzz_rule
 $(B)/test/fuzz_$(1): tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) $(wildcard user/*.h bpf/select.bpf.h) | $(B)/test

@@ -11,6 +11,7 @@
 #include "answer.h"
 
 #include <ctype.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -20,16 +21,30 @@
 /* Whatever a backend sends, this is the most that is read of it. */
 #define LINES_MAX ((size_t)16 * 1024)
 #define BODY_MAX ((size_t)64 * 1024)
+/* What a size is cut off at: far beyond every limit, and no sum of it overflows. */
+#define SIZE_CAP (SIZE_MAX / 32)
 
-void answer_init(struct answer *a)
+static void init(struct answer *a, size_t body_max)
 {
 	*a = (struct answer){
 		.state = ANSWER_AT_STATUS,
 		.framing = ANSWER_FRAMING_CLOSE,
 		.keep = true,
 		.lines_left = LINES_MAX,
-		.body_left = BODY_MAX,
+		.body_left = body_max,
 	};
+}
+
+void answer_init(struct answer *a)
+{
+	init(a, BODY_MAX);
+}
+
+void answer_init_content(struct answer *a, size_t body_max, answer_content *content, void *arg)
+{
+	init(a, body_max);
+	a->content = content;
+	a->arg = arg;
 }
 
 /* The next line (to be freed), or NULL: *why is then MORE or BAD. */
@@ -91,7 +106,7 @@ static enum answer_progress parse_status_line(struct answer *a, const char *s)
 
 /*
  * Digits in the given base and nothing else, into *ret: strtoul would take signs,
- * spaces and prefixes too. What exceeds BODY_MAX is as good as BODY_MAX + 1.
+ * spaces and prefixes too. What exceeds SIZE_CAP is as good as that.
  */
 static bool parse_size(const char *s, size_t length, unsigned int base, size_t *ret)
 {
@@ -108,8 +123,8 @@ static bool parse_size(const char *s, size_t length, unsigned int base, size_t *
 		else
 			return false;
 		value = value * base + digit;
-		if (value > BODY_MAX)
-			value = BODY_MAX + 1;
+		if (value > SIZE_CAP)
+			value = SIZE_CAP;
 	}
 	*ret = value;
 	return length > 0;
@@ -191,23 +206,35 @@ static enum answer_progress parse_header(struct answer *a, char *line)
 	return ANSWER_PROGRESS_STEP;
 }
 
-/* The rest is not worth its bytes: the status has said what there is to know. */
+/*
+ * The rest is not worth its bytes when the status has said what there is to know.
+ * Content that matters is another thing: part of it, or one whose end nothing tells
+ * from a broken connection, must not pass for the whole.
+ */
 static enum answer_progress leave_body(struct answer *a)
 {
 	a->keep = false;
-	return ANSWER_PROGRESS_DONE;
+	return a->content ? ANSWER_PROGRESS_BAD : ANSWER_PROGRESS_DONE;
+}
+
+static enum answer_progress leave_large_body(struct answer *a)
+{
+	a->too_large = true;
+	return leave_body(a);
 }
 
 /* An interim answer (RFC 9110, 15.2): the real one follows. */
 static enum answer_progress expect_another(struct answer *a)
 {
-	size_t lines_left = a->lines_left;
+	const struct answer before = *a;
 
 	if (a->status == 101)
 		return ANSWER_PROGRESS_BAD;
-	answer_init(a);
+	init(a, before.body_left);
 	a->started = true;
-	a->lines_left = lines_left;
+	a->lines_left = before.lines_left;
+	a->content = before.content;
+	a->arg = before.arg;
 	return ANSWER_PROGRESS_STEP;
 }
 
@@ -221,7 +248,7 @@ static enum answer_progress begin_body(struct answer *a)
 	switch (a->framing) {
 	case ANSWER_FRAMING_LENGTH:
 		if (a->pending > a->body_left)
-			return leave_body(a);
+			return leave_large_body(a);
 		a->state = ANSWER_AT_BODY;
 		return ANSWER_PROGRESS_STEP;
 	case ANSWER_FRAMING_CHUNKED:
@@ -243,8 +270,11 @@ static enum answer_progress parse_chunk_size(struct answer *a, const char *line)
 	if (!parse_size(line, digits, 16, &a->pending))
 		return ANSWER_PROGRESS_BAD;
 	if (a->pending > a->body_left)
-		return leave_body(a);
+		return leave_large_body(a);
 	a->body_left -= a->pending;
+	/* A stream may have any number of chunks; the limit is for each. */
+	if (a->content && a->pending)
+		a->lines_left = LINES_MAX;
 	a->state = a->pending ? ANSWER_AT_CHUNK : ANSWER_AT_TRAILERS;
 	return ANSWER_PROGRESS_STEP;
 }
@@ -270,13 +300,31 @@ static enum answer_progress parse_line(struct answer *a, char *line)
 	return ANSWER_PROGRESS_BAD;
 }
 
-static enum answer_progress skip_content(struct answer *a, struct evbuffer *in)
+/* Hands out, or throws away, n bytes at the front of in. */
+static bool pass_content(struct answer *a, struct evbuffer *in, size_t n)
+{
+	while (a->content && n) {
+		size_t piece = evbuffer_get_contiguous_space(in);
+		const void *bytes;
+
+		if (piece > n)
+			piece = n;
+		bytes = evbuffer_pullup(in, (ev_ssize_t)piece);
+		if (!bytes || !a->content(a->arg, bytes, piece))
+			return false;
+		evbuffer_drain(in, piece);
+		n -= piece;
+	}
+	return evbuffer_drain(in, n) == 0;
+}
+
+static enum answer_progress read_content(struct answer *a, struct evbuffer *in)
 {
 	size_t n = evbuffer_get_length(in);
 
 	if (n > a->pending)
 		n = a->pending;
-	if (evbuffer_drain(in, n) < 0)
+	if (!pass_content(a, in, n))
 		return ANSWER_PROGRESS_BAD;
 	a->pending -= n;
 	if (a->pending)
@@ -293,7 +341,7 @@ static enum answer_progress step(struct answer *a, struct evbuffer *in)
 	char *line;
 
 	if (a->state == ANSWER_AT_BODY || a->state == ANSWER_AT_CHUNK)
-		return skip_content(a, in);
+		return read_content(a, in);
 	if (a->state == ANSWER_AT_STATUS && !may_be_http(in))
 		return ANSWER_PROGRESS_BAD;
 	line = take_line(a, in, &progress);
