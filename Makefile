@@ -44,14 +44,17 @@ BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 BPF_UNITS := maps connect lifecycle
 COMMON := err file log endpoint config config_build config_duration config_suggest config_value \
 	config_yaml yamldoc cli
+DISCOVERY := discovery discovery_cache discovery_credentials discovery_kubeconfig discovery_link \
+	discovery_slices offload
 DATAPATH := datapath datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
 LOAD := kubelb_load attach verdict $(COMMON) $(DATAPATH) node
-AGENT := kubelb_agent agent agent_backend attach http metrics verdict probe probe_config answer dial tls $(COMMON) $(DATAPATH) node
+AGENT := kubelb_agent agent agent_backend attach http metrics verdict probe probe_config answer dial tls \
+	$(DISCOVERY) $(COMMON) $(DATAPATH) node
 CTL := kubelbctl status verdict $(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := config endpoint health plan select probe mounts
+UNITS := config endpoint health plan select probe mounts discovery
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
 TOOLS := $(B)/test/nbconnect $(B)/test/bench_client
 
@@ -102,7 +105,7 @@ $(B)/kubelb-load: $(LOAD:%=$(B)/user/%.o)
 
 $(B)/kubelb-agent: $(AGENT:%=$(B)/user/%.o)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
 
 $(B)/kubelbctl: $(CTL:%=$(B)/user/%.o)
 	$(call say,LD,$@)
@@ -121,6 +124,7 @@ UNIT_plan := plan err endpoint health
 UNIT_select :=
 UNIT_probe := probe probe_config answer dial tls file err endpoint
 UNIT_mounts := mounts err
+UNIT_discovery := $(DISCOVERY) answer dial tls file yamldoc node plan health endpoint err
 define unit_rule
 $(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_$(1):%=$(B)/user/%.o)
 	$$(call say,LD,$$@)
