@@ -124,9 +124,13 @@ UNIT_plan := plan err endpoint health
 UNIT_select :=
 UNIT_probe := probe probe_config answer dial tls file err endpoint
 UNIT_mounts := mounts err
+# What tests share among themselves.
+UNIT_WITH_probe := pki
+UNIT_WITH_discovery := pki
 UNIT_discovery := $(DISCOVERY) answer dial tls file yamldoc node plan health endpoint err
 define unit_rule
-$(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_$(1):%=$(B)/user/%.o)
+$(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_WITH_$(1):%=$(B)/test/%.o) \
+		$(UNIT_$(1):%=$(B)/user/%.o)
 	$$(call say,LD,$$@)
 	$$(Q)$$(CC) $$(LDFLAGS) $$^ -o $$@ -lcmocka $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
 endef

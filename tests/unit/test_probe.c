@@ -36,6 +36,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
+#include "pki.h"
 #include "probe_internal.h"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
@@ -57,11 +58,6 @@
  * the servers and clients show.
  */
 
-struct identity {
-	EVP_PKEY *key;
-	X509 *cert;
-};
-
 static struct {
 	char dir[64];
 	char ca_file[96], other_ca_file[96], client_cert[96], client_key[96], other_key[96];
@@ -69,51 +65,6 @@ static struct {
 	struct identity ca, other_ca;
 	struct identity server, expired, elsewhere, client;
 } pki;
-
-static void extend(X509 *cert, X509 *issuer, int nid, const char *value)
-{
-	X509V3_CTX ctx;
-	X509_EXTENSION *extension;
-
-	X509V3_set_ctx(&ctx, issuer, cert, NULL, NULL, 0);
-	extension = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
-	assert_non_null(extension);
-	assert_int_equal(X509_add_ext(cert, extension, -1), 1);
-	X509_EXTENSION_free(extension);
-}
-
-/* issuer NULL: a CA. expires_s: from now, may lie in the past. */
-static struct identity issue(const struct identity *issuer, const char *name, const char *san,
-			     long expires_s)
-{
-	static long serial = 1;
-	struct identity id = { .key = EVP_EC_gen("P-256"), .cert = X509_new() };
-	X509_NAME *subject;
-
-	assert_non_null(id.key);
-	assert_non_null(id.cert);
-	X509_set_version(id.cert, X509_VERSION_3);
-	ASN1_INTEGER_set(X509_get_serialNumber(id.cert), serial++);
-	X509_gmtime_adj(X509_getm_notBefore(id.cert), -2 * 86400L);
-	X509_gmtime_adj(X509_getm_notAfter(id.cert), expires_s);
-	X509_set_pubkey(id.cert, id.key);
-	subject = X509_get_subject_name(id.cert);
-	X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1,
-				   0);
-	X509_set_issuer_name(id.cert, issuer ? X509_get_subject_name(issuer->cert) : subject);
-	if (!issuer)
-		extend(id.cert, id.cert, NID_basic_constraints, "critical,CA:TRUE");
-	if (san)
-		extend(id.cert, issuer->cert, NID_subject_alt_name, san);
-	assert_true(X509_sign(id.cert, issuer ? issuer->key : id.key, EVP_sha256()) > 0);
-	return id;
-}
-
-static void discard(struct identity *id)
-{
-	X509_free(id->cert);
-	EVP_PKEY_free(id->key);
-}
 
 static FILE *create(char *path, const char *name)
 {
@@ -127,22 +78,14 @@ static FILE *create(char *path, const char *name)
 
 static void write_cert(char *path, const char *name, X509 *cert)
 {
-	FILE *f = create(path, name);
-
-	assert_int_equal(PEM_write_X509(f, cert), 1);
-	fclose(f);
+	snprintf(path, 96, "%s/%s", pki.dir, name);
+	pki_write_cert(path, cert);
 }
 
 static void write_key(char *path, const char *name, EVP_PKEY *key, const char *passphrase)
 {
-	FILE *f = create(path, name);
-	char secret[16];
-
-	snprintf(secret, sizeof(secret), "%s", passphrase ? passphrase : "");
-	assert_int_equal(PEM_write_PrivateKey(f, key, passphrase ? EVP_aes_128_cbc() : NULL, NULL,
-					      0, NULL, passphrase ? secret : NULL),
-			 1);
-	fclose(f);
+	snprintf(path, 96, "%s/%s", pki.dir, name);
+	pki_write_key(path, "w", key, passphrase);
 }
 
 static int make_pki(void **state)
@@ -152,13 +95,13 @@ static int make_pki(void **state)
 	(void)state;
 	snprintf(pki.dir, sizeof(pki.dir), "/tmp/test_probe.XXXXXX");
 	assert_non_null(mkdtemp(pki.dir));
-	pki.ca = issue(NULL, "ca", NULL, 86400);
-	pki.other_ca = issue(NULL, "other ca", NULL, 86400);
-	pki.server = issue(&pki.ca, "apiserver", SERVER_SAN, 86400);
-	pki.expired = issue(&pki.ca, "yesterday", SERVER_SAN, -86400);
+	pki.ca = pki_issue(NULL, "ca", NULL, 86400);
+	pki.other_ca = pki_issue(NULL, "other ca", NULL, 86400);
+	pki.server = pki_issue(&pki.ca, "apiserver", SERVER_SAN, 86400);
+	pki.expired = pki_issue(&pki.ca, "yesterday", SERVER_SAN, -86400);
 	/* The common name is right: it must not count. */
-	pki.elsewhere = issue(&pki.ca, "kubernetes.test", "IP:192.0.2.1,DNS:elsewhere", 86400);
-	pki.client = issue(&pki.ca, "node", NULL, 86400);
+	pki.elsewhere = pki_issue(&pki.ca, "kubernetes.test", "IP:192.0.2.1,DNS:elsewhere", 86400);
+	pki.client = pki_issue(&pki.ca, "node", NULL, 86400);
 	write_cert(pki.ca_file, "ca.crt", pki.ca.cert);
 	write_cert(pki.other_ca_file, "other-ca.crt", pki.other_ca.cert);
 	write_cert(pki.client_cert, "client.crt", pki.client.cert);
@@ -181,12 +124,12 @@ static int remove_pki(void **state)
 	for (i = 0; i < ARRAY_SIZE(files); i++)
 		unlink(files[i]);
 	rmdir(pki.dir);
-	discard(&pki.ca);
-	discard(&pki.other_ca);
-	discard(&pki.server);
-	discard(&pki.expired);
-	discard(&pki.elsewhere);
-	discard(&pki.client);
+	pki_discard(&pki.ca);
+	pki_discard(&pki.other_ca);
+	pki_discard(&pki.server);
+	pki_discard(&pki.expired);
+	pki_discard(&pki.elsewhere);
+	pki_discard(&pki.client);
 	return 0;
 }
 
@@ -1087,21 +1030,21 @@ static void test_certificates(void **state)
 /* Trusted is what the file names, root or not, as for Kubernetes' own clients. */
 static void test_intermediate_as_ca(void **state)
 {
-	struct identity middle = issue(&pki.other_ca, "middle", NULL, 86400);
+	struct identity middle = pki_issue(&pki.other_ca, "middle", NULL, 86400);
 	struct identity leaf;
 	struct world w = { 0 };
 	char path[96];
 
 	(void)state;
-	extend(middle.cert, pki.other_ca.cert, NID_basic_constraints, "critical,CA:TRUE");
+	pki_extend(middle.cert, pki.other_ca.cert, NID_basic_constraints, "critical,CA:TRUE");
 	assert_true(X509_sign(middle.cert, pki.other_ca.key, EVP_sha256()) > 0);
-	leaf = issue(&middle, "leaf", SERVER_SAN, 86400);
+	leaf = pki_issue(&middle, "leaf", SERVER_SAN, 86400);
 	write_cert(path, "middle.crt", middle.cert);
 	w.cfg.ca = path;
 	expect(&w, &(struct script){ .answer = OK_ANSWER, .identity = &leaf }, KLB_REASON_OK, 200);
 	unlink(path);
-	discard(&leaf);
-	discard(&middle);
+	pki_discard(&leaf);
+	pki_discard(&middle);
 }
 
 static void check_client(int max_version)
