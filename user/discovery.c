@@ -72,6 +72,7 @@ struct discovery {
 	__u64 opened_ns; /* 0: not yet */
 	bool fruitful; /* it has brought a list, or a watch */
 	__u64 watch_end_ns; /* when the apiserver should have ended it */
+	bool beyond; /* that is what the timer waits for */
 	__u64 line_ns; /* since when there is a part of an event; 0: none */
 
 	/* What is known. */
@@ -271,7 +272,7 @@ static void adopt(struct discovery *d, const struct slices_merged *m)
 
 	memcpy(d->list, m->list, sizeof(d->list));
 	d->n = m->n;
-	d->changed_ns = node_now_ns();
+	d->changed_ns = d->heard_ns;
 	describe_list(m->list, m->n, &e);
 	keep(d);
 	if (!d->freed)
@@ -477,7 +478,8 @@ static void await_news(struct discovery *d)
 			d->line_ns = now;
 		until = d->line_ns + d->timing.line * MS_NS;
 	}
-	arm_at(d, until < d->watch_end_ns ? until : d->watch_end_ns);
+	d->beyond = d->watch_end_ns < until;
+	arm_at(d, d->beyond ? d->watch_end_ns : until);
 }
 
 static void end_watch(struct discovery *d)
@@ -640,11 +642,11 @@ static void time_out(struct discovery *d)
 		if (link_status(d->link) != 200)
 			err_set(&e, ETIMEDOUT, "no whole answer to the watch within %u ms",
 				d->timing.answer);
+		else if (d->beyond)
+			err_set(&e, ETIMEDOUT, "the watch goes on beyond its time");
 		else if (d->line_ns)
 			err_set(&e, ETIMEDOUT, "an event is not complete within %u ms",
 				d->timing.line);
-		else if (node_now_ns() >= d->watch_end_ns)
-			err_set(&e, ETIMEDOUT, "the watch goes on beyond its time");
 		else
 			err_set(&e, ETIMEDOUT, "the watch is silent for %u ms", d->timing.silence);
 	}
