@@ -41,16 +41,19 @@ LDFLAGS ?= -Wl,-z,relro,-z,now -Wl,--as-needed
 BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 	$(WARN) -Wno-missing-declarations -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
 
-COMMON := err log endpoint config config_build config_duration config_suggest config_value \
-	config_yaml cli
+COMMON := err file log endpoint config config_build config_duration config_suggest config_value \
+	config_yaml yamldoc cli
+DISCOVERY := discovery discovery_cache discovery_credentials discovery_kubeconfig discovery_link \
+	discovery_slices offload
 DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
-LOAD := kubelb_load attach verdict $(COMMON) $(DATAPATH) node
-AGENT := kubelb_agent agent agent_backend audit attach http metrics verdict probe probe_http probe_tls $(COMMON) $(DATAPATH) node
+LOAD := kubelb_load attach verdict believed discovery_cache $(COMMON) $(DATAPATH) node
+AGENT := kubelb_agent agent agent_backend agent_moves audit attach believed filewatch http metrics \
+	moves sever netns verdict probe probe_config answer dial tls $(DISCOVERY) $(COMMON) $(DATAPATH) node
 CTL := kubelbctl status verdict $(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := audit config endpoint health plan select probe mounts
+UNITS := audit config endpoint health plan select probe mounts discovery
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
 TOOLS := $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect
 
@@ -97,7 +100,7 @@ $(B)/kubelb-load: $(LOAD:%=$(B)/user/%.o)
 
 $(B)/kubelb-agent: $(AGENT:%=$(B)/user/%.o)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
 
 $(B)/kubelbctl: $(CTL:%=$(B)/user/%.o)
 	$(call say,LD,$@)
@@ -115,10 +118,15 @@ UNIT_endpoint := err endpoint
 UNIT_health := health
 UNIT_plan := plan err endpoint health
 UNIT_select :=
-UNIT_probe := probe probe_http probe_tls err endpoint
+UNIT_probe := probe probe_config answer dial tls file err endpoint
 UNIT_mounts := mounts err
+# What tests share among themselves.
+UNIT_WITH_probe := pki
+UNIT_WITH_discovery := pki
+UNIT_discovery := $(DISCOVERY) answer dial tls file yamldoc node plan health endpoint err
 define unit_rule
-$(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_$(1):%=$(B)/user/%.o)
+$(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_WITH_$(1):%=$(B)/test/%.o) \
+		$(UNIT_$(1):%=$(B)/user/%.o)
 	$$(call say,LD,$$@)
 	$$(Q)$$(CC) $$(LDFLAGS) $$^ -o $$@ -lcmocka $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
 endef
@@ -145,7 +153,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	$(WARN) -Wno-missing-prototypes
 FUZZERS := config select
-FUZZ_config := err endpoint config config_build config_duration config_suggest config_value config_yaml
+FUZZ_config := err file endpoint config config_build config_duration config_suggest config_value config_yaml yamldoc
 FUZZ_select :=
 define fuzz_rule
 $(B)/test/fuzz_$(1): tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) $(wildcard user/*.h bpf/select.bpf.h) | $(B)/test

@@ -78,7 +78,7 @@ struct agent {
 	double start_time;
 };
 
-/* --- the maps ---------------------------------------------------------------------- */
+/* --- the maps ------------------------------------------------------------------------ */
 
 static unsigned int tick_ms(const struct agent *a)
 {
@@ -299,7 +299,7 @@ static void heartbeat(struct agent *a)
 	}
 }
 
-/* --- what backends report ------------------------------------------------------------- */
+/* --- what backends report ------------------------------------------------------------ */
 
 static void on_backend_changed(void *arg, bool state_changed)
 {
@@ -877,7 +877,7 @@ static void reload(struct agent *a)
 	listen_http(a);
 }
 
-/* --- events ------------------------------------------------------------------------------- */
+/* --- events -------------------------------------------------------------------------- */
 
 /* Whether a backend that has come back still has less than its weight. */
 static bool is_ramping(const struct agent *a)

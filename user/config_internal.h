@@ -78,8 +78,6 @@ int config_read_yaml(struct config_build *b, const char *text, size_t length);
 
 /* Replaces *field, an owned string or NULL, by a copy of text. */
 int config_set_string(const struct config_build *b, char **field, const char *text);
-/* null as YAML 1.2 has it: nothing, or ~ and null without quotes. */
-bool config_is_null(const yaml_node_t *node);
 /* What node is, in a word for a message. */
 const char *config_kind(const yaml_node_t *node);
 /*

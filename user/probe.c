@@ -12,12 +12,9 @@
 #include "probe.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,13 +23,18 @@
 #include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
 
+#include <openssl/ssl.h>
+
+#include "dial.h"
 #include "probe_internal.h"
 
-/* A host that vanishes is noticed in about this time, an idle connection's too. */
-#define USER_TIMEOUT_MS 2000
-#define KEEPALIVE_IDLE_S 1
-#define KEEPALIVE_INTERVAL_S 1
-#define KEEPALIVE_COUNT 2
+/* A host that vanishes is noticed in about two seconds, an idle connection's too. */
+static const struct dial_patience patience = {
+	.user_timeout_ms = 2000,
+	.keepalive_idle_s = 1,
+	.keepalive_interval_s = 1,
+	.keepalive_count = 2,
+};
 
 enum phase {
 	PHASE_IDLE, /* bev, if any, is the kept connection */
@@ -59,7 +61,7 @@ struct probe {
 	int fd; /* belongs to dialled */
 	struct bufferevent *bev;
 	SSL *ssl;
-	struct probe_peer peer;
+	struct tls_peer peer;
 
 	/* The probe under way. */
 	enum phase phase;
@@ -69,8 +71,8 @@ struct probe {
 	enum probe_path path;
 	__u64 start_ns;
 	enum klb_reason outcome;
-	struct probe_answer answer;
-	char detail[PROBE_DETAIL_MAX];
+	struct answer answer;
+	char detail[TLS_DETAIL_MAX];
 
 	/* Callbacks may call probe_free: it is done when the last one returns. */
 	unsigned int calling;
@@ -89,7 +91,7 @@ static void release(struct probe *p)
 {
 	if (p->timer)
 		event_free(p->timer);
-	probe_peer_reset(&p->peer);
+	tls_peer_reset(&p->peer);
 	free(p->must_cover);
 	free(p->requests[PROBE_READY]);
 	free(p->requests[PROBE_LIVE]);
@@ -116,7 +118,7 @@ static void hang_up(struct probe *p, bool polite)
 		p->dialled = NULL;
 	}
 	if (p->bev) {
-		probe_tls_hang_up(p->ssl, polite);
+		tls_hang_up(p->ssl, polite);
 		bufferevent_free(p->bev); /* with ssl and the socket */
 		p->bev = NULL;
 		p->ssl = NULL;
@@ -127,7 +129,7 @@ static void hang_up(struct probe *p, bool polite)
 static void report(struct probe *p)
 {
 	/* A copy: done() may start the next probe, which uses p->detail. */
-	char detail[PROBE_DETAIL_MAX];
+	char detail[TLS_DETAIL_MAX];
 	struct probe_result result = {
 		.path = p->path,
 		.outcome = p->outcome,
@@ -165,22 +167,10 @@ static void fail(struct probe *p, enum klb_reason outcome, bool polite)
 	decide(p, outcome);
 }
 
-enum klb_reason probe_socket_reason(int os_error)
-{
-	switch (os_error) {
-	case ECONNREFUSED:
-		return KLB_REASON_REFUSED;
-	case ETIMEDOUT:
-		return KLB_REASON_CONNECT_TIMEOUT;
-	default:
-		return KLB_REASON_UNREACHABLE;
-	}
-}
-
 static void fail_dialling(struct probe *p, const char *what, int os_error)
 {
 	snprintf(p->detail, sizeof(p->detail), "%s: %s", what, strerror(os_error));
-	fail(p, probe_socket_reason(os_error), false);
+	fail(p, tls_socket_reason(os_error), false);
 }
 
 static void on_lost(struct probe *p, bool timed_out)
@@ -206,19 +196,19 @@ static enum klb_reason status_outcome(unsigned int status)
 
 static void take_answer(struct probe *p, struct evbuffer *in)
 {
-	switch (probe_answer_read(&p->answer, in)) {
-	case PROBE_PROGRESS_DONE:
+	switch (answer_read(&p->answer, in)) {
+	case ANSWER_PROGRESS_DONE:
 		/* What follows the answer was not asked for. */
 		if (!p->answer.keep || evbuffer_get_length(in))
 			hang_up(p, true);
 		decide(p, status_outcome(p->answer.status));
 		break;
-	case PROBE_PROGRESS_BAD:
+	case ANSWER_PROGRESS_BAD:
 		snprintf(p->detail, sizeof(p->detail), "the answer is not HTTP/1.1");
 		fail(p, KLB_REASON_PROTOCOL, true);
 		break;
-	case PROBE_PROGRESS_MORE:
-	case PROBE_PROGRESS_STEP:
+	case ANSWER_PROGRESS_MORE:
+	case ANSWER_PROGRESS_STEP:
 		break;
 	}
 }
@@ -237,7 +227,7 @@ static void on_read(struct bufferevent *bev, void *arg)
 static void send_request(struct probe *p)
 {
 	p->phase = PHASE_ANSWER;
-	probe_answer_init(&p->answer);
+	answer_init(&p->answer);
 	if (bufferevent_write(p->bev, p->requests[p->path], strlen(p->requests[p->path])) == 0)
 		return;
 	fail_dialling(p, "cannot send", ENOMEM);
@@ -248,7 +238,7 @@ static void report_uncovered(struct probe *p)
 	unsigned int i;
 
 	for (i = 0; i < p->n_must_cover && p->ssl; i++)
-		if (!probe_tls_covers(p->ssl, &p->must_cover[i]))
+		if (!tls_covers(p->ssl, &p->must_cover[i]))
 			p->ops.not_covered(p->arg, &p->must_cover[i]);
 }
 
@@ -272,7 +262,7 @@ static void on_end(struct probe *p, short what, int os_error)
 				   (os_error == ETIMEDOUT || os_error == EHOSTUNREACH));
 		return;
 	}
-	reason = probe_tls_failure(&p->peer, p->bev, what, os_error, p->detail);
+	reason = tls_failure(&p->peer, p->bev, what, os_error, p->detail);
 	if (!was_stale(p, reason)) {
 		fail(p, reason, false);
 		return;
@@ -315,7 +305,7 @@ static void start_tls(struct probe *p)
 {
 	p->phase = PHASE_HANDSHAKE;
 	arm(p, 0);
-	p->ssl = probe_tls_connection(p->tls, &p->peer);
+	p->ssl = tls_connection(p->tls->tls, &p->peer);
 	if (p->ssl)
 		/* Deferred: inside a callback the connection may be freed or another be made. */
 		p->bev = bufferevent_openssl_socket_new(
@@ -335,11 +325,8 @@ static void start_tls(struct probe *p)
 static void on_dialled(evutil_socket_t fd, short what __attribute__((unused)), void *arg)
 {
 	struct probe *p = arg;
-	int os_error = 0;
-	socklen_t length = sizeof(os_error);
+	int os_error = dial_result(fd);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &os_error, &length) < 0)
-		os_error = errno;
 	if (os_error) {
 		fail_dialling(p, "connect", os_error);
 		return;
@@ -349,52 +336,9 @@ static void on_dialled(evutil_socket_t fd, short what __attribute__((unused)), v
 	start_tls(p);
 }
 
-/*
- * A kernel that lacks one of these leaves a probe that works and is merely
- * slower to notice: no reason to have none.
- */
-static void tune(int fd)
-{
-	static const struct {
-		int level, name, value;
-	} options[] = {
-		{ IPPROTO_TCP, TCP_NODELAY, 1 },
-		{ IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS },
-		{ IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S },
-		{ IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S },
-		{ IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT },
-		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
-	};
-	size_t i;
-
-	for (i = 0; i < sizeof(options) / sizeof(options[0]); i++)
-		setsockopt(fd, options[i].level, options[i].name, &options[i].value,
-			   sizeof(options[i].value));
-}
-
-/* Returns a socket on its way to being connected, or a negative errno. */
-static int open_socket(const struct klb_endpoint *backend)
-{
-	struct sockaddr_storage ss;
-	socklen_t length = endpoint_to_sockaddr(backend, &ss);
-	int fd, err;
-
-	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	tune(fd);
-	/* An interrupted connect goes on by itself, as one in progress does. */
-	if (connect(fd, (struct sockaddr *)&ss, length) == 0 || errno == EINPROGRESS ||
-	    errno == EINTR)
-		return fd;
-	err = -errno;
-	close(fd);
-	return err;
-}
-
 static void dial(struct probe *p)
 {
-	int fd = open_socket(&p->backend);
+	int fd = dial_open(&p->backend, &patience);
 
 	p->phase = PHASE_DIALLING;
 	p->fresh = true;
@@ -449,7 +393,7 @@ void probe_start(struct probe *p, enum probe_path path)
 	p->fresh = false;
 	p->handshake = false;
 	p->detail[0] = '\0';
-	probe_answer_init(&p->answer);
+	answer_init(&p->answer);
 	arm(p, 0);
 	p->starting = true;
 	if (p->bev)
@@ -517,7 +461,7 @@ int probe_new(struct event_base *base, const struct config_probe *cfg, struct pr
 	p->backend = *backend;
 	p->ops = *ops;
 	p->arg = arg;
-	probe_peer_init(&p->peer, cfg->server_name, backend);
+	tls_peer_init(&p->peer, cfg->server_name, backend);
 	p->timer = evtimer_new(base, on_timer, p);
 	p->requests[PROBE_READY] = probe_request(cfg->path, &p->peer);
 	p->requests[PROBE_LIVE] =

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The probes: one TLS connection per backend, kept open, and HTTP GETs on it.
- * The only room that includes OpenSSL. Reports outcomes; decides nothing.
+ * Reports outcomes; decides nothing.
  */
 #ifndef KUBELB_PROBE_H
 #define KUBELB_PROBE_H
