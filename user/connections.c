@@ -72,7 +72,7 @@ static void add_row(struct table *t, const struct klb_connection *c, __u64 host_
 	table_cell(t, "%s", c->srtt_us ? text_duration(c->srtt_us * 1000ULL, time) : "-");
 	table_cell(t, "%s", connections_state_name(c));
 	if (c->netns_cookie == host_cookie)
-		table_cell(t, "%s", "");
+		table_cell(t, "-");
 	else
 		table_cell(t, "%llu", c->netns_cookie);
 }
@@ -143,7 +143,7 @@ int connections_print_json(const struct klb_connection *list, unsigned int n, __
 		json_decref(root);
 		return -ENOMEM;
 	}
-	r = json_dumpf(root, to, JSON_INDENT(2));
+	r = json_dumpf(root, to, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 	fputc('\n', to);
 	json_decref(root);
 	/* What did not get out is cli_end's to say. */

@@ -74,8 +74,9 @@ static json_t *json_event(const struct klb_event *event, const char *when)
 	char backend[ENDPOINT_TEXT_MAX], comm[TEXT_COMM_MAX];
 	bool ejected = event->kind == KLB_EVENT_EJECTED;
 
-	return json_pack("{s:s, s:s, s:s, s:I, s:s?, s:{s:s, s:I, s:I}, s:f, s:o, s:I}", "time",
-			 when, "event", events_kind_name(event->kind), "backend",
+	return json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:{s:s, s:I, s:I}, s:f, s:o, s:I}",
+			 "time", when, "monotonicNs", (json_int_t)event->time_ns, "event",
+			 events_kind_name(event->kind), "backend",
 			 endpoint_format(&event->backend, backend), "backendId",
 			 (json_int_t)event->id, "reason",
 			 has_reason(event) ? verdict_failure_key(event->failure) : NULL, "process",
@@ -93,11 +94,11 @@ int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE 
 	json_t *root;
 	int r;
 
-	snprintf(when, sizeof(when), "%s.%06uZ", seconds, ns / 1000);
+	snprintf(when, sizeof(when), "%s.%03uZ", seconds, ns / 1000000);
 	root = json_event(event, when);
 	if (!root)
 		return -ENOMEM;
-	r = json_dumpf(root, to, JSON_COMPACT);
+	r = json_dumpf(root, to, JSON_COMPACT | JSON_REAL_PRECISION(9));
 	fputc('\n', to);
 	json_decref(root);
 	/* What did not get out is cli_end's to say. */

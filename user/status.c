@@ -101,7 +101,7 @@ static const struct table_column backend_columns[] = {
 	{ "FAILED", .right = true },
 	{ "RTT", .right = true },
 	{ "SINCE", .right = true },
-	{ "PROBED", .right = true },
+	{ "PROBED", .right = true, .optional = true },
 	{ .title = "WHY" },
 };
 
@@ -119,10 +119,7 @@ static void add_backend(struct table *t, const struct datapath_state *s,
 	table_cell(t, "%s", v.state);
 	table_cell(t, "%u%s", v.weight, verdict_wish(s, b)->weight_set ? "*" : "");
 	table_cell(t, "%llu", stats->active);
-	if (stats->connecting)
-		table_cell(t, "%llu", stats->connecting);
-	else
-		table_cell(t, "%s", "");
+	table_cell(t, "%llu", stats->connecting);
 	table_cell(t, "%llu", stats->opened);
 	table_cell(t, "%llu", verdict_failed(stats));
 	table_cell(t, "%s", stats->srtt_us ? text_duration(stats->srtt_us * 1000ULL, time) : "-");
@@ -273,7 +270,8 @@ void status_print_json(const struct datapath_state *s, const struct datapath_lin
 		"programs", json_programs(links, n_links), "frontends", json_frontends(&s->applied),
 		"backends", json_backends(s, now_ns));
 
-	json_dumpf(root, stdout, compact ? JSON_COMPACT : JSON_INDENT(2));
+	json_dumpf(root, stdout,
+		   (compact ? JSON_COMPACT : JSON_INDENT(2)) | JSON_REAL_PRECISION(9));
 	putchar('\n');
 	json_decref(root);
 }

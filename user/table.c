@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int make_room(struct table *t)
 {
@@ -52,33 +53,45 @@ static int width_of(const char *text)
 /* 0 for a column that is left out. */
 static int column_width(const struct table *t, size_t column)
 {
+	bool says_something = !t->columns[column].optional;
 	int width = 0;
 
 	for (size_t i = column; i < t->n; i += t->n_columns) {
 		int w = width_of(t->cells[i]);
 
 		width = w > width ? w : width;
+		says_something |= strcmp(t->cells[i], "-") && strcmp(t->cells[i], "0");
 	}
-	if (t->columns[column].optional && !width)
+	if (!says_something)
 		return 0;
 	return width > width_of(t->columns[column].title) ? width
 							  : width_of(t->columns[column].title);
 }
 
-static void print_cell(const struct table *t, size_t column, int width, const char *text, FILE *to)
+/* One cell; *blanks are owed before the next text, so that no line ends with some. */
+static void print_cell(const struct table *t, size_t column, int width, const char *text,
+		       int *blanks, FILE *to)
 {
 	int padding = width - width_of(text);
 
 	if (!width)
 		return;
-	if (column)
-		fputc(' ', to);
-	if (t->columns[column].right)
-		fprintf(to, "%*s%s", padding, "", text);
-	else if (column + 1 == t->n_columns) /* no blanks at the end of a line */
-		fputs(text, to);
-	else
-		fprintf(to, "%s%*s", text, padding, "");
+	*blanks += t->columns[column].right ? padding : 0;
+	if (*text) {
+		fprintf(to, "%*s%s", *blanks, "", text);
+		*blanks = 0;
+	}
+	*blanks += 1 + (t->columns[column].right ? 0 : padding);
+}
+
+/* cells: as many as there are columns. */
+static void print_row(const struct table *t, const int *widths, char *const *cells, FILE *to)
+{
+	int blanks = 0;
+
+	for (size_t c = 0; c < t->n_columns; c++)
+		print_cell(t, c, widths[c], cells ? cells[c] : t->columns[c].title, &blanks, to);
+	fputc('\n', to);
 }
 
 int table_print(const struct table *t, FILE *to)
@@ -91,16 +104,9 @@ int table_print(const struct table *t, FILE *to)
 	}
 	for (size_t c = 0; c < t->n_columns; c++)
 		widths[c] = column_width(t, c);
-	for (size_t c = 0; c < t->n_columns; c++)
-		print_cell(t, c, widths[c], t->columns[c].title, to);
-	fputc('\n', to);
-	for (size_t i = 0; i < t->n; i++) {
-		size_t c = i % t->n_columns;
-
-		print_cell(t, c, widths[c], t->cells[i], to);
-		if (c + 1 == t->n_columns)
-			fputc('\n', to);
-	}
+	print_row(t, widths, NULL, to);
+	for (size_t i = 0; i + t->n_columns <= t->n; i += t->n_columns)
+		print_row(t, widths, &t->cells[i], to);
 	free(widths);
 	return 0;
 }

@@ -10,7 +10,7 @@
 struct table_column {
 	const char *title;
 	bool right; /* aligned to the right */
-	bool optional; /* left out when every cell of it is empty */
+	bool optional; /* left out when every cell of it is "-" or "0" */
 };
 
 /* Begin with columns and n_columns set and the rest zero; end with table_free. */
