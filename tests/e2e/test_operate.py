@@ -311,6 +311,18 @@ def test_kill_an_unknown_backend(attached):
         assert held.close()["closed"] == 0
 
 
+def test_kill_finds_a_namespace_by_its_name(stage):
+    """No process lives there; whoever connected lives elsewhere."""
+    stage.configure(**PODS_TOO)
+    ok(stage.load())
+    pods = [stage.pod(), stage.pod()]
+    with closing(*(dial(stage, SERVICE, 443, ns=pod) for pod in pods for _ in range(3))) as sockets:
+        for b in stage.backends:
+            assert "2 connections ended" in ok(stage.ctl("kill", b.endpoint)).stdout
+        for sock in sockets:
+            aborted(sock)
+
+
 def test_kill_what_cannot_be_found(stage):
     """A socket in a namespace that no process and no name leads to: said, with
     the others ended all the same."""
