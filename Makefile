@@ -47,13 +47,14 @@ DISCOVERY := discovery discovery_cache discovery_credentials discovery_kubeconfi
 	discovery_slices offload
 DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
-LOAD := kubelb_load attach verdict believed discovery_cache $(COMMON) $(DATAPATH) node
+LOAD := kubelb_load attach verdict believed discovery_cache discovery_slices offload $(COMMON) $(DATAPATH) node
 AGENT := kubelb_agent agent agent_backend agent_moves audit attach believed filewatch http metrics \
 	moves sever netns verdict probe probe_config answer dial tls $(DISCOVERY) $(COMMON) $(DATAPATH) node
-CTL := kubelbctl status verdict $(COMMON) $(DATAPATH) node
+CTL := kubelbctl ctl_connections ctl_events connections events status table text sever netns verdict \
+	$(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := audit config endpoint health plan select probe mounts discovery
+UNITS := audit config discovery endpoint events health mounts plan probe select sever table text
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
 TOOLS := $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect
 
@@ -96,7 +97,7 @@ $(B)/user/%.o: user/%.c Makefile | $(B)/user
 
 $(B)/kubelb-load: $(LOAD:%=$(B)/user/%.o)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_JSON)
+	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS_BPF) $(LIBS_YAML) -levent_core $(LIBS_JSON)
 
 $(B)/kubelb-agent: $(AGENT:%=$(B)/user/%.o)
 	$(call say,LD,$@)
@@ -124,11 +125,17 @@ UNIT_mounts := mounts err
 UNIT_WITH_probe := pki
 UNIT_WITH_discovery := pki
 UNIT_discovery := $(DISCOVERY) answer dial tls file yamldoc node plan health endpoint err
+UNIT_text := text err
+UNIT_table := table
+UNIT_events := events text verdict health endpoint err
+UNIT_sever := sever netns endpoint err
+# The test is the kernel's voice.
+UNITFLAGS_sever := -Wl,--wrap=recv
 define unit_rule
 $(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_WITH_$(1):%=$(B)/test/%.o) \
 		$(UNIT_$(1):%=$(B)/user/%.o)
 	$$(call say,LD,$$@)
-	$$(Q)$$(CC) $$(LDFLAGS) $$^ -o $$@ -lcmocka $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
+	$$(Q)$$(CC) $$(LDFLAGS) $(UNITFLAGS_$(1)) $$^ -o $$@ -lcmocka $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
 endef
 $(foreach u,$(UNITS),$(eval $(call unit_rule,$(u))))
 

@@ -270,7 +270,7 @@ static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
 		ret->discovery = KLB_DISCOVERY_SEEDS;
 	else
 		ret->discovery = a->found_in_cache && !state.heard_ns ? KLB_DISCOVERY_CACHE
-								       : KLB_DISCOVERY_CURRENT;
+								      : KLB_DISCOVERY_CURRENT;
 }
 
 static void heartbeat(struct agent *a)
@@ -297,19 +297,6 @@ static void heartbeat(struct agent *a)
 		log_event(LOG_LEVEL_ERROR, "cannot write the heartbeat", "error=%s",
 			  log_quote(quoted, sizeof(quoted), e.text));
 	}
-}
-
-/* --- what backends report ------------------------------------------------------------ */
-
-static void on_backend_changed(void *arg, bool state_changed)
-{
-	struct agent *a = arg;
-
-	if (state_changed) {
-		apply(a);
-		plan_moves(a);
-	} else
-		a->dirty = true;
 }
 
 /* --- connections to dead backends -------------------------------------------------------- */
@@ -404,6 +391,19 @@ static void look_for_stuck(struct agent *a)
 	for (__u32 id = 1; id < KLB_MAX_IDS; id++)
 		if (dead[id] && !datapath_read_stat(a->dp, id, &stats, NULL) && stats.active)
 			plan_moves(a);
+}
+
+/* --- what backends report ------------------------------------------------------------ */
+
+static void on_backend_changed(void *arg, bool state_changed)
+{
+	struct agent *a = arg;
+
+	if (state_changed) {
+		apply(a);
+		plan_moves(a);
+	} else
+		a->dirty = true;
 }
 
 /* --- rebalancing ---------------------------------------------------------------------------- */
@@ -681,7 +681,7 @@ static int take_config(struct agent *a, struct config *cfg, struct err *e)
 	return 0;
 }
 
-/* --- the file, and what discovery makes of it --------------------------------------------- */
+/* --- the file, and what discovery makes of it ---------------------------------------- */
 
 static int take_effective(struct agent *a, const struct config *file, struct err *e)
 {
@@ -935,16 +935,17 @@ static int make_events(struct agent *a, struct err *e)
 	a->interrupt = evsignal_new(a->base, SIGINT, on_term, a);
 	a->audit_timer = evtimer_new(a->base, on_audit, a);
 	a->moves_timer = evtimer_new(a->base, on_moves, a);
-	if (!a->audit_timer || !a->moves_timer || !a->tick || !a->hup || !a->term || !a->interrupt ||
-	    event_add(a->hup, NULL) || event_add(a->term, NULL) || event_add(a->interrupt, NULL))
+	if (!a->audit_timer || !a->moves_timer || !a->tick || !a->hup || !a->term ||
+	    !a->interrupt || event_add(a->hup, NULL) || event_add(a->term, NULL) ||
+	    event_add(a->interrupt, NULL))
 		return err_set(e, ENOMEM, "cannot set up events");
 	return 0;
 }
 
 static void agent_free(struct agent *a)
 {
-	struct event *events[] = { a->tick, a->hup, a->term, a->interrupt, a->audit_timer,
-				   a->moves_timer };
+	struct event *events[] = { a->tick,	 a->hup,	 a->term,
+				   a->interrupt, a->audit_timer, a->moves_timer };
 
 	http_free(a->http);
 	discovery_free(a->discovery);

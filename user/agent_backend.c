@@ -120,8 +120,7 @@ static void on_done(void *arg, const struct probe_result *result)
 	}
 	if (result->path == PROBE_LIVE)
 		outcome = verdict_on_life(outcome);
-	changed = health_probed(&b->health, &b->rules, outcome, result->http_status,
-				node_now_ns());
+	changed = health_probed(&b->health, &b->rules, outcome, result->http_status, node_now_ns());
 	/* Also why, when that is new, and once after a start what was adopted. */
 	if (changed ||
 	    (b->health.state != KLB_STATE_READY && (reason_was != outcome || b->adopted)))
@@ -150,7 +149,8 @@ static void on_lost(void *arg, bool timed_out)
 
 	if (changed)
 		log_state(b, was,
-			  timed_out ? "nothing is acknowledged any more on the connection kept for probes"
+			  timed_out ? "nothing is acknowledged any more on the connection kept for "
+				      "probes"
 				    : "the connection kept for probes was closed");
 	probe_now(b, PROBE_READY);
 	if (changed)

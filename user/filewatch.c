@@ -22,7 +22,7 @@
 /* After the last change of a burst. */
 #define SETTLE_MS 200
 
-#define INTERESTING                                                                        \
+#define INTERESTING                                                                         \
 	(IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB | \
 	 IN_DELETE_SELF | IN_MOVE_SELF)
 
@@ -75,6 +75,20 @@ static bool look(struct filewatch *w)
 	return changed;
 }
 
+/* The directory that path is in, and the one that it leads to, where that is another. */
+static int watch_one(struct filewatch *w, const char *path, struct err *e)
+{
+	char text[PATH_MAX], real[PATH_MAX];
+
+	snprintf(text, sizeof(text), "%s", path);
+	if (inotify_add_watch(w->fd, dirname(text), INTERESTING) < 0)
+		return err_set(e, errno, "%s: cannot be watched for changes: %s", path,
+			       strerror(errno));
+	if (realpath(path, real))
+		inotify_add_watch(w->fd, dirname(real), INTERESTING);
+	return 0;
+}
+
 static void on_settled(evutil_socket_t fd, short what, void *arg)
 {
 	struct filewatch *w = arg;
@@ -98,20 +112,6 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	while (read(fd, buffer, sizeof(buffer)) > 0)
 		;
 	event_add(w->settled, &settle);
-}
-
-/* The directory that path is in, and the one that it leads to, where that is another. */
-static int watch_one(struct filewatch *w, const char *path, struct err *e)
-{
-	char text[PATH_MAX], real[PATH_MAX];
-
-	snprintf(text, sizeof(text), "%s", path);
-	if (inotify_add_watch(w->fd, dirname(text), INTERESTING) < 0)
-		return err_set(e, errno, "%s: cannot be watched for changes: %s", path,
-			       strerror(errno));
-	if (realpath(path, real))
-		inotify_add_watch(w->fd, dirname(real), INTERESTING);
-	return 0;
 }
 
 static int add_paths(struct filewatch *w, const char *const *paths, unsigned int n, struct err *e)

@@ -240,10 +240,10 @@ static void print_warnings(const struct options *o, const struct config *cfg,
 		      { "probe.clientCert", cfg->probe.client_cert },
 		      { "probe.clientKey", cfg->probe.client_key } };
 
+	if (rep->cache_error[0])
+		log_line("warning: the cache of discovery is not used: %s", rep->cache_error);
 	if (!rep->after.n_backends)
 		log_line("warning: no backends: connects go through untouched");
-	if (cfg->discovery)
-		log_line("warning: discovery has no effect in this version");
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
 		if (files[i].file && access(files[i].file, R_OK))
 			log_line("warning: %s: %s: %s: kubelb-agent will not start with it",
@@ -262,6 +262,8 @@ static void print_report(const struct options *o, const struct config *cfg,
 	       rep->after.n_frontends, rep->after.n_frontends == 1 ? "" : "s",
 	       rep->after.n_backends, rep->after.n_backends == 1 ? "" : "s", rep->cgroup,
 	       o->pin_dir);
+	if (rep->from_cache)
+		printf("backends: those that discovery has left in %s\n", cfg->discovery_cache);
 	print_warnings(o, cfg, rep);
 	if (rep->dry_run || o->verbosity)
 		print_changes(rep);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "discovery.h"
 #include "endpoint.h"
 #include "verdict.h"
 
@@ -30,6 +31,11 @@ static const char *const result_labels[METRICS_RESULTS] = {
 	[KLB_REASON_CLOSED] = "closed",
 	[KLB_REASON_PROTOCOL] = "protocol",
 };
+
+const char *metrics_ended_name(enum metrics_ended why)
+{
+	return why == METRICS_ENDED_REBALANCE ? "rebalance" : "dead";
+}
 
 void metrics_probe_observe(struct metrics_probe *m, enum klb_reason result, __u64 duration_ns)
 {
@@ -210,6 +216,43 @@ static void durations(FILE *f, const struct metrics_input *in)
 	}
 }
 
+/* One line for each backend. */
+static void each_probed(FILE *f, const struct metrics_input *in, const char *name, const char *help,
+			size_t offset)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	head(f, name, "counter", help);
+	for (unsigned int i = 0; i < in->n_probes; i++)
+		fprintf(f, "%s{backend=\"%s\"} %llu\n", name,
+			endpoint_format(&in->probes[i].backend, text),
+			*(const __u64 *)((const char *)&in->probes[i] + offset));
+}
+
+static void ended(FILE *f, const struct metrics_input *in)
+{
+	static const char name[] = "kubelb_connections_ended_total";
+	char text[ENDPOINT_TEXT_MAX];
+
+	head(f, name, "counter", "Connections that the agent has ended, by reason.");
+	for (unsigned int i = 0; i < in->n_probes; i++)
+		for (int why = 0; why < METRICS_ENDED; why++)
+			fprintf(f, "%s{backend=\"%s\",reason=\"%s\"} %llu\n", name,
+				endpoint_format(&in->probes[i].backend, text),
+				metrics_ended_name((enum metrics_ended)why),
+				in->probes[i].ended[why]);
+}
+
+static void discovery(FILE *f, const struct metrics_input *in)
+{
+	static const char name[] = "kubelb_discovery_updates_total";
+
+	head(f, name, "counter", "What the cluster said of its apiservers, by result.");
+	for (int i = 0; in->discovery_results && i < DISCOVERY_RESULTS; i++)
+		fprintf(f, "%s{result=\"%s\"} %llu\n", name,
+			discovery_result_name((enum discovery_result)i), in->discovery_results[i]);
+}
+
 static void reloads(FILE *f, const struct metrics_input *in)
 {
 	head(f, "kubelb_config_reloads_total", "counter", "Configuration reloads, by result.");
@@ -284,6 +327,13 @@ char *metrics_format(const struct metrics_input *in, size_t *ret_length)
 	maps(f, in);
 	probes(f, in);
 	durations(f, in);
+	each_probed(f, in, "kubelb_probes_skipped_total",
+		    "Probes left out because clients' own connects had just succeeded.",
+		    offsetof(struct metrics_probe, skipped));
+	each_probed(f, in, "kubelb_probe_handshakes_total", "TLS handshakes made for probes.",
+		    offsetof(struct metrics_probe, handshakes));
+	ended(f, in);
+	discovery(f, in);
 	reloads(f, in);
 	process(f, in);
 	if (fclose(f)) {

@@ -116,8 +116,7 @@ static void plan_health(const struct plan_input *in, unsigned int index, struct 
 
 	if (in->health) {
 		const struct health *h = &in->health[index];
-		unsigned int share =
-			health_share(h, in->config->slow_start_ms, in->now_ns);
+		unsigned int share = health_share(h, in->config->slow_start_ms, in->now_ns);
 
 		/* 0 takes none, which is not what a small share means. */
 		if (ret->value.weight)

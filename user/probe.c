@@ -466,7 +466,8 @@ int probe_new(struct event_base *base, const struct config_probe *cfg, struct pr
 	p->requests[PROBE_READY] = probe_request(cfg->path, &p->peer);
 	p->requests[PROBE_LIVE] =
 		probe_request(cfg->live_path ? cfg->live_path : cfg->path, &p->peer);
-	if (!p->timer || !p->requests[PROBE_READY] || !p->requests[PROBE_LIVE] || !copy_must_cover(p, must_cover, n_must_cover)) {
+	if (!p->timer || !p->requests[PROBE_READY] || !p->requests[PROBE_LIVE] ||
+	    !copy_must_cover(p, must_cover, n_must_cover)) {
 		release(p);
 		return err_set(e, ENOMEM, "probe: out of memory");
 	}

@@ -26,7 +26,7 @@ static void walk(struct health *h, const struct step *steps, size_t n)
 		enum klb_state before = h->state;
 		bool changed =
 			steps[i].outcome == KLB_REASON_NONE
-				? health_connection_lost(h, now)
+				? health_connection_lost(h, &rules, false, now)
 				: health_probed(h, &rules, steps[i].outcome, steps[i].status, now);
 
 		if (h->state != steps[i].want)

@@ -489,7 +489,7 @@ static void world_free_probe(struct world *w)
 static void start(struct world *w)
 {
 	w->inside_start = true;
-	probe_start(w->probe);
+	probe_start(w->probe, PROBE_READY);
 	w->inside_start = false;
 }
 
@@ -512,8 +512,9 @@ static void on_done(void *arg, const struct probe_result *result)
 	assert_true(result->outcome != KLB_REASON_NONE);
 }
 
-static void on_lost(void *arg)
+static void on_lost(void *arg, bool timed_out)
 {
+	(void)timed_out;
 	struct world *w = arg;
 
 	assert_false(w->inside_start);
