@@ -3,8 +3,11 @@
 
 #include <string.h>
 
-/* While a verdict is pending, it is looked for this often at least. */
-#define PENDING_INTERVAL_MS 1000
+/* While something is to be expected, it is looked for this often at least: a backend that
+ * drains ends or comes back soon, */
+#define DRAINING_INTERVAL_MS 1000
+/* and one of which a verdict is pending gets it before its clients have waited for long. */
+#define PENDING_INTERVAL_MS 500
 
 void health_init(struct health *h, __u64 now_ns)
 {
@@ -110,6 +113,7 @@ bool health_connection_lost(struct health *h, const struct health_rules *rules, 
 		return false;
 	h->successes = 0;
 	h->reason = KLB_REASON_CLOSED;
+	h->http_status = 0;
 	return turn(h, KLB_STATE_SUSPECT, now_ns);
 }
 
@@ -118,6 +122,7 @@ bool health_unanswered(struct health *h, __u64 now_ns)
 	if (h->state == KLB_STATE_DEAD || h->state == KLB_STATE_DRAINING)
 		return false;
 	h->reason = KLB_REASON_NO_ANSWER;
+	h->http_status = 0;
 	return turn(h, KLB_STATE_SUSPECT, now_ns);
 }
 
@@ -150,10 +155,10 @@ unsigned int health_share(const struct health *h, unsigned int ramp_ms, __u64 no
 unsigned int health_next_probe_ms(const struct health *h, const struct health_rules *rules)
 {
 	bool settled = h->state == KLB_STATE_READY ? !h->failures : h->state == KLB_STATE_DEAD;
+	unsigned int ms =
+		h->state == KLB_STATE_DRAINING ? DRAINING_INTERVAL_MS : PENDING_INTERVAL_MS;
 
-	if (settled || rules->interval_ms < PENDING_INTERVAL_MS)
-		return rules->interval_ms;
-	return PENDING_INTERVAL_MS;
+	return settled || rules->interval_ms < ms ? rules->interval_ms : ms;
 }
 
 const char *health_state_name(enum klb_state state)

@@ -61,6 +61,10 @@ static void print_head(const struct datapath_state *s, const struct datapath_lin
 		       text_age(s->control.heartbeat_ns, now_ns, text));
 	else
 		printf("agent     none: every backend counts as ready\n");
+	if (s->control.discovery)
+		printf("discovery %s (heard %s%s)\n", verdict_discovery_text(s->control.discovery),
+		       text_age(s->control.discovery_heard_ns, now_ns, text),
+		       s->control.discovery_heard_ns ? " ago" : "");
 	print_notes(&s->counters);
 }
 
@@ -255,14 +259,17 @@ void status_print_json(const struct datapath_state *s, const struct datapath_lin
 {
 	bool effective = n_links > 0 && count_effective(links, n_links) == n_links;
 	json_t *root = json_pack(
-		"{s:b, s:b, s:s, s:i, s:I, s:I, s:{s:b, s:o}, s:{s:I, s:I, s:I}, s:I, s:I, s:o, "
+		"{s:b, s:b, s:s, s:i, s:I, s:I, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, s:I}, "
+		"s:I, s:I, s:o, "
 		"s:o, "
 		"s:o}",
 		"attached", n_links > 0, "effective", effective, "pin", pin_dir, "abiVersion",
 		(int)s->control.abi_version, "configSerial", (json_int_t)s->control.config_serial,
 		"hostNetnsCookie", (json_int_t)s->control.host_netns_cookie, "agent", "alive",
 		verdict_agent_alive(&s->control, now_ns), "heartbeatSecondsAgo",
-		seconds_since(s->control.heartbeat_ns, now_ns), "skipped", "loopbackSource",
+		seconds_since(s->control.heartbeat_ns, now_ns), "discovery", "state",
+		verdict_discovery_key(s->control.discovery), "heardSecondsAgo",
+		seconds_since(s->control.discovery_heard_ns, now_ns), "skipped", "loopbackSource",
 		(json_int_t)s->counters.skipped_loopback_source, "noBackend",
 		(json_int_t)s->counters.skipped_no_backend, "otherNetns",
 		(json_int_t)s->counters.skipped_other_netns, "repaired",
