@@ -11,6 +11,28 @@ bool verdict_agent_alive(const struct klb_control *control, __u64 now_ns)
 	       now_ns - control->heartbeat_ns <= control->heartbeat_max_age_ns;
 }
 
+static const struct {
+	const char *key, *text;
+} discoveries[] = {
+	[KLB_DISCOVERY_OFF] = { "off", "off" },
+	[KLB_DISCOVERY_SEEDS] = { "seeds", "on: the configuration's own backends so far" },
+	[KLB_DISCOVERY_CACHE] = { "cache", "on: backends from the cache so far" },
+	[KLB_DISCOVERY_CURRENT] = { "current", "on: backends as the cluster says" },
+	[KLB_DISCOVERY_FAILING] = { "failing", "FAILING: backends as the cluster said last" },
+};
+
+#define N_DISCOVERIES (sizeof(discoveries) / sizeof(discoveries[0]))
+
+const char *verdict_discovery_key(enum klb_discovery d)
+{
+	return (unsigned int)d < N_DISCOVERIES ? discoveries[d].key : "invalid";
+}
+
+const char *verdict_discovery_text(enum klb_discovery d)
+{
+	return (unsigned int)d < N_DISCOVERIES ? discoveries[d].text : "invalid";
+}
+
 __u64 verdict_failed(const struct klb_stats *stats)
 {
 	__u64 sum = 0;

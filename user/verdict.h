@@ -19,6 +19,10 @@ struct verdict {
 void verdict_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
 		struct verdict *ret);
 
+/* What `control` says of discovery: a word for JSON, and a line for people. */
+const char *verdict_discovery_key(enum klb_discovery d);
+const char *verdict_discovery_text(enum klb_discovery d);
+
 /* Connects that failed, for whatever reason. */
 __u64 verdict_failed(const struct klb_stats *stats);
 
