@@ -16,6 +16,7 @@
 
 /* errno values: macros, hence not in vmlinux.h (uapi/asm-generic/errno.h). */
 #define ENETUNREACH 101
+#define ECONNABORTED 103
 #define ETIMEDOUT 110
 #define ECONNREFUSED 111
 #define EHOSTDOWN 112
@@ -200,6 +201,7 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
 	struct tcp_sock *tp;
 	enum klb_phase was;
 	__u64 now;
+	int error;
 
 	if (!rec)
 		return;
@@ -209,7 +211,12 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
 	tp = klb_ops_tcp_sock(ctx);
 	if (!tp || !stats)
 		return;
-	failure = failure_of(klb_sock_of(tp)->sk_err);
+	error = klb_sock_of(tp)->sk_err;
+	/* Ended from this side (SOCK_DESTROY; kubelbctl kill): that says nothing about the
+	 * backend. */
+	if (error == ECONNABORTED)
+		return;
+	failure = failure_of(error);
 	now = bpf_ktime_get_ns();
 	/* A client that changes its mind at once has learned nothing. */
 	if (was == KLB_PHASE_CONNECTING &&

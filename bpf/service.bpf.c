@@ -38,6 +38,7 @@ int klb_connections(struct bpf_iter__bpf_sk_storage_map *ctx)
 	c.record = *rec;
 	local_of(sk, &c.local);
 	c.tcp_state = sk->__sk_common.skc_state;
+	c.bound_if = (__u32)sk->__sk_common.skc_bound_dev_if;
 	c.cookie = bpf_get_socket_cookie(sk);
 	c.netns_cookie = sk->__sk_common.skc_net.net->net_cookie;
 	tp = bpf_skc_to_tcp_sock(sk);

@@ -422,13 +422,15 @@ struct klb_event {
  * one after the other: the record and its socket as it is now.
  * cookie, netns_cookie: as SO_COOKIE and SO_NETNS_COOKIE. tcp_state: enum of
  * include/net/tcp_states.h (1: established, 2: SYN sent). srtt_us: 0 for not measured.
+ * bound_if: the interface that the socket is bound to, 0 for none; it is part of what the
+ *   kernel finds a socket by.
  */
 struct klb_connection {
 	struct klb_socket record;
 	struct klb_endpoint local;
 	__u32 tcp_state;
 	__u32 srtt_us;
-	__u32 pad;
+	__u32 bound_if;
 	__u64 cookie;
 	__u64 netns_cookie;
 };
