@@ -47,10 +47,10 @@ DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_link
 	datapath_features mounts plan health
 LOAD := kubelb_load attach verdict $(COMMON) $(DATAPATH) node
 AGENT := kubelb_agent agent agent_backend attach http metrics verdict probe probe_http probe_tls $(COMMON) $(DATAPATH) node
-CTL := kubelbctl status verdict $(COMMON) $(DATAPATH) node
+CTL := kubelbctl ctl_connections ctl_events connections events status table text sever netns verdict $(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := config endpoint health plan select probe mounts
+UNITS := config endpoint health plan select probe mounts text table events sever
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
 TOOLS := $(B)/test/nbconnect $(B)/test/bench_client
 
@@ -116,10 +116,16 @@ UNIT_plan := plan err endpoint health
 UNIT_select :=
 UNIT_probe := probe probe_http probe_tls err endpoint
 UNIT_mounts := mounts err
+UNIT_text := text err
+UNIT_table := table
+UNIT_events := events text verdict health endpoint err
+UNIT_sever := sever netns endpoint err
+# The test is the kernel's voice.
+UNITFLAGS_sever := -Wl,--wrap=recv
 define unit_rule
 $(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_$(1):%=$(B)/user/%.o)
 	$$(call say,LD,$$@)
-	$$(Q)$$(CC) $$(LDFLAGS) $$^ -o $$@ -lcmocka $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
+	$$(Q)$$(CC) $$(LDFLAGS) $(UNITFLAGS_$(1)) $$^ -o $$@ -lcmocka $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
 endef
 $(foreach u,$(UNITS),$(eval $(call unit_rule,$(u))))
 

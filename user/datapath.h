@@ -37,6 +37,10 @@ struct datapath;
 int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e);
 void datapath_close(struct datapath *dp);
 
+/* Whether the pins still lead to the maps that dp holds: no upgrade has replaced one, and
+ * nobody has detached. */
+bool datapath_is_current(const struct datapath *dp);
+
 int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e);
 
 /*

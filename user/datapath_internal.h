@@ -70,9 +70,6 @@ const char *bpf_errno_hint(int code);
  */
 int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct err *e);
 
-/* Whether pin_dir still leads to the maps that dp holds. */
-bool datapath_is_current(const struct datapath *dp);
-
 /* Writes one place of the map `lookup`; entry NULL empties it. */
 int lookup_set(int fd, __u32 slot, const struct klb_lookup_entry *entry);
 

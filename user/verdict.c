@@ -69,8 +69,7 @@ static void describe_evidence(const struct klb_stats *stats, __u64 now_ns, struc
 		snprintf(ret->why, sizeof(ret->why), "a SYN to it went unanswered");
 		break;
 	case KLB_EVIDENCE_TRIAL:
-		snprintf(ret->why, sizeof(ret->why),
-			 "connects to it failed; one is trying whether it is back");
+		snprintf(ret->why, sizeof(ret->why), "connects to it failed; one is trying again");
 		break;
 	default:
 		snprintf(ret->why, sizeof(ret->why), "connects to it failed; for %.1f s more",
