@@ -129,12 +129,11 @@ static int find_cgroup(struct datapath_load *l, const char *cgroup, struct err *
 	/* A cgroup namespace shows the container's own cgroup as the root: attached
 	 * there, nothing but the container would be balanced. */
 	if (!cgroup && l->cgroup_id != 1)
-		return err_set(
-			e, EINVAL,
-			"cgroup %s: not the host's root but a container's view of its own "
-			"cgroup; mount the host's /sys/fs/cgroup into the container and name "
-			"it with --cgroup",
-			l->cgroup);
+		return err_set(e, EINVAL,
+			       "cgroup %s: not the host's root but a container's view of its own "
+			       "cgroup; mount the host's /sys/fs/cgroup into the container too (at "
+			       "/host/cgroup, say: it is found anywhere)",
+			       l->cgroup);
 	return 0;
 }
 
