@@ -2,7 +2,11 @@
 """Reads deploy/: a kustomization into its objects, as far as KubeLB's own use the
 language, and a Helm chart's templates. Both refuse what they do not know."""
 
+import glob
+import hashlib
+import json
 import os
+import re
 
 import yaml
 
@@ -81,3 +85,145 @@ def rename_image(objects, image):
         for container in pod.get("initContainers", []) + pod.get("containers", []):
             if container["image"].rpartition(":")[0] == image["name"]:
                 container["image"] = f"{image['newName']}:{image['newTag']}"
+
+
+# --- helm --------------------------------------------------------------------
+
+ACTION = re.compile(r"\{\{(-?)\s*(.*?)\s*(-?)\}\}", re.DOTALL)
+TERM = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s|]+|\|')
+
+
+class HelmError(Exception):
+    """The chart's own refusal: {{ fail }}."""
+
+
+def merged(values, changes):
+    """values with changes on top, mappings merged, as helm does with --set."""
+    out = dict(values)
+    for key, value in changes.items():
+        out[key] = merged(out[key], value) if isinstance(value, dict) else value
+    return out
+
+
+def to_yaml(value):
+    if not isinstance(value, (dict, list)):
+        return "null" if value is None else str(value)
+    return yaml.safe_dump(value, default_flow_style=False).rstrip("\n")
+
+
+def indented(count, text):
+    return "\n".join(" " * count + line for line in str(text).split("\n"))
+
+
+def fail(text):
+    raise HelmError(text)
+
+
+# As helm's own of these names: a pipe's value comes as the last argument.
+FUNCTIONS = {
+    "toYaml": to_yaml,
+    "nindent": lambda count, text: "\n" + indented(count, text),
+    "quote": json.dumps,
+    "default": lambda otherwise, value: value or otherwise,
+    "not": lambda value: not value,
+    "sha256sum": lambda text: hashlib.sha256(text.encode()).hexdigest(),
+    "fail": fail,
+}
+
+
+class Template:
+    """A Go template, as far as the chart uses the language: values, pipes, if."""
+
+    def __init__(self, text, context):
+        self.context = context
+        self.out = []
+        self.parts = list(self.split(text))
+        self.parts.reverse()
+        self.block(True)
+
+    @staticmethod
+    def split(text):
+        """Texts as strings, and the actions between them as 1-tuples."""
+        at, cut_after = 0, False
+        for match in ACTION.finditer(text):
+            cut_before, action, cut = match.groups()
+            yield Template.trimmed(text[at:match.start()], cut_after, cut_before)
+            yield (action,)
+            at, cut_after = match.end(), cut
+        yield Template.trimmed(text[at:], cut_after, False)
+
+    @staticmethod
+    def trimmed(text, front, back):
+        text = text.lstrip() if front else text
+        return text.rstrip() if back else text
+
+    def block(self, active):
+        """Up to the end, or an {{ else }} or {{ end }}, which it returns."""
+        while self.parts:
+            part = self.parts.pop()
+            if isinstance(part, str):
+                if active:
+                    self.out.append(part)
+                continue
+            (action,) = part
+            if action in ("else", "end"):
+                return action
+            if action.startswith("if "):
+                self.condition(action[3:], active)
+            elif active:
+                self.out.append(str(self.value(action)))
+        return None
+
+    def condition(self, expression, active):
+        holds = bool(self.value(expression)) if active else False
+        if self.block(active and holds) == "else":
+            self.block(active and not holds)
+
+    def value(self, expression):
+        value, call = None, []
+        for term in [*TERM.findall(expression), "|"]:
+            if term != "|":
+                call.append(term)
+                continue
+            piped = [] if value is None else [value]
+            value = self.call(call, piped)
+            call = []
+        return value
+
+    def call(self, terms, piped):
+        head, *rest = terms
+        if head in FUNCTIONS:
+            return FUNCTIONS[head](*[self.term(t) for t in rest], *piped)
+        assert not rest and not piped, terms
+        return self.term(head)
+
+    def term(self, term):
+        if term.startswith('"'):
+            return json.loads(term)
+        if term.isdigit():
+            return int(term)
+        assert term.startswith("."), f"{term}: not known here"
+        value = self.context
+        for name in term[1:].split("."):
+            value = value[name]
+        return value
+
+
+def render(text, context):
+    return "".join(Template(text, context).out)
+
+
+def helm(directory, **changes):
+    """`helm template kubelb DIRECTORY -n kube-system` with values; NOTES.txt must
+    render, too."""
+    (chart,) = read_all(os.path.join(directory, "Chart.yaml"))
+    (values,) = read_all(os.path.join(directory, "values.yaml"))
+    context = {"Values": merged(values, changes), "Chart": {"AppVersion": chart["appVersion"]},
+               "Release": {"Namespace": "kube-system", "Name": "kubelb"}}
+    objects = []
+    for path in sorted(glob.glob(os.path.join(directory, "templates", "*"))):
+        with open(path, encoding="utf-8") as f:
+            text = render(f.read(), context)
+        if path.endswith(".yaml"):
+            objects += [o for o in yaml.safe_load_all(text) if o]
+    return objects
