@@ -228,6 +228,28 @@ static int reuse_maps(struct datapath_load *l, struct err *e)
 	return r;
 }
 
+/*
+ * Why the programs were not loaded: the first feature that the kernel lacks, if one is
+ * the cause, or else its own words. Without the permission to ask, none would seem to
+ * be there.
+ */
+static int load_error(const struct datapath_load *l, int code, struct err *e)
+{
+	struct datapath_feature features[32];
+	unsigned int n = 0;
+
+	if (code != EPERM && code != EACCES)
+		n = datapath_features(l->pin_dir, l->cgroup, features, 32);
+	for (unsigned int i = 0; i < n; i++)
+		if (features[i].required && !features[i].present)
+			return err_set(e, code,
+				       "cannot load the programs: %s is missing: %s [%s]; "
+				       "kubelb-load --check lists what is needed",
+				       features[i].name, features[i].purpose, features[i].detail);
+	return err_set(e, code, "cannot load the programs: %s%s%s%s", bpf_errno_hint(code),
+		       last_warning[0] ? " (" : "", last_warning, last_warning[0] ? ")" : "");
+}
+
 static int load_programs(struct datapath_load *l, struct err *e)
 {
 	libbpf_print_fn_t before = libbpf_set_print(keep_warning);
@@ -247,8 +269,7 @@ static int load_programs(struct datapath_load *l, struct err *e)
 		goto out;
 	r = kubelb_bpf__load(l->skel);
 	if (r)
-		r = err_set(e, -r, "cannot load the programs: %s%s%s%s", bpf_errno_hint(-r),
-			    last_warning[0] ? " (" : "", last_warning, last_warning[0] ? ")" : "");
+		r = load_error(l, -r, e);
 out:
 	libbpf_set_print(before);
 	return r;
