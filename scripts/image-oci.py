@@ -94,13 +94,14 @@ def text(value):
 
 
 def write(dockerfile, root, path, version):
+    settings = image_config(dockerfile, version)
     tar = layer(root)
     archive = Archive(path)
     packed = archive.blob("layer.v1.tar+gzip", gzip.compress(tar, 9, mtime=0))
     config = archive.blob("config.v1+json", text({
         "architecture": ARCHITECTURES[platform.machine()], "os": "linux",
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(EPOCH)),
-        "config": image_config(dockerfile, version),
+        "config": settings,
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(tar).hexdigest()]},
     }))
     manifest = archive.blob("manifest.v1+json", text({
