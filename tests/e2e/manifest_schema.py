@@ -67,7 +67,8 @@ KINDS = {
     ("v1", "ConfigMap"): {"data": Need({str: str})},
     ("v1", "Pod"): {"spec": Need(POD)},
     ("rbac.authorization.k8s.io/v1", "Role"): {
-        "rules": Need([{"apiGroups": Need([str]), "resources": Need([str]), "verbs": Need([str])}])},
+        "rules": Need([{"apiGroups": Need([str]), "resources": Need([str]),
+                        "verbs": Need([str])}])},
     ("rbac.authorization.k8s.io/v1", "RoleBinding"): {
         "roleRef": Need({"apiGroup": Need(str), "kind": Need(str), "name": Need(NAMED)}),
         "subjects": Need([{"kind": Need(str), "name": Need(NAMED), "namespace": Need(NAMED)}])},
@@ -121,7 +122,7 @@ def check_object(o):
 
 
 def check_pod(pod):
-    """What the apiserver asks beyond single fields (k8s.io/kubernetes, pkg/apis/core/validation)."""
+    """What the apiserver asks beyond single fields (kubernetes, pkg/apis/core/validation)."""
     volumes = [v["name"] for v in pod["volumes"]]
     assert len(volumes) == len(set(volumes)), volumes
     assert all(("configMap" in v) != ("hostPath" in v) for v in pod["volumes"])

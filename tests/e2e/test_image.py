@@ -100,9 +100,11 @@ def test_image_holds_what_runs_and_no_more(image):
         assert ".symtab" not in run_checked(["readelf", "-SW", os.path.join(image, p)]), p
 
 
-def archive(root, path):
-    run_checked([sys.executable, os.path.join(ROOT, "scripts", "image-oci.py"),
-                 os.path.join(DEPLOY, "Dockerfile"), root, path, "9.9.9"])
+def archive(root, path, tool="none"):
+    done = subprocess.run([os.path.join(ROOT, "scripts", "image.sh"), root, path, "9.9.9"],
+                          capture_output=True, text=True, check=False,
+                          env={**os.environ, "KUBELB_IMAGE_TOOL": tool})
+    ok(done)
     with open(path, "rb") as f:
         return f.read()
 
@@ -110,7 +112,7 @@ def archive(root, path):
 def read_archive(data):
     """(configuration, {name: member}) of an OCI archive, every digest checked."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        files = {m.name: tar.extractfile(m).read() for m in tar.getmembers()}
+        files = {m.name: tar.extractfile(m).read() for m in tar.getmembers() if m.isfile()}
     for name, content in files.items():
         if name.startswith("blobs/sha256/"):
             assert hashlib.sha256(content).hexdigest() == os.path.basename(name)
@@ -145,6 +147,19 @@ def test_archive_is_the_folder(image, world):
         if member.isfile():
             with open(os.path.join(image, name), "rb") as f:
                 assert f.read() == content, name
+
+
+@pytest.mark.parametrize("tool", ["buildah", "podman"])
+def test_archive_of_another_tool(image, world, tool):
+    """The tools that people build images with make the same image of the Dockerfile."""
+    path = shutil.which(tool)
+    if not path:
+        pytest.skip(f"no {tool} on this machine")
+    config, members = read_archive(archive(image, os.path.join(world.dir, f"{tool}.tar"), path))
+    assert config["config"]["Entrypoint"] == ["/usr/sbin/kubelb-agent"]
+    assert config["config"]["Labels"]["org.opencontainers.image.version"] == "9.9.9"
+    assert config["config"]["Env"] == ["PATH=/usr/sbin"]
+    assert sorted(n for n, (m, _) in members.items() if m.isfile()) == files_of(image)
 
 
 def test_dockerfile_that_is_not_understood(image, world):
@@ -185,6 +200,8 @@ def test_version_is_the_projects():
         version = re.search(r"^VERSION := (\S+)", f.read(), re.MULTILINE).group(1)
     (chart,) = manifests.read_all(os.path.join(CHART, "Chart.yaml"))
     assert chart["appVersion"] == chart["version"] == version
+    with open(os.path.join(DEPLOY, "Dockerfile"), encoding="utf-8") as f:
+        assert f"ARG VERSION={version}\n" in f.read()
     for spec in (pod_spec(kustomize("base")), static_pod()["spec"]):
         assert {c["image"] for c in spec["initContainers"] + spec["containers"]} == \
             {f"kubelb:{version}"}
