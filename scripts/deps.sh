@@ -14,11 +14,12 @@ build=(
 	libevent-dev libssl-dev libyaml-dev libjansson-dev
 )
 # nginx: real TLS backends and the peer in the benchmark. libnginx-mod-stream:
-# the local proxy that KubeLB replaces.
+# the local proxy that KubeLB replaces. runc, python3-yaml: the image and its manifests.
 tests=(
 	libcmocka-dev python3-pytest python3 iproute2 procps util-linux
 	nginx-light libnginx-mod-stream openssl curl ca-certificates
 	libclang-rt-dev
+	runc python3-yaml
 )
 lint=(clang-format clang-tidy cppcheck shellcheck mandoc)
 
