@@ -46,11 +46,11 @@ COMMON := err log endpoint config config_build config_duration config_suggest co
 DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
 LOAD := kubelb_load attach verdict $(COMMON) $(DATAPATH) node
-AGENT := kubelb_agent agent agent_backend audit attach http metrics verdict probe probe_http probe_tls $(COMMON) $(DATAPATH) node
+AGENT := kubelb_agent agent agent_backend audit attach http metrics notify verdict probe probe_http probe_tls $(COMMON) $(DATAPATH) node
 CTL := kubelbctl status verdict $(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := audit config endpoint health plan select probe mounts
+UNITS := audit config endpoint health plan select probe mounts notify
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
 TOOLS := $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect
 
@@ -117,6 +117,7 @@ UNIT_plan := plan err endpoint health
 UNIT_select :=
 UNIT_probe := probe probe_http probe_tls err endpoint
 UNIT_mounts := mounts err
+UNIT_notify := notify node plan endpoint health err
 define unit_rule
 $(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_$(1):%=$(B)/user/%.o)
 	$$(call say,LD,$$@)
