@@ -11,6 +11,9 @@ PREFIX ?= /usr/local
 sbindir ?= $(PREFIX)/sbin
 mandir ?= $(PREFIX)/share/man
 sysconfdir ?= /etc
+unitdir ?= $(PREFIX)/lib/systemd/system
+bashcompdir ?= $(PREFIX)/share/bash-completion/completions
+zshcompdir ?= $(PREFIX)/share/zsh/site-functions
 
 # make's own default, cc, is no choice of anybody's.
 ifeq ($(origin CC),default)
@@ -39,7 +42,7 @@ CFLAGS ?= -O2 -g
 KCFLAGS := -std=gnu11 $(WARN) -fstack-protector-strong -MMD -MP
 LDFLAGS ?= -Wl,-z,relro,-z,now -Wl,--as-needed
 BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
-	$(WARN) -Wno-missing-declarations -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
+	$(WARN) -Wno-missing-declarations -ffile-prefix-map=$(CURDIR)=. -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
 
 COMMON := err file log endpoint config config_build config_duration config_suggest config_value \
 	config_yaml yamldoc cli
@@ -49,12 +52,13 @@ DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_link
 	datapath_features mounts plan health
 LOAD := kubelb_load attach verdict believed discovery_cache discovery_slices offload $(COMMON) $(DATAPATH) node
 AGENT := kubelb_agent agent agent_backend agent_moves audit attach believed filewatch http metrics \
-	moves sever netns verdict probe probe_config answer dial tls $(DISCOVERY) $(COMMON) $(DATAPATH) node
+	moves notify sever netns verdict probe probe_config answer dial tls $(DISCOVERY) $(COMMON) \
+	$(DATAPATH) node
 CTL := kubelbctl ctl_connections ctl_events connections events status table text sever netns verdict \
 	$(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := audit config discovery endpoint events health mounts plan probe select sever table text
+UNITS := audit config discovery endpoint events health mounts notify plan probe select sever table text
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
 TOOLS := $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect
 
@@ -67,7 +71,7 @@ LIBS_JSON := $(shell pkg-config --libs jansson 2>/dev/null)
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all help test-tools fuzz units check lint format install uninstall clean abi-next image image-root
+.PHONY: all help test-tools fuzz units check lint format install uninstall deb clean abi-next image image-root
 
 all: $(PROGRAMS) ## Build the three programs (default)
 
@@ -131,6 +135,7 @@ UNIT_events := events text verdict health endpoint err
 UNIT_sever := sever netns endpoint err
 # The test is the kernel's voice.
 UNITFLAGS_sever := -Wl,--wrap=recv
+UNIT_notify := notify node plan endpoint health err
 define unit_rule
 $(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_WITH_$(1):%=$(B)/test/%.o) \
 		$(UNIT_$(1):%=$(B)/user/%.o)
@@ -194,7 +199,7 @@ lint: $(B)/bpf/kubelb.skel.h compile_commands.json ## clang-format, clang-tidy, 
 		--enable=warning,performance,portability --suppress=missingIncludeSystem \
 		--suppress=readdirCalled '-DLIBBPF_OPTS(t,n,...)=struct t n = {0}' \
 		-Iinclude -Iuser $(USER_C)
-	$(Q)shellcheck scripts/*.sh .ci/run
+	$(Q)shellcheck scripts/*.sh .ci/run deploy/completion/*.bash deploy/debian/p*
 	$(Q)$(if $(wildcard docs/man/*),mandoc -T lint -W warning docs/man/*)
 	$(Q)for c in $(USER_C); do \
 		$(CLANG) $(CPPFLAGS) -std=gnu11 $(WARN) -fsyntax-only $$c || exit 1; done
@@ -210,13 +215,21 @@ compile_commands.json: Makefile | $(B)
 
 # --- install ---------------------------------------------------------------------
 
+SYSTEMD_UNITS := $(notdir $(wildcard deploy/systemd/*.service))
+
 install: all ## Install below $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(sbindir) $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(mandir)/man5 \
-		$(DESTDIR)$(sysconfdir)/kubelb
+		$(DESTDIR)$(sysconfdir)/kubelb $(DESTDIR)$(unitdir) $(DESTDIR)$(bashcompdir) \
+		$(DESTDIR)$(zshcompdir)
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(sbindir)
 	install -m 644 docs/man/*.8 $(DESTDIR)$(mandir)/man8
 	install -m 644 docs/man/*.5 $(DESTDIR)$(mandir)/man5
 	install -m 644 deploy/kubelb.yaml $(DESTDIR)$(sysconfdir)/kubelb/kubelb.yaml.example
+	for u in $(SYSTEMD_UNITS); do sed 's,/usr/sbin/,$(sbindir)/,' deploy/systemd/$$u \
+		> $(DESTDIR)$(unitdir)/$$u && chmod 644 $(DESTDIR)$(unitdir)/$$u || exit 1; done
+	install -m 644 deploy/completion/kubelb.bash $(DESTDIR)$(bashcompdir)/kubelbctl
+	for p in kubelb-load kubelb-agent; do ln -sf kubelbctl $(DESTDIR)$(bashcompdir)/$$p; done
+	install -m 644 deploy/completion/_kubelb $(DESTDIR)$(zshcompdir)
 
 image-root: all ## Assemble the container image's files in build/image
 	$(Q)scripts/image-root.sh $(B)
@@ -228,7 +241,12 @@ uninstall: ## Remove what install put there (the configuration stays)
 	rm -f $(PROGRAMS:$(B)/%=$(DESTDIR)$(sbindir)/%)
 	rm -f $(addprefix $(DESTDIR)$(mandir)/man8/,$(notdir $(wildcard docs/man/*.8)))
 	rm -f $(DESTDIR)$(sysconfdir)/kubelb/kubelb.yaml.example
+	rm -f $(SYSTEMD_UNITS:%=$(DESTDIR)$(unitdir)/%) $(DESTDIR)$(zshcompdir)/_kubelb
+	rm -f $(PROGRAMS:$(B)/%=$(DESTDIR)$(bashcompdir)/%)
 	rm -f $(addprefix $(DESTDIR)$(mandir)/man5/,$(notdir $(wildcard docs/man/*.5)))
+
+deb: ## Build the Debian package, build/deb/kubelb_VERSION_ARCH.deb
+	$(Q)scripts/deb.sh $(VERSION) $(B)/deb
 
 clean: ## Remove what was built
 	$(Q)rm -rf $(B) compile_commands.json

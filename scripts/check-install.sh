@@ -13,6 +13,21 @@ for p in kubelb-load kubelb-agent kubelbctl; do
 	test -s "$dest/usr/share/man/man8/$p.8"
 done
 test -s "$dest/usr/share/man/man5/kubelb.yaml.5"
+for u in kubelb-load kubelb-agent; do
+	grep -q "^ExecStart=/usr/sbin/$u\$" "$dest/usr/lib/systemd/system/$u.service"
+done
+for p in kubelb-load kubelb-agent kubelbctl; do
+	grep -q "^complete .* $p\b" "$dest/usr/share/bash-completion/completions/$p"
+done
+grep -q '^#compdef kubelb-load' "$dest/usr/share/zsh/site-functions/_kubelb"
 make -s uninstall DESTDIR="$dest" PREFIX=/usr
-left=$(find "$dest/usr" -type f)
+left=$(find "$dest/usr" ! -type d)
+[ -z "$left" ] || { echo "left behind: $left" >&2; exit 1; }
+
+# Elsewhere, the units start the programs where they are.
+make -s install DESTDIR="$dest" PREFIX=/opt/kubelb unitdir=/units
+grep -q '^ExecStart=/opt/kubelb/sbin/kubelb-agent$' "$dest/units/kubelb-agent.service"
+! grep -r /usr/sbin/ "$dest/units" || exit 1
+make -s uninstall DESTDIR="$dest" PREFIX=/opt/kubelb unitdir=/units
+left=$(find "$dest" ! -type d)
 [ -z "$left" ] || { echo "left behind: $left" >&2; exit 1; }

@@ -5,6 +5,7 @@
 #
 #   scripts/deps.sh           everything (build, tests, lint, benchmark)
 #   scripts/deps.sh --build   only what `make` needs
+#   scripts/deps.sh --package what `make deb` needs
 #   scripts/deps.sh --list    print the package names and stop
 set -euo pipefail
 
@@ -13,24 +14,27 @@ build=(
 	libbpf-dev libelf-dev zlib1g-dev
 	libevent-dev libssl-dev libyaml-dev libjansson-dev
 )
+# For `make deb`.
+package=(debhelper dpkg-dev lintian)
 # nginx: real TLS backends and the peer in the benchmark. libnginx-mod-stream:
 # the local proxy that KubeLB replaces. runc, python3-yaml: the image and its manifests.
 tests=(
 	libcmocka-dev python3-pytest python3 iproute2 procps util-linux
 	nginx-light libnginx-mod-stream openssl curl ca-certificates
-	libclang-rt-dev
-	runc python3-yaml
+	libclang-rt-dev systemd
+	bash-completion zsh runc python3-yaml
 )
 lint=(clang-format clang-tidy cppcheck shellcheck mandoc)
 
 want=("${build[@]}")
 case "${1:-}" in
 --build) ;;
--h | --help) sed -n '3,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
---list) printf '%s\n' "${build[@]}" "${tests[@]}" "${lint[@]}"; exit 0 ;;
-"") want+=("${tests[@]}" "${lint[@]}") ;;
+--package) want+=("${package[@]}") ;;
+-h | --help) sed -n '3,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+--list) printf '%s\n' "${build[@]}" "${package[@]}" "${tests[@]}" "${lint[@]}"; exit 0 ;;
+"") want+=("${package[@]}" "${tests[@]}" "${lint[@]}") ;;
 *)
-	echo "deps.sh: unknown argument '$1' (want --build, --list or nothing)" >&2
+	echo "deps.sh: unknown argument '$1' (want --build, --package, --list or nothing)" >&2
 	exit 2
 	;;
 esac

@@ -28,6 +28,7 @@
 #include "metrics.h"
 #include "moves.h"
 #include "node.h"
+#include "notify.h"
 #include "verdict.h"
 
 /* A heartbeat this often, or as often as probes are made. */
@@ -63,6 +64,7 @@ struct agent {
 	struct datapath_state *state; /* as last read from or written to the maps */
 	int agent_lock; /* held on the pins' links directory: one agent for each */
 	struct http *http;
+	struct notify *notify; /* NULL: nobody asked to be told */
 	__u64 http_retry_ns;
 	struct event *tick, *hup, *term, *interrupt;
 	struct event *audit_timer, *moves_timer;
@@ -70,6 +72,8 @@ struct agent {
 	__u64 next_event; /* of the event log */
 	__u64 rebalance_ns; /* not before */
 	struct audit audit;
+	bool beaten; /* a heartbeat of this process is in the maps */
+	bool reload_refused; /* the file is not the configuration that is in force */
 	bool dirty; /* something to write that can wait for the tick */
 	bool detached_logged;
 	bool discovery_failed; /* logged */
@@ -285,6 +289,7 @@ static void heartbeat(struct agent *a)
 	describe_discovery(a, &beat);
 	r = datapath_heartbeat(a->dp, &beat, &serial, &e);
 	if (!r) {
+		a->beaten = true;
 		a->state->control.heartbeat_ns = beat.now_ns;
 		a->state->control.heartbeat_max_age_ns = beat.max_age_ns;
 	}
@@ -864,17 +869,50 @@ static void reload(struct agent *a)
 		if (cfg != a->file)
 			config_free(cfg);
 		a->reloads_failed++;
+		a->reload_refused = true;
 		log_event(LOG_LEVEL_ERROR, "configuration not reloaded, the old one stays",
 			  "error=%s", log_quote(quoted, sizeof(quoted), e.text));
 		return;
 	}
 	a->reloads_ok++;
+	a->reload_refused = false;
 	log_event(LOG_LEVEL_INFO, "configuration reloaded", "file=%s frontends=%u backends=%u",
 		  log_quote(quoted, sizeof(quoted), a->options->config_path),
 		  a->config->n_frontends, a->config->n_backends);
 	set_tick(a);
 	apply(a);
 	listen_http(a);
+}
+
+/* --- the service manager ------------------------------------------------------------- */
+
+static void listen_to_manager(struct agent *a)
+{
+	struct err e = { "" };
+	char quoted[ERR_TEXT_MAX + 64];
+
+	if (notify_new(a->base, &a->notify, &e))
+		log_event(LOG_LEVEL_WARN, "the service manager cannot be told anything", "error=%s",
+			  log_quote(quoted, sizeof(quoted), e.text));
+}
+
+/* Ready means: connects are balanced, and the kernel believes this agent. */
+static void tell_manager(struct agent *a)
+{
+	const char *why = on_not_ready(a);
+	const char *refused =
+		a->reload_refused ? "; the configuration was NOT reloaded, see the log" : "";
+	unsigned int ready = 0;
+
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		ready += agent_backend_health(&a->backends[i])->state == KLB_STATE_READY;
+	if (why || !a->beaten)
+		notify_status(a->notify, "%s%s", why ? why : "waiting for the maps", refused);
+	else if (!a->config->n_backends)
+		notify_ready(a->notify, "no backends: connects go through untouched%s", refused);
+	else
+		notify_ready(a->notify, "%u of %u backends ready%s", ready, a->config->n_backends,
+			     refused);
 }
 
 /* --- events -------------------------------------------------------------------------- */
@@ -908,13 +946,18 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		rebalance(a);
 	}
 	listen_http(a);
+	tell_manager(a);
 }
 
 static void on_hup(evutil_socket_t fd, short what, void *arg)
 {
+	struct agent *a = arg;
+
 	(void)fd;
 	(void)what;
-	reload(arg);
+	notify_reloading(a->notify);
+	reload(a);
+	tell_manager(a);
 }
 
 static void on_term(evutil_socket_t signal_number, short what, void *arg)
@@ -924,6 +967,7 @@ static void on_term(evutil_socket_t signal_number, short what, void *arg)
 	(void)what;
 	log_event(LOG_LEVEL_INFO, "ending, the data path stays attached", "signal=%d",
 		  (int)signal_number);
+	notify_stopping(a->notify);
 	event_base_loopbreak(a->base);
 }
 
@@ -950,6 +994,7 @@ static void agent_free(struct agent *a)
 	http_free(a->http);
 	discovery_free(a->discovery);
 	filewatch_free(a->watch);
+	notify_free(a->notify);
 	if (a->config)
 		stop_backends(a->backends, a->config);
 	probe_tls_free(a->tls);
@@ -997,6 +1042,7 @@ int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 	if (!r) {
 		log_event(LOG_LEVEL_INFO, "running", "version=%s pin=%s frontends=%u backends=%u",
 			  KLB_VERSION, o->pin_dir, a.config->n_frontends, a.config->n_backends);
+		listen_to_manager(&a);
 		set_tick(&a);
 		on_tick(-1, 0, &a);
 		on_audit(-1, 0, &a);

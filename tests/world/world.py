@@ -457,13 +457,11 @@ def tree(path):
 
 
 def rmdir(path):
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+    """Removes a cgroup and those below it; whether it is gone."""
+    for directory, _dirs, _files in os.walk(path, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+    return not os.path.exists(path)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Builds the Debian package from this tree (as it is, committed or not) and prints its
+# path. Needs no network and no root; the same tree gives the same package, byte for byte.
+#
+#   scripts/deb.sh [VERSION [DIR]]   default: the Makefile's VERSION, build/deb
+#
+# `scripts/deps.sh --package` installs what this needs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case ${1:-} in
+-h | --help) sed -n '3,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+esac
+version=${1:-$(sed -n 's/^VERSION := //p' Makefile)}
+dir=${2:-build/deb}
+if ! [[ $version =~ ^[0-9][0-9A-Za-z.+~]*$ ]]; then
+	echo "deb.sh: '$version' is no Debian version: it begins with a digit and takes letters, digits and . + ~" >&2
+	exit 2
+fi
+if ! command -v dpkg-buildpackage >/dev/null || ! command -v dh >/dev/null; then
+	echo "deb.sh: dpkg-buildpackage and debhelper are not installed; run scripts/deps.sh --package" >&2
+	exit 1
+fi
+
+# Not empty in a git tree of ours, as opposed to an export, perhaps inside of another's.
+git=
+[ "$(git rev-parse --show-toplevel 2>/dev/null)" != "$(pwd -P)" ] || git=yes
+
+# The sources: git's idea of them, or in an export all but what was built.
+files() {
+	if [ -n "$git" ]; then
+		git ls-files -z --cached --others --exclude-standard --deduplicate |
+			while IFS= read -r -d '' f; do
+				[ ! -e "$f" ] || printf '%s\0' "$f"
+			done
+	else
+		find . \( -path ./build -o -name .git -o -name __pycache__ \) -prune -o \
+			\( -type f -o -type l \) -print0
+	fi
+}
+
+# When the last change was made: the package's own time, so that it does not depend on
+# the day it is built.
+when() {
+	if [ -n "$git" ]; then
+		git log -1 --format=%ct
+	else
+		stat -c %Y Makefile
+	fi
+}
+
+tree=$dir/kubelb-$version
+rm -rf "$tree"
+mkdir -p "$tree"
+files | tar --null -T - -cf - | tar -C "$tree" -xf -
+cp -r deploy/debian "$tree/debian"
+date=$(LC_ALL=C date -u -R -d "@${SOURCE_DATE_EPOCH:-$(when)}")
+cat >"$tree/debian/changelog" <<END
+kubelb ($version) unstable; urgency=medium
+
+  * Version $version.
+
+ -- $(sed -n 's/^Maintainer: //p' deploy/debian/control)  $date
+END
+
+log=$dir/build.log
+if ! (cd "$tree" && env -u MAKEFLAGS -u MAKELEVEL \
+	DEB_BUILD_OPTIONS="${DEB_BUILD_OPTIONS:-parallel=$(nproc)}" dpkg-buildpackage -b -us -uc) >"$log" 2>&1; then
+	tail -n 30 "$log" >&2
+	echo "deb.sh: the package was not built (whole log: $log)" >&2
+	exit 1
+fi
+rm -rf "$tree"
+ls "$dir/kubelb_${version}_"*.deb

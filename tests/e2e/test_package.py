@@ -1,0 +1,534 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The Debian package and its systemd units, in a throw-away machine (tests/world/machine.py)
+that runs a real systemd: from `apt-get install` to purge.
+
+The tests of `node` build on each other in the order in which they stand here, as the life of
+a package on one node does.
+"""
+
+import contextlib
+import glob
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from helpers import (Held, Traffic, dial_error, dump, fails, objects, ok, served_set, still_there,
+                     wait_idle, wait_states)
+from machine import Machine, repack
+from system import wait_until
+from world import ROOT
+
+ALL = {"cp1", "cp2", "cp3"}
+UNITS = ("kubelb-load.service", "kubelb-agent.service")
+BUILD = os.environ.get("KUBELB_BUILD", os.path.join(ROOT, "build"))
+NEXT = "99.0"
+# Exposure that `systemd-analyze security` may find, in tenths (4.2 and 2.4 with systemd
+# 252). kubelb-load must see the host's own mounts, and that costs it.
+EXPOSURE = {"kubelb-load.service": 42, "kubelb-agent.service": 24}
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("dpkg-buildpackage") or not shutil.which("dh"),
+    reason="dpkg-buildpackage or debhelper is not installed (scripts/deps.sh)")
+
+
+def unit_path(name):
+    return os.path.join(ROOT, "deploy", "systemd", name)
+
+
+def capabilities(unit):
+    """A unit's CapabilityBoundingSet, as it stands in the file."""
+    with open(unit_path(unit), encoding="utf-8") as f:
+        sets = re.findall(r"^CapabilityBoundingSet=(.*)$", f.read(), re.MULTILINE)
+    assert len(sets) == 1, f"{unit}: {len(sets)} lines of CapabilityBoundingSet"
+    names = sets[0].split()
+    assert names and all(n.startswith("CAP_") for n in names), names
+    return [n.removeprefix("CAP_").lower() for n in names]
+
+
+def confined(names, argv):
+    """argv with these capabilities alone, as systemd would start it."""
+    bounding = "-all" + "".join(f",+{n}" for n in names)
+    return ["setpriv", f"--bounding-set={bounding}", "--no-new-privs", *argv]
+
+
+# --- the units, without systemd ------------------------------------------------
+
+
+def with_capabilities(stage, names, program, *args):
+    return stage.exec(confined(names, [stage.program(program), "--pin", stage.pin, *args]))
+
+
+def test_capabilities_of_load(stage):
+    """With what the unit gives it: attach, do it again, detach. With one less, it cannot do
+    all of that."""
+    names = capabilities("kubelb-load.service")
+    steps = (["-c", stage.config], ["-c", stage.config], ["--detach"])
+    for args in steps:
+        ok(with_capabilities(stage, names, "kubelb-load", *args))
+    for name in names:
+        less = [n for n in names if n != name]
+        done = [with_capabilities(stage, less, "kubelb-load", *args) for args in steps]
+        assert any(d.returncode == 1 and "not permitted" in d.stderr for d in done), \
+            f"kubelb-load.service has CAP_{name.upper()} and needs it for nothing"
+        stage.reset()
+
+
+@contextlib.contextmanager
+def confined_agent(stage, names):
+    with open(os.path.join(stage.dir, "confined.log"), "w+", encoding="utf-8") as log:
+        process = stage.spawn(
+            confined(names, [stage.program("kubelb-agent"), "-c", stage.config, "--pin",
+                             stage.pin]), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        yield process, lambda: open(log.name, encoding="utf-8").read()
+
+
+def test_capabilities_of_the_agent(stage):
+    """With what the unit gives it: attach and do all of an agent's work. With one less, it
+    cannot attach to a bare node."""
+    names = capabilities("kubelb-agent.service")
+    with confined_agent(stage, names) as (process, log):
+        wait_states(stage, "ready", stage.backends)
+        assert served_set(stage) == ALL
+        stage.cp(1).kill()
+        wait_states(stage, "dead", [stage.cp(1)])
+        assert served_set(stage) == {"cp2", "cp3"}
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "configuration reloaded" in log(), log)
+        assert "level=error" not in log()
+    stage.reset()
+    for name in names:
+        less = [n for n in names if n != name]
+        with confined_agent(stage, less) as (process, log):
+            assert process.wait(timeout=10) == 1, log()
+            assert "not permitted" in log().splitlines()[-1]
+        assert not os.path.exists(stage.pin)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_exposure(unit):
+    done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager",
+                           f"--threshold={EXPOSURE[unit]}", unit_path(unit)],
+                          capture_output=True, text=True, check=False)
+    found = "\n".join(line for line in done.stdout.splitlines() if "✓" not in line)
+    assert done.returncode == 0, found + done.stderr
+    assert "Overall exposure level" in found
+
+
+# --- completion ----------------------------------------------------------------
+
+
+def complete(stage, line):
+    """What bash would offer behind line."""
+    script = ('. "$1"; COMP_LINE=$2 COMP_POINT=${#2}; word=${2##*[[:space:]:]}; '
+              '_kubelb "${2%% *}" "$word" ""; printf "%s\\n" "${COMPREPLY[@]}"')
+    done = stage.exec(["env", f"PATH={stage.dir}/completion:{os.environ['PATH']}", "bash", "-c",
+                       script, "bash", os.path.join(ROOT, "deploy/completion/kubelb.bash"), line])
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return set(done.stdout.split())
+
+
+@pytest.fixture(name="completing")
+def completing_fixture(attached):
+    """The programs on the PATH; kubelbctl with this world's pins."""
+    directory = os.path.join(attached.dir, "completion")
+    os.makedirs(directory, exist_ok=True)
+    for name in ("kubelb-load", "kubelb-agent", "kubelbctl"):
+        path = os.path.join(directory, name)
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(f'#!/bin/sh\nexec {attached.program(name)} --pin {attached.pin} "$@"\n')
+        os.chmod(path, 0o755)
+    return attached
+
+
+def test_bash_completion(completing):
+    assert {"--config", "--detach", "--check", "--pin"} <= complete(completing, "kubelb-load --")
+    assert complete(completing, "kubelb-load --det") == {"--detach"}
+    assert complete(completing, "kubelb-load -o ") == {"text", "json"}
+    assert complete(completing, f"kubelb-agent -c {completing.dir}/kubelb.y") \
+        == {completing.config}
+    assert {"status", "drain", "weight"} <= complete(completing, "kubelbctl ")
+    assert complete(completing, "kubelbctl -o json sta") == {"status"}
+    assert complete(completing, "kubelbctl status ") == set()
+    endpoints = {b.endpoint for b in completing.backends}
+    assert complete(completing, "kubelbctl drain ") == endpoints
+    # Bash takes what stands behind the colon for a word of its own.
+    assert complete(completing, f"kubelbctl weight {completing.cp(2).v4}:64") == {"6443"}
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed (scripts/deps.sh)")
+def test_zsh_completion_parses(stage):
+    ok(stage.exec(["zsh", "-f", "-n", os.path.join(ROOT, "deploy/completion/_kubelb")]))
+
+
+# --- the package ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", name="package")
+def package_fixture(world):
+    """The package, built from this tree."""
+    directory = os.path.join(world.dir, "deb")
+    done = subprocess.run(["nice", os.path.join(ROOT, "scripts/deb.sh"), "", directory],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module", name="next_package")
+def next_package_fixture(package):
+    """The next version, whose maps are of the next ABI version (`make abi-next`)."""
+    programs = os.path.join(BUILD, "abi-next")
+    if not os.access(os.path.join(programs, "kubelb-load"), os.X_OK):
+        pytest.skip(f"{programs}/kubelb-load is not built (make abi-next)")
+    return repack(package, os.path.dirname(package), NEXT, programs)
+
+
+def test_version_and_files(package):
+    """The Makefile's version; everything in its place; no configuration that would be
+    asked about when it changes."""
+    with open(os.path.join(ROOT, "Makefile"), encoding="utf-8") as f:
+        version = re.search(r"^VERSION := (\S+)$", f.read(), re.MULTILINE).group(1)
+    field = subprocess.run(["dpkg-deb", "-f", package, "Version"], capture_output=True, text=True,
+                           check=True).stdout.strip()
+    assert field == version
+    listing = subprocess.run(["dpkg-deb", "-c", package], capture_output=True, text=True,
+                             check=True).stdout
+    files = {line.split()[5].removeprefix(".") for line in listing.splitlines()}
+    assert {"/usr/sbin/kubelb-load", "/usr/sbin/kubelb-agent", "/usr/sbin/kubelbctl",
+            "/lib/systemd/system/kubelb-load.service", "/lib/systemd/system/kubelb-agent.service",
+            "/usr/share/man/man8/kubelb-load.8.gz", "/usr/share/man/man8/kubelb-agent.8.gz",
+            "/usr/share/man/man8/kubelbctl.8.gz", "/usr/share/man/man5/kubelb.yaml.5.gz",
+            "/usr/share/bash-completion/completions/kubelbctl",
+            "/usr/share/bash-completion/completions/kubelb-load",
+            "/usr/share/bash-completion/completions/kubelb-agent",
+            "/usr/share/zsh/vendor-completions/_kubelb",
+            "/etc/kubelb/kubelb.yaml.example"} <= files
+    assert "/etc/kubelb/kubelb.yaml" not in files
+
+
+@pytest.mark.skipif(not shutil.which("lintian"), reason="lintian is not installed")
+def test_lintian(package):
+    done = subprocess.run(["nice", "lintian", "--allow-root", "--fail-on", "error,warning",
+                           package], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_bad_version_is_refused():
+    done = subprocess.run([os.path.join(ROOT, "scripts/deb.sh"), "latest"], capture_output=True,
+                          text=True, check=False)
+    fails(done, 2, "latest", "no Debian version")
+
+
+# --- on a node -----------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def machine_on(world, **kwargs):
+    """A machine around the world's node, which the helpers then look at."""
+    pin, build = world.pin, world.build
+    try:
+        with Machine(world, **kwargs) as machine:
+            world.pin = machine.pin
+            world.build = machine.path("/usr/sbin")  # kubelbctl is the version's that runs
+            yield machine
+    finally:
+        world.pin, world.build = pin, build
+        world.reset()
+
+
+@pytest.fixture(scope="module", name="node")
+def node_fixture(world):
+    with machine_on(world) as machine:
+        yield machine
+
+
+def installed(machine):
+    return machine.exec("dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Version}",
+                        "kubelb").stdout
+
+
+def active(machine, unit):
+    return machine.exec("systemctl", "is-active", unit).stdout.strip()
+
+
+def agent_pid(machine):
+    return int(machine.show("kubelb-agent", "MainPID")["MainPID"])
+
+
+def status_text(machine):
+    return machine.show("kubelb-agent", "StatusText")["StatusText"]
+
+
+def assert_gone(machine, ids):
+    """No program, no map, no link, no pin, no process, no unit."""
+    # Every bpffs has the kernel's own progs.debug and maps.debug.
+    assert [n for n in os.listdir(machine.path("/sys/fs/bpf")) if "kubelb" in n] == []
+    assert not machine.exec("pgrep", "-l", "kubelb").stdout
+    wait_until(lambda: not any(still_there(ids).values()),
+               lambda: f"the end of {still_there(ids)}", 5)
+    for path in ("/usr/sbin/kubelb*", "/lib/systemd/system/kubelb*", "/usr/sbin/kubelbctl",
+                 "/usr/share/*/*/kubelb*", "/usr/share/man/man?/kubelb*"):
+        assert glob.glob(machine.path(path)) == []
+    links = machine.run("find", "/etc/systemd", "-name", "kubelb*")
+    assert links == ""
+
+
+def test_installed_with_apt(node, package, world):
+    """The package starts nothing by itself: nobody has named an apiserver."""
+    node.run("apt-get", "install", "-y", package)
+    assert installed(node).startswith("ii ")
+    assert [active(node, unit) for unit in UNITS] == ["inactive", "inactive"]
+    # Enabled too early, it waits for its configuration and is no failure.
+    node.run("systemctl", "enable", "--now", *UNITS)
+    assert node.show(UNITS[0], "ConditionResult", "Result") \
+        == {"ConditionResult": "no", "Result": "success"}
+    assert not os.path.exists(node.pin)
+    assert dial_error(world) == "ECONNREFUSED"
+
+
+def test_units_verify(node):
+    """Every key, path and man page of the units is known to systemd."""
+    done = node.exec("systemd-analyze", "verify",
+                     *[f"/lib/systemd/system/{unit}" for unit in UNITS])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_boot(node, world):
+    """The node comes up: when the kubelet starts, its connect is balanced already."""
+    node.configure()
+    node.write("/etc/systemd/system/kubelet.service", f"""[Unit]
+Description=a kubelet
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/bin/curl -sS -m 5 -o /run/first-answer --cacert {world.ca} \
+https://127.0.0.1:6443/version
+[Install]
+WantedBy=multi-user.target
+""")
+    node.run("systemctl", "daemon-reload")
+    node.run("systemctl", "enable", "kubelet")
+    node.run("systemctl", "start", "multi-user.target")
+    assert [active(node, unit) for unit in (*UNITS, "kubelet")] == ["active"] * 3
+    with open(node.path("/run/first-answer"), encoding="utf-8") as f:
+        assert "backend" in f.read()
+    wait_states(world, "ready", world.backends)
+    wait_until(lambda: status_text(node) == "3 of 3 backends ready",
+               lambda: f"the status, is {status_text(node)!r}")
+    assert served_set(world) == ALL
+
+
+def test_the_sandbox_lets_the_agent_attach(node, world):
+    """Where nothing is attached, a starting agent sees to it, for all the host to see."""
+    node.run("kubelb-load", "--detach")
+    wait_until(lambda: "nothing is attached" in status_text(node), "the agent to notice")
+    node.run("systemctl", "restart", "kubelb-agent")
+    assert active(node, "kubelb-agent") == "active"
+    assert os.path.isdir(node.pin)
+    assert served_set(world) == ALL
+
+
+def test_reload(node, world):
+    """`systemctl reload` applies the file. With a mistake in it the old configuration
+    stays, the journal has the line, and the status says so."""
+    node.configure(backends=[b.endpoint for b in world.backends[:2]])
+    node.run("systemctl", "reload", "kubelb-agent")
+    wait_until(lambda: served_set(world, 10) == {"cp1", "cp2"}, "two backends")
+    node.configure(text="backends:\n  - 192.0.2.1\n  - 192.0.2.1\n")
+    node.run("systemctl", "reload", "kubelb-agent")
+    wait_until(lambda: "NOT reloaded" in status_text(node), lambda: status_text(node))
+    assert "kubelb.yaml:3" in node.journal("kubelb-agent")
+    assert node.exec("systemctl", "reload", "kubelb-load").returncode != 0
+    assert "/etc/kubelb/kubelb.yaml:3: " in node.journal("kubelb-load")
+    assert active(node, "kubelb-load") == "active"
+    assert served_set(world, 10) == {"cp1", "cp2"}
+    node.configure()
+    node.run("systemctl", "reload", "kubelb-load")
+    wait_until(lambda: status_text(node) == "3 of 3 backends ready", lambda: status_text(node))
+    assert active(node, "kubelb-agent") == "active"
+    assert served_set(world) == ALL
+
+
+def test_a_mistake_does_not_keep_the_node_from_booting(node, world):
+    """The unit fails with file, line and key; the kubelet starts; what was attached
+    stays."""
+    node.run("systemctl", "stop", "kubelet", *UNITS)
+    node.configure(text="backends:\n  - 192.0.2.1\nprobe:\n  intervall: 5s\n")
+    node.run("systemctl", "start", "kubelet")
+    assert active(node, "kubelet") == "active"
+    assert active(node, "kubelb-load") == "failed"
+    assert node.show("kubelb-load", "ExecMainStatus")["ExecMainStatus"] == "2"
+    assert "/etc/kubelb/kubelb.yaml:4: probe.intervall" in node.journal("kubelb-load")
+    assert served_set(world) == ALL
+    node.configure()
+    node.run("systemctl", "start", *UNITS)
+
+
+def test_stopped_units_leave_the_data_path(node, world):
+    with Traffic(world):
+        node.run("systemctl", "stop", *UNITS)
+        assert [active(node, unit) for unit in UNITS] == ["inactive", "inactive"]
+        assert served_set(world) == ALL
+        node.run("systemctl", "start", *UNITS)
+
+
+def drop_in(node, text):
+    node.write("/etc/systemd/system/kubelb-agent.service.d/test.conf", f"[Service]\n{text}")
+    node.run("systemctl", "daemon-reload")
+    node.run("systemctl", "restart", "kubelb-agent")
+
+
+@pytest.fixture(name="impatient")
+def impatient_fixture(node):
+    """The agent's unit with a watchdog and a restart that a test can wait for."""
+    drop_in(node, "WatchdogSec=600ms\nRestartSec=100ms\nLimitCORE=0\n")
+    yield node
+    shutil.rmtree(node.path("/etc/systemd/system/kubelb-agent.service.d"))
+    node.run("systemctl", "daemon-reload")
+    node.run("systemctl", "restart", "kubelb-agent")
+
+
+def test_watchdog(impatient, world):
+    """An agent that hangs is replaced; one that works for longer than the watchdog's
+    interval is left alone."""
+    old = agent_pid(impatient)
+    served_set(world)
+    wait_until(lambda: int(impatient.show("kubelb-agent", "WatchdogTimestampMonotonic")
+                           ["WatchdogTimestampMonotonic"]) -
+               int(impatient.show("kubelb-agent", "ActiveEnterTimestampMonotonic")
+                   ["ActiveEnterTimestampMonotonic"]) > 1_300_000,
+               "two intervals' worth of signs of life")
+    assert agent_pid(impatient) == old
+    impatient.run("kill", "-STOP", str(old))
+    wait_until(lambda: agent_pid(impatient) not in (0, old)
+               and active(impatient, "kubelb-agent") == "active", "another agent", 10)
+    assert "watchdog" in impatient.run("journalctl", "-q", "-o", "cat", "-u", "kubelb-agent",
+                                       "_PID=1").lower() or \
+        impatient.show("kubelb-agent", "NRestarts")["NRestarts"] == "1"
+    assert served_set(world) == ALL
+
+
+def test_a_kernel_that_will_not_do(node, world):
+    """Exit 1, one line that names what is missing, and no tight loop of restarts."""
+    node.run("systemctl", "stop", *UNITS)
+    node.run("kubelb-load", "--detach")
+    node.run("mount", "--bind", "/dev/null", "/sys/kernel/btf/vmlinux")
+    try:
+        before = len(node.journal("kubelb-agent"))
+        assert node.exec("systemctl", "start", "kubelb-agent").returncode != 0
+        shown = node.show("kubelb-agent", "SubState", "ExecMainStatus", "RestartUSec")
+        assert shown == {"SubState": "auto-restart", "ExecMainStatus": "1", "RestartUSec": "5s"}
+        lines = node.journal("kubelb-agent")[before:].splitlines()
+        assert any(line.startswith("kubelb-agent: ") and "BTF" in line for line in lines), lines
+        node.run("systemctl", "stop", "kubelb-agent")
+    finally:
+        node.run("umount", "/sys/kernel/btf/vmlinux")
+    node.run("systemctl", "start", *UNITS)
+    assert served_set(world) == ALL
+
+
+def abi_version(world):
+    return dump(world, "control")[0][1]["abi_version"]
+
+
+def test_upgrade_under_traffic(node, world, next_package):
+    """dpkg replaces the programs, postinst the data path in place, and then the agent."""
+    wait_states(world, "ready", world.backends)
+    wait_idle(world)
+    old, version, agent = objects(world), abi_version(world), agent_pid(node)
+    with Held(world, 20) as held:
+        with Traffic(world):
+            done = node.exec("dpkg", "-i", next_package)
+            assert done.returncode == 0, done.stdout + done.stderr
+            wait_states(world, "ready", world.backends)
+        assert held.close()["closed"] == 0
+    wait_idle(world)
+    assert served_set(world) == ALL
+    assert installed(node) == f"ii {NEXT}"
+    assert abi_version(world) > version
+    assert agent_pid(node) not in (0, agent)
+    assert [active(node, unit) for unit in UNITS] == ["active", "active"]
+    wait_until(lambda: not still_there({"prog": old["prog"]})["prog"], "the old programs to go")
+
+
+def test_upgrade_with_a_mistake_in_the_configuration(node, world, next_package):
+    """The package is installed, what was attached goes on, the agent too, and one is told."""
+    node.configure(text="backends:\n  - nonsense\n")
+    agent = agent_pid(node)
+    with Traffic(world):
+        done = node.exec("dpkg", "-i", next_package)
+    assert done.returncode == 0, done.stderr
+    assert "/etc/kubelb/kubelb.yaml:2: " in done.stderr
+    assert "the former version stays attached" in done.stderr
+    assert agent_pid(node) == agent
+    assert served_set(world) == ALL
+    node.configure()
+
+
+def test_remove(node, world):
+    """Connections that are open go on; nothing of the package stays but what its owner
+    wrote."""
+    ids = objects(world)
+    with Held(world, 10) as held:
+        node.run("apt-get", "remove", "-y", "kubelb")
+        assert held.close()["closed"] == 0
+    assert dial_error(world) == "ECONNREFUSED"
+    assert_gone(node, ids)
+    assert node.show(UNITS[0], "LoadState")["LoadState"] == "not-found"
+    assert os.path.exists(node.path("/etc/kubelb/kubelb.yaml"))
+
+
+def test_purge(node):
+    assert os.path.isdir(node.path("/var/lib/kubelb"))  # systemd made it for the agent
+    node.run("dpkg", "--purge", "kubelb")
+    for path in ("/etc/kubelb", "/var/lib/kubelb"):
+        assert not os.path.exists(node.path(path))
+    assert installed(node) == ""
+
+
+# --- where systemd does not run ------------------------------------------------
+
+
+@pytest.fixture(scope="module", name="bare_node")
+def bare_node_fixture(world):
+    with machine_on(world, systemd=False) as machine:
+        yield machine
+
+
+def test_without_systemd(bare_node, world, package, next_package):
+    """Containers and other inits: no script fails, and the data path is treated the same."""
+    node = bare_node
+    node.run("dpkg", "-i", package)
+    node.configure()
+    node.run("kubelb-load")
+    assert served_set(world) == ALL
+    version = abi_version(world)
+    with Traffic(world):
+        node.run("dpkg", "-i", next_package)
+    assert abi_version(world) > version
+    ids = objects(world)
+    node.run("dpkg", "--remove", "kubelb")
+    assert_gone(node, ids)
+    node.run("dpkg", "--purge", "kubelb")
+    assert not os.path.exists(node.path("/etc/kubelb"))
+
+
+def test_in_an_image(bare_node, world, package, next_package):
+    """A chroot on a running node, as image builders use it: the node's own data path is not
+    the image's to change."""
+    node = bare_node
+    node.run("dpkg", "-i", package)
+    node.configure()
+    node.run("kubelb-load")
+    before = objects(world)
+    node.run("mkdir", "-p", "/mnt/image")
+    node.run("mount", "--rbind", "/", "/mnt/image")
+    node.run("chroot", "/mnt/image", "dpkg", "-i", next_package)
+    node.run("chroot", "/mnt/image", "dpkg", "--purge", "kubelb")
+    assert objects(world) == before
+    assert served_set(world) == ALL
+    ok(node.exec(os.path.join(BUILD, "kubelb-load"), "--detach"))
+    wait_until(lambda: not any(still_there(before).values()), "everything to be gone")
