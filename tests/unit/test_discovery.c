@@ -1616,10 +1616,11 @@ static void test_statuses(void **state)
 		{ "401 Unauthorized", "{\"message\":\"token " TOKEN " is bad\"}",
 		  DISCOVERY_FORBIDDEN, "401" },
 		{ "404 Not Found", "404 page not found\n", DISCOVERY_ERROR, "1.21" },
-		{ "429 Too Many Requests", "{\"message\":\"a\\nb\"}", DISCOVERY_ERROR, "429: a?b" },
-		{ "500 Oops", "[]", DISCOVERY_ERROR, "answers 500" },
-		{ "302 Found", "", DISCOVERY_ERROR, "answers 302" },
-		{ "204 No Content", "", DISCOVERY_ERROR, "answers 204" },
+		{ "429 Too Many Requests", "{\"message\":\"a\\nb\"}", DISCOVERY_ERROR,
+		  "429: not the answer that was asked for: a?b" },
+		{ "500 Oops", "[]", DISCOVERY_ERROR, "500: not the answer that was asked for" },
+		{ "302 Found", "", DISCOVERY_ERROR, "302: not the answer that was asked for" },
+		{ "204 No Content", "", DISCOVERY_ERROR, "204: not the answer that was asked for" },
 		{ "200 OK", "<html>", DISCOVERY_ERROR, "not JSON" },
 		{ "200 OK", "{\"kind\":\"EndpointSliceList\",\"metad", DISCOVERY_ERROR,
 		  "not JSON" },
@@ -1771,7 +1772,7 @@ static void test_unasked(void **state)
 	/* More than the answer: such a connection carries no watch. */
 	send_text(&w, "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n");
 	await_result(&w, DISCOVERY_ERROR, 1);
-	assert_says(w.detail, "answers 500");
+	assert_says(w.detail, "500: not the answer that was asked for");
 	world_close(&w);
 }
 
