@@ -52,7 +52,7 @@ struct agent {
 	double start_time;
 };
 
-/* --- the maps ------------------------------------------------------------------------ */
+/* --- the maps ---------------------------------------------------------------------- */
 
 static unsigned int tick_ms(const struct agent *a)
 {
@@ -229,7 +229,7 @@ static void heartbeat(struct agent *a)
 	}
 }
 
-/* --- what backends report ------------------------------------------------------------ */
+/* --- what backends report ------------------------------------------------------------- */
 
 static void on_backend_changed(void *arg, bool state_changed)
 {
@@ -241,7 +241,7 @@ static void on_backend_changed(void *arg, bool state_changed)
 		a->dirty = true;
 }
 
-/* --- configuration ------------------------------------------------------------------- */
+/* --- configuration ----------------------------------------------------------------------- */
 
 static void warn_about(const struct config *cfg)
 {
@@ -419,7 +419,7 @@ static void reload(struct agent *a)
 	listen_http(a);
 }
 
-/* --- events -------------------------------------------------------------------------- */
+/* --- events ------------------------------------------------------------------------------- */
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {

@@ -61,7 +61,7 @@ int datapath_change_admin(const struct datapath *dp, const struct plan_backend *
 			  void (*change)(struct klb_admin *wish, const void *arg), const void *arg,
 			  struct err *e);
 
-/* --- Attach and detach --------------------------------------------------------------- */
+/* --- Attach and detach ------------------------------------------------------- */
 
 /* One attach under way. Nothing that is attached has been touched before commit. */
 struct datapath_load;
@@ -92,7 +92,7 @@ void datapath_load_free(struct datapath_load *l);
  * ret_removed: whether there was anything. */
 int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e);
 
-/* --- Looking at the kernel and the attachment ---------------------------------------- */
+/* --- Looking at the kernel and the attachment ----------------------------------- */
 
 struct datapath_feature {
 	const char *name;

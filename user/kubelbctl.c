@@ -95,7 +95,7 @@ static int cmd_status(const struct options *o, int argc, char **argv)
 	return o->watch ? watch(o) : print_once(o, false);
 }
 
-/* --- the operator's wishes ----------------------------------------------------------- */
+/* --- the operator's wishes ---------------------------------------------------------- */
 
 /* What a command does to the wish. */
 struct change {
@@ -261,7 +261,7 @@ static int cmd_weight(const struct options *o, int argc, char **argv)
 	return change_backend(o, argv[0], &c);
 }
 
-/* --- main ---------------------------------------------------------------------------- */
+/* --- main ------------------------------------------------------------------------------ */
 
 static const struct command {
 	const char *name, *arguments, *help;

@@ -11,7 +11,7 @@
 
 #define NS_PER_S 1000000000.0
 
-/* --- text ---------------------------------------------------------------------------- */
+/* --- text -------------------------------------------------------------------------- */
 
 /* "12s", "3m", "5h", "2d"; "-" for never. */
 static const char *age(__u64 then_ns, __u64 now_ns, char *buf, size_t size)
@@ -114,7 +114,7 @@ void status_print_text(const struct datapath_state *s, const struct datapath_lin
 		printf("\n* set by the operator; `kubelbctl weight BACKEND auto` takes it back\n");
 }
 
-/* --- JSON ---------------------------------------------------------------------------- */
+/* --- JSON --------------------------------------------------------------------------- */
 
 /* Seconds since then, or null for never. */
 static json_t *seconds_since(__u64 then_ns, __u64 now_ns)
