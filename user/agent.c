@@ -82,7 +82,7 @@ struct agent {
 	double start_time;
 };
 
-/* --- the maps ------------------------------------------------------------------------ */
+/* --- the maps ---------------------------------------------------------------------- */
 
 static unsigned int tick_ms(const struct agent *a)
 {

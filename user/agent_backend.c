@@ -14,7 +14,7 @@
 /* Probes of thousands of nodes must not fall into step. */
 #define JITTER_PERCENT 20
 
-/* --- the next probe ------------------------------------------------------------------ */
+/* --- the next probe ---------------------------------------------------------------- */
 
 static unsigned int jittered(unsigned int ms)
 {
@@ -61,7 +61,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	probe_now(b, PROBE_READY);
 }
 
-/* --- what the probe reports ---------------------------------------------------------- */
+/* --- what the probe reports --------------------------------------------------------- */
 
 static void log_state(const struct agent_backend *b, enum klb_state was, const char *detail)
 {

@@ -281,7 +281,7 @@ int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e)
 	return r;
 }
 
-/* --- reading ------------------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------------ */
 
 /* A hash has no order; people and their scripts like one that stays. */
 static int by_endpoint(const void *a, const void *b)
@@ -387,7 +387,7 @@ int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct 
 	return 0;
 }
 
-/* --- small writes -------------------------------------------------------------------- */
+/* --- small writes --------------------------------------------------------------- */
 
 #define LOCK_POLL_MS 20
 

@@ -134,7 +134,7 @@ void datapath_load_free(struct datapath_load *l);
  * ret_removed: whether there was anything. */
 int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e);
 
-/* --- Looking at the kernel and the attachment ---------------------------------------- */
+/* --- Looking at the kernel and the attachment ----------------------------------- */
 
 struct datapath_feature {
 	const char *name;

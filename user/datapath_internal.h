@@ -78,7 +78,7 @@ int lookup_set(int fd, __u32 slot, const struct klb_lookup_entry *entry);
 /* datapath_apply, by somebody who holds the lock already. */
 int apply_plan(const struct datapath *dp, const struct plan *p, struct err *e);
 
-/* --- links --------------------------------------------------------------------------- */
+/* --- links --- */
 #define LINK_COUNT_MAX 8
 
 /* Pins beside the maps: the iterator over the records, and the program klb_adjust. */
@@ -120,7 +120,7 @@ int links_empty_tree(const char *dir, struct err *e);
 /* links_remove_tree for pin_dir and for what a killed load left aside. */
 int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e);
 
-/* --- selftest ------------------------------------------------------------------------ */
+/* --- selftest --- */
 
 /*
  * Connects once through the attached programs, from inside the cgroup, by way of a

@@ -241,7 +241,7 @@ void links_close(struct link_slot *slots, unsigned int n)
 	}
 }
 
-/* --- detach -------------------------------------------------------------------------- */
+/* --- detach --------------------------------------------------------------------- */
 
 typedef int (*remove_fn)(const char *path, int fd, bool *ret_ours, struct err *e);
 
@@ -477,7 +477,7 @@ int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e)
 	return r;
 }
 
-/* --- looking ------------------------------------------------------------------------- */
+/* --- looking -------------------------------------------------------------------- */
 
 /*
  * Opens a cgroup by its id, as name_to_handle_at(2) would have named it: the handle

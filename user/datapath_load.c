@@ -90,7 +90,7 @@ static void name_slots(struct datapath_load *l)
 	add_slot(l, LAST_LINK, l->skel->progs.klb_connect6);
 }
 
-/* --- libbpf's words ------------------------------------------------------------------ */
+/* --- libbpf's words --------------------------------------------------------------- */
 
 /* libbpf's last warning of a failed load, for the one line of ours. */
 static char last_warning[200];
@@ -110,7 +110,7 @@ static int keep_warning(enum libbpf_print_level level, const char *format, va_li
 	return 0;
 }
 
-/* --- begin --------------------------------------------------------------------------- */
+/* --- begin ---------------------------------------------------------------------------- */
 
 static int find_cgroup(struct datapath_load *l, const char *cgroup, struct err *e)
 {
@@ -506,7 +506,7 @@ bool datapath_load_is_upgrade(const struct datapath_load *l)
 	return l->exists;
 }
 
-/* --- commit -------------------------------------------------------------------------- */
+/* --- commit ------------------------------------------------------------------------- */
 
 static int netns_cookie(__u64 *ret, struct err *e)
 {
@@ -750,7 +750,7 @@ void datapath_load_free(struct datapath_load *l)
 	free(l);
 }
 
-/* --- detach -------------------------------------------------------------------------- */
+/* --- detach ------------------------------------------------------------------------- */
 
 int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e)
 {

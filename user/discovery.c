@@ -55,24 +55,24 @@ struct discovery {
 	struct discovery_ops ops;
 	void *arg;
 	char *kubeconfig, *service_account;
-	bool has_server;
-	struct klb_endpoint server;
-	unsigned int n_frontends;
 	struct klb_endpoint *frontends;
+	unsigned int n_frontends;
+	bool has_server;
+	bool cache_failed; /* the cache does not hold what is believed */
+	struct klb_endpoint server;
 	struct discovery_timing timing;
 	struct cache_writer *cache; /* NULL: none */
-	bool cache_failed; /* it does not hold what is believed */
 
 	/* The attempt under way. */
 	enum phase phase;
+	bool fruitful; /* it has brought a list, or a watch */
+	bool beyond; /* the timer is for the watch's end */
 	struct event *timer; /* the phase's end */
 	struct credentials *credentials;
 	struct tls *tls;
 	struct link *link;
 	__u64 opened_ns; /* 0: not yet */
-	bool fruitful; /* it has brought a list, or a watch */
 	__u64 watch_end_ns; /* when the apiserver should have ended it */
-	bool beyond; /* that is what the timer waits for */
 	__u64 line_ns; /* since when there is a part of an event; 0: none */
 
 	/* What is known. */
@@ -318,8 +318,37 @@ static void believe(struct discovery *d)
 
 /* --- list ---------------------------------------------------------------------------- */
 
+struct refusal {
+	unsigned int status;
+	enum discovery_result result;
+	const char *what, *next;
+};
+
+static const struct refusal *find_refusal(unsigned int status)
+{
+	static const struct refusal refusals[] = {
+		{ 401, DISCOVERY_FORBIDDEN, "the apiserver does not accept the credentials",
+		  "; renew them" },
+		{ 403, DISCOVERY_FORBIDDEN,
+		  "may not list and watch endpointslices in namespace default",
+		  "; allow it by RBAC, as kubelb.yaml(5) shows" },
+		{ 404, DISCOVERY_ERROR, "no EndpointSlices (discovery.k8s.io/v1) here",
+		  "; they need Kubernetes 1.21 or later" },
+		{ 410, DISCOVERY_EXPIRED, "the watch fell behind, listing anew", "" },
+	};
+	static const struct refusal other = { 0, DISCOVERY_ERROR,
+					      "not the answer that was asked for", "" };
+	size_t i;
+
+	for (i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++)
+		if (refusals[i].status == status)
+			return &refusals[i];
+	return &other;
+}
+
 static void refuse_status(struct discovery *d, unsigned int status)
 {
+	const struct refusal *refusal = find_refusal(status);
 	const struct text *text = link_text(d->link);
 	char message[256];
 	struct err e;
@@ -327,35 +356,9 @@ static void refuse_status(struct discovery *d, unsigned int status)
 	slices_status_message(text->bytes ? text->bytes : "", text->length,
 			      d->credentials->token.data, message, sizeof(message));
 	d->need_list = true;
-	switch (status) {
-	case 401:
-		err_set(&e, EACCES,
-			"401: the apiserver does not accept the credentials%s%s; renew "
-			"them",
-			*message ? ": " : "", message);
-		fail(d, DISCOVERY_FORBIDDEN, e.text);
-		return;
-	case 403:
-		err_set(&e, EACCES,
-			"403: may not list and watch endpointslices in namespace "
-			"default%s%s; allow it by RBAC, as kubelb.yaml(5) shows",
-			*message ? ": " : "", message);
-		fail(d, DISCOVERY_FORBIDDEN, e.text);
-		return;
-	case 410:
-		fail(d, DISCOVERY_EXPIRED, "410: the watch fell behind, listing anew");
-		return;
-	case 404:
-		err_set(&e, ENOENT,
-			"404: no EndpointSlices (discovery.k8s.io/v1) here; they need "
-			"Kubernetes 1.21 or later%s%s",
-			*message ? ": " : "", message);
-		break;
-	default:
-		err_set(&e, EIO, "the apiserver answers %u%s%s", status, *message ? ": " : "",
-			message);
-	}
-	fail(d, DISCOVERY_ERROR, e.text);
+	err_set(&e, EIO, "%u: %s%s%s%s", status, refusal->what, *message ? ": " : "", message,
+		refusal->next);
+	fail(d, refusal->result, e.text);
 }
 
 static void start_get(struct discovery *d, enum phase phase, const char *path, size_t content_max)

@@ -79,6 +79,7 @@ static json_t *parse(const char *text, size_t length, const char *what, struct e
 {
 	json_error_t why;
 	json_t *root;
+	char *quote;
 
 	if (!has_few_values(text, length)) {
 		err_set(e, EINVAL, "%s has more than %d values", what, VALUES_MAX);
@@ -86,9 +87,12 @@ static json_t *parse(const char *text, size_t length, const char *what, struct e
 	}
 	root = json_loadb(text, length, 0, &why);
 	/* jansson goes on with what it found there, which is not ours to repeat. */
-	why.text[strcspn(why.text, "'")] = '\0';
+	quote = root ? NULL : strstr(why.text, " near ");
+	if (quote)
+		*quote = '\0';
 	if (!root)
-		err_set(e, EINVAL, "%s is not JSON: %.128s byte %d", what, why.text, why.position);
+		err_set(e, EINVAL, "%s is not JSON: %.128s at byte %d", what, why.text,
+			why.position);
 	else if (!json_is_object(root))
 		err_set(e, EINVAL, "%s is not a JSON object", what);
 	else

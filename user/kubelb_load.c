@@ -174,7 +174,7 @@ static int read_config(const struct options *o, struct config **ret, struct err 
 	return config_load(o->config ? o->config : CONFIG_PATH_DEFAULT, node_has_ipv6(), ret, e);
 }
 
-/* --- what changed -------------------------------------------------------------------- */
+/* --- what changed ------------------------------------------------------------- */
 
 static void print_backend_change(const struct plan_backend *b, const struct plan_backend *old)
 {
@@ -269,7 +269,7 @@ static void print_report(const struct options *o, const struct config *cfg,
 		print_changes(rep);
 }
 
-/* --- the actions --------------------------------------------------------------------- */
+/* --- the actions ----------------------------------------------------------------- */
 
 static int run_attach(const struct options *o)
 {

@@ -114,7 +114,7 @@ static int cmd_status(const struct ctl_options *o, int argc, char **argv)
 	return o->watch ? watch(o) : print_once(o, false);
 }
 
-/* --- the operator's wishes ----------------------------------------------------------- */
+/* --- the operator's wishes ---------------------------------------------------------- */
 
 /* What a command does to the wish. */
 struct change {
@@ -286,7 +286,7 @@ static int cmd_weight(const struct ctl_options *o, int argc, char **argv)
 	return change_backend(o, argv[0], &c);
 }
 
-/* --- main ---------------------------------------------------------------------------- */
+/* --- main ------------------------------------------------------------------------------ */
 
 /* Which options a command goes with. */
 #define WITH_WATCH 1u

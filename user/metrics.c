@@ -178,7 +178,7 @@ static void maps(FILE *f, const struct metrics_input *in)
 			in->state->counters.repaired);
 }
 
-/* --- from the agent ------------------------------------------------------------------ */
+/* --- from the agent -------------------------------------------------------------------- */
 
 static void probes(FILE *f, const struct metrics_input *in)
 {
@@ -260,7 +260,7 @@ static void reloads(FILE *f, const struct metrics_input *in)
 	fprintf(f, "kubelb_config_reloads_total{result=\"error\"} %llu\n", in->reloads_failed);
 }
 
-/* --- the usual ones of a process ----------------------------------------------------- */
+/* --- the usual ones of a process -------------------------------------------------------- */
 
 static unsigned int open_fds(void)
 {

@@ -13,7 +13,7 @@
 
 #define NS_PER_S 1000000000.0
 
-/* --- text ---------------------------------------------------------------------------- */
+/* --- text -------------------------------------------------------------------------- */
 
 enum effect { EFFECT_NONE, EFFECT_ALL, EFFECT_HIDDEN };
 
@@ -175,7 +175,7 @@ int status_print_text(const struct datapath_state *s, const struct datapath_link
 	return r;
 }
 
-/* --- JSON ---------------------------------------------------------------------------- */
+/* --- JSON --------------------------------------------------------------------------- */
 
 /* Seconds since then, or null for never. */
 static json_t *seconds_since(__u64 then_ns, __u64 now_ns)
