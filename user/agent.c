@@ -25,6 +25,7 @@
 #include "filewatch.h"
 #include "http.h"
 #include "log.h"
+#include "memory.h"
 #include "metrics.h"
 #include "moves.h"
 #include "node.h"
@@ -37,8 +38,10 @@
 #define HEARTBEAT_INTERVALS 3
 #define HEARTBEAT_AGE_MIN_MS 3000
 #define HEARTBEAT_AGE_MAX_MS 60000
-/* How often the counts are compared with the sockets, and how soon again when they differ. */
+/* How often the counts are compared with the sockets, how soon after the start, and how
+ * soon again when they differ. */
 #define AUDIT_MS 30000
+#define AUDIT_FIRST_MS 5000
 #define AUDIT_AGAIN_MS 1000
 /* Connections to a dead backend end in batches so far apart; give or take a half. */
 #define MOVES_MS 100
@@ -72,6 +75,7 @@ struct agent {
 	__u64 next_event; /* of the event log */
 	__u64 rebalance_ns; /* not before */
 	struct audit audit;
+	bool audited; /* once */
 	bool beaten; /* a heartbeat of this process is in the maps */
 	bool reload_refused; /* the file is not the configuration that is in force */
 	bool dirty; /* something to write that can wait for the tick */
@@ -531,12 +535,17 @@ out:
 static void on_audit(evutil_socket_t fd, short what, void *arg)
 {
 	struct agent *a = arg;
-	unsigned int ms = a->dp && audit_counts(a) ? AUDIT_AGAIN_MS : AUDIT_MS;
+	unsigned int ms = a->dp && audit_counts(a) ? AUDIT_AGAIN_MS
+			  : a->audited		   ? AUDIT_MS
+						   : AUDIT_FIRST_MS;
 	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
 
 	(void)fd;
 	(void)what;
 	event_add(a->audit_timer, &tv);
+	a->audited = true;
+	/* Also a good moment to forget what start, handshakes and reloads have needed. */
+	memory_trim();
 }
 
 /* --- configuration ----------------------------------------------------------------------- */
