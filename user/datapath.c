@@ -431,8 +431,9 @@ static int open_lock_dir(const char *pin_dir, bool create, char *ret, struct err
 	r = path_with_suffix(ret, pin_dir, e);
 	if (r)
 		return r;
-	/* Somebody else's empty one is nobody's loss. */
-	if (!is_private_dir(ret))
+	/* Somebody else's empty one is nobody's loss. One that is not there stays alone: by
+	 * the time of the rmdir it could be that of a kubelb-load that has just locked it. */
+	if (!access(ret, F_OK) && !is_private_dir(ret))
 		rmdir(ret);
 	if (mkdir(ret, 0700) && errno != EEXIST)
 		return err_set(e, errno, "%s: %s%s", pin_dir, strerror(errno),
