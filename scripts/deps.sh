@@ -14,11 +14,13 @@ build=(
 	libevent-dev libssl-dev libyaml-dev libjansson-dev
 )
 # nginx: real TLS backends and the peer in the benchmark. libnginx-mod-stream:
-# the local proxy that KubeLB replaces.
+# the local proxy that KubeLB replaces. The last two lines: scripts/vmtest.sh.
 tests=(
 	libcmocka-dev python3-pytest python3 iproute2 procps util-linux
 	nginx-light libnginx-mod-stream openssl curl ca-certificates
 	libclang-rt-dev
+	qemu-system-x86 busybox-static cpio
+	kmod xz-utils
 )
 lint=(clang-format clang-tidy cppcheck shellcheck mandoc)
 
