@@ -72,6 +72,11 @@ apt_update() {
 	return 0
 }
 
+# What apt said last of what went wrong. (Its summary names nothing.)
+apt_complaint() {
+	grep '^[EW]:' "$vm/apt/log" | grep -v 'Some index files' | tail -n 1
+}
+
 # The package that the meta-packages stand for: its name changes with the kernel's ABI.
 kernel_package() {
 	apt-cache -c "$vm/apt/apt.conf" show linux-image-cloud-amd64 "linux-image-$1-cloud-amd64" 2>/dev/null |
@@ -99,13 +104,13 @@ kernel_fetch() {
 	package=$(kernel_package "$1")
 	if [ -z "$package" ]; then
 		echo "no linux-image of $1 at $(awk '{ print $(NF - 1) }' "$vm/apt/sources.list" | xargs):" \
-			"$(grep '^[EW]:' "$vm/apt/log" | tail -n 1 | grep . || echo "not in the lists")"
+			"$(apt_complaint | grep . || echo "not in the lists")"
 		return 1
 	fi
 	rm -rf "$dir"
 	mkdir -p "$dir"
 	if ! (cd "$dir" && timeout 600 apt-get -c "$vm/apt/apt.conf" -q download "$package") >"$vm/apt/log" 2>&1; then
-		echo "cannot download $package: $(grep '^[EW]:' "$vm/apt/log" | tail -n 1)"
+		echo "cannot download $package: $(apt_complaint)"
 		return 1
 	fi
 	if ! kernel_unpack "$dir"/*.deb "$vm/$1" >"$vm/apt/log" 2>&1; then
