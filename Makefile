@@ -41,19 +41,18 @@ LDFLAGS ?= -Wl,-z,relro,-z,now -Wl,--as-needed
 BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 	$(WARN) -Wno-missing-declarations -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
 
-BPF_UNITS := maps connect lifecycle
 COMMON := err log endpoint config config_build config_duration config_suggest config_value \
 	config_yaml cli
-DATAPATH := datapath datapath_apply datapath_load datapath_links datapath_selftest \
+DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
 LOAD := kubelb_load attach verdict $(COMMON) $(DATAPATH) node
-AGENT := kubelb_agent agent agent_backend attach http metrics verdict probe probe_http probe_tls $(COMMON) $(DATAPATH) node
+AGENT := kubelb_agent agent agent_backend audit attach http metrics verdict probe probe_http probe_tls $(COMMON) $(DATAPATH) node
 CTL := kubelbctl status verdict $(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := config endpoint health plan select probe mounts
+UNITS := audit config endpoint health plan select probe mounts
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
-TOOLS := $(B)/test/nbconnect $(B)/test/bench_client
+TOOLS := $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect
 
 # Each package's libraries only where they are used: a program maps what it needs.
 LIBS_BPF := $(shell pkg-config --libs libbpf libelf zlib 2>/dev/null)
@@ -77,10 +76,6 @@ help: ## List the targets
 $(B)/bpf/%.bpf.o: bpf/%.bpf.c vmlinux/$(ARCH)/vmlinux.h Makefile | $(B)/bpf
 	$(call say,BPF,$<)
 	$(Q)$(CLANG) $(BPFFLAGS) -c $< -o $@
-
-$(B)/bpf/kubelb.bpf.o: $(BPF_UNITS:%=$(B)/bpf/%.bpf.o)
-	$(call say,BPFLD,$@)
-	$(Q)$(BPFTOOL) gen object $@ $^
 
 $(B)/bpf/kubelb.skel.h: $(B)/bpf/kubelb.bpf.o
 	$(call say,SKEL,$@)
@@ -114,6 +109,7 @@ $(B)/test/%.o: tests/unit/%.c Makefile | $(B)/test
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) -Ibpf $(KCFLAGS) $(CFLAGS) -c $< -o $@
 
+UNIT_audit := audit
 UNIT_config := $(COMMON)
 UNIT_endpoint := err endpoint
 UNIT_health := health
@@ -128,7 +124,7 @@ $(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_$(1):%=$(B)/user/%.o)
 endef
 $(foreach u,$(UNITS),$(eval $(call unit_rule,$(u))))
 
-$(B)/test/nbconnect: tests/clients/nbconnect.c Makefile | $(B)/test
+$(B)/test/nbconnect $(B)/test/uringconnect: $(B)/test/%: tests/clients/%.c Makefile | $(B)/test
 	$(call say,CC,$<)
 	$(Q)$(CC) -D_GNU_SOURCE $(KCFLAGS) $(CFLAGS) $< -o $@
 

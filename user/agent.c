@@ -15,6 +15,7 @@
 #include <event2/util.h>
 
 #include "agent_backend.h"
+#include "audit.h"
 #include "cli.h"
 #include "datapath.h"
 #include "endpoint.h"
@@ -30,6 +31,9 @@
 #define HEARTBEAT_INTERVALS 3
 #define HEARTBEAT_AGE_MIN_MS 3000
 #define HEARTBEAT_AGE_MAX_MS 60000
+/* How often the counts are compared with the sockets, and how soon again when they differ. */
+#define AUDIT_MS 30000
+#define AUDIT_AGAIN_MS 1000
 /* How often to try again to listen on the http address. */
 #define HTTP_RETRY_NS 10000000000ULL
 
@@ -45,6 +49,8 @@ struct agent {
 	struct http *http;
 	__u64 http_retry_ns;
 	struct event *tick, *hup, *term, *interrupt;
+	struct event *audit_timer;
+	struct audit audit;
 	bool dirty; /* something to write that can wait for the tick */
 	bool detached_logged;
 	bool config_pending; /* the configuration has not reached the maps yet */
@@ -145,7 +151,7 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		health[i] = *agent_backend_health(&a->backends[i]);
 	for (int id = 0; id < KLB_MAX_IDS; id++)
-		active[id] = a->state->stats[id].active;
+		active[id] = a->state->stats[id].active + a->state->stats[id].connecting;
 	node_is_local(a->config->backends, a->config->n_backends, local);
 	return plan_make(&in, ret, e);
 }
@@ -239,6 +245,56 @@ static void on_backend_changed(void *arg, bool state_changed)
 		apply(a);
 	else
 		a->dirty = true;
+}
+
+/* --- the counts ------------------------------------------------------------------------ */
+
+static void repair(struct agent *a, const struct klb_adjustment *fix)
+{
+	const struct plan_backend *b = plan_find_id(&a->state->applied, fix->id);
+	char text[ENDPOINT_TEXT_MAX] = "removed", quoted[ERR_TEXT_MAX + 64];
+	struct err e = { "" };
+
+	if (b)
+		endpoint_format(&b->value.endpoint, text);
+	if (datapath_adjust(a->dp, fix, &e))
+		log_event(LOG_LEVEL_ERROR, "cannot correct a count", "backend=%s error=%s", text,
+			  log_quote(quoted, sizeof(quoted), e.text));
+	else
+		log_event(LOG_LEVEL_WARN, "count corrected: it did not agree with the sockets",
+			  "backend=%s id=%u active=%+lld connecting=%+lld", text, fix->id,
+			  fix->active, fix->connecting);
+}
+
+/* Returns whether to look again soon. */
+static bool audit_counts(struct agent *a)
+{
+	struct klb_adjustment fixes[KLB_MAX_IDS];
+	struct klb_stats after[KLB_MAX_IDS];
+	struct klb_connection *list = NULL;
+	unsigned int n = 0, n_fixes;
+	bool again = false;
+
+	if (datapath_read_stats(a->dp, a->state->stats, NULL) ||
+	    datapath_connections(a->dp, &list, &n, NULL) || datapath_read_stats(a->dp, after, NULL))
+		goto out;
+	n_fixes = audit_look(&a->audit, a->state->stats, after, list, n, fixes, &again);
+	for (unsigned int i = 0; i < n_fixes; i++)
+		repair(a, &fixes[i]);
+out:
+	free(list);
+	return again;
+}
+
+static void on_audit(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent *a = arg;
+	unsigned int ms = a->dp && audit_counts(a) ? AUDIT_AGAIN_MS : AUDIT_MS;
+	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+
+	(void)fd;
+	(void)what;
+	event_add(a->audit_timer, &tv);
 }
 
 /* --- configuration ----------------------------------------------------------------------- */
@@ -459,15 +515,16 @@ static int make_events(struct agent *a, struct err *e)
 	a->hup = evsignal_new(a->base, SIGHUP, on_hup, a);
 	a->term = evsignal_new(a->base, SIGTERM, on_term, a);
 	a->interrupt = evsignal_new(a->base, SIGINT, on_term, a);
-	if (!a->tick || !a->hup || !a->term || !a->interrupt || event_add(a->hup, NULL) ||
-	    event_add(a->term, NULL) || event_add(a->interrupt, NULL))
+	a->audit_timer = evtimer_new(a->base, on_audit, a);
+	if (!a->audit_timer || !a->tick || !a->hup || !a->term || !a->interrupt ||
+	    event_add(a->hup, NULL) || event_add(a->term, NULL) || event_add(a->interrupt, NULL))
 		return err_set(e, ENOMEM, "cannot set up events");
 	return 0;
 }
 
 static void agent_free(struct agent *a)
 {
-	struct event *events[] = { a->tick, a->hup, a->term, a->interrupt };
+	struct event *events[] = { a->tick, a->hup, a->term, a->interrupt, a->audit_timer };
 
 	http_free(a->http);
 	if (a->config)
@@ -516,6 +573,7 @@ int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 			  KLB_VERSION, o->pin_dir, a.config->n_frontends, a.config->n_backends);
 		set_tick(&a);
 		on_tick(-1, 0, &a);
+		on_audit(-1, 0, &a);
 		event_base_dispatch(a.base);
 	}
 	agent_free(&a);

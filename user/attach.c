@@ -10,7 +10,7 @@
 static void active_of(const struct datapath_state *state, __u64 *ret)
 {
 	for (int id = 0; id < KLB_MAX_IDS; id++)
-		ret[id] = state->stats[id].active;
+		ret[id] = state->stats[id].active + state->stats[id].connecting;
 }
 
 static int plan_for(const struct config *cfg, const struct datapath_state *state, struct plan *ret,

@@ -18,7 +18,7 @@ const char *const map_pins[MAP_COUNT] = {
 	[MAP_FRONTENDS] = "frontends", [MAP_LOOKUP] = "lookup",	    [MAP_CANDIDATES] = "candidates",
 	[MAP_BACKENDS] = "backends",   [MAP_STATS] = "stats",	    [MAP_ADMIN] = "admin",
 	[MAP_CONTROL] = "control",     [MAP_COUNTERS] = "counters", [MAP_PENDING] = "pending",
-	[MAP_SOCKETS] = "sockets",
+	[MAP_EVENTS] = "events",       [MAP_SOCKETS] = "sockets",
 };
 
 /* What this version expects behind each pin. */
@@ -32,6 +32,7 @@ static const unsigned int value_sizes[MAP_COUNT] = {
 	[MAP_CONTROL] = sizeof(struct klb_control),
 	[MAP_COUNTERS] = sizeof(struct klb_counters),
 	[MAP_PENDING] = sizeof(struct klb_pending),
+	[MAP_EVENTS] = sizeof(struct klb_event),
 	[MAP_SOCKETS] = sizeof(struct klb_socket),
 };
 
@@ -344,6 +345,13 @@ static int read_array(int fd, void *values, size_t size)
 	return 0;
 }
 
+int datapath_read_stats(const struct datapath *dp, struct klb_stats *ret, struct err *e)
+{
+	int r = read_array(dp->fds[MAP_STATS], ret, sizeof(ret[0]));
+
+	return r ? err_set(e, -r, "%s/stats: %s", dp->pin_dir, bpf_errno_hint(-r)) : 0;
+}
+
 int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e)
 {
 	__u32 zero = 0;
@@ -365,6 +373,8 @@ int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct 
 		return err_set(e, -r, "%s: cannot read the maps: %s", dp->pin_dir,
 			       bpf_errno_hint(-r));
 	ret->applied.serial = (__u32)ret->control.config_serial;
+	ret->applied.connect_timeout_ms = ret->control.connect_timeout_ms;
+	ret->applied.dead_peer_timeout_ms = ret->control.dead_peer_timeout_ms;
 	return 0;
 }
 

@@ -38,6 +38,8 @@ int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e);
 void datapath_close(struct datapath *dp);
 
 int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e);
+/* The counters alone: room for KLB_MAX_IDS, by id. */
+int datapath_read_stats(const struct datapath *dp, struct klb_stats *ret, struct err *e);
 
 /*
  * Brings frontends, candidates and backends in line with p, writing only what
@@ -60,6 +62,25 @@ int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns
 int datapath_change_admin(const struct datapath *dp, const struct plan_backend *b,
 			  void (*change)(struct klb_admin *wish, const void *arg), const void *arg,
 			  struct err *e);
+
+/*
+ * The sockets that carry a record, of every network namespace, as they are now; those
+ * that are closing too (see klb_phase). *ret is to be freed, NULL for none.
+ */
+int datapath_connections(const struct datapath *dp, struct klb_connection **ret,
+			 unsigned int *ret_n, struct err *e);
+
+/*
+ * Copies up to max events, the oldest first, from number *next on (0: all that are still
+ * there), and moves *next behind them. Returns how many. Any number of readers may
+ * follow, each with a next of its own; one that falls behind by more than KLB_EVENTS
+ * misses some.
+ */
+int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *ret, unsigned int max,
+		    struct err *e);
+
+/* Has the kernel add to its own counters; see struct klb_adjustment. */
+int datapath_adjust(const struct datapath *dp, const struct klb_adjustment *a, struct err *e);
 
 /* --- Attach and detach ------------------------------------------------------- */
 

@@ -23,6 +23,7 @@ enum map_index {
 	MAP_CONTROL,
 	MAP_COUNTERS,
 	MAP_PENDING,
+	MAP_EVENTS,
 	MAP_SOCKETS,
 	MAP_COUNT
 };
@@ -81,6 +82,10 @@ int apply_plan(const struct datapath *dp, const struct plan *p, struct err *e);
 /* --- links --- */
 #define LINK_COUNT_MAX 8
 
+/* Pins beside the maps: the iterator over the records, and the program klb_adjust. */
+#define PIN_CONNECTIONS "connections"
+#define PIN_ADJUST "adjust"
+
 /* One program's attachment while a load is under way. */
 struct link_slot {
 	const char *name; /* of the pin */
@@ -107,6 +112,8 @@ int links_remove_tree(const char *dir, bool *ret_removed, struct err *e);
  * its descriptor, or -ENOENT.
  */
 int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info);
+/* Detaches and removes those under links/ that no slot names: an older version's. */
+int links_retire(const char *pin_dir, const struct link_slot *slots, unsigned int n, struct err *e);
 /* Detaches and removes the passing names (…_new) of a killed upgrade. */
 int links_sweep(const char *pin_dir, struct err *e);
 /* The same below a directory, which itself stays. */

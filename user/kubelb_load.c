@@ -244,8 +244,6 @@ static void print_warnings(const struct options *o, const struct config *cfg,
 		log_line("warning: no backends: connects go through untouched");
 	if (cfg->discovery)
 		log_line("warning: discovery has no effect in this version");
-	if (cfg->policy == KLB_POLICY_LATENCY)
-		log_line("warning: no RTT is measured in this version: policy latency is random");
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
 		if (files[i].file && access(files[i].file, R_OK))
 			log_line("warning: %s: %s: %s: kubelb-agent will not start with it",

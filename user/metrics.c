@@ -68,6 +68,25 @@ static double opened_of(const struct datapath_state *s, const struct plan_backen
 	return (double)s->stats[b->id].opened;
 }
 
+static double lost_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns)
+{
+	(void)now_ns;
+	return (double)s->stats[b->id].lost;
+}
+
+static double ejections_of(const struct datapath_state *s, const struct plan_backend *b,
+			   __u64 now_ns)
+{
+	(void)now_ns;
+	return (double)s->stats[b->id].ejections;
+}
+
+static double rtt_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns)
+{
+	(void)now_ns;
+	return s->stats[b->id].srtt_us / 1e6;
+}
+
 static double weight_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns)
 {
 	struct verdict v;
@@ -109,6 +128,25 @@ static void states(FILE *f, const struct metrics_input *in)
 	}
 }
 
+static void failures(FILE *f, const struct metrics_input *in)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	head(f, "kubelb_connect_failures_total", "counter",
+	     "Connects to the backend that failed, by reason.");
+	for (unsigned int i = 0; in->state && i < in->state->applied.n_backends; i++) {
+		const struct plan_backend *b = &in->state->applied.backends[i];
+
+		endpoint_format(&b->value.endpoint, text);
+		for (int j = 0; j < KLB_FAILURES; j++)
+			fprintf(f,
+				"kubelb_connect_failures_total{backend=\"%s\",reason=\"%s\"} "
+				"%llu\n",
+				text, verdict_failure_key((enum klb_failure)j),
+				in->state->stats[b->id].failed[j]);
+	}
+}
+
 static void maps(FILE *f, const struct metrics_input *in)
 {
 	states(f, in);
@@ -117,7 +155,21 @@ static void maps(FILE *f, const struct metrics_input *in)
 	each_backend(f, in, "kubelb_connections_active", "gauge",
 		     "Connections to the backend that are open.", active_of);
 	each_backend(f, in, "kubelb_connections_opened_total", "counter",
-		     "Connects sent to the backend.", opened_of);
+		     "Connections to the backend that were established.", opened_of);
+	failures(f, in);
+	each_backend(f, in, "kubelb_connections_lost_total", "counter",
+		     "Established connections whose backend stopped answering.", lost_of);
+	each_backend(f, in, "kubelb_ejections_total", "counter",
+		     "Times that the kernel has ejected the backend after a failed connect.",
+		     ejections_of);
+	each_backend(f, in, "kubelb_backend_rtt_seconds", "gauge",
+		     "Smoothed round trip time to the backend; 0 before the first connection.",
+		     rtt_of);
+	head(f, "kubelb_connections_repaired_total", "counter",
+	     "Connections by which the agent's audit has corrected the active counts.");
+	if (in->state)
+		fprintf(f, "kubelb_connections_repaired_total %llu\n",
+			in->state->counters.repaired);
 }
 
 /* --- from the agent -------------------------------------------------------------------- */

@@ -176,6 +176,8 @@ int plan_make(const struct plan_input *in, struct plan *ret, struct err *e)
 
 	memset(&p, 0, sizeof(p));
 	p.serial = (in->applied ? in->applied->serial : 0) + in->new_config;
+	p.connect_timeout_ms = in->config->connect_timeout_ms;
+	p.dead_peer_timeout_ms = in->config->dead_peer_timeout_ms;
 	for (unsigned int i = 0; i < in->config->n_backends; i++) {
 		int r = plan_one_backend(in, i, &p, e);
 

@@ -35,6 +35,16 @@ static const char *age(__u64 then_ns, __u64 now_ns, char *buf, size_t size)
 	return buf;
 }
 
+/* "0.42ms"; "-" for not measured. */
+static const char *milliseconds(__u32 us, char *buf, size_t size)
+{
+	if (us)
+		snprintf(buf, size, "%.*fms", us < 10000 ? 2 : 0, us / 1000.0);
+	else
+		snprintf(buf, size, "-");
+	return buf;
+}
+
 static int count_effective(const struct datapath_link *links, int n_links)
 {
 	int n = 0;
@@ -85,14 +95,15 @@ static void print_backend(const struct datapath_state *s, const struct plan_back
 			  __u64 now_ns)
 {
 	const struct klb_stats *stats = &s->stats[b->id];
-	char text[ENDPOINT_TEXT_MAX], weight[16], since[16], probe[16];
+	char text[ENDPOINT_TEXT_MAX], weight[16], since[16], probe[16], rtt[16];
 	struct verdict v;
 
 	verdict_of(s, b, now_ns, &v);
 	snprintf(weight, sizeof(weight), "%u%s", v.weight,
 		 verdict_wish(s, b)->weight_set ? "*" : "");
-	printf("%-22s %-9s%6s%7llu%9llu%6s%7s %s\n", endpoint_format(&b->value.endpoint, text),
-	       v.state, weight, stats->active, stats->opened,
+	printf("%-22s %-9s%6s%7llu%9llu%7llu%8s%6s%7s %s\n",
+	       endpoint_format(&b->value.endpoint, text), v.state, weight, stats->active,
+	       stats->opened, verdict_failed(stats), milliseconds(stats->srtt_us, rtt, sizeof(rtt)),
 	       age(b->value.since_ns, now_ns, since, sizeof(since)),
 	       age(b->value.last_probe_ns, now_ns, probe, sizeof(probe)), v.why);
 }
@@ -104,8 +115,8 @@ void status_print_text(const struct datapath_state *s, const struct datapath_lin
 
 	print_head(s, links, n_links, now_ns);
 	print_frontends(&s->applied);
-	printf("\n%-22s %-9s%6s%7s%9s%6s%7s %s\n", "BACKEND", "STATE", "WEIGHT", "ACTIVE", "OPENED",
-	       "SINCE", "PROBED", "WHY");
+	printf("\n%-22s %-9s%6s%7s%9s%7s%8s%6s%7s %s\n", "BACKEND", "STATE", "WEIGHT", "ACTIVE",
+	       "OPENED", "FAILED", "RTT", "SINCE", "PROBED", "WHY");
 	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
 		print_backend(s, &s->applied.backends[i], now_ns);
 		overridden |= verdict_wish(s, &s->applied.backends[i])->weight_set;
@@ -124,6 +135,16 @@ static json_t *seconds_since(__u64 then_ns, __u64 now_ns)
 	return json_real(now_ns > then_ns ? (double)(now_ns - then_ns) / NS_PER_S : 0);
 }
 
+static json_t *json_failures(const struct klb_stats *stats)
+{
+	json_t *by_reason = json_object();
+
+	for (int i = 0; i < KLB_FAILURES; i++)
+		json_object_set_new(by_reason, verdict_failure_key((enum klb_failure)i),
+				    json_integer((json_int_t)stats->failed[i]));
+	return by_reason;
+}
+
 static json_t *json_backend(const struct datapath_state *s, const struct plan_backend *b,
 			    __u64 now_ns)
 {
@@ -134,19 +155,21 @@ static json_t *json_backend(const struct datapath_state *s, const struct plan_ba
 
 	verdict_of(s, b, now_ns, &v);
 	return json_pack(
-		"{s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:b, s:b, s:I, s:I, s:I, s:I, s:o, "
-		"s:o, s:o}",
+		"{s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:b, s:b, s:I, s:I, s:I, s:o, "
+		"s:I, s:I, s:o, s:o, s:o, s:o}",
 		"id", (int)b->id, "address", endpoint_format(&b->value.endpoint, text), "state",
 		v.state, "why", v.why, "reason", health_reason_name(b->value.reason), "httpStatus",
 		(int)b->value.http_status, "weight", (int)v.weight, "configuredWeight",
 		(int)b->value.weight, "weightOverride",
 		wish->weight_set ? json_integer(wish->weight) : json_null(), "drained",
 		(int)wish->drained, "ejected", stats->ejected_until_ns > now_ns, "active",
-		(json_int_t)stats->active, "opened", (json_int_t)stats->opened, "failed",
-		(json_int_t)stats->failed, "ejections", (json_int_t)stats->ejections, "rttSeconds",
+		(json_int_t)stats->active, "opened", (json_int_t)stats->opened, "connecting",
+		(json_int_t)stats->connecting, "failed", json_failures(stats), "lost",
+		(json_int_t)stats->lost, "ejections", (json_int_t)stats->ejections, "rttSeconds",
 		stats->srtt_us ? json_real(stats->srtt_us / 1e6) : json_null(), "sinceSeconds",
 		seconds_since(b->value.since_ns, now_ns), "lastProbeSecondsAgo",
-		seconds_since(b->value.last_probe_ns, now_ns));
+		seconds_since(b->value.last_probe_ns, now_ns), "lastSuccessSecondsAgo",
+		seconds_since(stats->last_success_ns, now_ns));
 }
 
 static json_t *json_backends(const struct datapath_state *s, __u64 now_ns)
