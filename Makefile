@@ -42,16 +42,17 @@ BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 	$(WARN) -Wno-missing-declarations -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
 
 BPF_UNITS := maps connect lifecycle
-COMMON := err log endpoint config config_build config_duration config_suggest config_value \
+COMMON := err log endpoint input config config_build config_duration config_suggest config_value \
 	config_yaml cli
 DATAPATH := datapath datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
-LOAD := kubelb_load attach verdict $(COMMON) $(DATAPATH) node
+MIGRATE := migrate migrate_build migrate_words migrate_nginx migrate_haproxy migrate_kubeconfig
+LOAD := kubelb_load $(MIGRATE) attach verdict $(COMMON) $(DATAPATH) node
 AGENT := kubelb_agent agent agent_backend attach http metrics verdict probe probe_http probe_tls $(COMMON) $(DATAPATH) node
 CTL := kubelbctl status verdict $(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := config endpoint health plan select probe mounts
+UNITS := config endpoint health plan select probe mounts migrate
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
 TOOLS := $(B)/test/nbconnect $(B)/test/bench_client
 
@@ -121,6 +122,7 @@ UNIT_plan := plan err endpoint health
 UNIT_select :=
 UNIT_probe := probe probe_http probe_tls err endpoint
 UNIT_mounts := mounts err
+UNIT_migrate := $(MIGRATE) $(COMMON) plan health
 define unit_rule
 $(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_$(1):%=$(B)/user/%.o)
 	$$(call say,LD,$$@)
@@ -148,9 +150,10 @@ abi-next:
 FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	$(WARN) -Wno-missing-prototypes
-FUZZERS := config select
-FUZZ_config := err endpoint config config_build config_duration config_suggest config_value config_yaml
+FUZZERS := config select migrate
+FUZZ_config := err endpoint input config config_build config_duration config_suggest config_value config_yaml
 FUZZ_select :=
+FUZZ_migrate := $(MIGRATE) $(FUZZ_config) plan health
 define fuzz_rule
 $(B)/test/fuzz_$(1): tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) $(wildcard user/*.h bpf/select.bpf.h) | $(B)/test
 	$$(call say,FUZZ,$$@)

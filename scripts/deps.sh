@@ -17,7 +17,7 @@ build=(
 # the local proxy that KubeLB replaces.
 tests=(
 	libcmocka-dev python3-pytest python3 iproute2 procps util-linux
-	nginx-light libnginx-mod-stream openssl curl ca-certificates
+	nginx-light libnginx-mod-stream haproxy openssl curl ca-certificates
 	libclang-rt-dev
 )
 lint=(clang-format clang-tidy cppcheck shellcheck mandoc)

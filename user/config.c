@@ -2,15 +2,13 @@
 #include "config.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "config_internal.h"
 #include "endpoint.h"
+#include "input.h"
 
 static int set_defaults(struct config_build *b)
 {
@@ -93,85 +91,16 @@ int config_parse(const char *text, size_t length, const char *source, bool host_
 	return build_end(b, rc, host_has_ipv6, ret);
 }
 
-static int fail_open(const char *path, int code, struct err *e)
-{
-	if (code == ENOENT)
-		return err_set(e, code, "%s: no such file; create it, or name another with -c FILE",
-			       path);
-	errno = code;
-	return err_set(e, code, "%s: cannot be opened: %m; check its permissions, or run as root",
-		       path);
-}
-
-/* O_NONBLOCK: opening a FIFO would otherwise wait for someone to write to it. */
-static int open_regular(const char *path, int *ret, struct err *e)
-{
-	struct stat st;
-	int fd, rc = 0;
-
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (fd < 0)
-		return fail_open(path, errno, e);
-	if (fstat(fd, &st) < 0)
-		rc = err_set(e, errno, "%s: cannot be examined: %m; name another with -c FILE",
-			     path);
-	else if (S_ISDIR(st.st_mode))
-		rc = err_set(e, EISDIR, "%s: is a directory; name a file in it with -c FILE", path);
-	else if (!S_ISREG(st.st_mode))
-		rc = err_set(e, EINVAL, "%s: is not a regular file; name another with -c FILE",
-			     path);
-	if (rc < 0) {
-		close(fd);
-		return rc;
-	}
-	*ret = fd;
-	return 0;
-}
-
-/* Reads up to size bytes into buf; returns how many, or a negative errno. */
-static ssize_t read_all(int fd, char *buf, size_t size)
-{
-	size_t length = 0;
-
-	while (length < size) {
-		ssize_t n = read(fd, buf + length, size - length);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		length += (size_t)n;
-	}
-	return (ssize_t)length;
-}
-
 int config_load(const char *path, bool host_has_ipv6, struct config **ret, struct err *e)
 {
-	const size_t size = CONFIG_BYTES_MAX + 1; /* one more shows that it is too large */
-	ssize_t length;
-	char *text;
-	int fd = -1, rc;
+	char *text = NULL;
+	size_t length = 0;
+	int rc;
 
-	rc = open_regular(path, &fd, e);
-	if (rc < 0)
-		return rc;
-	text = malloc(size);
-	if (!text) {
-		rc = err_set(e, ENOMEM, "%s: out of memory", path);
-		goto out;
-	}
-	length = read_all(fd, text, size);
-	if (length < 0) {
-		errno = (int)-length;
-		rc = err_set(e, errno, "%s: cannot be read: %m; name another with -c FILE", path);
-		goto out;
-	}
-	rc = config_parse(text, (size_t)length, path, host_has_ipv6, ret, e);
-out:
+	rc = input_read(path, "-c FILE", CONFIG_BYTES_MAX, &text, &length, e);
+	if (rc == 0)
+		rc = config_parse(text, length, path, host_has_ipv6, ret, e);
 	free(text);
-	close(fd);
 	return rc;
 }
 

@@ -75,6 +75,14 @@ int config_add_backend(struct config_build *b, const struct config_where *at, co
 int config_finish(struct config_build *b, bool host_has_ipv6);
 
 int config_read_yaml(struct config_build *b, const char *text, size_t length);
+/*
+ * Any YAML document, of a bounded size and depth: reader gets it and may not keep it. Of b
+ * only the source and e are used. Returns what reader does, or a negative errno.
+ */
+int config_read_document(struct config_build *b, const char *text, size_t length,
+			 int (*reader)(struct config_build *b, yaml_document_t *document,
+				       void *arg),
+			 void *arg);
 
 /* Replaces *field, an owned string or NULL, by a copy of text. */
 int config_set_string(const struct config_build *b, char **field, const char *text);
@@ -88,6 +96,9 @@ const char *config_kind(const yaml_node_t *node);
  */
 int config_read_text(struct config_build *b, const struct config_node *at, const char *want,
 		     const char **ret);
+
+/* A DNS name, or an address without a port. */
+bool config_is_server_name(const char *text);
 
 /* For the tables: see struct config_key. */
 int config_read_uint(struct config_build *b, const struct config_node *at,

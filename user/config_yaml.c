@@ -332,10 +332,11 @@ static int read_discovery(struct config_build *b, const struct config_node *at,
 	return read_mapping(b, at, discovery_keys, c);
 }
 
-static int read_root(struct config_build *b, yaml_document_t *document)
+static int read_root(struct config_build *b, yaml_document_t *document, void *arg)
 {
 	struct config_node root = { .document = document };
 
+	(void)arg;
 	set_where(&b->no_backend, 1, "", "backends");
 	root.node = yaml_document_get_root_node(document);
 	/* An empty file lacks backends, and that is what to say of it. */
@@ -436,40 +437,36 @@ static int check_shape(struct config_build *b, yaml_parser_t *parser, const char
 	return rc;
 }
 
-static int read_document(struct config_build *b, yaml_parser_t *parser, const char *text,
-			 size_t length)
+int config_read_document(struct config_build *b, const char *text, size_t length,
+			 int (*reader)(struct config_build *b, yaml_document_t *document,
+				       void *arg),
+			 void *arg)
 {
 	yaml_document_t document;
-	int rc;
-
-	if (!yaml_parser_load(parser, &document))
-		return fail_syntax(b, parser, text, length);
-	rc = read_root(b, &document);
-	yaml_document_delete(&document);
-	return rc;
-}
-
-/* Runs one pass over the text. */
-static int parse_with(struct config_build *b, const char *text, size_t length,
-		      int (*pass)(struct config_build *b, yaml_parser_t *parser, const char *text,
-				  size_t length))
-{
 	yaml_parser_t parser;
 	int rc;
 
 	if (!yaml_parser_initialize(&parser))
 		return config_fail_memory(b);
 	yaml_parser_set_input_string(&parser, (const unsigned char *)text, length);
-	rc = pass(b, &parser, text, length);
+	rc = check_shape(b, &parser, text, length);
+	yaml_parser_delete(&parser);
+	if (rc < 0)
+		return rc;
+	if (!yaml_parser_initialize(&parser))
+		return config_fail_memory(b);
+	yaml_parser_set_input_string(&parser, (const unsigned char *)text, length);
+	if (yaml_parser_load(&parser, &document)) {
+		rc = reader(b, &document, arg);
+		yaml_document_delete(&document);
+	} else {
+		rc = fail_syntax(b, &parser, text, length);
+	}
 	yaml_parser_delete(&parser);
 	return rc;
 }
 
 int config_read_yaml(struct config_build *b, const char *text, size_t length)
 {
-	int rc = parse_with(b, text, length, check_shape);
-
-	if (rc == 0)
-		rc = parse_with(b, text, length, read_document);
-	return rc;
+	return config_read_document(b, text, length, read_root, NULL);
 }
