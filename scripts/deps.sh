@@ -14,7 +14,7 @@ build=(
 	libevent-dev libssl-dev libyaml-dev libjansson-dev
 )
 # nginx: real TLS backends and the peer in the benchmark. libnginx-mod-stream:
-# the local proxy that KubeLB replaces.
+# the local proxy that KubeLB replaces; haproxy is the other one.
 tests=(
 	libcmocka-dev python3-pytest python3 iproute2 procps util-linux
 	nginx-light libnginx-mod-stream haproxy openssl curl ca-certificates

@@ -33,7 +33,7 @@ const char *migrate_option(enum migrate_kind kind)
 	return kinds[kind].option;
 }
 
-/* --- lines ---------------------------------------------------------------------------- */
+/* --- lines -------------------------------------------------------------------- */
 
 /* Ends a line of this length, with a comment in its column unless that is empty. */
 static void put_comment(FILE *out, int length, const char *comment)
@@ -116,7 +116,7 @@ static void put_wrapped(FILE *out, const char *first, const char *rest, const ch
 		fprintf(out, "%s%s\n", prefix, text);
 }
 
-/* --- the head --------------------------------------------------------------------------- */
+/* --- the head ----------------------------------------------------------------- */
 
 static void note_text(const struct migrate_note *note, char *buf, size_t size)
 {
@@ -170,7 +170,7 @@ static void put_head(FILE *out, const struct migrate *m)
 	put_notes(out, m, false, "Not carried over:");
 }
 
-/* --- frontends and backends ---------------------------------------------------------------- */
+/* --- frontends and backends --------------------------------------------------- */
 
 /* An address as a scalar; brackets would begin a list. */
 static const char *address(const struct klb_endpoint *ep, char *buf)
@@ -289,7 +289,7 @@ static void put_backends(FILE *out, const struct migrate *m)
 	}
 }
 
-/* --- single values ---------------------------------------------------------------------------- */
+/* --- single values ------------------------------------------------------------ */
 
 static void put_number(FILE *out, const char *indent, const char *key,
 		       const struct migrate_number *n, bool duration, const char *by_default)
@@ -403,8 +403,7 @@ static void put_all(FILE *out, const struct migrate *m)
 	put_http(out, m);
 }
 
-/* --- all together -------------------------------------------------------------------------------
- */
+/* --- all together ------------------------------------------------------------- */
 
 /* What becomes of weights and switches. */
 static void note_weights(struct migrate *m)

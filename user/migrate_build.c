@@ -44,7 +44,7 @@ int migrate_fail_memory(const struct migrate *m)
 	return err_set(m->e, ENOMEM, "%s: out of memory", m->source);
 }
 
-/* --- notes ------------------------------------------------------------------------ */
+/* --- notes -------------------------------------------------------------------- */
 
 /*
  * ASCII alone: a comment of YAML ends at U+2028, and what followed it in the file would
@@ -139,7 +139,7 @@ void migrate_own(struct migrate *m, const char *name)
 			 text);
 }
 
-/* --- addresses -------------------------------------------------------------------- */
+/* --- addresses ---------------------------------------------------------------- */
 
 bool migrate_is_loopback(const struct klb_endpoint *ep)
 {
@@ -240,7 +240,7 @@ int migrate_add_backend(struct migrate *m, const struct migrate_backend *backend
 	return 0;
 }
 
-/* --- values ------------------------------------------------------------------------ */
+/* --- values ------------------------------------------------------------------- */
 
 static const struct range *range_of(const struct migrate *m, const struct migrate_number *field)
 {
@@ -352,7 +352,7 @@ bool migrate_uint(const char *text, unsigned int *ret)
 	return true;
 }
 
-/* --- the choice ---------------------------------------------------------------------- */
+/* --- the choice --------------------------------------------------------------- */
 
 /* How many have the mark; *ret is the first of them. */
 static size_t count_marked(const struct migrate_candidate *list, size_t n, size_t mark, size_t *ret)

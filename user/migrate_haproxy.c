@@ -27,7 +27,7 @@ struct server {
 	const char *ca, *certificate, *name;
 };
 
-/* --- words ------------------------------------------------------------------------- */
+/* --- words -------------------------------------------------------------------- */
 
 /* \n, \t, \xNN and the like, or the character itself. *at is behind the backslash then. */
 static char take_escape(char **at)
@@ -103,16 +103,9 @@ static int scan_line(struct migrate *m, unsigned int line, char *at)
 
 static bool is_section(const char *word)
 {
-	static const char *const names[] = { "global",	  "defaults", "frontend",    "backend",
-					     "listen",	  "peers",    "resolvers",   "userlist",
-					     "mailers",	  "program",  "cache",	     "http-errors",
-					     "ring",	  "fcgi-app", "log-forward", "log-profile",
-					     "crt-store", "traces" };
-
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (strcmp(word, names[i]) == 0)
-			return true;
-	return false;
+	return migrate_listed(word, "global defaults frontend backend listen peers resolvers "
+				    "userlist mailers program cache http-errors ring fcgi-app "
+				    "log-forward log-profile crt-store traces");
 }
 
 /* Puts the items since the last section into it. */
@@ -162,7 +155,7 @@ static int scan(struct migrate *m)
 	return 0;
 }
 
-/* --- finding things -------------------------------------------------------------------- */
+/* --- finding things ----------------------------------------------------------- */
 
 /* The line of a section that begins with these words; the last one counts. */
 static size_t find(const struct migrate *m, size_t section, const char *name, const char *second)
@@ -241,7 +234,7 @@ static bool is_http(const struct migrate *m, size_t section)
 	return mode != NONE && strcmp(migrate_word(&m->words, mode, 1), "http") == 0;
 }
 
-/* --- addresses and times ------------------------------------------------------------------ */
+/* --- addresses and times ------------------------------------------------------ */
 
 /*
  * `a.b.c.d:port`, `*:port`, `:port`, `[v6]:port`, and `v6:port`, where the last colon
@@ -258,10 +251,10 @@ static int parse_address(const char *text, unsigned int default_port, struct klb
 		host += 5;
 	if (strncmp(host, "tcp@", 4) == 0)
 		host += 4;
-	length = colon > host ? (int)(colon - host) : 0;
 	if (!colon || *host == '[')
 		return endpoint_parse(strcmp(host, "*") == 0 ? "0.0.0.0" : host, default_port, ret,
 				      e);
+	length = colon > host ? (int)(colon - host) : 0;
 	if (!length || strncmp(host, "*:", 2) == 0)
 		snprintf(full, sizeof(full), "0.0.0.0%.32s", colon);
 	else if (memchr(host, ':', (size_t)length))
@@ -296,7 +289,7 @@ static bool parse_time(const char *text, unsigned int *ret_ms)
 	return false;
 }
 
-/* --- the choice ---------------------------------------------------------------------------- */
+/* --- the choice --------------------------------------------------------------- */
 
 /* Calls one for each address of a bind line; ends at a result that is not 0, and returns it. */
 static int each_address(struct migrate *m, size_t item,
@@ -400,7 +393,7 @@ static int list_candidates(struct migrate *m, struct migrate_candidate *list, si
 	return 0;
 }
 
-/* --- reading what was chosen: binds ---------------------------------------------------------- */
+/* --- reading what was chosen: binds ------------------------------------------- */
 
 /* A unix socket of one kind or the other. */
 static bool is_unix(const char *address)
@@ -450,8 +443,7 @@ static int read_bind_options(struct migrate *m, size_t item)
 	return 0;
 }
 
-/* --- reading what was chosen: servers -----------------------------------------------------------
- */
+/* --- reading what was chosen: servers ----------------------------------------- */
 
 static int read_time(struct migrate *m, unsigned int line, const char *origin, const char *value,
 		     struct migrate_number *ret)
@@ -504,55 +496,14 @@ static bool take_flag(struct server *s, const char *word, unsigned int line)
 /* Words that are followed by a value, which has no key. */
 static bool takes_value(const char *word)
 {
-	static const char *const names[] = {
-		"fastinter",
-		"downinter",
-		"slowstart",
-		"maxconn",
-		"maxqueue",
-		"minconn",
-		"observe",
-		"error-limit",
-		"on-error",
-		"on-marked-down",
-		"on-marked-up",
-		"port",
-		"addr",
-		"init-addr",
-		"resolvers",
-		"id",
-		"cookie",
-		"source",
-		"track",
-		"alpn",
-		"check-alpn",
-		"check-proto",
-		"proto",
-		"ssl-min-ver",
-		"ssl-max-ver",
-		"crl-file",
-		"ciphers",
-		"ciphersuites",
-		"namespace",
-		"agent-addr",
-		"agent-inter",
-		"agent-port",
-		"agent-send",
-		"pool-max-conn",
-		"pool-low-conn",
-		"max-reuse",
-		"resolve-prefer",
-		"pool-purge-delay",
-		"redir",
-		"shard",
-		"sni",
-		"log-proto",
-	};
-
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (strcmp(word, names[i]) == 0)
-			return true;
-	return false;
+	return migrate_listed(
+		word,
+		"fastinter downinter slowstart maxconn maxqueue minconn observe error-limit "
+		"on-error on-marked-down on-marked-up port addr init-addr resolvers id cookie "
+		"source track alpn check-alpn check-proto proto ssl-min-ver ssl-max-ver crl-file "
+		"ciphers ciphersuites namespace agent-addr agent-inter agent-port agent-send "
+		"pool-max-conn pool-low-conn pool-purge-delay max-reuse resolve-prefer redir "
+		"shard sni log-proto");
 }
 
 /* A word whose value has a key. Returns 1 when it is none, 0, or a negative errno. */
@@ -725,7 +676,7 @@ static int read_servers(struct migrate *m, size_t section)
 	return 0;
 }
 
-/* --- reading what was chosen: the rest -------------------------------------------------------- */
+/* --- reading what was chosen: the rest ---------------------------------------- */
 
 static int read_timeout(struct migrate *m, size_t section, const char *name, const char *origin,
 			struct migrate_number *field)
@@ -766,7 +717,7 @@ static void read_balance(struct migrate *m, size_t section)
 /* The path of an HTTP check: the last word that is one, of `option httpchk` or http-check. */
 static int read_check_path(struct migrate *m, size_t item)
 {
-	const char *path = "", *known[] = { "/healthz", "/readyz", "/livez", "/" };
+	const char *path = "";
 	unsigned int line = m->words.items[item].line;
 
 	for (size_t n = 1; n < m->words.items[item].n_words; n++)
@@ -774,14 +725,13 @@ static int read_check_path(struct migrate *m, size_t item)
 			path = migrate_word(&m->words, item, n);
 	if (!*path || strcmp(path, "/readyz") == 0)
 		return 0;
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-		if (strcmp(path, known[i]) == 0) {
-			migrate_note(m, line,
-				     "%s as what is asked for: /readyz also tells that an "
-				     "apiserver is shutting down",
-				     path);
-			return 0;
-		}
+	if (migrate_listed(path, "/healthz /livez /")) {
+		migrate_note(m, line,
+			     "%s as what is asked for: /readyz also tells that an apiserver is "
+			     "shutting down",
+			     path);
+		return 0;
+	}
 	for (const char *p = path; *p; p++)
 		if (*p <= ' ' || *p >= 0x7f || p - path >= 1024) {
 			migrate_note(m, line, "a path that is no plain ASCII");
@@ -808,33 +758,24 @@ static void note_expectation(struct migrate *m, size_t item)
 		migrate_note(m, line, "%s: 200 is what makes an apiserver ready", text);
 }
 
-static const char *const idle_timeouts[] = { "client", "server", "tunnel" };
-
 static bool is_idle_timeout(const char *name)
 {
-	for (size_t i = 0; i < sizeof(idle_timeouts) / sizeof(idle_timeouts[0]); i++)
-		if (strcmp(name, idle_timeouts[i]) == 0)
-			return true;
-	return false;
+	return migrate_listed(name, "client server tunnel");
 }
 
 /* A line of a chosen section that no other function here reads. */
 static int note_line(struct migrate *m, size_t item)
 {
-	static const char *const read[] = { "bind",    "server",	  "default-server",
-					    "balance", "default_backend", "mode",
-					    "log",     "description" };
 	const char *name = migrate_word(&m->words, item, 0);
 	const char *second = migrate_word(&m->words, item, 1);
 	unsigned int line = m->words.items[item].line;
 	char text[160];
 
-	for (size_t i = 0; i < sizeof(read) / sizeof(read[0]); i++)
-		if (strcmp(name, read[i]) == 0)
-			return 0;
+	if (migrate_listed(name, "bind server default-server balance default_backend mode log "
+				 "description"))
+		return 0;
 	migrate_join(&m->words, item, text, sizeof(text));
-	if (strcmp(name, "timeout") == 0 &&
-	    (strcmp(second, "connect") == 0 || strcmp(second, "check") == 0))
+	if (strcmp(name, "timeout") == 0 && migrate_listed(second, "connect check"))
 		return 0;
 	if (strcmp(name, "timeout") == 0 && is_idle_timeout(second))
 		migrate_note(m, line, "%s: no connection is ended for being idle", text);
@@ -853,12 +794,13 @@ static int note_line(struct migrate *m, size_t item)
 /* The timeouts that come from the defaults end connections, too. */
 static void note_idle_timeouts(struct migrate *m, size_t section)
 {
+	static const char *const names[] = { "client", "server", "tunnel" };
 	char text[160];
 
-	for (size_t i = 0; i < sizeof(idle_timeouts) / sizeof(idle_timeouts[0]); i++) {
-		size_t item = find_setting(m, section, "timeout", idle_timeouts[i]);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		size_t item = find_setting(m, section, "timeout", names[i]);
 
-		if (item != NONE && find(m, section, "timeout", idle_timeouts[i]) == NONE)
+		if (item != NONE && find(m, section, "timeout", names[i]) == NONE)
 			migrate_note(m, m->words.items[item].line,
 				     "%s: no connection is ended for being idle",
 				     migrate_join(&m->words, item, text, sizeof(text)));

@@ -16,7 +16,7 @@
 #define MIGRATE_NOTE_LINES_MAX 8
 #define MIGRATE_CANDIDATES_MAX 64
 
-/* --- the words of a proxy's file (migrate_words.c) ----------------------------- */
+/* --- the words of a proxy's file (migrate_words.c) ---------------------------- */
 
 /* A directive or a section: words, and what stands inside of it. */
 struct migrate_item {
@@ -48,10 +48,13 @@ bool migrate_is(const struct migrate_words *w, size_t item, const char *name);
 /* Whether word is among those behind the first. */
 bool migrate_has(const struct migrate_words *w, size_t item, const char *word);
 
+/* Whether word is in list, whose words have blanks between them. */
+bool migrate_listed(const char *word, const char *list);
+
 /* Goes over what stands directly inside of a block, or of the file. */
 #define MIGRATE_EACH(w, i, first, last) for (size_t i = (first); i < (last); i = (w)->items[i].end)
 
-/* --- what a reader finds -------------------------------------------------------- */
+/* --- what a reader finds ------------------------------------------------------ */
 
 /* A number of the file; line 0: the file does not say. */
 struct migrate_number {
@@ -118,7 +121,7 @@ int migrate_read_nginx(struct migrate *m, const char *text, size_t length);
 int migrate_read_haproxy(struct migrate *m, const char *text, size_t length);
 int migrate_read_kubeconfig(struct migrate *m, const char *text, size_t length);
 
-/* --- what the readers share (migrate_build.c) ------------------------------------- */
+/* --- what the readers share (migrate_build.c) --------------------------------- */
 
 /* Fills the line `SOURCE:LINE: …` (line 0: no line) and yields -EINVAL. */
 #define migrate_fail(m, line, ...) (migrate_explain(m, line, __VA_ARGS__), -EINVAL)

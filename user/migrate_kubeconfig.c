@@ -28,7 +28,7 @@ static unsigned int line_of(const yaml_node_t *node)
 	return (unsigned int)node->start_mark.line + 1;
 }
 
-/* --- finding things ------------------------------------------------------------------ */
+/* --- finding things ----------------------------------------------------------- */
 
 /* The value of a key; NULL when the mapping, the key or the value is missing. */
 static const yaml_node_t *get(const struct map *map, const char *key)
@@ -92,7 +92,7 @@ static struct map get_named(const struct map *root, const char *list, const char
 	return (struct map){ root->document, NULL };
 }
 
-/* --- a cluster --------------------------------------------------------------------------- */
+/* --- a cluster ---------------------------------------------------------------- */
 
 /* Takes https://HOST[:PORT][/] apart into HOST[:PORT], which it writes to buf. */
 static int split_url(const struct migrate *m, unsigned int line, const char *url, char *buf,
@@ -211,7 +211,7 @@ static int read_trust(struct migrate *m, const struct map *cluster)
 	return rc;
 }
 
-/* --- the clusters, the user --------------------------------------------------------------- */
+/* --- the clusters, the user --------------------------------------------------- */
 
 /* Whether both trust the same CA, and so belong to one cluster. */
 static bool same_cluster(const struct map *a, const struct map *b)

@@ -31,7 +31,7 @@ struct context {
 	size_t first, last;
 };
 
-/* --- words ----------------------------------------------------------------------- */
+/* --- words -------------------------------------------------------------------- */
 
 static bool is_blank(char c)
 {
@@ -111,7 +111,7 @@ static int add_word(struct scanner *s, char *word, unsigned int line)
 	return rc < 0 ? migrate_fail_memory(s->m) : 0;
 }
 
-/* --- blocks ---------------------------------------------------------------------- */
+/* --- blocks ------------------------------------------------------------------- */
 
 static int begin_block(struct scanner *s)
 {
@@ -222,14 +222,14 @@ static int scan(struct migrate *m)
 	return 0;
 }
 
-/* --- finding things ------------------------------------------------------------------ */
+/* --- finding things ----------------------------------------------------------- */
 
 static struct context inside(const struct migrate *m, size_t item)
 {
 	return (struct context){ item + 1, m->words.items[item].end };
 }
 
-/* The directive of that name in a context; 0 when there is none: item 0 is never inside. */
+/* The first directive of that name in a context, if there is one. */
 static bool find(const struct migrate *m, struct context in, const char *name, size_t *ret)
 {
 	MIGRATE_EACH(&m->words, i, in.first, in.last)
@@ -278,7 +278,7 @@ static bool find_upstream(const struct migrate *m, struct context stream, const 
 	return false;
 }
 
-/* --- addresses and times --------------------------------------------------------------- */
+/* --- addresses and times ------------------------------------------------------ */
 
 /* `port`, `address:port`, `*:port`, `[v6]:port` or `localhost:port`. */
 static int parse_listen(const char *text, struct klb_endpoint *ret, struct err *e)
@@ -339,7 +339,7 @@ static bool parse_time(const char *text, unsigned int *ret_ms)
 	return true;
 }
 
-/* --- the choice --------------------------------------------------------------------------- */
+/* --- the choice --------------------------------------------------------------- */
 
 static bool upstream_has_6443(const struct migrate *m, struct context stream, const char *target)
 {
@@ -418,7 +418,7 @@ static int list_candidates(struct migrate *m, struct context stream, struct migr
 	return 0;
 }
 
-/* --- reading what was chosen ---------------------------------------------------------------- */
+/* --- reading what was chosen -------------------------------------------------- */
 
 static int read_listen(struct migrate *m, size_t item)
 {
@@ -474,8 +474,7 @@ static int read_parameter(struct migrate *m, struct migrate_backend *b, const ch
 	else if (strcmp(word, "backup") == 0)
 		b->backup = true;
 	else if (value_of(word, "max_fails") || value_of(word, "fail_timeout"))
-		migrate_note(m, b->line,
-			     "%s: has no key; failed connects and probes tell who is dead", word);
+		migrate_note(m, b->line, "%s: has no key; probes tell who is dead", word);
 	else if (!weight)
 		migrate_note(m, b->line, "server ... %s", word);
 	return 0;
@@ -623,21 +622,16 @@ static int check_changes(struct migrate *m, struct context stream, size_t server
 /* A directive of the server, or of the stream {} around it, that has no key. */
 static void note_setting(struct migrate *m, size_t item)
 {
-	static const char *const read[] = { "listen",	 "proxy_pass",	   "proxy_connect_timeout",
-					    "proxy_ssl", "proxy_protocol", "server",
-					    "upstream",	 "include",	   "map",
-					    "log_format" };
 	char text[160];
 
-	for (size_t i = 0; i < sizeof(read) / sizeof(read[0]); i++)
-		if (migrate_is(&m->words, item, read[i]))
-			return;
+	if (migrate_listed(migrate_word(&m->words, item, 0),
+			   "listen proxy_pass proxy_connect_timeout proxy_ssl proxy_protocol "
+			   "server upstream include map log_format"))
+		return;
 	migrate_join(&m->words, item, text, sizeof(text));
 	if (migrate_is(&m->words, item, "proxy_timeout"))
 		migrate_note(m, m->words.items[item].line,
 			     "%s: no connection is ended for being idle", text);
-	else if (strncmp(text, "proxy_next_upstream", 19) == 0)
-		migrate_note(m, m->words.items[item].line, "%s: has no key", text);
 	else
 		migrate_note(m, m->words.items[item].line, "%s", text);
 }
@@ -669,7 +663,7 @@ static int read_servers(struct migrate *m, struct context stream, size_t chosen)
 	return 0;
 }
 
-/* --- around it -------------------------------------------------------------------------------- */
+/* --- around it ---------------------------------------------------------------- */
 
 /* What is included where it could matter: in the file, in stream {} and what is inside. */
 static void note_includes(struct migrate *m, struct context in)

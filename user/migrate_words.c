@@ -76,6 +76,20 @@ bool migrate_has(const struct migrate_words *w, size_t item, const char *word)
 	return false;
 }
 
+bool migrate_listed(const char *word, const char *list)
+{
+	size_t length = strlen(word);
+
+	while (*list) {
+		size_t next = strcspn(list, " ");
+
+		if (next == length && memcmp(list, word, length) == 0)
+			return true;
+		list += next + strspn(list + next, " ");
+	}
+	return false;
+}
+
 char *migrate_join(const struct migrate_words *w, size_t item, char *buf, size_t size)
 {
 	size_t length = 0;

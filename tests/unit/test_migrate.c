@@ -51,7 +51,7 @@ static void check_endpoint(const struct klb_endpoint *ep, const char *want)
 	assert_string_equal(endpoint_format(ep, buf), want);
 }
 
-/* --- the files of tests/data/migrate ------------------------------------------------ */
+/* --- the files of tests/data/migrate ------------------------------------------ */
 
 static char *read_file(const char *name)
 {
@@ -104,7 +104,7 @@ static void real_files(void **state)
 	}
 }
 
-/* --- what is carried over ---------------------------------------------------------------- */
+/* --- what is carried over ----------------------------------------------------- */
 
 #define STREAM(upstream, server)                                 \
 	"stream {\nupstream kube {\n" upstream "\n}\nserver {\n" \
@@ -474,7 +474,7 @@ static void no_way_out_of_a_comment(void **state)
 	}
 }
 
-/* --- what is refused ------------------------------------------------------------------------ */
+/* --- what is refused ---------------------------------------------------------- */
 
 static const struct {
 	enum migrate_kind kind;
