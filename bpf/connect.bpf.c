@@ -31,18 +31,11 @@ struct reach {
 	__u32 may_vary; /* constant at each use: not known when the program is compiled */
 };
 
-static __always_inline struct klb_counters *counters(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&klb_counters, &zero);
-}
-
-#define COUNT(field)                                                \
-	do {                                                        \
-		struct klb_counters *counters_ = counters();        \
-		if (counters_)                                      \
-			__sync_fetch_and_add(&counters_->field, 1); \
+#define COUNT(field)                                                 \
+	do {                                                         \
+		struct klb_counters *counters_ = klb_counters_get(); \
+		if (counters_)                                       \
+			__sync_fetch_and_add(&counters_->field, 1);  \
 	} while (0)
 
 /* What `lookup` says of a frontend, without a pointer into it: with one, the verifier
@@ -99,14 +92,13 @@ static __always_inline __u64 now_ns(const struct klb_control *control)
  * the same turn, and the mixing (MurmurHash3's finaliser) leaves nothing of
  * their being sequences.
  */
-static __always_inline __u32 seed_of(__u64 number, const struct klb_control *control)
+static __always_inline __u32 seed_of(struct klb_pending *p, __u64 number,
+				     const struct klb_control *control)
 {
-	struct klb_pending *p = klb_pending_of(number);
 	__u64 h = number ^ control->seed;
 
 	if (p)
 		h ^= (__u64)p->turn++ << 40;
-
 	h = (h ^ h >> 33) * 0xff51afd7ed558ccdULL;
 	h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53ULL;
 	return (__u32)(h >> 32);
@@ -131,12 +123,19 @@ static __always_inline __u32 ipv6_only(struct sock *sock)
 }
 
 /*
- * A socket that the kernel made for itself (an MPTCP subflow, SMC's inner socket):
- * sock_release does not run for it, so what it counted would be counted for ever.
+ * Whether the outcome says something about the backend. A pod may be cut off from it by
+ * a policy, and a socket with a device, a mark or a source of its own goes where its
+ * owner wants it to: neither may take a backend from everybody else.
  */
-static __always_inline __u32 is_kernel_socket(struct sock *sock)
+static __always_inline __u32 witness(struct sock *sock, const struct klb_control *control)
 {
-	return BPF_CORE_READ_BITFIELD(sock, sk_kern_sock);
+	/* SOCK_BINDADDR_LOCK, a macro of include/net/sock.h. */
+	__u32 tied = sock->__sk_common.skc_bound_dev_if | sock->sk_mark |
+		     (BPF_CORE_READ_BITFIELD(sock, sk_userlocks) & 4);
+
+	if (tied || sock->__sk_common.skc_net.net->net_cookie != control->host_netns_cookie)
+		return 0;
+	return KLB_SOCKET_WITNESS;
 }
 
 /*
@@ -195,11 +194,12 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	ret_view->weight = cand->weight;
 	ret_view->preferred = cand->preferred & 1;
 	ret_view->eligible = reach >> (cand->ipv4 & 1) & 1;
-	ret_view->active = stats->active;
+	ret_view->active = stats->active + stats->connecting;
 	ret_view->srtt_us = stats->srtt_us;
-	ret_view->avoid = (__u32)klb_negative(now - stats->ejected_until_ns);
+	ret_view->ejected = (__u32)klb_negative(now - stats->ejected_until_ns);
+	ret_view->drained = 0;
 	if (admin->generation == cand->generation) {
-		ret_view->avoid |= admin->drained & 1;
+		ret_view->drained = admin->drained & 1;
 		if (admin->weight_set)
 			ret_view->weight = admin->weight;
 	}
@@ -242,41 +242,60 @@ static __always_inline const struct klb_candidate *choose(const struct found *fe
 	return &table->at[best];
 }
 
-static __always_inline void describe(struct klb_socket *ret, const struct klb_endpoint *frontend,
-				     const struct klb_candidate *cand, __u32 counted, __u64 now)
+static __always_inline void describe(struct klb_route *ret, const struct klb_endpoint *frontend,
+				     const struct klb_candidate *cand, __u32 flags, __u64 now)
 {
 	ret->frontend = *frontend;
 	ret->backend = cand->endpoint;
 	ret->id = cand->id;
 	ret->generation = cand->generation;
-	ret->counted = counted;
-	ret->early = 0;
-	ret->connect_ns = now;
+	ret->flags = flags;
+	ret->pad = 0;
+	ret->chosen_ns = now;
 }
+
+/* One connect on its way through the hook. */
+struct way {
+	struct tcp_sock *tp;
+	struct klb_pending *pending; /* this socket's place, whoever is in it */
+	__u64 number;
+	__u64 now;
+};
 
 /*
  * Leaves the choice where the sock_ops program finds it. A connect whose SYN goes out
  * at some later time, with the first data (TCP_FASTOPEN_CONNECT), and one whose slot is
  * taken get their record here and now.
  */
-static __always_inline void hand_over(struct bpf_sock_addr *ctx, struct tcp_sock *tp, __u64 number,
+static __always_inline void hand_over(struct bpf_sock_addr *ctx, const struct way *w,
 				      const struct klb_endpoint *frontend,
-				      const struct klb_candidate *cand, __u64 now)
+				      const struct klb_candidate *cand, __u32 flags)
 {
-	__u32 counted = !is_kernel_socket(&tp->inet_conn.icsk_inet.sk);
 	struct klb_pending *p = 0;
-	struct klb_socket choice = {};
+	struct klb_route route = {};
 
-	if (!BPF_CORE_READ_BITFIELD(tp, fastopen_connect))
-		p = klb_pending_claim(number, now);
+	if (!BPF_CORE_READ_BITFIELD(w->tp, fastopen_connect))
+		p = klb_pending_claim(w->pending, w->number, w->now);
 	if (p) {
-		describe(&p->choice, frontend, cand, counted, now);
-		*(volatile __u64 *)&p->number = number;
+		describe(&p->route, frontend, cand, flags, w->now);
+		*(volatile __u64 *)&p->number = w->number;
 		return;
 	}
-	describe(&choice, frontend, cand, counted, now);
-	choice.early = 1;
-	klb_socket_record(ctx->sk, &choice);
+	describe(&route, frontend, cand, flags | KLB_SOCKET_EARLY, w->now);
+	klb_socket_record(ctx->sk, &route);
+}
+
+/* Sends the connect to the candidate. */
+static __always_inline void send(struct bpf_sock_addr *ctx, const struct way *w,
+				 struct klb_endpoint *dst, const struct klb_candidate *cand,
+				 const struct klb_control *control)
+{
+	struct klb_stats *stats = klb_stats_of(cand->id);
+
+	if (stats)
+		klb_try(stats, w->now, klb_decision_ns(control));
+	hand_over(ctx, w, dst, cand, witness(klb_sock_of(w->tp), control));
+	*dst = cand->endpoint;
 }
 
 /*
@@ -289,19 +308,17 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 {
 	const struct klb_candidate *cand;
 	struct klb_control *control;
-	struct tcp_sock *tp;
 	struct sock *sock;
 	struct found fe;
-	__u32 zero = 0;
-	__u64 now, number;
+	struct way w;
 
 	if (find_frontend(dst, &fe))
 		return -ENOENT;
-	control = bpf_map_lookup_elem(&klb_control, &zero);
-	tp = klb_addr_tcp_sock(ctx);
-	if (!control || !tp)
+	control = klb_control_get();
+	w.tp = klb_addr_tcp_sock(ctx);
+	if (!control || !w.tp)
 		return -ENOENT;
-	sock = &tp->inet_conn.icsk_inet.sk;
+	sock = klb_sock_of(w.tp);
 	if (!in_scope(sock, &fe, control)) {
 		COUNT(skipped_other_netns);
 		return -ENODEV;
@@ -316,15 +333,15 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 		r->ipv4 = 0;
 	reach_from_source(source, r);
 	reach_from_record(ctx->sk, r);
-	now = now_ns(control);
-	number = klb_socket_number(tp);
-	cand = choose(&fe, control, r, seed_of(number, control), now);
+	w.now = now_ns(control);
+	w.number = klb_socket_number(w.tp);
+	w.pending = klb_pending_of(w.number);
+	cand = choose(&fe, control, r, seed_of(w.pending, w.number, control), w.now);
 	if (!cand || !cand->id) {
 		COUNT(skipped_no_backend);
 		return -ENOENT;
 	}
-	hand_over(ctx, tp, number, dst, cand, now);
-	*dst = cand->endpoint;
+	send(ctx, &w, dst, cand, control);
 	return 0;
 }
 

@@ -48,4 +48,27 @@ static __always_inline struct tcp_sock *klb_addr_tcp_sock(struct bpf_sock_addr *
 	return bpf_skc_to_tcp_sock(ctx->sk);
 }
 
+/* The same for a sock_ops call that comes with a full socket. */
+static __always_inline struct tcp_sock *klb_ops_tcp_sock(struct bpf_sock_ops *ctx)
+{
+	if (klb_has_casts()) {
+		struct bpf_sock_ops_kern *kern = bpf_cast_to_kern_ctx(ctx);
+
+		return klb_tcp_sock_of(kern->sk);
+	}
+	return ctx->sk ? bpf_skc_to_tcp_sock(ctx->sk) : 0;
+}
+
+static __always_inline struct sock *klb_sock_of(struct tcp_sock *tp)
+{
+	return &tp->inet_conn.icsk_inet.sk;
+}
+
+/* Whether any BPF program has stored something with the socket: a look that spares most
+ * sockets a helper call. */
+static __always_inline int klb_has_storage(struct tcp_sock *tp)
+{
+	return klb_sock_of(tp)->sk_bpf_storage != 0;
+}
+
 #endif

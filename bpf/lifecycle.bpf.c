@@ -1,13 +1,28 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What became of our sockets. Touches none that carries no record of ours.
+ *
+ * sock_ops runs for every TCP socket below the cgroup, some nine times in the life of a
+ * connection; the callbacks of a socket's later life are switched on for ours alone, and
+ * the flags that switch them tell ours from the others without a call.
  */
 #include "maps.bpf.h"
 
 #include "address.bpf.h"
+#include "options.bpf.h"
 #include "socket.bpf.h"
 
 #define AF_INET 2 /* include/linux/socket.h */
+
+/* errno values: macros, hence not in vmlinux.h (uapi/asm-generic/errno.h). */
+#define ENETUNREACH 101
+#define ECONNABORTED 103
+#define ETIMEDOUT 110
+#define ECONNREFUSED 111
+#define EHOSTDOWN 112
+#define EHOSTUNREACH 113
+
+#define CALLBACKS (BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG)
 
 static __always_inline void remote_of(struct bpf_sock_ops *ctx, struct klb_endpoint *ret)
 {
@@ -23,22 +38,19 @@ static __always_inline void remote_of(struct bpf_sock_ops *ctx, struct klb_endpo
 	ret->port = bpf_ntohl(KLB_CTX_READ(ctx->remote_port));
 }
 
-/* Fetches the choice that the connect program has left for this socket. */
-static __always_inline int fetch(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
-				 struct klb_socket *ret)
-{
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-	struct klb_endpoint remote;
-	struct klb_pending *p;
-	__u64 number;
+/* --- the SYN leaves ------------------------------------------------------------ */
 
-	if (!tp)
-		return -1;
-	number = klb_socket_number(tp);
-	p = klb_pending_of(number);
+/* Fetches the choice that the connect program has left for this socket. */
+static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+				 struct klb_route *ret)
+{
+	__u64 number = klb_socket_number(tp);
+	struct klb_pending *p = klb_pending_of(number);
+	struct klb_endpoint remote;
+
 	if (!p || !number || *(volatile __u64 *)&p->number != number)
 		return -1;
-	*ret = p->choice;
+	*ret = p->route;
 	*(volatile __u64 *)&p->number = 0;
 	/* A connect that found no route leaves its choice behind; the socket may then
 	 * have been sent somewhere else. */
@@ -46,68 +58,239 @@ static __always_inline int fetch(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
 	return klb_endpoint_equal(&remote, &ret->backend) ? 0 : -1;
 }
 
-/* The SYN is about to leave. */
+/* Who connects. Here it is known; when the connect fails, some other task runs. */
+static __always_inline void sign(struct klb_socket *rec, struct tcp_sock *tp)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	rec->pid = task->tgid;
+	__builtin_memcpy(rec->comm, task->comm, sizeof(rec->comm));
+	rec->cgroup_id = klb_sock_of(tp)->sk_cgrp_data.cgroup->kn->id;
+}
+
+static __always_inline void begin(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+				  struct klb_socket *rec)
+{
+	struct klb_stats *stats = klb_stats_of(rec->id);
+	struct klb_control *control = klb_control_get();
+
+	rec->flags &= ~KLB_SOCKET_EARLY;
+	sign(rec, tp);
+	rec->connect_ns = bpf_ktime_get_ns();
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | CALLBACKS);
+	klb_socket_begin(rec, stats);
+	if (control)
+		klb_bound_connect(ctx, tp, rec, control, stats ? stats->srtt_us : 0);
+}
+
 static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 {
+	struct tcp_sock *tp = klb_ops_tcp_sock(ctx);
 	struct bpf_sock *sk = ctx->sk;
-	struct klb_socket choice;
-	struct klb_socket *rec;
 	struct klb_endpoint remote;
+	struct klb_socket *rec;
+	struct klb_route route;
 
-	if (!sk)
+	if (!sk || !tp)
 		return;
-	if (!fetch(ctx, sk, &choice)) {
-		klb_socket_record(sk, &choice);
+	if (!fetch(ctx, tp, &route)) {
+		rec = klb_socket_record(sk, &route);
+		if (rec)
+			begin(ctx, tp, rec);
 		return;
 	}
+	if (!klb_has_storage(tp))
+		return;
 	rec = bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
 	if (!rec)
 		return;
-	/* Recorded in the connect hook already, for this SYN (klb_socket.early). */
+	/* Recorded in the connect hook already, for this SYN. */
 	remote_of(ctx, &remote);
-	if (rec->early && klb_endpoint_equal(&remote, &rec->backend))
-		rec->early = 0;
+	if (rec->flags & KLB_SOCKET_EARLY && klb_endpoint_equal(&remote, &rec->backend))
+		begin(ctx, tp, rec);
 	else
-		klb_socket_forget(sk);
+		klb_socket_forget(sk, rec);
+}
+
+/* --- later ------------------------------------------------------------------------ */
+
+/* The record of a socket that is ours, or NULL. */
+static __always_inline struct klb_socket *ours(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk;
+
+	if ((ctx->bpf_sock_ops_cb_flags & CALLBACKS) != CALLBACKS)
+		return 0;
+	sk = ctx->sk;
+	return sk ? bpf_sk_storage_get(&klb_sockets, sk, 0, 0) : 0;
+}
+
+/* How long the first SYN waits for its answer. */
+static __always_inline void on_timeout_init(struct bpf_sock_ops *ctx)
+{
+	struct klb_socket *rec = ours(ctx);
+	struct klb_control *control = klb_control_get();
+	struct klb_stats *stats;
+
+	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING ||
+	    !(rec->flags & KLB_SOCKET_SYN_TIMER))
+		return;
+	stats = klb_stats_of(rec->id);
+	ctx->reply = klb_syn_ticks(control, stats ? stats->srtt_us : 0);
+}
+
+static __always_inline void on_established(struct bpf_sock_ops *ctx)
+{
+	struct klb_control *control = klb_control_get();
+	struct klb_socket *rec = ours(ctx);
+	struct tcp_sock *tp;
+	struct klb_stats *stats;
+
+	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING)
+		return;
+	stats = klb_stats_of(rec->id);
+	klb_socket_establish(rec, stats);
+	rec->established_ns = bpf_ktime_get_ns();
+	if (stats)
+		klb_succeeded(stats, rec, ctx->srtt_us >> 3, rec->established_ns);
+	tp = klb_ops_tcp_sock(ctx);
+	if (tp)
+		klb_guard_established(ctx, tp, rec, control);
+}
+
+/* A SYN, or data, goes out once more. */
+static __always_inline void on_retransmit(struct bpf_sock_ops *ctx)
+{
+	struct klb_control *control = klb_control_get();
+	struct klb_socket *rec = ours(ctx);
+	struct klb_stats *stats;
+
+	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING)
+		return;
+	rec->flags |= KLB_SOCKET_RETRANSMITTED;
+	stats = klb_stats_of(rec->id);
+	if (stats)
+		klb_suspected(stats, rec, bpf_ktime_get_ns(), klb_decision_ns(control));
+}
+
+static __always_inline enum klb_failure failure_of(int error)
+{
+	switch (error) {
+	case ECONNREFUSED:
+		return KLB_FAILURE_REFUSED;
+	case ETIMEDOUT:
+		return KLB_FAILURE_TIMED_OUT;
+	case ENETUNREACH:
+	case EHOSTDOWN:
+	case EHOSTUNREACH:
+		return KLB_FAILURE_UNREACHABLE;
+	case 0:
+		return KLB_FAILURE_GAVE_UP;
+	default:
+		return KLB_FAILURE_OTHER;
+	}
+}
+
+/* The kernel sets the socket's error before it closes it (tcp_reset, tcp_write_err,
+ * tcp_v4_err). What an ICMP message said while the client held the lock is a soft one. */
+static __always_inline int error_of(struct sock *sk)
+{
+	int error = sk->sk_err;
+
+	return error ? error : sk->sk_err_soft;
+}
+
+static __always_inline void on_close(struct bpf_sock_ops *ctx)
+{
+	struct klb_socket *rec = ours(ctx);
+	struct klb_stats *stats;
+	enum klb_failure failure;
+	struct tcp_sock *tp;
+	enum klb_phase was;
+	__u64 now;
+	int error;
+
+	if (!rec)
+		return;
+	was = rec->phase;
+	stats = klb_stats_of(rec->id);
+	klb_socket_end(rec, stats);
+	tp = klb_ops_tcp_sock(ctx);
+	if (!tp || !stats)
+		return;
+	error = error_of(klb_sock_of(tp));
+	/* Ended from this side (SOCK_DESTROY; kubelbctl kill): that says nothing about the
+	 * backend. */
+	if (error == ECONNABORTED)
+		return;
+	failure = failure_of(error);
+	now = bpf_ktime_get_ns();
+	/* A client that changes its mind at once has learned nothing. */
+	if (was == KLB_PHASE_CONNECTING &&
+	    (failure != KLB_FAILURE_GAVE_UP || rec->flags & KLB_SOCKET_RETRANSMITTED))
+		klb_failed(stats, rec, failure, now);
+	if (was != KLB_PHASE_ACTIVE)
+		return;
+	if (failure == KLB_FAILURE_TIMED_OUT || failure == KLB_FAILURE_UNREACHABLE)
+		klb_peer_lost(stats, rec, now);
+	else
+		klb_smooth_rtt(stats, ctx->srtt_us >> 3);
+}
+
+#define SHUTDOWN_MASK 3 /* include/net/sock.h */
+
+/*
+ * The client has closed and TCP says good-bye: for the balance this is the end, which
+ * comes a round trip before TCP's own, and much earlier where the peer is gone. Not after
+ * shutdown(SHUT_WR): the answer to that is still to be read.
+ */
+static __always_inline void on_farewell(struct bpf_sock_ops *ctx)
+{
+	struct klb_socket *rec = ours(ctx);
+	struct tcp_sock *tp = klb_ops_tcp_sock(ctx);
+	struct klb_stats *stats;
+
+	if (!rec || !tp || rec->phase != KLB_PHASE_ACTIVE ||
+	    klb_sock_of(tp)->sk_shutdown != SHUTDOWN_MASK)
+		return;
+	stats = klb_stats_of(rec->id);
+	klb_socket_end(rec, stats);
+	if (stats)
+		klb_smooth_rtt(stats, ctx->srtt_us >> 3);
+}
+
+static __always_inline void on_state(struct bpf_sock_ops *ctx)
+{
+	switch (ctx->args[1]) {
+	case BPF_TCP_FIN_WAIT1:
+	case BPF_TCP_LAST_ACK:
+		on_farewell(ctx);
+		break;
+	case BPF_TCP_CLOSE:
+		on_close(ctx);
+		break;
+	}
 }
 
 SEC("sockops")
 int klb_sockops(struct bpf_sock_ops *ctx)
 {
-	if (ctx->op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
 		on_connect(ctx);
+		break;
+	case BPF_SOCK_OPS_TIMEOUT_INIT:
+		on_timeout_init(ctx);
+		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		on_established(ctx);
+		break;
+	case BPF_SOCK_OPS_RTO_CB:
+		on_retransmit(ctx);
+		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		on_state(ctx);
+		break;
+	}
 	return 1;
-}
-
-/* The last descriptor of the socket is gone: close, exit or kill -9 alike. */
-SEC("cgroup/sock_release")
-int klb_release(struct bpf_sock *ctx)
-{
-	struct klb_socket *rec = bpf_sk_storage_get(&klb_sockets, ctx, 0, 0);
-
-	if (rec)
-		klb_socket_uncount(rec);
-	return 1;
-}
-
-/* Run by kubelb-load alone; see struct klb_clocks. */
-SEC("syscall")
-int klb_clock(struct klb_clocks *ctx)
-{
-	ctx->jiffies = bpf_jiffies64();
-	ctx->now_ns = bpf_ktime_get_ns();
-	return 0;
-}
-
-/* Run by kubelb-load alone; see struct klb_adjustment. */
-SEC("syscall")
-int klb_adjust(struct klb_adjustment *ctx)
-{
-	struct klb_stats *stats = klb_stats_of(ctx->id);
-
-	if (!stats)
-		return 1;
-	__sync_fetch_and_add(&stats->active, (__u64)ctx->active);
-	__sync_fetch_and_add(&stats->opened, ctx->opened);
-	return 0;
 }

@@ -10,6 +10,8 @@ struct klb_map_stats klb_stats SEC(".maps");
 struct klb_map_admin klb_admin SEC(".maps");
 struct klb_map_control klb_control SEC(".maps");
 struct klb_map_counters klb_counters SEC(".maps");
+struct klb_map_events klb_events SEC(".maps");
+struct klb_map_wakeup klb_wakeup SEC(".maps");
 struct klb_map_sockets klb_sockets SEC(".maps");
 
 char klb_license[] SEC("license") = "Dual BSD/GPL";

@@ -84,6 +84,21 @@ struct klb_map_counters {
 	__type(value, struct klb_counters);
 };
 
+/* The last KLB_EVENTS things that went wrong or right again. */
+struct klb_map_events {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KLB_EVENTS);
+	__type(key, __u32);
+	__type(value, struct klb_event);
+};
+
+/* Rings when there is a new event; the agent alone listens. Full without one, and then of
+ * no account. */
+struct klb_map_wakeup {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+};
+
 /* Socket -> its record. */
 struct klb_map_sockets {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -101,6 +116,8 @@ extern struct klb_map_stats klb_stats SEC(".maps");
 extern struct klb_map_admin klb_admin SEC(".maps");
 extern struct klb_map_control klb_control SEC(".maps");
 extern struct klb_map_counters klb_counters SEC(".maps");
+extern struct klb_map_events klb_events SEC(".maps");
+extern struct klb_map_wakeup klb_wakeup SEC(".maps");
 extern struct klb_map_sockets klb_sockets SEC(".maps");
 
 #endif

@@ -8,8 +8,9 @@
  *   0  takes connections and is preferred: the one on this very node, while the
  *      agent vouches for it
  *   1  takes connections: ready, not ejected, not drained
- *   2  not dead: suspect, draining, drained by the operator, or ejected
- *   3  dead: a wrong verdict must never cut a node off
+ *   2  unwanted, but there: suspect, draining, or drained by the operator
+ *   3  ejected: connects to it have just failed
+ *   4  dead: a wrong verdict must never cut a node off
  * Weight 0 is the operator's word and takes none in any tier.
  *
  * Within the tier every policy is "the smallest load/weight, ties broken by a
@@ -30,9 +31,10 @@
 
 #define KLB_TIER_PREFERRED 0
 #define KLB_TIER_USABLE 1
-#define KLB_TIER_NOT_DEAD 2
-#define KLB_TIER_ANY 3
-#define KLB_TIER_NONE 4 /* nobody was offered yet */
+#define KLB_TIER_UNWANTED 2
+#define KLB_TIER_EJECTED 3
+#define KLB_TIER_DEAD 4
+#define KLB_TIER_NONE 5 /* nobody was offered yet */
 
 /* No candidate took part. */
 #define KLB_PICK_NONE KLB_MAX_BACKENDS
@@ -50,9 +52,10 @@ struct klb_view {
 	enum klb_state state;
 	__u32 weight; /* 0..KLB_WEIGHT_MAX, an override applied */
 	__u32 eligible; /* 0/1: this socket can reach it */
-	__u32 avoid; /* 0/1: drained by the operator, or ejected by the kernel */
+	__u32 drained; /* 0/1: by the operator */
+	__u32 ejected; /* 0/1: by the kernel, at this moment */
 	__u32 preferred; /* 0/1 */
-	__u64 active;
+	__u64 active; /* connections, those under way included */
 	__u32 srtt_us;
 	__u32 rank;
 };
@@ -95,9 +98,9 @@ static inline __attribute__((always_inline)) void klb_pick_init(struct klb_pick 
 #define KLB_TIERS_TRUSTED                                     \
 	(KLB_TIER_OF(KLB_STATE_UNKNOWN, KLB_TIER_USABLE) |    \
 	 KLB_TIER_OF(KLB_STATE_READY, KLB_TIER_USABLE) |      \
-	 KLB_TIER_OF(KLB_STATE_SUSPECT, KLB_TIER_NOT_DEAD) |  \
-	 KLB_TIER_OF(KLB_STATE_DRAINING, KLB_TIER_NOT_DEAD) | \
-	 KLB_TIER_OF(KLB_STATE_DEAD, KLB_TIER_ANY))
+	 KLB_TIER_OF(KLB_STATE_SUSPECT, KLB_TIER_UNWANTED) |  \
+	 KLB_TIER_OF(KLB_STATE_DRAINING, KLB_TIER_UNWANTED) | \
+	 KLB_TIER_OF(KLB_STATE_DEAD, KLB_TIER_DEAD))
 #define KLB_TIERS_ALONE                                     \
 	(KLB_TIER_OF(KLB_STATE_UNKNOWN, KLB_TIER_USABLE) |  \
 	 KLB_TIER_OF(KLB_STATE_READY, KLB_TIER_USABLE) |    \
@@ -106,17 +109,21 @@ static inline __attribute__((always_inline)) void klb_pick_init(struct klb_pick 
 	 KLB_TIER_OF(KLB_STATE_DEAD, KLB_TIER_USABLE))
 
 /*
- * The tier of a candidate: of its state, one further if it is usable and to be
- * avoided, one nearer if it is usable and preferred. A usable tier is the only one
- * whose second bit is 0 (1; the others are 2 and 3), which spares comparisons.
+ * The tier of a candidate: of its state, one further if it is usable and drained, one
+ * nearer if it is usable and preferred. Of those not dead, the ejected come last. By the
+ * bits of the tiers: dead is the only one with the third (4), and usable (1) then the
+ * only one without the second, which spares comparisons.
  */
 static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_view *v, __u32 tiers,
 							    __u32 trust)
 {
 	__u32 tier = tiers >> 3 * (v->state & 7) & 7;
-	__u32 usable = ~(tier >> 1) & 1;
+	__u32 not_dead = ~(tier >> 2) & 1;
+	__u32 usable = not_dead & ~(tier >> 1);
+	__u32 ejected = not_dead & v->ejected;
 
-	return tier + (usable & v->avoid) - (usable & v->preferred & trust & ~v->avoid);
+	tier += (usable & v->drained) - (usable & v->preferred & trust & ~v->drained);
+	return tier + ((KLB_TIER_EJECTED - tier) & (0 - ejected));
 }
 
 /* 1 if a is negative as a signed number, else 0. */

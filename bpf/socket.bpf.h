@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The record that a socket of ours carries, and the count that hangs on it. Kept
- * in one place, so that every way in and out of `active` goes through the same
- * few functions.
+ * The record that a socket of ours carries, and the counts that hang on it. Kept in one
+ * place, so that every way into and out of `connecting` and `active` goes through the
+ * same few functions. All of them run under the socket's lock (the connect hook and the
+ * sock_ops calls do), so a record has one writer at a time.
  *
  * The record is made when the SYN leaves (sock_ops), not in the connect hook: its
  * memory is the most expensive part of a connect by far, and a connect that fails for
@@ -11,65 +12,86 @@
 #ifndef KUBELB_SOCKET_BPF_H
 #define KUBELB_SOCKET_BPF_H
 
+#include "evidence.bpf.h"
+#include "kernel.bpf.h"
 #include "maps.bpf.h"
 
 /* A choice that nobody has fetched for so long belongs to a connect that never sent
  * its SYN. */
-#define KLB_PENDING_NS 10000000000ULL
+#define KLB_PENDING_NS 1000000000ULL
 
-static __always_inline struct klb_stats *klb_stats_of(__u32 id)
+/* --- counts --- */
+
+/* Takes the socket out of whichever count it is in. */
+static __always_inline void klb_socket_end(struct klb_socket *rec, struct klb_stats *stats)
 {
-	return bpf_map_lookup_elem(&klb_stats, &id);
+	if (stats && rec->phase == KLB_PHASE_CONNECTING)
+		__sync_fetch_and_add(&stats->connecting, -1);
+	if (stats && rec->phase == KLB_PHASE_ACTIVE)
+		__sync_fetch_and_add(&stats->active, -1);
+	rec->phase = KLB_PHASE_ENDED;
 }
 
-/* Takes the socket out of the active count, if it is in. */
-static __always_inline void klb_socket_uncount(struct klb_socket *rec)
+static __always_inline void klb_socket_begin(struct klb_socket *rec, struct klb_stats *stats)
 {
-	struct klb_stats *stats;
-
-	if (!rec->counted)
-		return;
-	rec->counted = 0;
-	stats = klb_stats_of(rec->id);
 	if (stats)
-		__sync_fetch_and_add(&stats->active, -1);
+		__sync_fetch_and_add(&stats->connecting, 1);
+	rec->phase = KLB_PHASE_CONNECTING;
+}
+
+static __always_inline void klb_socket_establish(struct klb_socket *rec, struct klb_stats *stats)
+{
+	if (stats) {
+		__sync_fetch_and_add(&stats->connecting, -1);
+		__sync_fetch_and_add(&stats->active, 1);
+	}
+	rec->phase = KLB_PHASE_ACTIVE;
+}
+
+/* --- records --- */
+
+static __always_inline void klb_socket_fill(struct klb_socket *rec, const struct klb_route *route)
+{
+	rec->frontend = route->frontend;
+	rec->backend = route->backend;
+	rec->id = route->id;
+	rec->generation = route->generation;
+	/* What we set on the socket stays set when it is connected again. */
+	rec->flags = route->flags | (rec->flags & KLB_SOCKET_SYN_TIMER);
+	rec->phase = KLB_PHASE_NEW;
+	rec->connect_ns = route->chosen_ns;
+	rec->established_ns = 0;
 }
 
 /*
- * Makes sk's record from the choice, whose `counted` says whether sock_release will
- * tell us of the end. A socket that is connected again (after a failed connect, or
- * AF_UNSPEC) has its old record replaced. Without memory for one the connect is
- * balanced all the same; it is only not counted as active.
+ * Makes sk's record from the choice. A socket that is connected again (after a failed
+ * connect, or AF_UNSPEC) has its old record replaced. Returns NULL without memory for one:
+ * the connect is balanced all the same; it is only not counted.
  */
-static __always_inline void klb_socket_record(struct bpf_sock *sk, const struct klb_socket *choice)
+static __always_inline struct klb_socket *klb_socket_record(struct bpf_sock *sk,
+							    const struct klb_route *route)
 {
-	struct klb_stats *stats = klb_stats_of(choice->id);
 	struct klb_socket *rec;
 
-	if (stats)
-		__sync_fetch_and_add(&stats->opened, 1);
 	rec = bpf_sk_storage_get(&klb_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!rec)
-		return;
-	klb_socket_uncount(rec);
-	*rec = *choice;
-	if (stats && rec->counted)
-		__sync_fetch_and_add(&stats->active, 1);
+		return 0;
+	klb_socket_end(rec, klb_stats_of(rec->id));
+	klb_socket_fill(rec, route);
+	return rec;
 }
 
 /*
  * A socket of ours that is connected to something that is not ours has left us: a
  * record that stayed would count it, and lie about its peer.
  */
-static __always_inline void klb_socket_forget(struct bpf_sock *sk)
+static __always_inline void klb_socket_forget(struct bpf_sock *sk, struct klb_socket *rec)
 {
-	struct klb_socket *rec = bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
-
-	if (!rec)
-		return;
-	klb_socket_uncount(rec);
+	klb_socket_end(rec, klb_stats_of(rec->id));
 	bpf_sk_storage_delete(&klb_sockets, sk);
 }
+
+/* --- between hook and SYN --- */
 
 /*
  * What tells sockets apart between the hook and the SYN: the number of the inode that
@@ -78,7 +100,7 @@ static __always_inline void klb_socket_forget(struct bpf_sock *sk)
  */
 static __always_inline __u64 klb_socket_number(struct tcp_sock *tp)
 {
-	return tp->inet_conn.icsk_inet.sk.sk_socket->file->f_inode->i_ino;
+	return klb_sock_of(tp)->sk_socket->file->f_inode->i_ino;
 }
 
 static __always_inline struct klb_pending *klb_pending_of(__u64 number)
@@ -88,20 +110,42 @@ static __always_inline struct klb_pending *klb_pending_of(__u64 number)
 	return bpf_map_lookup_elem(&klb_pending, &index);
 }
 
+/*
+ * The choice in p was left behind: its connect failed before a SYN could leave. For want
+ * of a route, or of a local port to that address; either way the next one does better
+ * with another backend.
+ */
+static __noinline int klb_left_behind(struct klb_pending *p, __u64 now)
+{
+	struct klb_socket rec = {};
+	struct klb_stats *stats;
+
+	if (!p)
+		return 0;
+	klb_socket_fill(&rec, &p->route);
+	stats = klb_stats_of(rec.id);
+	if (stats)
+		klb_failed(stats, &rec, KLB_FAILURE_UNREACHABLE, now);
+	return 0;
+}
+
 /* Claims the slot of this socket. Returns NULL when another connect, on its way
  * between hook and SYN at this very moment, has it. */
-static __always_inline struct klb_pending *klb_pending_claim(__u64 number, __u64 now)
+static __always_inline struct klb_pending *klb_pending_claim(struct klb_pending *p, __u64 number,
+							     __u64 now)
 {
-	struct klb_pending *p = klb_pending_of(number);
 	__u64 seen;
 
 	if (!p || !number)
 		return 0;
 	seen = *(volatile __u64 *)&p->number;
-	if (seen && seen != number && now - p->choice.connect_ns < KLB_PENDING_NS)
+	if (seen == KLB_PENDING_CLAIMED ||
+	    (seen && seen != number && now - p->route.chosen_ns < KLB_PENDING_NS))
 		return 0;
 	if (__sync_val_compare_and_swap(&p->number, seen, KLB_PENDING_CLAIMED) != seen)
 		return 0;
+	if (seen)
+		klb_left_behind(p, now);
 	return p;
 }
 

@@ -15,12 +15,18 @@
 #include <event2/util.h>
 
 #include "agent_backend.h"
+#include "agent_moves.h"
+#include "audit.h"
+#include "believed.h"
 #include "cli.h"
 #include "datapath.h"
+#include "discovery.h"
 #include "endpoint.h"
+#include "filewatch.h"
 #include "http.h"
 #include "log.h"
 #include "metrics.h"
+#include "moves.h"
 #include "node.h"
 #include "verdict.h"
 
@@ -30,13 +36,27 @@
 #define HEARTBEAT_INTERVALS 3
 #define HEARTBEAT_AGE_MIN_MS 3000
 #define HEARTBEAT_AGE_MAX_MS 60000
+/* How often the counts are compared with the sockets, and how soon again when they differ. */
+#define AUDIT_MS 30000
+#define AUDIT_AGAIN_MS 1000
+/* Connections to a dead backend end in batches so far apart; give or take a half. */
+#define MOVES_MS 100
+/* Rebalancing moves one connection this often; give or take a half. */
+#define REBALANCE_MS 10000
 /* How often to try again to listen on the http address. */
 #define HTTP_RETRY_NS 10000000000ULL
 
 struct agent {
 	const struct agent_options *options;
 	struct event_base *base;
-	struct config *config;
+	struct config *file; /* as it was read */
+	struct config *config; /* the same with the backends that discovery has found */
+	struct klb_endpoint found[KLB_MAX_BACKENDS]; /* by discovery */
+	unsigned int n_found; /* 0: the file's own backends count */
+	bool found_in_cache; /* and not heard from the cluster since */
+	struct discovery *discovery;
+	__u64 discovery_results[DISCOVERY_RESULTS];
+	struct filewatch *watch;
 	struct probe_tls *tls;
 	struct agent_backend *backends; /* by index of config->backends */
 	struct datapath *dp; /* NULL: nothing is attached */
@@ -45,14 +65,20 @@ struct agent {
 	struct http *http;
 	__u64 http_retry_ns;
 	struct event *tick, *hup, *term, *interrupt;
+	struct event *audit_timer, *moves_timer;
+	struct event *wakeup; /* the kernel has seen something */
+	__u64 next_event; /* of the event log */
+	__u64 rebalance_ns; /* not before */
+	struct audit audit;
 	bool dirty; /* something to write that can wait for the tick */
 	bool detached_logged;
+	bool discovery_failed; /* logged */
 	bool config_pending; /* the configuration has not reached the maps yet */
 	__u64 reloads_ok, reloads_failed;
 	double start_time;
 };
 
-/* --- the maps ---------------------------------------------------------------------- */
+/* --- the maps ------------------------------------------------------------------------ */
 
 static unsigned int tick_ms(const struct agent *a)
 {
@@ -98,11 +124,31 @@ static int lock_agent(const char *pin_dir, struct err *e)
 
 static void drop_datapath(struct agent *a)
 {
+	if (a->wakeup)
+		event_free(a->wakeup);
+	a->wakeup = NULL;
 	datapath_close(a->dp);
 	a->dp = NULL;
 	if (a->agent_lock >= 0)
 		close(a->agent_lock);
 	a->agent_lock = -1;
+}
+
+static void on_wakeup(evutil_socket_t fd, short what, void *arg);
+
+/* What has happened before now is history. */
+static int listen_to_kernel(struct agent *a, struct err *e)
+{
+	int fd = datapath_wakeup_fd(a->dp, e);
+
+	if (fd < 0)
+		return fd;
+	a->next_event = a->state->counters.events;
+	datapath_wakeup_clear(a->dp);
+	a->wakeup = event_new(a->base, fd, EV_READ | EV_PERSIST, on_wakeup, a);
+	if (a->wakeup && !event_add(a->wakeup, NULL))
+		return 0;
+	return err_set(e, ENOMEM, "out of memory");
 }
 
 static int open_datapath(struct agent *a, struct err *e)
@@ -113,6 +159,8 @@ static int open_datapath(struct agent *a, struct err *e)
 		return r;
 	a->agent_lock = lock_agent(a->options->pin_dir, e);
 	r = a->agent_lock < 0 ? a->agent_lock : datapath_read(a->dp, a->state, e);
+	if (!r)
+		r = listen_to_kernel(a, e);
 	if (r)
 		drop_datapath(a);
 	return r;
@@ -145,7 +193,7 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		health[i] = *agent_backend_health(&a->backends[i]);
 	for (int id = 0; id < KLB_MAX_IDS; id++)
-		active[id] = a->state->stats[id].active;
+		active[id] = a->state->stats[id].active + a->state->stats[id].connecting;
 	node_is_local(a->config->backends, a->config->n_backends, local);
 	return plan_make(&in, ret, e);
 }
@@ -207,16 +255,38 @@ static void reopen(struct agent *a)
 
 static void reload(struct agent *a);
 
+static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
+{
+	struct discovery_state state;
+
+	ret->discovery = KLB_DISCOVERY_OFF;
+	if (!a->discovery)
+		return;
+	discovery_state(a->discovery, &state);
+	ret->discovery_heard_ns = state.heard_ns;
+	if (state.error[0] && a->n_found && !a->found_in_cache)
+		ret->discovery = KLB_DISCOVERY_FAILING;
+	else if (!a->n_found)
+		ret->discovery = KLB_DISCOVERY_SEEDS;
+	else
+		ret->discovery = a->found_in_cache && !state.heard_ns ? KLB_DISCOVERY_CACHE
+								      : KLB_DISCOVERY_CURRENT;
+}
+
 static void heartbeat(struct agent *a)
 {
-	__u64 serial = 0, now = node_now_ns();
+	struct datapath_beat beat = { .now_ns = node_now_ns(),
+				      .max_age_ns = heartbeat_max_age_ns(a) };
+	__u64 serial = 0;
 	struct err e = { "" };
 	char quoted[ERR_TEXT_MAX + 64];
-	int r = datapath_heartbeat(a->dp, now, heartbeat_max_age_ns(a), &serial, &e);
+	int r;
 
+	describe_discovery(a, &beat);
+	r = datapath_heartbeat(a->dp, &beat, &serial, &e);
 	if (!r) {
-		a->state->control.heartbeat_ns = now;
-		a->state->control.heartbeat_max_age_ns = heartbeat_max_age_ns(a);
+		a->state->control.heartbeat_ns = beat.now_ns;
+		a->state->control.heartbeat_max_age_ns = beat.max_age_ns;
 	}
 	/* kubelb-load was run: with a changed file, in all likelihood. */
 	if (r == -ESTALE || (!r && serial != a->state->applied.serial)) {
@@ -229,16 +299,239 @@ static void heartbeat(struct agent *a)
 	}
 }
 
-/* --- what backends report ------------------------------------------------------------- */
+/* --- connections to dead backends -------------------------------------------------------- */
+
+static void count_ended(struct agent *a, const struct agent_moves_result *ended,
+			enum metrics_ended why)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct klb_endpoint *endpoint = &a->config->backends[i].endpoint;
+		const struct plan_backend *b = plan_find(&a->state->applied, endpoint);
+
+		if (!b || !ended->ended[b->id])
+			continue;
+		a->backends[i].metrics.ended[why] += ended->ended[b->id];
+		log_event(LOG_LEVEL_INFO, "connections ended, their clients connect elsewhere",
+			  "backend=%s connections=%u reason=%s", endpoint_format(endpoint, text),
+			  ended->ended[b->id], metrics_ended_name(why));
+	}
+}
+
+/* Whether the kernel may send a new connection there without reserve. */
+static bool takes_connections(const struct agent *a, const struct plan_backend *b)
+{
+	const struct klb_admin *wish = verdict_wish(a->state, b);
+
+	return b->value.state == KLB_STATE_READY && !wish->drained &&
+	       (wish->weight_set ? wish->weight : b->value.weight);
+}
+
+/* Fills dead by id; whether there is one, and another that is ready to take its clients. */
+static bool find_dead(const struct agent *a, bool *dead)
+{
+	const struct plan *p = &a->state->applied;
+	bool some = false, ready = false;
+
+	memset(dead, 0, KLB_MAX_IDS * sizeof(*dead));
+	for (unsigned int i = 0; i < p->n_backends; i++) {
+		dead[p->backends[i].id] = p->backends[i].value.state == KLB_STATE_DEAD;
+		some |= dead[p->backends[i].id];
+		ready |= takes_connections(a, &p->backends[i]);
+	}
+	return some && ready;
+}
+
+static unsigned int around(unsigned int ms)
+{
+	unsigned short random = 0;
+
+	evutil_secure_rng_get_bytes(&random, sizeof(random));
+	return ms / 2 + ms * random / 65535;
+}
+
+static void plan_moves(struct agent *a)
+{
+	unsigned int ms = around(MOVES_MS);
+	struct timeval tv = { .tv_usec = ms * 1000 };
+
+	if (!event_pending(a->moves_timer, EV_TIMEOUT, NULL))
+		event_add(a->moves_timer, &tv);
+}
+
+static void on_moves(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent_moves_result result;
+	char quoted[ERR_TEXT_MAX + 64];
+	struct agent *a = arg;
+	bool dead[KLB_MAX_IDS];
+	struct err e = { "" };
+
+	(void)fd;
+	(void)what;
+	if (!a->dp || !find_dead(a, dead))
+		return;
+	if (agent_moves_dead(a->dp, dead, &result, &e) && e.text[0])
+		log_event(LOG_LEVEL_ERROR, "cannot end connections to a dead backend", "error=%s",
+			  log_quote(quoted, sizeof(quoted), e.text));
+	count_ended(a, &result, METRICS_ENDED_DEAD);
+	if (result.left)
+		plan_moves(a);
+}
+
+/* Connections that have come to a dead backend since, or could not be ended before. */
+static void look_for_stuck(struct agent *a)
+{
+	bool dead[KLB_MAX_IDS];
+	struct klb_stats stats;
+
+	if (!find_dead(a, dead))
+		return;
+	for (__u32 id = 1; id < KLB_MAX_IDS; id++)
+		if (dead[id] && !datapath_read_stat(a->dp, id, &stats, NULL) && stats.active)
+			plan_moves(a);
+}
+
+/* --- what backends report ------------------------------------------------------------ */
 
 static void on_backend_changed(void *arg, bool state_changed)
 {
 	struct agent *a = arg;
 
-	if (state_changed)
+	if (state_changed) {
 		apply(a);
-	else
+		plan_moves(a);
+	} else
 		a->dirty = true;
+}
+
+/* --- rebalancing ---------------------------------------------------------------------------- */
+
+/* The loads, if every backend is ready and has all of its weight; else 0. */
+static unsigned int read_loads(const struct agent *a, struct moves_load *ret)
+{
+	const struct plan *p = &a->state->applied;
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct health *h = agent_backend_health(&a->backends[i]);
+		const struct plan_backend *b = plan_find(p, &a->config->backends[i].endpoint);
+		struct klb_stats stats;
+
+		if (!b || !takes_connections(a, b) ||
+		    health_share(h, a->config->slow_start_ms, node_now_ns()) != 1000 ||
+		    datapath_read_stat(a->dp, b->id, &stats, NULL))
+			return 0;
+		ret[n++] = (struct moves_load){ .id = b->id,
+						.active = stats.active,
+						.weight = b->value.weight };
+	}
+	return n;
+}
+
+static void rebalance(struct agent *a)
+{
+	struct moves_load loads[KLB_MAX_BACKENDS];
+	struct agent_moves_result result;
+	__u64 now = node_now_ns();
+	__u32 id;
+
+	if (!a->config->rebalance || now < a->rebalance_ns)
+		return;
+	a->rebalance_ns = now + around(REBALANCE_MS) * 1000000ULL;
+	id = moves_overloaded(loads, read_loads(a, loads));
+	if (id && !agent_moves_one(a->dp, id, &result, NULL))
+		count_ended(a, &result, METRICS_ENDED_REBALANCE);
+}
+
+/* --- what the kernel reports --------------------------------------------------------------- */
+
+/* Clients have met trouble: what is it? */
+static void take_event(struct agent *a, const struct klb_event *event)
+{
+	if (event->kind == KLB_EVENT_RESTORED)
+		return;
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		if (endpoint_equal(&a->config->backends[i].endpoint, &event->backend))
+			agent_backend_hurry(&a->backends[i]);
+}
+
+static void on_wakeup(evutil_socket_t fd, short what, void *arg)
+{
+	struct klb_event events[16];
+	struct agent *a = arg;
+	int n;
+
+	(void)fd;
+	(void)what;
+	datapath_wakeup_clear(a->dp);
+	do {
+		n = datapath_events(a->dp, &a->next_event, events, 16, NULL);
+		for (int i = 0; i < n; i++)
+			take_event(a, &events[i]);
+	} while (n == 16);
+}
+
+static __u64 on_last_success(void *arg, const struct klb_endpoint *backend)
+{
+	struct agent *a = arg;
+	const struct plan_backend *b = plan_find(&a->state->applied, backend);
+	struct klb_stats stats;
+
+	if (!a->dp || !b || datapath_read_stat(a->dp, b->id, &stats, NULL))
+		return 0;
+	return stats.last_success_ns;
+}
+
+/* --- the counts ------------------------------------------------------------------------ */
+
+static void repair(struct agent *a, const struct klb_adjustment *fix)
+{
+	const struct plan_backend *b = plan_find_id(&a->state->applied, fix->id);
+	char text[ENDPOINT_TEXT_MAX] = "removed", quoted[ERR_TEXT_MAX + 64];
+	struct err e = { "" };
+
+	if (b)
+		endpoint_format(&b->value.endpoint, text);
+	if (datapath_adjust(a->dp, fix, &e))
+		log_event(LOG_LEVEL_ERROR, "cannot correct a count", "backend=%s error=%s", text,
+			  log_quote(quoted, sizeof(quoted), e.text));
+	else
+		log_event(LOG_LEVEL_WARN, "count corrected: it did not agree with the sockets",
+			  "backend=%s id=%u active=%+lld connecting=%+lld", text, fix->id,
+			  fix->active, fix->connecting);
+}
+
+/* Returns whether to look again soon. */
+static bool audit_counts(struct agent *a)
+{
+	struct klb_adjustment fixes[KLB_MAX_IDS];
+	struct klb_stats after[KLB_MAX_IDS];
+	struct klb_connection *list = NULL;
+	unsigned int n = 0, n_fixes;
+	bool again = false;
+
+	if (datapath_read_stats(a->dp, a->state->stats, NULL) ||
+	    datapath_connections(a->dp, &list, &n, NULL) || datapath_read_stats(a->dp, after, NULL))
+		goto out;
+	n_fixes = audit_look(&a->audit, a->state->stats, after, list, n, fixes, &again);
+	for (unsigned int i = 0; i < n_fixes; i++)
+		repair(a, &fixes[i]);
+out:
+	free(list);
+	return again;
+}
+
+static void on_audit(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent *a = arg;
+	unsigned int ms = a->dp && audit_counts(a) ? AUDIT_AGAIN_MS : AUDIT_MS;
+	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+
+	(void)fd;
+	(void)what;
+	event_add(a->audit_timer, &tv);
 }
 
 /* --- configuration ----------------------------------------------------------------------- */
@@ -275,7 +568,8 @@ static void inherit_health(struct agent *a, const struct agent_backend *old, uns
 static int start_backends(struct agent *a, const struct agent_backend *old, unsigned int n_old,
 			  struct err *e)
 {
-	static const struct agent_backend_ops ops = { .changed = on_backend_changed };
+	static const struct agent_backend_ops ops = { .changed = on_backend_changed,
+						      .last_success_ns = on_last_success };
 	int r = 0;
 
 	a->backends = calloc(a->config->n_backends + 1, sizeof(*a->backends));
@@ -310,6 +604,7 @@ static char *on_metrics(void *arg, size_t *ret_length)
 		.now_ns = node_now_ns(),
 		.reloads_ok = a->reloads_ok,
 		.reloads_failed = a->reloads_failed,
+		.discovery_results = a->discovery ? a->discovery_results : NULL,
 		.start_time = a->start_time,
 	};
 	struct datapath_state *state = malloc(sizeof(*state));
@@ -386,6 +681,168 @@ static int take_config(struct agent *a, struct config *cfg, struct err *e)
 	return 0;
 }
 
+/* --- the file, and what discovery makes of it ---------------------------------------- */
+
+static int take_effective(struct agent *a, const struct config *file, struct err *e)
+{
+	struct config *effective = NULL;
+	int r = config_with_backends(file, a->found, file->discovery ? a->n_found : 0, &effective,
+				     e);
+
+	if (!r)
+		r = take_config(a, effective, e);
+	if (r)
+		config_free(effective);
+	return r;
+}
+
+static void on_discovered(void *arg, const struct klb_endpoint *list, unsigned int n)
+{
+	struct agent *a = arg;
+	char quoted[ERR_TEXT_MAX + 64];
+	struct err e = { "" };
+
+	memcpy(a->found, list, n * sizeof(*list));
+	a->n_found = n;
+	a->found_in_cache = false;
+	log_event(LOG_LEVEL_INFO, "the cluster's apiservers are others now", "backends=%u", n);
+	if (take_effective(a, a->file, &e)) {
+		log_event(LOG_LEVEL_ERROR, "cannot take the discovered backends", "error=%s",
+			  log_quote(quoted, sizeof(quoted), e.text));
+		return;
+	}
+	apply(a);
+}
+
+/* A failure that goes on is one line, and so is its end. */
+static void on_discovery_result(void *arg, enum discovery_result result, const char *detail)
+{
+	struct agent *a = arg;
+	char quoted[ERR_TEXT_MAX + 64];
+	bool failed = result >= DISCOVERY_FORBIDDEN;
+
+	a->discovery_results[result]++;
+	if (!failed)
+		a->found_in_cache = false;
+	if (failed != a->discovery_failed)
+		log_event(failed ? LOG_LEVEL_WARN : LOG_LEVEL_INFO,
+			  failed ? "discovery does not work, the last list stays"
+				 : "discovery works",
+			  "result=%s detail=%s", discovery_result_name(result),
+			  log_quote(quoted, sizeof(quoted), detail));
+	else
+		log_event(LOG_LEVEL_DEBUG, "discovery", "result=%s detail=%s",
+			  discovery_result_name(result), log_quote(quoted, sizeof(quoted), detail));
+	a->discovery_failed = failed;
+}
+
+static void on_discovery_warning(void *arg, const char *text)
+{
+	char quoted[ERR_TEXT_MAX + 64];
+
+	(void)arg;
+	log_event(LOG_LEVEL_WARN, "discovery", "warning=%s",
+		  log_quote(quoted, sizeof(quoted), text));
+}
+
+static int start_discovery(struct agent *a, struct err *e)
+{
+	static const struct discovery_ops ops = { .updated = on_discovered,
+						  .result = on_discovery_result,
+						  .warning = on_discovery_warning };
+	struct klb_endpoint frontends[KLB_MAX_FRONTENDS];
+	struct discovery_options o = {
+		.kubeconfig = a->file->discovery_kubeconfig,
+		.cache = a->file->discovery_cache,
+		.server = &frontends[0],
+		.frontends = frontends,
+		.n_frontends = a->file->n_frontends,
+		.believed = a->found,
+		.n_believed = a->n_found,
+	};
+	int r;
+
+	discovery_free(a->discovery);
+	a->discovery = NULL;
+	if (!a->file->discovery)
+		return 0;
+	for (unsigned int i = 0; i < a->file->n_frontends; i++)
+		frontends[i] = a->file->frontends[i].endpoint;
+	r = discovery_new(a->base, &o, &ops, a, &a->discovery, e);
+	if (!r)
+		discovery_start(a->discovery);
+	return r;
+}
+
+/* The list of an earlier time is better than none at all, or than seeds of years ago. */
+static void read_cache(struct agent *a, const struct config *file)
+{
+	struct err e = { "" };
+	char quoted[ERR_TEXT_MAX + 64];
+	int r = believed_from_cache(file, a->found, &a->n_found, &e);
+
+	a->found_in_cache = a->n_found > 0;
+	if (r && r != -ENOENT)
+		log_event(LOG_LEVEL_WARN, "the cache of discovery is not used", "error=%s",
+			  log_quote(quoted, sizeof(quoted), e.text));
+}
+
+static void on_file_changed(void *arg)
+{
+	struct agent *a = arg;
+
+	log_event(LOG_LEVEL_INFO, "a file of the configuration has changed", "file=%s",
+		  a->options->config_path);
+	reload(a);
+}
+
+/* Without it SIGHUP still works. */
+static void watch_files(struct agent *a)
+{
+	const char *paths[] = { a->options->config_path, a->file->probe.ca,
+				a->file->probe.client_cert, a->file->probe.client_key };
+	struct filewatch *watch = NULL;
+	char quoted[ERR_TEXT_MAX + 64];
+	struct err e = { "" };
+
+	if (filewatch_new(a->base, paths, sizeof(paths) / sizeof(paths[0]), on_file_changed, a,
+			  &watch, &e))
+		log_event(LOG_LEVEL_WARN, "changes of files are not noticed, send SIGHUP after one",
+			  "error=%s", log_quote(quoted, sizeof(quoted), e.text));
+	filewatch_free(a->watch);
+	a->watch = watch;
+}
+
+static bool same_text(const char *x, const char *y)
+{
+	return x == y || (x && y && !strcmp(x, y));
+}
+
+static bool same_discovery(const struct config *x, const struct config *y)
+{
+	return x->discovery == y->discovery &&
+	       same_text(x->discovery_kubeconfig, y->discovery_kubeconfig) &&
+	       same_text(x->discovery_cache, y->discovery_cache) &&
+	       x->n_frontends == y->n_frontends &&
+	       !memcmp(x->frontends, y->frontends, x->n_frontends * sizeof(x->frontends[0]));
+}
+
+/* Takes over file, on success. */
+static int take_file(struct agent *a, struct config *file, struct err *e)
+{
+	struct config *old = a->file;
+	int r = take_effective(a, file, e);
+
+	if (r)
+		return r;
+	a->file = file;
+	watch_files(a);
+	if (!old || !same_discovery(old, file))
+		r = start_discovery(a, e);
+	config_free(old);
+	return r;
+}
+
 static void set_tick(struct agent *a)
 {
 	struct timeval tv = { .tv_sec = tick_ms(a) / 1000, .tv_usec = tick_ms(a) % 1000 * 1000 };
@@ -402,9 +859,10 @@ static void reload(struct agent *a)
 	int r = config_load(a->options->config_path, node_has_ipv6(), &cfg, &e);
 
 	if (!r)
-		r = take_config(a, cfg, &e);
+		r = take_file(a, cfg, &e);
 	if (r) {
-		config_free(cfg);
+		if (cfg != a->file)
+			config_free(cfg);
 		a->reloads_failed++;
 		log_event(LOG_LEVEL_ERROR, "configuration not reloaded, the old one stays",
 			  "error=%s", log_quote(quoted, sizeof(quoted), e.text));
@@ -419,7 +877,19 @@ static void reload(struct agent *a)
 	listen_http(a);
 }
 
-/* --- events ------------------------------------------------------------------------------- */
+/* --- events -------------------------------------------------------------------------- */
+
+/* Whether a backend that has come back still has less than its weight. */
+static bool is_ramping(const struct agent *a)
+{
+	__u64 now = node_now_ns();
+
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		if (health_share(agent_backend_health(&a->backends[i]), a->config->slow_start_ms,
+				 now) != 1000)
+			return true;
+	return false;
+}
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
@@ -431,8 +901,12 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		reopen(a);
 	if (a->dp)
 		heartbeat(a);
-	if (a->dirty)
+	if (a->dirty || is_ramping(a))
 		apply(a);
+	if (a->dp) {
+		look_for_stuck(a);
+		rebalance(a);
+	}
 	listen_http(a);
 }
 
@@ -459,27 +933,34 @@ static int make_events(struct agent *a, struct err *e)
 	a->hup = evsignal_new(a->base, SIGHUP, on_hup, a);
 	a->term = evsignal_new(a->base, SIGTERM, on_term, a);
 	a->interrupt = evsignal_new(a->base, SIGINT, on_term, a);
-	if (!a->tick || !a->hup || !a->term || !a->interrupt || event_add(a->hup, NULL) ||
-	    event_add(a->term, NULL) || event_add(a->interrupt, NULL))
+	a->audit_timer = evtimer_new(a->base, on_audit, a);
+	a->moves_timer = evtimer_new(a->base, on_moves, a);
+	if (!a->audit_timer || !a->moves_timer || !a->tick || !a->hup || !a->term ||
+	    !a->interrupt || event_add(a->hup, NULL) || event_add(a->term, NULL) ||
+	    event_add(a->interrupt, NULL))
 		return err_set(e, ENOMEM, "cannot set up events");
 	return 0;
 }
 
 static void agent_free(struct agent *a)
 {
-	struct event *events[] = { a->tick, a->hup, a->term, a->interrupt };
+	struct event *events[] = { a->tick,	 a->hup,	 a->term,
+				   a->interrupt, a->audit_timer, a->moves_timer };
 
 	http_free(a->http);
+	discovery_free(a->discovery);
+	filewatch_free(a->watch);
 	if (a->config)
 		stop_backends(a->backends, a->config);
 	probe_tls_free(a->tls);
 	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
 		if (events[i])
 			event_free(events[i]);
+	drop_datapath(a);
 	if (a->base)
 		event_base_free(a->base);
-	drop_datapath(a);
 	config_free(a->config);
+	config_free(a->file);
 	free(a->state);
 }
 
@@ -499,9 +980,11 @@ static int agent_start(struct agent *a, struct config *cfg, struct err *e)
 	r = open_datapath(a, e);
 	if (!r)
 		r = make_events(a, e);
-	if (!r)
-		r = take_config(a, cfg, e);
-	if (r && a->config != cfg)
+	if (!r) {
+		read_cache(a, cfg);
+		r = take_file(a, cfg, e);
+	}
+	if (r && a->file != cfg)
 		config_free(cfg);
 	return r;
 }
@@ -516,6 +999,7 @@ int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 			  KLB_VERSION, o->pin_dir, a.config->n_frontends, a.config->n_backends);
 		set_tick(&a);
 		on_tick(-1, 0, &a);
+		on_audit(-1, 0, &a);
 		event_base_dispatch(a.base);
 	}
 	agent_free(&a);

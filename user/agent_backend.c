@@ -14,7 +14,7 @@
 /* Probes of thousands of nodes must not fall into step. */
 #define JITTER_PERCENT 20
 
-/* --- the next probe ---------------------------------------------------------------- */
+/* --- the next probe ------------------------------------------------------------------ */
 
 static unsigned int jittered(unsigned int ms)
 {
@@ -32,16 +32,36 @@ static void schedule(struct agent_backend *b, unsigned int ms)
 	event_add(b->timer, &tv);
 }
 
+static void schedule_next(struct agent_backend *b)
+{
+	schedule(b, jittered(health_next_probe_ms(&b->health, &b->rules)));
+}
+
+/* Now, whatever was planned. */
+static void probe_now(struct agent_backend *b, enum probe_path path)
+{
+	event_del(b->timer);
+	b->probing = true;
+	probe_start(b->probe, path);
+}
+
+/* With clients' connects succeeding there is nothing to ask. */
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct agent_backend *b = arg;
+	__u64 success_ns = b->ops->last_success_ns(b->arg, &b->endpoint);
 
 	(void)fd;
 	(void)what;
-	probe_start(b->probe);
+	if (health_may_skip(&b->health, &b->rules, success_ns, node_now_ns())) {
+		b->metrics.skipped++;
+		schedule_next(b);
+		return;
+	}
+	probe_now(b, PROBE_READY);
 }
 
-/* --- what the probe reports --------------------------------------------------------- */
+/* --- what the probe reports ---------------------------------------------------------- */
 
 static void log_state(const struct agent_backend *b, enum klb_state was, const char *detail)
 {
@@ -57,42 +77,82 @@ static void log_state(const struct agent_backend *b, enum klb_state was, const c
 		  b->health.http_status, log_quote(quoted + 64, sizeof(quoted) - 64, detail));
 }
 
+/* Connected, and no answer about readiness: an apiserver whose etcd stalls still answers
+ * about its liveness. Others are preferred in the meantime. */
+static void ask_for_life(struct agent_backend *b, const struct probe_result *result)
+{
+	enum klb_state was = b->health.state;
+	bool changed = health_unanswered(&b->health, node_now_ns());
+
+	if (changed)
+		log_state(b, was, result->detail ? result->detail : "");
+	probe_now(b, PROBE_LIVE);
+	if (changed)
+		b->ops->changed(b->arg, true);
+}
+
+/* Whatever it answers, it lives; and it has not said that it is ready. */
+static enum klb_reason verdict_on_life(enum klb_reason outcome)
+{
+	switch (outcome) {
+	case KLB_REASON_OK:
+	case KLB_REASON_UNAUTHORIZED:
+		return KLB_REASON_NOT_READY;
+	default:
+		return outcome;
+	}
+}
+
 static void on_done(void *arg, const struct probe_result *result)
 {
 	struct agent_backend *b = arg;
 	enum klb_state was = b->health.state;
-	enum klb_reason reason_was = b->health.reason;
-	bool changed = health_probed(&b->health, &b->rules, result->outcome, result->http_status,
-				     node_now_ns());
+	enum klb_reason reason_was = b->health.reason, outcome = result->outcome;
 	char text[ENDPOINT_TEXT_MAX], quoted[256];
+	bool changed;
 
-	metrics_probe_observe(&b->metrics, result->outcome, result->duration_ns);
+	b->probing = false;
+	metrics_probe_observe(&b->metrics, outcome, result->duration_ns);
+	b->metrics.handshakes += result->handshake;
+	if (outcome == KLB_REASON_NO_ANSWER && result->path == PROBE_READY) {
+		ask_for_life(b, result);
+		return;
+	}
+	if (result->path == PROBE_LIVE)
+		outcome = verdict_on_life(outcome);
+	changed = health_probed(&b->health, &b->rules, outcome, result->http_status, node_now_ns());
 	/* Also why, when that is new, and once after a start what was adopted. */
 	if (changed ||
-	    (b->health.state != KLB_STATE_READY && (reason_was != result->outcome || b->adopted)))
+	    (b->health.state != KLB_STATE_READY && (reason_was != outcome || b->adopted)))
 		log_state(b, was, result->detail ? result->detail : "");
 	else if (log_enabled(LOG_LEVEL_DEBUG))
 		log_event(LOG_LEVEL_DEBUG, "probed",
 			  "backend=%s result=%s http_status=%u seconds=%.6f",
 			  endpoint_format(&b->endpoint, text),
-			  log_quote(quoted, sizeof(quoted), health_reason_name(result->outcome)),
+			  log_quote(quoted, sizeof(quoted), health_reason_name(outcome)),
 			  result->http_status, (double)result->duration_ns / 1e9);
 	b->adopted = false;
-	schedule(b, jittered(health_next_probe_ms(&b->health, &b->rules)));
+	if (b->again)
+		probe_now(b, PROBE_READY);
+	else
+		schedule_next(b);
+	b->again = false;
 	b->ops->changed(b->arg, changed);
 }
 
 /* Nobody has asked it to: look at once whether the backend is still there. */
-static void on_lost(void *arg)
+static void on_lost(void *arg, bool timed_out)
 {
 	struct agent_backend *b = arg;
 	enum klb_state was = b->health.state;
-	bool changed = health_connection_lost(&b->health, node_now_ns());
+	bool changed = health_connection_lost(&b->health, &b->rules, timed_out, node_now_ns());
 
 	if (changed)
-		log_state(b, was, "the connection kept for probes was closed");
-	event_del(b->timer);
-	probe_start(b->probe);
+		log_state(b, was,
+			  timed_out ? "nothing is acknowledged any more on the connection kept for "
+				      "probes"
+				    : "the connection kept for probes was closed");
+	probe_now(b, PROBE_READY);
 	if (changed)
 		b->ops->changed(b->arg, true);
 }
@@ -134,6 +194,7 @@ int agent_backend_init(struct agent_backend *b, struct event_base *base, const s
 	b->endpoint = cfg->backends[index].endpoint;
 	b->rules = (struct health_rules){ .rise = cfg->probe.rise,
 					  .fall = cfg->probe.fall,
+					  .no_anonymous = !cfg->probe.anonymous_auth,
 					  .interval_ms = cfg->probe.interval_ms };
 	b->metrics.backend = b->endpoint;
 	b->ops = ops;
@@ -173,7 +234,18 @@ void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen
 
 void agent_backend_start(struct agent_backend *b)
 {
-	probe_start(b->probe);
+	probe_now(b, PROBE_READY);
+}
+
+/* Not twice in a row for a burst of events, which is one piece of news. */
+#define HURRY_MIN_NS 100000000ULL
+
+void agent_backend_hurry(struct agent_backend *b)
+{
+	if (b->probing)
+		b->again = true;
+	else if (node_now_ns() - b->health.last_probe_ns > HURRY_MIN_NS)
+		probe_now(b, PROBE_READY);
 }
 
 const struct health *agent_backend_health(const struct agent_backend *b)

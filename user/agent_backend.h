@@ -14,6 +14,8 @@ struct event_base;
 struct agent_backend_ops {
 	/* Something about the backend is new; state_changed: it should act on connects. */
 	void (*changed)(void *arg, bool state_changed);
+	/* When a client's connect to it last succeeded: klb_stats.last_success_ns. */
+	__u64 (*last_success_ns)(void *arg, const struct klb_endpoint *backend);
 };
 
 struct agent_backend {
@@ -24,6 +26,8 @@ struct agent_backend {
 	struct probe *probe;
 	struct event *timer;
 	bool coverage_warned;
+	bool probing;
+	bool again; /* a probe was asked for while one was under way */
 	bool adopted; /* the state is an earlier agent's; no probe has ended yet */
 	const struct agent_backend_ops *ops;
 	void *arg;
@@ -42,6 +46,9 @@ void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen
 
 /* Probes now, and from then on by itself. */
 void agent_backend_start(struct agent_backend *b);
+
+/* The kernel has seen something of it: look now, and not when the interval is over. */
+void agent_backend_hurry(struct agent_backend *b);
 
 const struct health *agent_backend_health(const struct agent_backend *b);
 const struct metrics_probe *agent_backend_metrics(const struct agent_backend *b);

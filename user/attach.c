@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "attach.h"
 
+#include <errno.h>
 #include <stdio.h>
 
+#include "believed.h"
 #include "datapath.h"
 #include "node.h"
 #include "verdict.h"
@@ -10,7 +12,7 @@
 static void active_of(const struct datapath_state *state, __u64 *ret)
 {
 	for (int id = 0; id < KLB_MAX_IDS; id++)
-		ret[id] = state->stats[id].active;
+		ret[id] = state->stats[id].active + state->stats[id].connecting;
 }
 
 static int plan_for(const struct config *cfg, const struct datapath_state *state, struct plan *ret,
@@ -33,8 +35,24 @@ static int plan_for(const struct config *cfg, const struct datapath_state *state
 	return plan_make(&in, ret, e);
 }
 
-int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup, bool dry_run,
-	       struct attach_report *ret, struct err *e)
+/* The configuration with the backends that count. */
+static int believe(const struct config *cfg, struct config **ret, struct attach_report *rep,
+		   struct err *e)
+{
+	struct klb_endpoint list[KLB_MAX_BACKENDS];
+	struct err cache_error = { "" };
+	unsigned int n = 0;
+	int r = believed_from_cache(cfg, list, &n, &cache_error);
+
+	rep->from_cache = n > 0;
+	/* None there yet is nothing to speak of. */
+	snprintf(rep->cache_error, sizeof(rep->cache_error), "%s",
+		 r && r != -ENOENT ? cache_error.text : "");
+	return config_with_backends(cfg, list, n, ret, e);
+}
+
+static int attach(const struct config *cfg, const char *pin_dir, const char *cgroup, bool dry_run,
+		  struct attach_report *ret, struct err *e)
 {
 	const struct datapath_state *state;
 	struct datapath_load *load;
@@ -53,5 +71,18 @@ int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup
 	if (!r && !dry_run)
 		r = datapath_load_commit(load, &ret->after, e);
 	datapath_load_free(load);
+	return r;
+}
+
+int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup, bool dry_run,
+	       struct attach_report *ret, struct err *e)
+{
+	struct config *believed = NULL;
+	int r = believe(cfg, &believed, ret, e);
+
+	if (r)
+		return r;
+	r = attach(believed, pin_dir, cgroup, dry_run, ret, e);
+	config_free(believed);
 	return r;
 }

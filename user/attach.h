@@ -15,13 +15,16 @@ struct attach_report {
 	bool upgrade; /* programs were attached already, and replaced in place */
 	bool dry_run;
 	bool agent_alive; /* an agent works on what is attached */
+	bool from_cache; /* the backends are those that discovery has found at another time */
+	char cache_error[ERR_TEXT_MAX]; /* why the cache is not used, if it is there; or "" */
 	char cgroup[512];
 	struct plan before; /* empty for a first attachment */
 	struct plan after;
 };
 
 /*
- * Attaches, or brings what is attached in line with cfg. cgroup: goes before the
+ * Attaches, or brings what is attached in line with cfg: with the backends that
+ * discovery has left in its cache, where it is on and has. cgroup: goes before the
  * configuration's; NULL for none. dry_run: everything up to the last step. Returns
  * 0 or a negative errno with e; nothing has changed then.
  */

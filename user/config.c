@@ -8,7 +8,7 @@
 
 #include "config_internal.h"
 #include "endpoint.h"
-#include "input.h"
+#include "file.h"
 
 static int set_defaults(struct config_build *b)
 {
@@ -19,10 +19,12 @@ static int set_defaults(struct config_build *b)
 	c->prefer_local = true;
 	c->connect_timeout_ms = 1000;
 	c->dead_peer_timeout_ms = 10000;
+	c->slow_start_ms = 30000;
 	c->probe.interval_ms = 5000;
 	c->probe.timeout_ms = 3000;
 	c->probe.rise = 2;
 	c->probe.fall = 2;
+	c->probe.anonymous_auth = true;
 	c->http_enabled = true;
 	rc = endpoint_parse("127.0.0.1:8081", 0, &c->http, b->e);
 	if (rc == 0)
@@ -97,9 +99,10 @@ int config_load(const char *path, bool host_has_ipv6, struct config **ret, struc
 	size_t length = 0;
 	int rc;
 
-	rc = input_read(path, "-c FILE", CONFIG_BYTES_MAX, &text, &length, e);
-	if (rc == 0)
-		rc = config_parse(text, length, path, host_has_ipv6, ret, e);
+	rc = file_read_named(path, "-c FILE", CONFIG_BYTES_MAX, &text, &length, e);
+	if (rc < 0)
+		return rc == -EFBIG ? -EINVAL : rc;
+	rc = config_parse(text, length, path, host_has_ipv6, ret, e);
 	free(text);
 	return rc;
 }
@@ -170,19 +173,83 @@ int config_from_args(const char *const *frontends, size_t n_frontends, const cha
 	return build_end(b, rc, host_has_ipv6, ret);
 }
 
+/* What a snapshot owns beside itself; for copying and freeing alike. */
+#define OWNED_MAX 10
+
+static unsigned int owned_strings(struct config *c, char **ret[OWNED_MAX])
+{
+	unsigned int n = 0;
+
+	ret[n++] = &c->source;
+	ret[n++] = &c->probe.path;
+	ret[n++] = &c->probe.live_path;
+	ret[n++] = &c->probe.ca;
+	ret[n++] = &c->probe.server_name;
+	ret[n++] = &c->probe.client_cert;
+	ret[n++] = &c->probe.client_key;
+	ret[n++] = &c->discovery_kubeconfig;
+	ret[n++] = &c->discovery_cache;
+	ret[n++] = &c->cgroup;
+	return n;
+}
+
+static struct config *copy(const struct config *c)
+{
+	struct config *ret = malloc(sizeof(*ret));
+	char **owned[OWNED_MAX];
+	bool failed = false;
+	unsigned int n;
+
+	if (!ret)
+		return NULL;
+	*ret = *c;
+	n = owned_strings(ret, owned);
+	for (unsigned int i = 0; i < n; i++) {
+		const char *text = *owned[i];
+
+		*owned[i] = text && !failed ? strdup(text) : NULL;
+		failed |= text && !*owned[i];
+	}
+	if (!failed)
+		return ret;
+	config_free(ret);
+	return NULL;
+}
+
+static unsigned int weight_in(const struct config *c, const struct klb_endpoint *backend)
+{
+	for (unsigned int i = 0; i < c->n_backends; i++)
+		if (endpoint_equal(&c->backends[i].endpoint, backend))
+			return c->backends[i].weight;
+	return KLB_WEIGHT_DEFAULT;
+}
+
+int config_with_backends(const struct config *c, const struct klb_endpoint *list, unsigned int n,
+			 struct config **ret, struct err *e)
+{
+	struct config *made = copy(c);
+
+	if (!made)
+		return err_set(e, ENOMEM, "%s: out of memory", c->source);
+	for (unsigned int i = 0; i < n && i < KLB_MAX_BACKENDS; i++) {
+		made->backends[i].endpoint = list[i];
+		made->backends[i].weight = weight_in(c, &list[i]);
+	}
+	if (n)
+		made->n_backends = n < KLB_MAX_BACKENDS ? n : KLB_MAX_BACKENDS;
+	*ret = made;
+	return 0;
+}
+
 void config_free(struct config *c)
 {
+	char **owned[OWNED_MAX];
+	unsigned int n;
+
 	if (!c)
 		return;
-	free(c->source);
-	free(c->probe.path);
-	free(c->probe.live_path);
-	free(c->probe.ca);
-	free(c->probe.server_name);
-	free(c->probe.client_cert);
-	free(c->probe.client_key);
-	free(c->discovery_kubeconfig);
-	free(c->discovery_cache);
-	free(c->cgroup);
+	n = owned_strings(c, owned);
+	for (unsigned int i = 0; i < n; i++)
+		free(*owned[i]);
 	free(c);
 }

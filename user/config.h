@@ -33,6 +33,7 @@ struct config_probe {
 	char *live_path;
 	unsigned int interval_ms;
 	unsigned int timeout_ms;
+	unsigned int connect_timeout_ms; /* config.connect_timeout_ms, for the probe's own SYN */
 	unsigned int rise; /* successes in a row that make a backend ready */
 	unsigned int fall; /* failures in a row that make it dead */
 	char *ca; /* file; NULL: the system's trust store */
@@ -40,6 +41,7 @@ struct config_probe {
 	char *server_name; /* NULL: the backend's address */
 	char *client_cert; /* file, or NULL; always together with client_key */
 	char *client_key;
+	bool anonymous_auth; /* false: the apiservers run with --anonymous-auth=false */
 };
 
 struct config {
@@ -52,6 +54,8 @@ struct config {
 	bool prefer_local;
 	unsigned int connect_timeout_ms;
 	unsigned int dead_peer_timeout_ms; /* 0: leave the client's socket alone */
+	unsigned int slow_start_ms; /* 0: a backend that is back gets its whole weight at once */
+	bool rebalance;
 	struct config_probe probe;
 	bool discovery; /* the section is there */
 	char *discovery_kubeconfig; /* NULL: in-cluster credentials */
@@ -80,6 +84,14 @@ int config_parse(const char *text, size_t length, const char *source, bool host_
  */
 int config_from_args(const char *const *frontends, size_t n_frontends, const char *const *backends,
 		     size_t n_backends, bool host_has_ipv6, struct config **ret, struct err *e);
+
+/*
+ * A copy whose backends are those of list (n of them, 0 keeps c's own), with the weight
+ * that c gives those that it names itself and the default for the others. Returns 0, or
+ * -ENOMEM with e.
+ */
+int config_with_backends(const struct config *c, const struct klb_endpoint *list, unsigned int n,
+			 struct config **ret, struct err *e);
 
 /* NULL is allowed. */
 void config_free(struct config *c);

@@ -192,5 +192,6 @@ int config_finish(struct config_build *b, bool host_has_ipv6)
 		rc = check_backends(b);
 	if (rc == 0)
 		rc = check_http(b);
+	b->config->probe.connect_timeout_ms = b->config->connect_timeout_ms;
 	return rc;
 }

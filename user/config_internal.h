@@ -17,6 +17,7 @@
 #include <yaml.h>
 
 #include "config.h"
+#include "yamldoc.h"
 
 #define CONFIG_KEY_MAX 96
 /* "4294967295ms" and its NUL. */
@@ -75,19 +76,11 @@ int config_add_backend(struct config_build *b, const struct config_where *at, co
 int config_finish(struct config_build *b, bool host_has_ipv6);
 
 int config_read_yaml(struct config_build *b, const char *text, size_t length);
-/*
- * Any YAML document, of a bounded size and depth: reader gets it and may not keep it. Of b
- * only the source and e are used. Returns what reader does, or a negative errno.
- */
-int config_read_document(struct config_build *b, const char *text, size_t length,
-			 int (*reader)(struct config_build *b, yaml_document_t *document,
-				       void *arg),
-			 void *arg);
+/* Of a document that a person writes. */
+extern const struct yamldoc_limits config_limits;
 
 /* Replaces *field, an owned string or NULL, by a copy of text. */
 int config_set_string(const struct config_build *b, char **field, const char *text);
-/* null as YAML 1.2 has it: nothing, or ~ and null without quotes. */
-bool config_is_null(const yaml_node_t *node);
 /* What node is, in a word for a message. */
 const char *config_kind(const yaml_node_t *node);
 /*

@@ -6,6 +6,7 @@
 
 #include "config_internal.h"
 #include "endpoint.h"
+#include "yamldoc.h"
 
 /* Far more than any health check's path, far less than a request line may have. */
 #define HTTP_PATH_MAX 1024
@@ -45,19 +46,6 @@ static bool is_plain(const yaml_node_t *node)
 	return node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
 }
 
-bool config_is_null(const yaml_node_t *node)
-{
-	static const char *const nulls[] = { "", "~", "null", "Null", "NULL" };
-	size_t i;
-
-	if (node->type != YAML_SCALAR_NODE || !is_plain(node))
-		return false;
-	for (i = 0; i < sizeof(nulls) / sizeof(nulls[0]); i++)
-		if (strcmp((const char *)node->data.scalar.value, nulls[i]) == 0)
-			return true;
-	return false;
-}
-
 const char *config_kind(const yaml_node_t *node)
 {
 	switch (node->type) {
@@ -86,7 +74,7 @@ int config_read_text(struct config_build *b, const struct config_node *at, const
 {
 	const yaml_node_t *node = at->node;
 
-	if (config_is_null(node))
+	if (yamldoc_is_null(node))
 		return config_fail(b, &at->where, "no value; write %s", want);
 	if (node->type != YAML_SCALAR_NODE)
 		return config_fail(b, &at->where, "a %s; write %s", config_kind(node), want);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "config_internal.h"
+#include "yamldoc.h"
 
 #define SECOND_MS 1000
 #define MINUTE_MS (60 * SECOND_MS)
@@ -28,13 +29,6 @@ struct item {
 	struct config_where where; /* of address */
 	enum klb_scope scope;
 	unsigned int weight;
-};
-
-/* How much of a document has been seen. */
-struct shape {
-	unsigned int documents;
-	unsigned int depth;
-	unsigned int nodes;
 };
 
 static int read_frontends(struct config_build *b, const struct config_node *at,
@@ -62,6 +56,9 @@ static const struct config_key root_keys[] = {
 	    .max = MINUTE_MS),
 	KEY("deadPeerTimeout", config_read_duration, config, dead_peer_timeout_ms, .min = SECOND_MS,
 	    .max = HOUR_MS, .or_off = true),
+	KEY("slowStart", config_read_duration, config, slow_start_ms, .min = SECOND_MS,
+	    .max = HOUR_MS, .or_off = true),
+	KEY("rebalance", config_read_bool, config, rebalance),
 	KEY("probe", read_probe, config, probe),
 	KEY("discovery", read_discovery, config, discovery),
 	KEY("http", config_read_http, config, http),
@@ -83,6 +80,7 @@ static const struct config_key probe_keys[] = {
 	KEY("serverName", config_read_server_name, config_probe, server_name),
 	KEY("clientCert", config_read_file, config_probe, client_cert),
 	KEY("clientKey", config_read_file, config_probe, client_key),
+	KEY("anonymousAuth", config_read_bool, config_probe, anonymous_auth),
 	{ .name = NULL },
 };
 
@@ -103,11 +101,6 @@ static const struct config_key backend_keys[] = {
 	KEY("weight", config_read_uint, item, weight, .min = 0, .max = KLB_WEIGHT_MAX),
 	{ .name = NULL },
 };
-
-static unsigned int line_of(const yaml_node_t *node)
-{
-	return (unsigned int)node->start_mark.line + 1;
-}
 
 static void set_where(struct config_where *where, unsigned int line, const char *parent,
 		      const char *name)
@@ -147,7 +140,7 @@ static int read_key(const struct config_build *b, const struct config_node *mapp
 	if (node->type == YAML_SCALAR_NODE)
 		name = (const char *)node->data.scalar.value;
 	/* Of the key, not of the value: an alias has the line of its anchor. */
-	set_where(&value.where, line_of(node), mapping->where.key, name);
+	set_where(&value.where, yamldoc_line(node), mapping->where.key, name);
 	if (node->type != YAML_SCALAR_NODE)
 		return config_fail(b, &value.where, "a key that is not a string; remove it");
 	while (key->name && strcmp(key->name, name) != 0)
@@ -167,7 +160,7 @@ static int expect(const struct config_build *b, const struct config_node *at, ya
 {
 	const char *tag = type == YAML_MAPPING_NODE ? YAML_MAP_TAG : YAML_SEQ_TAG;
 
-	if (config_is_null(at->node))
+	if (yamldoc_is_null(at->node))
 		return config_fail(b, &at->where, "no value; write %s, or remove the key", want);
 	if (at->node->type != type)
 		return config_fail(b, &at->where, "a %s; write %s", config_kind(at->node), want);
@@ -258,7 +251,7 @@ static int read_list(struct config_build *b, const struct config_node *at,
 		struct config_node value = { .document = at->document };
 
 		value.node = yaml_document_get_node(at->document, *i);
-		value.where.line = line_of(value.node);
+		value.where.line = yamldoc_line(value.node);
 		snprintf(value.where.key, sizeof(value.where.key), "%.32s[%td]", at->where.key,
 			 i - start);
 		rc = read_item(b, &value, item_keys, &item);
@@ -301,7 +294,7 @@ static int fail_alone(const struct config_build *b, const struct config_node *ma
 		const yaml_node_t *node = yaml_document_get_node(mapping->document, pair->key);
 
 		if (strcmp((const char *)node->data.scalar.value, name) == 0)
-			set_where(&where, line_of(node), mapping->where.key, name);
+			set_where(&where, yamldoc_line(node), mapping->where.key, name);
 	}
 	return config_fail(b, &where, "given without %s; add %s, or remove both", missing, missing);
 }
@@ -337,141 +330,35 @@ static int read_discovery(struct config_build *b, const struct config_node *at,
 	return read_mapping(b, at, discovery_keys, c);
 }
 
-static int read_root(struct config_build *b, yaml_document_t *document, void *arg)
+static int read_root(struct config_build *b, yaml_document_t *document)
 {
 	struct config_node root = { .document = document };
 
-	(void)arg;
 	set_where(&b->no_backend, 1, "", "backends");
 	root.node = yaml_document_get_root_node(document);
 	/* An empty file lacks backends, and that is what to say of it. */
-	if (!root.node || config_is_null(root.node))
+	if (!root.node || yamldoc_is_null(root.node))
 		return 0;
-	root.where.line = line_of(root.node);
+	root.where.line = yamldoc_line(root.node);
 	return read_mapping(b, &root, root_keys, b->config);
 }
 
-/* libyaml gives the place of bytes that are not text as an offset only. */
-static unsigned int line_at(const char *text, size_t length, size_t offset)
-{
-	unsigned int line = 1;
-	size_t i;
-
-	for (i = 0; i < length && i < offset; i++)
-		line += text[i] == '\n';
-	return line;
-}
-
-static int fail_syntax(const struct config_build *b, const yaml_parser_t *parser, const char *text,
-		       size_t length)
-{
-	static const char advice[] = "check quotes and indentation (no tabs); IPv6 with a port is "
-				     "written in quotes, \"[::1]:6443\"";
-	struct config_where at = { .key = "YAML" };
-	const char *problem = parser->problem;
-
-	/* The composer may run out of memory without saying so. */
-	if (!problem || parser->error == YAML_MEMORY_ERROR)
-		return config_fail_memory(b);
-	if (parser->error == YAML_READER_ERROR) {
-		at.line = line_at(text, length, parser->problem_offset);
-		return config_fail(b, &at, "%s; save the file as UTF-8 text", problem);
-	}
-	at.line = (unsigned int)parser->problem_mark.line + 1;
-	if (!parser->context)
-		return config_fail(b, &at, "%s; %s", problem, advice);
-	return config_fail(b, &at, "%s %s that begins on line %zu; %s", problem, parser->context,
-			   parser->context_mark.line + 1, advice);
-}
-
-/* Counts one event in, and says what there is too much of. */
-static int check_event(const struct config_build *b, const yaml_event_t *event, struct shape *s)
-{
-	struct config_where at = { .key = "YAML" };
-
-	at.line = (unsigned int)event->start_mark.line + 1;
-	switch (event->type) {
-	case YAML_DOCUMENT_START_EVENT:
-		/* Which of two would count? */
-		if (s->documents++)
-			return config_fail(b, &at, "a second document; remove it");
-		break;
-	case YAML_SEQUENCE_START_EVENT:
-	case YAML_MAPPING_START_EVENT:
-		s->nodes++;
-		if (++s->depth > DEPTH_MAX)
-			return config_fail(b, &at, "nested too deeply; remove some brackets");
-		break;
-	case YAML_SEQUENCE_END_EVENT:
-	case YAML_MAPPING_END_EVENT:
-		s->depth--;
-		break;
-	case YAML_SCALAR_EVENT:
-	case YAML_ALIAS_EVENT:
-		s->nodes++;
-		break;
-	default:
-		break;
-	}
-	if (s->nodes > NODES_MAX)
-		return config_fail(b, &at, "more than %d values; remove some", NODES_MAX);
-	return 0;
-}
-
-/*
- * Goes over the document once without keeping it. libyaml's time grows with the
- * square of the nesting and of the anchors, which makes minutes of a few hundred
- * kilobytes of brackets: this pass stops at the limit.
- */
-static int check_shape(struct config_build *b, yaml_parser_t *parser, const char *text,
-		       size_t length)
-{
-	struct shape shape = { 0 };
-	bool end = false;
-	int rc = 0;
-
-	while (rc == 0 && !end) {
-		yaml_event_t event;
-
-		if (!yaml_parser_parse(parser, &event))
-			return fail_syntax(b, parser, text, length);
-		rc = check_event(b, &event, &shape);
-		end = event.type == YAML_STREAM_END_EVENT;
-		yaml_event_delete(&event);
-	}
-	return rc;
-}
-
-int config_read_document(struct config_build *b, const char *text, size_t length,
-			 int (*reader)(struct config_build *b, yaml_document_t *document,
-				       void *arg),
-			 void *arg)
-{
-	yaml_document_t document;
-	yaml_parser_t parser;
-	int rc;
-
-	if (!yaml_parser_initialize(&parser))
-		return config_fail_memory(b);
-	yaml_parser_set_input_string(&parser, (const unsigned char *)text, length);
-	rc = check_shape(b, &parser, text, length);
-	yaml_parser_delete(&parser);
-	if (rc < 0)
-		return rc;
-	if (!yaml_parser_initialize(&parser))
-		return config_fail_memory(b);
-	yaml_parser_set_input_string(&parser, (const unsigned char *)text, length);
-	if (yaml_parser_load(&parser, &document)) {
-		rc = reader(b, &document, arg);
-		yaml_document_delete(&document);
-	} else {
-		rc = fail_syntax(b, &parser, text, length);
-	}
-	yaml_parser_delete(&parser);
-	return rc;
-}
+const struct yamldoc_limits config_limits = {
+	.depth = DEPTH_MAX,
+	.nodes = NODES_MAX,
+	.advice = "check quotes and indentation (no tabs); IPv6 with a port is written in quotes, "
+		  "\"[::1]:6443\"",
+};
 
 int config_read_yaml(struct config_build *b, const char *text, size_t length)
 {
-	return config_read_document(b, text, length, read_root, NULL);
+	yaml_document_t document;
+	int rc;
+
+	rc = yamldoc_load(b->config->source, text, length, &config_limits, &document, b->e);
+	if (rc < 0)
+		return rc;
+	rc = read_root(b, &document);
+	yaml_document_delete(&document);
+	return rc;
 }

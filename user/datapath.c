@@ -18,7 +18,7 @@ const char *const map_pins[MAP_COUNT] = {
 	[MAP_FRONTENDS] = "frontends", [MAP_LOOKUP] = "lookup",	    [MAP_CANDIDATES] = "candidates",
 	[MAP_BACKENDS] = "backends",   [MAP_STATS] = "stats",	    [MAP_ADMIN] = "admin",
 	[MAP_CONTROL] = "control",     [MAP_COUNTERS] = "counters", [MAP_PENDING] = "pending",
-	[MAP_SOCKETS] = "sockets",
+	[MAP_EVENTS] = "events",       [MAP_WAKEUP] = "wakeup",	    [MAP_SOCKETS] = "sockets",
 };
 
 /* What this version expects behind each pin. */
@@ -32,6 +32,7 @@ static const unsigned int value_sizes[MAP_COUNT] = {
 	[MAP_CONTROL] = sizeof(struct klb_control),
 	[MAP_COUNTERS] = sizeof(struct klb_counters),
 	[MAP_PENDING] = sizeof(struct klb_pending),
+	[MAP_EVENTS] = sizeof(struct klb_event),
 	[MAP_SOCKETS] = sizeof(struct klb_socket),
 };
 
@@ -124,6 +125,7 @@ void datapath_init(struct datapath *dp, const char *pin_dir)
 	snprintf(dp->pin_dir, sizeof(dp->pin_dir), "%s", pin_dir);
 	for (int i = 0; i < MAP_COUNT; i++)
 		dp->fds[i] = -1;
+	dp->wakeup = NULL;
 }
 
 void datapath_close_fds(struct datapath *dp)
@@ -139,6 +141,7 @@ void datapath_close(struct datapath *dp)
 {
 	if (!dp)
 		return;
+	ring_buffer__free(dp->wakeup);
 	datapath_close_fds(dp);
 	free(dp);
 }
@@ -278,7 +281,7 @@ int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e)
 	return r;
 }
 
-/* --- reading ------------------------------------------------------------------ */
+/* --- reading ------------------------------------------------------------------------- */
 
 /* A hash has no order; people and their scripts like one that stays. */
 static int by_endpoint(const void *a, const void *b)
@@ -344,6 +347,20 @@ static int read_array(int fd, void *values, size_t size)
 	return 0;
 }
 
+int datapath_read_stat(const struct datapath *dp, __u32 id, struct klb_stats *ret, struct err *e)
+{
+	if (!bpf_map_lookup_elem(dp->fds[MAP_STATS], &id, ret))
+		return 0;
+	return err_set(e, errno, "%s/stats: %s", dp->pin_dir, bpf_errno_hint(errno));
+}
+
+int datapath_read_stats(const struct datapath *dp, struct klb_stats *ret, struct err *e)
+{
+	int r = read_array(dp->fds[MAP_STATS], ret, sizeof(ret[0]));
+
+	return r ? err_set(e, -r, "%s/stats: %s", dp->pin_dir, bpf_errno_hint(-r)) : 0;
+}
+
 int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e)
 {
 	__u32 zero = 0;
@@ -365,10 +382,12 @@ int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct 
 		return err_set(e, -r, "%s: cannot read the maps: %s", dp->pin_dir,
 			       bpf_errno_hint(-r));
 	ret->applied.serial = (__u32)ret->control.config_serial;
+	ret->applied.connect_timeout_ms = ret->control.connect_timeout_ms;
+	ret->applied.dead_peer_timeout_ms = ret->control.dead_peer_timeout_ms;
 	return 0;
 }
 
-/* --- small writes --------------------------------------------------------------- */
+/* --- small writes -------------------------------------------------------------------- */
 
 #define LOCK_POLL_MS 20
 
@@ -496,8 +515,8 @@ static int lock_current(const struct datapath *dp, unsigned int wait_ms, struct 
 	return fd;
 }
 
-int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns, __u64 *ret_serial,
-		       struct err *e)
+int datapath_heartbeat(const struct datapath *dp, const struct datapath_beat *beat,
+		       __u64 *ret_serial, struct err *e)
 {
 	struct klb_control control;
 	__u32 zero = 0;
@@ -505,8 +524,10 @@ int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns
 
 	if (fd < 0)
 		return fd;
-	control.heartbeat_ns = now_ns;
-	control.heartbeat_max_age_ns = max_age_ns;
+	control.heartbeat_ns = beat->now_ns;
+	control.heartbeat_max_age_ns = beat->max_age_ns;
+	control.discovery = beat->discovery;
+	control.discovery_heard_ns = beat->discovery_heard_ns;
 	if (bpf_map_update_elem(dp->fds[MAP_CONTROL], &zero, &control, BPF_ANY))
 		r = err_set(e, errno, "%s/control: %s", dp->pin_dir, bpf_errno_hint(errno));
 	else

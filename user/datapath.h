@@ -37,7 +37,15 @@ struct datapath;
 int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e);
 void datapath_close(struct datapath *dp);
 
+/* Whether the pins still lead to the maps that dp holds: no upgrade has replaced one, and
+ * nobody has detached. */
+bool datapath_is_current(const struct datapath *dp);
+
 int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e);
+/* One backend's counters. */
+int datapath_read_stat(const struct datapath *dp, __u32 id, struct klb_stats *ret, struct err *e);
+/* The counters alone: room for KLB_MAX_IDS, by id. */
+int datapath_read_stats(const struct datapath *dp, struct klb_stats *ret, struct err *e);
 
 /*
  * Brings frontends, candidates and backends in line with p, writing only what
@@ -48,10 +56,18 @@ int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct 
  */
 int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan *p, struct err *e);
 
-/* The agent's sign of life. now_ns, max_age_ns: see struct klb_control. -ESTALE and
- * -EBUSY as above; ret_serial (on 0) is the configuration that is applied. */
-int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns, __u64 *ret_serial,
-		       struct err *e);
+/* What the agent says of itself; see struct klb_control for each. */
+struct datapath_beat {
+	__u64 now_ns;
+	__u64 max_age_ns;
+	enum klb_discovery discovery;
+	__u64 discovery_heard_ns;
+};
+
+/* The agent's sign of life. -ESTALE and -EBUSY as above; ret_serial (on 0) is the
+ * configuration that is applied. */
+int datapath_heartbeat(const struct datapath *dp, const struct datapath_beat *beat,
+		       __u64 *ret_serial, struct err *e);
 
 /*
  * kubelbctl's only way to write: change gets the operator's wish about b as it is
@@ -60,6 +76,32 @@ int datapath_heartbeat(const struct datapath *dp, __u64 now_ns, __u64 max_age_ns
 int datapath_change_admin(const struct datapath *dp, const struct plan_backend *b,
 			  void (*change)(struct klb_admin *wish, const void *arg), const void *arg,
 			  struct err *e);
+
+/*
+ * The sockets that carry a record, of every network namespace, as they are now; those
+ * that are closing too (see klb_phase). *ret is to be freed, NULL for none.
+ */
+int datapath_connections(const struct datapath *dp, struct klb_connection **ret,
+			 unsigned int *ret_n, struct err *e);
+
+/*
+ * Copies up to max events, the oldest first, from number *next on (0: all that are still
+ * there), and moves *next behind them. Returns how many. Any number of readers may
+ * follow, each with a next of its own; one that falls behind by more than KLB_EVENTS
+ * misses some.
+ */
+int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *ret, unsigned int max,
+		    struct err *e);
+
+/*
+ * A descriptor that polls readable when there is a new event; belongs to dp. For one
+ * process at a time, the agent: whoever calls clear takes the news from the others.
+ */
+int datapath_wakeup_fd(struct datapath *dp, struct err *e);
+void datapath_wakeup_clear(struct datapath *dp);
+
+/* Has the kernel add to its own counters; see struct klb_adjustment. */
+int datapath_adjust(const struct datapath *dp, const struct klb_adjustment *a, struct err *e);
 
 /* --- Attach and detach ------------------------------------------------------- */
 
@@ -92,7 +134,7 @@ void datapath_load_free(struct datapath_load *l);
  * ret_removed: whether there was anything. */
 int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e);
 
-/* --- Looking at the kernel and the attachment ----------------------------------- */
+/* --- Looking at the kernel and the attachment ---------------------------------------- */
 
 struct datapath_feature {
 	const char *name;

@@ -22,7 +22,7 @@ static int clear_stats(const struct datapath *dp, __u32 id)
 
 	if (bpf_map_lookup_elem(dp->fds[MAP_STATS], &id, &stats))
 		return -errno;
-	if (stats.active)
+	if (stats.active || stats.connecting)
 		return 0;
 	return bpf_map_update_elem(dp->fds[MAP_STATS], &id, &zero, BPF_ANY) ? -errno : 0;
 }
@@ -242,7 +242,8 @@ static int remove_backends(const struct datapath *dp, const struct plan *p, stru
 	return 0;
 }
 
-static int apply_serial(const struct datapath *dp, const struct plan *p, struct err *e)
+/* The knobs, and the serial, which tells others that something has changed. */
+static int apply_control(const struct datapath *dp, const struct plan *p, struct err *e)
 {
 	struct klb_control control;
 	struct timespec now;
@@ -250,11 +251,17 @@ static int apply_serial(const struct datapath *dp, const struct plan *p, struct 
 
 	if (bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, &control))
 		return fail(dp, MAP_CONTROL, e);
-	if (control.config_serial == p->serial)
+	if (control.config_serial == p->serial &&
+	    control.connect_timeout_ms == p->connect_timeout_ms &&
+	    control.dead_peer_timeout_ms == p->dead_peer_timeout_ms)
 		return 0;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	control.config_serial = p->serial;
-	control.config_applied_ns = (__u64)now.tv_sec * 1000000000ULL + (__u64)now.tv_nsec;
+	control.connect_timeout_ms = p->connect_timeout_ms;
+	control.dead_peer_timeout_ms = p->dead_peer_timeout_ms;
+	if (control.config_serial != p->serial) {
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		control.config_serial = p->serial;
+		control.config_applied_ns = (__u64)now.tv_sec * 1000000000ULL + (__u64)now.tv_nsec;
+	}
 	if (bpf_map_update_elem(dp->fds[MAP_CONTROL], &zero, &control, BPF_ANY))
 		return fail(dp, MAP_CONTROL, e);
 	return 0;
@@ -277,6 +284,6 @@ int apply_plan(const struct datapath *dp, const struct plan *p, struct err *e)
 	if (!r)
 		r = remove_backends(dp, p, e);
 	if (!r)
-		r = apply_serial(dp, p, e);
+		r = apply_control(dp, p, e);
 	return r;
 }

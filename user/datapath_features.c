@@ -70,10 +70,8 @@ static void add_hooks(struct feature_list *list)
 		  BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_GETPEERNAME },
 		{ "cgroup/getpeername6", "the same for IPv6 sockets (5.8)",
 		  BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET6_GETPEERNAME },
-		{ "sockops", "keep a record of each balanced socket (4.13)", BPF_PROG_TYPE_SOCK_OPS,
-		  BPF_CGROUP_SOCK_OPS },
-		{ "cgroup/sock_release", "count the connections of each backend (5.9)",
-		  BPF_PROG_TYPE_CGROUP_SOCK, BPF_CGROUP_INET_SOCK_RELEASE },
+		{ "sockops", "see what becomes of each balanced socket (4.13)",
+		  BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS },
 	};
 	char detail[160];
 

@@ -23,6 +23,8 @@ enum map_index {
 	MAP_CONTROL,
 	MAP_COUNTERS,
 	MAP_PENDING,
+	MAP_EVENTS,
+	MAP_WAKEUP,
 	MAP_SOCKETS,
 	MAP_COUNT
 };
@@ -33,6 +35,7 @@ extern const char *const map_pins[MAP_COUNT];
 struct datapath {
 	char pin_dir[PATH_TEXT_MAX];
 	int fds[MAP_COUNT];
+	struct ring_buffer *wakeup; /* NULL: nobody listens here */
 };
 
 void datapath_init(struct datapath *dp, const char *pin_dir);
@@ -69,17 +72,18 @@ const char *bpf_errno_hint(int code);
  */
 int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct err *e);
 
-/* Whether pin_dir still leads to the maps that dp holds. */
-bool datapath_is_current(const struct datapath *dp);
-
 /* Writes one place of the map `lookup`; entry NULL empties it. */
 int lookup_set(int fd, __u32 slot, const struct klb_lookup_entry *entry);
 
 /* datapath_apply, by somebody who holds the lock already. */
 int apply_plan(const struct datapath *dp, const struct plan *p, struct err *e);
 
-/* --- links --- */
+/* --- links --------------------------------------------------------------------------- */
 #define LINK_COUNT_MAX 8
+
+/* Pins beside the maps: the iterator over the records, and the program klb_adjust. */
+#define PIN_CONNECTIONS "connections"
+#define PIN_ADJUST "adjust"
 
 /* One program's attachment while a load is under way. */
 struct link_slot {
@@ -107,6 +111,8 @@ int links_remove_tree(const char *dir, bool *ret_removed, struct err *e);
  * its descriptor, or -ENOENT.
  */
 int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info);
+/* Detaches and removes those under links/ that no slot names: an older version's. */
+int links_retire(const char *pin_dir, const struct link_slot *slots, unsigned int n, struct err *e);
 /* Detaches and removes the passing names (…_new) of a killed upgrade. */
 int links_sweep(const char *pin_dir, struct err *e);
 /* The same below a directory, which itself stays. */
@@ -114,7 +120,7 @@ int links_empty_tree(const char *dir, struct err *e);
 /* links_remove_tree for pin_dir and for what a killed load left aside. */
 int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e);
 
-/* --- selftest --- */
+/* --- selftest ------------------------------------------------------------------------ */
 
 /*
  * Connects once through the attached programs, from inside the cgroup, by way of a

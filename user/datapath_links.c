@@ -241,7 +241,7 @@ void links_close(struct link_slot *slots, unsigned int n)
 	}
 }
 
-/* --- detach --------------------------------------------------------------------- */
+/* --- detach -------------------------------------------------------------------------- */
 
 typedef int (*remove_fn)(const char *path, int fd, bool *ret_ours, struct err *e);
 
@@ -265,13 +265,59 @@ static int remove_link(const char *path, int fd, bool *ret_ours, struct err *e)
 	return remove_pin(path, e);
 }
 
-static int remove_map(const char *path, int fd, bool *ret_ours, struct err *e)
+static bool is_our_name(const char *name)
 {
-	struct bpf_map_info info;
+	return !strncmp(name, "klb_", 4);
+}
+
+static bool is_our_map(int fd)
+{
+	struct bpf_map_info info = { 0 };
 	__u32 length = sizeof(info);
 
-	memset(&info, 0, sizeof(info));
-	*ret_ours = !bpf_obj_get_info_by_fd(fd, &info, &length) && !strncmp(info.name, "klb_", 4);
+	return !bpf_obj_get_info_by_fd(fd, &info, &length) && is_our_name(info.name);
+}
+
+static bool is_our_prog(int fd)
+{
+	struct bpf_prog_info info = { 0 };
+	__u32 length = sizeof(info);
+
+	return !bpf_obj_get_info_by_fd(fd, &info, &length) && is_our_name(info.name);
+}
+
+static bool is_our_iterator(int fd)
+{
+	struct bpf_link_info info;
+	struct bpf_prog_info prog;
+
+	return !link_info(fd, &info) && info.type == BPF_LINK_TYPE_ITER &&
+	       !prog_info(info.prog_id, &prog) && is_our_name(prog.name);
+}
+
+/*
+ * Whether a pinned object is of kubelb's. Each kind answers the same question with
+ * another structure, so the kind comes first: procfs tells it.
+ */
+static bool is_our_object(int fd)
+{
+	char path[64], kind[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, kind, sizeof(kind) - 1);
+	if (n < 0)
+		return is_our_map(fd);
+	kind[n] = '\0';
+	if (strstr(kind, "bpf-prog"))
+		return is_our_prog(fd);
+	return strstr(kind, "bpf_link") || strstr(kind, "bpf-link") ? is_our_iterator(fd)
+								    : is_our_map(fd);
+}
+
+static int remove_object(const char *path, int fd, bool *ret_ours, struct err *e)
+{
+	*ret_ours = is_our_object(fd);
 	return *ret_ours ? remove_pin(path, e) : 0;
 }
 
@@ -344,7 +390,7 @@ int links_remove_tree(const char *pin_dir, bool *ret_removed, struct err *e)
 	if (!r)
 		r = remove_dir(links, remove_link, ret_removed, e);
 	if (!r)
-		r = remove_dir(pin_dir, remove_map, ret_removed, e);
+		r = remove_dir(pin_dir, remove_object, ret_removed, e);
 	return r;
 }
 
@@ -357,7 +403,50 @@ int links_empty_tree(const char *dir, struct err *e)
 	if (!r)
 		r = remove_dir(links, remove_link, &removed, e);
 	if (!r)
-		r = empty_dir(dir, remove_map, false, &removed, e);
+		r = empty_dir(dir, remove_object, false, &removed, e);
+	return r;
+}
+
+static bool is_slot(const char *name, const struct link_slot *slots, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++)
+		if (!strcmp(name, slots[i].name))
+			return true;
+	return false;
+}
+
+static int retire_one(const char *dir, const char *name, struct err *e)
+{
+	char path[PATH_TEXT_MAX];
+	bool ours;
+	int fd, r = path_join(path, dir, name, e);
+
+	if (r)
+		return r;
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		return 0;
+	r = remove_link(path, fd, &ours, e);
+	close(fd);
+	return r;
+}
+
+int links_retire(const char *pin_dir, const struct link_slot *slots, unsigned int n, struct err *e)
+{
+	char dir[PATH_TEXT_MAX];
+	struct dirent *d;
+	DIR *handle;
+	int r = path_join(dir, pin_dir, "links", e);
+
+	if (r)
+		return r;
+	handle = opendir(dir);
+	if (!handle)
+		return err_set(e, errno, "%s: %s", dir, strerror(errno));
+	while (!r && (d = readdir(handle)))
+		if (d->d_name[0] != '.' && !is_slot(d->d_name, slots, n))
+			r = retire_one(dir, d->d_name, e);
+	closedir(handle);
 	return r;
 }
 
@@ -370,7 +459,7 @@ int links_sweep(const char *pin_dir, struct err *e)
 	if (!r)
 		r = empty_dir(links, remove_link, true, &removed, e);
 	if (!r)
-		r = empty_dir(pin_dir, remove_map, true, &removed, e);
+		r = empty_dir(pin_dir, remove_object, true, &removed, e);
 	return r;
 }
 
@@ -388,7 +477,7 @@ int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e)
 	return r;
 }
 
-/* --- looking -------------------------------------------------------------------- */
+/* --- looking ------------------------------------------------------------------------- */
 
 /*
  * Opens a cgroup by its id, as name_to_handle_at(2) would have named it: the handle

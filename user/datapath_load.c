@@ -54,6 +54,7 @@ struct datapath_load {
 	struct klb_stats carried[KLB_MAX_IDS]; /* the old stats, as they were copied */
 	struct link_slot slots[LINK_COUNT_MAX];
 	unsigned int n_slots;
+	struct bpf_link *connections; /* the iterator over the records */
 };
 
 static void name_maps(struct datapath_load *l)
@@ -67,6 +68,8 @@ static void name_maps(struct datapath_load *l)
 	l->maps[MAP_ADMIN] = l->skel->maps.klb_admin;
 	l->maps[MAP_CONTROL] = l->skel->maps.klb_control;
 	l->maps[MAP_COUNTERS] = l->skel->maps.klb_counters;
+	l->maps[MAP_EVENTS] = l->skel->maps.klb_events;
+	l->maps[MAP_WAKEUP] = l->skel->maps.klb_wakeup;
 	l->maps[MAP_SOCKETS] = l->skel->maps.klb_sockets;
 }
 
@@ -76,13 +79,10 @@ static void add_slot(struct datapath_load *l, const char *name, struct bpf_progr
 		(struct link_slot){ .name = name, .prog = prog, .link_fd = -1, .old_prog_fd = -1 };
 }
 
-/*
- * What undoes goes first: a socket counted by a connect program must meet its
- * release program whichever moment it closes.
- */
+/* What follows goes first: a socket that a connect program has sent somewhere must meet
+ * the program that records it and sees it end. */
 static void name_slots(struct datapath_load *l)
 {
-	add_slot(l, "sock_release", l->skel->progs.klb_release);
 	add_slot(l, "getpeername4", l->skel->progs.klb_getpeer4);
 	add_slot(l, "getpeername6", l->skel->progs.klb_getpeer6);
 	add_slot(l, "sockops", l->skel->progs.klb_sockops);
@@ -90,7 +90,7 @@ static void name_slots(struct datapath_load *l)
 	add_slot(l, LAST_LINK, l->skel->progs.klb_connect6);
 }
 
-/* --- libbpf's words --------------------------------------------------------------- */
+/* --- libbpf's words ------------------------------------------------------------------ */
 
 /* libbpf's last warning of a failed load, for the one line of ours. */
 static char last_warning[200];
@@ -110,7 +110,7 @@ static int keep_warning(enum libbpf_print_level level, const char *format, va_li
 	return 0;
 }
 
-/* --- begin ---------------------------------------------------------------------------- */
+/* --- begin --------------------------------------------------------------------------- */
 
 static int find_cgroup(struct datapath_load *l, const char *cgroup, struct err *e)
 {
@@ -343,11 +343,12 @@ static void reconcile_stats(struct datapath_load *l)
 		struct klb_adjustment a = {
 			.id = id,
 			.active = (__s64)(now[id].active - l->carried[id].active),
+			.connecting = (__s64)(now[id].connecting - l->carried[id].connecting),
 			.opened = now[id].opened - l->carried[id].opened,
 		};
 		LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &a, .ctx_size_in = sizeof(a));
 
-		if (a.active || a.opened)
+		if (a.active || a.connecting || a.opened)
 			bpf_prog_test_run_opts(bpf_program__fd(l->skel->progs.klb_adjust), &opts);
 	}
 }
@@ -381,7 +382,9 @@ static bool is_complete(const char *dir)
 	for (int i = 0; i < MAP_COUNT; i++)
 		if (path_join(path, dir, map_pins[i], NULL) || access(path, F_OK))
 			return false;
-	return !path_join(path, dir, "links/" LAST_LINK, NULL) && !access(path, F_OK);
+	return !path_join(path, dir, PIN_ADJUST, NULL) && !access(path, F_OK) &&
+	       !path_join(path, dir, PIN_CONNECTIONS, NULL) && !access(path, F_OK) &&
+	       !path_join(path, dir, "links/" LAST_LINK, NULL) && !access(path, F_OK);
 }
 
 /*
@@ -483,7 +486,7 @@ bool datapath_load_is_upgrade(const struct datapath_load *l)
 	return l->exists;
 }
 
-/* --- commit ------------------------------------------------------------------------- */
+/* --- commit -------------------------------------------------------------------------- */
 
 static int netns_cookie(__u64 *ret, struct err *e)
 {
@@ -591,6 +594,11 @@ static int pin_each(struct datapath_load *l, const char *dir, const char *links,
 	for (int i = 0; !r && i < MAP_COUNT; i++)
 		if (!l->reused[i] || l->pinned_id[i] != l->old[i].id)
 			r = pin(bpf_map__fd(l->maps[i]), dir, map_pins[i], e);
+	/* These two are of this version's programs, whichever maps they run on. */
+	if (!r)
+		r = pin(bpf_program__fd(l->skel->progs.klb_adjust), dir, PIN_ADJUST, e);
+	if (!r)
+		r = pin(bpf_link__fd(l->connections), dir, PIN_CONNECTIONS, e);
 	for (unsigned int i = 0; !r && i < l->n_slots; i++)
 		if (!l->slots[i].replaced)
 			r = pin(l->slots[i].link_fd, links, l->slots[i].name, e);
@@ -611,7 +619,24 @@ static int pin_all(struct datapath_load *l, const char *dir, struct err *e)
 		r = pin_each(l, dir, links, pin_aside, e);
 	if (!r)
 		r = pin_each(l, dir, links, pin_rename, e);
+	if (!r)
+		r = links_retire(dir, l->slots, l->n_slots, e);
 	return r;
+}
+
+/* The iterator over the records: reading its pin lists our sockets. */
+static int make_iterator(struct datapath_load *l, struct err *e)
+{
+	union bpf_iter_link_info info = {
+		.map.map_fd = (__u32)bpf_map__fd(l->maps[MAP_SOCKETS]),
+	};
+	LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info, .link_info_len = sizeof(info));
+
+	l->connections = bpf_program__attach_iter(l->skel->progs.klb_connections, &opts);
+	if (l->connections)
+		return 0;
+	return err_set(e, errno, "cannot list the sockets (bpf iterator): %s",
+		       bpf_errno_hint(errno));
 }
 
 /* A first attachment appears under its name complete, or not at all. */
@@ -660,6 +685,8 @@ static int commit(struct datapath_load *l, const struct plan *p, struct err *e)
 	if (!r && l->fresh_tables)
 		r = apply_plan(&l->view, p, e);
 	if (!r)
+		r = make_iterator(l, e);
+	if (!r)
 		r = links_attach(l->cgroup, l->cgroup_fd, l->slots, l->n_slots, e);
 	if (!r)
 		r = selftest_connect(&l->view, l->cgroup, l->cgroup_id, is_moved(l), e);
@@ -688,6 +715,7 @@ void datapath_load_free(struct datapath_load *l)
 	if (!l)
 		return;
 	links_close(l->slots, l->n_slots);
+	bpf_link__destroy(l->connections);
 	kubelb_bpf__destroy(l->skel);
 	/* Unless a first load has turned it into pin_dir, it is of no use any more. */
 	if (l->lock_fd >= 0)
@@ -702,7 +730,7 @@ void datapath_load_free(struct datapath_load *l)
 	free(l);
 }
 
-/* --- detach ------------------------------------------------------------------------- */
+/* --- detach -------------------------------------------------------------------------- */
 
 int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e)
 {

@@ -213,6 +213,24 @@ bool endpoint_is_link_local_v6(const struct klb_endpoint *ep)
 	return ep->addr[0] == 0xfe && (ep->addr[1] & 0xc0) == 0x80;
 }
 
+bool endpoint_is_link_local(const struct klb_endpoint *ep)
+{
+	const __u8 *ipv4 = ep->addr + sizeof(ipv4_prefix);
+
+	if (endpoint_is_ipv4(ep))
+		return ipv4[0] == 169 && ipv4[1] == 254;
+	return endpoint_is_link_local_v6(ep);
+}
+
+bool endpoint_is_loopback(const struct klb_endpoint *ep)
+{
+	static const __u8 one[16] = { [15] = 1 };
+
+	if (endpoint_is_ipv4(ep))
+		return ep->addr[sizeof(ipv4_prefix)] == 127;
+	return memcmp(ep->addr, one, sizeof(one)) == 0;
+}
+
 /* Copied, not cast: neither side promises the other's alignment or type. */
 socklen_t endpoint_to_sockaddr(const struct klb_endpoint *ep, struct sockaddr_storage *ss)
 {

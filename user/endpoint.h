@@ -38,6 +38,10 @@ bool endpoint_is_ipv4(const struct klb_endpoint *ep);
 bool endpoint_is_unspecified(const struct klb_endpoint *ep);
 /* 224/4, 255.255.255.255 or ff00::/8 */
 bool endpoint_is_multicast(const struct klb_endpoint *ep);
+/* 127/8 or ::1 */
+bool endpoint_is_loopback(const struct klb_endpoint *ep);
+/* 169.254/16 or fe80::/10 */
+bool endpoint_is_link_local(const struct klb_endpoint *ep);
 /* fe80::/10, which needs a zone to be reached, and 169.254/16 does not */
 bool endpoint_is_link_local_v6(const struct klb_endpoint *ep);
 

@@ -30,8 +30,7 @@ static size_t printable_length(const unsigned char *s)
 	return length;
 }
 
-/* The line may quote a file or a peer: it stays one line, and valid UTF-8. */
-static void make_printable(char *text)
+void err_make_printable(char *text)
 {
 	unsigned char *s = (unsigned char *)text;
 
@@ -62,6 +61,7 @@ void err_format(struct err *e, const char *format, ...)
 		text[0] = '\0';
 	else if ((size_t)n >= sizeof(text))
 		memcpy(text + sizeof(text) - 4, "...", 4);
-	make_printable(text);
+	/* It may quote a file or a peer. */
+	err_make_printable(text);
 	memcpy(e->text, text, sizeof(e->text));
 }

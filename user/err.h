@@ -21,6 +21,10 @@ struct err {
 /* What err_set does with the text; use err_set. */
 void err_format(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Replaces what a terminal must not get to see by '?': text is then one line of valid
+ * UTF-8 without controls. */
+void err_make_printable(char *text);
+
 /*
  * -code, and never 0 or more, whatever a caller's errno was: an error that returned
  * 0 would be taken for success. Inline, so that compilers can see it.

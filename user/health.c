@@ -3,8 +3,11 @@
 
 #include <string.h>
 
-/* While a verdict is pending, it is looked for this often at least. */
-#define PENDING_INTERVAL_MS 1000
+/* While something is to be expected, it is looked for this often at least: a backend that
+ * drains ends or comes back soon, */
+#define DRAINING_INTERVAL_MS 1000
+/* and one of which a verdict is pending gets it before its clients have waited for long. */
+#define PENDING_INTERVAL_MS 500
 
 void health_init(struct health *h, __u64 now_ns)
 {
@@ -27,6 +30,12 @@ static bool turn(struct health *h, enum klb_state state, __u64 now_ns)
 {
 	if (h->state == state)
 		return false;
+	if (state == KLB_STATE_DEAD || state == KLB_STATE_DRAINING)
+		h->was_down = true;
+	if (state == KLB_STATE_READY && h->was_down) {
+		h->was_down = false;
+		h->back_ns = now_ns;
+	}
 	h->state = state;
 	h->since_ns = now_ns;
 	return true;
@@ -83,29 +92,73 @@ bool health_probed(struct health *h, const struct health_rules *rules, enum klb_
 	case KLB_REASON_OK:
 		return probed_ok(h, rules, now_ns);
 	case KLB_REASON_NOT_READY:
-	case KLB_REASON_UNAUTHORIZED:
 		return probed_not_ready(h, now_ns);
+	case KLB_REASON_UNAUTHORIZED:
+		return rules->no_anonymous ? probed_ok(h, rules, now_ns)
+					   : probed_not_ready(h, now_ns);
 	default:
 		return probed_failed(h, rules, now_ns);
 	}
 }
 
-bool health_connection_lost(struct health *h, __u64 now_ns)
+bool health_connection_lost(struct health *h, const struct health_rules *rules, bool timed_out,
+			    __u64 now_ns)
 {
+	if (timed_out) {
+		h->reason = KLB_REASON_UNREACHABLE;
+		h->http_status = 0;
+		return probed_failed(h, rules, now_ns);
+	}
 	if (h->state == KLB_STATE_DEAD || h->state == KLB_STATE_DRAINING)
 		return false;
 	h->successes = 0;
 	h->reason = KLB_REASON_CLOSED;
+	h->http_status = 0;
 	return turn(h, KLB_STATE_SUSPECT, now_ns);
+}
+
+bool health_unanswered(struct health *h, __u64 now_ns)
+{
+	if (h->state == KLB_STATE_DEAD || h->state == KLB_STATE_DRAINING)
+		return false;
+	h->reason = KLB_REASON_NO_ANSWER;
+	h->http_status = 0;
+	return turn(h, KLB_STATE_SUSPECT, now_ns);
+}
+
+bool health_may_skip(const struct health *h, const struct health_rules *rules,
+		     __u64 last_success_ns, __u64 now_ns)
+{
+	__u64 interval_ns = rules->interval_ms * 1000000ULL;
+
+	/* A clock that has jumped, or a count from before a reboot, proves nothing. */
+	if (last_success_ns > now_ns || h->last_probe_ns > now_ns)
+		return false;
+	return h->state == KLB_STATE_READY && !h->failures &&
+	       now_ns - last_success_ns < interval_ns &&
+	       now_ns - h->last_probe_ns < (HEALTH_STRETCH - 1) * interval_ns;
+}
+
+#define SHARE_ALL 1000
+#define SHARE_FIRST 100
+
+unsigned int health_share(const struct health *h, unsigned int ramp_ms, __u64 now_ns)
+{
+	__u64 ramp_ns = ramp_ms * 1000000ULL;
+	__u64 since = now_ns - h->back_ns;
+
+	if (!h->back_ns || now_ns < h->back_ns || since >= ramp_ns)
+		return SHARE_ALL;
+	return SHARE_FIRST + (unsigned int)((SHARE_ALL - SHARE_FIRST) * since / ramp_ns);
 }
 
 unsigned int health_next_probe_ms(const struct health *h, const struct health_rules *rules)
 {
 	bool settled = h->state == KLB_STATE_READY ? !h->failures : h->state == KLB_STATE_DEAD;
+	unsigned int ms =
+		h->state == KLB_STATE_DRAINING ? DRAINING_INTERVAL_MS : PENDING_INTERVAL_MS;
 
-	if (settled || rules->interval_ms < PENDING_INTERVAL_MS)
-		return rules->interval_ms;
-	return PENDING_INTERVAL_MS;
+	return settled || rules->interval_ms < ms ? rules->interval_ms : ms;
 }
 
 const char *health_state_name(enum klb_state state)

@@ -4,9 +4,13 @@
  * clock (time is an argument, nanoseconds of CLOCK_MONOTONIC), no memory of its own.
  *
  *   ready     `rise` answers of 200 in a row (the first one is enough at start)
- *   draining  an answer other than 200: alive, but asks for no new connections
+ *   draining  an answer other than 200, or none on the path for readiness but one on the
+ *             path for liveness: alive, but asks for no new connections
  *   suspect   fewer than `fall` failures in a row: the verdict is pending
  *   dead      `fall` failures in a row
+ *
+ * A failure is a probe without an answer. So is the end of the kept connection by a
+ * time-out: it stands for two seconds in which the host has acknowledged nothing.
  */
 #ifndef KUBELB_HEALTH_H
 #define KUBELB_HEALTH_H
@@ -19,7 +23,13 @@ struct health_rules {
 	unsigned int rise;
 	unsigned int fall;
 	unsigned int interval_ms;
+	/* The apiservers answer to nobody whom they do not know (--anonymous-auth=false):
+	 * 401 and 403 are then all that a probe without a certificate can ever get. */
+	bool no_anonymous;
 };
+
+/* With traffic that succeeds, a probe is made in one of so many intervals at least. */
+#define HEALTH_STRETCH 6
 
 struct health {
 	enum klb_state state;
@@ -29,6 +39,8 @@ struct health {
 	unsigned int failures; /* in a row, up to fall */
 	__u64 since_ns;
 	__u64 last_probe_ns;
+	bool was_down; /* dead or draining since it was ready last */
+	__u64 back_ns; /* when it became ready after having been down; 0: it never was */
 };
 
 /* A backend that nobody has asked yet. */
@@ -45,10 +57,32 @@ bool health_probed(struct health *h, const struct health_rules *rules, enum klb_
 		   unsigned int http_status, __u64 now_ns);
 
 /*
- * The kept connection was closed by the other side: suspect until a probe tells.
- * Returns true when the state changed.
+ * The kept connection has ended: closed or reset by the other side, or (timed_out)
+ * because nothing was acknowledged any more. Suspect until a probe tells. Returns true
+ * when the state changed.
  */
-bool health_connection_lost(struct health *h, __u64 now_ns);
+bool health_connection_lost(struct health *h, const struct health_rules *rules, bool timed_out,
+			    __u64 now_ns);
+
+/*
+ * No answer on the path for readiness, and none yet on the one for liveness: others are
+ * preferred until that is known. Returns true when the state changed.
+ */
+bool health_unanswered(struct health *h, __u64 now_ns);
+
+/*
+ * Whether the probe that is due can be left out: connects of clients have succeeded
+ * since the last one was due, and the last one made is not too long ago.
+ * last_success_ns: klb_stats'.
+ */
+bool health_may_skip(const struct health *h, const struct health_rules *rules,
+		     __u64 last_success_ns, __u64 now_ns);
+
+/*
+ * What a backend that has come back gets of its weight, in 1/1000: a tenth at first,
+ * all of it after ramp_ms. 1000 for one that was never away, and for ramp_ms 0.
+ */
+unsigned int health_share(const struct health *h, unsigned int ramp_ms, __u64 now_ns);
 
 /*
  * How long to wait for the next probe, before jitter: the interval when the state

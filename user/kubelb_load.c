@@ -14,10 +14,13 @@
 #include "config.h"
 #include "datapath.h"
 #include "endpoint.h"
-#include "input.h"
+#include "file.h"
 #include "log.h"
 #include "migrate.h"
 #include "node.h"
+
+/* As the FILE of --from-...: standard input. */
+#define STDIN_PATH "-"
 
 /* More -f or -b than any valid configuration has: the rest is config_from_args' to refuse. */
 #define ARGS_MAX 256
@@ -205,7 +208,7 @@ static int read_config(const struct options *o, struct config **ret, struct err 
 	return config_load(o->config ? o->config : CONFIG_PATH_DEFAULT, node_has_ipv6(), ret, e);
 }
 
-/* --- what changed ------------------------------------------------------------- */
+/* --- what changed -------------------------------------------------------------------- */
 
 static void print_backend_change(const struct plan_backend *b, const struct plan_backend *old)
 {
@@ -271,12 +274,10 @@ static void print_warnings(const struct options *o, const struct config *cfg,
 		      { "probe.clientCert", cfg->probe.client_cert },
 		      { "probe.clientKey", cfg->probe.client_key } };
 
+	if (rep->cache_error[0])
+		log_line("warning: the cache of discovery is not used: %s", rep->cache_error);
 	if (!rep->after.n_backends)
 		log_line("warning: no backends: connects go through untouched");
-	if (cfg->discovery)
-		log_line("warning: discovery has no effect in this version");
-	if (cfg->policy == KLB_POLICY_LATENCY)
-		log_line("warning: no RTT is measured in this version: policy latency is random");
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
 		if (files[i].file && access(files[i].file, R_OK))
 			log_line("warning: %s: %s: %s: kubelb-agent will not start with it",
@@ -295,12 +296,14 @@ static void print_report(const struct options *o, const struct config *cfg,
 	       rep->after.n_frontends, rep->after.n_frontends == 1 ? "" : "s",
 	       rep->after.n_backends, rep->after.n_backends == 1 ? "" : "s", rep->cgroup,
 	       o->pin_dir);
+	if (rep->from_cache)
+		printf("backends: those that discovery has left in %s\n", cfg->discovery_cache);
 	print_warnings(o, cfg, rep);
 	if (rep->dry_run || o->verbosity)
 		print_changes(rep);
 }
 
-/* --- the actions ----------------------------------------------------------------- */
+/* --- the actions --------------------------------------------------------------------- */
 
 static int run_attach(const struct options *o)
 {
@@ -391,7 +394,7 @@ static int run_check(const struct options *o)
 /* Prints what would be a configuration; changes nothing. */
 static int run_migrate(const struct options *o)
 {
-	bool from_stdin = !strcmp(o->from_file, INPUT_STDIN);
+	bool from_stdin = !strcmp(o->from_file, STDIN_PATH);
 	char option[32], *text = NULL, *made = NULL;
 	struct err e = { "" };
 	size_t length = 0;
@@ -399,12 +402,12 @@ static int run_migrate(const struct options *o)
 
 	snprintf(option, sizeof(option), "%s FILE", migrate_option(o->from));
 	if (from_stdin)
-		r = input_read_stdin(CONFIG_BYTES_MAX, &text, &length, &e);
+		r = file_read_stdin(option, CONFIG_BYTES_MAX, &text, &length, &e);
 	else
-		r = input_read(o->from_file, option, CONFIG_BYTES_MAX, &text, &length, &e);
+		r = file_read_named(o->from_file, option, CONFIG_BYTES_MAX, &text, &length, &e);
 	if (!r)
-		r = migrate_convert(o->from, text, length,
-				    from_stdin ? "standard input" : o->from_file, &made, &e);
+		r = migrate_convert(o->from, text, length, from_stdin ? FILE_STDIN : o->from_file,
+				    &made, &e);
 	if (!r)
 		fputs(made, stdout);
 	free(made);

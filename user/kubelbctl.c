@@ -2,37 +2,70 @@
 /* kubelbctl: look and operate. Works on the maps alone; needs no agent. */
 #include <errno.h>
 #include <getopt.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
-#include "datapath.h"
+#include "ctl.h"
 #include "endpoint.h"
 #include "log.h"
 #include "node.h"
 #include "status.h"
 #include "verdict.h"
 
-struct options {
-	const char *pin_dir;
-	bool json, watch;
-};
-
 static void usage(void);
 
-static int fail_open(int r, const struct err *e)
+/* --- what repeats itself ------------------------------------------------------------- */
+
+static volatile sig_atomic_t stop;
+
+static void on_signal(int signal_number)
 {
-	(void)r;
-	return cli_fail(CLI_FAILED, e);
+	(void)signal_number;
+	stop = 1;
+}
+
+void ctl_catch_end(void)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+/* Waits up to ms for it; a signal ends the wait. */
+static bool reader_gone(int ms)
+{
+	struct pollfd out = { .fd = STDOUT_FILENO };
+
+	return poll(&out, 1, ms) > 0;
+}
+
+bool ctl_pause(int ms)
+{
+	return !stop && !reader_gone(ms) && !stop;
+}
+
+bool ctl_flush(void)
+{
+	if (!fflush(stdout) && !ferror(stdout))
+		return true;
+	if (reader_gone(0)) {
+		__fpurge(stdout);
+		clearerr(stdout);
+	}
+	return false;
 }
 
 /* --- status -------------------------------------------------------------------------- */
 
-static int print_once(const struct options *o, bool compact)
+static int print_once(const struct ctl_options *o, bool compact)
 {
 	struct datapath_state *state = malloc(sizeof(*state));
 	struct datapath_link links[16];
@@ -49,45 +82,31 @@ static int print_once(const struct options *o, bool compact)
 		n = r = datapath_links(o->pin_dir, links, 16, &e);
 	if (r >= 0 && o->json)
 		status_print_json(state, links, n, o->pin_dir, node_now_ns(), compact);
-	else if (r >= 0)
-		status_print_text(state, links, n, node_now_ns());
+	else if (r >= 0 && status_print_text(state, links, n, node_now_ns()))
+		r = err_set(&e, ENOMEM, "out of memory");
 	datapath_close(dp);
 	free(state);
-	return r < 0 ? fail_open(r, &e) : CLI_OK;
-}
-
-static volatile sig_atomic_t stop;
-
-static void on_signal(int signal_number)
-{
-	(void)signal_number;
-	stop = 1;
+	return r < 0 ? cli_fail(CLI_FAILED, &e) : CLI_OK;
 }
 
 /* Until Ctrl-C, the reader's end, or the end of the data path. */
-static int watch(const struct options *o)
+static int watch(const struct ctl_options *o)
 {
-	const struct timespec pause = { .tv_sec = 1 };
-	struct sigaction action = { .sa_handler = on_signal };
 	bool terminal = isatty(STDOUT_FILENO);
-	int status = CLI_OK;
+	int status;
 
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	while (!stop && status == CLI_OK) {
+	ctl_catch_end();
+	do {
 		if (terminal && !o->json)
 			fputs("\033[H\033[J", stdout);
 		status = print_once(o, true);
 		if (!terminal && !o->json && status == CLI_OK)
 			putchar('\n');
-		if (fflush(stdout) || ferror(stdout))
-			break;
-		nanosleep(&pause, NULL);
-	}
+	} while (status == CLI_OK && ctl_flush() && ctl_pause(1000));
 	return status;
 }
 
-static int cmd_status(const struct options *o, int argc, char **argv)
+static int cmd_status(const struct ctl_options *o, int argc, char **argv)
 {
 	(void)argv;
 	if (argc)
@@ -95,7 +114,7 @@ static int cmd_status(const struct options *o, int argc, char **argv)
 	return o->watch ? watch(o) : print_once(o, false);
 }
 
-/* --- the operator's wishes ---------------------------------------------------------- */
+/* --- the operator's wishes ----------------------------------------------------------- */
 
 /* What a command does to the wish. */
 struct change {
@@ -129,6 +148,15 @@ static void list_backends(const struct plan *p, char *ret, size_t size)
 	for (unsigned int i = 0; i < p->n_backends && used < size; i++)
 		used += (size_t)snprintf(ret + used, size - used, "%s%s", i ? ", " : "",
 					 endpoint_format(&p->backends[i].value.endpoint, text));
+}
+
+int ctl_unknown_backend(const struct plan *p, const struct klb_endpoint *endpoint, struct err *e)
+{
+	char text[ENDPOINT_TEXT_MAX], known[512];
+
+	list_backends(p, known, sizeof(known));
+	return err_set(e, ENOENT, "%s: no such backend; there are: %s",
+		       endpoint_format(endpoint, text), known);
 }
 
 /* Backends, other than this one, that take new connections without reserve. */
@@ -189,13 +217,12 @@ static void report_change(const struct change *c, const struct datapath_state *s
 	}
 }
 
-static int apply_change(const struct options *o, const struct klb_endpoint *endpoint,
+static int apply_change(const struct ctl_options *o, const struct klb_endpoint *endpoint,
 			const struct change *c, struct err *e)
 {
 	struct datapath_state *state = malloc(sizeof(*state));
 	struct datapath *dp = NULL;
 	const struct plan_backend *b;
-	char text[ENDPOINT_TEXT_MAX], known[512];
 	int r = state ? 0 : err_set(e, ENOMEM, "out of memory");
 
 	if (!r)
@@ -206,9 +233,7 @@ static int apply_change(const struct options *o, const struct klb_endpoint *endp
 		goto out;
 	b = plan_find(&state->applied, endpoint);
 	if (!b) {
-		list_backends(&state->applied, known, sizeof(known));
-		r = err_set(e, ENOENT, "%s: no such backend; there are: %s",
-			    endpoint_format(endpoint, text), known);
+		r = ctl_unknown_backend(&state->applied, endpoint, e);
 		goto out;
 	}
 	r = datapath_change_admin(dp, b, change_wish, c, e);
@@ -220,7 +245,7 @@ out:
 	return r;
 }
 
-static int change_backend(const struct options *o, const char *backend, const struct change *c)
+static int change_backend(const struct ctl_options *o, const char *backend, const struct change *c)
 {
 	struct klb_endpoint endpoint;
 	struct err e = { "" };
@@ -230,21 +255,21 @@ static int change_backend(const struct options *o, const char *backend, const st
 	return apply_change(o, &endpoint, c, &e) ? cli_fail(CLI_FAILED, &e) : CLI_OK;
 }
 
-static int cmd_drain(const struct options *o, int argc, char **argv)
+static int cmd_drain(const struct ctl_options *o, int argc, char **argv)
 {
 	const struct change c = { .kind = CHANGE_DRAIN };
 
 	return argc == 1 ? change_backend(o, argv[0], &c) : cli_usage("drain takes one BACKEND");
 }
 
-static int cmd_undrain(const struct options *o, int argc, char **argv)
+static int cmd_undrain(const struct ctl_options *o, int argc, char **argv)
 {
 	const struct change c = { .kind = CHANGE_UNDRAIN };
 
 	return argc == 1 ? change_backend(o, argv[0], &c) : cli_usage("undrain takes one BACKEND");
 }
 
-static int cmd_weight(const struct options *o, int argc, char **argv)
+static int cmd_weight(const struct ctl_options *o, int argc, char **argv)
 {
 	struct change c = { .kind = CHANGE_WEIGHT_AUTO };
 	unsigned long weight;
@@ -261,17 +286,29 @@ static int cmd_weight(const struct options *o, int argc, char **argv)
 	return change_backend(o, argv[0], &c);
 }
 
-/* --- main ------------------------------------------------------------------------------ */
+/* --- main ---------------------------------------------------------------------------- */
+
+/* Which options a command goes with. */
+#define WITH_WATCH 1u
+#define WITH_FOLLOW 2u
+#define WITH_JSON 4u
 
 static const struct command {
 	const char *name, *arguments, *help;
-	int (*run)(const struct options *o, int argc, char **argv);
+	unsigned int with;
+	int (*run)(const struct ctl_options *o, int argc, char **argv);
 } commands[] = {
-	{ "status", "[-w] [-o json]", "frontends, backends and how they fare", cmd_status },
-	{ "drain", "BACKEND", "no new connections to it while another is ready", cmd_drain },
-	{ "undrain", "BACKEND", "take it back in", cmd_undrain },
+	{ "status", "[-w] [-o json]", "frontends, backends and how they fare",
+	  WITH_WATCH | WITH_JSON, cmd_status },
+	{ "connections", "[-o json]", "the balanced connections, and whose they are", WITH_JSON,
+	  ctl_connections },
+	{ "events", "[-f] [-o json]", "what has happened to connects", WITH_FOLLOW | WITH_JSON,
+	  ctl_events },
+	{ "drain", "BACKEND", "no new connections to it while another is ready", 0, cmd_drain },
+	{ "undrain", "BACKEND", "take it back in", 0, cmd_undrain },
 	{ "weight", "BACKEND N|auto", "set its weight (0..1000), or leave it to the configuration",
-	  cmd_weight },
+	  0, cmd_weight },
+	{ "kill", "BACKEND", "end the balanced connections to it", 0, ctl_kill },
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
@@ -280,12 +317,13 @@ static void usage(void)
 {
 	puts("Usage: kubelbctl [OPTION]... COMMAND [ARGUMENT]...\n\nCommands:");
 	for (size_t i = 0; i < N_COMMANDS; i++)
-		printf("  %-8s %-15s %s\n", commands[i].name, commands[i].arguments,
+		printf("  %-11s %-15s %s\n", commands[i].name, commands[i].arguments,
 		       commands[i].help);
 	puts("\nBACKEND is an address as in the configuration; port 6443 unless given.\n"
 	     "\n"
 	     "  -o, --output FORMAT   text (default) or json\n"
-	     "  -w, --watch           refresh every second\n"
+	     "  -w, --watch           status: refresh every second\n"
+	     "  -f, --follow          events: go on with those to come\n"
 	     "      --pin DIR         bpffs directory (default " DATAPATH_PIN_DEFAULT ")\n"
 	     "  -h, --help            this text\n"
 	     "  -V, --version         version\n"
@@ -294,23 +332,20 @@ static void usage(void)
 }
 
 static const struct option long_options[] = {
-	{ "output", required_argument, NULL, 'o' },
-	{ "watch", no_argument, NULL, 'w' },
-	{ "pin", required_argument, NULL, 'p' },
-	{ "verbose", no_argument, NULL, 'v' },
-	{ "help", no_argument, NULL, 'h' },
-	{ "version", no_argument, NULL, 'V' },
-	{ NULL, 0, NULL, 0 },
+	{ "output", required_argument, NULL, 'o' }, { "watch", no_argument, NULL, 'w' },
+	{ "follow", no_argument, NULL, 'f' },	    { "pin", required_argument, NULL, 'p' },
+	{ "verbose", no_argument, NULL, 'v' },	    { "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, 'V' },	    { NULL, 0, NULL, 0 },
 };
 
 /* Returns -1 to go on, or an exit status. */
-static int parse_options(int argc, char **argv, struct options *o)
+static int parse_options(int argc, char **argv, struct ctl_options *o)
 {
 	int c;
 
-	*o = (struct options){ .pin_dir = DATAPATH_PIN_DEFAULT };
+	*o = (struct ctl_options){ .pin_dir = DATAPATH_PIN_DEFAULT };
 	opterr = 0;
-	while ((c = getopt_long(argc, argv, ":o:wvhV", long_options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, ":o:wfvhV", long_options, NULL)) != -1) {
 		switch (c) {
 		case 'o':
 			o->json = !strcmp(optarg, "json");
@@ -319,6 +354,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 'w':
 			o->watch = true;
+			break;
+		case 'f':
+			o->follow = true;
 			break;
 		case 'p':
 			o->pin_dir = optarg;
@@ -340,21 +378,36 @@ static int parse_options(int argc, char **argv, struct options *o)
 	return -1;
 }
 
-static int run(const struct options *o, int argc, char **argv)
+/* The first option that this command does not go with, or NULL. */
+static const char *stray_option(const struct ctl_options *o, const struct command *c)
+{
+	if (o->watch && !(c->with & WITH_WATCH))
+		return "-w";
+	if (o->follow && !(c->with & WITH_FOLLOW))
+		return "-f";
+	return o->json && !(c->with & WITH_JSON) ? "-o json" : NULL;
+}
+
+static int run(const struct ctl_options *o, int argc, char **argv)
 {
 	if (!argc)
-		return cli_usage("which command? (status, drain, undrain, weight)");
-	if ((o->watch || o->json) && strcmp(argv[0], "status") != 0)
-		return cli_usage("%s takes neither -w nor -o json", argv[0]);
-	for (size_t i = 0; i < N_COMMANDS; i++)
-		if (!strcmp(argv[0], commands[i].name))
-			return commands[i].run(o, argc - 1, argv + 1);
+		return cli_usage("which command? (status, connections, events, drain, undrain, "
+				 "weight, kill)");
+	for (size_t i = 0; i < N_COMMANDS; i++) {
+		const char *stray = stray_option(o, &commands[i]);
+
+		if (strcmp(argv[0], commands[i].name) != 0)
+			continue;
+		if (stray)
+			return cli_usage("%s does not take %s", argv[0], stray);
+		return commands[i].run(o, argc - 1, argv + 1);
+	}
 	return cli_usage("unknown command '%s'", argv[0]);
 }
 
 int main(int argc, char **argv)
 {
-	struct options o;
+	struct ctl_options o;
 	int status;
 
 	log_init("kubelbctl", LOG_LEVEL_WARN);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "discovery.h"
 #include "endpoint.h"
 #include "verdict.h"
 
@@ -30,6 +31,11 @@ static const char *const result_labels[METRICS_RESULTS] = {
 	[KLB_REASON_CLOSED] = "closed",
 	[KLB_REASON_PROTOCOL] = "protocol",
 };
+
+const char *metrics_ended_name(enum metrics_ended why)
+{
+	return why == METRICS_ENDED_REBALANCE ? "rebalance" : "dead";
+}
 
 void metrics_probe_observe(struct metrics_probe *m, enum klb_reason result, __u64 duration_ns)
 {
@@ -66,6 +72,25 @@ static double opened_of(const struct datapath_state *s, const struct plan_backen
 {
 	(void)now_ns;
 	return (double)s->stats[b->id].opened;
+}
+
+static double lost_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns)
+{
+	(void)now_ns;
+	return (double)s->stats[b->id].lost;
+}
+
+static double ejections_of(const struct datapath_state *s, const struct plan_backend *b,
+			   __u64 now_ns)
+{
+	(void)now_ns;
+	return (double)s->stats[b->id].ejections;
+}
+
+static double rtt_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns)
+{
+	(void)now_ns;
+	return s->stats[b->id].srtt_us / 1e6;
 }
 
 static double weight_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns)
@@ -109,6 +134,25 @@ static void states(FILE *f, const struct metrics_input *in)
 	}
 }
 
+static void failures(FILE *f, const struct metrics_input *in)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	head(f, "kubelb_connect_failures_total", "counter",
+	     "Connects to the backend that failed, by reason.");
+	for (unsigned int i = 0; in->state && i < in->state->applied.n_backends; i++) {
+		const struct plan_backend *b = &in->state->applied.backends[i];
+
+		endpoint_format(&b->value.endpoint, text);
+		for (int j = 0; j < KLB_FAILURES; j++)
+			fprintf(f,
+				"kubelb_connect_failures_total{backend=\"%s\",reason=\"%s\"} "
+				"%llu\n",
+				text, verdict_failure_key((enum klb_failure)j),
+				in->state->stats[b->id].failed[j]);
+	}
+}
+
 static void maps(FILE *f, const struct metrics_input *in)
 {
 	states(f, in);
@@ -117,10 +161,24 @@ static void maps(FILE *f, const struct metrics_input *in)
 	each_backend(f, in, "kubelb_connections_active", "gauge",
 		     "Connections to the backend that are open.", active_of);
 	each_backend(f, in, "kubelb_connections_opened_total", "counter",
-		     "Connects sent to the backend.", opened_of);
+		     "Connections to the backend that were established.", opened_of);
+	failures(f, in);
+	each_backend(f, in, "kubelb_connections_lost_total", "counter",
+		     "Established connections whose backend stopped answering.", lost_of);
+	each_backend(f, in, "kubelb_ejections_total", "counter",
+		     "Times that the kernel has ejected the backend after a failed connect.",
+		     ejections_of);
+	each_backend(f, in, "kubelb_backend_rtt_seconds", "gauge",
+		     "Smoothed round trip time to the backend; 0 before the first connection.",
+		     rtt_of);
+	head(f, "kubelb_connections_repaired_total", "counter",
+	     "Connections by which the agent's audit has corrected the active counts.");
+	if (in->state)
+		fprintf(f, "kubelb_connections_repaired_total %llu\n",
+			in->state->counters.repaired);
 }
 
-/* --- from the agent -------------------------------------------------------------------- */
+/* --- from the agent ------------------------------------------------------------------ */
 
 static void probes(FILE *f, const struct metrics_input *in)
 {
@@ -158,6 +216,43 @@ static void durations(FILE *f, const struct metrics_input *in)
 	}
 }
 
+/* One line for each backend. */
+static void each_probed(FILE *f, const struct metrics_input *in, const char *name, const char *help,
+			size_t offset)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	head(f, name, "counter", help);
+	for (unsigned int i = 0; i < in->n_probes; i++)
+		fprintf(f, "%s{backend=\"%s\"} %llu\n", name,
+			endpoint_format(&in->probes[i].backend, text),
+			*(const __u64 *)((const char *)&in->probes[i] + offset));
+}
+
+static void ended(FILE *f, const struct metrics_input *in)
+{
+	static const char name[] = "kubelb_connections_ended_total";
+	char text[ENDPOINT_TEXT_MAX];
+
+	head(f, name, "counter", "Connections that the agent has ended, by reason.");
+	for (unsigned int i = 0; i < in->n_probes; i++)
+		for (int why = 0; why < METRICS_ENDED; why++)
+			fprintf(f, "%s{backend=\"%s\",reason=\"%s\"} %llu\n", name,
+				endpoint_format(&in->probes[i].backend, text),
+				metrics_ended_name((enum metrics_ended)why),
+				in->probes[i].ended[why]);
+}
+
+static void discovery(FILE *f, const struct metrics_input *in)
+{
+	static const char name[] = "kubelb_discovery_updates_total";
+
+	head(f, name, "counter", "What the cluster said of its apiservers, by result.");
+	for (int i = 0; in->discovery_results && i < DISCOVERY_RESULTS; i++)
+		fprintf(f, "%s{result=\"%s\"} %llu\n", name,
+			discovery_result_name((enum discovery_result)i), in->discovery_results[i]);
+}
+
 static void reloads(FILE *f, const struct metrics_input *in)
 {
 	head(f, "kubelb_config_reloads_total", "counter", "Configuration reloads, by result.");
@@ -165,7 +260,7 @@ static void reloads(FILE *f, const struct metrics_input *in)
 	fprintf(f, "kubelb_config_reloads_total{result=\"error\"} %llu\n", in->reloads_failed);
 }
 
-/* --- the usual ones of a process -------------------------------------------------------- */
+/* --- the usual ones of a process ----------------------------------------------------- */
 
 static unsigned int open_fds(void)
 {
@@ -232,6 +327,13 @@ char *metrics_format(const struct metrics_input *in, size_t *ret_length)
 	maps(f, in);
 	probes(f, in);
 	durations(f, in);
+	each_probed(f, in, "kubelb_probes_skipped_total",
+		    "Probes left out because clients' own connects had just succeeded.",
+		    offsetof(struct metrics_probe, skipped));
+	each_probed(f, in, "kubelb_probe_handshakes_total", "TLS handshakes made for probes.",
+		    offsetof(struct metrics_probe, handshakes));
+	ended(f, in);
+	discovery(f, in);
 	reloads(f, in);
 	process(f, in);
 	if (fclose(f)) {

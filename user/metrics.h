@@ -12,13 +12,22 @@
 #define METRICS_RESULTS 12
 #define METRICS_BUCKETS 10
 
-/* What the agent counts of one backend's probes. */
+/* Why the agent has ended connections. */
+enum metrics_ended { METRICS_ENDED_DEAD, METRICS_ENDED_REBALANCE, METRICS_ENDED };
+
+/* "dead", as in kubelb_connections_ended_total{reason}. */
+const char *metrics_ended_name(enum metrics_ended why);
+
+/* What the agent counts of one backend. */
 struct metrics_probe {
 	struct klb_endpoint backend;
 	__u64 results[METRICS_RESULTS]; /* by enum klb_reason */
 	__u64 buckets[METRICS_BUCKETS]; /* not cumulated; what is longer is in count only */
 	__u64 count;
 	double sum_seconds;
+	__u64 skipped; /* probes that clients' own connects made unnecessary */
+	__u64 handshakes; /* TLS handshakes made for probes */
+	__u64 ended[METRICS_ENDED];
 };
 
 void metrics_probe_observe(struct metrics_probe *m, enum klb_reason result, __u64 duration_ns);
@@ -29,6 +38,7 @@ struct metrics_input {
 	unsigned int n_probes;
 	__u64 now_ns;
 	__u64 reloads_ok, reloads_failed;
+	const __u64 *discovery_results; /* by enum discovery_result; NULL: there is none */
 	double start_time; /* of the process, Unix time */
 };
 

@@ -13,6 +13,7 @@
 #include "config_internal.h"
 #include "endpoint.h"
 #include "migrate_internal.h"
+#include "yamldoc.h"
 
 /* What a URL of https has when it names no port. */
 #define HTTPS_PORT 443
@@ -23,30 +24,21 @@ struct map {
 	const yaml_node_t *node; /* NULL: not there */
 };
 
-static unsigned int line_of(const yaml_node_t *node)
-{
-	return (unsigned int)node->start_mark.line + 1;
-}
-
 /* --- finding things ----------------------------------------------------------- */
 
 /* The value of a key; NULL when the mapping, the key or the value is missing. */
 static const yaml_node_t *get(const struct map *map, const char *key)
 {
 	const yaml_node_pair_t *pair;
+	const yaml_node_t *value;
 
 	if (!map->node || map->node->type != YAML_MAPPING_NODE)
 		return NULL;
-	for (pair = map->node->data.mapping.pairs.start; pair < map->node->data.mapping.pairs.top;
-	     pair++) {
-		const yaml_node_t *name = yaml_document_get_node(map->document, pair->key);
-		const yaml_node_t *value = yaml_document_get_node(map->document, pair->value);
-
-		if (name->type == YAML_SCALAR_NODE &&
-		    strcmp((const char *)name->data.scalar.value, key) == 0)
-			return config_is_null(value) ? NULL : value;
-	}
-	return NULL;
+	pair = yamldoc_pair(map->document, map->node, key, NULL);
+	if (!pair)
+		return NULL;
+	value = yaml_document_get_node(map->document, pair->value);
+	return yamldoc_is_null(value) ? NULL : value;
 }
 
 /* The text of a key, and where it is; "" when there is none. */
@@ -56,7 +48,7 @@ static const char *get_text(const struct map *map, const char *key, unsigned int
 
 	if (!node || node->type != YAML_SCALAR_NODE)
 		return "";
-	*ret_line = line_of(node);
+	*ret_line = yamldoc_line(node);
 	return (const char *)node->data.scalar.value;
 }
 
@@ -70,13 +62,10 @@ static bool get_entry(const struct map *map, const char *list, size_t n, struct 
 {
 	const yaml_node_t *node = get(map, list);
 
-	if (!node || node->type != YAML_SEQUENCE_NODE ||
-	    n >= (size_t)(node->data.sequence.items.top - node->data.sequence.items.start))
+	if (!node || node->type != YAML_SEQUENCE_NODE)
 		return false;
-	*ret = (struct map){ map->document,
-			     yaml_document_get_node(map->document,
-						    node->data.sequence.items.start[n]) };
-	return true;
+	*ret = (struct map){ map->document, yamldoc_item(map->document, node, n) };
+	return ret->node;
 }
 
 /* The entry of that name: what stands under `under` in it. */
@@ -139,7 +128,7 @@ static int read_server(struct migrate *m, const struct map *cluster, const char 
 	int rc, bad;
 
 	if (!*url)
-		return migrate_fail(m, cluster->node ? line_of(cluster->node) : 0,
+		return migrate_fail(m, cluster->node ? yamldoc_line(cluster->node) : 0,
 				    "cluster '%.64s' has no server; add server: "
 				    "https://ADDRESS:6443",
 				    name);
@@ -190,7 +179,7 @@ static void note_key(struct migrate *m, const struct map *map, const char *key, 
 	const yaml_node_t *node = get(map, key);
 
 	if (node)
-		migrate_note(m, line_of(node), "%s%s%s", key, *why ? ": " : "", why);
+		migrate_note(m, yamldoc_line(node), "%s%s%s", key, *why ? ": " : "", why);
 }
 
 /* What goes for all backends is taken from the current context's cluster. */
@@ -246,7 +235,7 @@ static int read_clusters(struct migrate *m, const struct map *root, const char *
 		if (same_cluster(main, &cluster))
 			rc = read_server(m, &cluster, name);
 		else
-			migrate_note(m, line_of(cluster.node),
+			migrate_note(m, yamldoc_line(cluster.node),
 				     "cluster %s: another one, by its certificate-authority", name);
 	}
 	return rc;
@@ -311,14 +300,12 @@ static void note_next(struct migrate *m)
 		     "once KubeLB is loaded, write server: https://127.0.0.1:6443 there");
 }
 
-static int read_root(struct config_build *b, yaml_document_t *document, void *arg)
+static int read_root(struct migrate *m, yaml_document_t *document)
 {
 	struct map root = { document, yaml_document_get_root_node(document) }, cluster, user;
 	const char *cluster_name = "", *user_name = "";
-	struct migrate *m = arg;
 	int rc;
 
-	(void)b;
 	if (!root.node || root.node->type != YAML_MAPPING_NODE)
 		return migrate_fail(m, 1,
 				    "no mapping of clusters and contexts; is this a "
@@ -328,7 +315,7 @@ static int read_root(struct config_build *b, yaml_document_t *document, void *ar
 		return rc;
 	cluster = get_named(&root, "clusters", cluster_name, "cluster");
 	if (!cluster.node)
-		return migrate_fail(m, line_of(root.node),
+		return migrate_fail(m, yamldoc_line(root.node),
 				    "no cluster '%.64s' in clusters; is the file complete?",
 				    cluster_name);
 	user = get_named(&root, "users", user_name, "user");
@@ -342,20 +329,12 @@ static int read_root(struct config_build *b, yaml_document_t *document, void *ar
 
 int migrate_read_kubeconfig(struct migrate *m, const char *text, size_t length)
 {
-	struct config *config = calloc(1, sizeof(*config));
-	struct config_build *b = calloc(1, sizeof(*b));
-	char *source = strdup(m->source);
-	int rc;
+	yaml_document_t document;
+	int rc = yamldoc_load(m->source, text, length, &config_limits, &document, m->e);
 
-	if (config && b && source) {
-		config->source = source;
-		*b = (struct config_build){ .config = config, .e = m->e };
-		rc = config_read_document(b, text, length, read_root, m);
-	} else {
-		rc = migrate_fail_memory(m);
-	}
-	free(source);
-	free(b);
-	free(config);
+	if (rc < 0)
+		return rc;
+	rc = read_root(m, &document);
+	yaml_document_delete(&document);
 	return rc;
 }

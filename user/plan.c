@@ -116,7 +116,11 @@ static void plan_health(const struct plan_input *in, unsigned int index, struct 
 
 	if (in->health) {
 		const struct health *h = &in->health[index];
+		unsigned int share = health_share(h, in->config->slow_start_ms, in->now_ns);
 
+		/* 0 takes none, which is not what a small share means. */
+		if (ret->value.weight)
+			ret->value.weight = ret->value.weight * share / 1000 ?: 1;
 		ret->value.state = h->state;
 		ret->value.reason = h->reason;
 		ret->value.http_status = h->http_status;
@@ -176,6 +180,8 @@ int plan_make(const struct plan_input *in, struct plan *ret, struct err *e)
 
 	memset(&p, 0, sizeof(p));
 	p.serial = (in->applied ? in->applied->serial : 0) + in->new_config;
+	p.connect_timeout_ms = in->config->connect_timeout_ms;
+	p.dead_peer_timeout_ms = in->config->dead_peer_timeout_ms;
 	for (unsigned int i = 0; i < in->config->n_backends; i++) {
 		int r = plan_one_backend(in, i, &p, e);
 

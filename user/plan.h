@@ -30,6 +30,8 @@ struct plan_frontend {
 
 struct plan {
 	__u32 serial; /* klb_control.config_serial that goes with it */
+	__u32 connect_timeout_ms; /* klb_control's */
+	__u32 dead_peer_timeout_ms;
 	unsigned int n_frontends;
 	struct plan_frontend frontends[KLB_MAX_FRONTENDS];
 	unsigned int n_backends;
@@ -38,14 +40,15 @@ struct plan {
 
 struct plan_input {
 	const struct config *config;
-	/* By index of config->backends; NULL when nobody probes: all unknown. */
+	/* By index of config->backends; NULL when nobody probes: all unknown. A backend that
+	 * has come back gets its weight over config->slow_start_ms. */
 	const struct health *health;
 	/* By index too: whether the address is one of this node's; NULL: none is. */
 	const bool *local;
 	/* What is applied; NULL for nothing. Backends that stay keep their id. */
 	const struct plan *applied;
-	/* stats[id].active of each id, so that none is reused while it is carried by
-	 * a connection; NULL: none is. */
+	/* Connections, open or under way, of each id, so that none is reused while one
+	 * carries it; NULL: none does. */
 	const __u64 *active;
 	/* The configuration is another than the one applied, and gets a new serial. */
 	bool new_config;

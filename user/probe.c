@@ -12,12 +12,9 @@
 #include "probe.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,13 +23,18 @@
 #include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
 
+#include <openssl/ssl.h>
+
+#include "dial.h"
 #include "probe_internal.h"
 
-/* A host that vanishes is noticed in about this time, an idle connection's too. */
-#define USER_TIMEOUT_MS 2000
-#define KEEPALIVE_IDLE_S 1
-#define KEEPALIVE_INTERVAL_S 1
-#define KEEPALIVE_COUNT 2
+/* A host that vanishes is noticed in about two seconds, an idle connection's too. */
+static const struct dial_patience patience = {
+	.user_timeout_ms = 2000,
+	.keepalive_idle_s = 1,
+	.keepalive_interval_s = 1,
+	.keepalive_count = 2,
+};
 
 enum phase {
 	PHASE_IDLE, /* bev, if any, is the kept connection */
@@ -51,7 +53,7 @@ struct probe {
 	void *arg;
 	struct klb_endpoint *must_cover;
 	unsigned int n_must_cover;
-	char *request;
+	char *requests[2]; /* by enum probe_path */
 	struct event *timer;
 
 	/* The connection: dialled while it is being made, then bev and its ssl. */
@@ -59,17 +61,18 @@ struct probe {
 	int fd; /* belongs to dialled */
 	struct bufferevent *bev;
 	SSL *ssl;
-	struct probe_peer peer;
+	struct tls_peer peer;
 
 	/* The probe under way. */
 	enum phase phase;
 	bool starting;
 	bool fresh; /* tried a new connection */
 	bool handshake; /* and got it */
+	enum probe_path path;
 	__u64 start_ns;
 	enum klb_reason outcome;
-	struct probe_answer answer;
-	char detail[PROBE_DETAIL_MAX];
+	struct answer answer;
+	char detail[TLS_DETAIL_MAX];
 
 	/* Callbacks may call probe_free: it is done when the last one returns. */
 	unsigned int calling;
@@ -88,9 +91,10 @@ static void release(struct probe *p)
 {
 	if (p->timer)
 		event_free(p->timer);
-	probe_peer_reset(&p->peer);
+	tls_peer_reset(&p->peer);
 	free(p->must_cover);
-	free(p->request);
+	free(p->requests[PROBE_READY]);
+	free(p->requests[PROBE_LIVE]);
 	free(p);
 }
 
@@ -114,7 +118,7 @@ static void hang_up(struct probe *p, bool polite)
 		p->dialled = NULL;
 	}
 	if (p->bev) {
-		probe_tls_hang_up(p->ssl, polite);
+		tls_hang_up(p->ssl, polite);
 		bufferevent_free(p->bev); /* with ssl and the socket */
 		p->bev = NULL;
 		p->ssl = NULL;
@@ -125,8 +129,9 @@ static void hang_up(struct probe *p, bool polite)
 static void report(struct probe *p)
 {
 	/* A copy: done() may start the next probe, which uses p->detail. */
-	char detail[PROBE_DETAIL_MAX];
+	char detail[TLS_DETAIL_MAX];
 	struct probe_result result = {
+		.path = p->path,
 		.outcome = p->outcome,
 		.http_status = p->answer.status,
 		.duration_ns = now_ns() - p->start_ns,
@@ -162,29 +167,17 @@ static void fail(struct probe *p, enum klb_reason outcome, bool polite)
 	decide(p, outcome);
 }
 
-enum klb_reason probe_socket_reason(int os_error)
-{
-	switch (os_error) {
-	case ECONNREFUSED:
-		return KLB_REASON_REFUSED;
-	case ETIMEDOUT:
-		return KLB_REASON_CONNECT_TIMEOUT;
-	default:
-		return KLB_REASON_UNREACHABLE;
-	}
-}
-
 static void fail_dialling(struct probe *p, const char *what, int os_error)
 {
 	snprintf(p->detail, sizeof(p->detail), "%s: %s", what, strerror(os_error));
-	fail(p, probe_socket_reason(os_error), false);
+	fail(p, tls_socket_reason(os_error), false);
 }
 
-static void on_lost(struct probe *p)
+static void on_lost(struct probe *p, bool timed_out)
 {
 	hang_up(p, false);
 	enter_callback(p);
-	p->ops.lost(p->arg);
+	p->ops.lost(p->arg, timed_out);
 	leave_callback(p);
 }
 
@@ -203,19 +196,19 @@ static enum klb_reason status_outcome(unsigned int status)
 
 static void take_answer(struct probe *p, struct evbuffer *in)
 {
-	switch (probe_answer_read(&p->answer, in)) {
-	case PROBE_PROGRESS_DONE:
+	switch (answer_read(&p->answer, in)) {
+	case ANSWER_PROGRESS_DONE:
 		/* What follows the answer was not asked for. */
 		if (!p->answer.keep || evbuffer_get_length(in))
 			hang_up(p, true);
 		decide(p, status_outcome(p->answer.status));
 		break;
-	case PROBE_PROGRESS_BAD:
+	case ANSWER_PROGRESS_BAD:
 		snprintf(p->detail, sizeof(p->detail), "the answer is not HTTP/1.1");
 		fail(p, KLB_REASON_PROTOCOL, true);
 		break;
-	case PROBE_PROGRESS_MORE:
-	case PROBE_PROGRESS_STEP:
+	case ANSWER_PROGRESS_MORE:
+	case ANSWER_PROGRESS_STEP:
 		break;
 	}
 }
@@ -228,14 +221,14 @@ static void on_read(struct bufferevent *bev, void *arg)
 		take_answer(p, bufferevent_get_input(bev));
 	else if (p->phase == PHASE_IDLE)
 		/* "408 Request Timeout", say: servers send it ahead of closing. */
-		on_lost(p);
+		on_lost(p, false);
 }
 
 static void send_request(struct probe *p)
 {
 	p->phase = PHASE_ANSWER;
-	probe_answer_init(&p->answer);
-	if (bufferevent_write(p->bev, p->request, strlen(p->request)) == 0)
+	answer_init(&p->answer);
+	if (bufferevent_write(p->bev, p->requests[p->path], strlen(p->requests[p->path])) == 0)
 		return;
 	fail_dialling(p, "cannot send", ENOMEM);
 }
@@ -245,7 +238,7 @@ static void report_uncovered(struct probe *p)
 	unsigned int i;
 
 	for (i = 0; i < p->n_must_cover && p->ssl; i++)
-		if (!probe_tls_covers(p->ssl, &p->must_cover[i]))
+		if (!tls_covers(p->ssl, &p->must_cover[i]))
 			p->ops.not_covered(p->arg, &p->must_cover[i]);
 }
 
@@ -265,10 +258,11 @@ static void on_end(struct probe *p, short what, int os_error)
 	enum klb_reason reason;
 
 	if (p->phase == PHASE_IDLE) {
-		on_lost(p);
+		on_lost(p, what & BEV_EVENT_ERROR &&
+				   (os_error == ETIMEDOUT || os_error == EHOSTUNREACH));
 		return;
 	}
-	reason = probe_tls_failure(&p->peer, p->bev, what, os_error, p->detail);
+	reason = tls_failure(&p->peer, p->bev, what, os_error, p->detail);
 	if (!was_stale(p, reason)) {
 		fail(p, reason, false);
 		return;
@@ -294,11 +288,24 @@ static void on_event(struct bufferevent *bev __attribute__((unused)), short what
 	leave_callback(p);
 }
 
+/* Arms the timer for so many milliseconds from now, but never for later than the probe's
+ * end. most_ms 0: for that end. */
+static void arm(struct probe *p, unsigned int most_ms)
+{
+	unsigned int passed = (unsigned int)((now_ns() - p->start_ns) / 1000000);
+	unsigned int left = p->cfg->timeout_ms > passed ? p->cfg->timeout_ms - passed : 0;
+	unsigned int ms = most_ms && most_ms < left ? most_ms : left;
+	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+
+	event_add(p->timer, &tv);
+}
+
 /* The socket is connected; ownership passes to p->bev. */
 static void start_tls(struct probe *p)
 {
 	p->phase = PHASE_HANDSHAKE;
-	p->ssl = probe_tls_connection(p->tls, &p->peer);
+	arm(p, 0);
+	p->ssl = tls_connection(p->tls->tls, &p->peer);
 	if (p->ssl)
 		/* Deferred: inside a callback the connection may be freed or another be made. */
 		p->bev = bufferevent_openssl_socket_new(
@@ -318,11 +325,8 @@ static void start_tls(struct probe *p)
 static void on_dialled(evutil_socket_t fd, short what __attribute__((unused)), void *arg)
 {
 	struct probe *p = arg;
-	int os_error = 0;
-	socklen_t length = sizeof(os_error);
+	int os_error = dial_result(fd);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &os_error, &length) < 0)
-		os_error = errno;
 	if (os_error) {
 		fail_dialling(p, "connect", os_error);
 		return;
@@ -332,52 +336,9 @@ static void on_dialled(evutil_socket_t fd, short what __attribute__((unused)), v
 	start_tls(p);
 }
 
-/*
- * A kernel that lacks one of these leaves a probe that works and is merely
- * slower to notice: no reason to have none.
- */
-static void tune(int fd)
-{
-	static const struct {
-		int level, name, value;
-	} options[] = {
-		{ IPPROTO_TCP, TCP_NODELAY, 1 },
-		{ IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS },
-		{ IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S },
-		{ IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S },
-		{ IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT },
-		{ SOL_SOCKET, SO_KEEPALIVE, 1 },
-	};
-	size_t i;
-
-	for (i = 0; i < sizeof(options) / sizeof(options[0]); i++)
-		setsockopt(fd, options[i].level, options[i].name, &options[i].value,
-			   sizeof(options[i].value));
-}
-
-/* Returns a socket on its way to being connected, or a negative errno. */
-static int open_socket(const struct klb_endpoint *backend)
-{
-	struct sockaddr_storage ss;
-	socklen_t length = endpoint_to_sockaddr(backend, &ss);
-	int fd, err;
-
-	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	tune(fd);
-	/* An interrupted connect goes on by itself, as one in progress does. */
-	if (connect(fd, (struct sockaddr *)&ss, length) == 0 || errno == EINPROGRESS ||
-	    errno == EINTR)
-		return fd;
-	err = -errno;
-	close(fd);
-	return err;
-}
-
 static void dial(struct probe *p)
 {
-	int fd = open_socket(&p->backend);
+	int fd = dial_open(&p->backend, &patience);
 
 	p->phase = PHASE_DIALLING;
 	p->fresh = true;
@@ -385,6 +346,8 @@ static void dial(struct probe *p)
 		fail_dialling(p, "connect", -fd);
 		return;
 	}
+	/* A SYN waits as long as a client's would. */
+	arm(p, p->cfg->connect_timeout_ms);
 	p->fd = fd;
 	p->dialled = event_new(p->base, fd, EV_WRITE, on_dialled, p);
 	if (p->dialled && event_add(p->dialled, NULL) == 0)
@@ -405,7 +368,8 @@ static void on_timeout(struct probe *p)
 	} else if (p->phase == PHASE_HANDSHAKE) {
 		what = "connected, but no answer to the TLS handshake";
 	}
-	snprintf(p->detail, sizeof(p->detail), "%s within %u ms", what, p->cfg->timeout_ms);
+	snprintf(p->detail, sizeof(p->detail), "%s within %llu ms", what,
+		 (now_ns() - p->start_ns) / 1000000);
 	fail(p, outcome, true);
 }
 
@@ -420,21 +384,17 @@ static void on_timer(evutil_socket_t fd __attribute__((unused)), short what __at
 		on_timeout(p);
 }
 
-void probe_start(struct probe *p)
+void probe_start(struct probe *p, enum probe_path path)
 {
-	struct timeval timeout = {
-		.tv_sec = p->cfg->timeout_ms / 1000,
-		.tv_usec = (suseconds_t)(p->cfg->timeout_ms % 1000) * 1000,
-	};
-
 	if (p->phase != PHASE_IDLE || p->freed)
 		return;
+	p->path = path;
 	p->start_ns = now_ns();
 	p->fresh = false;
 	p->handshake = false;
 	p->detail[0] = '\0';
-	probe_answer_init(&p->answer);
-	event_add(p->timer, &timeout);
+	answer_init(&p->answer);
+	arm(p, 0);
 	p->starting = true;
 	if (p->bev)
 		send_request(p);
@@ -461,6 +421,8 @@ static int check(const struct config_probe *cfg, struct err *e)
 {
 	int err = check_text("probe.path", cfg->path, e);
 
+	if (!err && cfg->live_path)
+		err = check_text("probe.livePath", cfg->live_path, e);
 	if (!err && cfg->path[0] != '/')
 		err = err_set(e, EINVAL, "probe.path: '%s' does not begin with /", cfg->path);
 	if (!err && cfg->server_name)
@@ -499,10 +461,13 @@ int probe_new(struct event_base *base, const struct config_probe *cfg, struct pr
 	p->backend = *backend;
 	p->ops = *ops;
 	p->arg = arg;
-	probe_peer_init(&p->peer, cfg->server_name, backend);
+	tls_peer_init(&p->peer, cfg->server_name, backend);
 	p->timer = evtimer_new(base, on_timer, p);
-	p->request = probe_request(cfg, &p->peer);
-	if (!p->timer || !p->request || !copy_must_cover(p, must_cover, n_must_cover)) {
+	p->requests[PROBE_READY] = probe_request(cfg->path, &p->peer);
+	p->requests[PROBE_LIVE] =
+		probe_request(cfg->live_path ? cfg->live_path : cfg->path, &p->peer);
+	if (!p->timer || !p->requests[PROBE_READY] || !p->requests[PROBE_LIVE] ||
+	    !copy_must_cover(p, must_cover, n_must_cover)) {
 		release(p);
 		return err_set(e, ENOMEM, "probe: out of memory");
 	}

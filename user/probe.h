@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The probes: one TLS connection per backend, kept open, and HTTP GETs on it.
- * The only room that includes OpenSSL. Reports outcomes; decides nothing.
+ * Reports outcomes; decides nothing.
  */
 #ifndef KUBELB_PROBE_H
 #define KUBELB_PROBE_H
+
+#include <stdbool.h>
 
 #include <kubelb/abi.h>
 
@@ -24,7 +26,11 @@ struct probe;
 int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct err *e);
 void probe_tls_free(struct probe_tls *tls);
 
+/* What is asked for: config_probe's path or live_path. */
+enum probe_path { PROBE_READY, PROBE_LIVE };
+
 struct probe_result {
+	enum probe_path path;
 	enum klb_reason outcome; /* never KLB_REASON_NONE */
 	unsigned int http_status; /* 0: no answer */
 	__u64 duration_ns; /* from the start of the probe, connecting included */
@@ -35,8 +41,9 @@ struct probe_result {
 struct probe_ops {
 	/* A probe has ended. */
 	void (*done)(void *arg, const struct probe_result *result);
-	/* The kept connection was closed while no probe was under way. */
-	void (*lost)(void *arg);
+	/* The kept connection has ended while no probe was under way: it was closed, or
+	 * (timed_out) nothing was acknowledged any more. */
+	void (*lost)(void *arg, bool timed_out);
 	/*
 	 * The names of the certificate that a new connection brought do not cover
 	 * one of the addresses given to probe_new. Once per connection.
@@ -56,10 +63,11 @@ int probe_new(struct event_base *base, const struct config_probe *cfg, struct pr
 void probe_free(struct probe *p);
 
 /*
- * Starts a GET of cfg->path, on the kept connection when there is one. Ends in
- * exactly one done() no later than cfg->timeout_ms from now, never from inside
- * this call. Ignored while a probe is under way.
+ * Starts a GET, on the kept connection when there is one. Ends in exactly one done() no
+ * later than cfg->timeout_ms from now, never from inside this call; a SYN is waited for
+ * no longer than cfg->connect_timeout_ms (0: no limit of its own). Ignored while a probe is
+ * under way.
  */
-void probe_start(struct probe *p);
+void probe_start(struct probe *p, enum probe_path path);
 
 #endif

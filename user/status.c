@@ -7,33 +7,13 @@
 #include <jansson.h>
 
 #include "endpoint.h"
+#include "table.h"
+#include "text.h"
 #include "verdict.h"
 
 #define NS_PER_S 1000000000.0
 
-/* --- text -------------------------------------------------------------------------- */
-
-/* "12s", "3m", "5h", "2d"; "-" for never. */
-static const char *age(__u64 then_ns, __u64 now_ns, char *buf, size_t size)
-{
-	static const struct {
-		__u64 seconds;
-		char unit;
-	} units[] = { { 86400, 'd' }, { 3600, 'h' }, { 60, 'm' }, { 1, 's' } };
-	__u64 seconds = now_ns > then_ns ? (now_ns - then_ns) / 1000000000ULL : 0;
-
-	if (!then_ns) {
-		snprintf(buf, size, "-");
-		return buf;
-	}
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
-		if (seconds >= 2 * units[i].seconds || units[i].seconds == 1) {
-			snprintf(buf, size, "%llu%c", seconds / units[i].seconds, units[i].unit);
-			break;
-		}
-	}
-	return buf;
-}
+/* --- text ---------------------------------------------------------------------------- */
 
 static int count_effective(const struct datapath_link *links, int n_links)
 {
@@ -44,77 +24,137 @@ static int count_effective(const struct datapath_link *links, int n_links)
 	return n;
 }
 
+/* What concerns no single backend, where there is something to say. */
+static void print_notes(const struct klb_counters *c)
+{
+	const struct {
+		__u64 n;
+		const char *what;
+	} notes[] = {
+		{ c->skipped_loopback_source, "connects left alone, bound to a loopback source" },
+		{ c->skipped_no_backend,
+		  "connects left alone, no backend that the socket can reach" },
+		{ c->skipped_other_netns,
+		  "connects left alone, from another network namespace (scope: host)" },
+		{ c->repaired, "corrections to the counts of connections" },
+	};
+
+	for (size_t i = 0; i < sizeof(notes) / sizeof(notes[0]); i++)
+		if (notes[i].n)
+			printf("note      %s: %llu\n", notes[i].what, notes[i].n);
+}
+
 static void print_head(const struct datapath_state *s, const struct datapath_link *links,
 		       int n_links, __u64 now_ns)
 {
 	int effective = count_effective(links, n_links);
-	char text[32];
+	char text[TEXT_TIME_MAX];
 
 	printf("programs  %d attached, %s\n", n_links,
 	       effective == n_links && n_links ? "all effective"
 					       : "NOT ALL EFFECTIVE: run kubelb-load again");
 	if (verdict_agent_alive(&s->control, now_ns))
 		printf("agent     alive, last sign of life %s ago\n",
-		       age(s->control.heartbeat_ns, now_ns, text, sizeof(text)));
+		       text_age(s->control.heartbeat_ns, now_ns, text));
 	else if (s->control.heartbeat_ns)
 		printf("agent     SILENT for %s: its verdicts do not count any more\n",
-		       age(s->control.heartbeat_ns, now_ns, text, sizeof(text)));
+		       text_age(s->control.heartbeat_ns, now_ns, text));
 	else
 		printf("agent     none: every backend counts as ready\n");
-	if (s->counters.skipped_loopback_source)
-		printf("note      connects left alone, bound to a loopback source: %llu\n",
-		       s->counters.skipped_loopback_source);
-	if (s->counters.skipped_no_backend)
-		printf("note      connects left alone, no backend that the socket can reach: "
-		       "%llu\n",
-		       s->counters.skipped_no_backend);
+	if (s->control.discovery)
+		printf("discovery %s (heard %s%s)\n", verdict_discovery_text(s->control.discovery),
+		       text_age(s->control.discovery_heard_ns, now_ns, text),
+		       s->control.discovery_heard_ns ? " ago" : "");
+	print_notes(&s->counters);
 }
 
-static void print_frontends(const struct plan *p)
+static const struct table_column frontend_columns[] = {
+	{ .title = "FRONTEND" },
+	{ .title = "POLICY" },
+	{ .title = "SCOPE" },
+	{ "BACKENDS", .right = true },
+};
+
+static int print_frontends(const struct plan *p)
 {
+	struct table t = { .columns = frontend_columns, .n_columns = 4 };
 	char text[ENDPOINT_TEXT_MAX];
+	int r;
 
-	printf("\n%-26s %-11s %-6s %s\n", "FRONTEND", "POLICY", "SCOPE", "BACKENDS");
-	for (unsigned int i = 0; i < p->n_frontends; i++)
-		printf("%-26s %-11s %-6s %u\n", endpoint_format(&p->frontends[i].endpoint, text),
-		       plan_policy_name(p->frontends[i].policy),
-		       plan_scope_name(p->frontends[i].scope), p->frontends[i].n_backends);
+	for (unsigned int i = 0; i < p->n_frontends; i++) {
+		const struct plan_frontend *f = &p->frontends[i];
+
+		table_cell(&t, "%s", endpoint_format(&f->endpoint, text));
+		table_cell(&t, "%s", plan_policy_name(f->policy));
+		table_cell(&t, "%s", plan_scope_name(f->scope));
+		table_cell(&t, "%u", f->n_backends);
+	}
+	putchar('\n');
+	r = table_print(&t, stdout);
+	table_free(&t);
+	return r;
 }
 
-static void print_backend(const struct datapath_state *s, const struct plan_backend *b,
-			  __u64 now_ns)
+static const struct table_column backend_columns[] = {
+	{ .title = "BACKEND" },
+	{ .title = "STATE" },
+	{ "WEIGHT", .right = true },
+	{ "ACTIVE", .right = true },
+	{ "CONNECTING", .right = true, .optional = true },
+	{ "OPENED", .right = true },
+	{ "FAILED", .right = true },
+	{ "RTT", .right = true },
+	{ "SINCE", .right = true },
+	{ "PROBED", .right = true, .optional = true },
+	{ .title = "WHY" },
+};
+
+#define N_BACKEND_COLUMNS (sizeof(backend_columns) / sizeof(backend_columns[0]))
+
+static void add_backend(struct table *t, const struct datapath_state *s,
+			const struct plan_backend *b, __u64 now_ns)
 {
 	const struct klb_stats *stats = &s->stats[b->id];
-	char text[ENDPOINT_TEXT_MAX], weight[16], since[16], probe[16];
+	char text[ENDPOINT_TEXT_MAX], time[TEXT_TIME_MAX];
 	struct verdict v;
 
 	verdict_of(s, b, now_ns, &v);
-	snprintf(weight, sizeof(weight), "%u%s", v.weight,
-		 verdict_wish(s, b)->weight_set ? "*" : "");
-	printf("%-22s %-9s%6s%7llu%9llu%6s%7s %s\n", endpoint_format(&b->value.endpoint, text),
-	       v.state, weight, stats->active, stats->opened,
-	       age(b->value.since_ns, now_ns, since, sizeof(since)),
-	       age(b->value.last_probe_ns, now_ns, probe, sizeof(probe)), v.why);
+	table_cell(t, "%s", endpoint_format(&b->value.endpoint, text));
+	table_cell(t, "%s", v.state);
+	table_cell(t, "%u%s", v.weight, verdict_wish(s, b)->weight_set ? "*" : "");
+	table_cell(t, "%llu", stats->active);
+	table_cell(t, "%llu", stats->connecting);
+	table_cell(t, "%llu", stats->opened);
+	table_cell(t, "%llu", verdict_failed(stats));
+	table_cell(t, "%s", stats->srtt_us ? text_duration(stats->srtt_us * 1000ULL, time) : "-");
+	table_cell(t, "%s", text_age(b->value.since_ns, now_ns, time));
+	table_cell(t, "%s", text_age(b->value.last_probe_ns, now_ns, time));
+	table_cell(t, "%s", v.why);
 }
 
-void status_print_text(const struct datapath_state *s, const struct datapath_link *links,
-		       int n_links, __u64 now_ns)
+int status_print_text(const struct datapath_state *s, const struct datapath_link *links,
+		      int n_links, __u64 now_ns)
 {
+	struct table t = { .columns = backend_columns, .n_columns = N_BACKEND_COLUMNS };
 	bool overridden = false;
+	int r;
 
 	print_head(s, links, n_links, now_ns);
-	print_frontends(&s->applied);
-	printf("\n%-22s %-9s%6s%7s%9s%6s%7s %s\n", "BACKEND", "STATE", "WEIGHT", "ACTIVE", "OPENED",
-	       "SINCE", "PROBED", "WHY");
+	r = print_frontends(&s->applied);
 	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
-		print_backend(s, &s->applied.backends[i], now_ns);
+		add_backend(&t, s, &s->applied.backends[i], now_ns);
 		overridden |= verdict_wish(s, &s->applied.backends[i])->weight_set;
 	}
+	putchar('\n');
+	if (!r)
+		r = table_print(&t, stdout);
+	table_free(&t);
 	if (overridden)
 		printf("\n* set by the operator; `kubelbctl weight BACKEND auto` takes it back\n");
+	return r;
 }
 
-/* --- JSON --------------------------------------------------------------------------- */
+/* --- JSON ---------------------------------------------------------------------------- */
 
 /* Seconds since then, or null for never. */
 static json_t *seconds_since(__u64 then_ns, __u64 now_ns)
@@ -122,6 +162,16 @@ static json_t *seconds_since(__u64 then_ns, __u64 now_ns)
 	if (!then_ns)
 		return json_null();
 	return json_real(now_ns > then_ns ? (double)(now_ns - then_ns) / NS_PER_S : 0);
+}
+
+static json_t *json_failures(const struct klb_stats *stats)
+{
+	json_t *by_reason = json_object();
+
+	for (int i = 0; i < KLB_FAILURES; i++)
+		json_object_set_new(by_reason, verdict_failure_key((enum klb_failure)i),
+				    json_integer((json_int_t)stats->failed[i]));
+	return by_reason;
 }
 
 static json_t *json_backend(const struct datapath_state *s, const struct plan_backend *b,
@@ -134,19 +184,29 @@ static json_t *json_backend(const struct datapath_state *s, const struct plan_ba
 
 	verdict_of(s, b, now_ns, &v);
 	return json_pack(
-		"{s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:b, s:b, s:I, s:I, s:I, s:I, s:o, "
-		"s:o, s:o}",
-		"id", (int)b->id, "address", endpoint_format(&b->value.endpoint, text), "state",
-		v.state, "why", v.why, "reason", health_reason_name(b->value.reason), "httpStatus",
-		(int)b->value.http_status, "weight", (int)v.weight, "configuredWeight",
-		(int)b->value.weight, "weightOverride",
+		"{s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:b, s:b, s:o, s:I, s:I, s:I, "
+		"s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}",
+		"id", (int)b->id, "generation", (int)b->value.generation, "address",
+		endpoint_format(&b->value.endpoint, text), "state", v.state, "why", v.why, "reason",
+		health_reason_name(b->value.reason), "httpStatus", (int)b->value.http_status,
+		"weight", (int)v.weight, "configuredWeight", (int)b->value.weight, "weightOverride",
 		wish->weight_set ? json_integer(wish->weight) : json_null(), "drained",
-		(int)wish->drained, "ejected", stats->ejected_until_ns > now_ns, "active",
-		(json_int_t)stats->active, "opened", (json_int_t)stats->opened, "failed",
-		(json_int_t)stats->failed, "ejections", (json_int_t)stats->ejections, "rttSeconds",
-		stats->srtt_us ? json_real(stats->srtt_us / 1e6) : json_null(), "sinceSeconds",
-		seconds_since(b->value.since_ns, now_ns), "lastProbeSecondsAgo",
-		seconds_since(b->value.last_probe_ns, now_ns));
+		(int)wish->drained, "ejected", stats->ejected_until_ns > now_ns,
+		"ejectedForSeconds",
+		stats->ejected_until_ns > now_ns ? seconds_since(now_ns, stats->ejected_until_ns)
+						 : json_null(),
+		"active", (json_int_t)stats->active, "opened", (json_int_t)stats->opened,
+		"connecting", (json_int_t)stats->connecting, "failed", json_failures(stats), "lost",
+		(json_int_t)stats->lost, "ejections", (json_int_t)stats->ejections, "suspected",
+		(json_int_t)stats->suspected, "rttSeconds",
+		stats->srtt_us ? json_real(stats->srtt_us / 1e6) : json_null(), "connectSeconds",
+		stats->opened
+			? json_real((double)stats->connect_ns / NS_PER_S / (double)stats->opened)
+			: json_null(),
+		"sinceSeconds", seconds_since(b->value.since_ns, now_ns), "lastProbeSecondsAgo",
+		seconds_since(b->value.last_probe_ns, now_ns), "lastSuccessSecondsAgo",
+		seconds_since(stats->last_success_ns, now_ns), "lastFailureSecondsAgo",
+		seconds_since(stats->last_failure_ns, now_ns));
 }
 
 static json_t *json_backends(const struct datapath_state *s, __u64 now_ns)
@@ -199,18 +259,26 @@ void status_print_json(const struct datapath_state *s, const struct datapath_lin
 {
 	bool effective = n_links > 0 && count_effective(links, n_links) == n_links;
 	json_t *root = json_pack(
-		"{s:b, s:b, s:s, s:i, s:I, s:{s:b, s:o}, s:{s:I, s:I, s:I}, s:o, s:o, s:o}",
+		"{s:b, s:b, s:s, s:i, s:I, s:I, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, s:I}, "
+		"s:I, s:I, s:o, "
+		"s:o, "
+		"s:o}",
 		"attached", n_links > 0, "effective", effective, "pin", pin_dir, "abiVersion",
 		(int)s->control.abi_version, "configSerial", (json_int_t)s->control.config_serial,
-		"agent", "alive", verdict_agent_alive(&s->control, now_ns), "heartbeatSecondsAgo",
-		seconds_since(s->control.heartbeat_ns, now_ns), "skipped", "loopbackSource",
+		"hostNetnsCookie", (json_int_t)s->control.host_netns_cookie, "agent", "alive",
+		verdict_agent_alive(&s->control, now_ns), "heartbeatSecondsAgo",
+		seconds_since(s->control.heartbeat_ns, now_ns), "discovery", "state",
+		verdict_discovery_key(s->control.discovery), "heardSecondsAgo",
+		seconds_since(s->control.discovery_heard_ns, now_ns), "skipped", "loopbackSource",
 		(json_int_t)s->counters.skipped_loopback_source, "noBackend",
 		(json_int_t)s->counters.skipped_no_backend, "otherNetns",
-		(json_int_t)s->counters.skipped_other_netns, "programs",
-		json_programs(links, n_links), "frontends", json_frontends(&s->applied), "backends",
-		json_backends(s, now_ns));
+		(json_int_t)s->counters.skipped_other_netns, "repaired",
+		(json_int_t)s->counters.repaired, "events", (json_int_t)s->counters.events,
+		"programs", json_programs(links, n_links), "frontends", json_frontends(&s->applied),
+		"backends", json_backends(s, now_ns));
 
-	json_dumpf(root, stdout, compact ? JSON_COMPACT : JSON_INDENT(2));
+	json_dumpf(root, stdout,
+		   (compact ? JSON_COMPACT : JSON_INDENT(2)) | JSON_REAL_PRECISION(9));
 	putchar('\n');
 	json_decref(root);
 }

@@ -5,9 +5,9 @@
 
 #include "datapath.h"
 
-/* Print to stdout. links, n_links: from datapath_links. */
-void status_print_text(const struct datapath_state *s, const struct datapath_link *links,
-		       int n_links, __u64 now_ns);
+/* Print to stdout. links, n_links: from datapath_links. Text: 0 or -ENOMEM. */
+int status_print_text(const struct datapath_state *s, const struct datapath_link *links,
+		      int n_links, __u64 now_ns);
 void status_print_json(const struct datapath_state *s, const struct datapath_link *links,
 		       int n_links, const char *pin_dir, __u64 now_ns, bool compact);
 

@@ -19,6 +19,17 @@ struct verdict {
 void verdict_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
 		struct verdict *ret);
 
+/* What `control` says of discovery: a word for JSON, and a line for people. */
+const char *verdict_discovery_key(enum klb_discovery d);
+const char *verdict_discovery_text(enum klb_discovery d);
+
+/* Connects that failed, for whatever reason. */
+__u64 verdict_failed(const struct klb_stats *stats);
+
+/* The word for a reason in metrics and JSON ("timed_out"), and for people ("timed out"). */
+const char *verdict_failure_key(enum klb_failure failure);
+const char *verdict_failure_name(enum klb_failure failure);
+
 /* Whether the agent's heartbeat is fresh, so that its verdicts count. */
 bool verdict_agent_alive(const struct klb_control *control, __u64 now_ns);
 

@@ -26,10 +26,10 @@
 
 /* KLB_ABI_NEXT: what the next version will look like, for the tests of upgrades. */
 #ifdef KLB_ABI_NEXT
-#define KLB_ABI_VERSION 2
+#define KLB_ABI_VERSION 3
 #define KLB_ABI_GROWTH __u64 grown[2];
 #else
-#define KLB_ABI_VERSION 1
+#define KLB_ABI_VERSION 2
 #define KLB_ABI_GROWTH
 #endif
 
@@ -84,6 +84,15 @@ enum klb_reason {
 	KLB_REASON_NO_ANSWER = 9, /* connected, but no HTTP answer in time */
 	KLB_REASON_CLOSED = 10, /* connection closed or reset */
 	KLB_REASON_PROTOCOL = 11, /* answered, but not HTTP */
+};
+
+/* Where the list of backends comes from: klb_control.discovery. */
+enum klb_discovery {
+	KLB_DISCOVERY_OFF = 0, /* the configuration's own list */
+	KLB_DISCOVERY_SEEDS = 1, /* the same, until the cluster has been heard */
+	KLB_DISCOVERY_CACHE = 2, /* the list of an earlier time, from disk */
+	KLB_DISCOVERY_CURRENT = 3, /* as the cluster says, and it is being watched */
+	KLB_DISCOVERY_FAILING = 4, /* as the cluster said last; it cannot be asked now */
 };
 
 /*
@@ -191,22 +200,57 @@ struct klb_backend {
 	KLB_ABI_GROWTH
 };
 
+/* How a connect failed. The order is part of the ABI: klb_stats.failed is indexed by it. */
+enum klb_failure {
+	KLB_FAILURE_REFUSED = 0, /* a reset answered the SYN */
+	KLB_FAILURE_TIMED_OUT = 1, /* nothing answered within connectTimeout */
+	KLB_FAILURE_UNREACHABLE = 2, /* ICMP said so, or no SYN could leave (no route, no port) */
+	KLB_FAILURE_GAVE_UP = 3, /* the client closed before an answer, after a retransmission */
+	KLB_FAILURE_OTHER = 4,
+	KLB_FAILURES = 5,
+};
+
+/* What the kernel itself makes of a backend: klb_stats.evidence. */
+enum klb_evidence {
+	KLB_EVIDENCE_NONE = 0,
+	KLB_EVIDENCE_SUSPECT = 1, /* a SYN had to be sent again */
+	KLB_EVIDENCE_EJECTED = 2, /* a connect failed */
+	KLB_EVIDENCE_TRIAL = 3, /* the ejection is over and one connect is trying */
+};
+
+/* An ejection takes so long, doubling with each that follows without a success. */
+#define KLB_EJECT_MIN_NS 1000000000ULL
+#define KLB_EJECT_MAX_NS 60000000000ULL
+
 /*
  * Value of `stats`, index: id. Written by the kernel; user space zeroes an
- * entry only when it hands the id to another address.
- * active: sockets sent to this backend and not yet closed.
- * opened: connects sent to this backend.
- * failed, ejections, ejected_until_ns, srtt_us: kept for the kernel's own
- *   evidence; ejected_until_ns is compared with now on every choice.
+ * entry only when it hands the id to another address. What a choice reads comes first.
+ * active: connections established and not yet closed.
+ * connecting: SYN sent, outcome open.
+ * ejected_until_ns: others are preferred until then, for the reason in evidence.
+ * srtt_us: smoothed round trip time over handshakes and ended connections.
+ * streak: ejections since the last success.
+ * opened: connections that were established. failed: connects that were not, by reason.
+ * lost: established connections that ended because the peer stopped answering.
+ * ejections, suspected: how often evidence became that.
+ * connect_ns: sum of the time from SYN to established over `opened`.
  */
 struct klb_stats {
 	__u64 active;
-	__u64 opened;
-	__u64 failed;
-	__u64 ejections;
+	__u64 connecting;
 	__u64 ejected_until_ns;
 	__u32 srtt_us;
+	enum klb_evidence evidence;
+	__u32 streak;
 	__u32 pad;
+	__u64 opened;
+	__u64 failed[KLB_FAILURES];
+	__u64 lost;
+	__u64 ejections;
+	__u64 suspected;
+	__u64 last_success_ns;
+	__u64 last_failure_ns;
+	__u64 connect_ns;
 	KLB_ABI_GROWTH
 };
 
@@ -234,6 +278,11 @@ struct klb_admin {
  * tick_ns, tick_offset_ns: CLOCK_MONOTONIC is jiffies64 * tick_ns + tick_offset_ns, to
  *   the tick: a programs' clock that costs one load and not a call.
  * seed: random, of this attachment; spreads equal sequences of nodes that boot alike.
+ * connect_timeout_ms: how long one backend may leave a SYN unanswered; 0: as the host has it.
+ * dead_peer_timeout_ms: TCP_USER_TIMEOUT and keepalive of established connections;
+ *   0: they are left alone.
+ * discovery, discovery_heard_ns: the agent's, for status; when the cluster last said
+ *   something about its apiservers.
  */
 struct klb_control {
 	__u32 abi_version;
@@ -246,27 +295,58 @@ struct klb_control {
 	__u64 tick_ns;
 	__u64 tick_offset_ns;
 	__u64 seed;
+	__u32 connect_timeout_ms;
+	__u32 dead_peer_timeout_ms;
+	enum klb_discovery discovery;
+	__u32 pad2;
+	__u64 discovery_heard_ns;
 	KLB_ABI_GROWTH
 };
 
 /*
  * Value of `counters`, one entry. Written by the kernel: connects to a frontend
- * that went through untouched, by cause.
+ * that went through untouched, by cause; and what concerns no single backend.
+ * repaired: connections that the agent's audit has added to or taken from `active` and
+ *   `connecting` because the sockets' records said so.
+ * events: how many were ever written to `events`; the newest is number events - 1.
  */
 struct klb_counters {
 	__u64 skipped_loopback_source; /* bound to 127/8 or ::1: cannot leave */
 	__u64 skipped_no_backend; /* no candidate that this socket can reach */
 	__u64 skipped_other_netns; /* scope host, and a foreign namespace */
+	__u64 repaired;
+	__u64 events;
+	KLB_ABI_GROWTH
 };
+
+/* Where a socket of ours is in its life. */
+enum klb_phase {
+	KLB_PHASE_NEW = 0, /* chosen, no SYN yet: counted nowhere */
+	KLB_PHASE_CONNECTING = 1, /* part of stats[id].connecting */
+	KLB_PHASE_ACTIVE = 2, /* part of stats[id].active */
+	KLB_PHASE_ENDED = 3, /* counted nowhere */
+};
+
+/* klb_socket.flags, klb_route.flags */
+/* What becomes of it says something about the backend: a socket of the host's network
+ * namespace that nobody tied to a device, a mark or a source. */
+#define KLB_SOCKET_WITNESS 1u
+/* The record was made in the connect hook; its SYN leaves later. */
+#define KLB_SOCKET_EARLY 2u
+/* Its SYN was sent more than once. */
+#define KLB_SOCKET_RETRANSMITTED 4u
+/* The number of SYNs and their timer are ours. */
+#define KLB_SOCKET_SYN_TIMER 8u
 
 /*
  * Value of `sockets`, the record that a socket of ours carries. Written by the
  * kernel. Lives and dies with the socket (BPF_MAP_TYPE_SK_STORAGE), so it cannot
  * go stale as a table keyed by address or cookie does.
  * frontend: what the client dialled; getpeername gives it back.
- * counted: 1 while the socket is part of stats[id].active.
- * early: 1 from a record that was made in the connect hook until its SYN leaves.
- * connect_ns: of the connect, to the tick.
+ * user_timeout_ms: the TCP_USER_TIMEOUT that we set, 0 for none: as long as the socket
+ *   has it, the application has not set its own.
+ * pid, comm, cgroup_id: of the process that connected (in the host's pid namespace).
+ * connect_ns: of the SYN. established_ns: 0 until then.
  * reserved: for later versions. This value alone must never change its size: the
  *   kernel has no way to carry the records of open sockets from one map to another.
  */
@@ -275,10 +355,26 @@ struct klb_socket {
 	struct klb_endpoint backend;
 	__u32 id;
 	__u32 generation;
-	__u32 counted;
-	__u32 early;
+	enum klb_phase phase;
+	__u32 flags;
+	__u32 user_timeout_ms;
+	__u32 pid;
 	__u64 connect_ns;
+	__u64 established_ns;
+	__u64 cgroup_id;
+	char comm[16];
 	__u64 reserved[4];
+};
+
+/* A choice. chosen_ns: when, to the tick. */
+struct klb_route {
+	struct klb_endpoint frontend;
+	struct klb_endpoint backend;
+	__u32 id;
+	__u32 generation;
+	__u32 flags;
+	__u32 pad;
+	__u64 chosen_ns;
 };
 
 /*
@@ -296,17 +392,73 @@ struct klb_pending {
 	__u64 number;
 	__u32 turn;
 	__u32 pad;
-	struct klb_socket choice;
+	struct klb_route route;
+};
+
+enum klb_event_kind {
+	KLB_EVENT_CONNECT_FAILED = 1,
+	KLB_EVENT_SUSPECT = 2, /* a SYN had to be sent again */
+	KLB_EVENT_EJECTED = 3,
+	KLB_EVENT_RESTORED = 4, /* a connect succeeded after one of the two above */
+	KLB_EVENT_PEER_LOST = 5, /* an established connection: the peer stopped answering */
 };
 
 /*
- * Argument of the program klb_adjust, which kubelb-load runs once after an upgrade
- * that had to copy `stats`: adds, atomically, what the old copy has moved since.
+ * Value of `events`, index: number modulo KLB_EVENTS. Written by the kernel. A log
+ * that any number of readers follow, each at its own place, and that still has the last
+ * ones when somebody begins to look: a BPF ring buffer has one reader, and what that
+ * one took nobody else sees.
+ * number: of the event, plus 1; 0 while the entry is being written. A reader copies,
+ *   and looks at the number once more.
+ * ejected_ns: for how long (KLB_EVENT_EJECTED).
+ * latency_ns: since the SYN. pid, comm, cgroup_id: see klb_socket.
+ */
+#define KLB_EVENTS 256
+
+struct klb_event {
+	__u64 number;
+	__u64 time_ns;
+	__u64 latency_ns;
+	__u64 ejected_ns;
+	__u64 cgroup_id;
+	struct klb_endpoint backend;
+	__u32 id;
+	enum klb_event_kind kind;
+	enum klb_failure failure;
+	__u32 pid;
+	char comm[16];
+	__u32 pad;
+	KLB_ABI_GROWTH
+};
+
+/*
+ * What a read of the pin `connections` (an iterator over the sockets' records) yields,
+ * one after the other: the record and its socket as it is now.
+ * cookie, netns_cookie: as SO_COOKIE and SO_NETNS_COOKIE. tcp_state: enum of
+ * include/net/tcp_states.h (1: established, 2: SYN sent). srtt_us: 0 for not measured.
+ * bound_if: the interface that the socket is bound to, 0 for none; it is part of what the
+ *   kernel finds a socket by.
+ */
+struct klb_connection {
+	struct klb_socket record;
+	struct klb_endpoint local;
+	__u32 tcp_state;
+	__u32 srtt_us;
+	__u32 bound_if;
+	__u64 cookie;
+	__u64 netns_cookie;
+};
+
+/*
+ * Argument of the program klb_adjust: adds, atomically, to counters that the kernel is
+ * writing. After an upgrade that had to copy `stats`: what the old copy has moved since.
+ * By the agent's audit: what counters and records differ by (repair: 1).
  */
 struct klb_adjustment {
 	__u32 id;
-	__u32 pad;
+	__u32 repair;
 	__s64 active;
+	__s64 connecting;
 	__u64 opened;
 };
 
@@ -329,18 +481,24 @@ KLB_ASSERT_SIZE(klb_candidates, 4 + 40 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_frontend, 16 + 2 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_lookup, 4 + 32 * KLB_FRONTEND_SLOTS);
 KLB_ASSERT_SIZE(klb_backend, 56);
-KLB_ASSERT_SIZE(klb_stats, 48);
+KLB_ASSERT_SIZE(klb_stats, 136);
 KLB_ASSERT_SIZE(klb_admin, 16);
-KLB_ASSERT_SIZE(klb_control, 72);
-KLB_ASSERT_SIZE(klb_counters, 24);
+KLB_ASSERT_SIZE(klb_control, 96);
+KLB_ASSERT_SIZE(klb_counters, 40);
+KLB_ASSERT_SIZE(klb_event, 96);
 #endif
-KLB_ASSERT_SIZE(klb_socket, 96);
+KLB_ASSERT_SIZE(klb_socket, 136);
+KLB_ASSERT_SIZE(klb_route, 64);
+KLB_ASSERT_SIZE(klb_connection, 184);
 KLB_ASSERT_AT(klb_frontend, ids, 16);
 KLB_ASSERT_AT(klb_candidate, id, 20);
 KLB_ASSERT_AT(klb_backend, generation, 20);
 KLB_ASSERT_AT(klb_backend, since_ns, 40);
-KLB_ASSERT_AT(klb_stats, ejected_until_ns, 32);
+KLB_ASSERT_AT(klb_stats, ejected_until_ns, 16);
+KLB_ASSERT_AT(klb_stats, opened, 40);
 KLB_ASSERT_AT(klb_control, abi_version, 0);
 KLB_ASSERT_AT(klb_control, host_netns_cookie, 8);
+KLB_ASSERT_AT(klb_event, backend, 40);
+KLB_ASSERT_AT(klb_connection, cookie, 168);
 
 #endif

@@ -82,19 +82,29 @@ def dial_error(world, *args, **kwargs):
 class Kept:
     """One TLS connection, kept open, with requests on it."""
 
-    def __init__(self, world, host=V4, port=PORT, **kwargs):
-        context = ssl.create_default_context(cafile=world.ca)
+    def __init__(self, world, host=V4, port=PORT, context=None, session=None, **kwargs):
+        context = context or ssl.create_default_context(cafile=world.ca)
         raw = dial(world, host, port, **kwargs)
         try:
-            self.sock = context.wrap_socket(raw, server_hostname=host.removeprefix("::ffff:"))
+            self.sock = context.wrap_socket(raw, server_hostname=host.removeprefix("::ffff:"),
+                                            session=session)
         except BaseException:
             raw.close()
             raise
 
-    def get(self, path="/version"):
-        self.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: kubernetes\r\n\r\n".encode())
+    def send(self, path, token=None):
+        bearer = f"Authorization: Bearer {token}\r\n" if token else ""
+        self.sock.sendall(f"GET {path} HTTP/1.1\r\nHost: kubernetes\r\n{bearer}\r\n".encode())
+
+    def response(self):
+        """The answer's head; the body is there to be read."""
         response = http.client.HTTPResponse(self.sock)
         response.begin()
+        return response
+
+    def get(self, path="/version", token=None):
+        self.send(path, token)
+        response = self.response()
         return response.status, response.read().decode()
 
     def backend(self):
@@ -366,15 +376,23 @@ def link_pins(world):
 def objects(world):
     """The ids of the programs, maps and links that are pinned for this world,
     and of the maps that its programs use beyond these."""
-    links = [bpftool("link", "show", "pinned", f"{world.pin}/{p}") for p in link_pins(world)]
+    links = [bpftool("link", "show", "pinned", f"{world.pin}/{p}")
+             for p in [*link_pins(world), "connections"]]
     progs = {link["prog_id"] for link in links}
+    progs.add(bpftool("prog", "show", "pinned", f"{world.pin}/adjust")["id"])
     maps = set()
     for path in pins(world):
-        if not path.startswith("links/"):
+        if not re.match("links/|connections|adjust", path):
             maps.add(bpftool("map", "show", "pinned", f"{world.pin}/{path}")["id"])
     for prog in progs:
         maps.update(bpftool("prog", "show", "id", prog).get("map_ids", []))
     return {"link": {link["id"] for link in links}, "prog": progs, "map": maps}
+
+
+def attached_programs(world):
+    """Ids of the programs behind the links."""
+    return {bpftool("link", "show", "pinned", f"{world.pin}/{p}")["prog_id"]
+            for p in link_pins(world)}
 
 
 def still_there(ids):

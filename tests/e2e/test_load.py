@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from helpers import (V4, Accepts, Traffic, attached_ids, backend_ids, bpftool, bpftool_ok, counters,
+from helpers import (V4, Accepts, Traffic, attached_ids, attached_programs, backend_ids, bpftool, bpftool_ok, counters,
                      dial, dial_error, dump, fails, klb_names, link_pins, nbconnect, objects, ok,
                      pins, raw_maps, served_by, served_set, stats, still_there, wait_idle)
 from system import BPFFS, cgroup2_root, mountinfo, wait_until
@@ -417,7 +417,7 @@ def test_effective_in_the_cgroup(attached):
     """What is pinned is what runs: the programs are effective at the root."""
     shown = subprocess.run(["bpftool", "-j", "cgroup", "show", cgroup2_root(), "effective"],
                            capture_output=True, text=True, check=True).stdout
-    for prog in objects(attached)["prog"]:
+    for prog in attached_programs(attached):
         assert f'"id":{prog},' in shown.replace(" ", ""), f"program {prog} is not in {shown}"
         assert bpftool_ok("prog", "show", "id", prog)
 

@@ -14,11 +14,13 @@
 static int tier_of(const struct klb_view *v, uint32_t trust)
 {
 	if (trust && v->state == KLB_STATE_DEAD)
-		return KLB_TIER_ANY;
-	if (v->avoid)
-		return KLB_TIER_NOT_DEAD;
+		return KLB_TIER_DEAD;
+	if (v->ejected)
+		return KLB_TIER_EJECTED;
+	if (v->drained)
+		return KLB_TIER_UNWANTED;
 	if (trust && (v->state == KLB_STATE_SUSPECT || v->state == KLB_STATE_DRAINING))
-		return KLB_TIER_NOT_DEAD;
+		return KLB_TIER_UNWANTED;
 	return trust && v->preferred ? KLB_TIER_PREFERRED : KLB_TIER_USABLE;
 }
 
@@ -61,7 +63,8 @@ static void view_from(const uint8_t *p, struct klb_view *ret)
 		ret->active &= KLB_LOAD_MAX;
 	ret->weight = (p[9] | (uint32_t)p[10] << 8) % (KLB_WEIGHT_MAX + 1);
 	ret->state = p[11] % (KLB_STATE_DEAD + 1);
-	ret->avoid = p[12] & 1;
+	ret->drained = p[12] & 1;
+	ret->ejected = p[12] >> 3 & 1;
 	ret->preferred = p[12] >> 1 & 1;
 	ret->eligible = !(p[12] >> 2 & 1);
 	ret->rank = (p[13] | (uint32_t)p[14] << 8) << (p[15] & 15);

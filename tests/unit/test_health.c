@@ -26,7 +26,7 @@ static void walk(struct health *h, const struct step *steps, size_t n)
 		enum klb_state before = h->state;
 		bool changed =
 			steps[i].outcome == KLB_REASON_NONE
-				? health_connection_lost(h, now)
+				? health_connection_lost(h, &rules, false, now)
 				: health_probed(h, &rules, steps[i].outcome, steps[i].status, now);
 
 		if (h->state != steps[i].want)
@@ -94,11 +94,11 @@ static void pending_verdicts_are_probed_soon(void **state)
 
 	(void)state;
 	health_init(&h, 1);
-	assert_int_equal(health_next_probe_ms(&h, &rules), 1000);
+	assert_int_equal(health_next_probe_ms(&h, &rules), 500);
 	health_probed(&h, &rules, KLB_REASON_OK, 200, 2);
 	assert_int_equal(health_next_probe_ms(&h, &rules), 5000);
 	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 3);
-	assert_int_equal(health_next_probe_ms(&h, &rules), 1000);
+	assert_int_equal(health_next_probe_ms(&h, &rules), 500);
 	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 4);
 	assert_int_equal(h.state, KLB_STATE_DEAD);
 	assert_int_equal(health_next_probe_ms(&h, &rules), 5000);

@@ -36,6 +36,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
+#include "pki.h"
 #include "probe_internal.h"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
@@ -57,11 +58,6 @@
  * the servers and clients show.
  */
 
-struct identity {
-	EVP_PKEY *key;
-	X509 *cert;
-};
-
 static struct {
 	char dir[64];
 	char ca_file[96], other_ca_file[96], client_cert[96], client_key[96], other_key[96];
@@ -69,51 +65,6 @@ static struct {
 	struct identity ca, other_ca;
 	struct identity server, expired, elsewhere, client;
 } pki;
-
-static void extend(X509 *cert, X509 *issuer, int nid, const char *value)
-{
-	X509V3_CTX ctx;
-	X509_EXTENSION *extension;
-
-	X509V3_set_ctx(&ctx, issuer, cert, NULL, NULL, 0);
-	extension = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
-	assert_non_null(extension);
-	assert_int_equal(X509_add_ext(cert, extension, -1), 1);
-	X509_EXTENSION_free(extension);
-}
-
-/* issuer NULL: a CA. expires_s: from now, may lie in the past. */
-static struct identity issue(const struct identity *issuer, const char *name, const char *san,
-			     long expires_s)
-{
-	static long serial = 1;
-	struct identity id = { .key = EVP_EC_gen("P-256"), .cert = X509_new() };
-	X509_NAME *subject;
-
-	assert_non_null(id.key);
-	assert_non_null(id.cert);
-	X509_set_version(id.cert, X509_VERSION_3);
-	ASN1_INTEGER_set(X509_get_serialNumber(id.cert), serial++);
-	X509_gmtime_adj(X509_getm_notBefore(id.cert), -2 * 86400L);
-	X509_gmtime_adj(X509_getm_notAfter(id.cert), expires_s);
-	X509_set_pubkey(id.cert, id.key);
-	subject = X509_get_subject_name(id.cert);
-	X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1,
-				   0);
-	X509_set_issuer_name(id.cert, issuer ? X509_get_subject_name(issuer->cert) : subject);
-	if (!issuer)
-		extend(id.cert, id.cert, NID_basic_constraints, "critical,CA:TRUE");
-	if (san)
-		extend(id.cert, issuer->cert, NID_subject_alt_name, san);
-	assert_true(X509_sign(id.cert, issuer ? issuer->key : id.key, EVP_sha256()) > 0);
-	return id;
-}
-
-static void discard(struct identity *id)
-{
-	X509_free(id->cert);
-	EVP_PKEY_free(id->key);
-}
 
 static FILE *create(char *path, const char *name)
 {
@@ -127,22 +78,14 @@ static FILE *create(char *path, const char *name)
 
 static void write_cert(char *path, const char *name, X509 *cert)
 {
-	FILE *f = create(path, name);
-
-	assert_int_equal(PEM_write_X509(f, cert), 1);
-	fclose(f);
+	snprintf(path, 96, "%s/%s", pki.dir, name);
+	pki_write_cert(path, cert);
 }
 
 static void write_key(char *path, const char *name, EVP_PKEY *key, const char *passphrase)
 {
-	FILE *f = create(path, name);
-	char secret[16];
-
-	snprintf(secret, sizeof(secret), "%s", passphrase ? passphrase : "");
-	assert_int_equal(PEM_write_PrivateKey(f, key, passphrase ? EVP_aes_128_cbc() : NULL, NULL,
-					      0, NULL, passphrase ? secret : NULL),
-			 1);
-	fclose(f);
+	snprintf(path, 96, "%s/%s", pki.dir, name);
+	pki_write_key(path, "w", key, passphrase);
 }
 
 static int make_pki(void **state)
@@ -152,13 +95,13 @@ static int make_pki(void **state)
 	(void)state;
 	snprintf(pki.dir, sizeof(pki.dir), "/tmp/test_probe.XXXXXX");
 	assert_non_null(mkdtemp(pki.dir));
-	pki.ca = issue(NULL, "ca", NULL, 86400);
-	pki.other_ca = issue(NULL, "other ca", NULL, 86400);
-	pki.server = issue(&pki.ca, "apiserver", SERVER_SAN, 86400);
-	pki.expired = issue(&pki.ca, "yesterday", SERVER_SAN, -86400);
+	pki.ca = pki_issue(NULL, "ca", NULL, 86400);
+	pki.other_ca = pki_issue(NULL, "other ca", NULL, 86400);
+	pki.server = pki_issue(&pki.ca, "apiserver", SERVER_SAN, 86400);
+	pki.expired = pki_issue(&pki.ca, "yesterday", SERVER_SAN, -86400);
 	/* The common name is right: it must not count. */
-	pki.elsewhere = issue(&pki.ca, "kubernetes.test", "IP:192.0.2.1,DNS:elsewhere", 86400);
-	pki.client = issue(&pki.ca, "node", NULL, 86400);
+	pki.elsewhere = pki_issue(&pki.ca, "kubernetes.test", "IP:192.0.2.1,DNS:elsewhere", 86400);
+	pki.client = pki_issue(&pki.ca, "node", NULL, 86400);
 	write_cert(pki.ca_file, "ca.crt", pki.ca.cert);
 	write_cert(pki.other_ca_file, "other-ca.crt", pki.other_ca.cert);
 	write_cert(pki.client_cert, "client.crt", pki.client.cert);
@@ -181,12 +124,12 @@ static int remove_pki(void **state)
 	for (i = 0; i < ARRAY_SIZE(files); i++)
 		unlink(files[i]);
 	rmdir(pki.dir);
-	discard(&pki.ca);
-	discard(&pki.other_ca);
-	discard(&pki.server);
-	discard(&pki.expired);
-	discard(&pki.elsewhere);
-	discard(&pki.client);
+	pki_discard(&pki.ca);
+	pki_discard(&pki.other_ca);
+	pki_discard(&pki.server);
+	pki_discard(&pki.expired);
+	pki_discard(&pki.elsewhere);
+	pki_discard(&pki.client);
 	return 0;
 }
 
@@ -533,7 +476,7 @@ struct world {
 	bool inside_start;
 	unsigned int done, lost, uncovered;
 	struct probe_result result; /* the last one; detail is copied */
-	char detail[PROBE_DETAIL_MAX];
+	char detail[TLS_DETAIL_MAX];
 	struct klb_endpoint uncovered_at;
 };
 
@@ -546,7 +489,7 @@ static void world_free_probe(struct world *w)
 static void start(struct world *w)
 {
 	w->inside_start = true;
-	probe_start(w->probe);
+	probe_start(w->probe, PROBE_READY);
 	w->inside_start = false;
 }
 
@@ -569,8 +512,9 @@ static void on_done(void *arg, const struct probe_result *result)
 	assert_true(result->outcome != KLB_REASON_NONE);
 }
 
-static void on_lost(void *arg)
+static void on_lost(void *arg, bool timed_out)
 {
+	(void)timed_out;
 	struct world *w = arg;
 
 	assert_false(w->inside_start);
@@ -702,79 +646,79 @@ static void expect(struct world *w, const struct script *script, enum klb_reason
 
 static const struct {
 	const char *what, *text;
-	enum probe_progress progress;
+	enum answer_progress progress;
 	unsigned int status;
 	bool keep;
 	size_t rest; /* bytes that are left over */
 } answers[] = {
-	{ "a length", OK_ANSWER, PROBE_PROGRESS_DONE, 200, true, 0 },
-	{ "no reason phrase", "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", PROBE_PROGRESS_DONE, 200,
-	  true, 0 },
-	{ "bare line feeds", "HTTP/1.1 200 OK\ncontent-length:0\n\n", PROBE_PROGRESS_DONE, 200,
+	{ "a length", OK_ANSWER, ANSWER_PROGRESS_DONE, 200, true, 0 },
+	{ "no reason phrase", "HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", ANSWER_PROGRESS_DONE,
+	  200, true, 0 },
+	{ "bare line feeds", "HTTP/1.1 200 OK\ncontent-length:0\n\n", ANSWER_PROGRESS_DONE, 200,
 	  true, 0 },
 	{ "chunks",
 	  "HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n"
 	  "0\r\nTrailer: x\r\n\r\n",
-	  PROBE_PROGRESS_DONE, 500, true, 0 },
+	  ANSWER_PROGRESS_DONE, 500, true, 0 },
 	{ "close", "HTTP/1.1 200 OK\r\nConnection: foo, Close\r\nContent-Length: 2\r\n\r\nok",
-	  PROBE_PROGRESS_DONE, 200, false, 0 },
-	{ "up to the end", "HTTP/1.1 200 OK\r\n\r\n", PROBE_PROGRESS_DONE, 200, false, 0 },
-	{ "1.0", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", PROBE_PROGRESS_DONE, 200, false,
+	  ANSWER_PROGRESS_DONE, 200, false, 0 },
+	{ "up to the end", "HTTP/1.1 200 OK\r\n\r\n", ANSWER_PROGRESS_DONE, 200, false, 0 },
+	{ "1.0", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", ANSWER_PROGRESS_DONE, 200, false,
 	  0 },
-	{ "no content", "HTTP/1.1 204 No\r\n\r\n", PROBE_PROGRESS_DONE, 204, true, 0 },
+	{ "no content", "HTTP/1.1 204 No\r\n\r\n", ANSWER_PROGRESS_DONE, 204, true, 0 },
 	{ "interim", "HTTP/1.1 103 Early\r\nConnection: close\r\n\r\n" OK_ANSWER,
-	  PROBE_PROGRESS_DONE, 200, true, 0 },
-	{ "pipelined", OK_ANSWER "HTTP", PROBE_PROGRESS_DONE, 200, true, 4 },
+	  ANSWER_PROGRESS_DONE, 200, true, 0 },
+	{ "pipelined", OK_ANSWER "HTTP", ANSWER_PROGRESS_DONE, 200, true, 4 },
 	{ "equal lengths", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 0\r\n\r\n",
-	  PROBE_PROGRESS_DONE, 200, true, 0 },
+	  ANSWER_PROGRESS_DONE, 200, true, 0 },
 	{ "length and coding",
 	  "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-	  PROBE_PROGRESS_DONE, 200, false, 0 },
+	  ANSWER_PROGRESS_DONE, 200, false, 0 },
 	{ "coding and length",
 	  "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-	  PROBE_PROGRESS_DONE, 200, false, 0 },
+	  ANSWER_PROGRESS_DONE, 200, false, 0 },
 	{ "two codings",
 	  "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
-	  PROBE_PROGRESS_DONE, 200, false, 0 },
+	  ANSWER_PROGRESS_DONE, 200, false, 0 },
 	{ "too long a length", "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
-	  PROBE_PROGRESS_DONE, 200, false, 0 },
+	  ANSWER_PROGRESS_DONE, 200, false, 0 },
 	{ "too long a chunk",
 	  "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
-	  PROBE_PROGRESS_DONE, 200, false, 0 },
+	  ANSWER_PROGRESS_DONE, 200, false, 0 },
 
-	{ "nothing", "", PROBE_PROGRESS_MORE, 0, true, 0 },
-	{ "half a status line", "HTTP/1.1 20", PROBE_PROGRESS_MORE, 0, true, 11 },
-	{ "headers", "HTTP/1.1 200 OK\r\nA: b\r\n", PROBE_PROGRESS_MORE, 200, true, 0 },
-	{ "half a body", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", PROBE_PROGRESS_MORE, 200,
+	{ "nothing", "", ANSWER_PROGRESS_MORE, 0, true, 0 },
+	{ "half a status line", "HTTP/1.1 20", ANSWER_PROGRESS_MORE, 0, true, 11 },
+	{ "headers", "HTTP/1.1 200 OK\r\nA: b\r\n", ANSWER_PROGRESS_MORE, 200, true, 0 },
+	{ "half a body", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", ANSWER_PROGRESS_MORE, 200,
 	  true, 0 },
 	{ "half a chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
-	  PROBE_PROGRESS_MORE, 200, true, 0 },
-	{ "interim alone", "HTTP/1.1 100 Continue\r\n\r\n", PROBE_PROGRESS_MORE, 0, true, 0 },
+	  ANSWER_PROGRESS_MORE, 200, true, 0 },
+	{ "interim alone", "HTTP/1.1 100 Continue\r\n\r\n", ANSWER_PROGRESS_MORE, 0, true, 0 },
 
-	{ "garbage", "S", PROBE_PROGRESS_BAD, 0, true, 1 },
-	{ "HTTP/2", "HTTP/2 200\r\n\r\n", PROBE_PROGRESS_BAD, 0, true, 14 },
-	{ "1.2", "HTTP/1.2 200 OK\r\n", PROBE_PROGRESS_BAD, 0, true, 0 },
-	{ "no status", "HTTP/1.1 OK\r\n", PROBE_PROGRESS_BAD, 0, true, 0 },
-	{ "a long status", "HTTP/1.1 2000 OK\r\n", PROBE_PROGRESS_BAD, 0, true, 0 },
-	{ "a low status", "HTTP/1.1 099 OK\r\n", PROBE_PROGRESS_BAD, 0, true, 0 },
-	{ "switching", "HTTP/1.1 101 Switch\r\n\r\n", PROBE_PROGRESS_BAD, 101, true, 0 },
-	{ "no colon", "HTTP/1.1 200 OK\r\nnonsense\r\n", PROBE_PROGRESS_BAD, 200, true, 0 },
-	{ "no name", "HTTP/1.1 200 OK\r\n: x\r\n", PROBE_PROGRESS_BAD, 200, true, 0 },
-	{ "a space before the colon", "HTTP/1.1 200 OK\r\nA : x\r\n", PROBE_PROGRESS_BAD, 200, true,
-	  0 },
-	{ "a folded line", "HTTP/1.1 200 OK\r\nA: x\r\n y\r\n", PROBE_PROGRESS_BAD, 200, true, 0 },
-	{ "a signed length", "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n", PROBE_PROGRESS_BAD, 200,
+	{ "garbage", "S", ANSWER_PROGRESS_BAD, 0, true, 1 },
+	{ "HTTP/2", "HTTP/2 200\r\n\r\n", ANSWER_PROGRESS_BAD, 0, true, 14 },
+	{ "1.2", "HTTP/1.2 200 OK\r\n", ANSWER_PROGRESS_BAD, 0, true, 0 },
+	{ "no status", "HTTP/1.1 OK\r\n", ANSWER_PROGRESS_BAD, 0, true, 0 },
+	{ "a long status", "HTTP/1.1 2000 OK\r\n", ANSWER_PROGRESS_BAD, 0, true, 0 },
+	{ "a low status", "HTTP/1.1 099 OK\r\n", ANSWER_PROGRESS_BAD, 0, true, 0 },
+	{ "switching", "HTTP/1.1 101 Switch\r\n\r\n", ANSWER_PROGRESS_BAD, 101, true, 0 },
+	{ "no colon", "HTTP/1.1 200 OK\r\nnonsense\r\n", ANSWER_PROGRESS_BAD, 200, true, 0 },
+	{ "no name", "HTTP/1.1 200 OK\r\n: x\r\n", ANSWER_PROGRESS_BAD, 200, true, 0 },
+	{ "a space before the colon", "HTTP/1.1 200 OK\r\nA : x\r\n", ANSWER_PROGRESS_BAD, 200,
 	  true, 0 },
-	{ "an empty length", "HTTP/1.1 200 OK\r\nContent-Length:\r\n", PROBE_PROGRESS_BAD, 200,
+	{ "a folded line", "HTTP/1.1 200 OK\r\nA: x\r\n y\r\n", ANSWER_PROGRESS_BAD, 200, true, 0 },
+	{ "a signed length", "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n", ANSWER_PROGRESS_BAD, 200,
+	  true, 0 },
+	{ "an empty length", "HTTP/1.1 200 OK\r\nContent-Length:\r\n", ANSWER_PROGRESS_BAD, 200,
 	  true, 0 },
 	{ "two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n",
-	  PROBE_PROGRESS_BAD, 200, true, 0 },
+	  ANSWER_PROGRESS_BAD, 200, true, 0 },
 	{ "a bad chunk size", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x2\r\n",
-	  PROBE_PROGRESS_BAD, 200, true, 0 },
+	  ANSWER_PROGRESS_BAD, 200, true, 0 },
 	{ "no chunk size", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n;x\r\n",
-	  PROBE_PROGRESS_BAD, 200, true, 0 },
+	  ANSWER_PROGRESS_BAD, 200, true, 0 },
 	{ "a chunk without its end",
-	  "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n", PROBE_PROGRESS_BAD,
+	  "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n", ANSWER_PROGRESS_BAD,
 	  200, true, 0 },
 };
 
@@ -783,22 +727,22 @@ static void check_answer(size_t which, size_t piece)
 {
 	const char *text = answers[which].text;
 	size_t length = strlen(text), at = 0;
-	enum probe_progress progress = PROBE_PROGRESS_MORE;
+	enum answer_progress progress = ANSWER_PROGRESS_MORE;
 	struct evbuffer *in = evbuffer_new();
-	struct probe_answer a;
+	struct answer a;
 
-	probe_answer_init(&a);
+	answer_init(&a);
 	do {
 		size_t n = length - at < piece ? length - at : piece;
 
 		evbuffer_add(in, text + at, n);
 		at += n;
-		progress = probe_answer_read(&a, in);
-	} while (progress == PROBE_PROGRESS_MORE && at < length);
+		progress = answer_read(&a, in);
+	} while (progress == ANSWER_PROGRESS_MORE && at < length);
 	if (progress != answers[which].progress)
 		fail_msg("%s by %zu: progress %d", answers[which].what, piece, (int)progress);
 	assert_int_equal(a.status, answers[which].status);
-	if (progress == PROBE_PROGRESS_DONE)
+	if (progress == ANSWER_PROGRESS_DONE)
 		assert_int_equal(a.keep, answers[which].keep);
 	if (piece >= length)
 		assert_int_equal(evbuffer_get_length(in), answers[which].rest);
@@ -819,52 +763,52 @@ static void test_answers(void **state)
 }
 
 /* Nothing that a backend sends makes the reader go on for ever. */
-static void check_limit(const char *head, const char *more, enum probe_progress end)
+static void check_limit(const char *head, const char *more, enum answer_progress end)
 {
-	enum probe_progress progress = PROBE_PROGRESS_MORE;
+	enum answer_progress progress = ANSWER_PROGRESS_MORE;
 	struct evbuffer *in = evbuffer_new();
-	struct probe_answer a;
+	struct answer a;
 	size_t fed = strlen(head);
 
-	probe_answer_init(&a);
+	answer_init(&a);
 	evbuffer_add(in, head, fed);
-	while (progress == PROBE_PROGRESS_MORE) {
+	while (progress == ANSWER_PROGRESS_MORE) {
 		evbuffer_add(in, more, strlen(more));
 		fed += strlen(more);
-		progress = probe_answer_read(&a, in);
+		progress = answer_read(&a, in);
 		assert_true(fed <= 256 * 1024UL);
 	}
 	assert_int_equal(progress, end);
-	assert_false(a.keep && progress == PROBE_PROGRESS_DONE);
+	assert_false(a.keep && progress == ANSWER_PROGRESS_DONE);
 	evbuffer_free(in);
 }
 
 static void test_answer_limits(void **state)
 {
 	(void)state;
-	check_limit("HTTP/1.1 200 ", "aaaaaaaa", PROBE_PROGRESS_BAD);
-	check_limit("HTTP/1.1 200 OK\r\n", "A: b\r\n", PROBE_PROGRESS_BAD);
-	check_limit("HTTP/1.1 200 OK\r\nA: ", "bbbbbbbb", PROBE_PROGRESS_BAD);
-	check_limit("", "HTTP/1.1 100 Go on\r\n\r\n", PROBE_PROGRESS_BAD);
+	check_limit("HTTP/1.1 200 ", "aaaaaaaa", ANSWER_PROGRESS_BAD);
+	check_limit("HTTP/1.1 200 OK\r\n", "A: b\r\n", ANSWER_PROGRESS_BAD);
+	check_limit("HTTP/1.1 200 OK\r\nA: ", "bbbbbbbb", ANSWER_PROGRESS_BAD);
+	check_limit("", "HTTP/1.1 100 Go on\r\n\r\n", ANSWER_PROGRESS_BAD);
 	check_limit("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "4\r\naaaa\r\n",
-		    PROBE_PROGRESS_BAD);
+		    ANSWER_PROGRESS_BAD);
 	check_limit("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
 		    "40\r\n0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\r\n",
-		    PROBE_PROGRESS_DONE);
+		    ANSWER_PROGRESS_DONE);
 	check_limit("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", "A: b\r\n",
-		    PROBE_PROGRESS_BAD);
+		    ANSWER_PROGRESS_BAD);
 }
 
 static void test_answer_nul(void **state)
 {
 	static const char text[] = "HTTP/1.1 200 OK\r\nContent-Length: 2\0\r\n\r\nok";
 	struct evbuffer *in = evbuffer_new();
-	struct probe_answer a;
+	struct answer a;
 
 	(void)state;
-	probe_answer_init(&a);
+	answer_init(&a);
 	evbuffer_add(in, text, sizeof(text) - 1);
-	assert_int_equal(probe_answer_read(&a, in), PROBE_PROGRESS_BAD);
+	assert_int_equal(answer_read(&a, in), ANSWER_PROGRESS_BAD);
 	evbuffer_free(in);
 }
 
@@ -1087,21 +1031,21 @@ static void test_certificates(void **state)
 /* Trusted is what the file names, root or not, as for Kubernetes' own clients. */
 static void test_intermediate_as_ca(void **state)
 {
-	struct identity middle = issue(&pki.other_ca, "middle", NULL, 86400);
+	struct identity middle = pki_issue(&pki.other_ca, "middle", NULL, 86400);
 	struct identity leaf;
 	struct world w = { 0 };
 	char path[96];
 
 	(void)state;
-	extend(middle.cert, pki.other_ca.cert, NID_basic_constraints, "critical,CA:TRUE");
+	pki_extend(middle.cert, pki.other_ca.cert, NID_basic_constraints, "critical,CA:TRUE");
 	assert_true(X509_sign(middle.cert, pki.other_ca.key, EVP_sha256()) > 0);
-	leaf = issue(&middle, "leaf", SERVER_SAN, 86400);
+	leaf = pki_issue(&middle, "leaf", SERVER_SAN, 86400);
 	write_cert(path, "middle.crt", middle.cert);
 	w.cfg.ca = path;
 	expect(&w, &(struct script){ .answer = OK_ANSWER, .identity = &leaf }, KLB_REASON_OK, 200);
 	unlink(path);
-	discard(&leaf);
-	discard(&middle);
+	pki_discard(&leaf);
+	pki_discard(&middle);
 }
 
 static void check_client(int max_version)

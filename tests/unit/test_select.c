@@ -185,13 +185,30 @@ struct tier_case {
 	{                                                             \
 		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1 \
 	}
-#define AVOID                                                                      \
-	{                                                                          \
-		.state = KLB_STATE_READY, .weight = 100, .eligible = 1, .avoid = 1 \
+#define DRAINED                                                                      \
+	{                                                                            \
+		.state = KLB_STATE_READY, .weight = 100, .eligible = 1, .drained = 1 \
 	}
-#define DEAD_AVOID                                                                \
-	{                                                                         \
-		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .avoid = 1 \
+#define EJECTED                                                                      \
+	{                                                                            \
+		.state = KLB_STATE_READY, .weight = 100, .eligible = 1, .ejected = 1 \
+	}
+#define DRAINING_EJECTED                                                                \
+	{                                                                               \
+		.state = KLB_STATE_DRAINING, .weight = 100, .eligible = 1, .ejected = 1 \
+	}
+#define DEAD_DRAINED                                                                \
+	{                                                                           \
+		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .drained = 1 \
+	}
+#define DEAD_EJECTED                                                                \
+	{                                                                           \
+		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .ejected = 1 \
+	}
+#define LOCAL_EJECTED                                                                   \
+	{                                                                               \
+		.state = KLB_STATE_READY, .weight = 100, .eligible = 1, .preferred = 1, \
+		.ejected = 1                                                            \
 	}
 #define WEIGHTLESS                                                   \
 	{                                                            \
@@ -220,12 +237,21 @@ static const struct tier_case tier_cases[] = {
 	{ "dead is out", 1, { DEAD, READY, READY }, 6 },
 	{ "draining is out", 1, { DRAINING, READY, DEAD }, 2 },
 	{ "suspect is out", 1, { SUSPECT, READY, DEAD }, 2 },
-	{ "ejected or drained by the operator is out", 1, { AVOID, READY, DEAD }, 2 },
+	{ "drained by the operator is out", 1, { DRAINED, READY, DEAD }, 2 },
+	{ "ejected is out", 1, { EJECTED, READY, DEAD }, 2 },
 	{ "draining before dead", 1, { DRAINING, DEAD, DEAD }, 1 },
-	{ "draining, suspect and avoided are alike", 1, { DRAINING, SUSPECT, AVOID }, 7 },
-	{ "avoided before dead", 1, { AVOID, DEAD, DEAD }, 1 },
+	{ "draining, suspect and drained are alike", 1, { DRAINING, SUSPECT, DRAINED }, 7 },
+	{ "draining before ejected", 1, { EJECTED, DRAINING, DEAD }, 2 },
+	{ "drained before ejected", 1, { EJECTED, DRAINED, DEAD }, 2 },
+	{ "draining and ejected is ejected", 1, { DRAINING_EJECTED, DRAINED, DEAD }, 2 },
+	{ "drained before dead", 1, { DRAINED, DEAD, DEAD }, 1 },
+	{ "ejected before dead", 1, { EJECTED, DEAD, DEAD }, 1 },
+	{ "all ejected: all", 1, { EJECTED, DRAINING_EJECTED, EJECTED }, 7 },
+	{ "the last one in reach is used though ejected", 1, { EJECTED, DEAD, WEIGHTLESS }, 1 },
 	{ "all dead: all", 1, { DEAD, DEAD, DEAD }, 7 },
-	{ "dead and drained is dead", 1, { DEAD_AVOID, DEAD, DRAINING }, 4 },
+	{ "dead and drained is dead", 1, { DEAD_DRAINED, DEAD, DRAINING }, 4 },
+	{ "dead and ejected is dead", 1, { DEAD_EJECTED, DEAD, EJECTED }, 4 },
+	{ "the local one is ejected", 1, { READY, LOCAL_EJECTED, DEAD }, 1 },
 	{ "weight 0 takes none", 1, { WEIGHTLESS, READY, READY }, 6 },
 	{ "weight 0 takes none even before dead", 1, { WEIGHTLESS, DEAD, DEAD }, 6 },
 	{ "nobody has weight", 1, { WEIGHTLESS, WEIGHTLESS, WEIGHTLESS }, 0 },
@@ -238,7 +264,8 @@ static const struct tier_case tier_cases[] = {
 	{ "nobody in reach", 1, { OUT_OF_REACH, OUT_OF_REACH, OUT_OF_REACH }, 0 },
 	{ "no agent: dead is not believed", 0, { DEAD, READY, READY }, 7 },
 	{ "no agent: draining is not believed", 0, { DRAINING, READY, SUSPECT }, 7 },
-	{ "no agent: the operator and the kernel are", 0, { AVOID, DEAD, READY }, 6 },
+	{ "no agent: the operator is", 0, { DRAINED, DEAD, READY }, 6 },
+	{ "no agent: the kernel is", 0, { EJECTED, DEAD, READY }, 6 },
 };
 
 static void tiers(void **state)

@@ -88,10 +88,13 @@ class UnixHTTP(http.client.HTTPConnection):
 
 class Backend:
     """One control plane: a namespace, an nginx in it, and its ways to fail.
+    Apiserver (apiserver_backend.py) is one with another server in it.
 
     What it knows lives in its directory, so that `world.py fault` can act on a
     Backend of another process's world.
     """
+
+    program = "nginx"
 
     def __init__(self, world_dir, prefix, index):
         # 0 is an apiserver on the node itself, as on a control-plane node.
@@ -134,16 +137,18 @@ class Backend:
         }
         return NGINX.format(port=PORT, key=pki.key, name=self.name, dir=self.dir, **switches)
 
+    def argv(self):
+        return ["nginx", "-p", self.dir + "/", "-e", "error.log", "-c", self.path("nginx.conf")]
+
     def launch(self):
-        """Starts nginx without waiting for it, in a process group of its own."""
+        """Starts the server without waiting for it, in a process group of its own."""
         if self.pgid() is not None:
             raise WorldError(f"{self.name} is running already")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path("status.sock"))
         with open(self.path("stderr.log"), "ab") as log:
             process = subprocess.Popen(
-                ["nsenter", f"--net={NETNS_DIR}/{self.ns}", "nginx", "-p", self.dir + "/",
-                 "-e", "error.log", "-c", self.path("nginx.conf")],
+                ["nsenter", f"--net={NETNS_DIR}/{self.ns}", *self.argv()],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         process.returncode = 0  # reaped by its group, see end_group; keeps Popen quiet
         with open(self.pgid_file, "w", encoding="ascii") as f:
@@ -160,11 +165,11 @@ class Backend:
     def wait_up(self):
         def up():
             if not group_members(self.pgid()):
-                raise WorldError(f"nginx of {self.name} ended: {self.read('stderr.log')}"
+                raise WorldError(f"{self.program} of {self.name} ended: {self.read('stderr.log')}"
                                  f"{self.read('error.log')}")
             return self.answers()
 
-        wait_until(up, f"nginx of {self.name}", timeout=20, interval=0.005)
+        wait_until(up, f"{self.program} of {self.name}", timeout=20, interval=0.005)
 
     def pgid(self):
         try:

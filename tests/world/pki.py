@@ -59,6 +59,21 @@ class Pki:
                      "basicConstraints=CA:FALSE", *leaf, "-out", path)
         return path
 
+    def client(self, user, groups=(), trusted=True):
+        """The path of a file with a client's certificate and its key."""
+        name = "".join(c if c.isalnum() else "-" for c in user)
+        path = self.path(f"client-{name}{'' if trusted else '-untrusted'}.pem")
+        if os.path.exists(path):
+            return path
+        ca = self.ca if trusted else self.authority("other", "kubelb untrusted CA")
+        subject = "".join(f"/O={g}" for g in groups) + f"/CN={user}"
+        self.req("-x509", "-CA", ca, "-CAkey", self.key, "-days", "30", "-addext",
+                 "basicConstraints=CA:FALSE", "-addext", "extendedKeyUsage=clientAuth",
+                 "-subj", subject, "-out", path)
+        with open(path, "a", encoding="ascii") as f, open(self.key, encoding="ascii") as key:
+            f.write(key.read())
+        return path
+
     @staticmethod
     def names(kind, addresses):
         if kind == "wrong_name":

@@ -38,7 +38,9 @@ import sys
 import tempfile
 
 import pki
+from apiserver_backend import Apiserver
 from backend import NODE_HOST, PORT, STATUSES, V4_PREFIX, V6_PREFIX, Backend
+from etcd import Etcd
 from kubelb import Agent, yaml_text
 from system import (BPFFS, NETNS_DIR, WorldError, become_subreaper, cgroup2_root, end_group,
                     end_with_parent, ensure_bpffs, inside, run_checked, wait_until)
@@ -69,6 +71,7 @@ class World:
         self.cgroups = []
         self.processes = []
         self.local = None
+        self.etcd = None
         self.pods = 0
         self.agents = 0
         self.closed = False
@@ -163,6 +166,37 @@ class World:
         local.start()
         self.local = local
         return local
+
+    def apiserver(self, index, **settings):
+        """A test apiserver (see apiserver.py) in the place of a control plane's
+        nginx until the next reset(); 0 is the node's own. The first one fills
+        world.etcd with the slice that names every control plane."""
+        if self.etcd is None:
+            self.etcd = Etcd(os.path.join(self.dir, "etcd"))
+            self.etcd.put("kubernetes", [b.v4 for b in self.backends])
+        old = self.cp(index) if index else self.local_apiserver()
+        if isinstance(old, Apiserver):
+            raise WorldError(f"{old.name} is a test apiserver already; see its set()")
+        old.kill()
+        api = Apiserver(self.dir, self.prefix, index, settings)
+        api.nginx, api.certificate_kind = old, old.certificate_kind
+        if index:
+            self.backends[index - 1] = api
+        else:
+            self.local = api
+        api.start()
+        return api
+
+    def remove_apiservers(self):
+        """The nginxes get their places back; restore() starts them."""
+        for i, api in enumerate(self.backends):
+            if isinstance(api, Apiserver):
+                api.kill()
+                self.backends[i] = api.nginx
+                api.nginx.certificate_kind = api.certificate_kind  # the file is one
+        if self.etcd:
+            self.etcd.close()
+            self.etcd = None
 
     def cgroup(self, name="group"):
         """A cgroup of this world's own, for what must not be done to the root."""
@@ -279,6 +313,7 @@ class World:
         if self.local:
             self.local.kill()
             self.local = None
+        self.remove_apiservers()
         for b in self.backends:
             b.restore(self.pki)
         self.config = self.configure()

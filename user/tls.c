@@ -1,45 +1,74 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The probe room's TLS: what is loaded once, how a certificate is judged, and
- * what a failure means. A certificate is judged as Kubernetes' own clients do it
- * (Go's crypto/x509), so that a probe fails where they would and nowhere else.
+ * A certificate is judged as Kubernetes' own clients do it (Go's crypto/x509), so
+ * that we fail where they would and nowhere else.
  */
+#include "tls.h"
+
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <event2/bufferevent.h>
 #include <event2/bufferevent_ssl.h>
 
 #include <openssl/bio.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 #include <openssl/x509_vfy.h>
 
-#include "probe_internal.h"
+#include "endpoint.h"
+#include "file.h"
 
 /* The first 12 bytes of an IPv4 address are its ::ffff: prefix (abi.h). */
 #define IPV4_OFFSET 12
+/* A system's whole trust store is a quarter of that. */
+#define PEM_BYTES_MAX ((size_t)1024 * 1024)
 
-struct probe_tls {
+struct tls {
 	SSL_CTX *ctx;
 	bool verify;
+	const struct tls_words *words;
 };
 
-/* OpenSSL's own messages for this are codes: says what the system says. */
-static int check_readable(const char *key, const char *path, struct err *e)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+/* PEM on its way in. */
+struct pem {
+	const char *name; /* for messages: the file, or "the value" */
+	BIO *bio; /* reads from text, or from what the caller holds */
+	char *text;
+	size_t length;
+};
 
-	if (fd < 0)
-		return err_set(e, EINVAL, "%s: cannot read %s: %s; correct the path", key, path,
-			       strerror(errno));
-	close(fd);
+static void pem_close(struct pem *p)
+{
+	BIO_free(p->bio);
+	file_forget(p->text, p->length);
+}
+
+/* OpenSSL's own messages for files are codes: this one says what the system says. */
+static int pem_open(const struct tls_pem *from, struct pem *ret, struct err *e)
+{
+	struct pem p = { .name = "the value", .length = from->length };
+	const char *data = from->data;
+	struct err why;
+
+	if (!data) {
+		p.name = from->file;
+		if (file_read(from->file, PEM_BYTES_MAX, &p.text, &p.length, &why) < 0)
+			return err_set(e, EINVAL, "%s: %s; correct the path", from->key, why.text);
+		data = p.text;
+	}
+	p.bio = BIO_new_mem_buf(data, (int)p.length);
+	if (!p.bio) {
+		pem_close(&p);
+		return err_set(e, EINVAL, "%s: out of memory", from->key);
+	}
+	*ret = p;
 	return 0;
 }
 
@@ -50,56 +79,127 @@ static int no_passphrase(char *buf __attribute__((unused)), int size __attribute
 	return -1;
 }
 
-static int load_ca(SSL_CTX *ctx, const char *path, struct err *e)
+static bool is_absent(const struct tls_pem *pem)
 {
+	return !pem->data && !pem->file;
+}
+
+/* Certificates and revocation lists go into the store; false when there was none. */
+static bool trust(SSL_CTX *ctx, BIO *bio)
+{
+	STACK_OF(X509_INFO) *found = PEM_X509_INFO_read_bio(bio, NULL, no_passphrase, NULL);
+	X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+	bool some = false, ok = true;
+	int i;
+
+	for (i = 0; found && i < sk_X509_INFO_num(found); i++) {
+		const X509_INFO *info = sk_X509_INFO_value(found, i);
+
+		if (info->x509) {
+			some = true;
+			ok = ok && X509_STORE_add_cert(store, info->x509) == 1;
+		}
+		if (info->crl)
+			ok = ok && X509_STORE_add_crl(store, info->crl) == 1;
+	}
+	sk_X509_INFO_pop_free(found, X509_INFO_free);
+	return some && ok;
+}
+
+static int load_ca(SSL_CTX *ctx, const struct tls_pem *ca, struct err *e)
+{
+	struct pem pem = { 0 };
 	int err;
 
-	if (!path) {
+	if (is_absent(ca)) {
 		/* A directory by hash: nothing is read before it is needed. */
 		SSL_CTX_set_default_verify_paths(ctx);
 		return 0;
 	}
-	err = check_readable("probe.ca", path, e);
+	err = pem_open(ca, &pem, e);
 	if (err)
 		return err;
-	if (SSL_CTX_load_verify_file(ctx, path) != 1)
-		return err_set(e, EINVAL,
-			       "probe.ca: %s holds no certificate in PEM; name the file with the "
-			       "certificate of the cluster's CA",
-			       path);
-	/* What the file names is trusted, be it a root or an intermediate. */
+	if (!trust(ctx, pem.bio))
+		err = err_set(e, EINVAL,
+			      "%s: %s holds no certificate in PEM; give the certificate of the "
+			      "cluster's CA",
+			      ca->key, pem.name);
+	pem_close(&pem);
+	/* What is named is trusted, be it a root or an intermediate. */
 	X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(ctx), X509_V_FLAG_PARTIAL_CHAIN);
-	return 0;
+	return err;
 }
 
-static int load_client_certificate(SSL_CTX *ctx, const struct config_probe *cfg, struct err *e)
+static int load_key(SSL_CTX *ctx, const struct tls_pem *key, struct err *e)
+{
+	struct pem pem = { 0 };
+	EVP_PKEY *private;
+	int err = pem_open(key, &pem, e);
+
+	if (err)
+		return err;
+	private = PEM_read_bio_PrivateKey(pem.bio, NULL, no_passphrase, NULL);
+	if (!private || SSL_CTX_use_PrivateKey(ctx, private) != 1)
+		err = err_set(e, EINVAL,
+			      "%s: %s holds no private key in PEM that can be read without a "
+			      "passphrase",
+			      key->key, pem.name);
+	EVP_PKEY_free(private);
+	pem_close(&pem);
+	return err;
+}
+
+/* The first certificate is the client's own; those that follow lead to its CA. */
+static bool use_chain(SSL_CTX *ctx, BIO *bio)
+{
+	X509 *cert = PEM_read_bio_X509_AUX(bio, NULL, no_passphrase, NULL);
+	bool ok = cert && SSL_CTX_use_certificate(ctx, cert) == 1;
+
+	X509_free(cert);
+	while (ok && (cert = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL))) {
+		ok = SSL_CTX_add0_chain_cert(ctx, cert) == 1;
+		if (!ok)
+			X509_free(cert);
+	}
+	/* The end is told by an error, as what cannot be read is. */
+	return ok && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+}
+
+static int load_certificate(SSL_CTX *ctx, const struct tls_pem *from, struct err *e)
+{
+	struct pem pem = { 0 };
+	int err = pem_open(from, &pem, e);
+
+	if (err)
+		return err;
+	if (!use_chain(ctx, pem.bio))
+		err = err_set(e, EINVAL, "%s: %s holds no usable certificate in PEM", from->key,
+			      pem.name);
+	pem_close(&pem);
+	return err;
+}
+
+static int load_client_certificate(SSL_CTX *ctx, const struct tls_options *o, struct err *e)
 {
 	int err;
 
-	if (!cfg->client_cert)
+	if (is_absent(&o->cert))
 		return 0;
-	err = check_readable("probe.clientCert", cfg->client_cert, e);
-	if (!err)
-		err = check_readable("probe.clientKey", cfg->client_key, e);
-	if (err)
-		return err;
 	/*
 	 * The key goes first: OpenSSL drops one that does not fit the certificate
 	 * that follows, which tells a wrong pair from an unusable file.
 	 */
-	if (SSL_CTX_use_PrivateKey_file(ctx, cfg->client_key, SSL_FILETYPE_PEM) != 1)
-		return err_set(e, EINVAL,
-			       "probe.clientKey: %s holds no private key in PEM that can be read "
-			       "without a passphrase",
-			       cfg->client_key);
-	if (SSL_CTX_use_certificate_chain_file(ctx, cfg->client_cert) != 1)
-		return err_set(e, EINVAL, "probe.clientCert: %s holds no usable certificate in PEM",
-			       cfg->client_cert);
+	err = load_key(ctx, &o->key, e);
+	if (!err)
+		err = load_certificate(ctx, &o->cert, e);
+	if (err)
+		return err;
 	if (SSL_CTX_check_private_key(ctx) != 1)
 		return err_set(e, EINVAL,
-			       "probe.clientKey: %s is not the key of the certificate in %s; name "
-			       "the two files of one pair",
-			       cfg->client_key, cfg->client_cert);
+			       "%s: %s is not the key of the certificate in %s; name the two of "
+			       "one pair",
+			       o->key.key, o->key.file ? o->key.file : "the value",
+			       o->cert.file ? o->cert.file : o->cert.key);
 	return 0;
 }
 
@@ -115,7 +215,7 @@ static void format_name(const X509_NAME *name, char *buf, size_t size)
 	BIO_free(out);
 }
 
-static void format_expected(const struct probe_peer *peer, char *buf, size_t size)
+static void format_expected(const struct tls_peer *peer, char *buf, size_t size)
 {
 	char address[ENDPOINT_TEXT_MAX];
 
@@ -123,7 +223,7 @@ static void format_expected(const struct probe_peer *peer, char *buf, size_t siz
 		 peer->dns ? peer->dns : endpoint_format_address(&peer->address, address));
 }
 
-static void describe_refusal(struct probe_peer *peer, X509_STORE_CTX *store)
+static void describe_refusal(struct tls_peer *peer, X509_STORE_CTX *store)
 {
 	int code = X509_STORE_CTX_get_error(store);
 	const char *why = X509_verify_cert_error_string(code);
@@ -160,7 +260,7 @@ static int verify_callback(int ok, X509_STORE_CTX *store)
  */
 static int session_callback(SSL *ssl, SSL_SESSION *session)
 {
-	struct probe_peer *peer = SSL_get_app_data(ssl);
+	struct tls_peer *peer = SSL_get_app_data(ssl);
 
 	if (!peer)
 		return 0;
@@ -191,19 +291,19 @@ static void set_up(SSL_CTX *ctx)
 						X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
 }
 
-static int load(struct probe_tls *tls, const struct config_probe *cfg, struct err *e)
+static int load(struct tls *tls, const struct tls_options *o, struct err *e)
 {
 	int err;
 
 	set_up(tls->ctx);
-	tls->verify = !cfg->insecure_skip_verify;
+	tls->verify = !o->insecure;
 	if (tls->verify) {
 		SSL_CTX_set_verify(tls->ctx, SSL_VERIFY_PEER, verify_callback);
-		err = load_ca(tls->ctx, cfg->ca, e);
+		err = load_ca(tls->ctx, &o->ca, e);
 		if (err)
 			return err;
 	}
-	return load_client_certificate(tls->ctx, cfg, e);
+	return load_client_certificate(tls->ctx, o, e);
 }
 
 /* A program that has a handler of its own, or ignores it already, is left alone. */
@@ -215,9 +315,9 @@ static void ignore_sigpipe(void)
 		signal(SIGPIPE, SIG_IGN);
 }
 
-int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct err *e)
+int tls_new(const struct tls_options *o, struct tls **ret, struct err *e)
 {
-	struct probe_tls *tls;
+	struct tls *tls;
 	int err;
 
 	/* Half a megabyte resident, for texts that nobody sees; see describe_error. */
@@ -230,20 +330,21 @@ int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct
 	if (!tls || !tls->ctx) {
 		free(tls);
 		return err_set(e, EINVAL,
-			       "probe: cannot set up TLS; look at OpenSSL's own "
+			       "cannot set up TLS; look at OpenSSL's own "
 			       "configuration (openssl version -d)");
 	}
-	err = load(tls, cfg, e);
+	tls->words = o->words;
+	err = load(tls, o, e);
 	ERR_clear_error();
 	if (err) {
-		probe_tls_free(tls);
+		tls_free(tls);
 		return err;
 	}
 	*ret = tls;
 	return 0;
 }
 
-void probe_tls_free(struct probe_tls *tls)
+void tls_free(struct tls *tls)
 {
 	if (!tls)
 		return;
@@ -251,16 +352,16 @@ void probe_tls_free(struct probe_tls *tls)
 	free(tls);
 }
 
-void probe_peer_init(struct probe_peer *peer, const char *server_name,
-		     const struct klb_endpoint *backend)
+void tls_peer_init(struct tls_peer *peer, const char *server_name,
+		   const struct klb_endpoint *address)
 {
-	*peer = (struct probe_peer){ .address = *backend };
-	if (server_name && endpoint_parse(server_name, backend->port, &peer->address, NULL) != 0)
+	*peer = (struct tls_peer){ .address = *address };
+	if (server_name && endpoint_parse(server_name, address->port, &peer->address, NULL) != 0)
 		peer->dns = server_name;
-	peer->address.port = backend->port;
+	peer->address.port = address->port;
 }
 
-void probe_peer_reset(struct probe_peer *peer)
+void tls_peer_reset(struct tls_peer *peer)
 {
 	SSL_SESSION_free(peer->session);
 	peer->session = NULL;
@@ -286,7 +387,7 @@ static const unsigned char *address_bytes(const struct klb_endpoint *address, si
 	return address->addr + offset;
 }
 
-static bool expect_name(SSL *ssl, const struct probe_peer *peer)
+static bool expect_name(SSL *ssl, const struct tls_peer *peer)
 {
 	X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
 	const unsigned char *bytes;
@@ -298,7 +399,7 @@ static bool expect_name(SSL *ssl, const struct probe_peer *peer)
 	return X509_VERIFY_PARAM_set1_ip(param, bytes, length) == 1;
 }
 
-static bool configure(SSL *ssl, const struct probe_tls *tls, struct probe_peer *peer)
+static bool configure(SSL *ssl, const struct tls *tls, struct tls_peer *peer)
 {
 	SSL_set_app_data(ssl, peer);
 	if (tls->verify && !expect_name(ssl, peer))
@@ -307,17 +408,18 @@ static bool configure(SSL *ssl, const struct probe_tls *tls, struct probe_peer *
 	if (peer->dns && SSL_set_tlsext_host_name(ssl, peer->dns) != 1)
 		return false;
 	if (peer->session && !may_resume(peer->session))
-		probe_peer_reset(peer);
+		tls_peer_reset(peer);
 	if (peer->session)
 		SSL_set_session(ssl, peer->session);
 	return true;
 }
 
-SSL *probe_tls_connection(struct probe_tls *tls, struct probe_peer *peer)
+SSL *tls_connection(struct tls *tls, struct tls_peer *peer)
 {
 	SSL *ssl = SSL_new(tls->ctx);
 
 	peer->refusal[0] = '\0';
+	peer->words = tls->words;
 	if (ssl && !configure(ssl, tls, peer)) {
 		SSL_free(ssl);
 		ssl = NULL;
@@ -326,7 +428,7 @@ SSL *probe_tls_connection(struct probe_tls *tls, struct probe_peer *peer)
 	return ssl;
 }
 
-void probe_tls_hang_up(SSL *ssl, bool polite)
+void tls_hang_up(SSL *ssl, bool polite)
 {
 	SSL_set_app_data(ssl, NULL);
 	/* One attempt: nothing depends on whether the alert arrives. */
@@ -337,7 +439,7 @@ void probe_tls_hang_up(SSL *ssl, bool polite)
 	ERR_clear_error();
 }
 
-bool probe_tls_covers(SSL *ssl, const struct klb_endpoint *address)
+bool tls_covers(SSL *ssl, const struct klb_endpoint *address)
 {
 	X509 *cert = SSL_get0_peer_certificate(ssl);
 	const unsigned char *bytes;
@@ -384,78 +486,91 @@ static unsigned long last_words(SSL *ssl)
 
 /*
  * In words for whoever runs the cluster. OpenSSL's own strings are not loaded
- * (probe_tls_new), and what it calls the common ones helps nobody:
+ * (tls_new), and what it calls the common ones helps nobody:
  * a plain HTTP server is "wrong version number".
  */
-static void describe_error(unsigned long code, char *detail)
+static void describe_error(const struct tls_words *words, unsigned long code, char *detail)
 {
 	/* 0 is no reason of OpenSSL's: other libraries number theirs anew. */
 	int reason = ERR_GET_LIB(code) == ERR_LIB_SSL ? ERR_GET_REASON(code) : 0;
-	const char *text = NULL;
+	const char *text = NULL, *next = "";
 
 	switch (reason) {
 	case SSL_R_WRONG_VERSION_NUMBER:
 	case SSL_R_PACKET_LENGTH_TOO_LONG:
 	case SSL_R_BAD_RECORD_TYPE:
-		text = "the backend does not speak TLS on this port";
+		text = "does not speak TLS on this port";
 		break;
 	case SSL_R_UNSUPPORTED_PROTOCOL:
 	case SSL_AD_REASON_OFFSET + SSL_AD_PROTOCOL_VERSION:
-		text = "the backend offers no TLS version from 1.2 on";
+		text = "offers no TLS version from 1.2 on";
 		break;
 	case SSL_AD_REASON_OFFSET + SSL_AD_NO_APPLICATION_PROTOCOL:
-		text = "the backend does not offer HTTP/1.1";
+		text = "does not offer HTTP/1.1";
 		break;
 	case SSL_AD_REASON_OFFSET + SSL_AD_CERTIFICATE_REQUIRED:
-		text = "the backend requires a client certificate; set probe.clientCert and "
-		       "probe.clientKey";
+		text = "requires a client certificate; ";
+		next = words->give_certificate;
 		break;
 	}
 	if (text)
-		snprintf(detail, PROBE_DETAIL_MAX, "%s", text);
+		snprintf(detail, TLS_DETAIL_MAX, "the %s %s%s", words->peer, text, next);
 	else if (reason > SSL_AD_REASON_OFFSET && reason <= SSL_AD_REASON_OFFSET + 255)
-		snprintf(detail, PROBE_DETAIL_MAX, "the backend ended TLS with the alert '%s' (%d)",
-			 SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET),
+		snprintf(detail, TLS_DETAIL_MAX, "the %s ended TLS with the alert '%s' (%d)",
+			 words->peer, SSL_alert_desc_string_long(reason - SSL_AD_REASON_OFFSET),
 			 reason - SSL_AD_REASON_OFFSET);
 	else
-		snprintf(detail, PROBE_DETAIL_MAX, "TLS failed: error %08lX (openssl errstr %08lX)",
+		snprintf(detail, TLS_DETAIL_MAX, "TLS failed: error %08lX (openssl errstr %08lX)",
 			 code, code);
 }
 
 /* The connection is gone, and not because of TLS. */
-static enum klb_reason describe_end(short what, int os_error, char *detail)
+static enum klb_reason describe_end(const struct tls_words *words, short what, int os_error,
+				    char *detail)
 {
 	enum klb_reason reason = KLB_REASON_CLOSED;
 
 	if ((what & BEV_EVENT_EOF) || !os_error) {
-		snprintf(detail, PROBE_DETAIL_MAX, "the backend closed the connection");
+		snprintf(detail, TLS_DETAIL_MAX, "the %s closed the connection", words->peer);
 		return reason;
 	}
 	/* TCP_USER_TIMEOUT or keepalive: the host is there no more. */
 	if (os_error == ETIMEDOUT)
 		reason = KLB_REASON_NO_ANSWER;
 	else if (os_error != ECONNRESET && os_error != EPIPE)
-		reason = probe_socket_reason(os_error);
-	snprintf(detail, PROBE_DETAIL_MAX, "the connection ended: %s", strerror(os_error));
+		reason = tls_socket_reason(os_error);
+	snprintf(detail, TLS_DETAIL_MAX, "the connection ended: %s", strerror(os_error));
 	return reason;
 }
 
-enum klb_reason probe_tls_failure(struct probe_peer *peer, struct bufferevent *bev, short what,
-				  int os_error, char *detail)
+enum klb_reason tls_socket_reason(int os_error)
+{
+	switch (os_error) {
+	case ECONNREFUSED:
+		return KLB_REASON_REFUSED;
+	case ETIMEDOUT:
+		return KLB_REASON_CONNECT_TIMEOUT;
+	default:
+		return KLB_REASON_UNREACHABLE;
+	}
+}
+
+enum klb_reason tls_failure(struct tls_peer *peer, struct bufferevent *bev, short what,
+			    int os_error, char *detail)
 {
 	unsigned long code = first_error(bev);
 
 	if (!code && (what & BEV_EVENT_WRITING))
 		code = last_words(bufferevent_openssl_get_ssl(bev));
 	if (peer->refusal[0]) {
-		probe_peer_reset(peer);
-		snprintf(detail, PROBE_DETAIL_MAX, "%s", peer->refusal);
+		tls_peer_reset(peer);
+		snprintf(detail, TLS_DETAIL_MAX, "%s", peer->refusal);
 		return KLB_REASON_CERTIFICATE;
 	}
 	if (!code)
-		return describe_end(what, os_error, detail);
+		return describe_end(peer->words, what, os_error, detail);
 	/* Perhaps the session was the trouble: the next handshake is a whole one. */
-	probe_peer_reset(peer);
-	describe_error(code, detail);
+	tls_peer_reset(peer);
+	describe_error(peer->words, code, detail);
 	return KLB_REASON_TLS;
 }

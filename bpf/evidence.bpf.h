@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the connects themselves say of a backend: outcomes into `stats`, ejection, and
+ * the events that people read. No agent is needed for any of it.
+ *
+ *   a SYN had to be sent again   suspect, until the connect is decided
+ *   a connect failed             ejected for 1 s, doubling up to 60 s while the failures
+ *                                go on
+ *   the ejection is over         one connect tries; the others wait for what it finds
+ *   a connect succeeded          all of it is forgotten
+ *
+ * Ejected means that others are preferred (bpf/select.bpf.h): the last one is used all
+ * the same.
+ */
+#ifndef KUBELB_EVIDENCE_BPF_H
+#define KUBELB_EVIDENCE_BPF_H
+
+#include "maps.bpf.h"
+
+static __always_inline struct klb_stats *klb_stats_of(__u32 id)
+{
+	return bpf_map_lookup_elem(&klb_stats, &id);
+}
+
+static __always_inline struct klb_control *klb_control_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&klb_control, &zero);
+}
+
+static __always_inline struct klb_counters *klb_counters_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&klb_counters, &zero);
+}
+
+/* What there is to say about one event, beyond what the record knows. */
+struct klb_note {
+	enum klb_event_kind kind;
+	enum klb_failure failure;
+	__u64 now;
+	__u64 ejected_ns;
+};
+
+/*
+ * A number is handed out first and the entry is marked as unfinished while it is being
+ * written, so that no reader takes half of it for whole. Two writers that are KLB_EVENTS
+ * apart would have to meet within these lines to spoil one.
+ */
+static __noinline int klb_event_put(const struct klb_socket *rec, const struct klb_note *note)
+{
+	struct klb_counters *counters = klb_counters_get();
+	struct klb_event *event;
+	__u64 number;
+	__u32 index;
+
+	if (!counters || !rec || !note)
+		return 0;
+	number = __sync_fetch_and_add(&counters->events, 1);
+	index = number % KLB_EVENTS;
+	event = bpf_map_lookup_elem(&klb_events, &index);
+	if (!event)
+		return 0;
+	*(volatile __u64 *)&event->number = 0;
+	event->time_ns = note->now;
+	event->latency_ns = rec->connect_ns ? note->now - rec->connect_ns : 0;
+	event->ejected_ns = note->ejected_ns;
+	event->cgroup_id = rec->cgroup_id;
+	event->backend = rec->backend;
+	event->id = rec->id;
+	event->kind = note->kind;
+	event->failure = note->failure;
+	event->pid = rec->pid;
+	__builtin_memcpy(event->comm, rec->comm, sizeof(event->comm));
+	__sync_fetch_and_add(&event->number, number + 1);
+	bpf_ringbuf_output(&klb_wakeup, &number, sizeof(number), 0);
+	return 0;
+}
+
+static __always_inline void klb_tell(const struct klb_socket *rec, enum klb_event_kind kind,
+				     enum klb_failure failure, __u64 now, __u64 ejected_ns)
+{
+	struct klb_note note = {
+		.kind = kind, .failure = failure, .now = now, .ejected_ns = ejected_ns
+	};
+
+	klb_event_put(rec, &note);
+}
+
+static __always_inline __u64 klb_ejection_ns(__u32 streak)
+{
+	__u64 period = KLB_EJECT_MIN_NS << (streak & 7);
+
+	return period < KLB_EJECT_MAX_NS ? period : KLB_EJECT_MAX_NS;
+}
+
+/*
+ * What began before the ejection that is in force proves nothing that it does not know:
+ * ten connects that fail together are one failure, not ten doublings.
+ */
+static __always_inline int klb_is_old_news(const struct klb_stats *stats, __u64 began_ns)
+{
+	return stats->evidence == KLB_EVIDENCE_EJECTED && began_ns < stats->ejected_until_ns;
+}
+
+static __always_inline void klb_eject(struct klb_stats *stats, const struct klb_socket *rec,
+				      enum klb_failure failure, __u64 now)
+{
+	__u64 period;
+
+	if (!(rec->flags & KLB_SOCKET_WITNESS) || klb_is_old_news(stats, rec->connect_ns))
+		return;
+	period = klb_ejection_ns(stats->streak);
+	if (stats->streak < 6)
+		stats->streak++;
+	stats->ejected_until_ns = now + period;
+	stats->evidence = KLB_EVIDENCE_EJECTED;
+	__sync_fetch_and_add(&stats->ejections, 1);
+	klb_tell(rec, KLB_EVENT_EJECTED, failure, now, period);
+}
+
+/* A connect has failed. */
+static __always_inline void klb_failed(struct klb_stats *stats, const struct klb_socket *rec,
+				       enum klb_failure failure, __u64 now)
+{
+	__u32 reason = failure;
+
+	if (reason < KLB_FAILURES)
+		__sync_fetch_and_add(&stats->failed[reason], 1);
+	stats->last_failure_ns = now;
+	klb_tell(rec, KLB_EVENT_CONNECT_FAILED, failure, now, 0);
+	klb_eject(stats, rec, failure, now);
+}
+
+/* An established connection has ended because its peer stopped answering. */
+static __always_inline void klb_peer_lost(struct klb_stats *stats, const struct klb_socket *rec,
+					  __u64 now)
+{
+	__sync_fetch_and_add(&stats->lost, 1);
+	stats->last_failure_ns = now;
+	klb_tell(rec, KLB_EVENT_PEER_LOST, KLB_FAILURE_TIMED_OUT, now, 0);
+	klb_eject(stats, rec, KLB_FAILURE_TIMED_OUT, now);
+}
+
+/* The first SYN went unanswered: others are preferred until this connect is decided. */
+static __always_inline void klb_suspected(struct klb_stats *stats, const struct klb_socket *rec,
+					  __u64 now, __u64 wait_ns)
+{
+	if (!(rec->flags & KLB_SOCKET_WITNESS) || stats->evidence == KLB_EVIDENCE_EJECTED ||
+	    stats->evidence == KLB_EVIDENCE_TRIAL)
+		return;
+	if (stats->evidence == KLB_EVIDENCE_NONE) {
+		stats->evidence = KLB_EVIDENCE_SUSPECT;
+		__sync_fetch_and_add(&stats->suspected, 1);
+		klb_tell(rec, KLB_EVENT_SUSPECT, KLB_FAILURE_TIMED_OUT, now, 0);
+	}
+	stats->ejected_until_ns = now + wait_ns;
+}
+
+static __always_inline void klb_smooth_rtt(struct klb_stats *stats, __u32 srtt_us)
+{
+	__u32 old = stats->srtt_us;
+
+	/* An eighth of the news, as RFC 6298 smooths; rounded so that it arrives. */
+	if (srtt_us)
+		stats->srtt_us = old ? (old * 7ULL + srtt_us + 4) / 8 : srtt_us;
+}
+
+/* A connect has succeeded: nothing is held against the backend any more. */
+static __always_inline void klb_succeeded(struct klb_stats *stats, const struct klb_socket *rec,
+					  __u32 srtt_us, __u64 now)
+{
+	__sync_fetch_and_add(&stats->opened, 1);
+	__sync_fetch_and_add(&stats->connect_ns, now - rec->connect_ns);
+	stats->last_success_ns = now;
+	klb_smooth_rtt(stats, srtt_us);
+	if (stats->evidence == KLB_EVIDENCE_NONE)
+		return;
+	stats->evidence = KLB_EVIDENCE_NONE;
+	stats->streak = 0;
+	stats->ejected_until_ns = 0;
+	klb_tell(rec, KLB_EVENT_RESTORED, KLB_FAILURE_OTHER, now, 0);
+}
+
+/*
+ * This connect goes to a backend whose ejection is over: it is the one that tries. For
+ * as long as it may take, the others go elsewhere: against a backend that swallows SYNs
+ * every one of them would wait in vain. Two connects at the same instant both try.
+ */
+static __always_inline void klb_try(struct klb_stats *stats, __u64 now, __u64 wait_ns)
+{
+	if (stats->evidence == KLB_EVIDENCE_NONE || now < stats->ejected_until_ns)
+		return;
+	stats->evidence = KLB_EVIDENCE_TRIAL;
+	stats->ejected_until_ns = now + wait_ns;
+}
+
+/* How long one connect may take to find out: what connectTimeout allows, and a little. */
+static __always_inline __u64 klb_decision_ns(const struct klb_control *control)
+{
+	__u32 ms = control->connect_timeout_ms ? control->connect_timeout_ms : 1000;
+
+	return ms * 1000000ULL + 100000000ULL;
+}
+
+#endif

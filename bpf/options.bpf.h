@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Time-outs on the client's own socket: how long its SYN may go unanswered, and how long
+ * its peer may be silent. What the application has set itself stays.
+ *
+ * TCP_USER_TIMEOUT bounds both, one after the other: connectTimeout until the connection
+ * is established, deadPeerTimeout from then on.
+ */
+#ifndef KUBELB_OPTIONS_BPF_H
+#define KUBELB_OPTIONS_BPF_H
+
+#include "kernel.bpf.h"
+#include "maps.bpf.h"
+
+/* Macros in the kernel's headers, hence not in vmlinux.h: include/uapi/asm-generic/socket.h,
+ * include/uapi/linux/tcp.h. */
+#define SOL_SOCKET 1
+#define SO_KEEPALIVE 9
+#define SOL_TCP 6
+#define TCP_KEEPIDLE 4
+#define TCP_KEEPINTVL 5
+#define TCP_SYNCNT 7
+#define TCP_USER_TIMEOUT 18
+
+/* How long the first SYN waits. Three round trips leave room for a busy peer. */
+#define KLB_SYN_MIN_MS 20
+#define KLB_SYN_UNKNOWN_MS 200
+#define KLB_SYN_RETRIES_MAX 12
+
+static __always_inline int klb_set_option(struct bpf_sock_ops *ctx, int level, int name, int value)
+{
+	return bpf_setsockopt(ctx, level, name, &value, sizeof(value));
+}
+
+/* The timer of the first SYN: short, so that a backend that does not answer is suspect
+ * before the next connect is sent to it, but never a good part of the whole time. */
+static __always_inline __u32 klb_syn_ms(const struct klb_control *control, __u32 srtt_us)
+{
+	__u32 ms = srtt_us ? 3 * srtt_us / 1000 + 1 : KLB_SYN_UNKNOWN_MS;
+	__u32 most = control->connect_timeout_ms / 4;
+
+	if (ms < KLB_SYN_MIN_MS)
+		ms = KLB_SYN_MIN_MS;
+	return ms < most ? ms : most;
+}
+
+/* So many retransmissions fill the time: the timer doubles with each of them
+ * (tcp_retransmit_timer; a kernel that keeps the first ones even needs no fewer). */
+static __always_inline int klb_syn_retries(const struct klb_control *control, __u32 syn_ms)
+{
+	__u32 wait = syn_ms, left = control->connect_timeout_ms;
+	int n;
+
+	for (n = 1; n < KLB_SYN_RETRIES_MAX; n++) {
+		if (left <= wait)
+			break;
+		left -= wait;
+		wait *= 2;
+	}
+	return n;
+}
+
+/*
+ * Before the SYN. rec->user_timeout_ms: what an earlier connect of this socket has left.
+ * An application that bounds its connects itself, by time or by the number of SYNs, is
+ * left to it, timer and all: a short first timer would use its SYNs up early.
+ */
+static __always_inline void klb_bound_connect(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+					      struct klb_socket *rec,
+					      const struct klb_control *control, __u32 srtt_us)
+{
+	struct inet_connection_sock *icsk = &tp->inet_conn;
+	__u32 own = icsk->icsk_user_timeout;
+	__u32 retries = icsk->icsk_syn_retries;
+	__u32 syn_ms;
+
+	if (!control->connect_timeout_ms || (own && own != rec->user_timeout_ms) ||
+	    (retries && !(rec->flags & KLB_SOCKET_SYN_TIMER)))
+		return;
+	if (klb_set_option(ctx, SOL_TCP, TCP_USER_TIMEOUT, control->connect_timeout_ms))
+		return;
+	rec->user_timeout_ms = control->connect_timeout_ms;
+	syn_ms = klb_syn_ms(control, srtt_us);
+	if (syn_ms && !klb_set_option(ctx, SOL_TCP, TCP_SYNCNT, klb_syn_retries(control, syn_ms)))
+		rec->flags |= KLB_SOCKET_SYN_TIMER;
+}
+
+/* The answer to BPF_SOCK_OPS_TIMEOUT_INIT: ticks, not milliseconds (tcp_timeout_init). */
+static __always_inline __u32 klb_syn_ticks(const struct klb_control *control, __u32 srtt_us)
+{
+	__u64 tick_ns = control->tick_ns ? control->tick_ns : 1;
+	__u64 ticks = klb_syn_ms(control, srtt_us) * 1000000ULL / tick_ns;
+
+	return ticks ? (__u32)ticks : 1;
+}
+
+static __always_inline int klb_keeps_alive(struct sock *sk)
+{
+	return sk->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, SOCK_KEEPOPEN) & 1;
+}
+
+/*
+ * A peer that answers nothing while data waits for it is given up after the user time-out
+ * by itself; one that is only listened to is asked from half that time on, every tenth
+ * of it, and given up at the same moment (tcp_keepalive_timer).
+ */
+static __always_inline void klb_keep_alive(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+					   __u32 timeout_ms)
+{
+	__u32 idle_s = timeout_ms / 2000, interval_s = timeout_ms / 10000;
+
+	if (!tp->keepalive_time)
+		klb_set_option(ctx, SOL_TCP, TCP_KEEPIDLE, idle_s ? idle_s : 1);
+	if (!tp->keepalive_intvl)
+		klb_set_option(ctx, SOL_TCP, TCP_KEEPINTVL, interval_s ? interval_s : 1);
+	if (!klb_keeps_alive(klb_sock_of(tp)))
+		klb_set_option(ctx, SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
+/* From connectTimeout to deadPeerTimeout, unless the application has come first. */
+static __always_inline void klb_guard_established(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+						  struct klb_socket *rec,
+						  const struct klb_control *control)
+{
+	__u32 own = tp->inet_conn.icsk_user_timeout;
+
+	if (own == rec->user_timeout_ms) {
+		if (own != control->dead_peer_timeout_ms)
+			klb_set_option(ctx, SOL_TCP, TCP_USER_TIMEOUT,
+				       control->dead_peer_timeout_ms);
+		rec->user_timeout_ms = control->dead_peer_timeout_ms;
+	}
+	if (control->dead_peer_timeout_ms)
+		klb_keep_alive(ctx, tp, control->dead_peer_timeout_ms);
+}
+
+#endif

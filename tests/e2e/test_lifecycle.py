@@ -1,0 +1,600 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the kernel knows of its connections by itself: counts, outcomes, ejection, and the
+time-outs on the client's socket. No agent anywhere, unless a test says so."""
+
+import ctypes
+import errno
+import os
+import select
+import socket
+import struct
+import subprocess
+import time
+
+import pytest
+
+from backend import PORT
+from helpers import (MAPPED, V4, V6, Held, backend_ids, backend_status, dial, dial_error, dump,
+                     make_socket, nbconnect, ok, served_set, stats)
+from system import inside, wait_until
+
+MSG_FASTOPEN = 0x20000000
+TCP_FASTOPEN_CONNECT = 30
+TCP_USER_TIMEOUT = 18
+IPPROTO_MPTCP = 262
+LINGER_RESET = struct.pack("ii", 1, 0)
+
+
+@pytest.fixture(name="single")
+def single_fixture(stage):
+    """One backend, so that every connect is about it."""
+    stage.configure(backends=[stage.cp(1).endpoint])
+    ok(stage.load())
+    return stage
+
+
+def total(stage, field):
+    return sum(stats(stage, field).values())
+
+
+def wait_counts(stage, active, connecting=0, timeout=5):
+    wait_until(lambda: (total(stage, "active"), total(stage, "connecting"))
+               == (active, connecting),
+               lambda: f"{active} active and {connecting} connecting, have {stats(stage, 'active')}"
+               f" and {stats(stage, 'connecting')}", timeout)
+
+
+def failures(stage, name="cp1"):
+    """Connects that failed, by reason, as `kubelbctl status` shows them."""
+    backend = next(b for b in stage.backends if b.name == name)
+    return {reason: n for reason, n in backend_status(stage)[backend.endpoint]["failed"].items()
+            if n}
+
+
+def state(stage, name="cp1"):
+    backend = next(b for b in stage.backends if b.name == name)
+    return backend_status(stage)[backend.endpoint]["state"]
+
+
+def events(stage):
+    """Kinds of the events so far, the oldest first, with the backend's name."""
+    names = {i: name for name, i in backend_ids(stage).items()}
+    found = sorted((v["number"], v["kind"].removeprefix("KLB_EVENT_"), names.get(v["id"]))
+                   for _k, v in dump(stage, "events") if v["number"])
+    return [(kind, name) for _number, kind, name in found]
+
+
+# --- counts ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", [V4, V6, MAPPED])
+def test_active_is_what_is_established(attached, host):
+    with Held(attached, 9, host=host):
+        wait_counts(attached, 9)
+        assert total(attached, "opened") == 9
+        with Held(attached, 3, host=host):
+            wait_counts(attached, 12)
+            assert all(stats(attached, "active").values())
+        wait_counts(attached, 9)
+    wait_counts(attached, 0)
+    assert total(attached, "opened") == 12
+
+
+def closed_by_reset(sock):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_RESET)
+    sock.close()
+
+
+def shut_down_and_closed(sock):
+    sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
+
+
+def connected_to_nothing(sock):
+    """connect(2) with AF_UNSPEC ends the association; the socket lives on."""
+    libc_connect(sock, struct.pack("H14x", socket.AF_UNSPEC))
+
+
+def libc_connect(sock, address):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.connect(sock.fileno(), address, len(address)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@pytest.mark.parametrize("end", [socket.socket.close, closed_by_reset, shut_down_and_closed,
+                                 connected_to_nothing], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("host", [V4, V6])
+def test_each_end_is_counted_once(attached, end, host):
+    sockets = [dial(attached, host) for _ in range(6)]
+    wait_counts(attached, 6)
+    for sock in sockets:
+        end(sock)
+    wait_counts(attached, 0)
+    for sock in sockets:
+        sock.close()
+    wait_counts(attached, 0)
+
+
+def test_half_closed_is_still_active(attached):
+    """shutdown(SHUT_WR): the answer is still being read."""
+    with dial(attached) as sock:
+        wait_counts(attached, 1)
+        attached.cp(1).stop(), attached.cp(2).stop(), attached.cp(3).stop()
+        sock.shutdown(socket.SHUT_WR)
+        wait_counts(attached, 1)
+        for backend in attached.backends:
+            backend.cont()
+    wait_counts(attached, 0)
+
+
+def test_killed_client(attached):
+    held = Held(attached, 20)
+    wait_counts(attached, 20)
+    held.kill9()
+    wait_counts(attached, 0)
+
+
+def test_shared_with_a_child(attached):
+    """The connection ends when the last of its holders has closed it."""
+    sock = dial(attached)
+    os.set_inheritable(sock.fileno(), True)
+    child = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[sock.fileno()])
+    sock.close()
+    wait_counts(attached, 1)
+    assert nbconnect(attached, "-n", 3, V4)["ok"] == 3
+    wait_counts(attached, 1)
+    child.communicate()
+    wait_counts(attached, 0)
+
+
+def test_closed_by_the_server(attached):
+    """Its good-bye alone does not end the connection: the client still holds it."""
+    sockets = [dial(attached) for _ in range(9)]
+    wait_counts(attached, 9)
+    for backend in attached.backends:
+        backend.kill()
+    for sock in sockets:
+        assert sock.recv(1) == b""
+    wait_counts(attached, 9)
+    for sock in sockets:
+        sock.close()
+    wait_counts(attached, 0)
+
+
+def test_reconnected_elsewhere(attached):
+    """Ours, then somebody's own, then ours again, all on one socket."""
+    with make_socket(attached, socket.AF_INET) as sock:
+        sock.settimeout(5)
+        sock.connect((V4, PORT))
+        wait_counts(attached, 1)
+        connected_to_nothing(sock)
+        wait_counts(attached, 0)
+        sock.connect((attached.cp(1).v4, PORT))
+        wait_counts(attached, 0)
+        connected_to_nothing(sock)
+        sock.connect((V4, PORT))
+        wait_counts(attached, 1)
+        assert sock.getpeername() == (V4, PORT)
+    wait_counts(attached, 0)
+    assert total(attached, "opened") == 2
+
+
+def test_not_connected_yet(single):
+    """A connect on its way counts as connecting, and as nothing when it is given up."""
+    single.cp(1).link(up=False)
+    sockets = []
+    for _ in range(5):
+        sock = make_socket(single, socket.AF_INET)
+        sock.setblocking(False)
+        assert sock.connect_ex((V4, PORT)) == errno.EINPROGRESS
+        sockets.append(sock)
+    wait_counts(single, 0, 5, timeout=1)
+    for sock in sockets:
+        sock.close()
+    wait_counts(single, 0, timeout=1)
+
+
+def fastopen_connect(world):
+    """connect(2) at once, the SYN with the first data."""
+    sock = make_socket(world, socket.AF_INET)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+    sock.settimeout(5)
+    sock.connect((V4, PORT))
+    sock.send(b"x")
+    return sock
+
+
+def fastopen_sendto(world):
+    sock = make_socket(world, socket.AF_INET)
+    sock.sendto(b"x", MSG_FASTOPEN, (V4, PORT))
+    return sock
+
+
+def mptcp(world):
+    with inside(world.node):
+        try:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        except OSError as e:
+            pytest.skip(f"no MPTCP: {e}")
+    sock.settimeout(5)
+    sock.connect((V4, PORT))
+    return sock
+
+
+@pytest.mark.parametrize("kind", [fastopen_connect, fastopen_sendto, mptcp],
+                         ids=lambda f: f.__name__)
+def test_other_ways_to_connect(attached, kind):
+    for _ in range(3):  # with a cookie, TCP Fast Open takes another way from the second on
+        sockets = [kind(attached) for _ in range(4)]
+        wait_counts(attached, 4)
+        for sock in sockets:
+            sock.close()
+        wait_counts(attached, 0)
+    assert total(attached, "opened") == 12
+
+
+def test_fastopen_never_sent(attached):
+    """Connected in name only: no SYN, no count."""
+    sock = make_socket(attached, socket.AF_INET)
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+    sock.settimeout(5)
+    sock.connect((V4, PORT))
+    sock.close()
+    wait_counts(attached, 0)
+
+
+def test_io_uring(attached):
+    client = attached.spawn([attached.program("test/uringconnect"), V4, PORT],
+                            stdin=subprocess.PIPE)
+    line = client.stdout.readline().strip()
+    if client.poll() == 77:
+        pytest.skip("no io_uring on this machine")
+    assert line == "connected"
+    wait_counts(attached, 1)
+    client.communicate("", timeout=10)
+    wait_counts(attached, 0)
+    assert total(attached, "opened") == 1
+
+
+# --- outcomes ----------------------------------------------------------------
+
+
+def test_success(attached):
+    assert nbconnect(attached, "-n", 30, V4)["ok"] == 30
+    now = time.monotonic_ns()
+    for name, last in stats(attached, "last_success_ns").items():
+        assert 0 < now - last < 60e9, name
+    assert all(0 < us < 100000 for us in stats(attached, "srtt_us").values())
+    assert all(stats(attached, "connect_ns").values())
+    assert failures(attached) == {}
+
+
+def test_refused(single):
+    single.cp(1).kill()
+    assert dial_error(single) == "ECONNREFUSED"
+    assert failures(single) == {"refused": 1}
+    wait_counts(single, 0)
+    assert events(single) == [("CONNECT_FAILED", "cp1"), ("EJECTED", "cp1")]
+
+
+def test_timed_out(single):
+    """One backend may leave a SYN unanswered for connectTimeout, a second here."""
+    single.cp(1).link(up=False)
+    start = time.monotonic()
+    assert dial_error(single, timeout=None) == "ETIMEDOUT"
+    assert 0.9 < time.monotonic() - start < 1.6
+    assert failures(single) == {"timed_out": 1}
+    assert events(single)[:2] == [("SUSPECT", "cp1"), ("CONNECT_FAILED", "cp1")]
+    wait_counts(single, 0)
+
+
+def test_unreachable_by_icmp(stage):
+    """Behind a router that says so: cp2 routes to nowhere."""
+    stage.configure(backends=["198.51.100.7"])
+    ok(stage.load())
+    router = stage.cp(2)
+    stage.ip_batch(stage.node, [f"route add 198.51.100.0/24 via {router.v4}"])
+    stage.ip_batch(router.ns, ["route add unreachable 198.51.100.0/24"])
+    stage.sysctl(router.ns, "net.ipv4.ip_forward", "1")
+    try:
+        # Blocking: here the ICMP message comes while connect(2) still holds the socket, is
+        # kept as a soft error, and SO_ERROR would hand it to the client alone.
+        assert dial_error(stage, timeout=None) == "EHOSTUNREACH"
+    finally:
+        stage.sysctl(router.ns, "net.ipv4.ip_forward", "0")
+        stage.ip_batch(stage.node, ["route del 198.51.100.0/24"])
+        stage.ip_batch(router.ns, ["route del unreachable 198.51.100.0/24"])
+    assert backend_status(stage)["198.51.100.7:6443"]["failed"]["unreachable"] == 1
+
+
+def test_no_route(stage):
+    """No SYN ever leaves; the next connects find out, and go elsewhere."""
+    stage.configure(backends=[stage.cp(1).endpoint, stage.cp(2).endpoint], policy="random")
+    ok(stage.load())
+    stage.ip_batch(stage.node, [f"route add unreachable {stage.cp(1).v4}/32"])
+    try:
+        wait_until(lambda: dial_error(stage) and failures(stage).get("unreachable"),
+                   "a failure to be noticed", timeout=20)
+        assert state(stage) == "ejected"
+        assert nbconnect(stage, "-n", 20, V4)["failed"] == 0
+    finally:
+        stage.ip_batch(stage.node, [f"route del unreachable {stage.cp(1).v4}/32"])
+    wait_counts(stage, 0)
+
+
+def test_client_gives_up(single):
+    """After a retransmission that says something about the backend; before, nothing."""
+    single.cp(1).link(up=False)
+    with make_socket(single, socket.AF_INET) as sock:
+        sock.setblocking(False)
+        sock.connect_ex((V4, PORT))
+    assert failures(single) == {}
+    with make_socket(single, socket.AF_INET) as sock:
+        sock.setblocking(False)
+        sock.connect_ex((V4, PORT))
+        wait_until(lambda: state(single) == "suspect", "a retransmission")
+    assert failures(single) == {"gave_up": 1}
+
+
+# --- ejection ----------------------------------------------------------------
+
+
+def ejected_for(stage, name="cp1"):
+    """Seconds that the ejection is still to last."""
+    return (stats(stage, "ejected_until_ns")[name] - time.monotonic_ns()) / 1e9
+
+
+def end_ejection(stage, name="cp1"):
+    wait_until(lambda: ejected_for(stage, name) < 0, "the ejection to end", timeout=10,
+               interval=0.01)
+
+
+def test_ejection_doubles_and_a_success_clears_it(single):
+    single.cp(1).kill()
+    for seconds in (1, 2, 4):
+        assert dial_error(single) == "ECONNREFUSED"
+        assert seconds - 0.5 < ejected_for(single) <= seconds
+        # The last one is used all the same; that it fails again is no news.
+        assert dial_error(single) == "ECONNREFUSED"
+        assert ejected_for(single) <= seconds
+        if seconds < 4:
+            end_ejection(single)
+    assert stats(single, "ejections")["cp1"] == 3
+    assert state(single) == "ejected"
+    single.cp(1).start()
+    assert dial_error(single) is None
+    assert state(single) == "ready"
+    assert stats(single, "streak")["cp1"] == 0
+    assert events(single)[-1] == ("RESTORED", "cp1")
+
+
+def test_ejected_is_passed_over(attached):
+    attached.cp(1).kill()
+    wait_until(lambda: dial_error(attached) == "ECONNREFUSED", "a connect to fail")
+    assert served_set(attached, 20) == {"cp2", "cp3"}
+    assert stats(attached, "failed")["cp1"][0] == 1
+
+
+def test_ten_failures_at_once_are_one(single):
+    single.cp(1).kill()
+    sockets = [make_socket(single, socket.AF_INET) for _ in range(10)]
+    for sock in sockets:
+        sock.setblocking(False)
+        sock.connect_ex((V4, PORT))
+    for sock in sockets:
+        select.select([], [sock], [], 5)
+        sock.close()
+    assert stats(single, "streak")["cp1"] == 1
+    assert ejected_for(single) <= 1
+
+
+def test_one_tries_when_the_ejection_is_over(attached):
+    """Against a backend that swallows SYNs, all who try would wait in vain."""
+    attached.cp(1).link(up=False)
+    wait_until(lambda: dial_error(attached, timeout=None) == "ETIMEDOUT", "a connect to fail",
+               timeout=20)
+    end_ejection(attached)
+    before = stats(attached, "failed")["cp1"][1]
+    sockets = []
+    for _ in range(60):
+        sock = make_socket(attached, socket.AF_INET)
+        sock.setblocking(False)
+        sock.connect_ex((V4, PORT))
+        sockets.append(sock)
+    assert stats(attached, "connecting")["cp1"] == 1
+    wait_until(lambda: stats(attached, "connecting")["cp1"] == 0, "it to end")
+    assert stats(attached, "failed")["cp1"][1] == before + 1
+    for sock in sockets:
+        sock.close()
+    wait_counts(attached, 0)
+
+
+def test_a_retransmitted_syn_makes_suspect(attached):
+    attached.cp(1).link(up=False)
+    sockets = []
+
+    def one_more():
+        sock = make_socket(attached, socket.AF_INET)
+        sock.setblocking(False)
+        sock.connect_ex((V4, PORT))
+        sockets.append(sock)
+        return state(attached) == "suspect"
+
+    wait_until(one_more, "a retransmission", interval=0.01)
+    assert failures(attached) == {}
+    assert nbconnect(attached, "-n", 20, V4)["failed"] == 0
+    for sock in sockets:
+        sock.close()
+
+
+def test_a_tied_socket_is_no_witness(attached):
+    """A source of its own, a device, a mark: it goes where its owner wants it to go,
+    and what it meets there says nothing about the backend."""
+    for b in attached.backends:
+        b.kill()
+    assert dial_error(attached, bind=attached.node_v4) == "ECONNREFUSED"
+    with make_socket(attached, socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 7)
+        assert sock.connect_ex((V4, PORT)) == errno.ECONNREFUSED
+    with make_socket(attached, socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0")
+        assert sock.connect_ex((V4, PORT)) == errno.ECONNREFUSED
+    assert sum(n[0] for n in stats(attached, "failed").values()) == 3
+    assert total(attached, "ejections") == 0
+
+
+def test_a_pod_is_no_witness(stage):
+    """It may be cut off by a policy of its own; the host must not lose a backend by that."""
+    pod = stage.pod()
+    stage.configure(frontends=[{"address": f"{V4}:{PORT}", "scope": "all"}])
+    ok(stage.load())
+    for b in stage.backends:
+        b.kill()
+    assert dial_error(stage, ns=pod) == "ECONNREFUSED"
+    assert sum(n[0] for n in stats(stage, "failed").values()) == 1
+    assert total(stage, "ejections") == 0
+    assert dial_error(stage) == "ECONNREFUSED"
+    assert total(stage, "ejections") == 1
+
+
+def connect_every_10_ms(stage, seconds):
+    """(when it began, error, when it ended) of non-blocking connects."""
+    done, pending, start = [], {}, time.monotonic()
+    poll = select.epoll()
+    while True:
+        now = time.monotonic() - start
+        if now > seconds and not pending:
+            break
+        if now <= seconds and now >= len(done + list(pending)) * 0.01:
+            sock = make_socket(stage, socket.AF_INET)
+            sock.setblocking(False)
+            sock.connect_ex((V4, PORT))
+            poll.register(sock, select.EPOLLOUT)
+            pending[sock.fileno()] = (sock, now)
+        for fd, _what in poll.poll(0.002):
+            sock, began = pending.pop(fd)
+            poll.unregister(fd)
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            done.append((began, error, time.monotonic() - start))
+            sock.close()
+    return sorted(done)
+
+
+@pytest.mark.parametrize("fault", ["killed", "blackholed"])
+def test_one_failed_connect_per_ejection(attached, fault):
+    """100 connects a second for ten seconds while one of three backends is gone: the
+    ejections last 1, 2, 4 and 8 s, so four connects at most pay for it."""
+    nbconnect(attached, "-n", 60, V4)
+    if fault == "killed":
+        attached.cp(1).kill()
+    else:
+        attached.cp(1).link(up=False)
+    results = connect_every_10_ms(attached, 10)
+    failed = [(began, error, ended) for began, error, ended in results if error]
+    assert len(results) > 800
+    ejections = stats(attached, "ejections")["cp1"]
+    assert 1 <= len(failed) <= ejections <= 4, failed
+    limit = 0.2 if fault == "killed" else 1.5
+    assert all(ended - began < limit for began, _error, ended in failed), failed
+
+
+# --- the client's own socket --------------------------------------------------
+
+
+def option(sock, name):
+    return sock.getsockopt(socket.IPPROTO_TCP, name)
+
+
+def settings(sock):
+    return {"user": option(sock, TCP_USER_TIMEOUT), "idle": option(sock, socket.TCP_KEEPIDLE),
+            "interval": option(sock, socket.TCP_KEEPINTVL),
+            "keepalive": sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)}
+
+
+def test_options_of_an_established_socket(attached):
+    with dial(attached) as sock:
+        assert settings(sock) == {"user": 10000, "idle": 5, "interval": 1, "keepalive": 1}
+    with dial(attached, attached.cp(1).v4) as sock:
+        assert settings(sock)["user"] == 0
+        assert settings(sock)["keepalive"] == 0
+
+
+def test_what_the_application_has_set_stays(attached):
+    with make_socket(attached, socket.AF_INET) as sock:
+        sock.settimeout(5)
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, 77000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 66)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 55)
+        sock.connect((V4, PORT))
+        assert settings(sock) == {"user": 77000, "idle": 66, "interval": 55, "keepalive": 1}
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, 44000)
+        assert settings(sock)["user"] == 44000
+
+
+def test_an_application_that_bounds_its_connects(single):
+    """Its number of SYNs is not spent by a timer that is shorter than it knows."""
+    single.cp(1).link(up=False)
+    with make_socket(single, socket.AF_INET) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, 1)
+        start = time.monotonic()
+        assert sock.connect_ex((V4, PORT)) == errno.ETIMEDOUT
+        assert time.monotonic() - start > 1.9
+
+
+def test_connect_timeout_is_the_configurations(stage):
+    stage.configure(backends=[stage.cp(1).endpoint], connectTimeout="2500ms")
+    ok(stage.load())
+    stage.cp(1).link(up=False)
+    start = time.monotonic()
+    assert dial_error(stage, timeout=None) == "ETIMEDOUT"
+    assert 2.4 < time.monotonic() - start < 3.2
+
+
+def test_zero_leaves_the_socket_alone(stage):
+    stage.configure(deadPeerTimeout="0")
+    ok(stage.load())
+    with dial(stage) as sock:
+        assert settings(sock)["user"] == 0
+        assert settings(sock)["keepalive"] == 0
+
+
+def test_reader_of_a_dead_peer(single):
+    """A client that waits for an answer from a machine without power is told within
+    deadPeerTimeout and two seconds; with nginx in between it takes ten minutes."""
+    single.configure(backends=[single.cp(1).endpoint], deadPeerTimeout="4s")
+    ok(single.load())
+    with dial(single, timeout=None) as sock:
+        single.cp(1).link(up=False)
+        start = time.monotonic()
+        with pytest.raises(OSError) as caught:
+            sock.recv(1)
+        took = time.monotonic() - start
+    assert caught.value.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH)
+    assert took < 4 + 2, took
+    assert stats(single, "lost")["cp1"] == 1
+    assert ("PEER_LOST", "cp1") in events(single)
+    wait_counts(single, 0)
+
+
+def test_writer_to_a_dead_peer(single):
+    single.configure(backends=[single.cp(1).endpoint], deadPeerTimeout="3s")
+    ok(single.load())
+    with dial(single, timeout=None) as sock:
+        single.cp(1).link(up=False)
+        start = time.monotonic()
+        sock.send(b"x")
+        with pytest.raises(OSError):
+            sock.recv(1)
+        assert time.monotonic() - start < 3 + 2
+    wait_counts(single, 0)
+
+
+def test_reconnect_after_a_time_out(single):
+    """What we set for the first connect of a socket is ours still at the second."""
+    single.cp(1).link(up=False)
+    with make_socket(single, socket.AF_INET) as sock:
+        assert sock.connect_ex((V4, PORT)) == errno.ETIMEDOUT
+        single.cp(1).link(up=True)
+        assert sock.connect_ex((V4, PORT)) == 0
+        assert settings(sock)["user"] == 10000
+    wait_counts(single, 0)

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* kubelbctl connections, kubelbctl kill */
+#include "ctl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+#include "connections.h"
+#include "endpoint.h"
+#include "node.h"
+#include "sever.h"
+#include "text.h"
+#include "verdict.h"
+
+/* What is attached, and the connections that are open. */
+struct look {
+	struct datapath_state state;
+	struct klb_connection *list;
+	unsigned int n;
+};
+
+static int look_at(const char *pin_dir, struct look **ret, struct err *e)
+{
+	struct look *look = calloc(1, sizeof(*look));
+	struct datapath *dp = NULL;
+	int r = look ? 0 : err_set(e, ENOMEM, "out of memory");
+
+	if (!r)
+		r = datapath_open(pin_dir, &dp, e);
+	if (!r)
+		r = datapath_read(dp, &look->state, e);
+	if (!r)
+		r = datapath_connections(dp, &look->list, &look->n, e);
+	datapath_close(dp);
+	if (r) {
+		free(look);
+		return r;
+	}
+	look->n = connections_keep(look->list, look->n);
+	*ret = look;
+	return 0;
+}
+
+static void look_free(struct look *look)
+{
+	free(look->list);
+	free(look);
+}
+
+/* --- connections ---------------------------------------------------------------------- */
+
+int ctl_connections(const struct ctl_options *o, int argc, char **argv)
+{
+	struct look *look = NULL;
+	struct err e = { "" };
+	__u64 host;
+	int r;
+
+	(void)argv;
+	if (argc)
+		return cli_usage("connections takes no argument");
+	if (look_at(o->pin_dir, &look, &e))
+		return cli_fail(CLI_FAILED, &e);
+	host = look->state.control.host_netns_cookie;
+	if (o->json)
+		r = connections_print_json(look->list, look->n, host, node_now_ns(), stdout);
+	else
+		r = connections_print_text(look->list, look->n, host, node_now_ns(), stdout);
+	look_free(look);
+	return r ? cli_fail(CLI_FAILED, &(struct err){ "out of memory" }) : CLI_OK;
+}
+
+/* --- kill ----------------------------------------------------------------------------- */
+
+struct tally {
+	unsigned int tried, ended, gone, failed;
+	struct err why; /* of the first that failed */
+};
+
+static void kill_one(struct sever *s, const struct klb_connection *c, struct tally *t)
+{
+	char process[TEXT_PROCESS_MAX], local[ENDPOINT_TEXT_MAX];
+	struct err e = { "" };
+	int r = sever_one(s, c, &e);
+
+	t->tried++;
+	t->ended += !r;
+	t->gone += r == -ENOENT;
+	if (!r || r == -ENOENT)
+		return;
+	if (!t->failed++)
+		t->why = e;
+	printf("not ended: %s from %s: %s\n", text_process(c->record.comm, c->record.pid, process),
+	       endpoint_format(&c->local, local), e.text);
+}
+
+static int kill_all(const struct look *look, const struct klb_endpoint *backend, struct tally *t,
+		    struct err *e)
+{
+	struct sever *s = NULL;
+	int r = sever_open(&s, e);
+
+	for (unsigned int i = 0; !r && i < look->n; i++)
+		if (endpoint_equal(&look->list[i].record.backend, backend))
+			kill_one(s, &look->list[i], t);
+	sever_close(s);
+	return r;
+}
+
+static bool has_any(const struct look *look, const struct klb_endpoint *backend)
+{
+	for (unsigned int i = 0; i < look->n; i++)
+		if (endpoint_equal(&look->list[i].record.backend, backend))
+			return true;
+	return false;
+}
+
+/* Whether what was ended may come straight back. */
+static bool takes_new(const struct datapath_state *s, const struct plan_backend *b)
+{
+	struct verdict v;
+
+	verdict_of(s, b, node_now_ns(), &v);
+	return v.weight && !verdict_wish(s, b)->drained && strcmp(v.state, "dead") != 0;
+}
+
+static int report_kill(const struct tally *t, const char *backend, const struct look *look,
+		       const struct plan_backend *b)
+{
+	struct err e;
+
+	printf("%s: %u connection%s ended", backend, t->ended, t->ended == 1 ? "" : "s");
+	if (t->gone)
+		printf(", %u had ended by %s meanwhile", t->gone,
+		       t->gone == 1 ? "itself" : "themselves");
+	if (t->failed)
+		printf(", %u not", t->failed);
+	putchar('\n');
+	if (t->ended && b && takes_new(&look->state, b))
+		printf("note: new connects may choose it again; `kubelbctl drain %s` first moves "
+		       "them elsewhere\n",
+		       backend);
+	if (!t->failed)
+		return CLI_OK;
+	err_format(&e, "%s: %u of %u connections could not be ended: %s", backend, t->failed,
+		   t->tried, t->why.text);
+	return cli_fail(CLI_FAILED, &e);
+}
+
+int ctl_kill(const struct ctl_options *o, int argc, char **argv)
+{
+	const struct plan_backend *b;
+	struct klb_endpoint endpoint;
+	char text[ENDPOINT_TEXT_MAX];
+	struct look *look = NULL;
+	struct tally t = { 0 };
+	struct err e = { "" };
+	int r;
+
+	if (argc != 1)
+		return cli_usage("kill takes one BACKEND");
+	if (endpoint_parse(argv[0], KLB_PORT_DEFAULT, &endpoint, &e))
+		return cli_fail(CLI_USAGE, &e);
+	if (look_at(o->pin_dir, &look, &e))
+		return cli_fail(CLI_FAILED, &e);
+	/* One that has left the configuration may have connections still. */
+	b = plan_find(&look->state.applied, &endpoint);
+	r = b || has_any(look, &endpoint)
+		    ? kill_all(look, &endpoint, &t, &e)
+		    : ctl_unknown_backend(&look->state.applied, &endpoint, &e);
+	r = r ? cli_fail(CLI_FAILED, &e)
+	      : report_kill(&t, endpoint_format(&endpoint, text), look, b);
+	look_free(look);
+	return r;
+}

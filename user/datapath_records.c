@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The sockets' records, the events, and corrections to the counters. */
+#include "datapath_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* --- connections ------------------------------------------------------------------- */
+
+/* A growing list; the iterator does not say beforehand how many there are. */
+struct connection_list {
+	struct klb_connection *at;
+	size_t bytes, room;
+};
+
+static int make_room(struct connection_list *list)
+{
+	size_t room = list->room ? 2 * list->room : 64 * sizeof(*list->at);
+	void *at;
+
+	if (list->room - list->bytes >= sizeof(*list->at))
+		return 0;
+	at = realloc(list->at, room);
+	if (!at)
+		return -ENOMEM;
+	list->at = at;
+	list->room = room;
+	return 0;
+}
+
+static int read_all(int fd, struct connection_list *list)
+{
+	for (;;) {
+		ssize_t n;
+		int r = make_room(list);
+
+		if (r)
+			return r;
+		n = read(fd, (char *)list->at + list->bytes, list->room - list->bytes);
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (n <= 0)
+			return n ? -errno : 0;
+		list->bytes += (size_t)n;
+	}
+}
+
+int datapath_connections(const struct datapath *dp, struct klb_connection **ret,
+			 unsigned int *ret_n, struct err *e)
+{
+	struct connection_list list = { NULL, 0, 0 };
+	char path[PATH_TEXT_MAX];
+	int fd, r = path_join(path, dp->pin_dir, PIN_CONNECTIONS, e);
+
+	if (r)
+		return r;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return err_set(e, errno, "%s: %s; run kubelb-load", path, strerror(errno));
+	r = read_all(fd, &list);
+	close(fd);
+	if (r) {
+		free(list.at);
+		return err_set(e, -r, "%s: cannot read: %s", path, bpf_errno_hint(-r));
+	}
+	*ret = list.at;
+	*ret_n = (unsigned int)(list.bytes / sizeof(*list.at));
+	return 0;
+}
+
+/* --- events -------------------------------------------------------------------------- */
+
+/* 0 with one event, -EAGAIN when it is being written, -ESTALE when a newer one is there. */
+static int read_event(int fd, __u64 number, struct klb_event *ret)
+{
+	__u32 index = (__u32)(number % KLB_EVENTS);
+	struct klb_event again;
+
+	if (bpf_map_lookup_elem(fd, &index, ret) || bpf_map_lookup_elem(fd, &index, &again))
+		return -errno;
+	/* Changed while it was being copied. */
+	if (!ret->number || ret->number != again.number)
+		return -EAGAIN;
+	return ret->number == number + 1 ? 0 : ret->number > number + 1 ? -ESTALE : -EAGAIN;
+}
+
+int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *ret, unsigned int max,
+		    struct err *e)
+{
+	struct klb_counters counters;
+	unsigned int n = 0;
+	__u32 zero = 0;
+
+	if (bpf_map_lookup_elem(dp->fds[MAP_COUNTERS], &zero, &counters))
+		return err_set(e, errno, "%s/counters: %s", dp->pin_dir, bpf_errno_hint(errno));
+	/* Another data path, whose count began anew. */
+	if (*next > counters.events)
+		*next = 0;
+	if (counters.events - *next > KLB_EVENTS)
+		*next = counters.events - KLB_EVENTS;
+	while (n < max && *next < counters.events) {
+		int r = read_event(dp->fds[MAP_EVENTS], *next, &ret[n]);
+
+		if (r == -EAGAIN)
+			break;
+		if (r && r != -ESTALE)
+			return err_set(e, -r, "%s/events: %s", dp->pin_dir, bpf_errno_hint(-r));
+		n += !r;
+		++*next;
+	}
+	return (int)n;
+}
+
+/* The number of the event is of no use here: the log has it. */
+static int on_wakeup(void *ctx, void *data, size_t size)
+{
+	(void)ctx;
+	(void)data;
+	(void)size;
+	return 0;
+}
+
+int datapath_wakeup_fd(struct datapath *dp, struct err *e)
+{
+	if (!dp->wakeup)
+		dp->wakeup = ring_buffer__new(dp->fds[MAP_WAKEUP], on_wakeup, NULL, NULL);
+	if (!dp->wakeup)
+		return err_set(e, errno, "%s/wakeup: %s", dp->pin_dir, bpf_errno_hint(errno));
+	return ring_buffer__epoll_fd(dp->wakeup);
+}
+
+void datapath_wakeup_clear(struct datapath *dp)
+{
+	if (dp->wakeup)
+		ring_buffer__consume(dp->wakeup);
+}
+
+/* --- corrections --------------------------------------------------------------------- */
+
+int datapath_adjust(const struct datapath *dp, const struct klb_adjustment *a, struct err *e)
+{
+	struct klb_adjustment copy = *a;
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &copy, .ctx_size_in = sizeof(copy));
+	char path[PATH_TEXT_MAX];
+	int fd, r = path_join(path, dp->pin_dir, PIN_ADJUST, e);
+
+	if (r)
+		return r;
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		return err_set(e, errno, "%s: %s; run kubelb-load", path, strerror(errno));
+	if (bpf_prog_test_run_opts(fd, &opts))
+		r = err_set(e, errno, "%s: cannot be run: %s", path, bpf_errno_hint(errno));
+	else if (opts.retval)
+		r = err_set(e, EINVAL, "%s: no backend has the id %u", path, a->id);
+	close(fd);
+	return r;
+}

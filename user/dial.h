@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A TCP connection on its way: what the agent's own connections have in common. */
+#ifndef KUBELB_DIAL_H
+#define KUBELB_DIAL_H
+
+#include <kubelb/abi.h>
+
+/* After how much silence an established connection is given up. */
+struct dial_patience {
+	int user_timeout_ms; /* for data that nobody acknowledges */
+	int keepalive_idle_s, keepalive_interval_s, keepalive_count; /* when there is no data */
+};
+
+/*
+ * Returns a non-blocking, close-on-exec socket on its way to being connected, to be
+ * closed by the caller, or a negative errno.
+ */
+int dial_open(const struct klb_endpoint *to, const struct dial_patience *patience);
+
+/* How the connect ended, once the socket can be written to: 0 or an errno. */
+int dial_result(int fd);
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "events.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <time.h>
+
+#include <jansson.h>
+
+#include "endpoint.h"
+#include "text.h"
+#include "verdict.h"
+
+#define NS_PER_S 1000000000ULL
+/* "2026-11-22T19:07:08" and its NUL; years have four digits for long enough. */
+#define STAMP_MAX 32
+
+const char *events_kind_name(enum klb_event_kind kind)
+{
+	switch (kind) {
+	case KLB_EVENT_CONNECT_FAILED:
+		return "connect-failed";
+	case KLB_EVENT_SUSPECT:
+		return "suspect";
+	case KLB_EVENT_EJECTED:
+		return "ejected";
+	case KLB_EVENT_RESTORED:
+		return "restored";
+	case KLB_EVENT_PEER_LOST:
+		return "peer-lost";
+	}
+	return "unknown";
+}
+
+/* A restored backend has no reason to give. */
+static bool has_reason(const struct klb_event *event)
+{
+	return event->kind != KLB_EVENT_RESTORED;
+}
+
+/* The seconds as text; returns the rest in nanoseconds. */
+static unsigned int stamp(__u64 wall_ns, bool utc, const char *format, char *ret)
+{
+	time_t seconds = (time_t)(wall_ns / NS_PER_S);
+	struct tm parts = { 0 };
+
+	if (utc)
+		gmtime_r(&seconds, &parts);
+	else
+		localtime_r(&seconds, &parts);
+	if (!strftime(ret, STAMP_MAX, format, &parts))
+		ret[0] = '\0';
+	return (unsigned int)(wall_ns % NS_PER_S);
+}
+
+void events_print_text(const struct klb_event *event, __u64 wall_offset_ns, FILE *to)
+{
+	char when[STAMP_MAX], backend[ENDPOINT_TEXT_MAX], process[TEXT_PROCESS_MAX];
+	char after[TEXT_TIME_MAX];
+	unsigned int ns = stamp(event->time_ns + wall_offset_ns, false, "%F %T", when);
+
+	fprintf(to, "%s.%03u %-14s %-21s %-14s %s after %s", when, ns / 1000000,
+		events_kind_name(event->kind), endpoint_format(&event->backend, backend),
+		has_reason(event) ? verdict_failure_name(event->failure) : "-",
+		text_process(event->comm, event->pid, process),
+		text_duration(event->latency_ns, after));
+	if (event->kind == KLB_EVENT_EJECTED)
+		fprintf(to, ", for %gs", (double)event->ejected_ns / NS_PER_S);
+	fputc('\n', to);
+}
+
+static json_t *json_event(const struct klb_event *event, const char *when)
+{
+	char backend[ENDPOINT_TEXT_MAX], comm[TEXT_COMM_MAX];
+	bool ejected = event->kind == KLB_EVENT_EJECTED;
+
+	return json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:{s:s, s:I, s:I}, s:f, s:o, s:I}",
+			 "time", when, "monotonicNs", (json_int_t)event->time_ns, "event",
+			 events_kind_name(event->kind), "backend",
+			 endpoint_format(&event->backend, backend), "backendId",
+			 (json_int_t)event->id, "reason",
+			 has_reason(event) ? verdict_failure_key(event->failure) : NULL, "process",
+			 "name", text_comm(event->comm, comm), "pid", (json_int_t)event->pid,
+			 "cgroupId", (json_int_t)event->cgroup_id, "latencySeconds",
+			 (double)event->latency_ns / NS_PER_S, "ejectedSeconds",
+			 ejected ? json_real((double)event->ejected_ns / NS_PER_S) : json_null(),
+			 "number", (json_int_t)(event->number - 1));
+}
+
+int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE *to)
+{
+	char seconds[STAMP_MAX], when[STAMP_MAX + 16];
+	unsigned int ns = stamp(event->time_ns + wall_offset_ns, true, "%FT%T", seconds);
+	json_t *root;
+	int r;
+
+	snprintf(when, sizeof(when), "%s.%03uZ", seconds, ns / 1000000);
+	root = json_event(event, when);
+	if (!root)
+		return -ENOMEM;
+	r = json_dumpf(root, to, JSON_COMPACT | JSON_REAL_PRECISION(9));
+	fputc('\n', to);
+	json_decref(root);
+	/* What did not get out is cli_end's to say. */
+	return r && !ferror(to) ? -ENOMEM : 0;
+}

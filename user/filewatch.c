@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * inotify on the directories, not on the files: a rename puts another inode in a file's
+ * place, and what was watched would be the old one. What a directory reports is only the
+ * occasion to look: whether a file has changed is for stat(2) to say, which follows links.
+ */
+#include "filewatch.h"
+
+#include <errno.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+
+/* After the last change of a burst. */
+#define SETTLE_MS 200
+
+#define INTERESTING                                                                         \
+	(IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB | \
+	 IN_DELETE_SELF | IN_MOVE_SELF)
+
+/* What tells one content from another; all zero for a file that is not there. */
+struct identity {
+	dev_t device;
+	ino_t inode;
+	off_t size;
+	struct timespec modified;
+};
+
+struct filewatch {
+	int fd;
+	unsigned int n;
+	char *paths[FILEWATCH_MAX];
+	struct identity seen[FILEWATCH_MAX];
+	struct event *readable, *settled;
+	void (*changed)(void *arg);
+	void *arg;
+};
+
+static void identify(const char *path, struct identity *ret)
+{
+	struct stat st;
+
+	memset(ret, 0, sizeof(*ret));
+	if (stat(path, &st))
+		return;
+	ret->device = st.st_dev;
+	ret->inode = st.st_ino;
+	ret->size = st.st_size;
+	ret->modified = st.st_mtim;
+}
+
+static bool look(struct filewatch *w)
+{
+	bool changed = false;
+
+	for (unsigned int i = 0; i < w->n; i++) {
+		struct identity now;
+
+		identify(w->paths[i], &now);
+		if (now.device != w->seen[i].device || now.inode != w->seen[i].inode ||
+		    now.size != w->seen[i].size ||
+		    now.modified.tv_sec != w->seen[i].modified.tv_sec ||
+		    now.modified.tv_nsec != w->seen[i].modified.tv_nsec)
+			changed = true;
+		w->seen[i] = now;
+	}
+	return changed;
+}
+
+/* The directory that path is in, and the one that it leads to, where that is another. */
+static int watch_one(struct filewatch *w, const char *path, struct err *e)
+{
+	char text[PATH_MAX], real[PATH_MAX];
+
+	snprintf(text, sizeof(text), "%s", path);
+	if (inotify_add_watch(w->fd, dirname(text), INTERESTING) < 0)
+		return err_set(e, errno, "%s: cannot be watched for changes: %s", path,
+			       strerror(errno));
+	if (realpath(path, real))
+		inotify_add_watch(w->fd, dirname(real), INTERESTING);
+	return 0;
+}
+
+static void on_settled(evutil_socket_t fd, short what, void *arg)
+{
+	struct filewatch *w = arg;
+
+	(void)fd;
+	(void)what;
+	/* A link may lead into a directory that is not watched yet. */
+	for (unsigned int i = 0; i < w->n; i++)
+		watch_one(w, w->paths[i], NULL);
+	if (look(w))
+		w->changed(w->arg);
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	const struct timeval settle = { .tv_usec = SETTLE_MS * 1000 };
+	struct filewatch *w = arg;
+	char buffer[4096];
+
+	(void)what;
+	while (read(fd, buffer, sizeof(buffer)) > 0)
+		;
+	event_add(w->settled, &settle);
+}
+
+static int add_paths(struct filewatch *w, const char *const *paths, unsigned int n, struct err *e)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		int r;
+
+		if (!paths[i])
+			continue;
+		if (w->n == FILEWATCH_MAX)
+			return err_set(e, E2BIG, "%s: too many files to watch", paths[i]);
+		w->paths[w->n] = strdup(paths[i]);
+		if (!w->paths[w->n])
+			return err_set(e, ENOMEM, "out of memory");
+		identify(paths[i], &w->seen[w->n++]);
+		r = watch_one(w, paths[i], e);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int start(struct filewatch *w, struct event_base *base, struct err *e)
+{
+	w->readable = event_new(base, w->fd, EV_READ | EV_PERSIST, on_readable, w);
+	w->settled = evtimer_new(base, on_settled, w);
+	if (!w->readable || !w->settled || event_add(w->readable, NULL))
+		return err_set(e, ENOMEM, "out of memory");
+	return 0;
+}
+
+int filewatch_new(struct event_base *base, const char *const *paths, unsigned int n,
+		  void (*changed)(void *arg), void *arg, struct filewatch **ret, struct err *e)
+{
+	struct filewatch *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (!w)
+		return err_set(e, ENOMEM, "out of memory");
+	w->changed = changed;
+	w->arg = arg;
+	w->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (w->fd < 0)
+		r = err_set(e, errno, "cannot watch files: %s", strerror(errno));
+	else
+		r = add_paths(w, paths, n, e);
+	if (!r)
+		r = start(w, base, e);
+	if (r) {
+		filewatch_free(w);
+		return r;
+	}
+	*ret = w;
+	return 0;
+}
+
+void filewatch_free(struct filewatch *w)
+{
+	if (!w)
+		return;
+	if (w->readable)
+		event_free(w->readable);
+	if (w->settled)
+		event_free(w->settled);
+	if (w->fd >= 0)
+		close(w->fd);
+	for (unsigned int i = 0; i < w->n; i++)
+		free(w->paths[i]);
+	free(w);
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Tells when files have changed, however: written in place, renamed over, reached through a
+ * symbolic link that now leads elsewhere (as the files of a mounted ConfigMap are, and a
+ * kubelet's rotating certificates), gone, or there for the first time.
+ */
+#ifndef KUBELB_FILEWATCH_H
+#define KUBELB_FILEWATCH_H
+
+#include "err.h"
+
+struct event_base;
+struct filewatch;
+
+#define FILEWATCH_MAX 8
+
+/*
+ * Watches up to FILEWATCH_MAX files (NULL entries are passed over; paths are copied).
+ * changed() is called from the event loop, once for a burst of changes, a moment after
+ * the last of them: an editor's half-written file is not read. A file need not exist, its
+ * directory must. Returns 0, or a negative errno with e.
+ */
+int filewatch_new(struct event_base *base, const char *const *paths, unsigned int n,
+		  void (*changed)(void *arg), void *arg, struct filewatch **ret, struct err *e);
+/* NULL is allowed. */
+void filewatch_free(struct filewatch *w);
+
+#endif

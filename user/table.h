@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* A table for people: each column as wide as what stands in it. */
+#ifndef KUBELB_TABLE_H
+#define KUBELB_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+struct table_column {
+	const char *title;
+	bool right; /* aligned to the right */
+	bool optional; /* left out when every cell of it is "-" or "0" */
+};
+
+/* Begin with columns and n_columns set and the rest zero; end with table_free. */
+struct table {
+	const struct table_column *columns;
+	size_t n_columns;
+	char **cells;
+	size_t n, room;
+	bool no_memory;
+};
+
+/* Adds the next cell, row by row from left to right. */
+void table_cell(struct table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The titles, then the rows. Returns 0, or -ENOMEM when a cell had no memory: nothing is
+ * printed then. */
+int table_print(const struct table *t, FILE *to);
+void table_free(struct table *t);
+
+#endif
