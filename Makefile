@@ -68,7 +68,7 @@ LIBS_JSON := $(shell pkg-config --libs jansson 2>/dev/null)
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all help test-tools fuzz units check lint format install uninstall clean abi-next
+.PHONY: all help test-tools fuzz units check lint format install uninstall clean abi-next image image-root
 
 all: $(PROGRAMS) ## Build the three programs (default)
 
@@ -220,6 +220,12 @@ install: all ## Install below $(DESTDIR)$(PREFIX)
 	install -m 644 docs/man/*.8 $(DESTDIR)$(mandir)/man8
 	install -m 644 docs/man/*.5 $(DESTDIR)$(mandir)/man5
 	install -m 644 deploy/kubelb.yaml $(DESTDIR)$(sysconfdir)/kubelb/kubelb.yaml.example
+
+image-root: all ## Assemble the container image's files in build/image
+	$(Q)scripts/image-root.sh $(B)
+
+image: image-root ## Build the container image, an OCI archive (buildah, podman, or neither)
+	$(Q)scripts/image.sh $(B)/image $(B)/kubelb-$(VERSION).oci.tar $(VERSION)
 
 uninstall: ## Remove what install put there (the configuration stays)
 	rm -f $(PROGRAMS:$(B)/%=$(DESTDIR)$(sbindir)/%)

@@ -179,13 +179,18 @@ static __always_inline __u64 launder(__u64 x)
 	return *(volatile __u64 *)&slot;
 }
 
-/* Returns 0, or -ENOENT for an id that cannot be (and is therefore skipped). */
+/*
+ * Returns 0, or -ENOENT for an id that cannot be. Without a branch but that one, and the
+ * caller gives up on it: whatever comes back into the loop by another way is a path of
+ * its own through the rounds that are left.
+ */
 static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach, __u64 now,
 				   struct klb_view *ret_view)
 {
 	__u32 id = cand->id;
 	struct klb_stats *stats = bpf_map_lookup_elem(&klb_stats, &id);
 	struct klb_admin *admin = bpf_map_lookup_elem(&klb_admin, &id);
+	__u64 meant;
 
 	if (!stats || !admin)
 		return -ENOENT;
@@ -197,12 +202,10 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	ret_view->active = stats->active + stats->connecting;
 	ret_view->srtt_us = stats->srtt_us;
 	ret_view->ejected = (__u32)klb_negative(now - stats->ejected_until_ns);
-	ret_view->drained = 0;
-	if (admin->generation == cand->generation) {
-		ret_view->drained = admin->drained & 1;
-		if (admin->weight_set)
-			ret_view->weight = admin->weight;
-	}
+	meant = klb_same(admin->generation, cand->generation);
+	ret_view->drained = admin->drained & meant;
+	ret_view->weight =
+		klb_blend(ret_view->weight, admin->weight, 0 - (admin->weight_set & meant));
 	return 0;
 }
 
@@ -233,8 +236,9 @@ static __always_inline const struct klb_candidate *choose(const struct found *fe
 
 		if (i >= n)
 			break;
-		if (!view_of(cand, reach, now, &view))
-			klb_choice_offer(&choice, i, &view);
+		if (view_of(cand, reach, now, &view))
+			return 0;
+		klb_choice_offer(&choice, i, &view);
 	}
 	best = launder(klb_choice_result(&choice));
 	if (best >= KLB_MAX_BACKENDS)
@@ -329,8 +333,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 		return -EADDRNOTAVAIL;
 	}
 	/* Bit fields of IPv4 sockets say 0 here. */
-	if (ipv6_only(sock))
-		r->ipv4 = 0;
+	r->ipv4 &= 1 ^ ipv6_only(sock);
 	reach_from_source(source, r);
 	reach_from_record(ctx->sk, r);
 	w.now = now_ns(control);

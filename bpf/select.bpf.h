@@ -135,6 +135,12 @@ static inline __attribute__((always_inline)) __u64 klb_negative(__u64 a)
 	return a;
 }
 
+/* 1 if a and b are the same, else 0. */
+static inline __attribute__((always_inline)) __u64 klb_same(__u32 a, __u32 b)
+{
+	return klb_negative((__u64)(a ^ b) - 1);
+}
+
 /* b where mask is all ones, a where it is 0. */
 static inline __attribute__((always_inline)) __u64 klb_blend(__u64 a, __u64 b, __u64 mask)
 {
@@ -183,8 +189,8 @@ klb_pick_offer_cost(struct klb_pick *p, __u64 index, __u64 tier, __u64 weight, _
 static inline __attribute__((always_inline)) void
 klb_choice_init(struct klb_choice *c, enum klb_policy policy, __u32 seed, __u32 trust)
 {
-	c->active_mask = 0 - (__u64)(policy == KLB_POLICY_LEAST_CONN);
-	c->rank_mask = 0 - (__u64)(policy == KLB_POLICY_RENDEZVOUS);
+	c->active_mask = 0 - klb_same(policy, KLB_POLICY_LEAST_CONN);
+	c->rank_mask = 0 - klb_same(policy, KLB_POLICY_RENDEZVOUS);
 	c->two = policy == KLB_POLICY_LATENCY;
 	c->trust = trust;
 	c->tiers = KLB_TIERS_ALONE ^ ((KLB_TIERS_ALONE ^ KLB_TIERS_TRUSTED) & (0 - trust));

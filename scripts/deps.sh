@@ -14,11 +14,13 @@ build=(
 	libevent-dev libssl-dev libyaml-dev libjansson-dev
 )
 # nginx: real TLS backends and the peer in the benchmark. libnginx-mod-stream:
-# the local proxy that KubeLB replaces; haproxy is the other one.
+# the local proxy that KubeLB replaces; haproxy is the other one. runc, python3-yaml:
+# the image and its manifests.
 tests=(
 	libcmocka-dev python3-pytest python3 iproute2 procps util-linux
 	nginx-light libnginx-mod-stream haproxy openssl curl ca-certificates
 	libclang-rt-dev
+	runc python3-yaml
 )
 lint=(clang-format clang-tidy cppcheck shellcheck mandoc)
 

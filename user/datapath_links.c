@@ -481,7 +481,8 @@ int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e)
 
 /*
  * Opens a cgroup by its id, as name_to_handle_at(2) would have named it: the handle
- * of a kernfs node is its id (fs/kernfs/mount.c). -1 when it is gone.
+ * of a kernfs node is its id (fs/kernfs/mount.c). -EPERM without the privileges for
+ * that, another negative errno when it is gone.
  */
 static int open_cgroup_id(__u64 id)
 {
@@ -494,12 +495,14 @@ static int open_cgroup_id(__u64 id)
 	int root_fd, fd;
 
 	if (!id || mounts_cgroup2_root(root, sizeof(root), NULL))
-		return -1;
+		return -ENOENT;
 	root_fd = mounts_open_cgroup(root, &root_id, NULL);
 	if (root_fd < 0)
-		return -1;
+		return root_fd;
 	memcpy(u.handle.f_handle, &id, sizeof(id));
 	fd = open_by_handle_at(root_fd, &u.handle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		fd = -errno;
 	close(root_fd);
 	return fd;
 }
@@ -508,20 +511,36 @@ static int open_cgroup_id(__u64 id)
  * A program is effective when its cgroup's effective list, which is what the kernel
  * runs, has it. A link to a removed cgroup still is there, pinned, and runs nothing.
  */
-static bool is_effective(const struct bpf_link_info *info)
+static void look_at_effect(const struct bpf_link_info *info, struct datapath_link *ret)
 {
 	__u32 ids[64], count = 64, flags = 0;
-	bool found = false;
 	int fd = open_cgroup_id(info->cgroup.cgroup_id);
 
+	ret->hidden = fd == -EPERM;
 	if (fd < 0)
-		return false;
+		return;
 	if (!bpf_prog_query(fd, info->cgroup.attach_type, BPF_F_QUERY_EFFECTIVE, &flags, ids,
 			    &count))
-		for (__u32 i = 0; i < count && !found; i++)
-			found = ids[i] == info->prog_id;
+		for (__u32 i = 0; i < count && !ret->effective; i++)
+			ret->effective = ids[i] == info->prog_id;
+	else
+		ret->hidden = errno == EPERM;
 	close(fd);
-	return found;
+}
+
+/* False for what is not a link of kubelb's. */
+static bool look_at_link(int fd, const char *name, struct datapath_link *ret)
+{
+	struct bpf_link_info info;
+	int r = check_link(fd, &info);
+
+	if (r && r != -EPERM)
+		return false;
+	*ret = (struct datapath_link){ .prog_id = info.prog_id, .hidden = r == -EPERM };
+	snprintf(ret->name, sizeof(ret->name), "%.31s", name);
+	if (!r)
+		look_at_effect(&info, ret);
+	return true;
 }
 
 int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int max, struct err *e)
@@ -538,7 +557,6 @@ int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int 
 	if (!handle)
 		return err_set(e, errno, "%s: %s", dir, strerror(errno));
 	while (n < max && (d = readdir(handle))) {
-		struct bpf_link_info info;
 		int fd;
 
 		if (d->d_name[0] == '.' || path_join(path, dir, d->d_name, e))
@@ -546,12 +564,7 @@ int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int 
 		fd = bpf_obj_get(path);
 		if (fd < 0)
 			continue;
-		if (!check_link(fd, &info)) {
-			snprintf(ret[n].name, sizeof(ret[n].name), "%.31s", d->d_name);
-			ret[n].prog_id = info.prog_id;
-			ret[n].effective = is_effective(&info);
-			n++;
-		}
+		n += look_at_link(fd, d->d_name, &ret[n]);
 		close(fd);
 	}
 	closedir(handle);

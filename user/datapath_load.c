@@ -130,12 +130,11 @@ static int find_cgroup(struct datapath_load *l, const char *cgroup, struct err *
 	/* A cgroup namespace shows the container's own cgroup as the root: attached
 	 * there, nothing but the container would be balanced. */
 	if (!cgroup && l->cgroup_id != 1)
-		return err_set(
-			e, EINVAL,
-			"cgroup %s: not the host's root but a container's view of its own "
-			"cgroup; mount the host's /sys/fs/cgroup into the container and name "
-			"it with --cgroup",
-			l->cgroup);
+		return err_set(e, EINVAL,
+			       "cgroup %s: not the host's root but a container's view of its own "
+			       "cgroup; mount the host's /sys/fs/cgroup into the container too (at "
+			       "/host/cgroup, say: it is found anywhere)",
+			       l->cgroup);
 	return 0;
 }
 
@@ -230,6 +229,28 @@ static int reuse_maps(struct datapath_load *l, struct err *e)
 	return r;
 }
 
+/*
+ * Why the programs were not loaded: the first feature that the kernel lacks, if one is
+ * the cause, or else its own words. Without the permission to ask, none would seem to
+ * be there.
+ */
+static int load_error(const struct datapath_load *l, int code, struct err *e)
+{
+	struct datapath_feature features[32];
+	unsigned int n = 0;
+
+	if (code != EPERM && code != EACCES)
+		n = datapath_features(l->pin_dir, l->cgroup, features, 32);
+	for (unsigned int i = 0; i < n; i++)
+		if (features[i].required && !features[i].present)
+			return err_set(e, code,
+				       "cannot load the programs: %s is missing: %s [%s]; "
+				       "kubelb-load --check lists what is needed",
+				       features[i].name, features[i].purpose, features[i].detail);
+	return err_set(e, code, "cannot load the programs: %s%s%s%s", bpf_errno_hint(code),
+		       last_warning[0] ? " (" : "", last_warning, last_warning[0] ? ")" : "");
+}
+
 static int load_programs(struct datapath_load *l, struct err *e)
 {
 	libbpf_print_fn_t before = libbpf_set_print(keep_warning);
@@ -249,8 +270,7 @@ static int load_programs(struct datapath_load *l, struct err *e)
 		goto out;
 	r = kubelb_bpf__load(l->skel);
 	if (r)
-		r = err_set(e, -r, "cannot load the programs: %s%s%s%s", bpf_errno_hint(-r),
-			    last_warning[0] ? " (" : "", last_warning, last_warning[0] ? ")" : "");
+		r = load_error(l, -r, e);
 out:
 	libbpf_set_print(before);
 	return r;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,9 +47,24 @@ static void unescape(char *s)
 	*to = '\0';
 }
 
+/*
+ * How near a mount of cgroup2 is to the hierarchy's root, by its root's path: that is
+ * told from where our cgroup namespace begins (cgroup_namespaces(7)). "/" is this
+ * beginning, a container's own cgroup if we are in one; "/../.." is two above it; "/a"
+ * and "/../a" are branches off the way up, and the last to be taken.
+ */
+static int root_rank(const char *root)
+{
+	int up = 0;
+
+	for (; !strncmp(root, "/..", 3) && (!root[3] || root[3] == '/'); root += 3)
+		up++;
+	return !*root || !strcmp(root, "/") ? up : -1;
+}
+
 int mounts_find_cgroup2(const char *mountinfo, char *ret, size_t size)
 {
-	bool found = false;
+	int best = INT_MIN;
 
 	for (const char *line = mountinfo; line && *line;) {
 		const char *end = strchr(line, '\n');
@@ -60,15 +76,13 @@ int mounts_find_cgroup2(const char *mountinfo, char *ret, size_t size)
 		line = end ? end + 1 : NULL;
 		if (!parse_line(copy, &m) || strcmp(m.type, "cgroup2") != 0)
 			continue;
-		if (found && strcmp(m.root, "/") != 0)
+		if (root_rank(m.root) <= best)
 			continue;
+		best = root_rank(m.root);
 		unescape(m.point);
 		snprintf(ret, size, "%s", m.point);
-		found = true;
-		if (!strcmp(m.root, "/"))
-			break;
 	}
-	return found ? 0 : -ENOENT;
+	return best == INT_MIN ? -ENOENT : 0;
 }
 
 static char *read_whole(const char *path)

@@ -13,8 +13,9 @@
 
 /*
  * The cgroup2 mount in the text of a mountinfo file (proc(5)): the one that shows
- * the hierarchy's root, else the first. Copies its mount point, unescaped, into ret.
- * Returns 0 or -ENOENT when there is none.
+ * the hierarchy's root, or most of it; the first of several. A container that sees its
+ * own cgroup as the root finds the host's, mounted elsewhere, before that. Copies its
+ * mount point, unescaped, into ret. Returns 0 or -ENOENT when there is none.
  */
 int mounts_find_cgroup2(const char *mountinfo, char *ret, size_t size);
 

@@ -117,11 +117,12 @@ static void look_through(struct search *s, const char *dir, const char *first, c
 int netns_netlink(__u64 cookie, __u32 pid, int protocol, struct err *e)
 {
 	struct search s = { .cookie = cookie, .protocol = protocol, .found = -1 };
+	int home = open(OWN, O_RDONLY | O_CLOEXEC);
 	char path[64];
 
-	s.home = open(OWN, O_RDONLY | O_CLOEXEC);
-	if (s.home < 0)
+	if (home < 0)
 		return err_set(e, errno, OWN ": %s", strerror(errno));
+	s.home = home;
 	/* Most often whoever opened a connection still lives, and where it lived. */
 	if (pid) {
 		snprintf(path, sizeof(path), "/proc/%u/ns/net", pid);
@@ -129,7 +130,7 @@ int netns_netlink(__u64 cookie, __u32 pid, int protocol, struct err *e)
 	}
 	look_through(&s, NAMED, NULL, "");
 	look_through(&s, "/proc", "123456789", "/ns/net");
-	close(s.home);
+	close(home);
 	free(s.seen);
 	if (s.found >= 0)
 		return s.found;

@@ -24,8 +24,9 @@ struct place {
 
 struct sever {
 	__u32 sequence;
-	struct place *places; /* the first is our own */
-	size_t n_places;
+	struct place own;
+	struct place *others;
+	size_t n_others;
 };
 
 struct request {
@@ -106,7 +107,7 @@ static int check_diag(struct sever *s, struct err *e)
 	struct request q = { .header = { .nlmsg_type = SOCK_DIAG_BY_FAMILY,
 					 .nlmsg_flags = NLM_F_DUMP },
 			     .body = { .sdiag_family = AF_INET, .sdiag_protocol = IPPROTO_TCP } };
-	int r = ask(s, s->places[0].fd, &q);
+	int r = ask(s, s->own.fd, &q);
 
 	if (r == -ENOENT)
 		return err_set(
@@ -123,7 +124,7 @@ static int check_destroy(struct sever *s, struct err *e)
 {
 	struct request q = { .header = { .nlmsg_type = SOCK_DESTROY, .nlmsg_flags = NLM_F_ACK },
 			     .body = { .sdiag_family = AF_INET, .sdiag_protocol = IPPROTO_TCP } };
-	int r = ask(s, s->places[0].fd, &q);
+	int r = ask(s, s->own.fd, &q);
 
 	if (r == -EOPNOTSUPP)
 		return err_set(e, EOPNOTSUPP,
@@ -137,44 +138,44 @@ static int check_destroy(struct sever *s, struct err *e)
 
 /* --- where a socket is ------------------------------------------------------------------ */
 
-static int add_place(struct sever *s, __u64 cookie, int fd)
+static int open_own(struct sever *s, struct err *e)
 {
-	struct place *places = realloc(s->places, (s->n_places + 1) * sizeof(*places));
+	int r;
 
-	if (!places)
-		return -ENOMEM;
-	s->places = places;
-	s->places[s->n_places++] = (struct place){ cookie, fd };
-	if (fd >= 0)
-		limit_wait(fd);
+	s->own.fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	r = s->own.fd < 0 ? -errno : netns_cookie(s->own.fd, &s->own.cookie);
+	if (r)
+		return err_set(e, -r, "cannot open a sock_diag socket: %s", strerror(-r));
+	limit_wait(s->own.fd);
 	return 0;
 }
 
-static int add_own(struct sever *s, struct err *e)
+/* What was not found is remembered as well. */
+static int add_place(struct sever *s, __u64 cookie, int fd)
 {
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	__u64 cookie = 0;
-	int r = fd < 0 ? -errno : netns_cookie(fd, &cookie);
+	struct place *others = realloc(s->others, (s->n_others + 1) * sizeof(*others));
 
-	if (!r)
-		r = add_place(s, cookie, fd);
-	if (!r)
-		return 0;
+	if (!others)
+		return -ENOMEM;
+	s->others = others;
+	s->others[s->n_others++] = (struct place){ cookie, fd };
 	if (fd >= 0)
-		close(fd);
-	return err_set(e, -r, "cannot open a sock_diag socket: %s", strerror(-r));
+		limit_wait(fd);
+	return 0;
 }
 
 static int place_of(struct sever *s, const struct klb_connection *c, struct err *e)
 {
 	int fd;
 
-	for (size_t i = 0; i < s->n_places; i++) {
-		if (s->places[i].cookie != c->netns_cookie)
+	if (c->netns_cookie == s->own.cookie)
+		return s->own.fd;
+	for (size_t i = 0; i < s->n_others; i++) {
+		if (s->others[i].cookie != c->netns_cookie)
 			continue;
-		if (s->places[i].fd >= 0)
-			return s->places[i].fd;
-		return err_set(e, -s->places[i].fd, "its network namespace was not found");
+		if (s->others[i].fd >= 0)
+			return s->others[i].fd;
+		return err_set(e, -s->others[i].fd, "its network namespace was not found");
 	}
 	fd = netns_netlink(c->netns_cookie, c->record.pid, NETLINK_SOCK_DIAG, e);
 	if (add_place(s, c->netns_cookie, fd) && fd >= 0) {
@@ -226,10 +227,11 @@ int sever_one(struct sever *s, const struct klb_connection *c, struct err *e)
 int sever_open(struct sever **ret, struct err *e)
 {
 	struct sever *s = calloc(1, sizeof(*s));
-	int r = s ? 0 : err_set(e, ENOMEM, "out of memory");
+	int r;
 
-	if (!r)
-		r = add_own(s, e);
+	if (!s)
+		return err_set(e, ENOMEM, "out of memory");
+	r = open_own(s, e);
 	if (!r)
 		r = check_diag(s, e);
 	if (!r)
@@ -245,9 +247,11 @@ void sever_close(struct sever *s)
 {
 	if (!s)
 		return;
-	for (size_t i = 0; i < s->n_places; i++)
-		if (s->places[i].fd >= 0)
-			close(s->places[i].fd);
-	free(s->places);
+	if (s->own.fd >= 0)
+		close(s->own.fd);
+	for (size_t i = 0; i < s->n_others; i++)
+		if (s->others[i].fd >= 0)
+			close(s->others[i].fd);
+	free(s->others);
 	free(s);
 }

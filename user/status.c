@@ -15,13 +15,37 @@
 
 /* --- text ---------------------------------------------------------------------------- */
 
-static int count_effective(const struct datapath_link *links, int n_links)
-{
-	int n = 0;
+enum effect { EFFECT_NONE, EFFECT_ALL, EFFECT_HIDDEN };
 
-	for (int i = 0; i < n_links; i++)
-		n += links[i].effective;
-	return n;
+static enum effect effect_of(const struct datapath_link *links, int n_links)
+{
+	int effective = 0, hidden = 0;
+
+	for (int i = 0; i < n_links; i++) {
+		effective += links[i].effective;
+		hidden += links[i].hidden;
+	}
+	if (n_links && effective == n_links)
+		return EFFECT_ALL;
+	return effective + hidden < n_links || !n_links ? EFFECT_NONE : EFFECT_HIDDEN;
+}
+
+static const char *effect_text(enum effect effect)
+{
+	switch (effect) {
+	case EFFECT_ALL:
+		return "all effective";
+	case EFFECT_HIDDEN:
+		return "whether they are effective takes CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH to "
+		       "see";
+	default:
+		return "NOT ALL EFFECTIVE: run kubelb-load again";
+	}
+}
+
+static json_t *effect_json(enum effect effect)
+{
+	return effect == EFFECT_HIDDEN ? json_null() : json_boolean(effect == EFFECT_ALL);
 }
 
 /* What concerns no single backend, where there is something to say. */
@@ -47,12 +71,9 @@ static void print_notes(const struct klb_counters *c)
 static void print_head(const struct datapath_state *s, const struct datapath_link *links,
 		       int n_links, __u64 now_ns)
 {
-	int effective = count_effective(links, n_links);
 	char text[TEXT_TIME_MAX];
 
-	printf("programs  %d attached, %s\n", n_links,
-	       effective == n_links && n_links ? "all effective"
-					       : "NOT ALL EFFECTIVE: run kubelb-load again");
+	printf("programs  %d attached, %s\n", n_links, effect_text(effect_of(links, n_links)));
 	if (verdict_agent_alive(&s->control, now_ns))
 		printf("agent     alive, last sign of life %s ago\n",
 		       text_age(s->control.heartbeat_ns, now_ns, text));
@@ -248,24 +269,23 @@ static json_t *json_programs(const struct datapath_link *links, int n_links)
 	json_t *list = json_array();
 
 	for (int i = 0; i < n_links; i++)
-		json_array_append_new(list, json_pack("{s:s, s:i, s:b}", "name", links[i].name,
-						      "programId", (int)links[i].prog_id,
-						      "effective", links[i].effective));
+		json_array_append_new(list,
+				      json_pack("{s:s, s:i, s:o}", "name", links[i].name,
+						"programId", (int)links[i].prog_id, "effective",
+						effect_json(effect_of(&links[i], 1))));
 	return list;
 }
 
 void status_print_json(const struct datapath_state *s, const struct datapath_link *links,
 		       int n_links, const char *pin_dir, __u64 now_ns, bool compact)
 {
-	bool effective = n_links > 0 && count_effective(links, n_links) == n_links;
 	json_t *root = json_pack(
-		"{s:b, s:b, s:s, s:i, s:I, s:I, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, s:I}, "
-		"s:I, s:I, s:o, "
-		"s:o, "
-		"s:o}",
-		"attached", n_links > 0, "effective", effective, "pin", pin_dir, "abiVersion",
-		(int)s->control.abi_version, "configSerial", (json_int_t)s->control.config_serial,
-		"hostNetnsCookie", (json_int_t)s->control.host_netns_cookie, "agent", "alive",
+		"{s:b, s:o, s:s, s:i, s:I, s:I, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, s:I}, "
+		"s:I, s:I, s:o, s:o, s:o}",
+		"attached", n_links > 0, "effective", effect_json(effect_of(links, n_links)), "pin",
+		pin_dir, "abiVersion", (int)s->control.abi_version, "configSerial",
+		(json_int_t)s->control.config_serial, "hostNetnsCookie",
+		(json_int_t)s->control.host_netns_cookie, "agent", "alive",
 		verdict_agent_alive(&s->control, now_ns), "heartbeatSecondsAgo",
 		seconds_since(s->control.heartbeat_ns, now_ns), "discovery", "state",
 		verdict_discovery_key(s->control.discovery), "heardSecondsAgo",

@@ -60,7 +60,7 @@ static int column_width(const struct table *t, size_t column)
 		int w = width_of(t->cells[i]);
 
 		width = w > width ? w : width;
-		says_something |= strcmp(t->cells[i], "-") && strcmp(t->cells[i], "0");
+		says_something |= strcmp(t->cells[i], "-") != 0 && strcmp(t->cells[i], "0") != 0;
 	}
 	if (!says_something)
 		return 0;

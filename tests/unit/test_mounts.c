@@ -32,6 +32,20 @@ static const struct layout layouts[] = {
 	  "40 39 0:26 /kubepods/pod1 /sys/fs/cgroup ro - cgroup2 cgroup rw\n"
 	  "41 39 0:26 / /host/cgroup rw - cgroup2 cgroup rw\n",
 	  "/host/cgroup" },
+	{ "a cgroup namespace, and the host's root beside its own",
+	  "40 39 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n"
+	  "41 39 0:26 /../../.. /host/cgroup ro - cgroup2 cgroup rw\n",
+	  "/host/cgroup" },
+	{ "the same in the other order, hybrid, and with one in between",
+	  "41 39 0:26 /../../.. /host/cgroup/unified ro - cgroup2 cgroup rw\n"
+	  "42 39 0:26 /.. /pod ro - cgroup2 cgroup rw\n"
+	  "40 39 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n",
+	  "/host/cgroup/unified" },
+	{ "a neighbour's cgroup is no root, whatever its name",
+	  "40 39 0:26 /../../other /other ro - cgroup2 cgroup rw\n"
+	  "41 39 0:26 /..hidden /hidden ro - cgroup2 cgroup rw\n"
+	  "42 39 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n",
+	  "/sys/fs/cgroup" },
 	{ "a part of it is better than none",
 	  "40 39 0:26 /kubepods/pod1 /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "/sys/fs/cgroup" },
 	{ "the first root of two",

@@ -565,7 +565,10 @@ def sweep_one(prefix):
         run_checked(["ip", "netns", "del", ns])
     for path in glob.glob(f"{tempfile.gettempdir()}/{prefix}-*") + [f"{BPFFS}/klb-{prefix[3:]}"]:
         shutil.rmtree(path, ignore_errors=True)
-    for path in glob.glob(f"{glob.escape(cgroup2_root())}/{prefix}-*"):
+    # A container's cgroups are in each hierarchy of version 1, too.
+    root = cgroup2_root()
+    for path in glob.glob(f"{glob.escape(root)}/{prefix}-*") + glob.glob(
+            f"{glob.escape(os.path.dirname(root))}/*/{prefix}-*"):
         wait_until(lambda p=path: rmdir(p), f"{path} to be empty", timeout=5)
 
 

@@ -1,0 +1,134 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Makes an OCI image archive of a folder, by a Dockerfile that only copies it.
+
+    image-oci.py DOCKERFILE ROOT ARCHIVE VERSION
+
+For where there is neither buildah nor podman. Of the Dockerfile's language it knows what
+ours uses, and refuses the rest. The same files make the same archive, byte by byte.
+Formats: github.com/opencontainers/image-spec, image-layout.md, config.md, manifest.md.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import platform
+import shlex
+import sys
+import tarfile
+import time
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+EPOCH = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+
+
+def instructions(text):
+    """(word, rest) of each line, continuations joined."""
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        word, _, rest = line.strip().partition(" ")
+        if word:
+            yield word.upper(), rest.strip()
+
+
+def image_config(dockerfile, version):
+    """The part of the image's configuration that the Dockerfile asks for."""
+    config = {"Env": [], "Labels": {}}
+    for word, rest in instructions(dockerfile):
+        if word == "LABEL":
+            for pair in shlex.split(rest):
+                key, _, value = pair.partition("=")
+                config["Labels"][key] = value.replace("$VERSION", version)
+        elif word == "ENV":
+            config["Env"].append(rest)
+        elif word == "ENTRYPOINT":
+            config["Entrypoint"] = json.loads(rest)
+        elif word == "STOPSIGNAL":
+            config["StopSignal"] = rest
+        elif (word, rest) not in (("FROM", "scratch"), ("COPY", ". /")) and word != "ARG":
+            raise ValueError(f"{word} {rest}: not known here; use buildah or podman")
+    return config
+
+
+def layer(root):
+    """The folder's files as a tar archive: sorted, root's, of one time."""
+    def plain(entry):
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = ""
+        entry.mtime = EPOCH
+        return entry
+
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for directory, directories, files in os.walk(root):
+            directories.sort()
+            for name in sorted(directories + files):
+                path = os.path.join(directory, name)
+                tar.add(path, os.path.relpath(path, root), recursive=False, filter=plain)
+    return out.getvalue()
+
+
+class Archive:
+    """An OCI image layout in a tar file."""
+
+    def __init__(self, path):
+        self.tar = tarfile.open(path, mode="w", format=tarfile.USTAR_FORMAT)
+
+    def add(self, name, data):
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode, entry.mtime = len(data), 0o644, EPOCH
+        self.tar.addfile(entry, io.BytesIO(data))
+
+    def blob(self, kind, data):
+        """Adds a blob; its descriptor."""
+        digest = hashlib.sha256(data).hexdigest()
+        self.add(f"blobs/sha256/{digest}", data)
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}",
+                "size": len(data)}
+
+
+def text(value):
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def write(dockerfile, root, path, version):
+    settings = image_config(dockerfile, version)
+    tar = layer(root)
+    archive = Archive(path)
+    packed = archive.blob("layer.v1.tar+gzip", gzip.compress(tar, 9, mtime=0))
+    config = archive.blob("config.v1+json", text({
+        "architecture": ARCHITECTURES[platform.machine()], "os": "linux",
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(EPOCH)),
+        "config": settings,
+        "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(tar).hexdigest()]},
+    }))
+    manifest = archive.blob("manifest.v1+json", text({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": config, "layers": [packed]}))
+    manifest["annotations"] = {  # podman reads one, containerd the other
+        "org.opencontainers.image.ref.name": f"docker.io/library/kubelb:{version}",
+        "io.containerd.image.name": f"docker.io/library/kubelb:{version}"}
+    archive.add("index.json", text({"schemaVersion": 2, "manifests": [manifest]}))
+    archive.add("oci-layout", text({"imageLayoutVersion": "1.0.0"}))
+    archive.tar.close()
+
+
+def main(argv):
+    if len(argv) != 4:
+        print("usage: image-oci.py DOCKERFILE ROOT ARCHIVE VERSION", file=sys.stderr)
+        return 2
+    dockerfile, root, path, version = argv
+    try:
+        with open(dockerfile, encoding="utf-8") as f:
+            write(f.read(), root, path, version)
+    except (OSError, ValueError) as e:
+        print(f"image-oci.py: {dockerfile}, {root}: {e}", file=sys.stderr)
+        return 1
+    print(f"{path}: {os.path.getsize(path)} bytes, without buildah or podman")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Assembles the container image's files: the three programs, stripped, the libraries
+# that they load, the dynamic loader, the licences of all of them, and nothing else.
+#
+#   scripts/image-root.sh [BUILD [DEST]]   default: build, and BUILD/image
+#
+# Takes what is built and installed here, downloads nothing, and makes the same files
+# from the same input every time.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build=${1:-build}
+dest=${2:-$build/image}
+programs=(kubelb-load kubelb-agent kubelbctl)
+
+for p in "${programs[@]}"; do
+	[ -x "$build/$p" ] || { echo "image-root.sh: $build/$p is not there: run make first" >&2; exit 1; }
+done
+umask 022
+
+# The loader that a program names, which need not be this shell's.
+loader=$(LC_ALL=C readelf -lW "$build/kubelb-agent" |
+	sed -n 's/.*Requesting program interpreter: \(.*\)\]/\1/p')
+[ -n "$loader" ] || { echo "image-root.sh: $build/kubelb-agent names no dynamic loader" >&2; exit 1; }
+
+# "path" of each library. Without the loader's cache, as the image has none: what is
+# found here is found there, in the same place.
+libraries() {
+	local p
+	for p in "${programs[@]}"; do
+		"$loader" --inhibit-cache --list "$build/$p"
+	done | awk '/not found/ { print "image-root.sh: " $1 " is in none of the loader'"'"'s own folders" > "/dev/stderr"; bad = 1 }
+		$2 == "=>" && $3 ~ /^\// { print $3 } END { exit bad }' | LC_ALL=C sort -u
+}
+libs=$(libraries)
+
+rm -rf "$dest.new"
+for p in "${programs[@]}"; do
+	install -D -m 755 "$build/$p" "$dest.new/usr/sbin/$p"
+	strip "$dest.new/usr/sbin/$p"
+done
+for lib in "$loader" $libs; do
+	install -D -m 755 "$lib" "$dest.new$lib" # the name that is asked for; not the link
+done
+
+# Whose these files are. Debian keeps a copyright file for each package.
+licences=$dest.new/usr/share/doc
+install -D -m 644 LICENSE "$licences/kubelb/copyright"
+install -m 644 LICENSES/*.txt "$licences/kubelb"
+if command -v dpkg-query >/dev/null; then
+	for lib in "$loader" $libs; do
+		real=$(realpath "$lib")
+		package=$(dpkg-query -S "$real" "${real#/usr}" 2>/dev/null | sed -n '1s/[:,].*//p') || true
+		file=/usr/share/doc/$package/copyright
+		[ -n "$package" ] && [ -r "$file" ] && install -D -m 644 "$file" "$dest.new$file"
+	done
+fi
+
+# Where the manifests mount something: the root is read-only, and a runtime should not
+# have to make these.
+install -d -m 755 "$dest.new"/{dev,proc,sys,run,etc/kubelb,host/cgroup,var/lib/kubelb} \
+	"$dest.new/var/run/secrets/kubernetes.io/serviceaccount"
+: >"$dest.new/etc/machine-id"
+
+find "$dest.new" -exec touch --no-dereference --date=@"${SOURCE_DATE_EPOCH:-0}" {} +
+rm -rf "$dest"
+mv "$dest.new" "$dest"
+echo "$dest: $(find "$dest" -type f | wc -l) files, $(du -s --apparent-size -B1 "$dest" | cut -f1) bytes"

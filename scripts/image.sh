@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Makes the container image out of the files that scripts/image-root.sh has assembled:
+# an OCI archive that podman, skopeo and containerd load.
+#
+#   scripts/image.sh ROOT ARCHIVE VERSION
+#
+# With buildah or podman, if there is one, by deploy/Dockerfile; otherwise, or with
+# KUBELB_IMAGE_TOOL=none, by scripts/image-oci.py, which reads the same file.
+#   load it:  podman load -i ARCHIVE
+#             ctr -n k8s.io images import ARCHIVE
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+[ $# -eq 3 ] || { echo "usage: scripts/image.sh ROOT ARCHIVE VERSION" >&2; exit 2; }
+root=$1 archive=$2 version=$3
+name=kubelb:$version
+[ -d "$root" ] || { echo "image.sh: $root is not there: run make image-root first" >&2; exit 1; }
+
+tool=${KUBELB_IMAGE_TOOL:-$(command -v buildah || command -v podman || echo none)}
+rm -f "$archive"
+if [ "$tool" = none ]; then
+	exec python3 scripts/image-oci.py deploy/Dockerfile "$root" "$archive" "$version"
+fi
+
+# A storage of its own, of plain folders: works as root anywhere, touches nobody's images.
+storage=$(mktemp -d)
+trap 'rm -rf "$storage"' EXIT
+engine() { "$tool" --storage-driver vfs --root "$storage/root" --runroot "$storage/run" "$@"; }
+isolation=()
+case $tool in *buildah) isolation=(--isolation chroot) ;; esac
+engine build "${isolation[@]}" --quiet --timestamp "${SOURCE_DATE_EPOCH:-0}" --build-arg VERSION="$version" \
+	-f deploy/Dockerfile -t "$name" "$root" >/dev/null
+engine push --quiet "$name" "oci-archive:$archive:docker.io/library/$name"
+echo "$archive: $(stat -c %s "$archive") bytes, by $(basename "$tool")"

@@ -1,0 +1,583 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The image and its manifests: read as objects, and run as containers on the world's
+node by runc, with the mounts and the privileges that the manifests give them."""
+
+import copy
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from helpers import (Held, Traffic, agent_serves, dump, fails, http_call, ok, pins, served_by,
+                     served_set)
+from system import run_checked, wait_until
+from world import ROOT
+
+yaml = pytest.importorskip("yaml", reason="python3-yaml is not installed (scripts/deps.sh)")
+
+import manifests  # noqa: E402  (needs yaml)
+from container import Pod, quantity  # noqa: E402
+from manifest_schema import check_object  # noqa: E402
+
+DEPLOY = os.path.join(ROOT, "deploy")
+KUSTOMIZE = os.path.join(DEPLOY, "kustomize")
+CHART = os.path.join(DEPLOY, "helm", "kubelb")
+VARIANTS = {"base": {}, "overlays/capabilities": {"privileged": False}, "detach": {"detach": True}}
+RUNNING = ["base", "overlays/capabilities"]
+BACKENDS = ["192.168.17.11", "192.168.17.12"]
+IMAGE_BYTES_MAX = 25 * 2**20
+MACHINE_ID = "/etc/machine-id"
+
+needs_runc = pytest.mark.skipif(not shutil.which("runc"),
+                                reason="runc is not installed (scripts/deps.sh)")
+
+
+def kustomize(variant):
+    return manifests.kustomize(os.path.join(KUSTOMIZE, variant))
+
+
+def pod_spec(objects):
+    return manifests.find(objects, "DaemonSet")["spec"]["template"]["spec"]
+
+
+def static_pod():
+    (pod,) = manifests.read_all(os.path.join(DEPLOY, "static-pod", "kubelb.yaml"))
+    return pod
+
+
+def make_root(build, directory):
+    """The image's files from a build."""
+    run_checked([os.path.join(ROOT, "scripts", "image-root.sh"), build, directory])
+    return directory
+
+
+@pytest.fixture(scope="module", name="image")
+def image_fixture(world):
+    """The image of this version, its files in a folder."""
+    return make_root(world.build, os.path.join(world.dir, "image"))
+
+
+@pytest.fixture(scope="module", name="next_image")
+def next_image_fixture(world):
+    """The image of the next version (`make abi-next`)."""
+    build = os.path.join(world.build, "abi-next")
+    if not os.access(os.path.join(build, "kubelb-load"), os.X_OK):
+        pytest.skip(f"{build} is not built (make abi-next)")
+    return make_root(build, os.path.join(world.dir, "image-next"))
+
+
+# --- the image ---------------------------------------------------------------
+
+
+def files_of(root):
+    return sorted(os.path.relpath(os.path.join(d, f), root)
+                  for d, _dirs, files in os.walk(root) for f in files)
+
+
+def test_image_holds_what_runs_and_no_more(image):
+    """Small; three programs, what they load, licences; each library has one that loads it."""
+    assert sum(os.path.getsize(os.path.join(image, f)) for f in files_of(image)) < IMAGE_BYTES_MAX
+    files = [f for f in files_of(image) if not f.startswith("usr/share/doc/")]
+    programs = [f for f in files if f.startswith("usr/sbin/")]
+    assert [os.path.basename(p) for p in programs] == ["kubelb-agent", "kubelb-load", "kubelbctl"]
+    wanted = set()
+    for f in files:
+        if f == "etc/machine-id":  # where the host's is mounted
+            continue
+        shown = run_checked(["readelf", "-dlW", os.path.join(image, f)])
+        wanted |= set(re.findall(r"\(NEEDED\).*\[(.*)\]", shown))
+        wanted |= {os.path.basename(p) for p in re.findall(r"interpreter: (.*)\]", shown)}
+    libraries = {os.path.basename(f) for f in files if f not in programs} - {"machine-id"}
+    assert libraries == wanted
+    for p in programs:
+        assert ".symtab" not in run_checked(["readelf", "-SW", os.path.join(image, p)]), p
+
+
+def archive(root, path, tool="none"):
+    done = subprocess.run([os.path.join(ROOT, "scripts", "image.sh"), root, path, "9.9.9"],
+                          capture_output=True, text=True, check=False,
+                          env={**os.environ, "KUBELB_IMAGE_TOOL": tool})
+    ok(done)
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def read_archive(data):
+    """(configuration, {name: member}) of an OCI archive, every digest checked."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        files = {m.name: tar.extractfile(m).read() for m in tar.getmembers() if m.isfile()}
+    for name, content in files.items():
+        if name.startswith("blobs/sha256/"):
+            assert hashlib.sha256(content).hexdigest() == os.path.basename(name)
+
+    def blob(descriptor):
+        content = files["blobs/" + descriptor["digest"].replace(":", "/")]
+        assert len(content) == descriptor["size"]
+        return content
+
+    (entry,) = json.loads(files["index.json"])["manifests"]
+    manifest = json.loads(blob(entry))
+    config = json.loads(blob(manifest["config"]))
+    (packed,) = manifest["layers"]
+    with tarfile.open(fileobj=io.BytesIO(blob(packed)), mode="r:gz") as layer:
+        members = {m.name: (m, layer.extractfile(m).read() if m.isfile() else b"")
+                   for m in layer.getmembers()}
+    return config, members
+
+
+def test_archive_is_the_folder(image, world):
+    """The archive of scripts/image-oci.py holds the folder's files, as root's, with the
+    Dockerfile's entry point; the same bytes each time, from another folder too."""
+    first = archive(image, os.path.join(world.dir, "one.tar"))
+    again = make_root(world.build, os.path.join(world.dir, "image-again"))
+    assert archive(again, os.path.join(world.dir, "two.tar")) == first
+    config, members = read_archive(first)
+    assert config["config"]["Entrypoint"] == ["/usr/sbin/kubelb-agent"]
+    assert config["config"]["Labels"]["org.opencontainers.image.version"] == "9.9.9"
+    assert [n for n, (m, _) in sorted(members.items()) if m.isfile()] == files_of(image)
+    for name, (member, content) in members.items():
+        assert (member.uid, member.gid) == (0, 0) and not member.mode & 0o6022, name
+        if member.isfile():
+            with open(os.path.join(image, name), "rb") as f:
+                assert f.read() == content, name
+
+
+@pytest.mark.parametrize("tool", ["buildah", "podman"])
+def test_archive_of_another_tool(image, world, tool):
+    """The tools that people build images with make the same image of the Dockerfile."""
+    path = shutil.which(tool)
+    if not path:
+        pytest.skip(f"no {tool} on this machine")
+    config, members = read_archive(archive(image, os.path.join(world.dir, f"{tool}.tar"), path))
+    assert config["config"]["Entrypoint"] == ["/usr/sbin/kubelb-agent"]
+    assert config["config"]["Labels"]["org.opencontainers.image.version"] == "9.9.9"
+    assert config["config"]["Env"] == ["PATH=/usr/sbin"]
+    assert sorted(n for n, (m, _) in members.items() if m.isfile()) == files_of(image)
+
+
+def test_dockerfile_that_is_not_understood(image, world):
+    """What the script does not know, it refuses: no image of half a Dockerfile."""
+    path = os.path.join(world.dir, "Dockerfile")
+    with open(path, "w", encoding="ascii") as f:
+        f.write("FROM scratch\nCOPY . /\nRUN true\n")
+    done = subprocess.run([sys.executable, os.path.join(ROOT, "scripts", "image-oci.py"), path,
+                           image, os.path.join(world.dir, "no.tar"), "1"], capture_output=True,
+                          text=True, check=False)
+    fails(done, 1, "RUN true", "buildah")
+    assert not os.path.exists(os.path.join(world.dir, "no.tar"))
+
+
+# --- the manifests -----------------------------------------------------------
+
+
+def every_object():
+    for variant, values in VARIANTS.items():
+        yield from kustomize(variant)
+        yield from manifests.helm(CHART, backends=BACKENDS, **values)
+    yield static_pod()
+    yield from manifests.helm(CHART, backends=BACKENDS, imagePullSecrets=[{"name": "registry"}])
+
+
+def test_objects_follow_the_schema():
+    """Every field exists, has its type, and is there when it has to be."""
+    count = 0
+    for o in every_object():
+        check_object(o)
+        count += 1
+    assert count == 36
+
+
+def test_version_is_the_projects():
+    """The manifests name the image of this very version."""
+    with open(os.path.join(ROOT, "Makefile"), encoding="utf-8") as f:
+        version = re.search(r"^VERSION := (\S+)", f.read(), re.MULTILINE).group(1)
+    (chart,) = manifests.read_all(os.path.join(CHART, "Chart.yaml"))
+    assert chart["appVersion"] == chart["version"] == version
+    with open(os.path.join(DEPLOY, "Dockerfile"), encoding="utf-8") as f:
+        assert f"ARG VERSION={version}\n" in f.read()
+    for spec in (pod_spec(kustomize("base")), static_pod()["spec"]):
+        assert {c["image"] for c in spec["initContainers"] + spec["containers"]} == \
+            {f"kubelb:{version}"}
+
+
+def test_pod_runs_everywhere_and_never_detaches():
+    """On every node, of the host, before others; an update waits for nothing."""
+    spec = pod_spec(kustomize("base"))
+    assert spec["hostNetwork"] and spec["tolerations"] == [{"operator": "Exists"}]
+    assert spec["priorityClassName"] == "system-node-critical"
+    assert spec["terminationGracePeriodSeconds"] <= 10
+    assert "--detach" not in json.dumps(spec) and "lifecycle" not in json.dumps(spec)
+
+
+def test_role_is_for_one_namespace_and_reads():
+    """The service account may read EndpointSlices of `default`, and nothing else."""
+    objects = kustomize("base")
+    assert not [o for o in objects if o["kind"].startswith("Cluster")]
+    role, binding = (manifests.find(objects, k) for k in ("Role", "RoleBinding"))
+    assert role["rules"] == [{"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"],
+                              "verbs": ["get", "list", "watch"]}]
+    account = manifests.find(objects, "ServiceAccount")["metadata"]
+    assert {role["metadata"]["namespace"], binding["metadata"]["namespace"]} == {"default"}
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account["name"],
+                                    "namespace": account["namespace"]}]
+    assert pod_spec(objects)["serviceAccountName"] == account["name"]
+
+
+def test_probes_ask_where_the_agent_listens():
+    for objects in (kustomize("base"), manifests.helm(CHART, backends=BACKENDS, httpPort=9999)):
+        config = yaml.safe_load(manifests.find(objects, "ConfigMap")["data"]["kubelb.yaml"])
+        (agent,) = pod_spec(objects)["containers"]
+        for probe in ("livenessProbe", "readinessProbe"):
+            get = agent[probe]["httpGet"]
+            assert f"{get['host']}:{get['port']}" == config["http"]
+
+
+def test_static_pod_is_the_daemonsets():
+    """The same containers, but for the mounts of what a static pod cannot have."""
+    base, static = pod_spec(kustomize("base")), static_pod()["spec"]
+    for kind in ("initContainers", "containers"):
+        ((a, b),) = zip(base[kind], static[kind])
+        assert {k: v for k, v in a.items() if k != "volumeMounts"} == \
+            {k: v for k, v in b.items() if k != "volumeMounts"}
+        extra = [m for m in b["volumeMounts"] if m not in a["volumeMounts"]]
+        assert [m for m in a["volumeMounts"] if m not in b["volumeMounts"]] == []
+        assert {m["name"] for m in extra} == {"kubernetes", "kubelet-pki"}
+        assert all(m["readOnly"] for m in extra)
+    assert "serviceAccountName" not in static
+    for key in ("hostNetwork", "priorityClassName", "tolerations", "dnsPolicy",
+                "terminationGracePeriodSeconds"):
+        assert base[key] == static[key]
+
+
+def comparable(objects):
+    """By kind; without what the chart and the base say in ways of their own."""
+    objects = copy.deepcopy(objects)
+    for o in objects:
+        if o["kind"] == "ConfigMap":
+            del o["data"]
+        if o["kind"] == "DaemonSet":
+            template = o["spec"]["template"]
+            template["metadata"].pop("annotations", None)
+            for c in template["spec"]["initContainers"] + template["spec"]["containers"]:
+                c.pop("imagePullPolicy", None)
+    return {o["kind"]: o for o in objects}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_chart_renders_the_base(variant):
+    """The chart's values and the kustomizations lead to the same objects."""
+    chart = manifests.helm(CHART, backends=BACKENDS, **VARIANTS[variant])
+    assert comparable(chart) == comparable(kustomize(variant))
+
+
+def test_chart_configuration():
+    """The values arrive in kubelb.yaml, and a change of them in the pods."""
+    chart = manifests.helm(CHART, backends=BACKENDS, policy="random",
+                           config={"probe": {"interval": "9s"}})
+    config = yaml.safe_load(manifests.find(chart, "ConfigMap")["data"]["kubelb.yaml"])
+    base = yaml.safe_load(manifests.find(kustomize("base"), "ConfigMap")["data"]["kubelb.yaml"])
+    assert config == {**base, "backends": BACKENDS, "policy": "random",
+                      "probe": {**base["probe"], "interval": "9s"}}
+
+    def stamp(**values):
+        daemonset = manifests.find(manifests.helm(CHART, **values), "DaemonSet")
+        return daemonset["spec"]["template"]["metadata"]["annotations"]["kubelb/config"]
+
+    assert stamp(backends=BACKENDS) != stamp(backends=BACKENDS[:1])
+
+
+@pytest.mark.parametrize("backends", [None, []])
+def test_chart_without_apiservers_is_refused(backends):
+    with pytest.raises(manifests.HelmError, match="name the apiservers"):
+        manifests.helm(CHART, backends=backends)
+
+
+def without_hash(text):
+    return re.sub(r"\bkubelb-[a-z0-9]{10}\b", "kubelb", text)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_kubectl_reads_the_same(variant):
+    """Kustomize's own idea of the kustomizations, where kubectl has it."""
+    kubectl = shutil.which("kubectl")
+    if not kubectl:
+        pytest.skip("no kubectl on this machine")
+    done = subprocess.run([kubectl, "kustomize", os.path.join(KUSTOMIZE, variant)],
+                          capture_output=True, text=True, check=False)
+    ok(done)
+    theirs = {(o["kind"], o["metadata"]["namespace"], o["metadata"]["name"]): o
+              for o in yaml.safe_load_all(without_hash(done.stdout))}
+    ours = {(o["kind"], o["metadata"]["namespace"], o["metadata"]["name"]): o
+            for o in kustomize(variant)}
+    assert theirs == ours
+
+
+# --- running -----------------------------------------------------------------
+
+
+def config_map(stage, objects, **changes):
+    """The manifest's own configuration with the world's apiservers in it."""
+    text = manifests.find(objects, "ConfigMap")["data"]["kubelb.yaml"]
+    config = {**yaml.safe_load(text), "backends": [b.endpoint for b in stage.backends], **changes}
+    config["probe"].update(interval="200ms", timeout="400ms")
+    return {"kubelb": {"kubelb.yaml": yaml.safe_dump(config)}}
+
+
+@pytest.fixture(name="pod_of")
+def pod_of_fixture(stage, image):
+    """Makes the pod of a manifest, with the world's apiservers or other ConfigMaps."""
+    pods = []
+
+    def make(variant="base", maps=None, spec=None, root=None, **instead):
+        objects = kustomize(variant)
+        state = {"/var/lib/kubelb": os.path.join(stage.dir, "state")}
+        pod = Pod(stage, spec or pod_spec(objects), root or image,
+                  maps or config_map(stage, objects), {**state, **instead})
+        pods.append(pod)
+        return pod
+
+    yield make
+    for pod in reversed(pods):
+        pod.__exit__()
+
+
+def load(stage, pod, **kwargs):
+    return pod.run("kubelb-load", "--pin", stage.pin, **kwargs)
+
+
+def start_agent(stage, pod):
+    """A container of the agent that has found every backend ready, and says so. Its own
+    kubelbctl is asked: it may be of another version than the world's."""
+    agent = pod.start("kubelb-agent", "--pin", stage.pin)
+    readiness = pod.find("kubelb-agent")["readinessProbe"]["httpGet"]["path"]
+
+    def is_ready():
+        done = agent.exec("kubelbctl", "--pin", stage.pin, "status", "-o", "json")
+        return done.returncode == 0 and \
+            {b["state"] for b in json.loads(done.stdout)["backends"]} == {"ready"} and \
+            agent_serves(stage) and http_call(stage, "GET", readiness)[0] == 200
+
+    wait_until(lambda: not agent.alive() or is_ready(),
+               lambda: f"the agent to be ready: {agent.log()}")
+    assert agent.alive(), agent.log()
+    return agent
+
+
+@needs_runc
+@pytest.mark.parametrize("variant", RUNNING)
+def test_life_of_a_node(stage, pod_of, next_image, variant, record_property):
+    """As the DaemonSet lives on a node: attach, run, be killed, be updated. No connect
+    fails on the way, and no connection ends."""
+    pod, after = pod_of(variant), pod_of(variant, root=next_image)
+    assert "/host/cgroup" in ok(load(stage, pod)).stdout
+    assert served_set(stage) == {"cp1", "cp2", "cp3"}
+    with start_agent(stage, pod) as agent, Held(stage, 20) as held, Traffic(stage):
+        rss = agent.memory()
+        record_property("agent_rss_bytes", rss)
+        request = pod.find("kubelb-agent")["resources"]["requests"]["memory"]
+        assert rss < quantity(request), f"{rss} bytes resident, {request} requested"
+        agent.kill9()
+        assert served_set(stage) == {"cp1", "cp2", "cp3"}
+        with start_agent(stage, pod) as again:
+            assert again.stop(timeout=pod.spec["terminationGracePeriodSeconds"]) == 0, again.log()
+        version = dump(stage, "control")[0][1]["abi_version"]
+        ok(load(stage, after))
+        assert dump(stage, "control")[0][1]["abi_version"] > version
+        with start_agent(stage, after):
+            assert served_set(stage) == {"cp1", "cp2", "cp3"}
+            assert held.close()["closed"] == 0
+    ok(after.run("kubelb-load", "--pin", stage.pin, "--detach"))
+
+
+@needs_runc
+@pytest.mark.parametrize("variant", RUNNING)
+def test_detach_takes_all_away(stage, pod_of, variant):
+    """The detach variant's init container, after any other."""
+    ok(load(stage, pod_of(variant)))
+    before = pod_of("detach")
+    assert before.find("kubelb-detach")["args"] == ["--detach"]
+    assert "detached" in ok(before.run("kubelb-detach", "--pin", stage.pin)).stdout
+    assert not os.path.exists(stage.pin)
+
+
+@needs_runc
+def test_static_pod_runs(stage, pod_of, tmp_path):
+    """With the node's own files in the place of ConfigMap and service account."""
+    for name in ("kubelb", "kubernetes/pki", "pki"):
+        (tmp_path / name).mkdir(parents=True)
+    shutil.copy(stage.ca, tmp_path / "kubernetes/pki/ca.crt")
+    stage.configure(str(tmp_path / "kubelb/kubelb.yaml"),
+                    probe={"ca": "/etc/kubernetes/pki/ca.crt"})
+    pod = pod_of(spec=static_pod()["spec"], **{
+        "/etc/kubelb": str(tmp_path / "kubelb"), "/etc/kubernetes": str(tmp_path / "kubernetes"),
+        "/var/lib/kubelet/pki": str(tmp_path / "pki")})
+    ok(load(stage, pod))
+    with start_agent(stage, pod):
+        assert served_by(stage) in {"cp1", "cp2", "cp3"}
+
+
+@needs_runc
+def test_status_in_the_container(stage, pod_of):
+    """kubectl exec: all of it when privileged; with fewer capabilities it says what it
+    cannot see, and raises no alarm."""
+    pod = pod_of("base")
+    ok(load(stage, pod))
+    with start_agent(stage, pod) as agent:
+        assert "5 attached, all effective" in \
+            ok(agent.exec("kubelbctl", "--pin", stage.pin, "status")).stdout
+        agent.kill9()
+    with start_agent(stage, pod_of("overlays/capabilities")) as agent:
+        shown = ok(agent.exec("kubelbctl", "--pin", stage.pin, "status")).stdout
+        assert "5 attached" in shown and "CAP_SYS_ADMIN" in shown and "NOT ALL" not in shown
+        shown = ok(agent.exec("kubelbctl", "--pin", stage.pin, "status", "-o", "json")).stdout
+        assert json.loads(shown)["effective"] is None and json.loads(shown)["attached"] is True
+
+
+@needs_runc
+def test_manifest_as_it_comes_changes_nothing(stage, pod_of):
+    """Nobody has named the apiservers: refused, and what is attached stays."""
+    pod = pod_of(maps={"kubelb": manifests.find(kustomize("base"), "ConfigMap")["data"]})
+    fails(load(stage, pod), 2, "kubelb.yaml:4", "NAME-YOUR-APISERVERS-HERE")
+    assert not os.path.exists(stage.pin)
+    ok(stage.load())
+    fails(load(stage, pod), 2, "NAME-YOUR-APISERVERS-HERE")
+    assert served_set(stage) == {"cp1", "cp2", "cp3"}
+
+
+# --- what each thing is for (the table in docs/deploy.md) ---------------------
+
+
+def without_mount(pod, container, name):
+    changed = copy.deepcopy(pod.find(container))
+    changed["volumeMounts"] = [m for m in changed["volumeMounts"] if m["name"] != name]
+    assert changed != pod.find(container)
+    return changed
+
+
+def with_capabilities(pod, container, add):
+    changed = copy.deepcopy(pod.find(container))
+    changed["securityContext"]["capabilities"]["add"] = add
+    return changed
+
+
+@needs_runc
+def test_without_the_capability(stage, pod_of):
+    """kubelb-load needs CAP_SYS_ADMIN: without it, nothing is loaded; with its parts (BPF,
+    NET_ADMIN, PERFMON), it attaches, but cannot update in place."""
+    pod = pod_of("overlays/capabilities")
+    assert pod.find("kubelb-load")["securityContext"]["capabilities"]["add"] == ["SYS_ADMIN"]
+    for some in ([], ["BPF"], ["BPF", "NET_ADMIN"], ["BPF", "PERFMON"]):
+        fails(load(stage, pod, container=with_capabilities(pod, "kubelb-load", some)), 1,
+              "not permitted", "CAP_SYS_ADMIN")
+        assert not os.path.exists(stage.pin) or pins(stage) == []
+    parts = with_capabilities(pod, "kubelb-load", ["BPF", "NET_ADMIN", "PERFMON"])
+    ok(load(stage, pod, container=parts))
+    fails(load(stage, pod, container=parts), 1, "not permitted", "CAP_SYS_ADMIN")
+    ok(load(stage, pod))
+
+
+@needs_runc
+def test_without_the_cgroup_mount(stage, pod_of):
+    """The container's own view is no place to attach, for neither of the two."""
+    pod = pod_of()
+    for name in ("kubelb-load", "kubelb-agent"):
+        done = pod.run(name, "--pin", stage.pin, container=without_mount(pod, name, "cgroup"))
+        fails(done, 1, "container's view", "/host/cgroup")
+    assert not os.path.exists(stage.pin)
+
+
+@needs_runc
+def test_without_the_bpf_mount(stage, pod_of):
+    """What is pinned in the container's own bpffs ends with it: so it must be the host's."""
+    pod = pod_of()
+    ok(load(stage, pod, container=without_mount(pod, "kubelb-load", "bpf")))
+    assert not os.path.exists(stage.pin)
+    pod = pod_of("overlays/capabilities")
+    ok(load(stage, pod, container=without_mount(pod, "kubelb-load", "bpf")))
+    done = pod.run("kubelb-agent", "--pin", stage.pin)
+    fails(done, 1, "cannot load the programs")  # and does not run on nothing
+
+
+@needs_runc
+def test_without_the_configuration(stage, pod_of):
+    pod = pod_of()
+    for name in ("kubelb-load", "kubelb-agent"):
+        done = pod.run(name, "--pin", stage.pin, container=without_mount(pod, name, "config"))
+        fails(done, 2, "/etc/kubelb/kubelb.yaml", "no such file")
+
+
+@needs_runc
+def test_machine_id_is_the_nodes(stage, pod_of):
+    """Without the host's machine id, rendezvous would rank the backends for another node
+    than kubelb-load on the host does."""
+    if not os.path.isfile(MACHINE_ID):
+        pytest.skip(f"no {MACHINE_ID} on this machine")
+
+    def ranks():
+        table = next(v for _k, v in dump(stage, "candidates") if v["n"] == 3)
+        return [c["rank"] for c in table["at"][:3]]
+
+    objects = kustomize("base")
+    pod = pod_of(maps=config_map(stage, objects, policy="rendezvous"))
+    stage.configure(policy="rendezvous")
+    ok(stage.load())
+    host = ranks()
+    stage.detach()
+    ok(load(stage, pod))
+    assert ranks() == host
+    stage.detach()
+    ok(load(stage, pod, container=without_mount(pod, "kubelb-load", "machine-id")))
+    assert ranks() != host
+
+
+@needs_runc
+def test_root_is_read_only_but_for_the_state(stage, pod_of):
+    """Neither program writes anywhere but below the mounts; /var/lib/kubelb is one."""
+    pod = pod_of()
+    for name in ("kubelb-load", "kubelb-agent"):
+        container = pod.find(name)
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        writable = {m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")}
+        assert writable == {"/sys/fs/bpf", "/var/lib/kubelb"}
+    before = files_of(pod.root)
+    ok(load(stage, pod))
+    with start_agent(stage, pod):
+        pass
+    assert files_of(pod.root) == before
+
+
+@needs_runc
+@pytest.mark.parametrize("mask, words", [("/sys/kernel/btf", ["BTF is missing"]),
+                                         ("/sys/fs/cgroup", ["cgroup"])])
+def test_missing_feature_is_named(stage, pod_of, mask, words):
+    """A kernel without BTF, a host without cgroup v2: the pod's log says so in one line,
+    and the program ends, so that the kubelet's back-off applies."""
+    pod = pod_of()
+    for name in ("kubelb-load", "kubelb-agent"):
+        container = without_mount(pod, name, "cgroup") if "cgroup" in mask else pod.find(name)
+        fails(pod.run(name, "--pin", stage.pin, container=container, mask=[mask]), 1, *words)
+    assert not os.path.exists(stage.pin)
+
+
+# A host without a bpffs, its mounts shared as systemd makes them: private first, or what is
+# unmounted here would be unmounted for all.
+BARE_HOST = ["unshare", "--mount", "--propagation", "private", "sh", "-c",
+             'mount --make-rshared / && umount /sys/fs/bpf && "$@" && '
+             'stat -f -c %T /sys/fs/bpf && ls "$PIN/links"', "host"]
+
+
+@needs_runc
+def test_bpffs_is_mounted_for_the_host(stage, pod_of, monkeypatch):
+    """Where the host has no bpffs, the privileged pod mounts it, and it stays: the mount is
+    Bidirectional. (What it holds goes with the mount namespace of this test.)"""
+    monkeypatch.setenv("PIN", stage.pin)
+    done = ok(pod_of().run("kubelb-load", "--pin", stage.pin, prefix=BARE_HOST))
+    assert "bpf_fs" in done.stdout and "connect4" in done.stdout
+    assert not os.path.exists(stage.pin)
