@@ -378,7 +378,8 @@ def test_life_of_a_node(stage, pod_of, next_image, variant, record_property):
     pod, after = pod_of(variant), pod_of(variant, root=next_image)
     assert "/host/cgroup" in ok(load(stage, pod)).stdout
     assert served_set(stage) == {"cp1", "cp2", "cp3"}
-    with start_agent(stage, pod) as agent, Held(stage, 20) as held, Traffic(stage):
+    # Seven for each, so that the next ones are spread over all of them.
+    with start_agent(stage, pod) as agent, Held(stage, 21) as held, Traffic(stage):
         rss = agent.memory()
         record_property("agent_rss_bytes", rss)
         request = pod.find("kubelb-agent")["resources"]["requests"]["memory"]
