@@ -77,7 +77,10 @@ def test_refuses_with_one_line(stage, kind, text, line, words, tmp_path):
 def test_bad_command_lines(stage, tmp_path):
     fails(stage.load("--from-nginx", str(tmp_path / "none"), config=None), 2, "no such file",
           "--from-nginx FILE")
-    fails(stage.load("--from-nginx", str(tmp_path), config=None), 2, "is a directory")
+    fails(stage.load("--from-nginx", str(tmp_path), config=None), 2, "is a directory",
+          "--from-nginx FILE")
+    fails(stage.load("--from-nginx", "-", config=None, stdin="#" * (1 << 20) + "\n"), 2,
+          "standard input: larger than 1048576 bytes", "--from-nginx FILE")
     for args in (["--detach"], ["--check"], ["-n"], ["-b", "10.0.0.1"], ["-c", stage.config],
                  ["--from-haproxy", "-"], ["-o", "json"]):
         fails(stage.load("--from-nginx", "-", *args, config=None), 2, "see --help")
