@@ -17,7 +17,8 @@ Groups:
              comparison the same through local proxies (nginx, and haproxy where
              it is installed)
   unrelated  connect + accept + close of somebody else's connections, with
-             KubeLB attached and without, interleaved
+             KubeLB attached, without, and with two empty programs in its place
+             (what the kernel takes to run any program there), interleaved
   agent      memory and CPU time of kubelb-agent at rest
 
 All of it takes about six minutes, --quick about two.
@@ -109,6 +110,8 @@ FLOOR = "bench_floor"
 TOGETHER = "all, connect to close"
 FLOOR_C = """\
 __attribute__((section("cgroup/connect4"), used)) int bench_floor(void *ctx)
+{ (void)ctx; return 1; }
+__attribute__((section("sockops"), used)) int bench_floor_ops(void *ctx)
 { (void)ctx; return 1; }
 char bench_license[] __attribute__((section("license"), used)) = "Dual BSD/GPL";
 """
@@ -391,26 +394,48 @@ class Stage:
 # --- programs ----------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def floor_program(stage):
-    """A program that does nothing, attached beside KubeLB's; its id. What it
-    costs is what the measurement itself costs."""
+def load_floor(stage):
+    """The empty programs, by attach type; their pins."""
     source = os.path.join(stage.world.dir, "floor.bpf.c")
     pin = stage.world.pin + "-floor"
     with open(source, "w", encoding="ascii") as f:
         f.write(FLOOR_C)
     run_checked(["clang", "-O2", "-target", "bpf", "-c", source, "-o", source + ".o"])
-    run_checked(["bpftool", "prog", "load", source + ".o", pin, "type", "cgroup/connect4"])
+    os.makedirs(pin)
+    run_checked(["bpftool", "prog", "loadall", source + ".o", pin])
+    return {"connect4": f"{pin}/{FLOOR}", "sock_ops": f"{pin}/{FLOOR}_ops"}
+
+
+@contextlib.contextmanager
+def floor_programs(stage, *kinds):
+    """Programs that do nothing, attached; their ids. What they cost is what the kernel
+    takes to run a program there, and to measure it."""
+    pins = load_floor(stage)
+    ids = {}
     try:
-        run_checked(["bpftool", "cgroup", "attach", stage.cgroup, "connect4", "pinned", pin,
-                     "multi"])
-        program = bpftool("prog", "show", "pinned", pin)["id"]
+        for kind in kinds:
+            ids[kind] = bpftool("prog", "show", "pinned", pins[kind])["id"]
+            run_checked(["bpftool", "cgroup", "attach", stage.cgroup, kind, "pinned",
+                         pins[kind], "multi"])
     finally:
-        os.unlink(pin)  # being attached keeps it, and the cgroup goes with the world
+        shutil.rmtree(stage.world.pin + "-floor")  # being attached keeps them
     try:
-        yield program
+        yield ids
     finally:
-        run_checked(["bpftool", "cgroup", "detach", stage.cgroup, "connect4", "id", str(program)])
+        for kind, program in ids.items():
+            run_checked(["bpftool", "cgroup", "detach", stage.cgroup, kind, "id", str(program)])
+
+
+@contextlib.contextmanager
+def floor_program(stage):
+    """The one beside KubeLB's connect program."""
+    with floor_programs(stage, "connect4") as ids:
+        yield ids["connect4"]
+
+
+def empty_programs(stage):
+    """At the hooks that every IPv4 connection passes."""
+    return floor_programs(stage, "connect4", "sock_ops")
 
 
 def run_counts(ids):
@@ -459,7 +484,7 @@ def measure_programs(stage, report):
         report.row("empty program (the measurement itself)", cost.pop(FLOOR), "ns")
         for name, values in cost.items():
             report.row(f"{name}, somebody else's socket", values, "ns")
-        for count, limit in ((3, 150), (64, 600)):
+        for count, limit in ((3, 250), (64, 900)):
             for policy in POLICIES:
                 stage.attach(count, policy)
                 measure_policy(stage, report, {**stage.program_ids(), FLOOR: floor}, count,
@@ -591,14 +616,22 @@ def measure_unrelated(stage, report):
     stage.warn_of_statistics()
 
     def measure(attached):
+        if attached is None:
+            stage.detach()
+            with empty_programs(stage):
+                return stage.run("unrelated", "-n", effort["timed"])
         stage.set_attached(attached)
         return stage.run("unrelated", "-n", effort["timed"])
 
-    values = interleaved({"without": False, "with": True}, effort["pairs"], measure)
+    values = interleaved({"without": False, "with": True, "empty": None}, effort["pairs"],
+                         measure)
     for key, text in ((UNDISTURBED, "10th percentile"), ("p50_ns", "median"), ("mean_ns", "mean")):
         runs = by_key(values, key)
-        for name in runs:
-            report.row(f"{text} of a run, {name} KubeLB", runs[name], "ns")
+        for name, label in (("without", "without KubeLB"), ("with", "with KubeLB"),
+                            ("empty", "with empty programs")):
+            report.row(f"{text} of a run, {label}", runs[name], "ns")
+        report.row(f"{text} of a run, empty programs / without",
+                   [a / b for a, b in zip(runs["empty"], runs["without"])], "ratio", 4)
         pairs = [a / b for a, b in zip(runs["with"], runs["without"])]
         label = f"{text} of a run, with / without"
         if key == UNDISTURBED:
