@@ -50,7 +50,8 @@ DISCOVERY := discovery discovery_cache discovery_credentials discovery_kubeconfi
 	discovery_slices offload
 DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
-LOAD := kubelb_load attach verdict believed discovery_cache discovery_slices offload $(COMMON) $(DATAPATH) node
+MIGRATE := migrate migrate_build migrate_words migrate_nginx migrate_haproxy migrate_kubeconfig
+LOAD := kubelb_load $(MIGRATE) attach verdict believed discovery_cache discovery_slices offload $(COMMON) $(DATAPATH) node
 AGENT := kubelb_agent agent agent_backend agent_moves audit attach believed filewatch http metrics \
 	memory moves notify sever netns verdict probe probe_config answer dial tls $(DISCOVERY) $(COMMON) \
 	$(DATAPATH) node
@@ -58,7 +59,8 @@ CTL := kubelbctl ctl_connections ctl_events connections events status table text
 	$(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := audit config discovery endpoint events health mounts notify plan probe select sever table text
+UNITS := audit config discovery endpoint events health migrate mounts notify plan probe select sever \
+	table text
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
 TOOLS := $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect
 
@@ -125,6 +127,7 @@ UNIT_plan := plan err endpoint health
 UNIT_select :=
 UNIT_probe := probe probe_config answer dial tls file err endpoint
 UNIT_mounts := mounts err
+UNIT_migrate := $(MIGRATE) $(COMMON) plan health
 # What tests share among themselves.
 UNIT_WITH_probe := pki
 UNIT_WITH_discovery := pki
@@ -168,11 +171,12 @@ abi-next:
 FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	$(WARN) -Wno-missing-prototypes
-FUZZERS := config select discovery
+FUZZERS := config select discovery migrate
 FUZZ_config := err file endpoint config config_build config_duration config_suggest config_value config_yaml yamldoc
 FUZZ_select :=
 FUZZ_discovery := $(DISCOVERY) answer dial tls file yamldoc node plan health endpoint err
 FUZZ_LIBS_discovery = $(LIBS_EVENT) $(LIBS_JSON)
+FUZZ_migrate := $(MIGRATE) $(FUZZ_config) plan health
 define fuzz_rule
 $(B)/test/fuzz_$(1): tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) $(wildcard user/*.h bpf/select.bpf.h) | $(B)/test
 	$$(call say,FUZZ,$$@)

@@ -93,32 +93,15 @@ int config_parse(const char *text, size_t length, const char *source, bool host_
 	return build_end(b, rc, host_has_ipv6, ret);
 }
 
-/* What to do about a file that cannot be read. */
-static const char *next_step(int rc)
-{
-	switch (rc) {
-	case -ENOENT:
-		return "create it, or name another with -c FILE";
-	case -EACCES:
-	case -EPERM:
-		return "check its permissions, or run as root";
-	case -EFBIG:
-		return "so it is no configuration; name another with -c FILE";
-	default:
-		return "name another with -c FILE";
-	}
-}
-
 int config_load(const char *path, bool host_has_ipv6, struct config **ret, struct err *e)
 {
 	char *text = NULL;
 	size_t length = 0;
-	struct err why;
 	int rc;
 
-	rc = file_read(path, CONFIG_BYTES_MAX, &text, &length, &why);
+	rc = file_read_named(path, "-c FILE", CONFIG_BYTES_MAX, &text, &length, e);
 	if (rc < 0)
-		return err_set(e, rc == -EFBIG ? EINVAL : -rc, "%s; %s", why.text, next_step(rc));
+		return rc == -EFBIG ? -EINVAL : rc;
 	rc = config_parse(text, length, path, host_has_ipv6, ret, e);
 	free(text);
 	return rc;

@@ -17,6 +17,7 @@
 #include <yaml.h>
 
 #include "config.h"
+#include "yamldoc.h"
 
 #define CONFIG_KEY_MAX 96
 /* "4294967295ms" and its NUL. */
@@ -75,6 +76,8 @@ int config_add_backend(struct config_build *b, const struct config_where *at, co
 int config_finish(struct config_build *b, bool host_has_ipv6);
 
 int config_read_yaml(struct config_build *b, const char *text, size_t length);
+/* Of a document that a person writes. */
+extern const struct yamldoc_limits config_limits;
 
 /* Replaces *field, an owned string or NULL, by a copy of text. */
 int config_set_string(const struct config_build *b, char **field, const char *text);
@@ -86,6 +89,9 @@ const char *config_kind(const yaml_node_t *node);
  */
 int config_read_text(struct config_build *b, const struct config_node *at, const char *want,
 		     const char **ret);
+
+/* A DNS name, or an address without a port. */
+bool config_is_server_name(const char *text);
 
 /* For the tables: see struct config_key. */
 int config_read_uint(struct config_build *b, const struct config_node *at,

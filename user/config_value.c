@@ -202,8 +202,7 @@ int config_read_http_path(struct config_build *b, const struct config_node *at,
 	return config_set_string(b, field_of(key, base), text);
 }
 
-/* A DNS name, or an address without a port. */
-static bool is_server_name(const char *text)
+bool config_is_server_name(const char *text)
 {
 	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 				      "0123456789.-_";
@@ -226,7 +225,7 @@ int config_read_server_name(struct config_build *b, const struct config_node *at
 	rc = config_read_text(b, at, "a DNS name or an address", &text);
 	if (rc < 0)
 		return rc;
-	if (!is_server_name(text))
+	if (!config_is_server_name(text))
 		return config_fail(b, &at->where,
 				   "'%.64s' is not a DNS name or an address; write one that the "
 				   "certificate has",

@@ -109,6 +109,7 @@ static void set_where(struct config_where *where, unsigned int line, const char 
 	snprintf(where->key, sizeof(where->key), "%.48s%s%.40s", parent, *parent ? "." : "", name);
 }
 
+/* Says that name is no key here. The caller returns the error, for compilers to see. */
 static void explain_unknown(const struct config_build *b, const struct config_where *at,
 			    const struct config_key *keys, const char *name)
 {
@@ -342,18 +343,19 @@ static int read_root(struct config_build *b, yaml_document_t *document)
 	return read_mapping(b, &root, root_keys, b->config);
 }
 
+const struct yamldoc_limits config_limits = {
+	.depth = DEPTH_MAX,
+	.nodes = NODES_MAX,
+	.advice = "check quotes and indentation (no tabs); IPv6 with a port is written in quotes, "
+		  "\"[::1]:6443\"",
+};
+
 int config_read_yaml(struct config_build *b, const char *text, size_t length)
 {
-	static const struct yamldoc_limits limits = {
-		.depth = DEPTH_MAX,
-		.nodes = NODES_MAX,
-		.advice = "check quotes and indentation (no tabs); IPv6 with a port is written in "
-			  "quotes, \"[::1]:6443\"",
-	};
 	yaml_document_t document;
 	int rc;
 
-	rc = yamldoc_load(b->config->source, text, length, &limits, &document, b->e);
+	rc = yamldoc_load(b->config->source, text, length, &config_limits, &document, b->e);
 	if (rc < 0)
 		return rc;
 	rc = read_root(b, &document);

@@ -46,18 +46,12 @@ static int fail_memory(const struct reading *r)
 
 /* --- walking ------------------------------------------------------------------------- */
 
-static bool is_text(const yaml_node_t *node, const char *text)
-{
-	return node->type == YAML_SCALAR_NODE && node->data.scalar.length == strlen(text) &&
-	       memcmp(node->data.scalar.value, text, node->data.scalar.length) == 0;
-}
-
 /* Finds a mapping's value: ret->node is NULL when there is none. */
 static int find(const struct reading *r, const struct place *mapping, const char *name,
 		struct place *ret)
 {
 	struct place found = { .line = mapping->line };
-	const yaml_node_pair_t *pair;
+	const yaml_node_pair_t *pair = NULL;
 	bool seen = false;
 
 	snprintf(found.key, sizeof(found.key), "%.110s%s%.40s", mapping->key,
@@ -67,13 +61,8 @@ static int find(const struct reading *r, const struct place *mapping, const char
 		return 0;
 	if (mapping->node->type != YAML_MAPPING_NODE)
 		return fail(r, mapping, "not a mapping; write key: value");
-	for (pair = mapping->node->data.mapping.pairs.start;
-	     pair < mapping->node->data.mapping.pairs.top; pair++) {
-		yaml_node_t *key = yaml_document_get_node(r->document, pair->key);
-
-		if (!is_text(key, name))
-			continue;
-		found.line = yamldoc_line(key);
+	while ((pair = yamldoc_pair(r->document, mapping->node, name, pair))) {
+		found.line = yamldoc_line(yaml_document_get_node(r->document, pair->key));
 		if (seen)
 			return fail(r, &found,
 				    "is there already (on line %u); remove one of the two",
@@ -111,8 +100,7 @@ static int find_text(const struct reading *r, const struct place *mapping, const
 static int find_named(const struct reading *r, const struct place *root, const char *list,
 		      const char *name, const char *key, struct place *ret)
 {
-	const yaml_node_item_t *item;
-	struct place at;
+	struct place at, entry = { .node = NULL };
 	bool seen = false;
 	int rc = find(r, root, list, &at);
 
@@ -120,10 +108,9 @@ static int find_named(const struct reading *r, const struct place *root, const c
 		return rc;
 	if (at.node && at.node->type != YAML_SEQUENCE_NODE)
 		return fail(r, &at, "not a list; write entries with name and %s", key);
-	for (item = at.node ? at.node->data.sequence.items.start : NULL;
-	     item && item < at.node->data.sequence.items.top; item++) {
-		struct place entry = { .node = yaml_document_get_node(r->document, *item) }, of;
+	for (size_t n = 0; at.node && (entry.node = yamldoc_item(r->document, at.node, n)); n++) {
 		const char *text = NULL;
+		struct place of;
 
 		entry.line = yamldoc_line(entry.node);
 		snprintf(entry.key, sizeof(entry.key), "%s[%.60s]", list, name);
@@ -299,7 +286,7 @@ static int refuse(const struct reading *r, const struct place *mapping,
 		struct place at;
 		int rc = find(r, mapping, refusals->name, &at);
 
-		if (!rc && at.node && !is_text(at.node, ""))
+		if (!rc && at.node && !yamldoc_is(at.node, ""))
 			rc = fail(r, &at, "%s", refusals->why);
 		if (rc)
 			return rc;

@@ -67,25 +67,66 @@ static int read_text(const char *path, int fd, size_t max, char *text, size_t *r
 	return 0;
 }
 
-int file_read(const char *path, size_t max, char **ret, size_t *ret_length, struct err *e)
+static int read_descriptor(const char *path, int fd, size_t max, char **ret, size_t *ret_length,
+			   struct err *e)
 {
-	char *text;
-	int rc, fd = open_regular(path, e);
+	char *text = malloc(max + 2);
+	int rc;
 
-	if (fd < 0)
-		return fd;
-	text = malloc(max + 2);
-	if (text)
-		rc = read_text(path, fd, max, text, ret_length, e);
-	else
-		rc = err_set(e, ENOMEM, "%s: out of memory", path);
-	close(fd);
+	if (!text)
+		return err_set(e, ENOMEM, "%s: out of memory", path);
+	rc = read_text(path, fd, max, text, ret_length, e);
 	if (rc < 0) {
 		free(text);
 		return rc;
 	}
 	*ret = text;
 	return 0;
+}
+
+int file_read(const char *path, size_t max, char **ret, size_t *ret_length, struct err *e)
+{
+	int rc, fd = open_regular(path, e);
+
+	if (fd < 0)
+		return fd;
+	rc = read_descriptor(path, fd, max, ret, ret_length, e);
+	close(fd);
+	return rc;
+}
+
+/* Adds to why what to do about it. Returns rc. */
+static int fail_next(int rc, const struct err *why, const char *option, struct err *e)
+{
+	switch (rc) {
+	case -ENOENT:
+		return err_set(e, -rc, "%s; create it, or name another with %s", why->text, option);
+	case -EACCES:
+	case -EPERM:
+		return err_set(e, -rc, "%s; check its permissions, or run as root", why->text);
+	case -EFBIG:
+		return err_set(e, -rc, "%s; so it is no configuration; name another with %s",
+			       why->text, option);
+	default:
+		return err_set(e, -rc, "%s; name another with %s", why->text, option);
+	}
+}
+
+int file_read_named(const char *path, const char *option, size_t max, char **ret,
+		    size_t *ret_length, struct err *e)
+{
+	struct err why;
+	int rc = file_read(path, max, ret, ret_length, &why);
+
+	return rc < 0 ? fail_next(rc, &why, option, e) : 0;
+}
+
+int file_read_stdin(const char *option, size_t max, char **ret, size_t *ret_length, struct err *e)
+{
+	struct err why;
+	int rc = read_descriptor(FILE_STDIN, STDIN_FILENO, max, ret, ret_length, &why);
+
+	return rc < 0 ? fail_next(rc, &why, option, e) : 0;
 }
 
 void file_forget(char *text, size_t length)

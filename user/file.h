@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Small files, read whole. */
+/* Small files, or standard input, read whole. */
 #ifndef KUBELB_FILE_H
 #define KUBELB_FILE_H
 
@@ -16,7 +16,20 @@
  */
 int file_read(const char *path, size_t max, char **ret, size_t *ret_length, struct err *e);
 
-/* The same for a secret: frees what file_read returned, and leaves none of it in memory. */
+/*
+ * The same for a configuration that a person has named: e also says what next, where
+ * option, as "-c FILE", is how another is named.
+ */
+int file_read_named(const char *path, const char *option, size_t max, char **ret,
+		    size_t *ret_length, struct err *e);
+
+/* What messages call standard input. */
+#define FILE_STDIN "standard input"
+
+/* The same from standard input, whatever kind of file that is, up to its end. */
+int file_read_stdin(const char *option, size_t max, char **ret, size_t *ret_length, struct err *e);
+
+/* For a secret: frees what file_read returned, and leaves none of it in memory. */
 void file_forget(char *text, size_t length);
 
 #endif

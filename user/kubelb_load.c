@@ -14,19 +14,26 @@
 #include "config.h"
 #include "datapath.h"
 #include "endpoint.h"
+#include "file.h"
 #include "log.h"
+#include "migrate.h"
 #include "node.h"
+
+/* As the FILE of --from-...: standard input. */
+#define STDIN_PATH "-"
 
 /* More -f or -b than any valid configuration has: the rest is config_from_args' to refuse. */
 #define ARGS_MAX 256
 
-enum action { ACTION_ATTACH, ACTION_DETACH, ACTION_CHECK };
+enum action { ACTION_ATTACH, ACTION_DETACH, ACTION_CHECK, ACTION_MIGRATE };
 
 struct options {
 	enum action action;
 	bool dry_run, json;
 	int verbosity;
 	const char *config, *pin_dir, *cgroup;
+	enum migrate_kind from;
+	const char *from_file;
 	const char *frontends[ARGS_MAX], *backends[ARGS_MAX];
 	size_t n_frontends, n_backends;
 };
@@ -36,6 +43,8 @@ static void usage(void)
 	fputs("Usage: kubelb-load [-n] [-c FILE]\n"
 	      "       kubelb-load [-n] [-f ADDR:PORT]... [-b ADDR[:PORT][,weight=N]]...\n"
 	      "       kubelb-load --detach | --check\n"
+	      "       kubelb-load --from-nginx FILE | --from-haproxy FILE | --from-kubeconfig "
+	      "FILE\n"
 	      "\n"
 	      "Attaches the balancer, or brings what is attached in line with the configuration.\n"
 	      "Programs are replaced in place; a failed run leaves what was there untouched.\n"
@@ -51,6 +60,9 @@ static void usage(void)
 	      "  -n, --dry-run         say what would change; change nothing\n"
 	      "      --detach          remove every program, map and pin\n"
 	      "      --check           list the kernel features that are needed\n"
+	      "      --from-nginx FILE, --from-haproxy FILE, --from-kubeconfig FILE\n"
+	      "                        print the configuration that does what this local proxy\n"
+	      "                        does; change nothing (FILE -: standard input)\n"
 	      "  -o, --output FORMAT   text (default) or json, for --check\n"
 	      "  -v, --verbose         say more\n"
 	      "  -h, --help            this text\n"
@@ -61,7 +73,13 @@ static void usage(void)
 	      stdout);
 }
 
-enum { OPT_CGROUP = 256, OPT_PIN, OPT_DETACH, OPT_CHECK };
+enum {
+	OPT_CGROUP = 256,
+	OPT_PIN,
+	OPT_DETACH,
+	OPT_CHECK,
+	OPT_FROM, /* and, behind it, one for each enum migrate_kind */
+};
 
 static const struct option long_options[] = {
 	{ "config", required_argument, NULL, 'c' },
@@ -72,6 +90,9 @@ static const struct option long_options[] = {
 	{ "dry-run", no_argument, NULL, 'n' },
 	{ "detach", no_argument, NULL, OPT_DETACH },
 	{ "check", no_argument, NULL, OPT_CHECK },
+	{ "from-nginx", required_argument, NULL, OPT_FROM + MIGRATE_NGINX },
+	{ "from-haproxy", required_argument, NULL, OPT_FROM + MIGRATE_HAPROXY },
+	{ "from-kubeconfig", required_argument, NULL, OPT_FROM + MIGRATE_KUBECONFIG },
 	{ "output", required_argument, NULL, 'o' },
 	{ "verbose", no_argument, NULL, 'v' },
 	{ "help", no_argument, NULL, 'h' },
@@ -90,9 +111,18 @@ static int add_arg(const char **list, size_t *n, const char *what)
 static int take_action(struct options *o, enum action action)
 {
 	if (o->action != ACTION_ATTACH && o->action != action)
-		return cli_usage("--detach and --check do not go together");
+		return cli_usage("--detach, --check and --from-... do not go together");
 	o->action = action;
 	return -1;
+}
+
+static int take_source(struct options *o, enum migrate_kind from)
+{
+	if (o->from_file)
+		return cli_usage("more than one file to take a configuration from");
+	o->from = from;
+	o->from_file = optarg;
+	return take_action(o, ACTION_MIGRATE);
 }
 
 /* Returns -1 to go on, or an exit status. */
@@ -119,6 +149,10 @@ static int take_option(int c, struct options *o)
 		return take_action(o, ACTION_DETACH);
 	case OPT_CHECK:
 		return take_action(o, ACTION_CHECK);
+	case OPT_FROM + MIGRATE_NGINX:
+	case OPT_FROM + MIGRATE_HAPROXY:
+	case OPT_FROM + MIGRATE_KUBECONFIG:
+		return take_source(o, (enum migrate_kind)(c - OPT_FROM));
 	case 'o':
 		o->json = !strcmp(optarg, "json");
 		return o->json || !strcmp(optarg, "text")
@@ -158,9 +192,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 	if (o->config && (o->n_frontends || o->n_backends))
 		return cli_usage("-c and -f/-b do not go together");
 	if (o->action != ACTION_ATTACH && (o->config || o->n_frontends || o->n_backends))
-		return cli_usage("--detach and --check take no configuration");
+		return cli_usage("--detach, --check and --from-... take no configuration");
 	if (o->action != ACTION_ATTACH && o->dry_run)
-		return cli_usage("--dry-run goes with attaching, not with --detach or --check");
+		return cli_usage("--dry-run goes with attaching alone");
 	if (o->json && o->action != ACTION_CHECK)
 		return cli_usage("-o json goes with --check");
 	return -1;
@@ -357,6 +391,30 @@ static int run_check(const struct options *o)
 	return cli_fail(CLI_FAILED, &e);
 }
 
+/* Prints what would be a configuration; changes nothing. */
+static int run_migrate(const struct options *o)
+{
+	bool from_stdin = !strcmp(o->from_file, STDIN_PATH);
+	char option[32], *text = NULL, *made = NULL;
+	struct err e = { "" };
+	size_t length = 0;
+	int r;
+
+	snprintf(option, sizeof(option), "%s FILE", migrate_option(o->from));
+	if (from_stdin)
+		r = file_read_stdin(option, CONFIG_BYTES_MAX, &text, &length, &e);
+	else
+		r = file_read_named(o->from_file, option, CONFIG_BYTES_MAX, &text, &length, &e);
+	if (!r)
+		r = migrate_convert(o->from, text, length, from_stdin ? FILE_STDIN : o->from_file,
+				    &made, &e);
+	if (!r)
+		fputs(made, stdout);
+	free(made);
+	free(text);
+	return r ? cli_fail(CLI_USAGE, &e) : CLI_OK;
+}
+
 int main(int argc, char **argv)
 {
 	struct options o;
@@ -365,8 +423,9 @@ int main(int argc, char **argv)
 	log_init("kubelb-load", LOG_LEVEL_WARN);
 	status = parse_options(argc, argv, &o);
 	if (status < 0)
-		status = o.action == ACTION_DETACH  ? run_detach(&o)
-			 : o.action == ACTION_CHECK ? run_check(&o)
-						    : run_attach(&o);
+		status = o.action == ACTION_DETACH    ? run_detach(&o)
+			 : o.action == ACTION_CHECK   ? run_check(&o)
+			 : o.action == ACTION_MIGRATE ? run_migrate(&o)
+						      : run_attach(&o);
 	return cli_end(status);
 }

@@ -33,6 +33,32 @@ bool yamldoc_is_null(const yaml_node_t *node)
 	return false;
 }
 
+bool yamldoc_is(const yaml_node_t *node, const char *text)
+{
+	return node->type == YAML_SCALAR_NODE && node->data.scalar.length == strlen(text) &&
+	       memcmp(node->data.scalar.value, text, node->data.scalar.length) == 0;
+}
+
+const yaml_node_pair_t *yamldoc_pair(yaml_document_t *document, const yaml_node_t *mapping,
+				     const char *name, const yaml_node_pair_t *after)
+{
+	const yaml_node_pair_t *pair = after ? after + 1 : mapping->data.mapping.pairs.start;
+
+	for (; pair < mapping->data.mapping.pairs.top; pair++)
+		if (yamldoc_is(yaml_document_get_node(document, pair->key), name))
+			return pair;
+	return NULL;
+}
+
+yaml_node_t *yamldoc_item(yaml_document_t *document, const yaml_node_t *list, size_t n)
+{
+	const yaml_node_item_t *start = list->data.sequence.items.start;
+
+	if (n >= (size_t)(list->data.sequence.items.top - start))
+		return NULL;
+	return yaml_document_get_node(document, start[n]);
+}
+
 /* libyaml gives the place of bytes that are not text as an offset only. */
 static unsigned int line_at(const struct reading *r, size_t offset)
 {

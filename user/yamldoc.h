@@ -27,5 +27,15 @@ int yamldoc_load(const char *source, const char *text, size_t length,
 unsigned int yamldoc_line(const yaml_node_t *node);
 /* null as YAML 1.2 has it: nothing, or ~ and null without quotes. */
 bool yamldoc_is_null(const yaml_node_t *node);
+/* A scalar of just this text. */
+bool yamldoc_is(const yaml_node_t *node, const char *text);
+/*
+ * The pair of a mapping whose key is name: the first, or the next one after another;
+ * NULL when there is no more. libyaml lets a key stand twice.
+ */
+const yaml_node_pair_t *yamldoc_pair(yaml_document_t *document, const yaml_node_t *mapping,
+				     const char *name, const yaml_node_pair_t *after);
+/* Item n of a list, counted from 0; NULL after the last. */
+yaml_node_t *yamldoc_item(yaml_document_t *document, const yaml_node_t *list, size_t n);
 
 #endif

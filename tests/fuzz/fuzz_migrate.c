@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Whatever the bytes: a configuration that config_parse accepts and the same one again
+ * the next time, or one printable line and nothing else. The first byte chooses what
+ * the rest is taken for: n, h, or anything else for a kubeconfig.
+ */
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config.h"
+#include "migrate.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void require(int holds)
+{
+	if (!holds)
+		abort();
+}
+
+static void check_error(int rc, const struct err *e)
+{
+	require(rc == -EINVAL);
+	require(strncmp(e->text, "/fuzz/it:", 9) == 0);
+	require(!strpbrk(e->text, "\n\r\t\033\177"));
+	/* Said by the last check, which the readers leave nothing to find. */
+	require(strncmp(e->text, "/fuzz/it: makes no valid", 24) != 0);
+}
+
+static void check_made(const char *made, const char *again)
+{
+	struct config *c = NULL;
+
+	require(strcmp(made, again) == 0);
+	for (const char *p = made; *p; p++)
+		require(*p == '\n' || (*p >= ' ' && *p < 0x7f));
+	require(config_parse(made, strlen(made), "made", true, &c, NULL) == 0);
+	require(c->n_backends >= 1 && c->n_frontends >= 1);
+	config_free(c);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	enum migrate_kind kind = MIGRATE_KUBECONFIG;
+	char *made = NULL, *again = NULL;
+	const char *text;
+	struct err e;
+	int rc;
+
+	if (!size)
+		return 0;
+	kind = data[0] == 'n' ? MIGRATE_NGINX : data[0] == 'h' ? MIGRATE_HAPROXY : kind;
+	text = (const char *)data + 1;
+	rc = migrate_convert(kind, text, size - 1, "/fuzz/it", &made, &e);
+	if (rc < 0) {
+		check_error(rc, &e);
+		return 0;
+	}
+	require(migrate_convert(kind, text, size - 1, "/fuzz/it", &again, &e) == 0);
+	check_made(made, again);
+	free(made);
+	free(again);
+	return 0;
+}
