@@ -15,11 +15,13 @@ build=(
 )
 # nginx: real TLS backends and the peer in the benchmark. libnginx-mod-stream:
 # the local proxy that KubeLB replaces. runc, python3-yaml: the image and its manifests.
+# prometheus: promtool, which checks and tests the alert rules.
 tests=(
 	libcmocka-dev python3-pytest python3 iproute2 procps util-linux
 	nginx-light libnginx-mod-stream openssl curl ca-certificates
 	libclang-rt-dev
 	runc python3-yaml
+	prometheus
 )
 lint=(clang-format clang-tidy cppcheck shellcheck mandoc)
 
