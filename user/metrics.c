@@ -61,23 +61,22 @@ static void head(FILE *f, const char *name, const char *type, const char *help)
 
 /*
  * A link to a removed cgroup stays pinned and runs nothing: attached counts it, effective
- * does not. Without the privileges to see whether programs run, nothing is claimed.
+ * does not. Where the agent may not read what a cgroup runs, its being there has to do: the
+ * kernel runs whatever a link attaches to a living cgroup (kernel/bpf/cgroup.c,
+ * compute_effective_progs).
  */
 static void programs(FILE *f, const struct metrics_input *in)
 {
-	unsigned int effective = 0, hidden = 0;
+	unsigned int effective = 0;
 
-	for (unsigned int i = 0; i < in->n_links; i++) {
-		effective += in->links[i].effective;
-		hidden += in->links[i].hidden;
-	}
+	for (unsigned int i = 0; i < in->n_links; i++)
+		effective += in->links[i].effective || in->links[i].hidden;
 	head(f, "kubelb_programs_attached", "gauge",
 	     "Programs that are attached by a pinned link.");
 	fprintf(f, "kubelb_programs_attached %u\n", in->n_links);
 	head(f, "kubelb_programs_effective", "gauge",
-	     "Of these, programs that the kernel runs; left out where that cannot be seen.");
-	if (!hidden)
-		fprintf(f, "kubelb_programs_effective %u\n", effective);
+	     "Of these, programs that the kernel runs: their cgroup is there.");
+	fprintf(f, "kubelb_programs_effective %u\n", effective);
 }
 
 /* As the kernel finds it in `control`: what it goes by, not what the agent meant to write. */
