@@ -202,7 +202,7 @@ OWN_C := $(wildcard bpf/*.[ch] user/*.[ch] include/kubelb/*.h tests/unit/*.[ch] 
 	tests/clients/*.c tests/vm/*.c tests/fuzz/*.c)
 USER_C := $(wildcard user/*.c)
 
-lint: $(B)/bpf/kubelb.skel.h compile_commands.json ## clang-format, clang-tidy, cppcheck, shellcheck, mandoc, both compilers
+lint: $(B)/bpf/kubelb.skel.h compile_commands.json ## clang-format, clang-tidy, cppcheck, shellcheck, mandoc, pages, both compilers
 	$(Q)clang-format --dry-run -Werror $(OWN_C)
 	$(Q)clang-tidy --quiet -p . $(USER_C)
 	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr --library=posix \
@@ -211,6 +211,7 @@ lint: $(B)/bpf/kubelb.skel.h compile_commands.json ## clang-format, clang-tidy, 
 		-Iinclude -Iuser $(USER_C)
 	$(Q)shellcheck scripts/*.sh tests/vm/init .ci/run deploy/completion/*.bash deploy/debian/p*
 	$(Q)$(if $(wildcard docs/man/*),mandoc -T lint -W warning docs/man/*)
+	$(Q)scripts/check-docs.py
 	$(Q)for c in $(USER_C); do \
 		$(CLANG) $(CPPFLAGS) -std=gnu11 $(WARN) -fsyntax-only $$c || exit 1; done
 

@@ -622,8 +622,13 @@ static char *on_metrics(void *arg, size_t *ret_length)
 		.start_time = a->start_time,
 	};
 	struct datapath_state *state = malloc(sizeof(*state));
+	struct datapath_link links[METRICS_LINKS];
+	int n_links = datapath_links(a->options->pin_dir, links, METRICS_LINKS, NULL);
 	char *text;
 
+	/* Nothing attached is none. */
+	in.links = links;
+	in.n_links = n_links > 0 ? (unsigned int)n_links : 0;
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		probes[i] = *agent_backend_metrics(&a->backends[i]);
 	if (state && a->dp && !datapath_read(a->dp, state, NULL))

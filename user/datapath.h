@@ -152,7 +152,7 @@ struct datapath_link {
 	char name[32];
 	__u32 prog_id;
 	bool effective; /* the program is among those that the cgroup runs */
-	bool hidden; /* or that could not be seen, for want of privileges */
+	bool hidden; /* or its cgroup is there, but the list not to be seen without privileges */
 };
 
 /* The pinned links and whether each is effective. Returns their number or -errno. */

@@ -538,7 +538,10 @@ static bool look_at_link(int fd, const char *name, struct datapath_link *ret)
 		return false;
 	*ret = (struct datapath_link){ .prog_id = info.prog_id, .hidden = r == -EPERM };
 	snprintf(ret->name, sizeof(ret->name), "%.31s", name);
-	if (!r)
+	/* Its cgroup is gone: it takes no privileges to see that it runs nothing. */
+	if (info.type == BPF_LINK_TYPE_CGROUP && !info.cgroup.cgroup_id)
+		ret->hidden = false;
+	else if (!r)
 		look_at_effect(&info, ret);
 	return true;
 }

@@ -57,6 +57,40 @@ static void head(FILE *f, const char *name, const char *type, const char *help)
 	fprintf(f, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
+/* --- from what is attached ----------------------------------------------------------- */
+
+/*
+ * A link to a removed cgroup stays pinned and runs nothing: attached counts it, effective
+ * does not. Where the agent may not read what a cgroup runs, its being there has to do: the
+ * kernel runs whatever a link attaches to a living cgroup (kernel/bpf/cgroup.c,
+ * compute_effective_progs).
+ */
+static void programs(FILE *f, const struct metrics_input *in)
+{
+	unsigned int effective = 0;
+
+	for (unsigned int i = 0; i < in->n_links; i++)
+		effective += in->links[i].effective || in->links[i].hidden;
+	head(f, "kubelb_programs_attached", "gauge",
+	     "Programs that are attached by a pinned link.");
+	fprintf(f, "kubelb_programs_attached %u\n", in->n_links);
+	head(f, "kubelb_programs_effective", "gauge",
+	     "Of these, programs that the kernel runs: their cgroup is there.");
+	fprintf(f, "kubelb_programs_effective %u\n", effective);
+}
+
+/* As the kernel finds it in `control`: what it goes by, not what the agent meant to write. */
+static void heartbeat(FILE *f, const struct metrics_input *in)
+{
+	__u64 beat = in->state ? in->state->control.heartbeat_ns : 0;
+
+	head(f, "kubelb_heartbeat_age_seconds", "gauge",
+	     "Since the agent's last heartbeat in the maps, by which the kernel believes it.");
+	if (beat)
+		fprintf(f, "kubelb_heartbeat_age_seconds %.3f\n",
+			in->now_ns > beat ? (double)(in->now_ns - beat) / 1e9 : 0.0);
+}
+
 /* --- from the maps ------------------------------------------------------------------- */
 
 typedef double (*value_fn)(const struct datapath_state *s, const struct plan_backend *b,
@@ -324,6 +358,8 @@ char *metrics_format(const struct metrics_input *in, size_t *ret_length)
 		return NULL;
 	head(f, "kubelb_build_info", "gauge", "1, with the version of the agent.");
 	fprintf(f, "kubelb_build_info{version=\"%s\"} 1\n", KLB_VERSION);
+	programs(f, in);
+	heartbeat(f, in);
 	maps(f, in);
 	probes(f, in);
 	durations(f, in);

@@ -11,6 +11,8 @@
 /* One for each enum klb_reason. */
 #define METRICS_RESULTS 12
 #define METRICS_BUCKETS 10
+/* More than there are programs. */
+#define METRICS_LINKS 16
 
 /* Why the agent has ended connections. */
 enum metrics_ended { METRICS_ENDED_DEAD, METRICS_ENDED_REBALANCE, METRICS_ENDED };
@@ -34,6 +36,8 @@ void metrics_probe_observe(struct metrics_probe *m, enum klb_reason result, __u6
 
 struct metrics_input {
 	const struct datapath_state *state; /* NULL: nothing is attached */
+	const struct datapath_link *links; /* those that are pinned */
+	unsigned int n_links;
 	const struct metrics_probe *probes;
 	unsigned int n_probes;
 	__u64 now_ns;

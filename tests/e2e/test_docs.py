@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""scripts/check-docs.py: what it lets pass, and that it notices what it says it does."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+CHECK = os.path.join(ROOT, "scripts", "check-docs.py")
+OPERATIONS = "docs/operations.md"
+
+
+def check(root):
+    return subprocess.run(["/usr/bin/python3", CHECK, str(root)], capture_output=True, text=True,
+                          check=False)
+
+
+@pytest.fixture(name="tree")
+def tree_fixture(tmp_path):
+    """A copy of what the check reads."""
+    for part in ("bpf", "user", "include", "docs", "deploy/prometheus"):
+        shutil.copytree(os.path.join(ROOT, part), tmp_path / part)
+    shutil.copy(os.path.join(ROOT, "README.md"), tmp_path)
+    return tmp_path
+
+
+def change(tree, path, pattern, replacement):
+    text = (tree / path).read_text(encoding="utf-8")
+    changed = re.sub(pattern, replacement, text, flags=re.MULTILINE)
+    assert changed != text, f"/{pattern}/ is not in {path} any more"
+    (tree / path).write_text(changed, encoding="utf-8")
+
+
+def test_pages_are_true(tree):
+    done = check(tree)
+    assert done.returncode == 0, done.stderr
+
+
+# What changes in the sources, and the words of the complaint.
+SOURCES = [
+    ("user/metrics.c", r'"kubelb_ejections_total"', '"kubelb_novel_total"', "kubelb_novel_total"),
+    ("user/metrics.c", r'%s\{result=', "%s{novel=",
+     "'kubelb_discovery_updates_total' has the labels ['novel']"),
+    ("user/metrics.c", r'"%s\{backend=', '"%s{novel=',
+     "'kubelb_connections_active' has the labels ['novel']"),
+    ("user/metrics.c", r'= "no_answer"', '= "novel"', "'novel'"),
+    ("user/metrics.c", r'"rebalance"', '"novel"', "'novel'"),
+    ("user/health.c", r'return "suspect"', 'return "novel"', "state 'novel'"),
+    ("user/health.c", r'= "tls handshake"', '= "novel reason"', "reason 'novel reason'"),
+    ("user/events.c", r'return "peer-lost"', 'return "novel"', "event 'novel'"),
+    ("user/verdict.c", r'\{ "gave_up"', '{ "novel"', "failure 'novel'"),
+    ("user/verdict.c", r'\{ "seeds"', '{ "novel"', "state of discovery 'novel'"),
+    ("user/discovery.c", r'= "expired"', '= "novel"', "result of discovery 'novel'"),
+    ("user/agent.c", r'"cannot update the maps"', '"novel words of a log"', "novel words of a log"),
+    ("user/plan.c", r"carried by open", "carried by novel", "in use or carried by novel"),
+    ("user/config_build.c", r"would connect to ", "would novel to ", "would novel to itself"),
+    ("user/config_yaml.c", r'KEY\("connectTimeout"', 'KEY("novelKey"', "key novelKey is missing"),
+    ("user/config_yaml.c", r"\.min = 10, \.max = 5 \* MINUTE_MS|\.min = 10,\n\s+\.max = 5",
+     ".min = 20,\n\t    .max = 5", "its range is '20ms to 5m'"),
+    ("user/kubelb_load.c", r'\{ "dry-run", no_argument', '{ "novel-run", no_argument',
+     "--novel-run is missing"),
+    ("user/kubelbctl.c", r'\{ "undrain", "BACKEND"', '{ "novel", "BACKEND"', "command 'novel'"),
+    ("user/cli.h", r"CLI_USAGE = 2", "CLI_USAGE = 7", "exit status 7"),
+    ("user/status.c", r'"heardSecondsAgo"', '"novelSecondsAgo"', "JSON key 'novelSecondsAgo'"),
+    ("user/datapath.c", r'\[MAP_WAKEUP\] = "wakeup"', '[MAP_WAKEUP] = "novel"', "pin 'novel'"),
+    ("deploy/prometheus/kubelb-alerts.yaml", r"alert: KubelbAgentDown", "alert: KubelbNovel",
+     "there is no alert KubelbAgentDown"),
+    ("deploy/prometheus/kubelb-alerts.yaml", r"#kubelbimbalance", "#kubelbnovel", "no runbook"),
+]
+
+
+@pytest.mark.parametrize("path,pattern,replacement,words", SOURCES,
+                         ids=[f"{s[0].split('/')[-1]}-{s[3]}" for s in SOURCES])
+def test_news_in_the_sources(tree, path, pattern, replacement, words):
+    change(tree, path, pattern, replacement)
+    done = check(tree)
+    assert done.returncode == 1 and words in done.stderr, done.stderr
+
+
+def test_a_new_file_needs_a_room(tree):
+    (tree / "user" / "novel.c").write_text("")
+    (tree / "bpf" / "novel.bpf.h").write_text("")
+    done = check(tree)
+    assert done.returncode == 1
+    assert "user/novel.c is in no room" in done.stderr
+    assert "bpf/novel.bpf.h is in no room" in done.stderr
+
+
+def test_a_room_that_is_gone(tree):
+    os.remove(tree / "user" / "moves.c")
+    done = check(tree)
+    assert done.returncode == 1 and "there is no user/moves.c" in done.stderr
+
+
+def test_a_page_that_forgets(tree):
+    """Every message is looked for: without the last part of the page each is missed."""
+    listed = subprocess.run(["/usr/bin/python3", CHECK, "--list"], capture_output=True, text=True,
+                            check=True).stdout.splitlines()
+    assert len(listed) > 200, "the messages are not found any more"
+    page = (tree / OPERATIONS).read_text(encoding="utf-8")
+    (tree / OPERATIONS).write_text(page[:page.index("\n## Messages")], encoding="utf-8")
+    done = check(tree)
+    missed = done.stderr.count("is not explained")
+    assert done.returncode == 1 and missed > 150, done.stderr
+
+
+def test_a_metric_that_is_not_there(tree):
+    change(tree, OPERATIONS, r"^## Events", "Look at `kubelb_novel_total`.\n\n## Events")
+    done = check(tree)
+    assert done.returncode == 1 and "there is no metric 'kubelb_novel_total'" in done.stderr
+
+
+def test_a_link_that_leads_nowhere(tree):
+    change(tree, OPERATIONS, r"^## Events", "[See](#novel).\n\n## Events")
+    done = check(tree)
+    assert done.returncode == 1 and "#novel leads nowhere" in done.stderr
