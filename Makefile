@@ -143,6 +143,10 @@ $(B)/test/nbconnect $(B)/test/uringconnect: $(B)/test/%: tests/clients/%.c Makef
 	$(call say,CC,$<)
 	$(Q)$(CC) -D_GNU_SOURCE $(KCFLAGS) $(CFLAGS) $< -o $@
 
+$(B)/test/guest: tests/vm/guest.c Makefile | $(B)/test
+	$(call say,CC,$<)
+	$(Q)$(CC) $(KCFLAGS) $(CFLAGS) $< -o $@
+
 $(B)/test/bench_client: tests/clients/bench_client.c Makefile | $(B)/test
 	$(call say,CC,$<)
 	$(Q)$(CC) -D_GNU_SOURCE $(KCFLAGS) $(CFLAGS) $< -o $@ $(shell pkg-config --libs openssl)
@@ -184,7 +188,7 @@ check: ## Run every test (scripts/test.sh)
 # --- lint ------------------------------------------------------------------------
 
 OWN_C := $(wildcard bpf/*.[ch] user/*.[ch] include/kubelb/*.h tests/unit/*.[ch] \
-	tests/clients/*.c tests/fuzz/*.c)
+	tests/clients/*.c tests/vm/*.c tests/fuzz/*.c)
 USER_C := $(wildcard user/*.c)
 
 lint: $(B)/bpf/kubelb.skel.h compile_commands.json ## clang-format, clang-tidy, cppcheck, shellcheck, mandoc, both compilers
@@ -194,7 +198,7 @@ lint: $(B)/bpf/kubelb.skel.h compile_commands.json ## clang-format, clang-tidy, 
 		--enable=warning,performance,portability --suppress=missingIncludeSystem \
 		--suppress=readdirCalled '-DLIBBPF_OPTS(t,n,...)=struct t n = {0}' \
 		-Iinclude -Iuser $(USER_C)
-	$(Q)shellcheck scripts/*.sh .ci/run
+	$(Q)shellcheck scripts/*.sh tests/vm/init .ci/run
 	$(Q)$(if $(wildcard docs/man/*),mandoc -T lint -W warning docs/man/*)
 	$(Q)for c in $(USER_C); do \
 		$(CLANG) $(CPPFLAGS) -std=gnu11 $(WARN) -fsyntax-only $$c || exit 1; done

@@ -196,7 +196,6 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 		return -ENOENT;
 	ret_view->state = cand->state;
 	ret_view->rank = cand->rank;
-	ret_view->weight = cand->weight;
 	ret_view->preferred = cand->preferred & 1;
 	ret_view->eligible = reach >> (cand->ipv4 & 1) & 1;
 	ret_view->active = stats->active + stats->connecting;
@@ -204,8 +203,7 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	ret_view->ejected = (__u32)klb_negative(now - stats->ejected_until_ns);
 	meant = klb_same(admin->generation, cand->generation);
 	ret_view->drained = admin->drained & meant;
-	ret_view->weight =
-		klb_blend(ret_view->weight, admin->weight, 0 - (admin->weight_set & meant));
+	ret_view->weight = klb_blend(cand->weight, admin->weight, 0 - (admin->weight_set & meant));
 	return 0;
 }
 

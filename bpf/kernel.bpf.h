@@ -51,12 +51,16 @@ static __always_inline struct tcp_sock *klb_addr_tcp_sock(struct bpf_sock_addr *
 /* The same for a sock_ops call that comes with a full socket. */
 static __always_inline struct tcp_sock *klb_ops_tcp_sock(struct bpf_sock_ops *ctx)
 {
+	struct bpf_sock *sk;
+
 	if (klb_has_casts()) {
 		struct bpf_sock_ops_kern *kern = bpf_cast_to_kern_ctx(ctx);
 
 		return klb_tcp_sock_of(kern->sk);
 	}
-	return ctx->sk ? bpf_skc_to_tcp_sock(ctx->sk) : 0;
+	/* Once: what was compared with NULL must be what is passed on. */
+	sk = ctx->sk;
+	return sk ? bpf_skc_to_tcp_sock(sk) : 0;
 }
 
 static __always_inline struct sock *klb_sock_of(struct tcp_sock *tp)

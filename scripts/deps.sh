@@ -15,11 +15,14 @@ build=(
 )
 # nginx: real TLS backends and the peer in the benchmark. libnginx-mod-stream:
 # the local proxy that KubeLB replaces. runc, python3-yaml: the image and its manifests.
+# The last two lines: scripts/vmtest.sh.
 tests=(
 	libcmocka-dev python3-pytest python3 iproute2 procps util-linux
 	nginx-light libnginx-mod-stream openssl curl ca-certificates
 	libclang-rt-dev
 	runc python3-yaml
+	qemu-system-x86 busybox-static cpio
+	kmod xz-utils
 )
 lint=(clang-format clang-tidy cppcheck shellcheck mandoc)
 
