@@ -57,7 +57,7 @@ static __always_inline void klb_socket_fill(struct klb_socket *rec, const struct
 	rec->id = route->id;
 	rec->generation = route->generation;
 	/* What we set on the socket stays set when it is connected again. */
-	rec->flags = route->flags | (rec->flags & KLB_SOCKET_SYN_TIMER);
+	rec->flags = route->flags | (rec->flags & (KLB_SOCKET_SYN_TIMER | KLB_SOCKET_KEEPALIVE));
 	rec->phase = KLB_PHASE_NEW;
 	rec->connect_ns = route->chosen_ns;
 	rec->established_ns = 0;
