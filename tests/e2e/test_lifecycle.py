@@ -14,7 +14,7 @@ import time
 import pytest
 
 from backend import PORT
-from helpers import (MAPPED, V4, V6, Held, backend_ids, backend_status, dial,
+from helpers import (MAPPED, V4, V6, Held, backend_ids, backend_status, counters, dial,
                      dial_error, dump, make_socket, nbconnect, ok, served_set, stats)
 from system import BPFFS, inside, run_checked, wait_until
 
@@ -620,6 +620,7 @@ def test_reconnect_after_a_time_out(single):
 # --- corners of a socket's life ------------------------------------------------
 
 
+TCP_REPAIR = 19
 STATE_CB, RTT_CB = 4, 8  # BPF_SOCK_OPS_…_CB_FLAG, include/uapi/linux/bpf.h
 
 
@@ -727,3 +728,90 @@ def test_options_go_with_the_record(single, listens):
         assert settings(sock)["user"] == 0
         assert settings(sock)["keepalive"] == 0
         assert option(sock, socket.TCP_SYNCNT) == 6
+
+
+def bound_to_an_address(sock, stage):
+    sock.bind((stage.node_v4, 0))
+
+
+def marked(sock, _stage):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 7)
+
+
+def restored(sock, _stage):
+    """As checkpoint/restore does: established without a SYN."""
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+
+
+@pytest.mark.parametrize("tie", [bound_to_an_address, marked, restored],
+                         ids=lambda f: f.__name__)
+def test_what_is_no_witness_clears_nothing(single, tie):
+    """Its failures are held against nobody; nor does its success speak for the others' way."""
+    single.cp(1).kill()
+    assert dial_error(single) == "ECONNREFUSED"
+    single.cp(1).start()
+    with make_socket(single, socket.AF_INET) as sock:
+        tie(sock, single)
+        sock.settimeout(5)
+        sock.connect((V4, PORT))
+        wait_counts(single, 1)
+    assert stats(single, "streak")["cp1"] == 1
+    assert dial_error(single) is None
+    assert stats(single, "streak")["cp1"] == 0
+
+
+def test_what_is_no_witness_tries_for_nobody(stage):
+    """A pod that a policy cuts off from the backend must not use up the trials."""
+    pod = stage.pod()
+    stage.configure(frontends=[{"address": f"{V4}:{PORT}", "scope": "all"}],
+                    backends=[stage.cp(1).endpoint])
+    ok(stage.load())
+    stage.cp(1).kill()
+    assert dial_error(stage) == "ECONNREFUSED"
+    end_ejection(stage)
+    until = stats(stage, "ejected_until_ns")
+    assert dial_error(stage, ns=pod) == "ECONNREFUSED"
+    assert stats(stage, "ejected_until_ns") == until
+    stage.cp(1).start()
+    assert dial_error(stage) is None
+    assert stats(stage, "streak")["cp1"] == 0
+
+
+def test_address_of_the_wrong_family(single):
+    """The kernel refuses such a connect; it blames no backend."""
+    address = struct.pack("!4s8x", socket.inet_aton(V4))
+    for _ in range(3):
+        with make_socket(single, socket.AF_INET) as sock:
+            for _again in range(3):
+                with pytest.raises(OSError) as caught:
+                    libc_connect(sock, struct.pack("=H", socket.AF_INET6)
+                                 + struct.pack("!H", PORT) + address)
+                assert caught.value.errno == errno.EAFNOSUPPORT
+    assert failures(single) == {}
+    assert total(single, "ejections") == 0
+
+
+def test_left_behind_long_ago(single):
+    """A connect without a route is noticed when somebody comes by its place; when the
+    backend has served others since, it is no news any more."""
+    route = f"unreachable {single.cp(1).v4}/32"
+    with make_socket(single, socket.AF_INET) as sock:
+        single.ip_batch(single.node, [f"route add {route}"])
+        try:
+            assert sock.connect_ex((V4, PORT)) == errno.EHOSTUNREACH
+        finally:
+            single.ip_batch(single.node, [f"route del {route}"])
+        assert nbconnect(single, "-n", 3, V4)["ok"] == 3
+        assert sock.connect_ex((V4, PORT)) == 0
+    assert failures(single) == {"unreachable": 1}
+    assert total(single, "ejections") == 0
+
+
+def test_bound_to_the_loopback_device(attached):
+    """It cannot leave the host from there, no more than with a loopback source."""
+    with make_socket(attached, socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        sock.settimeout(5)
+        assert sock.connect_ex((V4, PORT)) == errno.ECONNREFUSED
+    assert counters(attached)["skipped_loopback_source"] == 1
+    assert failures(attached) == {}
