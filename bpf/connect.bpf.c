@@ -17,6 +17,9 @@
 
 #define KLB_PROCEED 1
 
+#define AF_INET 2 /* include/linux/socket.h */
+#define AF_INET6 10
+#define LOOPBACK_IFINDEX 1 /* include/net/flow.h */
 #define SOCK_STREAM 1 /* include/linux/net.h: not in BTF, an enum without users there */
 
 /* errno values: macros, hence not in vmlinux.h (uapi/asm-generic/errno-base.h). */
@@ -125,13 +128,16 @@ static __always_inline __u32 ipv6_only(struct sock *sock)
 /*
  * Whether the outcome says something about the backend. A pod may be cut off from it by
  * a policy, and a socket with a device, a mark or a source of its own goes where its
- * owner wants it to: neither may take a backend from everybody else.
+ * owner wants it to: neither may take a backend from everybody else. One under repair
+ * (TCP_REPAIR) is established without a SYN.
  */
-static __always_inline __u32 witness(struct sock *sock, const struct klb_control *control)
+static __always_inline __u32 witness(struct tcp_sock *tp, const struct klb_control *control)
 {
+	struct sock *sock = klb_sock_of(tp);
 	/* SOCK_BINDADDR_LOCK, a macro of include/net/sock.h. */
 	__u32 tied = sock->__sk_common.skc_bound_dev_if | sock->sk_mark |
-		     (BPF_CORE_READ_BITFIELD(sock, sk_userlocks) & 4);
+		     (BPF_CORE_READ_BITFIELD(sock, sk_userlocks) & 4) |
+		     BPF_CORE_READ_BITFIELD(tp, repair);
 
 	if (tied || sock->__sk_common.skc_net.net->net_cookie != control->host_netns_cookie)
 		return 0;
@@ -293,10 +299,11 @@ static __always_inline void send(struct bpf_sock_addr *ctx, const struct way *w,
 				 const struct klb_control *control)
 {
 	struct klb_stats *stats = klb_stats_of(cand->id);
+	__u32 flags = witness(w->tp, control);
 
-	if (stats)
+	if (stats && flags)
 		klb_try(stats, w->now, klb_decision_ns(control));
-	hand_over(ctx, w, dst, cand, witness(klb_sock_of(w->tp), control));
+	hand_over(ctx, w, dst, cand, flags);
 	*dst = cand->endpoint;
 }
 
@@ -325,8 +332,10 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 		COUNT(skipped_other_netns);
 		return -ENODEV;
 	}
-	/* It could not leave the host from there; what listens locally gets it. */
-	if (klb_is_loopback(source)) {
+	/* It could not leave the host from there; what listens locally gets it. In one
+	 * branch, which the verifier does not carry through the choice twice. */
+	if (klb_is_loopback(source) |
+	    klb_same(sock->__sk_common.skc_bound_dev_if, LOOPBACK_IFINDEX)) {
 		COUNT(skipped_loopback_source);
 		return -EADDRNOTAVAIL;
 	}
@@ -346,10 +355,15 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	return 0;
 }
 
-/* TCP alone. MPTCP runs this hook on its subflow, whose protocol is TCP. */
-static __always_inline int is_tcp(struct bpf_sock_addr *ctx)
+/*
+ * TCP alone. MPTCP runs this hook on its subflow, whose protocol is TCP. An address that
+ * says it is of another family than the socket's is refused after us (tcp_v4_connect).
+ */
+static __always_inline int is_tcp(struct bpf_sock_addr *ctx, __u32 family)
 {
-	return KLB_CTX_READ(ctx->type) == SOCK_STREAM && KLB_CTX_READ(ctx->protocol) == IPPROTO_TCP;
+	return KLB_CTX_READ(ctx->type) == SOCK_STREAM &&
+	       KLB_CTX_READ(ctx->protocol) == IPPROTO_TCP &&
+	       KLB_CTX_READ(ctx->user_family) == family;
 }
 
 SEC("cgroup/connect4")
@@ -359,7 +373,7 @@ int klb_connect4(struct bpf_sock_addr *ctx)
 	struct klb_endpoint dst, source;
 	struct bpf_sock *sk = ctx->sk;
 
-	if (!sk || !is_tcp(ctx))
+	if (!sk || !is_tcp(ctx, AF_INET))
 		return KLB_PROCEED;
 	klb_ctx_get4(ctx, &dst);
 	klb_set_ipv4_be(&source, sk->src_ip4);
@@ -376,7 +390,7 @@ int klb_connect6(struct bpf_sock_addr *ctx)
 	struct klb_endpoint dst, source;
 	struct bpf_sock *sk = ctx->sk;
 
-	if (!sk || !is_tcp(ctx))
+	if (!sk || !is_tcp(ctx, AF_INET6))
 		return KLB_PROCEED;
 	klb_ctx_get6(ctx, &dst);
 	klb_set_word_be(&source, 0, sk->src_ip6[0]);

@@ -9,6 +9,9 @@
  *   the ejection is over         one connect tries; the others wait for what it finds
  *   a connect succeeded          all of it is forgotten
  *
+ * All of these are connects of witnesses (KLB_SOCKET_WITNESS): what others find on ways of
+ * their own is counted, and is evidence for nothing.
+ *
  * Ejected means that others are preferred (bpf/select.bpf.h): the last one is used all
  * the same.
  */
@@ -168,7 +171,8 @@ static __always_inline void klb_smooth_rtt(struct klb_stats *stats, __u32 srtt_u
 		stats->srtt_us = old ? (old * 7ULL + srtt_us + 4) / 8 : srtt_us;
 }
 
-/* A connect has succeeded: nothing is held against the backend any more. */
+/* A connect has succeeded: nothing is held against the backend any more. A pod that gets
+ * through says nothing about the way from the host. */
 static __always_inline void klb_succeeded(struct klb_stats *stats, const struct klb_socket *rec,
 					  __u32 srtt_us, __u64 now)
 {
@@ -176,7 +180,7 @@ static __always_inline void klb_succeeded(struct klb_stats *stats, const struct 
 	__sync_fetch_and_add(&stats->connect_ns, now - rec->connect_ns);
 	stats->last_success_ns = now;
 	klb_smooth_rtt(stats, srtt_us);
-	if (stats->evidence == KLB_EVIDENCE_NONE)
+	if (!(rec->flags & KLB_SOCKET_WITNESS) || stats->evidence == KLB_EVIDENCE_NONE)
 		return;
 	stats->evidence = KLB_EVIDENCE_NONE;
 	stats->streak = 0;
@@ -187,7 +191,8 @@ static __always_inline void klb_succeeded(struct klb_stats *stats, const struct 
 /*
  * This connect goes to a backend whose ejection is over: it is the one that tries. For
  * as long as it may take, the others go elsewhere: against a backend that swallows SYNs
- * every one of them would wait in vain. Two connects at the same instant both try.
+ * every one of them would wait in vain. Two connects at the same instant both try. For
+ * witnesses: a pod that is cut off from the backend would keep everybody else from trying.
  */
 static __always_inline void klb_try(struct klb_stats *stats, __u64 now, __u64 wait_ns)
 {

@@ -3,8 +3,7 @@
  * What became of our sockets. Touches none that carries no record of ours.
  *
  * sock_ops runs for every TCP socket below the cgroup, some nine times in the life of a
- * connection; the callbacks of a socket's later life are switched on for ours alone, and
- * the flags that switch them tell ours from the others without a call.
+ * connection; the callbacks of a socket's later life are switched on for ours alone.
  */
 #include "maps.bpf.h"
 
@@ -14,7 +13,8 @@
 
 #define AF_INET 2 /* include/linux/socket.h */
 
-/* errno values: macros, hence not in vmlinux.h (uapi/asm-generic/errno.h). */
+/* errno values: macros, hence not in vmlinux.h (uapi/asm-generic/errno.h, errno-base.h). */
+#define EACCES 13 /* ICMPv6's "administratively prohibited" (icmpv6_err_convert) */
 #define ENETUNREACH 101
 #define ECONNABORTED 103
 #define ETIMEDOUT 110
@@ -36,6 +36,15 @@ static __always_inline void remote_of(struct bpf_sock_ops *ctx, struct klb_endpo
 	}
 	/* Network byte order, in the upper half on little-endian hosts (uapi/linux/bpf.h). */
 	ret->port = bpf_ntohl(KLB_CTX_READ(ctx->remote_port));
+}
+
+/* Nobody else's flags are lost by it. */
+static __always_inline void keep_callbacks(struct bpf_sock_ops *ctx)
+{
+	int flags = ctx->bpf_sock_ops_cb_flags;
+
+	if ((flags & CALLBACKS) != CALLBACKS)
+		bpf_sock_ops_cb_flags_set(ctx, flags | CALLBACKS);
 }
 
 /* --- the SYN leaves ------------------------------------------------------------ */
@@ -77,7 +86,7 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 	rec->flags &= ~KLB_SOCKET_EARLY;
 	sign(rec, tp);
 	rec->connect_ns = bpf_ktime_get_ns();
-	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | CALLBACKS);
+	keep_callbacks(ctx);
 	klb_socket_begin(rec, stats);
 	if (control)
 		klb_bound_connect(ctx, tp, rec, control, stats ? stats->srtt_us : 0);
@@ -106,23 +115,28 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 		return;
 	/* Recorded in the connect hook already, for this SYN. */
 	remote_of(ctx, &remote);
-	if (rec->flags & KLB_SOCKET_EARLY && klb_endpoint_equal(&remote, &rec->backend))
+	if (rec->flags & KLB_SOCKET_EARLY && klb_endpoint_equal(&remote, &rec->backend)) {
 		begin(ctx, tp, rec);
-	else
-		klb_socket_forget(sk, rec);
+		return;
+	}
+	klb_give_back(ctx, tp, rec);
+	klb_socket_forget(sk, rec);
 }
 
 /* --- later ------------------------------------------------------------------------ */
 
-/* The record of a socket that is ours, or NULL. */
+/*
+ * The record of a socket that is ours, or NULL. The flags do not tell: another sock_ops
+ * program may have set them to what it wants itself, which most do with no regard for
+ * others.
+ */
 static __always_inline struct klb_socket *ours(struct bpf_sock_ops *ctx)
 {
-	struct bpf_sock *sk;
+	struct bpf_sock *sk = ctx->sk;
 
-	if ((ctx->bpf_sock_ops_cb_flags & CALLBACKS) != CALLBACKS)
+	if (!sk || (klb_has_casts() && !klb_has_storage(klb_ops_tcp_sock(ctx))))
 		return 0;
-	sk = ctx->sk;
-	return sk ? bpf_sk_storage_get(&klb_sockets, sk, 0, 0) : 0;
+	return bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
 }
 
 /* How long the first SYN waits for its answer. */
@@ -132,8 +146,10 @@ static __always_inline void on_timeout_init(struct bpf_sock_ops *ctx)
 	struct klb_control *control = klb_control_get();
 	struct klb_stats *stats;
 
-	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING ||
-	    !(rec->flags & KLB_SOCKET_SYN_TIMER))
+	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING)
+		return;
+	keep_callbacks(ctx);
+	if (!(rec->flags & KLB_SOCKET_SYN_TIMER))
 		return;
 	stats = klb_stats_of(rec->id);
 	ctx->reply = klb_syn_ticks(control, stats ? stats->srtt_us : 0);
@@ -148,6 +164,7 @@ static __always_inline void on_established(struct bpf_sock_ops *ctx)
 
 	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING)
 		return;
+	keep_callbacks(ctx);
 	stats = klb_stats_of(rec->id);
 	klb_socket_establish(rec, stats);
 	rec->established_ns = bpf_ktime_get_ns();
@@ -180,6 +197,7 @@ static __always_inline enum klb_failure failure_of(int error)
 		return KLB_FAILURE_REFUSED;
 	case ETIMEDOUT:
 		return KLB_FAILURE_TIMED_OUT;
+	case EACCES:
 	case ENETUNREACH:
 	case EHOSTDOWN:
 	case EHOSTUNREACH:
@@ -282,6 +300,12 @@ int klb_sockops(struct bpf_sock_ops *ctx)
 	case BPF_SOCK_OPS_TIMEOUT_INIT:
 		on_timeout_init(ctx);
 		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		/* Also the end of a simultaneous open (RFC 9293, 3.5), as when a socket is
+		 * connected to itself. */
+		if (!(ctx->bpf_sock_ops_cb_flags & CALLBACKS))
+			break;
+		__attribute__((fallthrough));
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 		on_established(ctx);
 		break;

@@ -105,7 +105,7 @@ static __always_inline int klb_keeps_alive(struct sock *sk)
  * of it, and given up at the same moment (tcp_keepalive_timer).
  */
 static __always_inline void klb_keep_alive(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
-					   __u32 timeout_ms)
+					   struct klb_socket *rec, __u32 timeout_ms)
 {
 	__u32 idle_s = timeout_ms / 2000, interval_s = timeout_ms / 10000;
 
@@ -113,8 +113,28 @@ static __always_inline void klb_keep_alive(struct bpf_sock_ops *ctx, struct tcp_
 		klb_set_option(ctx, SOL_TCP, TCP_KEEPIDLE, idle_s ? idle_s : 1);
 	if (!tp->keepalive_intvl)
 		klb_set_option(ctx, SOL_TCP, TCP_KEEPINTVL, interval_s ? interval_s : 1);
-	if (!klb_keeps_alive(klb_sock_of(tp)))
-		klb_set_option(ctx, SOL_SOCKET, SO_KEEPALIVE, 1);
+	if (!klb_keeps_alive(klb_sock_of(tp)) && !klb_set_option(ctx, SOL_SOCKET, SO_KEEPALIVE, 1))
+		rec->flags |= KLB_SOCKET_KEEPALIVE;
+}
+
+/*
+ * The socket is connected to something that is not ours: what is still as we have set it
+ * becomes what the host has. The number of SYNs is the host's of this moment, as 0, which
+ * would say so, cannot be set.
+ */
+static __always_inline void klb_give_back(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+					  const struct klb_socket *rec)
+{
+	struct sock *sk = klb_sock_of(tp);
+	__u32 own = tp->inet_conn.icsk_user_timeout;
+
+	if (own && own == rec->user_timeout_ms)
+		klb_set_option(ctx, SOL_TCP, TCP_USER_TIMEOUT, 0);
+	if (rec->flags & KLB_SOCKET_SYN_TIMER)
+		klb_set_option(ctx, SOL_TCP, TCP_SYNCNT,
+			       sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_syn_retries);
+	if (rec->flags & KLB_SOCKET_KEEPALIVE)
+		klb_set_option(ctx, SOL_SOCKET, SO_KEEPALIVE, 0);
 }
 
 /* From connectTimeout to deadPeerTimeout, unless the application has come first. */
@@ -131,7 +151,7 @@ static __always_inline void klb_guard_established(struct bpf_sock_ops *ctx, stru
 		rec->user_timeout_ms = control->dead_peer_timeout_ms;
 	}
 	if (control->dead_peer_timeout_ms)
-		klb_keep_alive(ctx, tp, control->dead_peer_timeout_ms);
+		klb_keep_alive(ctx, tp, rec, control->dead_peer_timeout_ms);
 }
 
 #endif

@@ -19,6 +19,8 @@
 /* A choice that nobody has fetched for so long belongs to a connect that never sent
  * its SYN. */
 #define KLB_PENDING_NS 1000000000ULL
+/* What was left behind longer ago proves nothing any more. */
+#define KLB_LEFT_BEHIND_NS 60000000000ULL
 
 /* --- counts --- */
 
@@ -57,7 +59,7 @@ static __always_inline void klb_socket_fill(struct klb_socket *rec, const struct
 	rec->id = route->id;
 	rec->generation = route->generation;
 	/* What we set on the socket stays set when it is connected again. */
-	rec->flags = route->flags | (rec->flags & KLB_SOCKET_SYN_TIMER);
+	rec->flags = route->flags | (rec->flags & (KLB_SOCKET_SYN_TIMER | KLB_SOCKET_KEEPALIVE));
 	rec->phase = KLB_PHASE_NEW;
 	rec->connect_ns = route->chosen_ns;
 	rec->established_ns = 0;
@@ -113,7 +115,8 @@ static __always_inline struct klb_pending *klb_pending_of(__u64 number)
 /*
  * The choice in p was left behind: its connect failed before a SYN could leave. For want
  * of a route, or of a local port to that address; either way the next one does better
- * with another backend.
+ * with another backend. Nobody comes by to see it for as long as the place is not needed:
+ * if another connect has succeeded in the meantime, it is no news.
  */
 static __noinline int klb_left_behind(struct klb_pending *p, __u64 now)
 {
@@ -124,8 +127,11 @@ static __noinline int klb_left_behind(struct klb_pending *p, __u64 now)
 		return 0;
 	klb_socket_fill(&rec, &p->route);
 	stats = klb_stats_of(rec.id);
-	if (stats)
-		klb_failed(stats, &rec, KLB_FAILURE_UNREACHABLE, now);
+	if (!stats)
+		return 0;
+	if (now - rec.connect_ns > KLB_LEFT_BEHIND_NS || stats->last_success_ns > rec.connect_ns)
+		rec.flags = 0;
+	klb_failed(stats, &rec, KLB_FAILURE_UNREACHABLE, now);
 	return 0;
 }
 

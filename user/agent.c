@@ -328,13 +328,19 @@ static void count_ended(struct agent *a, const struct agent_moves_result *ended,
 	}
 }
 
-/* Whether the kernel may send a new connection there without reserve. */
-static bool takes_connections(const struct agent *a, const struct plan_backend *b)
+/* The operator's wish goes before the plan. */
+static unsigned int weight_of(const struct agent *a, const struct plan_backend *b)
 {
 	const struct klb_admin *wish = verdict_wish(a->state, b);
 
-	return b->value.state == KLB_STATE_READY && !wish->drained &&
-	       (wish->weight_set ? wish->weight : b->value.weight);
+	return wish->weight_set ? wish->weight : b->value.weight;
+}
+
+/* Whether the kernel may send a new connection there without reserve. */
+static bool takes_connections(const struct agent *a, const struct plan_backend *b)
+{
+	return b->value.state == KLB_STATE_READY && !verdict_wish(a->state, b)->drained &&
+	       weight_of(a, b);
 }
 
 /* Fills dead by id; whether there is one, and another that is ready to take its clients. */
@@ -379,7 +385,8 @@ static void on_moves(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (!a->dp || !find_dead(a, dead))
+	/* Whoever wished for something did not tell us. */
+	if (!a->dp || datapath_read_admin(a->dp, a->state->admin, NULL) || !find_dead(a, dead))
 		return;
 	if (agent_moves_dead(a->dp, dead, &result, &e) && e.text[0])
 		log_event(LOG_LEVEL_ERROR, "cannot end connections to a dead backend", "error=%s",
@@ -417,24 +424,31 @@ static void on_backend_changed(void *arg, bool state_changed)
 
 /* --- rebalancing ---------------------------------------------------------------------------- */
 
-/* The loads, if every backend is ready and has all of its weight; else 0. */
+/*
+ * The loads, if every backend is ready and has all of its weight, and new connections are
+ * spread by load and nothing else; else 0. A client that is ended to come back to where it
+ * was would be ended again, for ever.
+ */
 static unsigned int read_loads(const struct agent *a, struct moves_load *ret)
 {
 	const struct plan *p = &a->state->applied;
 	unsigned int n = 0;
 
+	if (a->config->policy != KLB_POLICY_LEAST_CONN ||
+	    datapath_read_admin(a->dp, a->state->admin, NULL))
+		return 0;
 	for (unsigned int i = 0; i < a->config->n_backends; i++) {
 		const struct health *h = agent_backend_health(&a->backends[i]);
 		const struct plan_backend *b = plan_find(p, &a->config->backends[i].endpoint);
 		struct klb_stats stats;
 
-		if (!b || !takes_connections(a, b) ||
+		if (!b || b->preferred || !takes_connections(a, b) ||
 		    health_share(h, a->config->slow_start_ms, node_now_ns()) != 1000 ||
 		    datapath_read_stat(a->dp, b->id, &stats, NULL))
 			return 0;
 		ret[n++] = (struct moves_load){ .id = b->id,
 						.active = stats.active,
-						.weight = b->value.weight };
+						.weight = weight_of(a, b) };
 	}
 	return n;
 }

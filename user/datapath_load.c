@@ -332,7 +332,8 @@ static int carry_stats(struct datapath_load *l, struct err *e)
 static int carry_maps(struct datapath_load *l, struct err *e)
 {
 
-	static const int carried[] = { MAP_BACKENDS, MAP_ADMIN, MAP_CONTROL, MAP_COUNTERS };
+	static const int carried[] = { MAP_BACKENDS, MAP_ADMIN, MAP_CONTROL, MAP_COUNTERS,
+				       MAP_EVENTS };
 	int r = 0;
 
 	for (size_t i = 0; !r && i < sizeof(carried) / sizeof(carried[0]); i++) {

@@ -87,6 +87,32 @@ static int read_event(int fd, __u64 number, struct klb_event *ret)
 	return ret->number == number + 1 ? 0 : ret->number > number + 1 ? -ESTALE : -EAGAIN;
 }
 
+/*
+ * Whether an event behind number, of `end` in all, is there whole. An entry that is still
+ * unfinished then was never written to this map (an upgrade copies the log while others
+ * write), or its writer is very late: nobody waits for it.
+ */
+static bool is_overtaken(int fd, __u64 number, __u64 end)
+{
+	struct klb_event event;
+
+	while (++number < end)
+		if (!read_event(fd, number, &event))
+			return true;
+	return false;
+}
+
+/* The same as read_event; -ESTALE for what is not going to be whole. */
+static int next_event(int fd, __u64 number, __u64 end, struct klb_event *ret)
+{
+	int r = read_event(fd, number, ret);
+
+	if (r != -EAGAIN || !is_overtaken(fd, number, end))
+		return r;
+	r = read_event(fd, number, ret);
+	return r == -EAGAIN ? -ESTALE : r;
+}
+
 int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *ret, unsigned int max,
 		    struct err *e)
 {
@@ -102,7 +128,7 @@ int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *re
 	if (counters.events - *next > KLB_EVENTS)
 		*next = counters.events - KLB_EVENTS;
 	while (n < max && *next < counters.events) {
-		int r = read_event(dp->fds[MAP_EVENTS], *next, &ret[n]);
+		int r = next_event(dp->fds[MAP_EVENTS], *next, counters.events, &ret[n]);
 
 		if (r == -EAGAIN)
 			break;

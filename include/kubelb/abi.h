@@ -337,6 +337,8 @@ enum klb_phase {
 #define KLB_SOCKET_RETRANSMITTED 4u
 /* The number of SYNs and their timer are ours. */
 #define KLB_SOCKET_SYN_TIMER 8u
+/* Keepalive was switched on by us. */
+#define KLB_SOCKET_KEEPALIVE 16u
 
 /*
  * Value of `sockets`, the record that a socket of ours carries. Written by the

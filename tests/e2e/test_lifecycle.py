@@ -14,9 +14,9 @@ import time
 import pytest
 
 from backend import PORT
-from helpers import (MAPPED, V4, V6, Held, backend_ids, backend_status, dial, dial_error, dump,
-                     make_socket, nbconnect, ok, served_set, stats)
-from system import inside, wait_until
+from helpers import (MAPPED, V4, V6, Held, backend_ids, backend_status, counters, dial,
+                     dial_error, dump, make_socket, nbconnect, ok, served_set, stats)
+from system import BPFFS, inside, run_checked, wait_until
 
 MSG_FASTOPEN = 0x20000000
 TCP_FASTOPEN_CONNECT = 30
@@ -305,6 +305,23 @@ def test_unreachable_by_icmp(stage):
         stage.ip_batch(stage.node, ["route del 198.51.100.0/24"])
         stage.ip_batch(router.ns, ["route del unreachable 198.51.100.0/24"])
     assert backend_status(stage)["198.51.100.7:6443"]["failed"]["unreachable"] == 1
+
+
+def test_prohibited_by_icmpv6(stage):
+    """A router's "administratively prohibited" is EACCES there, unlike ICMP's."""
+    stage.configure(backends=["[2001:db8:7::7]:6443"])
+    ok(stage.load())
+    router, net = stage.cp(2), "2001:db8:7::/64"
+    stage.ip_batch(stage.node, [f"route add {net} via {router.v6}"])
+    stage.ip_batch(router.ns, [f"route add prohibit {net}"])
+    stage.sysctl(router.ns, "net.ipv6.conf.all.forwarding", "1")
+    try:
+        assert dial_error(stage, V6, timeout=None) == "EACCES"
+    finally:
+        stage.sysctl(router.ns, "net.ipv6.conf.all.forwarding", "0")
+        stage.ip_batch(stage.node, [f"route del {net}"])
+        stage.ip_batch(router.ns, [f"route del prohibit {net}"])
+    assert backend_status(stage)["[2001:db8:7::7]:6443"]["failed"]["unreachable"] == 1
 
 
 def test_no_route(stage):
@@ -598,3 +615,203 @@ def test_reconnect_after_a_time_out(single):
         assert sock.connect_ex((V4, PORT)) == 0
         assert settings(sock)["user"] == 10000
     wait_counts(single, 0)
+
+
+# --- corners of a socket's life ------------------------------------------------
+
+
+TCP_REPAIR = 19
+STATE_CB, RTT_CB = 4, 8  # BPF_SOCK_OPS_…_CB_FLAG, include/uapi/linux/bpf.h
+
+
+def foreign_sockops(flags):
+    """Somebody's sock_ops program that sets the callback flags as if nobody else had any
+    (which is what most of those that are around do), at the SYN and at its answer."""
+    return f"""
+enum {{ CONNECT = 3, ESTABLISHED = 4 }};
+struct bpf_sock_ops {{ unsigned int op; }};
+static long (*set_flags)(void *ctx, int flags) = (void *)59;
+__attribute__((section("sockops"), used)) int others_ops(struct bpf_sock_ops *ctx)
+{{
+	if (ctx->op == CONNECT || ctx->op == ESTABLISHED)
+		set_flags(ctx, {flags});
+	return 1;
+}}
+char _license[] __attribute__((section("license"), used)) = "GPL";
+"""
+
+
+@pytest.fixture(name="others")
+def others_fixture(stage, tmp_path):
+    """Attaches a foreign sock_ops program that runs before ours, or after: a child cgroup's
+    programs come first. The cgroup that both are effective in."""
+    group = stage.cgroup("corners")
+    child = os.path.join(group, "child")
+    os.mkdir(child)
+    pin = f"{BPFFS}/{stage.prefix}-ops"
+    attached = []
+
+    def attach(flags, first):
+        theirs, ours = (child, group) if first else (group, child)
+        source, binary = tmp_path / "ops.c", tmp_path / "ops.o"
+        source.write_text(foreign_sockops(flags))
+        run_checked(["clang", "-O2", "-g", "-target", "bpf", "-c", str(source), "-o", str(binary)])
+        run_checked(["bpftool", "prog", "load", str(binary), pin])
+        attached.append(theirs)
+        run_checked(["bpftool", "cgroup", "attach", theirs, "sock_ops", "pinned", pin, "multi"])
+        ok(stage.load(cgroup=ours))
+        return child
+
+    yield attach
+    stage.end_processes()
+    for theirs in attached:
+        run_checked(["bpftool", "cgroup", "detach", theirs, "sock_ops", "pinned", pin])
+        os.unlink(pin)
+    stage.detach()
+    os.rmdir(child)
+
+
+@pytest.mark.parametrize("flags, first", [(0, True), (STATE_CB, True), (RTT_CB, True),
+                                          (STATE_CB, False)])
+def test_another_program_sets_the_callback_flags(stage, others, flags, first):
+    """The counts are exact all the same. One that comes last and does not want to be told
+    of states keeps us from being told: for those there is the agent's audit."""
+    child = others(flags, first)
+    with Held(stage, 6, cgroup=child):
+        wait_counts(stage, 6)
+        assert total(stage, "opened") == 6
+    wait_counts(stage, 0)
+
+
+def test_error_from_an_earlier_life(single):
+    """connect(AF_UNSPEC) leaves ECONNRESET pending on the socket; it is not what the next
+    connect ends with, which its client gives up at once."""
+    with make_socket(single, socket.AF_INET) as sock:
+        sock.settimeout(5)
+        sock.connect((V4, PORT))
+        connected_to_nothing(sock)
+        single.cp(1).link(up=False)
+        sock.setblocking(False)
+        assert sock.connect_ex((V4, PORT)) == errno.EINPROGRESS
+    wait_counts(single, 0)
+    assert failures(single) == {}
+    assert total(single, "ejections") == 0
+
+
+def test_connected_to_itself(stage):
+    """A local address, nobody listening, and the client's own port: TCP's simultaneous
+    open, which is established all the same."""
+    stage.configure(backends=[f"{stage.node_v4}:7443"])
+    ok(stage.load())
+    with make_socket(stage, socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("0.0.0.0", 7443))
+        sock.settimeout(5)
+        sock.connect((V4, PORT))
+        number, = (i for i, _backend in dump(stage, "backends"))
+        assert dict(dump(stage, "stats"))[number]["active"] == 1
+        assert settings(sock)["user"] == 10000
+    wait_until(lambda: [i for i, s in dump(stage, "stats") if s["active"] or s["connecting"]]
+               == [], "the end to be counted")
+
+
+@pytest.mark.parametrize("listens", [True, False], ids=["connected", "refused"])
+def test_options_go_with_the_record(single, listens):
+    """A socket that is connected to something else has the host's time-outs again."""
+    if not listens:
+        single.cp(1).kill()
+    with make_socket(single, socket.AF_INET) as sock:
+        sock.settimeout(5)
+        assert sock.connect_ex((V4, PORT)) == (0 if listens else errno.ECONNREFUSED)
+        connected_to_nothing(sock)
+        sock.connect((single.cp(2).v4, PORT))
+        assert settings(sock)["user"] == 0
+        assert settings(sock)["keepalive"] == 0
+        assert option(sock, socket.TCP_SYNCNT) == 6
+
+
+def bound_to_an_address(sock, stage):
+    sock.bind((stage.node_v4, 0))
+
+
+def marked(sock, _stage):
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, 7)
+
+
+def restored(sock, _stage):
+    """As checkpoint/restore does: established without a SYN."""
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+
+
+@pytest.mark.parametrize("tie", [bound_to_an_address, marked, restored],
+                         ids=lambda f: f.__name__)
+def test_what_is_no_witness_clears_nothing(single, tie):
+    """Its failures are held against nobody; nor does its success speak for the others' way."""
+    single.cp(1).kill()
+    assert dial_error(single) == "ECONNREFUSED"
+    single.cp(1).start()
+    with make_socket(single, socket.AF_INET) as sock:
+        tie(sock, single)
+        sock.settimeout(5)
+        sock.connect((V4, PORT))
+        wait_counts(single, 1)
+    assert stats(single, "streak")["cp1"] == 1
+    assert dial_error(single) is None
+    assert stats(single, "streak")["cp1"] == 0
+
+
+def test_what_is_no_witness_tries_for_nobody(stage):
+    """A pod that a policy cuts off from the backend must not use up the trials."""
+    pod = stage.pod()
+    stage.configure(frontends=[{"address": f"{V4}:{PORT}", "scope": "all"}],
+                    backends=[stage.cp(1).endpoint])
+    ok(stage.load())
+    stage.cp(1).kill()
+    assert dial_error(stage) == "ECONNREFUSED"
+    end_ejection(stage)
+    until = stats(stage, "ejected_until_ns")
+    assert dial_error(stage, ns=pod) == "ECONNREFUSED"
+    assert stats(stage, "ejected_until_ns") == until
+    stage.cp(1).start()
+    assert dial_error(stage) is None
+    assert stats(stage, "streak")["cp1"] == 0
+
+
+def test_address_of_the_wrong_family(single):
+    """The kernel refuses such a connect; it blames no backend."""
+    address = struct.pack("!4s8x", socket.inet_aton(V4))
+    for _ in range(3):
+        with make_socket(single, socket.AF_INET) as sock:
+            for _again in range(3):
+                with pytest.raises(OSError) as caught:
+                    libc_connect(sock, struct.pack("=H", socket.AF_INET6)
+                                 + struct.pack("!H", PORT) + address)
+                assert caught.value.errno == errno.EAFNOSUPPORT
+    assert failures(single) == {}
+    assert total(single, "ejections") == 0
+
+
+def test_left_behind_long_ago(single):
+    """A connect without a route is noticed when somebody comes by its place; when the
+    backend has served others since, it is no news any more."""
+    route = f"unreachable {single.cp(1).v4}/32"
+    with make_socket(single, socket.AF_INET) as sock:
+        single.ip_batch(single.node, [f"route add {route}"])
+        try:
+            assert sock.connect_ex((V4, PORT)) == errno.EHOSTUNREACH
+        finally:
+            single.ip_batch(single.node, [f"route del {route}"])
+        assert nbconnect(single, "-n", 3, V4)["ok"] == 3
+        assert sock.connect_ex((V4, PORT)) == 0
+    assert failures(single) == {"unreachable": 1}
+    assert total(single, "ejections") == 0
+
+
+def test_bound_to_the_loopback_device(attached):
+    """It cannot leave the host from there, no more than with a loopback source."""
+    with make_socket(attached, socket.AF_INET) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+        sock.settimeout(5)
+        assert sock.connect_ex((V4, PORT)) == errno.ECONNREFUSED
+    assert counters(attached)["skipped_loopback_source"] == 1
+    assert failures(attached) == {}

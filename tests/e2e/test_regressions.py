@@ -3,6 +3,7 @@
 
 import contextlib
 import glob
+import json
 import os
 import random
 import shutil
@@ -16,8 +17,8 @@ import time
 import pytest
 
 from helpers import (MAPPED, V4, V6, Accepts, Held, Traffic, address_text, attached_ids,
-                     attached_programs, counters,
-                     backend_ids, dial, dial_error, dump, fails, http_call, make_socket,
+                     attached_programs, backend_ids,
+                     bpftool, counters, dial, dial_error, dump, fails, http_call, make_socket,
                      nbconnect, objects, ok, pins, served_set, stats, still_there, wait_states)
 from backend import PORT
 from system import (BPFFS, WorldError, cgroup2_root, group_members, inside, run_checked,
@@ -539,6 +540,82 @@ def test_changes_in_quick_succession(balanced):
                 balanced.running.wait_log(r"configuration reloaded", start=mark)
     assert served_set(balanced, 60) == ALL
     wait_carried(balanced, 0)
+
+
+# --- upgrades and wishes ---------------------------------------------------------
+
+
+def events_of(stage, program=None):
+    """What `kubelbctl events` prints, of this version or another."""
+    done = ok(stage.exec([program or stage.program("kubelbctl"), "--pin", stage.pin, "events",
+                          "-o", "json"]))
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_events_after_an_upgrade(stage, loads):
+    """What went before can still be read, and what happens next is not lost behind it."""
+    following = os.path.join(os.path.dirname(loads[1]), "kubelbctl")
+    stage.configure(backends=[stage.cp(1).endpoint])
+    ok(stage.load())
+    stage.cp(1).kill()
+    assert dial_error(stage) == "ECONNREFUSED"
+    before = events_of(stage)
+    ok(stage.exec([loads[1], "-c", stage.config, "--pin", stage.pin]))
+    stage.cp(1).start()
+    assert dial_error(stage) is None
+    after = events_of(stage, following)
+    assert [e["event"] for e in after[:-1]] == [e["event"] for e in before] and len(after) == 3
+
+
+def test_an_event_that_was_never_finished(attached):
+    """Nobody waits for it once there are others."""
+    for b in attached.backends:
+        b.kill()
+        wait_until(lambda b=b: dial_error(attached) == "ECONNREFUSED", "a connect to fail")
+    before = [line["monotonicNs"] for line in events_of(attached)]
+    assert len(before) >= 6
+    size = bpftool("map", "show", "pinned", f"{attached.pin}/events")["bytes_value"]
+    bpftool("map", "update", "pinned", f"{attached.pin}/events", "key", 1, 0, 0, 0,
+            "value", *([0] * size))
+    assert [line["monotonicNs"] for line in events_of(attached)] == before[:1] + before[2:]
+
+
+def drained(stage):
+    return lambda: ok(stage.ctl("drain", stage.cp(1).endpoint))
+
+
+def of_little_weight(stage):
+    return lambda: ok(stage.ctl("weight", stage.cp(1).endpoint, 10))
+
+
+def beside_a_local_one(stage):
+    stage.configure(rebalance=True, backends=[f"{stage.node_v4}:{PORT}",
+                                              *(b.endpoint for b in stage.backends)])
+    stage.local_apiserver()
+    return lambda: None
+
+
+def by_rendezvous(stage):
+    stage.configure(rebalance=True, policy="rendezvous")
+    return lambda: None
+
+
+@pytest.mark.parametrize("kind", [drained, of_little_weight, beside_a_local_one, by_rendezvous],
+                         ids=lambda f: f.__name__)
+def test_rebalancing_ends_no_connection_in_vain(stage, kind):
+    """What is wanted is no imbalance; a client that is ended for it comes back to where it
+    was, and is ended again."""
+    stage.configure(rebalance=True)
+    wish = kind(stage)
+    agent = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    wish()
+    with Held(stage, 42):
+        assert max(stats(stage, "active").values()) != 14
+        # The longest time between two looks (REBALANCE_MS and a half), and one more second.
+        with contextlib.suppress(WorldError):
+            wait_until(lambda: "reason=rebalance" in agent.log(), "an end", timeout=16)
+        assert "reason=rebalance" not in agent.log()
 
 
 # --- known, and not yet mended -----------------------------------------------
