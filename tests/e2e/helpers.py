@@ -225,6 +225,13 @@ class Held:
             self.close()
 
 
+def catches(pid, number):
+    """Has the process a handler for that signal?"""
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        fields = dict(line.split(":", 1) for line in f)
+    return bool(int(fields["SigCgt"], 16) >> (number - 1) & 1)
+
+
 class Traffic:
     """A steady stream of connects for as long as the block takes. The block
     ends with an assertion that not one of them has failed."""
@@ -237,6 +244,8 @@ class Traffic:
     def __enter__(self):
         self.start = time.monotonic()
         self.process = self.world.spawn(self.argv)
+        # Until then SIGTERM would end it, or nsenter before it, without a summary.
+        wait_until(lambda: catches(self.process.pid, signal.SIGTERM), "the client to start")
         return self
 
     def __exit__(self, kind, *exc):
