@@ -16,6 +16,11 @@ void health_init(struct health *h, __u64 now_ns)
 	h->since_ns = now_ns;
 }
 
+static bool is_down(enum klb_state state)
+{
+	return state == KLB_STATE_DEAD || state == KLB_STATE_DRAINING;
+}
+
 void health_adopt(struct health *h, const struct klb_backend *seen)
 {
 	memset(h, 0, sizeof(*h));
@@ -24,13 +29,14 @@ void health_adopt(struct health *h, const struct klb_backend *seen)
 	h->http_status = seen->http_status;
 	h->since_ns = seen->since_ns;
 	h->last_probe_ns = seen->last_probe_ns;
+	h->was_down = is_down(seen->state);
 }
 
 static bool turn(struct health *h, enum klb_state state, __u64 now_ns)
 {
 	if (h->state == state)
 		return false;
-	if (state == KLB_STATE_DEAD || state == KLB_STATE_DRAINING)
+	if (is_down(state))
 		h->was_down = true;
 	if (state == KLB_STATE_READY && h->was_down) {
 		h->was_down = false;
@@ -109,7 +115,7 @@ bool health_connection_lost(struct health *h, const struct health_rules *rules, 
 		h->http_status = 0;
 		return probed_failed(h, rules, now_ns);
 	}
-	if (h->state == KLB_STATE_DEAD || h->state == KLB_STATE_DRAINING)
+	if (is_down(h->state))
 		return false;
 	h->successes = 0;
 	h->reason = KLB_REASON_CLOSED;
@@ -119,7 +125,7 @@ bool health_connection_lost(struct health *h, const struct health_rules *rules, 
 
 bool health_unanswered(struct health *h, __u64 now_ns)
 {
-	if (h->state == KLB_STATE_DEAD || h->state == KLB_STATE_DRAINING)
+	if (is_down(h->state))
 		return false;
 	h->reason = KLB_REASON_NO_ANSWER;
 	h->http_status = 0;
