@@ -328,17 +328,25 @@ static bool takes_connections(const struct agent *a, const struct plan_backend *
 	       (wish->weight_set ? wish->weight : b->value.weight);
 }
 
-/* Fills dead by id; whether there is one, and another that is ready to take its clients. */
+/*
+ * Fills dead by id; whether there is one, and another that is ready to take its clients.
+ * Both as the maps have it: what the kernel does not know yet would lead the clients back.
+ */
 static bool find_dead(const struct agent *a, bool *dead)
 {
-	const struct plan *p = &a->state->applied;
 	bool some = false, ready = false;
 
 	memset(dead, 0, KLB_MAX_IDS * sizeof(*dead));
-	for (unsigned int i = 0; i < p->n_backends; i++) {
-		dead[p->backends[i].id] = p->backends[i].value.state == KLB_STATE_DEAD;
-		some |= dead[p->backends[i].id];
-		ready |= takes_connections(a, &p->backends[i]);
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct health *h = agent_backend_health(&a->backends[i]);
+		const struct plan_backend *b =
+			plan_find(&a->state->applied, &a->config->backends[i].endpoint);
+
+		if (!b)
+			continue;
+		dead[b->id] = b->value.state == KLB_STATE_DEAD && health_is_gone(h, node_now_ns());
+		some |= dead[b->id];
+		ready |= takes_connections(a, b);
 	}
 	return some && ready;
 }

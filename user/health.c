@@ -38,6 +38,10 @@ static bool turn(struct health *h, enum klb_state state, __u64 now_ns)
 		return false;
 	if (is_down(state))
 		h->was_down = true;
+	if (state == KLB_STATE_DRAINING)
+		h->was_draining = true;
+	if (state == KLB_STATE_READY)
+		h->was_draining = false;
 	if (state == KLB_STATE_READY && h->was_down) {
 		h->was_down = false;
 		h->back_ns = now_ns;
@@ -143,6 +147,15 @@ bool health_may_skip(const struct health *h, const struct health_rules *rules,
 	return h->state == KLB_STATE_READY && !h->failures &&
 	       now_ns - last_success_ns < interval_ns &&
 	       now_ns - h->last_probe_ns < (HEALTH_STRETCH - 1) * interval_ns;
+}
+
+bool health_is_gone(const struct health *h, __u64 now_ns)
+{
+	if (h->state != KLB_STATE_DEAD)
+		return false;
+	if (!h->was_draining || h->reason != KLB_REASON_REFUSED)
+		return true;
+	return now_ns > h->since_ns && now_ns - h->since_ns >= HEALTH_LINGER_MS * 1000000ULL;
 }
 
 #define SHARE_ALL 1000
