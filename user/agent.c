@@ -200,6 +200,18 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 
 static void reopen(struct agent *a);
 
+/* Whether a backend that has come back still has less than its weight. */
+static bool is_ramping(const struct agent *a)
+{
+	__u64 now = node_now_ns();
+
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		if (health_share(agent_backend_health(&a->backends[i]), a->config->slow_start_ms,
+				 now) != 1000)
+			return true;
+	return false;
+}
+
 /* Writes what has changed. Whatever fails is tried again with the next tick. */
 static void apply(struct agent *a)
 {
@@ -207,6 +219,7 @@ static void apply(struct agent *a)
 	__u64 based_on;
 	struct err e = { "" };
 	char quoted[ERR_TEXT_MAX + 64];
+	bool ramping = is_ramping(a);
 	int r;
 
 	a->dirty = true;
@@ -218,7 +231,9 @@ static void apply(struct agent *a)
 		r = datapath_apply(a->dp, based_on, p, &e);
 	if (!r) {
 		a->state->applied = *p;
-		a->dirty = a->config_pending = false;
+		a->config_pending = false;
+		/* Again with the next tick, and once more when the ramp is over. */
+		a->dirty = ramping;
 	} else if (r == -ESTALE) {
 		reopen(a);
 	} else if (r != -EBUSY) {
@@ -887,18 +902,6 @@ static void reload(struct agent *a)
 
 /* --- events -------------------------------------------------------------------------- */
 
-/* Whether a backend that has come back still has less than its weight. */
-static bool is_ramping(const struct agent *a)
-{
-	__u64 now = node_now_ns();
-
-	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		if (health_share(agent_backend_health(&a->backends[i]), a->config->slow_start_ms,
-				 now) != 1000)
-			return true;
-	return false;
-}
-
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct agent *a = arg;
@@ -909,7 +912,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		reopen(a);
 	if (a->dp)
 		heartbeat(a);
-	if (a->dirty || is_ramping(a))
+	if (a->dirty)
 		apply(a);
 	if (a->dp) {
 		look_for_stuck(a);
