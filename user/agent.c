@@ -334,36 +334,60 @@ static void count_ended(struct agent *a, const struct agent_moves_result *ended,
 	}
 }
 
-/* Whether the kernel may send a new connection there without reserve. */
-static bool takes_connections(const struct agent *a, const struct plan_backend *b)
+static const struct plan_backend *planned(const struct agent *a, unsigned int index)
+{
+	return plan_find(&a->state->applied, &a->config->backends[index].endpoint);
+}
+
+/* What counts: the operator's, else the planned one; 0 for one that is drained. */
+static unsigned int weight_of(const struct agent *a, const struct plan_backend *b)
 {
 	const struct klb_admin *wish = verdict_wish(a->state, b);
 
-	return b->value.state == KLB_STATE_READY && !wish->drained &&
-	       (wish->weight_set ? wish->weight : b->value.weight);
+	if (wish->drained)
+		return 0;
+	return wish->weight_set ? wish->weight : b->value.weight;
+}
+
+/* Whether the kernel may send a new connection there without reserve. */
+static bool takes_connections(const struct agent *a, const struct plan_backend *b)
+{
+	return b->value.state == KLB_STATE_READY && weight_of(a, b);
+}
+
+static bool some_takes_connections(struct agent *a)
+{
+	/* The operator's wishes change without a word to the agent. */
+	if (datapath_read_admin(a->dp, a->state->admin, NULL))
+		return false;
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct plan_backend *b = planned(a, i);
+
+		if (b && takes_connections(a, b))
+			return true;
+	}
+	return false;
 }
 
 /*
  * Fills dead by id; whether there is one, and another that is ready to take its clients.
  * Both as the maps have it: what the kernel does not know yet would lead the clients back.
  */
-static bool find_dead(const struct agent *a, bool *dead)
+static bool find_dead(struct agent *a, bool *dead)
 {
-	bool some = false, ready = false;
+	bool some = false;
 
 	memset(dead, 0, KLB_MAX_IDS * sizeof(*dead));
 	for (unsigned int i = 0; i < a->config->n_backends; i++) {
 		const struct health *h = agent_backend_health(&a->backends[i]);
-		const struct plan_backend *b =
-			plan_find(&a->state->applied, &a->config->backends[i].endpoint);
+		const struct plan_backend *b = planned(a, i);
 
 		if (!b)
 			continue;
 		dead[b->id] = b->value.state == KLB_STATE_DEAD && health_is_gone(h, node_now_ns());
 		some |= dead[b->id];
-		ready |= takes_connections(a, b);
 	}
-	return some && ready;
+	return some && some_takes_connections(a);
 }
 
 static unsigned int around(unsigned int ms)
@@ -431,26 +455,49 @@ static void on_backend_changed(void *arg, bool state_changed)
 
 /* --- rebalancing ---------------------------------------------------------------------------- */
 
-/* The loads, if every backend is ready and has all of its weight; else 0. */
+/*
+ * What one backend has and should have. Where one is preferred (the one on this node), it
+ * should have all: what is ended elsewhere goes there, and what is ended there comes back.
+ */
+static bool read_load(const struct agent *a, unsigned int index, bool some_preferred,
+		      struct moves_load *ret)
+{
+	const struct health *h = agent_backend_health(&a->backends[index]);
+	const struct plan_backend *b = planned(a, index);
+	struct klb_stats stats;
+
+	if (!b || !takes_connections(a, b) ||
+	    health_share(h, a->config->slow_start_ms, node_now_ns()) != 1000 ||
+	    datapath_read_stat(a->dp, b->id, &stats, NULL))
+		return false;
+	*ret = (struct moves_load){ .id = b->id,
+				    .active = stats.active,
+				    .weight =
+					    some_preferred && !b->preferred ? 0 : weight_of(a, b) };
+	return true;
+}
+
+/* The loads, if every backend takes connections and has all of its weight; else 0. */
 static unsigned int read_loads(const struct agent *a, struct moves_load *ret)
 {
-	const struct plan *p = &a->state->applied;
-	unsigned int n = 0;
+	bool some_preferred = false;
 
 	for (unsigned int i = 0; i < a->config->n_backends; i++) {
-		const struct health *h = agent_backend_health(&a->backends[i]);
-		const struct plan_backend *b = plan_find(p, &a->config->backends[i].endpoint);
-		struct klb_stats stats;
+		const struct plan_backend *b = planned(a, i);
 
-		if (!b || !takes_connections(a, b) ||
-		    health_share(h, a->config->slow_start_ms, node_now_ns()) != 1000 ||
-		    datapath_read_stat(a->dp, b->id, &stats, NULL))
-			return 0;
-		ret[n++] = (struct moves_load){ .id = b->id,
-						.active = stats.active,
-						.weight = b->value.weight };
+		some_preferred |= b && b->preferred;
 	}
-	return n;
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		if (!read_load(a, i, some_preferred, &ret[i]))
+			return 0;
+	return a->config->n_backends;
+}
+
+/* By the other policies a new connection goes where the old one was, however many there are. */
+static bool can_rebalance(const struct agent *a)
+{
+	return a->config->rebalance && (a->config->policy == KLB_POLICY_LEAST_CONN ||
+					a->config->policy == KLB_POLICY_RANDOM);
 }
 
 static void rebalance(struct agent *a)
@@ -460,9 +507,11 @@ static void rebalance(struct agent *a)
 	__u64 now = node_now_ns();
 	__u32 id;
 
-	if (!a->config->rebalance || now < a->rebalance_ns)
+	if (!can_rebalance(a) || now < a->rebalance_ns)
 		return;
 	a->rebalance_ns = now + around(REBALANCE_MS) * 1000000ULL;
+	if (datapath_read_admin(a->dp, a->state->admin, NULL))
+		return;
 	id = moves_overloaded(loads, read_loads(a, loads));
 	if (id && !agent_moves_one(a->dp, id, &result, NULL))
 		count_ended(a, &result, METRICS_ENDED_REBALANCE);

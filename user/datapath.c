@@ -361,6 +361,13 @@ int datapath_read_stats(const struct datapath *dp, struct klb_stats *ret, struct
 	return r ? err_set(e, -r, "%s/stats: %s", dp->pin_dir, bpf_errno_hint(-r)) : 0;
 }
 
+int datapath_read_admin(const struct datapath *dp, struct klb_admin *ret, struct err *e)
+{
+	int r = read_array(dp->fds[MAP_ADMIN], ret, sizeof(ret[0]));
+
+	return r ? err_set(e, -r, "%s/admin: %s", dp->pin_dir, bpf_errno_hint(-r)) : 0;
+}
+
 int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e)
 {
 	__u32 zero = 0;
