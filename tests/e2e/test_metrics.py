@@ -1,45 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The agent's HTTP server: /metrics, /healthz, /readyz, and nothing else."""
 
-import re
-
 import pytest
 
-from helpers import (V4, Accepts, Held, Listener, dial, dial_error, http_call, nbconnect,
-                     state_of, stats, wait_states)
+from helpers import (V4, Accepts, Held, Listener, by_backend, dial, dial_error, http_call,
+                     metrics, nbconnect, state_of, stats, wait_states)
 from system import wait_until
-
-SAMPLE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)( \d+)?')
-LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"(?:,|$)')
-
-
-def metrics(stage):
-    """name -> [(labels, value)], and every line checked on the way."""
-    status, headers, body = http_call(stage, "GET", "/metrics")
-    assert status == 200
-    assert headers["Content-Type"].startswith("text/plain")
-    assert body.endswith("\n")
-    found, types = {}, {}
-    for line in body.splitlines():
-        if line.startswith("# TYPE "):
-            _, _, name, kind = line.split(" ")
-            assert name not in types, f"two TYPE lines for {name}"
-            types[name] = kind
-        if line.startswith("#") or not line:
-            continue
-        match = SAMPLE.fullmatch(line)
-        assert match, line
-        labels = dict(LABEL.findall(match.group(2) or ""))
-        found.setdefault(match.group(1), []).append((labels, float(match.group(3))))
-    for name in found:
-        base = re.sub(r"_(bucket|sum|count)$", "", name)
-        assert name in types or base in types, f"{name} has no TYPE"
-    return found
-
-
-def by_backend(samples, **where):
-    return {labels["backend"]: value for labels, value in samples
-            if all(labels.get(k) == v for k, v in where.items())}
 
 
 def test_names(balanced):
