@@ -19,6 +19,9 @@ tests=(
 	libcmocka-dev python3-pytest python3 iproute2 procps util-linux
 	nginx-light libnginx-mod-stream openssl curl ca-certificates
 	libclang-rt-dev
+	# To compare the probes' load with; promtool, which judges the metrics (its package's
+	# daemon is not started).
+	haproxy prometheus
 )
 lint=(clang-format clang-tidy cppcheck shellcheck mandoc)
 

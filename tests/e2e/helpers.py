@@ -136,12 +136,15 @@ def served_set(world, n=30, **kwargs):
 
 def kept_to(world, name, tries=100):
     """A kept connection that the named control plane serves."""
+    seen = []
     for _ in range(tries):
         connection = Kept(world)
-        if connection.backend() == name:
+        seen.append(connection.backend())
+        if seen[-1] == name:
             return connection
         connection.close()
-    raise AssertionError(f"{tries} connects, and none went to {name}")
+    raise AssertionError(f"{tries} connects, and none went to {name}: "
+                         f"{ {n: seen.count(n) for n in seen} }; {dump(world, 'stats')[:5]}")
 
 
 class Listener:
