@@ -479,12 +479,21 @@ def http_call(world, method, path, port=8081):
         connection.close()
 
 
-def metrics(world):
-    """name -> [(labels, value)], and every line checked on the way."""
+def metrics_page(world):
     status, headers, body = http_call(world, "GET", "/metrics")
     assert status == 200
     assert headers["Content-Type"].startswith("text/plain")
     assert body.endswith("\n")
+    return body
+
+
+def metrics(world):
+    """name -> [(labels, value)], and every line checked on the way."""
+    return metrics_of(metrics_page(world))[0]
+
+
+def metrics_of(body):
+    """The same of a page, and name -> type."""
     found, types = {}, {}
     for line in body.splitlines():
         if line.startswith("# TYPE "):
@@ -500,7 +509,7 @@ def metrics(world):
     for name in found:
         base = re.sub(r"_(bucket|sum|count)$", "", name)
         assert name in types or base in types, f"{name} has no TYPE"
-    return found
+    return found, types
 
 
 def by_backend(samples, **where):
