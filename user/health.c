@@ -146,7 +146,7 @@ bool health_may_skip(const struct health *h, const struct health_rules *rules,
 		return false;
 	return h->state == KLB_STATE_READY && !h->failures &&
 	       now_ns - last_success_ns < interval_ns &&
-	       now_ns - h->last_probe_ns < (HEALTH_STRETCH - 1) * interval_ns;
+	       now_ns - h->last_probe_ns < HEALTH_STRETCH * interval_ns;
 }
 
 bool health_is_gone(const struct health *h, __u64 now_ns)
