@@ -9,12 +9,13 @@ import errno
 import os
 import platform
 import selectors
+import signal
 import socket
 import struct
 import threading
 import time
 
-from helpers import V4, backend_ids, backend_status, bpftool, make_socket, metrics
+from helpers import V4, Kept, backend_ids, backend_status, bpftool, make_socket, metrics
 from backend import PORT
 from system import WorldError, inside, wait_until
 
@@ -181,6 +182,57 @@ def direct(world, backend, timeout=5):
     sock.settimeout(timeout)
     sock.connect((backend.v4, PORT))
     return sock
+
+
+# --- what a death costs -------------------------------------------------------
+
+
+def clients_of(stage, name, count):
+    """Kept connections to the named control plane, and as many to others."""
+    clients = contextlib.ExitStack()
+    kept, others = [], []
+    while len(kept) < count or len(others) < count:
+        connection = clients.enter_context(Kept(stage))
+        (kept if connection.backend() == name else others).append(connection)
+    return clients, kept, others
+
+
+def kill_once(stage, maps, cp):
+    """One kill -9 under traffic; what was seen, in milliseconds and counts."""
+    clients, kept, others = clients_of(stage, cp.name, 3)
+    with clients, Dialer(stage) as dialer:
+        pgid = cp.pgid()
+        start = time.monotonic()
+        os.killpg(pgid, signal.SIGKILL)
+        known = maps.wait(cp.name, ("suspect", "dead"), 5)
+        ends = [end_of(connection, 5) for connection in kept]
+        maps.wait(cp.name, ("dead",), 5)
+        cp.kill()  # the world's own bookkeeping
+        dialer.stop()
+        assert all(is_open(connection) for connection in others), "nobody else's"
+    return {"known_ms": 1000 * (known - start),
+            "failed_first": len(dialer.failed(start - 0.05, start + 0.1)),
+            "failed_later": len(dialer.failed(start + 0.1)),
+            "ends_ms": [1000 * (at - start) if how else None for how, at in ends]}
+
+
+def hole_once(stage, maps, cp):
+    """One black hole under traffic; what was seen, in seconds and counts. A connection of
+    somebody's own to the same apiserver must outlive it."""
+    clients, kept, others = clients_of(stage, cp.name, 3)
+    with clients, direct(stage, cp) as own, Dialer(stage) as dialer:
+        start = time.monotonic()
+        cp.link(up=False)
+        known = maps.wait(cp.name, ("suspect", "dead"), 10)
+        ends = [end_of(connection, 10) for connection in kept]
+        assert all(is_open(connection) for connection in others), "nobody else's"
+        dialer.stop()
+        cp.link(up=True)
+        own.sendall(b"GET / HTTP/1.0\r\n\r\n")  # to a TLS port: answered with 400
+        assert own.recv(64).startswith(b"HTTP/1.1 400"), "somebody's own connection"
+    return {"known_s": known - start, "failed": len(dialer.failed(start - 0.05)),
+            "worst_s": max(o.end - o.start for o in dialer.outcomes),
+            "ends": [(how, at - start if how else None) for how, at in ends]}
 
 
 # --- the agent's own account -------------------------------------------------
