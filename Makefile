@@ -59,7 +59,8 @@ CTL := kubelbctl ctl_connections ctl_events connections events status table text
 	$(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := audit config discovery endpoint events health migrate mounts notify plan probe select sever \
+UNITS := audit config discovery endpoint events filewatch health migrate mounts moves notify plan probe \
+	select sever \
 	table text
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
 TOOLS := $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect
@@ -122,8 +123,10 @@ $(B)/test/%.o: tests/unit/%.c Makefile | $(B)/test
 UNIT_audit := audit
 UNIT_config := $(COMMON)
 UNIT_endpoint := err endpoint
+UNIT_filewatch := filewatch err
 UNIT_health := health
-UNIT_plan := plan err endpoint health
+UNIT_moves := moves
+UNIT_plan := plan health $(COMMON)
 UNIT_select :=
 UNIT_probe := probe probe_config answer dial tls file err endpoint
 UNIT_mounts := mounts err

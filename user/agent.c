@@ -208,6 +208,18 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 
 static void reopen(struct agent *a);
 
+/* Whether a backend that has come back still has less than its weight. */
+static bool is_ramping(const struct agent *a)
+{
+	__u64 now = node_now_ns();
+
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		if (health_share(agent_backend_health(&a->backends[i]), a->config->slow_start_ms,
+				 now) != 1000)
+			return true;
+	return false;
+}
+
 /* Writes what has changed. Whatever fails is tried again with the next tick. */
 static void apply(struct agent *a)
 {
@@ -215,6 +227,7 @@ static void apply(struct agent *a)
 	__u64 based_on;
 	struct err e = { "" };
 	char quoted[ERR_TEXT_MAX + 64];
+	bool ramping = is_ramping(a);
 	int r;
 
 	a->dirty = true;
@@ -226,7 +239,9 @@ static void apply(struct agent *a)
 		r = datapath_apply(a->dp, based_on, p, &e);
 	if (!r) {
 		a->state->applied = *p;
-		a->dirty = a->config_pending = false;
+		a->config_pending = false;
+		/* Again with the next tick, and once more when the ramp is over. */
+		a->dirty = ramping;
 	} else if (r == -ESTALE) {
 		reopen(a);
 	} else if (r != -EBUSY) {
@@ -328,34 +343,60 @@ static void count_ended(struct agent *a, const struct agent_moves_result *ended,
 	}
 }
 
-/* The operator's wish goes before the plan. */
+static const struct plan_backend *planned(const struct agent *a, unsigned int index)
+{
+	return plan_find(&a->state->applied, &a->config->backends[index].endpoint);
+}
+
+/* What counts: the operator's, else the planned one; 0 for one that is drained. */
 static unsigned int weight_of(const struct agent *a, const struct plan_backend *b)
 {
 	const struct klb_admin *wish = verdict_wish(a->state, b);
 
+	if (wish->drained)
+		return 0;
 	return wish->weight_set ? wish->weight : b->value.weight;
 }
 
 /* Whether the kernel may send a new connection there without reserve. */
 static bool takes_connections(const struct agent *a, const struct plan_backend *b)
 {
-	return b->value.state == KLB_STATE_READY && !verdict_wish(a->state, b)->drained &&
-	       weight_of(a, b);
+	return b->value.state == KLB_STATE_READY && weight_of(a, b);
 }
 
-/* Fills dead by id; whether there is one, and another that is ready to take its clients. */
-static bool find_dead(const struct agent *a, bool *dead)
+static bool some_takes_connections(struct agent *a)
 {
-	const struct plan *p = &a->state->applied;
-	bool some = false, ready = false;
+	/* The operator's wishes change without a word to the agent. */
+	if (datapath_read_admin(a->dp, a->state->admin, NULL))
+		return false;
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct plan_backend *b = planned(a, i);
+
+		if (b && takes_connections(a, b))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Fills dead by id; whether there is one, and another that is ready to take its clients.
+ * Both as the maps have it: what the kernel does not know yet would lead the clients back.
+ */
+static bool find_dead(struct agent *a, bool *dead)
+{
+	bool some = false;
 
 	memset(dead, 0, KLB_MAX_IDS * sizeof(*dead));
-	for (unsigned int i = 0; i < p->n_backends; i++) {
-		dead[p->backends[i].id] = p->backends[i].value.state == KLB_STATE_DEAD;
-		some |= dead[p->backends[i].id];
-		ready |= takes_connections(a, &p->backends[i]);
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct health *h = agent_backend_health(&a->backends[i]);
+		const struct plan_backend *b = planned(a, i);
+
+		if (!b)
+			continue;
+		dead[b->id] = b->value.state == KLB_STATE_DEAD && health_is_gone(h, node_now_ns());
+		some |= dead[b->id];
 	}
-	return some && ready;
+	return some && some_takes_connections(a);
 }
 
 static unsigned int around(unsigned int ms)
@@ -425,32 +466,45 @@ static void on_backend_changed(void *arg, bool state_changed)
 /* --- rebalancing ---------------------------------------------------------------------------- */
 
 /*
- * The loads, if every backend is ready and has all of its weight, and new connections are
- * spread by load and nothing else; else 0. A client that is ended to come back to where it
- * was would be ended again, for ever.
+ * What one backend has and should have. Where one is preferred (the one on this node), it
+ * should have all: what is ended elsewhere goes there, and what is ended there comes back.
  */
+static bool read_load(const struct agent *a, unsigned int index, bool some_preferred,
+		      struct moves_load *ret)
+{
+	const struct health *h = agent_backend_health(&a->backends[index]);
+	const struct plan_backend *b = planned(a, index);
+	struct klb_stats stats;
+
+	if (!b || !takes_connections(a, b) ||
+	    health_share(h, a->config->slow_start_ms, node_now_ns()) != 1000 ||
+	    datapath_read_stat(a->dp, b->id, &stats, NULL))
+		return false;
+	*ret = (struct moves_load){ .id = b->id,
+				    .active = stats.active,
+				    .weight =
+					    some_preferred && !b->preferred ? 0 : weight_of(a, b) };
+	return true;
+}
+
+/* The loads, if every backend takes connections and has all of its weight; else 0. */
 static unsigned int read_loads(const struct agent *a, struct moves_load *ret)
 {
-	const struct plan *p = &a->state->applied;
-	unsigned int n = 0;
+	bool some_preferred = false;
 
+	/* By the other policies a client may come back to where it was, to be ended again. */
 	if (a->config->policy != KLB_POLICY_LEAST_CONN ||
 	    datapath_read_admin(a->dp, a->state->admin, NULL))
 		return 0;
 	for (unsigned int i = 0; i < a->config->n_backends; i++) {
-		const struct health *h = agent_backend_health(&a->backends[i]);
-		const struct plan_backend *b = plan_find(p, &a->config->backends[i].endpoint);
-		struct klb_stats stats;
+		const struct plan_backend *b = planned(a, i);
 
-		if (!b || b->preferred || !takes_connections(a, b) ||
-		    health_share(h, a->config->slow_start_ms, node_now_ns()) != 1000 ||
-		    datapath_read_stat(a->dp, b->id, &stats, NULL))
-			return 0;
-		ret[n++] = (struct moves_load){ .id = b->id,
-						.active = stats.active,
-						.weight = weight_of(a, b) };
+		some_preferred |= b && b->preferred;
 	}
-	return n;
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		if (!read_load(a, i, some_preferred, &ret[i]))
+			return 0;
+	return a->config->n_backends;
 }
 
 static void rebalance(struct agent *a)
@@ -463,6 +517,8 @@ static void rebalance(struct agent *a)
 	if (!a->config->rebalance || now < a->rebalance_ns)
 		return;
 	a->rebalance_ns = now + around(REBALANCE_MS) * 1000000ULL;
+	if (datapath_read_admin(a->dp, a->state->admin, NULL))
+		return;
 	id = moves_overloaded(loads, read_loads(a, loads));
 	if (id && !agent_moves_one(a->dp, id, &result, NULL))
 		count_ended(a, &result, METRICS_ENDED_REBALANCE);
@@ -945,18 +1001,6 @@ static void tell_manager(struct agent *a)
 
 /* --- events -------------------------------------------------------------------------- */
 
-/* Whether a backend that has come back still has less than its weight. */
-static bool is_ramping(const struct agent *a)
-{
-	__u64 now = node_now_ns();
-
-	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		if (health_share(agent_backend_health(&a->backends[i]), a->config->slow_start_ms,
-				 now) != 1000)
-			return true;
-	return false;
-}
-
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct agent *a = arg;
@@ -967,7 +1011,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		reopen(a);
 	if (a->dp)
 		heartbeat(a);
-	if (a->dirty || is_ramping(a))
+	if (a->dirty)
 		apply(a);
 	if (a->dp) {
 		look_for_stuck(a);

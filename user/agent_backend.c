@@ -13,6 +13,9 @@
 
 /* Probes of thousands of nodes must not fall into step. */
 #define JITTER_PERCENT 20
+/* A burst of events is one piece of news: no two probes follow closer than that. Yet what
+ * comes right behind a probe gets another one, as that may have seen nothing of it. */
+#define HURRY_MIN_MS 100
 
 /* --- the next probe ---------------------------------------------------------------- */
 
@@ -42,6 +45,7 @@ static void probe_now(struct agent_backend *b, enum probe_path path)
 {
 	event_del(b->timer);
 	b->probing = true;
+	b->again = false;
 	probe_start(b->probe, path);
 }
 
@@ -53,7 +57,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (health_may_skip(&b->health, &b->rules, success_ns, node_now_ns())) {
+	if (!b->again && health_may_skip(&b->health, &b->rules, success_ns, node_now_ns())) {
 		b->metrics.skipped++;
 		schedule_next(b);
 		return;
@@ -121,9 +125,9 @@ static void on_done(void *arg, const struct probe_result *result)
 	if (result->path == PROBE_LIVE)
 		outcome = verdict_on_life(outcome);
 	changed = health_probed(&b->health, &b->rules, outcome, result->http_status, node_now_ns());
-	/* Also why, when that is new, and once after a start what was adopted. */
-	if (changed ||
-	    (b->health.state != KLB_STATE_READY && (reason_was != outcome || b->adopted)))
+	/* Also why it is not ready, when that is new, and once after a start what was adopted. */
+	if (changed || (b->health.state != KLB_STATE_READY && outcome != KLB_REASON_OK &&
+			(reason_was != outcome || b->adopted)))
 		log_state(b, was, result->detail ? result->detail : "");
 	else if (log_enabled(LOG_LEVEL_DEBUG))
 		log_event(LOG_LEVEL_DEBUG, "probed",
@@ -133,10 +137,9 @@ static void on_done(void *arg, const struct probe_result *result)
 			  result->http_status, (double)result->duration_ns / 1e9);
 	b->adopted = false;
 	if (b->again)
-		probe_now(b, PROBE_READY);
+		schedule(b, HURRY_MIN_MS);
 	else
 		schedule_next(b);
-	b->again = false;
 	b->ops->changed(b->arg, changed);
 }
 
@@ -237,15 +240,17 @@ void agent_backend_start(struct agent_backend *b)
 	probe_now(b, PROBE_READY);
 }
 
-/* Not twice in a row for a burst of events, which is one piece of news. */
-#define HURRY_MIN_NS 100000000ULL
-
 void agent_backend_hurry(struct agent_backend *b)
 {
-	if (b->probing)
-		b->again = true;
-	else if (node_now_ns() - b->health.last_probe_ns > HURRY_MIN_NS)
+	__u64 age_ms = (node_now_ns() - b->health.last_probe_ns) / 1000000;
+
+	if (!b->probing && age_ms >= HURRY_MIN_MS) {
 		probe_now(b, PROBE_READY);
+		return;
+	}
+	if (!b->probing && !b->again)
+		schedule(b, HURRY_MIN_MS - (unsigned int)age_ms);
+	b->again = true;
 }
 
 const struct health *agent_backend_health(const struct agent_backend *b)

@@ -27,7 +27,7 @@ struct agent_backend {
 	struct event *timer;
 	bool coverage_warned;
 	bool probing;
-	bool again; /* a probe was asked for while one was under way */
+	bool again; /* a probe was asked for during one, or too soon after it */
 	bool adopted; /* the state is an earlier agent's; no probe has ended yet */
 	const struct agent_backend_ops *ops;
 	void *arg;

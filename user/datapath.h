@@ -46,7 +46,7 @@ int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct 
 int datapath_read_stat(const struct datapath *dp, __u32 id, struct klb_stats *ret, struct err *e);
 /* The counters alone: room for KLB_MAX_IDS, by id. */
 int datapath_read_stats(const struct datapath *dp, struct klb_stats *ret, struct err *e);
-/* The operator's wishes alone, likewise. */
+/* The operator's wishes, by id, into ret[KLB_MAX_IDS]. */
 int datapath_read_admin(const struct datapath *dp, struct klb_admin *ret, struct err *e);
 
 /*

@@ -19,8 +19,12 @@
 
 #include <event2/event.h>
 
-/* After the last change of a burst. */
+/* After the last change of a burst, */
 #define SETTLE_MS 200
+/* but no later than that after the first: others may be writing there all the time. */
+#define SETTLE_MAX_MS 1000
+/* A directory that is gone: nothing tells when it is back. */
+#define RETRY_MS 1000
 
 #define INTERESTING                                                                         \
 	(IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB | \
@@ -40,6 +44,7 @@ struct filewatch {
 	char *paths[FILEWATCH_MAX];
 	struct identity seen[FILEWATCH_MAX];
 	struct event *readable, *settled;
+	struct timeval burst_end; /* of the burst that is being waited for; zero: none is */
 	void (*changed)(void *arg);
 	void *arg;
 };
@@ -89,28 +94,54 @@ static int watch_one(struct filewatch *w, const char *path, struct err *e)
 	return 0;
 }
 
+static struct timeval in_ms(unsigned int ms)
+{
+	return (struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+}
+
 static void on_settled(evutil_socket_t fd, short what, void *arg)
 {
+	const struct timeval retry = in_ms(RETRY_MS);
 	struct filewatch *w = arg;
+	bool gone = false;
 
 	(void)fd;
 	(void)what;
+	timerclear(&w->burst_end);
 	/* A link may lead into a directory that is not watched yet. */
 	for (unsigned int i = 0; i < w->n; i++)
-		watch_one(w, w->paths[i], NULL);
+		gone |= watch_one(w, w->paths[i], NULL) != 0;
+	if (gone)
+		event_add(w->settled, &retry);
 	if (look(w))
 		w->changed(w->arg);
 }
 
+/* When to look: a moment from now, within the burst's limit. */
+static struct timeval settle_time(struct filewatch *w)
+{
+	const struct timeval settle = in_ms(SETTLE_MS), limit = in_ms(SETTLE_MAX_MS);
+	struct timeval now, left;
+
+	event_base_gettimeofday_cached(event_get_base(w->settled), &now);
+	if (!timerisset(&w->burst_end))
+		timeradd(&now, &limit, &w->burst_end);
+	timersub(&w->burst_end, &now, &left);
+	if (left.tv_sec < 0)
+		timerclear(&left);
+	return timercmp(&left, &settle, <) ? left : settle;
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
-	const struct timeval settle = { .tv_usec = SETTLE_MS * 1000 };
 	struct filewatch *w = arg;
+	struct timeval settle;
 	char buffer[4096];
 
 	(void)what;
 	while (read(fd, buffer, sizeof(buffer)) > 0)
 		;
+	settle = settle_time(w);
 	event_add(w->settled, &settle);
 }
 

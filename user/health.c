@@ -16,6 +16,11 @@ void health_init(struct health *h, __u64 now_ns)
 	h->since_ns = now_ns;
 }
 
+static bool is_down(enum klb_state state)
+{
+	return state == KLB_STATE_DEAD || state == KLB_STATE_DRAINING;
+}
+
 void health_adopt(struct health *h, const struct klb_backend *seen)
 {
 	memset(h, 0, sizeof(*h));
@@ -24,14 +29,19 @@ void health_adopt(struct health *h, const struct klb_backend *seen)
 	h->http_status = seen->http_status;
 	h->since_ns = seen->since_ns;
 	h->last_probe_ns = seen->last_probe_ns;
+	h->was_down = is_down(seen->state);
 }
 
 static bool turn(struct health *h, enum klb_state state, __u64 now_ns)
 {
 	if (h->state == state)
 		return false;
-	if (state == KLB_STATE_DEAD || state == KLB_STATE_DRAINING)
+	if (is_down(state))
 		h->was_down = true;
+	if (state == KLB_STATE_DRAINING)
+		h->was_draining = true;
+	if (state == KLB_STATE_READY)
+		h->was_draining = false;
 	if (state == KLB_STATE_READY && h->was_down) {
 		h->was_down = false;
 		h->back_ns = now_ns;
@@ -109,7 +119,7 @@ bool health_connection_lost(struct health *h, const struct health_rules *rules, 
 		h->http_status = 0;
 		return probed_failed(h, rules, now_ns);
 	}
-	if (h->state == KLB_STATE_DEAD || h->state == KLB_STATE_DRAINING)
+	if (is_down(h->state))
 		return false;
 	h->successes = 0;
 	h->reason = KLB_REASON_CLOSED;
@@ -119,7 +129,7 @@ bool health_connection_lost(struct health *h, const struct health_rules *rules, 
 
 bool health_unanswered(struct health *h, __u64 now_ns)
 {
-	if (h->state == KLB_STATE_DEAD || h->state == KLB_STATE_DRAINING)
+	if (is_down(h->state))
 		return false;
 	h->reason = KLB_REASON_NO_ANSWER;
 	h->http_status = 0;
@@ -136,7 +146,16 @@ bool health_may_skip(const struct health *h, const struct health_rules *rules,
 		return false;
 	return h->state == KLB_STATE_READY && !h->failures &&
 	       now_ns - last_success_ns < interval_ns &&
-	       now_ns - h->last_probe_ns < (HEALTH_STRETCH - 1) * interval_ns;
+	       now_ns - h->last_probe_ns < HEALTH_STRETCH * interval_ns;
+}
+
+bool health_is_gone(const struct health *h, __u64 now_ns)
+{
+	if (h->state != KLB_STATE_DEAD)
+		return false;
+	if (!h->was_draining || h->reason != KLB_REASON_REFUSED)
+		return true;
+	return now_ns > h->since_ns && now_ns - h->since_ns >= HEALTH_LINGER_MS * 1000000ULL;
 }
 
 #define SHARE_ALL 1000

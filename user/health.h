@@ -28,7 +28,7 @@ struct health_rules {
 	bool no_anonymous;
 };
 
-/* With traffic that succeeds, a probe is made in one of so many intervals at least. */
+/* With traffic that succeeds, a probe is made once so many intervals are over. */
 #define HEALTH_STRETCH 6
 
 struct health {
@@ -40,6 +40,7 @@ struct health {
 	__u64 since_ns;
 	__u64 last_probe_ns;
 	bool was_down; /* dead or draining since it was ready last */
+	bool was_draining; /* draining since it was ready last */
 	__u64 back_ns; /* when it became ready after having been down; 0: it never was */
 };
 
@@ -77,6 +78,17 @@ bool health_unanswered(struct health *h, __u64 now_ns);
  */
 bool health_may_skip(const struct health *h, const struct health_rules *rules,
 		     __u64 last_success_ns, __u64 now_ns);
+
+/* How long a backend that shuts down may take to answer what is in flight. */
+#define HEALTH_LINGER_MS 60000
+
+/*
+ * Whether nothing more is to be expected on connections to it, so that they can be ended.
+ * Dead is not enough: an apiserver that shuts down (it was draining before) closes its port
+ * first and answers what is in flight, for up to a minute. When its process has ended, its
+ * kernel has closed what was left; when its host goes, silence follows, and that counts.
+ */
+bool health_is_gone(const struct health *h, __u64 now_ns);
 
 /*
  * What a backend that has come back gets of its weight, in 1/1000: a tenth at first,

@@ -534,9 +534,10 @@ static enum klb_reason describe_end(const struct tls_words *words, short what, i
 		snprintf(detail, TLS_DETAIL_MAX, "the %s closed the connection", words->peer);
 		return reason;
 	}
-	/* TCP_USER_TIMEOUT or keepalive: the host is there no more. */
+	/* TCP_USER_TIMEOUT or keepalive: nothing was acknowledged, so it is not that a living
+	 * host had nothing to say. */
 	if (os_error == ETIMEDOUT)
-		reason = KLB_REASON_NO_ANSWER;
+		reason = KLB_REASON_UNREACHABLE;
 	else if (os_error != ECONNRESET && os_error != EPIPE)
 		reason = tls_socket_reason(os_error);
 	snprintf(detail, TLS_DETAIL_MAX, "the connection ended: %s", strerror(os_error));

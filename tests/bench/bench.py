@@ -19,9 +19,16 @@ Groups:
   unrelated  connect + accept + close of somebody else's connections, with
              KubeLB attached, without, and with two empty programs in its place
              (what the kernel takes to run any program there), interleaved
-  agent      memory and CPU time of kubelb-agent at rest
+  agent      memory and CPU time of kubelb-agent at rest, with 3 and with 64 backends
+  probes     TLS handshakes and requests that probes cost an apiserver while there is
+             traffic, beside HAProxy's as Kubespray configures it
+  deaths     kill -9 and black holes: how soon the agent knows, what fails, how soon
+             clients of the dead hear of it
+  watch      thousands of EndpointSlice events: is the last list the cluster's, and
+             what did it cost
 
-All of it takes about six minutes, --quick about two.
+All of it takes about fifteen minutes, --quick about five. probes, deaths and watch make
+worlds of their own, attached at the cgroup's root, for the node's namespace alone.
 
 A missed target is printed as MISSED and is no failure: a busy machine misses
 targets too, which the spread shows. Exit status: 0 all was measured, 1 something
@@ -44,11 +51,12 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), "world"))
 
-from backend import NODE_HOST, V4_PREFIX  # noqa: E402  (after sys.path)
+from agentbench import AGENT_GROUPS, measure_agent  # noqa: E402  (after sys.path)
+from backend import NODE_HOST, V4_PREFIX  # noqa: E402
 from system import WorldError, cgroup2_root, group_members, run_checked, wait_until  # noqa: E402
 from world import World, raise_on_signals  # noqa: E402
 
-GROUPS = ("programs", "connects", "requests", "unrelated", "agent")
+GROUPS = ("programs", "connects", "requests", "unrelated", "agent", "probes", "deaths", "watch")
 POLICIES = ("least-conn", "random", "rendezvous", "latency")
 SERVERS = [f"{V4_PREFIX}{NODE_HOST + i}" for i in range(1, 65)]
 FRONTEND, FRONTEND6, FRONTEND_PORT = "127.0.0.1", "::1", 6443
@@ -62,10 +70,12 @@ BULK_BYTES = 8 << 20
 # host) comes and goes within seconds, and then hits both sides of a pair.
 FULL = {"connects": 20000, "rounds": 7, "timed": 5000, "pairs": 60,
         "request_pairs": 40, "seconds": 0.5, "bulk_pairs": 20,
-        "agent_settle": 10, "agent_idle": 20}
+        "agent_settle": 10, "agent_idle": 20,
+        "probe_seconds": 300, "deaths": 10, "events": 10000}
 QUICK = {"connects": 20000, "rounds": 3, "timed": 3000, "pairs": 20,
          "request_pairs": 10, "seconds": 0.3, "bulk_pairs": 5,
-         "agent_settle": 10, "agent_idle": 5}
+         "agent_settle": 10, "agent_idle": 5,
+         "probe_seconds": 60, "deaths": 3, "events": 2000}
 # Of the durations in one run: those that nothing disturbed.
 UNDISTURBED = "p10_ns"
 
@@ -323,7 +333,7 @@ class Stage:
         bulk = os.path.join(self.world.dir, "bulk")
         with open(bulk, "wb") as f:
             f.write(os.urandom(1 << 20) * (BULK_BYTES >> 20))
-        certificate = self.world.pki.certificate("good", SERVERS[:3], "bench")
+        certificate = self.world.pki.certificate("good", SERVERS, "bench")
         text = NGINX_HTTP.format(port=TLS_PORT, dir=self.world.dir, certificate=certificate,
                                  key=self.world.pki.key)
         self.start_config(["nginx", "-p", "{dir}/", "-e", "error.log", "-c", "{dir}/conf"],
@@ -641,54 +651,6 @@ def measure_unrelated(stage, report):
     stage.detach()
 
 
-# --- agent -------------------------------------------------------------------
-
-
-def status_kib(pid, field):
-    with open(f"/proc/{pid}/status", encoding="utf-8") as f:
-        for line in f:
-            if line.startswith(field + ":"):
-                return int(line.split()[1])
-    raise WorldError(f"/proc/{pid}/status has no {field}")
-
-
-def on_cpu_ns(pid):
-    """Time on a CPU of all threads, with the scheduler's own precision."""
-    total = 0
-    for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
-        with open(path, encoding="ascii") as f:
-            total += int(f.read().split()[0])
-    return total
-
-
-def measure_agent(stage, report):
-    effort = stage.effort
-    report.start("agent", "kubelb-agent, 3 ready backends, probes every 5 s")
-    backends = [f"{a}:{TLS_PORT}" for a in SERVERS[:3]]
-    stage.world.configure(backends=backends, cgroup=stage.cgroup,
-                          probe={"interval": "5s", "timeout": "3s"})
-    agent = stage.world.agent()
-
-    def ready():
-        if not agent.alive():
-            raise WorldError(f"kubelb-agent has ended: {agent.log()}")
-        done = stage.world.ctl("status", "-o", "json")
-        return done.returncode == 0 and [b["state"] for b in json.loads(done.stdout)["backends"]] \
-            == ["ready"] * 3
-
-    wait_until(ready, lambda: f"three ready backends: {agent.log()}")
-    time.sleep(effort["agent_settle"])
-    report.at_most("resident memory (VmRSS)", [status_kib(agent.pid, "VmRSS") / 1024], "MiB", 8, 1)
-    report.row("  of it anonymous (RssAnon)", [status_kib(agent.pid, "RssAnon") / 1024], "MiB", 1)
-    start, begin = on_cpu_ns(agent.pid), time.monotonic()
-    time.sleep(effort["agent_idle"])
-    spent, took = on_cpu_ns(agent.pid) - start, time.monotonic() - begin
-    report.row(f"CPU time in {effort['agent_idle']} s", [spent / 1e6], "ms", 2)
-    report.row("  of one CPU", [100 * spent / 1e9 / took], "%", 4)
-    agent.stop()
-    stage.detach()
-
-
 # --- command line ------------------------------------------------------------
 
 
@@ -712,7 +674,9 @@ def measure(group, stage, report):
     if group == "programs":
         measure_programs(stage, report)
     elif group == "agent":
-        measure_agent(stage, report)
+        measure_agent(stage, report, [f"{a}:{TLS_PORT}" for a in SERVERS])
+    elif group in AGENT_GROUPS:
+        AGENT_GROUPS[group](stage.effort, report)
     else:
         timed = {"connects": measure_connects, "requests": measure_requests,
                  "unrelated": measure_unrelated}

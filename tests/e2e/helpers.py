@@ -18,6 +18,8 @@ import time
 from backend import PORT
 from system import WorldError, inside, wait_until
 
+SAMPLE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)( \d+)?')
+LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"(?:,|$)')
 V4 = "127.0.0.1"
 V6 = "::1"
 MAPPED = "::ffff:127.0.0.1"
@@ -134,12 +136,15 @@ def served_set(world, n=30, **kwargs):
 
 def kept_to(world, name, tries=100):
     """A kept connection that the named control plane serves."""
+    seen = []
     for _ in range(tries):
         connection = Kept(world)
-        if connection.backend() == name:
+        seen.append(connection.backend())
+        if seen[-1] == name:
             return connection
         connection.close()
-    raise AssertionError(f"{tries} connects, and none went to {name}")
+    raise AssertionError(f"{tries} connects, and none went to {name}: "
+                         f"{ {n: seen.count(n) for n in seen} }; {dump(world, 'stats')[:5]}")
 
 
 class Listener:
@@ -481,3 +486,41 @@ def http_call(world, method, path, port=8081):
         return response.status, response.headers, response.read().decode()
     finally:
         connection.close()
+
+
+def metrics_page(world):
+    status, headers, body = http_call(world, "GET", "/metrics")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain")
+    assert body.endswith("\n")
+    return body
+
+
+def metrics(world):
+    """name -> [(labels, value)], and every line checked on the way."""
+    return metrics_of(metrics_page(world))[0]
+
+
+def metrics_of(body):
+    """The same of a page, and name -> type."""
+    found, types = {}, {}
+    for line in body.splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            assert name not in types, f"two TYPE lines for {name}"
+            types[name] = kind
+        if line.startswith("#") or not line:
+            continue
+        match = SAMPLE.fullmatch(line)
+        assert match, line
+        labels = dict(LABEL.findall(match.group(2) or ""))
+        found.setdefault(match.group(1), []).append((labels, float(match.group(3))))
+    for name in found:
+        base = re.sub(r"_(bucket|sum|count)$", "", name)
+        assert name in types or base in types, f"{name} has no TYPE"
+    return found, types
+
+
+def by_backend(samples, **where):
+    return {labels["backend"]: value for labels, value in samples
+            if all(labels.get(k) == v for k, v in where.items())}

@@ -1,56 +1,103 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The agent's HTTP server: /metrics, /healthz, /readyz, and nothing else."""
 
-import re
+import shutil
+import subprocess
 
 import pytest
 
-from helpers import (V4, Accepts, Held, Listener, dial, dial_error, http_call, nbconnect,
-                     state_of, stats, wait_states)
+from helpers import (V4, Accepts, Held, Listener, by_backend, dial, dial_error, http_call,
+                     metrics, metrics_of, metrics_page, nbconnect, state_of, stats, wait_states)
 from system import wait_until
 
-SAMPLE = re.compile(r'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)( \d+)?')
-LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"(?:,|$)')
+
+# The contract: name -> (type, labels). kubelb_connect_failovers_total comes with the
+# transparent failover.
+CONTRACT = {
+    "kubelb_build_info": ("gauge", {"version"}),
+    "kubelb_backend_state": ("gauge", {"backend", "state"}),
+    "kubelb_backend_weight": ("gauge", {"backend"}),
+    "kubelb_connections_active": ("gauge", {"backend"}),
+    "kubelb_connections_opened_total": ("counter", {"backend"}),
+    "kubelb_connect_failures_total": ("counter", {"backend", "reason"}),
+    "kubelb_ejections_total": ("counter", {"backend"}),
+    "kubelb_connections_ended_total": ("counter", {"backend", "reason"}),
+    "kubelb_backend_rtt_seconds": ("gauge", {"backend"}),
+    "kubelb_probes_total": ("counter", {"backend", "result"}),
+    "kubelb_probe_duration_seconds": ("histogram", {"backend"}),
+    "kubelb_probes_skipped_total": ("counter", {"backend"}),
+    "kubelb_discovery_updates_total": ("counter", {"result"}),
+    "kubelb_config_reloads_total": ("counter", {"result"}),
+    "process_cpu_seconds_total": ("counter", set()),
+    "process_resident_memory_bytes": ("gauge", set()),
+    "process_virtual_memory_bytes": ("gauge", set()),
+    "process_open_fds": ("gauge", set()),
+    "process_max_fds": ("gauge", set()),
+    "process_start_time_seconds": ("gauge", set()),
+}
 
 
-def metrics(stage):
-    """name -> [(labels, value)], and every line checked on the way."""
-    status, headers, body = http_call(stage, "GET", "/metrics")
-    assert status == 200
-    assert headers["Content-Type"].startswith("text/plain")
-    assert body.endswith("\n")
-    found, types = {}, {}
-    for line in body.splitlines():
-        if line.startswith("# TYPE "):
-            _, _, name, kind = line.split(" ")
-            assert name not in types, f"two TYPE lines for {name}"
-            types[name] = kind
-        if line.startswith("#") or not line:
-            continue
-        match = SAMPLE.fullmatch(line)
-        assert match, line
-        labels = dict(LABEL.findall(match.group(2) or ""))
-        found.setdefault(match.group(1), []).append((labels, float(match.group(3))))
-    for name in found:
-        base = re.sub(r"_(bucket|sum|count)$", "", name)
-        assert name in types or base in types, f"{name} has no TYPE"
-    return found
+@pytest.fixture(name="discovering")
+def discovering_fixture(stage):
+    """An agent that does all that it can count."""
+    stage.configure(discovery={"kubeconfig": f"{stage.dir}/absent.conf", "cache": ""})
+    stage.running = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    return stage
 
 
-def by_backend(samples, **where):
-    return {labels["backend"]: value for labels, value in samples
-            if all(labels.get(k) == v for k, v in where.items())}
-
-
-def test_names(balanced):
-    found = metrics(balanced)
-    for name in ("kubelb_build_info", "kubelb_backend_state", "kubelb_backend_weight",
-                 "kubelb_connections_active", "kubelb_connections_opened_total",
-                 "kubelb_probes_total", "kubelb_probe_duration_seconds_bucket",
-                 "kubelb_probe_duration_seconds_sum", "kubelb_probe_duration_seconds_count"):
-        assert name in found, f"{name} is missing; there are {sorted(found)}"
+def test_names(discovering):
+    """Every name, with its type and its labels; one line for each backend from the start,
+    so that a rate over it has a beginning."""
+    page = metrics_page(discovering)
+    found, types = metrics_of(page)
+    endpoints = {b.endpoint for b in discovering.backends}
+    for name, (kind, labels) in CONTRACT.items():
+        assert types.get(name) == kind, name
+        samples = found.get(name) or found.get(f"{name}_count")
+        assert samples, f"{name} has no value"
+        assert all(set(have) == labels for have, _value in samples), (name, samples[0])
+        if "backend" in labels:
+            assert {have["backend"] for have, _value in samples} == endpoints, name
+    assert "secret" not in page and all(name.startswith(("kubelb_", "process_"))
+                                        for name in found)
     [(labels, value)] = found["kubelb_build_info"]
     assert value == 1 and labels["version"]
+
+
+def test_label_values(discovering):
+    """What dashboards and alerts select by."""
+    found = metrics(discovering)
+
+    def values(name, label):
+        return {labels[label] for labels, _value in found[name]}
+
+    assert values("kubelb_backend_state", "state") == {"ready", "suspect", "draining",
+                                                       "ejected", "dead"}
+    assert values("kubelb_connections_ended_total", "reason") == {"dead", "rebalance"}
+    assert values("kubelb_connect_failures_total", "reason") == {
+        "refused", "timed_out", "unreachable", "gave_up", "other"}
+    assert values("kubelb_config_reloads_total", "result") == {"ok", "error"}
+    assert values("kubelb_discovery_updates_total", "result") == {
+        "applied", "unchanged", "empty", "expired", "forbidden", "credentials", "error"}
+
+
+@pytest.mark.skipif(not shutil.which("promtool"),
+                    reason="promtool (of the package prometheus) is not installed")
+@pytest.mark.parametrize("state", ["ready", "dead", "without discovery"])
+def test_promtool(stage, state):
+    """Prometheus' own judge has nothing to say."""
+    if state != "without discovery":
+        stage.configure(discovery={"kubeconfig": f"{stage.dir}/absent.conf", "cache": ""})
+    stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    if state == "dead":
+        stage.cp(1).kill()
+        wait_states(stage, "dead", [stage.cp(1)])
+        nbconnect(stage, "-n", 20, V4)
+    done = subprocess.run(["promtool", "check", "metrics"], input=metrics_page(stage),
+                          capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_states_and_weights(balanced):

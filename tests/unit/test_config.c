@@ -220,6 +220,8 @@ static void defaults(void **state)
 	assert_true(c->prefer_local);
 	assert_int_equal(c->connect_timeout_ms, 1000);
 	assert_int_equal(c->dead_peer_timeout_ms, 10000);
+	assert_int_equal(c->slow_start_ms, 30000);
+	assert_false(c->rebalance);
 	assert_false(c->discovery);
 	assert_null(c->discovery_kubeconfig);
 	assert_null(c->discovery_cache);
@@ -249,6 +251,7 @@ static void probe_defaults(void **state)
 		assert_null(c->probe.server_name);
 		assert_null(c->probe.client_cert);
 		assert_null(c->probe.client_key);
+		assert_true(c->probe.anonymous_auth);
 		config_free(c);
 	}
 }
@@ -319,9 +322,12 @@ static void every_value_other_than_default(void **state)
 				 "preferLocal: false\n"
 				 "connectTimeout: 250ms\n"
 				 "deadPeerTimeout: 0\n"
+				 "slowStart: 1m30s\n"
+				 "rebalance: true\n"
 				 "probe: {path: '/a?b=c%20d', livePath: /x, interval: 100ms,\n"
 				 "        timeout: 5m, rise: 100, fall: 1,\n"
-				 "        insecureSkipVerify: true, serverName: 'fd00::2'}\n"
+				 "        insecureSkipVerify: true, serverName: 'fd00::2',\n"
+				 "        anonymousAuth: false}\n"
 				 "http: \"\"\n"
 				 "cgroup: /sys/fs/cgroup/kubelet\n");
 
@@ -334,6 +340,9 @@ static void every_value_other_than_default(void **state)
 	assert_false(c->prefer_local);
 	assert_int_equal(c->connect_timeout_ms, 250);
 	assert_int_equal(c->dead_peer_timeout_ms, 0);
+	assert_int_equal(c->slow_start_ms, 90000);
+	assert_true(c->rebalance);
+	assert_false(c->probe.anonymous_auth);
 	assert_string_equal(c->probe.path, "/a?b=c%20d");
 	assert_string_equal(c->probe.live_path, "/x");
 	assert_int_equal(c->probe.interval_ms, 100);
@@ -382,6 +391,106 @@ static void discovery_section(void **state)
 	assert_true(c->discovery);
 	assert_null(c->discovery_cache);
 	config_free(c);
+}
+
+static void slow_start_range(void **state)
+{
+	static const struct {
+		const char *text;
+		unsigned int ms;
+	} table[] = {
+		{ "backends: [10.0.0.1]\nslowStart: 0\n", 0 },
+		{ "backends: [10.0.0.1]\nslowStart: 0s\n", 0 },
+		{ "backends: [10.0.0.1]\nslowStart: 1s\n", 1000 },
+		{ "backends: [10.0.0.1]\nslowStart: 1h\n", 3600000 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < N(table); i++) {
+		struct config *c = parse(table[i].text);
+
+		assert_int_equal(c->slow_start_ms, table[i].ms);
+		config_free(c);
+	}
+}
+
+/* --- with the backends of discovery -------------------------------------------------- */
+
+static unsigned int endpoints_of(const char *const *texts, unsigned int n, struct klb_endpoint *ret)
+{
+	for (unsigned int i = 0; i < n; i++)
+		assert_int_equal(endpoint_parse(texts[i], 6443, &ret[i], NULL), 0);
+	return n;
+}
+
+static void with_backends(void **state)
+{
+	static const char *const texts[] = { "10.0.0.2", "10.0.0.1:7443", "fd00::9", "10.0.0.1" };
+	struct klb_endpoint list[N(texts)];
+	unsigned int n = endpoints_of(texts, N(texts), list);
+	struct config *c = parse(sample), *with = NULL;
+	struct err e = { "" };
+
+	(void)state;
+	c->backends[1].weight = 7;
+	endpoints_of((const char *const[]){ "192.168.17.12" }, 1, &list[3]);
+	assert_int_equal(config_with_backends(c, list, n, &with, &e), 0);
+	assert_int_equal(with->n_backends, 4);
+	for (unsigned int i = 0; i < n; i++)
+		assert_true(endpoint_equal(&with->backends[i].endpoint, &list[i]));
+	assert_int_equal(with->backends[0].weight, KLB_WEIGHT_DEFAULT);
+	assert_int_equal(with->backends[2].weight, KLB_WEIGHT_DEFAULT);
+	assert_int_equal(with->backends[3].weight, 7);
+	/* A copy of all the rest, which outlives the first. */
+	config_free(c);
+	assert_int_equal(with->n_frontends, 2);
+	check_endpoint(&with->frontends[1].endpoint, "10.96.0.1:443");
+	assert_string_equal(with->source, "test.yaml");
+	assert_string_equal(with->probe.path, "/readyz");
+	assert_string_equal(with->probe.live_path, "/livez");
+	assert_string_equal(with->probe.ca, "/etc/kubernetes/pki/ca.crt");
+	assert_string_equal(with->probe.server_name, "kubernetes");
+	assert_string_equal(with->probe.client_cert,
+			    "/var/lib/kubelet/pki/kubelet-client-current.pem");
+	assert_string_equal(with->probe.client_key,
+			    "/var/lib/kubelet/pki/kubelet-client-current.pem");
+	assert_string_equal(with->discovery_kubeconfig, "/etc/kubernetes/kubelet.conf");
+	assert_string_equal(with->discovery_cache, "/var/lib/kubelb/backends.json");
+	config_free(with);
+}
+
+static void with_no_backends_found(void **state)
+{
+	struct config *c = parse(sample), *with = NULL;
+
+	(void)state;
+	assert_int_equal(config_with_backends(c, NULL, 0, &with, NULL), 0);
+	assert_int_equal(with->n_backends, 2);
+	check_endpoint(&with->backends[1].endpoint, "192.168.17.12:6443");
+	config_free(with);
+	config_free(c);
+}
+
+static void with_as_many_as_possible(void **state)
+{
+	struct config *c = parse("discovery: {cache: \"\"}\ncgroup: /x\n"), *with = NULL;
+	struct klb_endpoint list[KLB_MAX_BACKENDS];
+	char text[32];
+
+	(void)state;
+	for (int i = 0; i < KLB_MAX_BACKENDS; i++) {
+		snprintf(text, sizeof(text), "10.0.1.%d", i);
+		assert_int_equal(endpoint_parse(text, 6443, &list[i], NULL), 0);
+	}
+	assert_int_equal(config_with_backends(c, list, KLB_MAX_BACKENDS, &with, NULL), 0);
+	assert_int_equal(c->n_backends, 0);
+	config_free(c);
+	assert_int_equal(with->n_backends, KLB_MAX_BACKENDS);
+	check_endpoint(&with->backends[KLB_MAX_BACKENDS - 1].endpoint, "10.0.1.63:6443");
+	assert_null(with->discovery_kubeconfig);
+	assert_null(with->discovery_cache);
+	assert_string_equal(with->cgroup, "/x");
+	config_free(with);
 }
 
 static void aliases(void **state)
@@ -751,6 +860,10 @@ int main(void)
 		cmocka_unit_test(every_value_other_than_default),
 		cmocka_unit_test(every_policy),
 		cmocka_unit_test(discovery_section),
+		cmocka_unit_test(slow_start_range),
+		cmocka_unit_test(with_backends),
+		cmocka_unit_test(with_no_backends_found),
+		cmocka_unit_test(with_as_many_as_possible),
 		cmocka_unit_test(aliases),
 		cmocka_unit_test(as_many_as_allowed),
 		cmocka_unit_test(messages),

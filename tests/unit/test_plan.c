@@ -230,6 +230,150 @@ static void ranks_are_exponential(void **state)
 	free(c);
 }
 
+/* --- slow start ---------------------------------------------------------------------- */
+
+#define S 1000000000ULL
+
+/* The weights planned at a moment, the second backend having come back at 100 s. */
+static void weights_at(__u64 now_ns, unsigned int slow_start_ms, const unsigned int *configured,
+		       unsigned int *ret)
+{
+	struct config *c = config_of(abc, 3);
+	struct health h[3];
+	struct plan_input in = { .config = c, .health = h, .now_ns = now_ns };
+	struct plan p;
+
+	c->slow_start_ms = slow_start_ms;
+	for (int i = 0; i < 3; i++) {
+		c->backends[i].weight = configured[i];
+		health_init(&h[i], 1);
+		h[i].state = KLB_STATE_READY;
+	}
+	h[1].back_ns = 100 * S;
+	assert_int_equal(plan_make(&in, &p, NULL), 0);
+	for (int i = 0; i < 3; i++)
+		ret[i] = p.backends[i].value.weight;
+	free(c);
+}
+
+static void slow_start(void **state)
+{
+	static const struct {
+		__u64 now_ns;
+		unsigned int ramp_ms, configured, want;
+	} table[] = {
+		{ 100 * S, 30000, 100, 10 },
+		{ 115 * S, 30000, 100, 55 },
+		{ 130 * S - 1, 30000, 100, 99 },
+		{ 130 * S, 30000, 100, 100 },
+		{ 100 * S, 30000, 1000, 100 },
+		{ 100 * S, 0, 100, 100 },
+		/* A small weight stays one: 0 would take none. */
+		{ 100 * S, 30000, 1, 1 },
+		{ 100 * S, 30000, 5, 1 },
+		/* And 0 stays 0. */
+		{ 100 * S, 30000, 0, 0 },
+		{ 200 * S, 30000, 0, 0 },
+		/* Before it came back: a clock that went back. */
+		{ 99 * S, 30000, 100, 100 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+		const unsigned int configured[3] = { 100, table[i].configured, 300 };
+		unsigned int weights[3];
+
+		weights_at(table[i].now_ns, table[i].ramp_ms, configured, weights);
+		if (weights[1] != table[i].want)
+			fail_msg("entry %zu: weight %u, want %u", i, weights[1], table[i].want);
+		/* Nobody else's changes. */
+		assert_int_equal(weights[0], 100);
+		assert_int_equal(weights[2], 300);
+	}
+}
+
+/* kubelb-load knows no health, and so no ramp. */
+static void no_ramp_without_health(void **state)
+{
+	struct config *c = config_of(abc, 3);
+	struct plan_input in = { .config = c, .now_ns = 5 };
+	struct plan p;
+
+	(void)state;
+	c->slow_start_ms = 30000;
+	assert_int_equal(plan_make(&in, &p, NULL), 0);
+	assert_int_equal(p.backends[1].value.weight, 101);
+	free(c);
+}
+
+/* --- backends that discovery has found ----------------------------------------------- */
+
+static struct config *with_backends(const struct config *c, const char *const *list, unsigned int n)
+{
+	struct klb_endpoint endpoints[KLB_MAX_BACKENDS];
+	struct config *ret = NULL;
+	struct err e = { "" };
+
+	for (unsigned int i = 0; i < n; i++)
+		assert_int_equal(endpoint_parse(list[i], 6443, &endpoints[i], NULL), 0);
+	if (config_with_backends(c, endpoints, n, &ret, &e))
+		fail_msg("%s", e.text);
+	return ret;
+}
+
+static struct plan make_of(const struct config *c, const struct plan *applied, const __u64 *active)
+{
+	struct plan_input in = { .config = c,
+				 .applied = applied,
+				 .active = active,
+				 .new_config = true,
+				 .now_ns = 1000 };
+	struct err e = { "" };
+	struct plan p;
+
+	if (plan_make(&in, &p, &e))
+		fail_msg("%s", e.text);
+	return p;
+}
+
+/* Seeds, then the cluster's list, then a change of it: who stays keeps id and generation,
+ * who comes gets an id that no connection carries. */
+static void discovered_backends(void **state)
+{
+	static const char *const seeds[] = { "10.0.0.1", "10.0.0.9" };
+	static const char *const first[] = { "10.0.0.1", "10.0.0.2", "10.0.0.3" };
+	static const char *const second[] = { "10.0.0.2", "10.0.0.3", "10.0.0.4" };
+	struct config *file = config_of(seeds, 2), *c1 = with_backends(file, first, 3),
+		      *c2 = with_backends(file, second, 3);
+	__u64 active[KLB_MAX_IDS] = { 0 };
+	struct plan p = make_of(file, NULL, NULL), q, r;
+
+	(void)state;
+	active[2] = 7; /* to 10.0.0.9, the seed that was none */
+	q = make_of(c1, &p, active);
+	assert_int_equal(q.n_backends, 3);
+	assert_int_equal(q.backends[0].id, 1);
+	assert_int_equal(q.backends[0].value.generation, 1);
+	assert_false(q.backends[0].fresh);
+	assert_int_equal(q.backends[1].id, 3);
+	assert_int_equal(q.backends[2].id, 4);
+	/* What the file says of a backend's weight, the default for the others. */
+	assert_int_equal(q.backends[0].value.weight, 100);
+	assert_int_equal(q.backends[1].value.weight, KLB_WEIGHT_DEFAULT);
+	r = make_of(c2, &q, active);
+	assert_int_equal(r.backends[0].id, 3);
+	assert_int_equal(r.backends[1].id, 4);
+	assert_int_equal(r.backends[2].id, 5);
+	assert_true(r.backends[2].fresh);
+	/* Every frontend got the new ones. */
+	for (unsigned int i = 0; i < r.n_frontends; i++)
+		for (unsigned int j = 0; j < 3; j++)
+			assert_int_equal(r.frontends[i].ids[j], r.backends[j].id);
+	free(file);
+	config_free(c1);
+	config_free(c2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -241,6 +385,9 @@ int main(void)
 		cmocka_unit_test(health_is_taken_in),
 		cmocka_unit_test(ranks_follow_weights),
 		cmocka_unit_test(ranks_are_exponential),
+		cmocka_unit_test(slow_start),
+		cmocka_unit_test(no_ramp_without_health),
+		cmocka_unit_test(discovered_backends),
 	};
 
 	return cmocka_run_group_tests_name("plan", tests, NULL, NULL);

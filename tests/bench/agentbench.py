@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The groups of bench.py that are about kubelb-agent."""
+
+import glob
+import json
+import os
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(os.path.dirname(HERE), "world"),
+                os.path.join(os.path.dirname(HERE), "e2e")]
+
+from helpers import dial_error, wait_states  # noqa: E402  (after sys.path)
+from observe import (BackendMap, hole_once, kill_once, known, kubeconfig,  # noqa: E402
+                     metric, wait_known)
+from system import WorldError, wait_until  # noqa: E402
+from world import World, build_client  # noqa: E402
+
+USUAL = {"interval": "5s", "timeout": "3s"}  # the defaults
+HAPROXY_PORT = 6445
+# Kubespray's, less what logs.
+HAPROXY = """\
+global
+	maxconn 4000
+defaults
+	mode http
+	option http-server-close
+	option redispatch
+	retries 5
+	timeout http-request 5m
+	timeout queue 5m
+	timeout connect 30s
+	timeout client 15m
+	timeout server 15m
+	timeout http-keep-alive 30s
+	timeout check 30s
+	maxconn 4000
+frontend kube_api_frontend
+	bind 127.0.0.1:{port}
+	mode tcp
+	default_backend kube_api_backend
+backend kube_api_backend
+	mode tcp
+	balance leastconn
+	default-server inter 15s downinter 15s rise 2 fall 2 maxconn 250 maxqueue 256 weight 100
+	option httpchk GET /healthz
+	http-check expect status 200
+{servers}
+"""
+CONNECTS_A_SECOND = 20
+
+
+# --- agent -------------------------------------------------------------------
+
+
+def status_kib(pid, field):
+    with open(f"/proc/{pid}/status", encoding="utf-8") as f:
+        for line in f:
+            if line.startswith(field + ":"):
+                return int(line.split()[1])
+    raise WorldError(f"/proc/{pid}/status has no {field}")
+
+
+def on_cpu_ns(pid):
+    """Time on a CPU of all threads, with the scheduler's own precision."""
+    total = 0
+    for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
+        with open(path, encoding="ascii") as f:
+            total += int(f.read().split()[0])
+    return total
+
+
+def measure_agent(stage, report, backends):
+    report.start("agent", "kubelb-agent at rest, ready backends, probes every 5 s")
+    for count, limit in ((3, 8), (64, 16)):
+        measure_at_rest(stage, report, backends[:count], limit)
+
+
+def measure_at_rest(stage, report, backends, limit):
+    effort, what = stage.effort, f"{len(backends)} backends"
+    stage.world.configure(backends=backends, cgroup=stage.cgroup, probe=USUAL)
+    agent = stage.world.agent()
+
+    def ready():
+        if not agent.alive():
+            raise WorldError(f"kubelb-agent has ended: {agent.log()}")
+        done = stage.world.ctl("status", "-o", "json")
+        return done.returncode == 0 and [b["state"] for b in json.loads(done.stdout)["backends"]] \
+            == ["ready"] * len(backends)
+
+    wait_until(ready, lambda: f"{what} to be ready: {agent.log()}", 30)
+    time.sleep(effort["agent_settle"])
+    report.at_most(f"{what}: resident memory (VmRSS)",
+                   [status_kib(agent.pid, "VmRSS") / 1024], "MiB", limit, 1)
+    report.row("  of it anonymous (RssAnon)", [status_kib(agent.pid, "RssAnon") / 1024], "MiB", 1)
+    start, begin = on_cpu_ns(agent.pid), time.monotonic()
+    time.sleep(effort["agent_idle"])
+    spent, took = on_cpu_ns(agent.pid) - start, time.monotonic() - begin
+    report.row(f"{what}: CPU time in {effort['agent_idle']} s", [spent / 1e6], "ms", 2)
+    report.at_most("  of one CPU", [100 * spent / 1e9 / took], "%", 1, 4)
+    agent.stop()
+    stage.detach()
+
+
+# --- probes ------------------------------------------------------------------
+
+
+def start_haproxy(world, backends):
+    servers = "\n".join(f"\tserver {b.name} {b.endpoint} check check-ssl verify none"
+                        for b in backends)
+    path = os.path.join(world.dir, "haproxy.cfg")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(HAPROXY.format(port=HAPROXY_PORT, servers=servers))
+    process = world.spawn(["haproxy", "-db", "-f", path], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL)
+    wait_until(lambda: process.poll() is not None or not dial_error(world, port=HAPROXY_PORT),
+               "haproxy to listen")
+    if process.poll() is not None:
+        raise WorldError(f"haproxy has ended with {process.returncode}")
+
+
+def probe_load(apis):
+    """(handshakes, requests for health) that each of them has seen."""
+    counters = [api.counters() for api in apis]
+    return [(c["handshakes"]["full"] + c["handshakes"]["resumed"],
+             sum(c["requests"].get(path, 0) for path in ("/readyz", "/livez", "/healthz")))
+            for c in counters]
+
+
+def measure_probes(effort, report):
+    seconds = effort["probe_seconds"]
+    report.start("probes", "What probes cost one apiserver, per minute",
+                 f"{seconds} s; three apiservers each, {CONNECTS_A_SECOND} connects a second "
+                 "through either; a value for each apiserver",
+                 "haproxy: GET /healthz every 15 s, as Kubespray has it")
+    with World(backends=6) as world:
+        apis = [world.apiserver(i) for i in range(1, 7)]
+        ours, theirs = apis[:3], apis[3:]
+        world.configure(backends=[api.endpoint for api in ours], probe=USUAL)
+        world.agent()
+        wait_states(world, "ready", ours)
+        start_haproxy(world, theirs)
+        for api in theirs:
+            api.wait_counters(lambda c: c["requests"].get("/healthz", 0) >= 1, "a check", 40)
+        client = build_client(os.path.join(world.dir, "bin", "nbconnect"))
+        for port in (6443, HAPROXY_PORT):
+            world.spawn([client, "--rate", CONNECTS_A_SECOND, "--seconds", seconds + 60,
+                         "127.0.0.1", port], stdout=subprocess.DEVNULL)
+        before = [probe_load(ours), probe_load(theirs)]
+        time.sleep(seconds)
+        after = [probe_load(ours), probe_load(theirs)]
+        skipped = metric(world, "kubelb_probes_skipped_total")
+    report_probes(report, before, after, seconds / 60)
+    report.row("probes that kubelb left out, all apiservers", [skipped], "")
+
+
+def report_probes(report, before, after, minutes):
+    for kind, text, share in ((0, "TLS handshakes", 0.1), (1, "requests", 0.5)):
+        kubelb, haproxy = ([(a[kind] - b[kind]) / minutes for a, b in zip(after[i], before[i])]
+                           for i in (0, 1))
+        report.row(f"{text}, haproxy", haproxy, "per minute", 2)
+        report.row(f"{text}, kubelb", kubelb, "per minute", 2)
+        if not sum(haproxy):
+            raise WorldError(f"haproxy made no {text}: nothing to compare with")
+        report.at_most(f"{text}, kubelb / haproxy", [sum(kubelb) / sum(haproxy)], "ratio", share,
+                       3)
+
+
+# --- deaths ------------------------------------------------------------------
+
+
+def report_worst(report, name, values, unit, limit, digits):
+    """The median has the target; the worst, which min .. max shows, is a row as well."""
+    report.at_most(name, values, unit, limit, digits)
+    report.row("  the worst", [max(values)], unit, digits)
+
+
+def rounds_of(world, once, effort):
+    """once() for one control plane after another; the results."""
+    results = []
+    with BackendMap(world) as maps:
+        for i in range(effort["deaths"]):
+            cp = world.cp(i % 3 + 1)
+            results.append(once(world, maps, cp))
+            cp.start()
+            wait_states(world, "ready", world.backends, timeout=30)
+    return results
+
+
+def measure_deaths(effort, report):
+    report.start("deaths", "An apiserver dies: default intervals, 100 connects a second",
+                 f"{effort['deaths']} rounds each; three kept connections to the dead one")
+    with World(backends=3) as world:
+        world.configure(probe=USUAL, slowStart="0")
+        world.agent()
+        wait_states(world, "ready", world.backends)
+        kills = rounds_of(world, kill_once, effort)
+        report_worst(report, "kill -9: in the maps", [k["known_ms"] for k in kills], "ms", 50, 1)
+        report_worst(report, "kill -9: connects that fail in the first 100 ms",
+                     [k["failed_first"] for k in kills], "", 2, 0)
+        report_worst(report, "kill -9: connects that fail later",
+                     [k["failed_later"] for k in kills], "", 0, 0)
+        report_worst(report, "kill -9: clients hear of it",
+                     [ms for k in kills for ms in k["ends_ms"]], "ms", 1000, 1)
+        holes = rounds_of(world, hole_once, effort)
+        report_worst(report, "black hole: in the maps", [h["known_s"] for h in holes], "s", 3, 2)
+        report_worst(report, "black hole: clients hear of it",
+                     [at for h in holes for _how, at in h["ends"]], "s", 5, 2)
+        report.row("black hole: connects that fail", [h["failed"] for h in holes], "")
+        report.row("black hole: the slowest connect", [h["worst_s"] for h in holes], "s", 2)
+
+
+# --- watch -------------------------------------------------------------------
+
+
+def measure_watch(effort, report):
+    events = effort["events"]
+    report.start("watch", f"{events} EndpointSlice events in one go, every one another list")
+    with World(backends=3) as world:
+        apis = [world.apiserver(i, tokens={"t1": "system:node:worker"}) for i in (1, 2, 3)]
+        addresses = [api.v4 for api in apis]
+        world.configure(backends=[apis[0].endpoint], slowStart="0", probe=USUAL,
+                        discovery={"kubeconfig": kubeconfig(world, "token: t1"), "cache": ""})
+        agent = world.agent()
+        wait_known(world, apis)
+        wait_states(world, "ready", apis)
+        memory, cpu, start = status_kib(agent.pid, "VmRSS"), on_cpu_ns(agent.pid), \
+            time.monotonic()
+        applied = metric(world, "kubelb_discovery_updates_total", result="applied")
+        world.etcd.burst(events, "kubernetes", addresses)
+        world.etcd.put("kubernetes", addresses[:2])
+        took = wait_last(world, agent, apis[:2]) - start
+        report.row("until the last list is in the maps", [took], "s", 2)
+        report.row("  CPU time of the agent for it", [(on_cpu_ns(agent.pid) - cpu) / 1e9], "s", 2)
+        report.row("  lists that it took up", [metric(
+            world, "kubelb_discovery_updates_total", result="applied") - applied], "")
+        report.at_most("  resident memory, grown by",
+                       [(status_kib(agent.pid, "VmRSS") - memory) / 1024], "MiB", 1, 2)
+
+
+def wait_last(world, agent, apis):
+    """Until the cluster's last word is what counts, and stays it: the list before is the
+    same with one more, so nothing short of the last event gives it for good. Since when."""
+    want, since = {api.endpoint for api in apis}, [None]
+
+    def settled():
+        if not agent.alive():
+            raise WorldError(f"kubelb-agent has ended: {agent.log()[-2000:]}")
+        if known(world) != want:
+            since[0] = None
+        elif since[0] is None:
+            since[0] = time.monotonic()
+        return since[0] and time.monotonic() - since[0] > 2
+
+    wait_until(settled, lambda: f"the last list, have {known(world)}", 120, 0.1)
+    errors = sum(metric(world, "kubelb_discovery_updates_total", result=r)
+                 for r in ("error", "expired"))
+    if errors:
+        print(f"    (the watch was made anew {errors:.0f} times)")
+    return since[0]
+
+
+AGENT_GROUPS = {"probes": measure_probes, "deaths": measure_deaths, "watch": measure_watch}

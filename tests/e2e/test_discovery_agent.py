@@ -1,0 +1,420 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Discovery in the agent: from the seeds to what the cluster says, and through everything
+that can go wrong with that, while clients go on connecting."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from helpers import (Held, Traffic, backend_ids, backend_status, dial_error, ok, served_set,
+                     wait_states)
+from observe import ended, known, kubeconfig, metric, state_changes, wait_known
+from system import wait_until
+
+TOKEN = "secret-t1"
+USER = "system:node:worker"
+
+
+def watches_at(api):
+    return api.counters()["watches"] if api.pgid() is not None else 0
+
+
+class Cluster:
+    """Three test apiservers, a kubeconfig, and what discovery is told."""
+
+    def __init__(self, stage):
+        self.stage = stage
+        self.apis = [stage.apiserver(i, tokens={TOKEN: USER}) for i in (1, 2, 3)]
+        self.etcd = stage.etcd
+        self.cache = os.path.join(stage.dir, "cache", "backends.json")
+        shutil.rmtree(os.path.dirname(self.cache), ignore_errors=True)
+        self.kubeconfig = kubeconfig(stage, f"token: {TOKEN}")
+        self.agent = None
+
+    def configure(self, seeds=(1,), **changes):
+        discovery = {"kubeconfig": self.kubeconfig, "cache": self.cache}
+        return self.stage.configure(**{
+            "backends": [self.apis[i - 1].endpoint for i in seeds], "slowStart": "0",
+            # By least-conn the one with the watch would get none of a few connects.
+            "policy": "random", "discovery": discovery, **changes})
+
+    def start(self, **kwargs):
+        self.configure(**kwargs)
+        self.agent = self.stage.agent()
+        return self.agent
+
+    def say(self, *indexes):
+        """What the cluster names as its apiservers from now on."""
+        self.etcd.put("kubernetes", [self.apis[i - 1].v4 for i in indexes])
+
+    def wait(self, *indexes, timeout=10):
+        wait_known(self.stage, [self.apis[i - 1] for i in indexes], timeout)
+
+    def results(self, result):
+        return metric(self.stage, "kubelb_discovery_updates_total", result=result)
+
+    def wait_result(self, result, more_than, timeout=10):
+        wait_until(lambda: self.results(result) > more_than,
+                   lambda: f"a result {result!r}; the log:\n{self.agent.log()}", timeout)
+
+    def watched(self):
+        """How many watches there are, at all apiservers together."""
+        return sum(watches_at(api) for api in self.apis)
+
+    def wait_watch(self, timeout=10):
+        wait_until(lambda: self.watched() == 1, lambda: f"a watch, there are {self.watched()}",
+                   timeout)
+
+    def watching(self):
+        """The apiserver that has the watch."""
+        self.wait_watch()
+        return next(api for api in self.apis if watches_at(api))
+
+    def status(self):
+        return json.loads(ok(self.stage.ctl("status", "-o", "json")).stdout)["discovery"]
+
+
+@pytest.fixture(name="cluster")
+def cluster_fixture(stage):
+    return Cluster(stage)
+
+
+@pytest.fixture(name="found")
+def found_fixture(cluster):
+    """An agent that has found all three, and watches."""
+    cluster.start()
+    cluster.wait(1, 2, 3)
+    wait_states(cluster.stage, "ready", cluster.apis)
+    cluster.wait_watch()
+    return cluster
+
+
+# --- from the seeds on -------------------------------------------------------
+
+
+def test_seeds_then_the_cluster(cluster):
+    cluster.start(seeds=(2,))
+    cluster.wait(1, 2, 3)
+    wait_states(cluster.stage, "ready", cluster.apis)
+    assert served_set(cluster.stage, 60) == {"cp1", "cp2", "cp3"}
+    assert cluster.results("applied") == 1
+    wait_until(lambda: cluster.status()["state"] == "current", "status to say so")
+    assert "discovery on: backends as the cluster says" in \
+        ok(cluster.stage.ctl("status")).stdout
+
+
+def test_seed_that_is_none_goes(cluster):
+    """What the cluster does not name is no apiserver of it, whatever the file says."""
+    cluster.say(2, 3)
+    cluster.start(seeds=(1, 2))
+    cluster.wait(2, 3)
+    assert served_set(cluster.stage, 30) <= {"cp2", "cp3"}
+
+
+def test_seeds_while_nobody_answers(cluster):
+    """No list, no cache: the seeds are what there is, and status says so."""
+    for api in cluster.apis:
+        api.kill()
+    cluster.start(seeds=(1, 2))
+    wait_states(cluster.stage, "dead", cluster.apis[:2])
+    assert cluster.status()["state"] == "seeds"
+    cluster.apis[0].start()
+    cluster.wait(1, 2, 3, timeout=30)
+
+
+def test_weights_of_the_file_stay(cluster):
+    """Discovery knows addresses; the file knows what it gives one that it names."""
+    cluster.start(backends=[{"address": cluster.apis[0].endpoint, "weight": 7}])
+    cluster.wait(1, 2, 3)
+    weights = {entry["address"]: entry["weight"]
+               for entry in backend_status(cluster.stage).values()}
+    assert weights == {cluster.apis[0].endpoint: 7, cluster.apis[1].endpoint: 100,
+                       cluster.apis[2].endpoint: 100}
+
+
+# --- changes -----------------------------------------------------------------
+
+
+def test_watch_adds_and_removes(found):
+    """Control planes come and go under traffic: no connect fails, whoever stays keeps its
+    id and its state, and nobody's connection is ended."""
+    ids = backend_ids(found.stage)
+    with Traffic(found.stage, rate=200), Held(found.stage, 15) as held:
+        for listed in ((1, 2), (1, 2, 3), (2, 3), (1, 3), (1, 2, 3)):
+            mark = len(found.agent.log())
+            found.say(*listed)
+            found.wait(*listed)
+            staying = [api for i, api in enumerate(found.apis, 1) if i in listed]
+            wait_states(found.stage, "ready", staying)
+            assert all("dead" not in state_changes(found.agent, api, mark)
+                       for api in found.apis)
+        assert held.close()["closed"] == 0
+    assert ended(found.stage) == 0
+    now = backend_ids(found.stage)
+    assert set(now.values()).isdisjoint({ids["cp1"], ids["cp2"]}) or now["cp1"] != ids["cp2"]
+    assert found.results("applied") == 6
+
+
+def test_id_rests_while_a_removed_backend_is_connected(found):
+    """An id is handed out anew only when the last connection to its old bearer is closed."""
+    old = backend_ids(found.stage)
+    with Held(found.stage, 30):
+        found.say(1, 2)
+        found.wait(1, 2)
+        found.say(2)
+        found.wait(2)
+        found.say(1, 2, 3)
+        found.wait(1, 2, 3)
+        now = backend_ids(found.stage)
+        assert now["cp2"] == old["cp2"]
+        assert {now["cp1"], now["cp3"]}.isdisjoint({old["cp1"], old["cp3"]})
+
+
+def test_restart_of_an_apiserver(found):
+    """Its watch goes with it; the next connection is the kernel's choice among the others."""
+    api = found.watching()
+    api.kill()
+    found.wait_watch(timeout=20)
+    found.say(1, 2)
+    found.wait(1, 2)
+    api.start()
+    found.say(1, 2, 3)
+    found.wait(1, 2, 3)
+
+
+# --- what is not believed ----------------------------------------------------
+
+
+def test_empty_list_is_never_believed(found):
+    before = found.results("empty")
+    mark = len(found.agent.log())
+    found.etcd.put("kubernetes", [])
+    found.wait_result("empty", before)
+    found.etcd.delete("kubernetes")
+    found.wait_result("empty", before + 1)
+    assert len(known(found.stage)) == 3
+    assert served_set(found.stage, 60) == {"cp1", "cp2", "cp3"}
+    assert not any(state_changes(found.agent, api, mark) for api in found.apis)
+    found.say(1, 2)
+    found.wait(1, 2)
+
+
+def test_frontends_are_never_backends(found):
+    before = found.results("applied")
+    found.etcd.put("kubernetes", ["127.0.0.1", found.apis[0].v4, found.apis[1].v4])
+    found.wait_result("applied", before)
+    found.wait(1, 2)
+
+
+@pytest.mark.parametrize("what", ["half-json", "half-chunk", "garbage", "expire", "end"])
+def test_watch_goes_wrong(found, what):
+    """Half an event, no event, 410, the end: the list stays, and what comes afterwards is
+    heard of, whether the watch was broken for it or not."""
+    mark = len(found.agent.log())
+    assert found.watching().watches(what) == 1
+    found.say(1, 2)
+    found.wait(1, 2, timeout=20)
+    found.say(1, 2, 3)
+    found.wait(1, 2, 3, timeout=20)
+    assert found.agent.alive()
+    assert not any("dead" in state_changes(found.agent, api, mark) for api in found.apis)
+
+
+def test_gone(found):
+    """What happened during a broken watch was compacted away: listed anew."""
+    api = found.watching()
+    found.etcd.advance(50)
+    api.watches("end")
+    found.say(1, 2)
+    found.etcd.compact()
+    found.wait(1, 2, timeout=20)
+
+
+def test_disconnected(found):
+    for how in ("close", "fin", "rst"):
+        for api in found.apis:
+            api.disconnect(how)
+        found.say(1, 2)
+        found.wait(1, 2, timeout=20)
+        found.say(1, 2, 3)
+        found.wait(1, 2, 3, timeout=20)
+
+
+# --- the cache ---------------------------------------------------------------
+
+
+def forget(cluster):
+    """As after a reboot: nothing attached, nobody alive."""
+    assert cluster.agent.stop() == 0
+    ok(cluster.stage.detach())
+    for api in cluster.apis:
+        api.kill()
+
+
+def test_cache_at_boot(found):
+    """No apiserver alive: the list of before counts, with kubelb-load and with the agent,
+    until the cluster has another one."""
+    with open(found.cache, encoding="utf-8") as f:
+        assert sorted(json.load(f)["backends"]) == sorted(api.endpoint for api in found.apis)
+    forget(found)
+    ok(found.stage.load())
+    found.wait(1, 2, 3)
+    found.agent = found.stage.agent()
+    wait_states(found.stage, "dead", found.apis)
+    assert found.status()["state"] == "cache"
+    found.apis[2].start()  # which is no seed
+    wait_states(found.stage, "ready", [found.apis[2]])
+    found.say(2, 3)
+    found.wait(2, 3, timeout=40)
+    wait_until(lambda: found.status()["state"] == "current", "status to say so")
+    with open(found.cache, encoding="utf-8") as f:
+        assert len(json.load(f)["backends"]) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b'{"kind": "kubelb-backends", "vers', b"\0" * 4096,
+                                     b'{"kind":"kubelb-backends","version":1,"written":'
+                                     b'"2026-01-01T00:00:00Z","backends":[]}'],
+                         ids=["empty", "half", "zeros", "nobody"])
+def test_corrupt_cache(found, content):
+    """Said, with the file's name; the seeds count; and replaced by the next list."""
+    forget(found)
+    with open(found.cache, "wb") as f:
+        f.write(content)
+    loaded = ok(found.stage.load())
+    assert found.cache in loaded.stderr
+    found.wait(1)
+    found.agent = found.stage.agent()
+    found.agent.wait_log(r"level=warn.*cache.*" + found.cache)
+    found.wait(1)
+    found.apis[0].start()
+    found.wait(1, 2, 3, timeout=40)
+    with open(found.cache, encoding="utf-8") as f:
+        assert len(json.load(f)["backends"]) == 3
+
+
+def test_cache_that_others_can_write(found):
+    """It decides where the node's connects go."""
+    forget(found)
+    os.chmod(found.cache, 0o666)
+    assert "others can write it" in ok(found.stage.load()).stderr
+    found.wait(1)
+
+
+def test_cache_is_no_state_of_the_seeds(cluster):
+    """No discovery in the file, no cache: kubelb-load goes by the file."""
+    cluster.start()
+    cluster.wait(1, 2, 3)
+    forget(cluster)
+    cluster.configure(discovery=None)
+    ok(cluster.stage.load())
+    cluster.wait(1)
+
+
+# --- credentials -------------------------------------------------------------
+
+
+def test_exec_plugin_is_refused_clearly(cluster):
+    """The agent runs no programs of a kubeconfig; the seeds count, and it says what to do."""
+    kubeconfig(cluster.stage, "exec:\n  apiVersion: client.authentication.k8s.io/v1\n"
+                              "  command: aws")
+    agent = cluster.start()
+    line = agent.wait_log(r"level=warn.*exec")
+    assert cluster.kubeconfig in line and "token" in line
+    cluster.wait(1)
+    assert cluster.results("credentials") >= 1
+    # Mended, it is taken up without a restart.
+    kubeconfig(cluster.stage, f"token: {TOKEN}")
+    cluster.wait(1, 2, 3, timeout=40)
+
+
+def test_kubeconfig_that_is_not_there_yet(cluster):
+    """The kubelet's own arrives with its first certificate: nothing needs to be first."""
+    os.unlink(cluster.kubeconfig)
+    agent = cluster.start()
+    agent.wait_log(r"level=warn.*discovery.*kubelet\.conf")
+    cluster.wait(1)
+    kubeconfig(cluster.stage, f"token: {TOKEN}")
+    cluster.wait(1, 2, 3, timeout=40)
+
+
+def test_token_file_rotates(cluster):
+    path = os.path.join(cluster.stage.dir, "token")
+
+    def rotate(token):
+        with open(path + ".new", "w", encoding="ascii") as f:
+            f.write(token + "\n")
+        os.rename(path + ".new", path)
+
+    rotate(TOKEN)
+    kubeconfig(cluster.stage, f"tokenFile: {path}")
+    agent = cluster.start()
+    cluster.wait(1, 2, 3)
+    cluster.wait_watch()
+    rotate("secret-t2")
+    for api in cluster.apis:
+        api.set(tokens={"secret-t2": USER})
+    cluster.watching().watches("end")
+    cluster.say(1, 2)
+    cluster.wait(1, 2, timeout=20)
+    assert any(api.counters()["tokens"].get("secret-t2") for api in cluster.apis)
+    assert "secret-t" not in agent.log(), "a secret in the log"
+
+
+def test_forbidden(cluster):
+    """403: said once, with the way out; the seeds go on."""
+    for api in cluster.apis:
+        api.set(forbidden_users=[USER])
+    agent = cluster.start()
+    line = agent.wait_log(r"level=warn.*result=forbidden")
+    assert "403" in line
+    cluster.wait(1)
+    assert served_set(cluster.stage, 10) == {"cp1"}
+
+
+# --- the configuration -------------------------------------------------------
+
+
+def test_turned_on_and_off(cluster):
+    """By a change of the file: the file's backends, the cluster's, the file's."""
+    cluster.start(discovery=None)
+    cluster.wait(1)
+    cluster.configure()
+    cluster.wait(1, 2, 3)
+    cluster.configure(discovery=None)
+    cluster.wait(1)
+    wait_until(lambda: cluster.status()["state"] == "off", "status to say so")
+
+
+def test_reload_keeps_what_was_found(found):
+    """A change of something else is no reason to go back to the seeds."""
+    mark = len(found.agent.log())
+    found.configure(policy="random")
+    found.agent.wait_log(r"configuration reloaded.*backends=3", start=mark)
+    assert len(known(found.stage)) == 3
+    found.say(1, 2)
+    found.wait(1, 2)
+
+
+def test_load_while_the_agent_runs(found):
+    """kubelb-load after a change goes by what the cluster said, not back to the seeds."""
+    ok(found.stage.load())
+    found.wait(1, 2, 3)
+    wait_states(found.stage, "ready", found.apis)
+    assert served_set(found.stage, 60) == {"cp1", "cp2", "cp3"}
+
+
+def test_no_seeds_at_all(cluster):
+    """Discovery goes through the frontend, so it needs somebody to begin with: said, and
+    connects go through untouched. A cache is somebody."""
+    cluster.start(backends=None)
+    cluster.agent.wait_log(r"level=warn.*discovery.*127\.0\.0\.1:6443")
+    assert known(cluster.stage) == set()
+    assert dial_error(cluster.stage) == "ECONNREFUSED"
+    cluster.configure()
+    cluster.wait(1, 2, 3, timeout=20)
+    forget(cluster)
+    cluster.configure(backends=None)
+    ok(cluster.stage.load())
+    cluster.wait(1, 2, 3)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The agent takes up what changes on disk: its configuration, however it is replaced, and
+the certificates that it names. What is no good is said, and the old stays."""
+
+import os
+import shutil
+import signal
+
+import pytest
+
+from helpers import Kept, Traffic, backend_status, ok, served_set, wait_states, weight_of
+from observe import known, metric, state_changes, wait_known
+from system import wait_until
+
+
+def reloads(stage, result):
+    return metric(stage, "kubelb_config_reloads_total", result=result)
+
+
+def two_of(stage):
+    return [b.endpoint for b in stage.backends[:2]]
+
+
+def test_sighup(balanced):
+    before = reloads(balanced, "ok")
+    balanced.configure(backends=two_of(balanced))
+    balanced.running.hup()
+    wait_known(balanced, balanced.backends[:2])
+    wait_until(lambda: reloads(balanced, "ok") > before, "the reload to be counted")
+    assert reloads(balanced, "error") == 0
+
+
+def test_renamed_over(balanced):
+    """As most editors and configuration management write: no signal needed."""
+    with Traffic(balanced, rate=100), Kept(balanced) as connection:
+        name = connection.backend()
+        balanced.configure(backends=two_of(balanced))
+        wait_known(balanced, balanced.backends[:2])
+        assert connection.backend() == name
+    balanced.configure()
+    wait_known(balanced, balanced.backends)
+    wait_states(balanced, "ready", balanced.backends)
+
+
+def test_written_in_place(balanced):
+    one = balanced.cp(1)
+    with open(balanced.config, encoding="utf-8") as f:
+        text = f.read()
+    assert f"- {one.endpoint}\n" in text
+    with open(balanced.config, "w", encoding="utf-8") as f:
+        f.write(text.replace(f"- {one.endpoint}\n",
+                             f"- address: {one.endpoint}\n    weight: 7\n"))
+    wait_until(lambda: weight_of(balanced, one) == 7, "the new weight")
+
+
+def test_config_map(stage):
+    """kubelb.yaml -> ..data/kubelb.yaml, and ..data is what is replaced."""
+    mount = os.path.join(stage.dir, "mount")
+    os.mkdir(mount)
+
+    def update(number, **changes):
+        version = os.path.join(mount, f"..version{number}")
+        os.mkdir(version)
+        stage.configure(os.path.join(version, "kubelb.yaml"), **changes)
+        os.symlink(os.path.basename(version), os.path.join(mount, "..data_tmp"))
+        os.rename(os.path.join(mount, "..data_tmp"), os.path.join(mount, "..data"))
+        if number > 1:
+            shutil.rmtree(os.path.join(mount, f"..version{number - 1}"))
+
+    try:
+        update(1)
+        os.symlink("..data/kubelb.yaml", os.path.join(mount, "kubelb.yaml"))
+        agent = stage.agent(config=os.path.join(mount, "kubelb.yaml"))
+        wait_states(stage, "ready", stage.backends)
+        update(2, backends=two_of(stage))
+        wait_known(stage, stage.backends[:2])
+        update(3)
+        wait_known(stage, stage.backends)
+        assert reloads(stage, "ok") == 2
+        assert agent.stop() == 0
+    finally:
+        shutil.rmtree(mount)
+
+
+def test_invalid_file(balanced):
+    """Said with file, line and key; counted; and the old one goes on, until there is a
+    good one."""
+    mark = len(balanced.running.log())
+    path = balanced.configure(text="backends:\n  - 192.168.77.11\nslowStart: soon\n")
+    line = balanced.running.wait_log(r"level=error", start=mark)
+    assert f"{path}:3" in line and "slowStart" in line and "old one stays" in line
+    wait_until(lambda: reloads(balanced, "error") == 1, "the failure to be counted")
+    assert known(balanced) == {b.endpoint for b in balanced.backends}
+    assert served_set(balanced, 60) == {"cp1", "cp2", "cp3"}
+    balanced.configure(backends=two_of(balanced))
+    wait_known(balanced, balanced.backends[:2])
+
+
+def test_file_goes_and_comes_back(balanced):
+    mark = len(balanced.running.log())
+    os.unlink(balanced.config)
+    balanced.running.wait_log(r"level=error.*kubelb\.yaml", start=mark)
+    assert len(known(balanced)) == 3
+    balanced.configure(backends=two_of(balanced))
+    wait_known(balanced, balanced.backends[:2])
+
+
+def test_touched_for_nothing(balanced):
+    """The same again: states, ids and counters stay, and nobody is suspected."""
+    before = {address: (entry["id"], entry["generation"], entry["opened"])
+              for address, entry in backend_status(balanced).items()}
+    mark = len(balanced.running.log())
+    balanced.configure()
+    balanced.running.wait_log(r"configuration reloaded", start=mark)
+    wait_states(balanced, "ready", balanced.backends)
+    assert {address: (entry["id"], entry["generation"], entry["opened"])
+            for address, entry in backend_status(balanced).items()} == before
+    assert not any(state_changes(balanced.running, b, mark) for b in balanced.backends)
+
+
+# --- certificates ------------------------------------------------------------
+
+
+def replace(path, source):
+    shutil.copyfile(source, path + ".new")
+    os.rename(path + ".new", path)
+
+
+def test_client_certificate_rotates(stage):
+    """As the kubelet's does: the link kubelet-client-current.pem leads to another file."""
+    api = stage.apiserver(1, anonymous="deny")
+    current = os.path.join(stage.dir, "kubelet-client-current.pem")
+    os.symlink(stage.pki.client("system:node:old"), current)
+    try:
+        stage.configure(probe={"clientCert": current, "clientKey": current})
+        agent = stage.agent()
+        wait_states(stage, "ready", [api])
+        assert set(api.counters()["users"]) == {"system:node:old"}
+        os.symlink(stage.pki.client("system:node:new"), current + ".tmp")
+        os.rename(current + ".tmp", current)
+        api.wait_counters(lambda c: "system:node:new" in c["users"], "the new certificate", 5)
+        wait_states(stage, "ready", [api])
+        assert state_changes(agent, api) == ["ready"], "nobody was suspected meanwhile"
+    finally:
+        os.unlink(current)
+
+
+def test_client_certificate_is_no_good(stage):
+    """Half written, say: said, the old one stays in use, and the good one that follows is
+    taken up."""
+    api = stage.apiserver(1, anonymous="deny")
+    current = os.path.join(stage.dir, "client.pem")
+    replace(current, stage.pki.client("system:node:old"))
+    stage.configure(probe={"clientCert": current, "clientKey": current})
+    agent = stage.agent()
+    wait_states(stage, "ready", [api])
+    mark = len(agent.log())
+    with open(current, "w", encoding="ascii") as f:
+        f.write("-----BEGIN CERTIFICATE-----\n")
+    line = agent.wait_log(r"level=error.*old one stays", start=mark)
+    assert current in line
+    probes = metric(stage, "kubelb_probes_total", backend=api.endpoint, result="ok")
+    wait_until(lambda: metric(stage, "kubelb_probes_total", backend=api.endpoint, result="ok")
+               >= probes + 3, "probes with the old one")
+    replace(current, stage.pki.client("system:node:new"))
+    api.wait_counters(lambda c: "system:node:new" in c["users"], "the new certificate", 5)
+
+
+def test_ca_rotates(stage):
+    """The cluster's CA is replaced on disk: whom it does not know is not believed, from
+    the next connection on, which the reload makes."""
+    bundle = os.path.join(stage.dir, "ca-bundle.crt")
+    replace(bundle, stage.ca)
+    stage.configure(probe={"ca": bundle})
+    agent = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    replace(bundle, stage.pki.authority("other", "kubelb untrusted CA"))
+    wait_states(stage, "dead", stage.backends)
+    agent.wait_log(r"reason=\"?certificate")
+    replace(bundle, stage.ca)
+    wait_states(stage, "ready", stage.backends)
+
+
+@pytest.mark.parametrize("how", ["hup", "load"])
+def test_other_ways_still_work(balanced, how):
+    """Whoever signals or runs kubelb-load after a change gets it at once, and only once."""
+    mark = len(balanced.running.log())
+    balanced.configure(backends=two_of(balanced))
+    if how == "hup":
+        balanced.running.signal(signal.SIGHUP)
+    else:
+        ok(balanced.load())
+    wait_known(balanced, balanced.backends[:2])
+    balanced.running.wait_log(r"configuration reloaded", start=mark)
+    assert balanced.running.alive()

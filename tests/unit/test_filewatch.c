@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Changes of files as editors, kubelets and certificate managers make them. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <event2/event.h>
+
+#include "filewatch.h"
+
+/* Longer than a burst takes to settle: what has not been told by then never is. */
+#define QUIET_MS 300
+#define PATIENCE_MS 5000
+
+struct fixture {
+	char dir[PATH_MAX / 4];
+	struct event_base *base;
+	struct filewatch *watch;
+	struct event *limit;
+	int calls;
+	int wanted; /* ends the loop */
+};
+
+static void on_changed(void *arg)
+{
+	struct fixture *f = arg;
+
+	if (++f->calls == f->wanted)
+		event_base_loopbreak(f->base);
+}
+
+static char *path_of(const struct fixture *f, const char *name, char *ret)
+{
+	snprintf(ret, PATH_MAX, "%s/%s", f->dir, name);
+	return ret;
+}
+
+static void put(const struct fixture *f, const char *name, const char *text)
+{
+	char path[PATH_MAX];
+	FILE *file = fopen(path_of(f, name, path), "w");
+
+	assert_non_null(file);
+	assert_true(fputs(text, file) >= 0);
+	assert_int_equal(fclose(file), 0);
+}
+
+static void move(const struct fixture *f, const char *from, const char *to)
+{
+	char x[PATH_MAX], y[PATH_MAX];
+
+	assert_int_equal(rename(path_of(f, from, x), path_of(f, to, y)), 0);
+}
+
+static void link_to(const struct fixture *f, const char *target, const char *name)
+{
+	char path[PATH_MAX];
+
+	assert_int_equal(symlink(target, path_of(f, name, path)), 0);
+}
+
+static void make_dir(const struct fixture *f, const char *name)
+{
+	char path[PATH_MAX];
+
+	assert_int_equal(mkdir(path_of(f, name, path), 0755), 0);
+}
+
+static void drop(const struct fixture *f, const char *name)
+{
+	char path[PATH_MAX];
+
+	assert_int_equal(remove(path_of(f, name, path)), 0);
+}
+
+static int watch(struct fixture *f, const char *const *names, unsigned int n, struct err *e)
+{
+	char text[FILEWATCH_MAX + 1][PATH_MAX];
+	const char *paths[FILEWATCH_MAX + 1];
+
+	assert_in_range(n, 1, FILEWATCH_MAX + 1);
+	for (unsigned int i = 0; i < n; i++)
+		paths[i] = names[i] ? path_of(f, names[i], text[i]) : NULL;
+	return filewatch_new(f->base, paths, n, on_changed, f, &f->watch, e);
+}
+
+static void watch_ok(struct fixture *f, const char *name)
+{
+	struct err e = { "" };
+
+	if (watch(f, &name, 1, &e))
+		fail_msg("%s", e.text);
+}
+
+static void on_limit(evutil_socket_t fd, short what, void *arg)
+{
+	struct fixture *f = arg;
+
+	(void)fd;
+	(void)what;
+	event_base_loopbreak(f->base);
+}
+
+static void run_for(struct fixture *f, int ms)
+{
+	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+
+	event_add(f->limit, &tv);
+	event_base_dispatch(f->base);
+	event_del(f->limit);
+}
+
+/* One more call, and no second one: a burst is one piece of news. */
+static void expect_one(struct fixture *f)
+{
+	int before = f->calls;
+
+	f->wanted = before + 1;
+	run_for(f, PATIENCE_MS);
+	assert_int_equal(f->calls, before + 1);
+	f->wanted = 0;
+	run_for(f, QUIET_MS);
+	assert_int_equal(f->calls, before + 1);
+}
+
+static void expect_none(struct fixture *f)
+{
+	int before = f->calls;
+
+	f->wanted = 0;
+	run_for(f, QUIET_MS);
+	assert_int_equal(f->calls, before);
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	assert_non_null(f);
+	snprintf(f->dir, sizeof(f->dir), "/tmp/kubelb-test-filewatch-XXXXXX");
+	assert_non_null(mkdtemp(f->dir));
+	f->base = event_base_new();
+	assert_non_null(f->base);
+	f->limit = evtimer_new(f->base, on_limit, f);
+	assert_non_null(f->limit);
+	*state = f;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+	char command[PATH_MAX];
+
+	filewatch_free(f->watch);
+	event_free(f->limit);
+	event_base_free(f->base);
+	snprintf(command, sizeof(command), "rm -rf '%s'", f->dir);
+	assert_int_equal(system(command), 0);
+	free(f);
+	return 0;
+}
+
+/* --- what is a change ------------------------------------------------------------------ */
+
+static void written_in_place(void **state)
+{
+	struct fixture *f = *state;
+
+	put(f, "a", "one");
+	watch_ok(f, "a");
+	expect_none(f);
+	put(f, "a", "two");
+	expect_one(f);
+	/* And again: the watch has not worn out. */
+	put(f, "a", "three");
+	expect_one(f);
+}
+
+static void renamed_over(void **state)
+{
+	struct fixture *f = *state;
+
+	put(f, "a", "one");
+	watch_ok(f, "a");
+	for (int i = 0; i < 2; i++) {
+		put(f, "a.new", "one");
+		move(f, "a.new", "a");
+		expect_one(f);
+	}
+}
+
+/* As the kubelet mounts a ConfigMap: file -> ..data/file, ..data -> ..<time>, and an update
+ * renames another ..data over the old one and removes the old directory. */
+static void config_map(void **state)
+{
+	struct fixture *f = *state;
+
+	make_dir(f, "..1");
+	put(f, "..1/a", "one");
+	link_to(f, "..1", "..data");
+	link_to(f, "..data/a", "a");
+	watch_ok(f, "a");
+	expect_none(f);
+	for (int i = 2; i < 4; i++) {
+		char dir[16], file[32], old[32];
+
+		snprintf(dir, sizeof(dir), "..%d", i);
+		snprintf(file, sizeof(file), "..%d/a", i);
+		make_dir(f, dir);
+		put(f, file, "one");
+		link_to(f, dir, "..data_tmp");
+		move(f, "..data_tmp", "..data");
+		snprintf(old, sizeof(old), "..%d/a", i - 1);
+		drop(f, old);
+		snprintf(old, sizeof(old), "..%d", i - 1);
+		drop(f, old);
+		expect_one(f);
+	}
+}
+
+/* As the kubelet rotates its certificate. */
+static void link_to_another_file(void **state)
+{
+	struct fixture *f = *state;
+
+	put(f, "client-1.pem", "one");
+	put(f, "client-2.pem", "one");
+	link_to(f, "client-1.pem", "current.pem");
+	watch_ok(f, "current.pem");
+	link_to(f, "client-2.pem", "current.tmp");
+	move(f, "current.tmp", "current.pem");
+	expect_one(f);
+	put(f, "client-1.pem", "of no interest any more");
+	expect_none(f);
+}
+
+/* A link into another directory, and the file there written in place. */
+static void behind_a_link(void **state)
+{
+	struct fixture *f = *state;
+
+	make_dir(f, "far");
+	make_dir(f, "farther");
+	put(f, "far/b", "one");
+	put(f, "farther/b", "one");
+	link_to(f, "far/b", "a");
+	watch_ok(f, "a");
+	put(f, "far/b", "two");
+	expect_one(f);
+	/* Where it leads to after a change is watched as well. */
+	link_to(f, "farther/b", "a.tmp");
+	move(f, "a.tmp", "a");
+	expect_one(f);
+	put(f, "farther/b", "two");
+	expect_one(f);
+}
+
+static void deleted_and_there_again(void **state)
+{
+	struct fixture *f = *state;
+
+	put(f, "a", "one");
+	watch_ok(f, "a");
+	drop(f, "a");
+	expect_one(f);
+	put(f, "a", "one");
+	expect_one(f);
+}
+
+static void there_for_the_first_time(void **state)
+{
+	struct fixture *f = *state;
+
+	watch_ok(f, "a");
+	expect_none(f);
+	put(f, "a", "one");
+	expect_one(f);
+}
+
+/* The directory goes, and comes back when it likes. */
+static void directory_recreated(void **state)
+{
+	struct fixture *f = *state;
+
+	make_dir(f, "d");
+	put(f, "d/a", "one");
+	watch_ok(f, "d/a");
+	drop(f, "d/a");
+	drop(f, "d");
+	expect_one(f);
+	expect_none(f);
+	make_dir(f, "d");
+	put(f, "d/a", "one");
+	expect_one(f);
+	put(f, "d/a", "two");
+	expect_one(f);
+}
+
+/* --- and what is none -------------------------------------------------------------------- */
+
+static void other_rights(void **state)
+{
+	struct fixture *f = *state;
+	char path[PATH_MAX];
+
+	put(f, "a", "one");
+	watch_ok(f, "a");
+	assert_int_equal(chmod(path_of(f, "a", path), 0600), 0);
+	expect_none(f);
+	assert_int_equal(chown(path, 1, 1), 0);
+	expect_none(f);
+}
+
+static void other_files(void **state)
+{
+	struct fixture *f = *state;
+
+	put(f, "a", "one");
+	watch_ok(f, "a");
+	put(f, "b", "one");
+	move(f, "b", "c");
+	drop(f, "c");
+	expect_none(f);
+}
+
+static void only_read(void **state)
+{
+	struct fixture *f = *state;
+	char path[PATH_MAX];
+	FILE *file;
+
+	put(f, "a", "one");
+	watch_ok(f, "a");
+	file = fopen(path_of(f, "a", path), "r");
+	assert_non_null(file);
+	assert_int_equal(fgetc(file), 'o');
+	fclose(file);
+	expect_none(f);
+}
+
+/* --- bursts --------------------------------------------------------------------------------- */
+
+static void a_burst_is_one_change(void **state)
+{
+	struct fixture *f = *state;
+	const char *const names[] = { "a", NULL, "b" };
+	struct err e = { "" };
+
+	put(f, "a", "one");
+	put(f, "b", "one");
+	assert_int_equal(watch(f, names, 3, &e), 0);
+	for (int i = 0; i < 200; i++) {
+		char text[16];
+
+		snprintf(text, sizeof(text), "%d", i);
+		put(f, "a", text);
+		put(f, "b.new", text);
+		move(f, "b.new", "b");
+	}
+	expect_one(f);
+	/* Each of them is watched. */
+	put(f, "b", "two");
+	expect_one(f);
+	put(f, "a", "two");
+	expect_one(f);
+}
+
+static void write_other(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	put(arg, "busy", "x");
+}
+
+/* Somebody who writes into the same directory all the time keeps nothing from being told. */
+static void busy_directory(void **state)
+{
+	struct fixture *f = *state;
+	struct timeval often = { .tv_usec = 20000 };
+	struct event *busy = event_new(f->base, -1, EV_PERSIST, write_other, f);
+
+	assert_non_null(busy);
+	put(f, "a", "one");
+	watch_ok(f, "a");
+	event_add(busy, &often);
+	run_for(f, 50);
+	put(f, "a", "two");
+	f->wanted = 1;
+	run_for(f, PATIENCE_MS);
+	event_free(busy);
+	assert_int_equal(f->calls, 1);
+}
+
+/* --- errors ----------------------------------------------------------------------------------- */
+
+static void directory_missing(void **state)
+{
+	struct fixture *f = *state;
+	const char *name = "nowhere/a";
+	struct err e = { "" };
+
+	assert_int_equal(watch(f, &name, 1, &e), -ENOENT);
+	assert_null(f->watch);
+	assert_non_null(strstr(e.text, "nowhere/a"));
+}
+
+static void too_many(void **state)
+{
+	struct fixture *f = *state;
+	const char *names[FILEWATCH_MAX + 1];
+	struct err e = { "" };
+
+	for (int i = 0; i <= FILEWATCH_MAX; i++)
+		names[i] = "a";
+	assert_int_equal(watch(f, names, FILEWATCH_MAX, &e), 0);
+	filewatch_free(f->watch);
+	f->watch = NULL;
+	assert_int_equal(watch(f, names, FILEWATCH_MAX + 1, &e), -E2BIG);
+	assert_null(f->watch);
+}
+
+static void no_descriptor_is_left(void **state)
+{
+	struct fixture *f = *state;
+	const char *name = "nowhere/a";
+	int before = dup(0), after;
+
+	close(before);
+	watch_ok(f, "a");
+	filewatch_free(f->watch);
+	f->watch = NULL;
+	assert_int_not_equal(watch(f, &name, 1, NULL), 0);
+	filewatch_free(NULL);
+	after = dup(0);
+	close(after);
+	assert_int_equal(before, after);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(written_in_place),
+		TEST(renamed_over),
+		TEST(config_map),
+		TEST(link_to_another_file),
+		TEST(behind_a_link),
+		TEST(deleted_and_there_again),
+		TEST(there_for_the_first_time),
+		TEST(directory_recreated),
+		TEST(other_rights),
+		TEST(other_files),
+		TEST(only_read),
+		TEST(a_burst_is_one_change),
+		TEST(busy_directory),
+		TEST(directory_missing),
+		TEST(too_many),
+		TEST(no_descriptor_is_left),
+	};
+
+	return cmocka_run_group_tests_name("filewatch", tests, NULL, NULL);
+}
