@@ -517,8 +517,6 @@ static void rebalance(struct agent *a)
 	if (!a->config->rebalance || now < a->rebalance_ns)
 		return;
 	a->rebalance_ns = now + around(REBALANCE_MS) * 1000000ULL;
-	if (datapath_read_admin(a->dp, a->state->admin, NULL))
-		return;
 	id = moves_overloaded(loads, read_loads(a, loads));
 	if (id && !agent_moves_one(a->dp, id, &result, NULL))
 		count_ended(a, &result, METRICS_ENDED_REBALANCE);
