@@ -76,9 +76,9 @@ static void bounded(void **state)
 		bool seen[N] = { false };
 
 		picked[MOVES_BATCH] = 12345;
-		assert_int_equal(moves_from_dead(list, N, dead, seed_of(round), MOVES_BATCH, picked,
-						 &left),
-				 MOVES_BATCH);
+		assert_int_equal(
+			moves_from_dead(list, N, dead, seed_of(round), MOVES_BATCH, picked, &left),
+			MOVES_BATCH);
 		assert_int_equal(left, N - MOVES_BATCH);
 		assert_int_equal(picked[MOVES_BATCH], 12345);
 		for (unsigned int i = 0; i < MOVES_BATCH; i++) {
