@@ -117,6 +117,11 @@ static void on_settled(evutil_socket_t fd, short what, void *arg)
 		w->changed(w->arg);
 }
 
+static long long in_us(const struct timeval *t)
+{
+	return t->tv_sec * 1000000LL + t->tv_usec;
+}
+
 /* When to look: a moment from now, within the burst's limit. */
 static struct timeval settle_time(struct filewatch *w)
 {
@@ -129,7 +134,7 @@ static struct timeval settle_time(struct filewatch *w)
 	timersub(&w->burst_end, &now, &left);
 	if (left.tv_sec < 0)
 		timerclear(&left);
-	return timercmp(&left, &settle, <) ? left : settle;
+	return in_us(&left) < in_us(&settle) ? left : settle;
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *arg)
