@@ -116,22 +116,23 @@ static __always_inline struct klb_pending *klb_pending_of(__u64 number)
  * The choice in p was left behind: its connect failed before a SYN could leave. For want
  * of a route, or of a local port to that address; either way the next one does better
  * with another backend. Nobody comes by to see it for as long as the place is not needed:
- * if another connect has succeeded in the meantime, it is no news.
+ * if another connect has succeeded in the meantime, it is no news. The caller has claimed p.
  */
 static __noinline int klb_left_behind(struct klb_pending *p, __u64 now)
 {
-	struct klb_socket rec = {};
+	struct klb_socket *rec;
 	struct klb_stats *stats;
 
 	if (!p)
 		return 0;
-	klb_socket_fill(&rec, &p->route);
-	stats = klb_stats_of(rec.id);
+	rec = &p->left;
+	klb_socket_fill(rec, &p->route);
+	stats = klb_stats_of(rec->id);
 	if (!stats)
 		return 0;
-	if (now - rec.connect_ns > KLB_LEFT_BEHIND_NS || stats->last_success_ns > rec.connect_ns)
-		rec.flags = 0;
-	klb_failed(stats, &rec, KLB_FAILURE_UNREACHABLE, now);
+	if (now - rec->connect_ns > KLB_LEFT_BEHIND_NS || stats->last_success_ns > rec->connect_ns)
+		rec->flags = 0;
+	klb_failed(stats, rec, KLB_FAILURE_UNREACHABLE, now);
 	return 0;
 }
 

@@ -386,6 +386,7 @@ struct klb_route {
  * number: the inode number of the socket's file; 0: free; KLB_PENDING_CLAIMED: being filled.
  * turn: counts the connects that came by, so that a socket that tries again does not
  *   draw what it drew before.
+ * left: what is told of a choice that was left behind; on the stack there is no room.
  */
 #define KLB_PENDING_SLOTS 64
 #define KLB_PENDING_CLAIMED (~0ULL)
@@ -395,6 +396,7 @@ struct klb_pending {
 	__u32 turn;
 	__u32 pad;
 	struct klb_route route;
+	struct klb_socket left;
 };
 
 enum klb_event_kind {
