@@ -49,7 +49,7 @@ DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_link
 	datapath_features mounts plan health
 LOAD := kubelb_load attach verdict believed discovery_cache discovery_slices offload $(COMMON) $(DATAPATH) node
 AGENT := kubelb_agent agent agent_backend agent_moves audit attach believed filewatch http metrics \
-	moves sever netns verdict probe probe_config answer dial tls $(DISCOVERY) $(COMMON) $(DATAPATH) node
+	moves privileges sever netns verdict probe probe_config answer dial tls $(DISCOVERY) $(COMMON) $(DATAPATH) node
 CTL := kubelbctl ctl_connections ctl_events connections events status table text sever netns verdict \
 	$(COMMON) $(DATAPATH) node
 
