@@ -48,8 +48,8 @@ DISCOVERY := discovery discovery_cache discovery_credentials discovery_kubeconfi
 DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
 LOAD := kubelb_load attach verdict believed discovery_cache discovery_slices offload $(COMMON) $(DATAPATH) node
-AGENT := kubelb_agent agent agent_backend agent_moves audit attach believed filewatch http metrics \
-	moves privileges sever netns verdict probe probe_config answer dial tls $(DISCOVERY) $(COMMON) $(DATAPATH) node
+AGENT := kubelb_agent agent agent_backend agent_moves audit attach believed filewatch header http metrics \
+	moves privileges sever netns verdict probe probe_config request answer dial tls $(DISCOVERY) $(COMMON) $(DATAPATH) node
 CTL := kubelbctl ctl_connections ctl_events connections events status table text sever netns verdict \
 	$(COMMON) $(DATAPATH) node
 
@@ -119,12 +119,12 @@ UNIT_endpoint := err endpoint
 UNIT_health := health
 UNIT_plan := plan err endpoint health
 UNIT_select :=
-UNIT_probe := probe probe_config answer dial tls file err endpoint
+UNIT_probe := probe probe_config answer header dial tls file err endpoint
 UNIT_mounts := mounts err
 # What tests share among themselves.
 UNIT_WITH_probe := pki
 UNIT_WITH_discovery := pki
-UNIT_discovery := $(DISCOVERY) answer dial tls file yamldoc node plan health endpoint err
+UNIT_discovery := $(DISCOVERY) answer header dial tls file yamldoc node plan health endpoint err
 UNIT_text := text err
 UNIT_table := table
 UNIT_events := events text verdict health endpoint err
