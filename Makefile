@@ -159,13 +159,15 @@ abi-next:
 FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	$(WARN) -Wno-missing-prototypes
-FUZZERS := config select
+FUZZERS := config select discovery
 FUZZ_config := err file endpoint config config_build config_duration config_suggest config_value config_yaml yamldoc
 FUZZ_select :=
+FUZZ_discovery := $(DISCOVERY) answer dial tls file yamldoc node plan health endpoint err
+FUZZ_LIBS_discovery = $(LIBS_EVENT) $(LIBS_JSON)
 define fuzz_rule
 $(B)/test/fuzz_$(1): tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) $(wildcard user/*.h bpf/select.bpf.h) | $(B)/test
 	$$(call say,FUZZ,$$@)
-	$$(Q)$(CLANG) $(CPPFLAGS) -Ibpf $(FUZZ_FLAGS) tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) -o $$@ $(LIBS_YAML)
+	$$(Q)$(CLANG) $(CPPFLAGS) -Ibpf $(FUZZ_FLAGS) tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) -o $$@ $(LIBS_YAML) $(FUZZ_LIBS_$(1))
 endef
 $(foreach f,$(FUZZERS),$(eval $(call fuzz_rule,$(f))))
 

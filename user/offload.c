@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct offload {
 	struct event *event;
 	pthread_t thread;
 	atomic_int users; /* the loop and the thread */
+	atomic_bool through; /* what the thread wrote to data is there to be read */
 };
 
 static void leave(struct offload *o)
@@ -40,6 +42,7 @@ static void *run(void *arg)
 	struct offload *o = arg;
 
 	o->ops.work(o->data);
+	atomic_store(&o->through, true);
 	/* Cannot fail: the counter is far from its end, and the descriptor is open. */
 	if (write(o->ended, &one, sizeof(one)) < 0)
 		abort();
@@ -52,6 +55,9 @@ static void on_ended(evutil_socket_t fd __attribute__((unused)), short what __at
 {
 	struct offload *o = arg;
 
+	/* The descriptor tells the loop, not the compiler. */
+	if (!atomic_load(&o->through))
+		return;
 	event_free(o->event);
 	pthread_detach(o->thread);
 	o->ops.done(o->arg, o->data);
@@ -80,7 +86,7 @@ static int start(struct event_base *base, struct offload *o)
 	o->ended = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (o->ended < 0)
 		return errno;
-	o->event = event_new(base, o->ended, EV_READ, on_ended, o);
+	o->event = event_new(base, o->ended, EV_READ | EV_PERSIST, on_ended, o);
 	if (!o->event || event_add(o->event, NULL) < 0)
 		return ENOMEM;
 	return create(o);

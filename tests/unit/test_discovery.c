@@ -2092,6 +2092,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	w->ticks++;
 }
 
+#define LONG_LABEL "l2345678901234567890123456789012345678901234567890123456789012345"
+
 /* The kubeconfig's own server, by name: looked up beside the loop. */
 static void test_names(void **state)
 {
@@ -2115,16 +2117,15 @@ static void test_names(void **state)
 	await_request(&w, 1, LIST_PATH);
 	world_close(&w);
 
-	/* RFC 6761, 6.4: there never is such a name. */
+	/* No name server needs to be asked about this one: RFC 1035, 2.3.4. */
 	world_init(&w);
-	write_kubeconfig(&w, "apiserver.invalid", "    certificate-authority: ca.crt\n", "");
+	write_kubeconfig(&w, LONG_LABEL ".invalid", "    certificate-authority: ca.crt\n", "");
 	w.options.server = NULL;
 	tick = event_new(w.base, -1, EV_PERSIST, on_tick, &w);
 	event_add(tick, &interval);
 	world_start(&w);
 	await_result(&w, DISCOVERY_ERROR, 1);
-	assert_true(strstr(w.detail, "cannot look up apiserver.invalid") ||
-		    strstr(w.detail, "no connection within"));
+	assert_says(w.detail, "cannot look up " LONG_LABEL ".invalid: ");
 	event_free(tick);
 	/* While the next one is being looked up, too. */
 	run_until(&w, &w.results[DISCOVERY_ERROR], 2);
