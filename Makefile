@@ -159,10 +159,13 @@ abi-next:
 FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	$(WARN) -Wno-missing-prototypes
-FUZZERS := config select discovery
+FUZZERS := config select discovery answer request
 FUZZ_config := err file endpoint config config_build config_duration config_suggest config_value config_yaml yamldoc
 FUZZ_select :=
-FUZZ_discovery := $(DISCOVERY) answer dial tls file yamldoc node plan health endpoint err
+FUZZ_discovery := $(DISCOVERY) answer header dial tls file yamldoc node plan health endpoint err
+FUZZ_answer := answer header
+FUZZ_LIBS_answer := -levent_core
+FUZZ_request := request header
 FUZZ_LIBS_discovery = $(LIBS_EVENT) $(LIBS_JSON)
 define fuzz_rule
 $(B)/test/fuzz_$(1): tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) $(wildcard user/*.h bpf/select.bpf.h) | $(B)/test

@@ -124,18 +124,21 @@ static __always_inline __u32 ipv6_only(struct sock *sock)
 
 /*
  * Whether the outcome says something about the backend. A pod may be cut off from it by
- * a policy, and a socket with a device, a mark or a source of its own goes where its
- * owner wants it to: neither may take a backend from everybody else.
+ * a policy, and a socket with a device, a mark, a source or a port of its own goes where
+ * its owner wants it to, or fails for being the second there: none of them may take a
+ * backend from everybody else. Nor may a user who only has to give his socket a filter;
+ * but where no agent looks for itself, there is nobody else to ask.
  */
-static __always_inline __u32 witness(struct sock *sock, const struct klb_control *control)
+static __always_inline __u32 witness(struct sock *sock, const struct klb_control *control,
+				     __u32 alive)
 {
-	/* SOCK_BINDADDR_LOCK, a macro of include/net/sock.h. */
+	/* SOCK_BINDADDR_LOCK and SOCK_BINDPORT_LOCK, macros of include/net/sock.h. */
 	__u32 tied = sock->__sk_common.skc_bound_dev_if | sock->sk_mark |
-		     (BPF_CORE_READ_BITFIELD(sock, sk_userlocks) & 4);
+		     (BPF_CORE_READ_BITFIELD(sock, sk_userlocks) & 12);
 
 	if (tied || sock->__sk_common.skc_net.net->net_cookie != control->host_netns_cookie)
 		return 0;
-	return KLB_SOCKET_WITNESS;
+	return alive && sock->sk_uid.val ? KLB_SOCKET_HEARSAY : KLB_SOCKET_WITNESS;
 }
 
 /*
@@ -295,10 +298,13 @@ static __always_inline void send(struct bpf_sock_addr *ctx, const struct way *w,
 				 const struct klb_control *control)
 {
 	struct klb_stats *stats = klb_stats_of(cand->id);
+	__u32 alive = agent_alive(control, w->now);
+	__u32 flags = witness(klb_sock_of(w->tp), control, alive);
 
-	if (stats)
+	/* Who may not say that it has failed, does not try for others either. */
+	if (stats && (flags & KLB_SOCKET_WITNESS || !alive))
 		klb_try(stats, w->now, klb_decision_ns(control));
-	hand_over(ctx, w, dst, cand, witness(klb_sock_of(w->tp), control));
+	hand_over(ctx, w, dst, cand, flags);
 	*dst = cand->endpoint;
 }
 

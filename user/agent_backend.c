@@ -239,12 +239,33 @@ void agent_backend_start(struct agent_backend *b)
 
 /* Not twice in a row for a burst of events, which is one piece of news. */
 #define HURRY_MIN_NS 100000000ULL
+/* And no more than so many in a row, then one in so long: anybody on this node can make
+ * connects fail as often as he likes, and the apiserver is not to pay for it. */
+#define HURRY_BURST 5
+#define HURRY_NS 1000000000ULL
+
+/* Counts one; false when there are too many. hurried_ns: until when they are used up. */
+static bool may_hurry(struct agent_backend *b)
+{
+	__u64 now = node_now_ns();
+
+	if (b->hurried_ns < now)
+		b->hurried_ns = now;
+	if (b->hurried_ns - now > (HURRY_BURST - 1) * HURRY_NS)
+		return false;
+	b->hurried_ns += HURRY_NS;
+	return true;
+}
 
 void agent_backend_hurry(struct agent_backend *b)
 {
+	if (b->probing ? b->again : node_now_ns() - b->health.last_probe_ns <= HURRY_MIN_NS)
+		return;
+	if (!may_hurry(b))
+		return;
 	if (b->probing)
 		b->again = true;
-	else if (node_now_ns() - b->health.last_probe_ns > HURRY_MIN_NS)
+	else
 		probe_now(b, PROBE_READY);
 }
 

@@ -110,7 +110,7 @@ unsigned int request_parse(char *text, size_t n, struct request *ret)
 		return 400;
 	/* In the place of the empty line's end. */
 	text[n - 1] = '\0';
-	*ret = (struct request){ REQUEST_OTHER };
+	*ret = (struct request){ .method = REQUEST_OTHER };
 	status = parse_request_line(take_line(&next), ret);
 	while (!status && *next && strcmp(next, "\r") != 0) {
 		line = take_line(&next);

@@ -332,7 +332,8 @@ enum klb_phase {
 
 /* klb_socket.flags, klb_route.flags */
 /* What becomes of it says something about the backend: a socket of the host's network
- * namespace that nobody tied to a device, a mark or a source. */
+ * namespace that nobody tied to a device, a mark, a source or a port of its own; root's,
+ * as long as there is an agent, and anybody's without. */
 #define KLB_SOCKET_WITNESS 1u
 /* The record was made in the connect hook; its SYN leaves later. */
 #define KLB_SOCKET_EARLY 2u
@@ -340,6 +341,9 @@ enum klb_phase {
 #define KLB_SOCKET_RETRANSMITTED 4u
 /* The number of SYNs and their timer are ours. */
 #define KLB_SOCKET_SYN_TIMER 8u
+/* The same of another user, who could make a connect fail on purpose (a socket filter
+ * that lets nothing in, say): believed now and then. */
+#define KLB_SOCKET_HEARSAY 16u
 
 /*
  * Value of `sockets`, the record that a socket of ours carries. Written by the
