@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a local user may do to his own sockets so that connects fail, or seem to.
 
-    hostile.py KIND SECONDS [--at-once N] [--to ADDRESS:PORT]
+    hostile.py KIND SECONDS [--at-once N] [--pause SECONDS] [--to ADDRESS:PORT]
 
 Connects again and again, and prints {"errno's name": count} in the end.
 
@@ -115,6 +115,7 @@ def main():
     parser.add_argument("kind")
     parser.add_argument("seconds", type=float)
     parser.add_argument("--at-once", type=int, default=20)
+    parser.add_argument("--pause", type=float, default=0)
     parser.add_argument("--to", default="127.0.0.1:6443")
     parser.add_argument("--peers", nargs="*", default=[])
     args = parser.parse_args()
@@ -125,6 +126,8 @@ def main():
     while time.monotonic() < end:
         if len(pending) < args.at_once:
             attempt(args, results, pending)
+            if args.pause:
+                select.select([], [], [], args.pause)
         elif args.kind == "unsent":
             pending.pop(0).close()
         else:

@@ -24,7 +24,8 @@ from world import ROOT
 HOSTILE = os.path.join(ROOT, "tests", "clients", "hostile.py")
 ALL = {"cp1", "cp2", "cp3"}
 # Every way to make a connect fail that needs no privilege.
-FAILING = ["filter", "md5", "minttl", "deaf"]
+EVERYWHERE = ["md5", "minttl", "deaf"]
+FAILING = ["filter", *EVERYWHERE]
 
 
 class Hostile:
@@ -148,11 +149,12 @@ def test_user_does_not_take_every_trial(stage):
     agent, cp = stalled_agent(stage), stage.cp(1)
     cp.kill()
     wait_until(lambda: dial_error(stage) == "ECONNREFUSED", "root to fail")
-    with Hostile(stage, "minttl", 8, "--at-once", "100"):
+    with Hostile(stage, "minttl", 8, "--at-once", "300", "--pause", "0.005"):
         cp.start()
         agent.signal(signal.SIGCONT)
         wait_states(stage, "ready", [cp])
-        wait_until(lambda: served_by(stage) == "cp1", "cp1 to serve others", 6)
+        # Now and then, as kubelets do: not often enough to be the first by chance.
+        wait_until(lambda: served_by(stage) == "cp1", "cp1 to serve others", 6, interval=0.3)
 
 
 def test_user_cannot_mark_or_change_anything(attached):
@@ -192,7 +194,7 @@ def test_pod_ejects_nobody(stage):
     ok(stage.load())
     pod = stage.pod()
     with contextlib.ExitStack() as stack:
-        crowd = [stack.enter_context(Hostile(stage, kind, 3, ns=pod)) for kind in FAILING]
+        crowd = [stack.enter_context(Hostile(stage, kind, 3, ns=pod)) for kind in EVERYWHERE]
         with Traffic(stage, rate=50):
             assert all(failed(h.wait()) for h in crowd)
     assert ejections(stage) == 0 and not any(stats(stage, "suspected").values())
