@@ -42,7 +42,7 @@ BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 	$(WARN) -Wno-missing-declarations -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
 
 COMMON := err file log endpoint config config_build config_duration config_suggest config_value \
-	config_yaml yamldoc cli
+	config_yaml yamldoc secret cli
 DISCOVERY := discovery discovery_cache discovery_credentials discovery_kubeconfig discovery_link \
 	discovery_slices offload
 DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_links datapath_selftest \
@@ -124,7 +124,7 @@ UNIT_mounts := mounts err
 # What tests share among themselves.
 UNIT_WITH_probe := pki
 UNIT_WITH_discovery := pki
-UNIT_discovery := $(DISCOVERY) answer header dial tls file yamldoc node plan health endpoint err
+UNIT_discovery := $(DISCOVERY) answer header dial tls file secret yamldoc node plan health endpoint err
 UNIT_text := text err
 UNIT_table := table
 UNIT_events := events text verdict health endpoint err
@@ -160,9 +160,9 @@ FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	$(WARN) -Wno-missing-prototypes
 FUZZERS := config select discovery answer request
-FUZZ_config := err file endpoint config config_build config_duration config_suggest config_value config_yaml yamldoc
+FUZZ_config := err file endpoint config config_build config_duration config_suggest config_value config_yaml yamldoc secret
 FUZZ_select :=
-FUZZ_discovery := $(DISCOVERY) answer header dial tls file yamldoc node plan health endpoint err
+FUZZ_discovery := $(DISCOVERY) answer header dial tls file secret yamldoc node plan health endpoint err
 FUZZ_answer := answer header
 FUZZ_LIBS_answer := -levent_core
 FUZZ_request := request header

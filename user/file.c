@@ -17,10 +17,11 @@ static int open_regular(const char *path, struct err *e)
 	if (fd < 0 && errno == ENOENT)
 		return err_set(e, ENOENT, "%s: no such file", path);
 	if (fd < 0 && errno == EACCES && !geteuid())
-		return err_set(e, EACCES,
-			       "%s: cannot be opened: %m; root reads it only as the owner or by the "
-			       "mode: chown it, or the folder that it is in, to root",
-			       path);
+		return err_set(
+			e, EACCES,
+			"%s: cannot be opened: %m; root reads it only as the owner or by the "
+			"mode: chown it, or the folder that it is in, to root",
+			path);
 	if (fd < 0)
 		return err_set(e, errno, "%s: cannot be opened: %m", path);
 	if (fstat(fd, &st) < 0)
