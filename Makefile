@@ -45,16 +45,16 @@ BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 	$(WARN) -Wno-missing-declarations -ffile-prefix-map=$(CURDIR)=. -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
 
 COMMON := err file log endpoint config config_build config_duration config_suggest config_value \
-	config_yaml yamldoc cli
+	config_yaml yamldoc secret cli
 DISCOVERY := discovery discovery_cache discovery_credentials discovery_kubeconfig discovery_link \
 	discovery_slices offload
 DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
 MIGRATE := migrate migrate_build migrate_words migrate_nginx migrate_haproxy migrate_kubeconfig
 LOAD := kubelb_load $(MIGRATE) attach verdict believed discovery_cache discovery_slices offload $(COMMON) $(DATAPATH) node
-AGENT := kubelb_agent agent agent_backend agent_moves audit attach believed filewatch http metrics \
-	memory moves notify sever netns verdict probe probe_config answer dial tls $(DISCOVERY) $(COMMON) \
-	$(DATAPATH) node
+AGENT := kubelb_agent agent agent_backend agent_moves audit attach believed filewatch header http metrics \
+	memory moves notify privileges sever netns verdict probe probe_config request answer dial tls \
+	$(DISCOVERY) $(COMMON) $(DATAPATH) node
 CTL := kubelbctl ctl_connections ctl_events connections events status table text sever netns verdict \
 	$(COMMON) $(DATAPATH) node
 
@@ -128,13 +128,13 @@ UNIT_health := health
 UNIT_moves := moves
 UNIT_plan := plan health $(COMMON)
 UNIT_select :=
-UNIT_probe := probe probe_config answer dial tls file err endpoint
+UNIT_probe := probe probe_config answer header dial tls file err endpoint
 UNIT_mounts := mounts err
 UNIT_migrate := $(MIGRATE) $(COMMON) plan health
 # What tests share among themselves.
 UNIT_WITH_probe := pki
 UNIT_WITH_discovery := pki
-UNIT_discovery := $(DISCOVERY) answer dial tls file yamldoc node plan health endpoint err
+UNIT_discovery := $(DISCOVERY) answer header dial tls file secret yamldoc node plan health endpoint err
 UNIT_text := text err
 UNIT_table := table
 UNIT_events := events text verdict health endpoint err
@@ -174,12 +174,15 @@ abi-next:
 FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	$(WARN) -Wno-missing-prototypes
-FUZZERS := config select discovery migrate
-FUZZ_config := err file endpoint config config_build config_duration config_suggest config_value config_yaml yamldoc
+FUZZERS := config select discovery migrate answer request
+FUZZ_config := err file endpoint config config_build config_duration config_suggest config_value config_yaml yamldoc secret
 FUZZ_select :=
-FUZZ_discovery := $(DISCOVERY) answer dial tls file yamldoc node plan health endpoint err
+FUZZ_discovery := $(DISCOVERY) answer header dial tls file secret yamldoc node plan health endpoint err
 FUZZ_LIBS_discovery = $(LIBS_EVENT) $(LIBS_JSON)
 FUZZ_migrate := $(MIGRATE) $(FUZZ_config) plan health
+FUZZ_answer := answer header
+FUZZ_LIBS_answer := -levent_core
+FUZZ_request := request header
 define fuzz_rule
 $(B)/test/fuzz_$(1): tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) $(wildcard user/*.h bpf/select.bpf.h) | $(B)/test
 	$$(call say,FUZZ,$$@)

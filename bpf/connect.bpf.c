@@ -127,21 +127,24 @@ static __always_inline __u32 ipv6_only(struct sock *sock)
 
 /*
  * Whether the outcome says something about the backend. A pod may be cut off from it by
- * a policy, and a socket with a device, a mark or a source of its own goes where its
- * owner wants it to: neither may take a backend from everybody else. One under repair
- * (TCP_REPAIR) is established without a SYN.
+ * a policy, and a socket with a device, a mark, a source or a port of its own goes where
+ * its owner wants it to, or fails for being the second there: none of them may take a
+ * backend from everybody else. One under repair (TCP_REPAIR) is established without a SYN.
+ * Nor may a user who only has to give his socket a filter; but where no agent looks for
+ * itself, there is nobody else to ask.
  */
-static __always_inline __u32 witness(struct tcp_sock *tp, const struct klb_control *control)
+static __always_inline __u32 witness(struct tcp_sock *tp, const struct klb_control *control,
+				     __u32 alive)
 {
 	struct sock *sock = klb_sock_of(tp);
-	/* SOCK_BINDADDR_LOCK, a macro of include/net/sock.h. */
+	/* SOCK_BINDADDR_LOCK and SOCK_BINDPORT_LOCK, macros of include/net/sock.h. */
 	__u32 tied = sock->__sk_common.skc_bound_dev_if | sock->sk_mark |
-		     (BPF_CORE_READ_BITFIELD(sock, sk_userlocks) & 4) |
+		     (BPF_CORE_READ_BITFIELD(sock, sk_userlocks) & 12) |
 		     BPF_CORE_READ_BITFIELD(tp, repair);
 
 	if (tied || sock->__sk_common.skc_net.net->net_cookie != control->host_netns_cookie)
 		return 0;
-	return KLB_SOCKET_WITNESS;
+	return alive && sock->sk_uid.val ? KLB_SOCKET_HEARSAY : KLB_SOCKET_WITNESS;
 }
 
 /*
@@ -299,9 +302,10 @@ static __always_inline void send(struct bpf_sock_addr *ctx, const struct way *w,
 				 const struct klb_control *control)
 {
 	struct klb_stats *stats = klb_stats_of(cand->id);
-	__u32 flags = witness(w->tp, control);
+	__u32 flags = witness(w->tp, control, agent_alive(control, w->now));
 
-	if (stats && flags)
+	/* Who may not say that it has failed does not try for others either. */
+	if (stats && flags & KLB_SOCKET_WITNESS)
 		klb_try(stats, w->now, klb_decision_ns(control));
 	hand_over(ctx, w, dst, cand, flags);
 	*dst = cand->endpoint;

@@ -20,6 +20,9 @@
 
 #include "maps.bpf.h"
 
+/* Hearsay is believed once in so long. */
+#define KLB_HEARSAY_NS 10000000000ULL
+
 static __always_inline struct klb_stats *klb_stats_of(__u32 id)
 {
 	return bpf_map_lookup_elem(&klb_stats, &id);
@@ -108,16 +111,34 @@ static __always_inline int klb_is_old_news(const struct klb_stats *stats, __u64 
 	return stats->evidence == KLB_EVIDENCE_EJECTED && began_ns < stats->ejected_until_ns;
 }
 
+/*
+ * Whether what this socket met may be held against the backend. Hearsay may, for the
+ * shortest time, when nobody has reached the backend since, and when it is the first
+ * failure for a while: whoever makes his connects fail on purpose, again and again, is
+ * heard once. The agent, which there is then, sees for itself.
+ */
+static __always_inline int klb_is_believed(const struct klb_stats *stats,
+					   const struct klb_socket *rec, __u64 now)
+{
+	if (rec->flags & KLB_SOCKET_WITNESS)
+		return 1;
+	return rec->flags & KLB_SOCKET_HEARSAY && stats->last_success_ns < rec->connect_ns &&
+	       now - stats->last_failure_ns > KLB_HEARSAY_NS;
+}
+
+/* To be called before the failure is noted as the last one. */
 static __always_inline void klb_eject(struct klb_stats *stats, const struct klb_socket *rec,
 				      enum klb_failure failure, __u64 now)
 {
-	__u64 period;
+	__u64 period = KLB_EJECT_MIN_NS;
 
-	if (!(rec->flags & KLB_SOCKET_WITNESS) || klb_is_old_news(stats, rec->connect_ns))
+	if (!klb_is_believed(stats, rec, now) || klb_is_old_news(stats, rec->connect_ns))
 		return;
-	period = klb_ejection_ns(stats->streak);
-	if (stats->streak < 6)
-		stats->streak++;
+	if (rec->flags & KLB_SOCKET_WITNESS) {
+		period = klb_ejection_ns(stats->streak);
+		if (stats->streak < 6)
+			stats->streak++;
+	}
 	stats->ejected_until_ns = now + period;
 	stats->evidence = KLB_EVIDENCE_EJECTED;
 	__sync_fetch_and_add(&stats->ejections, 1);
@@ -132,9 +153,9 @@ static __always_inline void klb_failed(struct klb_stats *stats, const struct klb
 
 	if (reason < KLB_FAILURES)
 		__sync_fetch_and_add(&stats->failed[reason], 1);
-	stats->last_failure_ns = now;
 	klb_tell(rec, KLB_EVENT_CONNECT_FAILED, failure, now, 0);
 	klb_eject(stats, rec, failure, now);
+	stats->last_failure_ns = now;
 }
 
 /* An established connection has ended because its peer stopped answering. */
@@ -142,9 +163,9 @@ static __always_inline void klb_peer_lost(struct klb_stats *stats, const struct 
 					  __u64 now)
 {
 	__sync_fetch_and_add(&stats->lost, 1);
-	stats->last_failure_ns = now;
 	klb_tell(rec, KLB_EVENT_PEER_LOST, KLB_FAILURE_TIMED_OUT, now, 0);
 	klb_eject(stats, rec, KLB_FAILURE_TIMED_OUT, now);
+	stats->last_failure_ns = now;
 }
 
 /* The first SYN went unanswered: others are preferred until this connect is decided. */
@@ -171,16 +192,20 @@ static __always_inline void klb_smooth_rtt(struct klb_stats *stats, __u32 srtt_u
 		stats->srtt_us = old ? (old * 7ULL + srtt_us + 4) / 8 : srtt_us;
 }
 
-/* A connect has succeeded: nothing is held against the backend any more. A pod that gets
- * through says nothing about the way from the host. */
+/*
+ * A connect has succeeded: nothing is held against the backend any more. In a network
+ * namespace of its own somebody else may have answered, which a pod can arrange.
+ */
 static __always_inline void klb_succeeded(struct klb_stats *stats, const struct klb_socket *rec,
 					  __u32 srtt_us, __u64 now)
 {
 	__sync_fetch_and_add(&stats->opened, 1);
 	__sync_fetch_and_add(&stats->connect_ns, now - rec->connect_ns);
-	stats->last_success_ns = now;
 	klb_smooth_rtt(stats, srtt_us);
-	if (!(rec->flags & KLB_SOCKET_WITNESS) || stats->evidence == KLB_EVIDENCE_NONE)
+	if (!(rec->flags & (KLB_SOCKET_WITNESS | KLB_SOCKET_HEARSAY)))
+		return;
+	stats->last_success_ns = now;
+	if (stats->evidence == KLB_EVIDENCE_NONE)
 		return;
 	stats->evidence = KLB_EVIDENCE_NONE;
 	stats->streak = 0;

@@ -35,8 +35,6 @@ SPOKEN = {"datapath.c": ("bpf_errno_hint",), "agent.c": ("on_not_ready",),
           "config.c": ("next_step",), "status.c": ("effect_text", "print_notes", "print_head"),
           "tls.c": ("describe_error",), "agent_backend.c": ("on_lost",),
           "probe.c": ("on_timeout",), "discovery_kubeconfig.c": ("read_user",)}
-# Keys of the configuration that another page than kubelb.yaml.5 may still have to itself.
-UNDOCUMENTED_KEYS = {"slowStart", "rebalance", "probe.anonymousAuth"}
 MARK_LETTERS = 6
 
 
@@ -421,8 +419,6 @@ def check_keys(check):
     items = dict(re.findall(r"^\.It Ic (\S+)$(.*?)(?=^\.It Ic |^\.Ss |^\.Sh )", page,
                             re.M | re.S))
     for key, limits in configuration_keys(check).items():
-        if key in UNDOCUMENTED_KEYS and key not in items:
-            continue
         if key in MAPPINGS and key not in items:
             check.want(re.search(rf"^\.Ic {key}$", page, re.M), where, f"key {key} is missing")
             continue

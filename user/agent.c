@@ -30,6 +30,7 @@
 #include "moves.h"
 #include "node.h"
 #include "notify.h"
+#include "privileges.h"
 #include "verdict.h"
 
 /* A heartbeat this often, or as often as probes are made. */
@@ -81,6 +82,8 @@ struct agent {
 	bool dirty; /* something to write that can wait for the tick */
 	bool detached_logged;
 	bool discovery_failed; /* logged */
+	bool missing_logged[PRIVILEGES_FUNCTIONS]; /* that a privilege is missing */
+	char moves_error[ERR_TEXT_MAX]; /* the last one logged */
 	bool config_pending; /* the configuration has not reached the maps yet */
 	__u64 reloads_ok, reloads_failed;
 	double start_time;
@@ -416,10 +419,22 @@ static void plan_moves(struct agent *a)
 		event_add(a->moves_timer, &tv);
 }
 
+/* The same failure comes with every batch until somebody mends it. */
+static void log_moves_error(struct agent *a, const struct err *e)
+{
+	char quoted[ERR_TEXT_MAX + 64];
+
+	if (!strcmp(a->moves_error, e->text))
+		return;
+	memcpy(a->moves_error, e->text, sizeof(a->moves_error));
+	if (e->text[0])
+		log_event(LOG_LEVEL_ERROR, "cannot end connections to a dead backend", "error=%s",
+			  log_quote(quoted, sizeof(quoted), e->text));
+}
+
 static void on_moves(evutil_socket_t fd, short what, void *arg)
 {
 	struct agent_moves_result result;
-	char quoted[ERR_TEXT_MAX + 64];
 	struct agent *a = arg;
 	bool dead[KLB_MAX_IDS];
 	struct err e = { "" };
@@ -427,11 +442,11 @@ static void on_moves(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	/* Whoever wished for something did not tell us. */
-	if (!a->dp || datapath_read_admin(a->dp, a->state->admin, NULL) || !find_dead(a, dead))
+	if (!a->dp || !privileges_end_connections() ||
+	    datapath_read_admin(a->dp, a->state->admin, NULL) || !find_dead(a, dead))
 		return;
-	if (agent_moves_dead(a->dp, dead, &result, &e) && e.text[0])
-		log_event(LOG_LEVEL_ERROR, "cannot end connections to a dead backend", "error=%s",
-			  log_quote(quoted, sizeof(quoted), e.text));
+	agent_moves_dead(a->dp, dead, &result, &e);
+	log_moves_error(a, &e);
 	count_ended(a, &result, METRICS_ENDED_DEAD);
 	if (result.left)
 		plan_moves(a);
@@ -625,6 +640,28 @@ static void warn_about(const struct config *cfg)
 			  "the backends' certificates are NOT verified: anybody who answers on a "
 			  "backend's address counts as an apiserver",
 			  "key=probe.insecureSkipVerify");
+}
+
+void agent_needs(const struct config *cfg, struct privileges_need *ret)
+{
+	*ret = (struct privileges_need){ .low_port = cfg->http_enabled && cfg->http.port < 1024 };
+	for (unsigned int i = 0; i < cfg->n_frontends; i++)
+		ret->pods |= cfg->frontends[i].scope == KLB_SCOPE_ALL;
+}
+
+/* Once for each: it does not change while the agent runs. */
+static void warn_about_privileges(struct agent *a)
+{
+	struct privileges_need need;
+
+	agent_needs(a->file, &need);
+	for (unsigned int i = 0; i < PRIVILEGES_FUNCTIONS; i++) {
+		const char *text = privileges_missing(&need, i);
+
+		if (text && !a->missing_logged[i])
+			log_event(LOG_LEVEL_WARN, text, "");
+		a->missing_logged[i] |= text != NULL;
+	}
 }
 
 /*
@@ -923,6 +960,7 @@ static int take_file(struct agent *a, struct config *file, struct err *e)
 	if (r)
 		return r;
 	a->file = file;
+	warn_about_privileges(a);
 	watch_files(a);
 	if (!old || !same_discovery(old, file))
 		r = start_discovery(a, e);

@@ -8,11 +8,15 @@
 
 #include "config.h"
 #include "err.h"
+#include "privileges.h"
 
 struct agent_options {
 	const char *config_path;
 	const char *pin_dir;
 };
+
+/* What a configuration takes of privileges. */
+void agent_needs(const struct config *cfg, struct privileges_need *ret);
 
 /*
  * Runs until SIGTERM or SIGINT. cfg: the configuration read at start, owned by the

@@ -240,15 +240,36 @@ void agent_backend_start(struct agent_backend *b)
 	probe_now(b, PROBE_READY);
 }
 
+/* No more than so many in a row, then one in so long: anybody on this node can make
+ * connects fail as often as he likes, and the apiserver is not to pay for it. */
+#define HURRY_BURST 5
+#define HURRY_NS 1000000000ULL
+
+/* Counts one; false when there are too many. hurried_ns: until when they are used up. */
+static bool may_hurry(struct agent_backend *b)
+{
+	__u64 now = node_now_ns();
+
+	if (b->hurried_ns < now)
+		b->hurried_ns = now;
+	if (b->hurried_ns - now > (HURRY_BURST - 1) * HURRY_NS)
+		return false;
+	b->hurried_ns += HURRY_NS;
+	return true;
+}
+
 void agent_backend_hurry(struct agent_backend *b)
 {
 	__u64 age_ms = (node_now_ns() - b->health.last_probe_ns) / 1000000;
 
+	/* Asked for already, or too often. */
+	if (b->again || !may_hurry(b))
+		return;
 	if (!b->probing && age_ms >= HURRY_MIN_MS) {
 		probe_now(b, PROBE_READY);
 		return;
 	}
-	if (!b->probing && !b->again)
+	if (!b->probing)
 		schedule(b, HURRY_MIN_MS - (unsigned int)age_ms);
 	b->again = true;
 }

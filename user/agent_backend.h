@@ -28,6 +28,7 @@ struct agent_backend {
 	bool coverage_warned;
 	bool probing;
 	bool again; /* a probe was asked for during one, or too soon after it */
+	__u64 hurried_ns; /* see may_hurry */
 	bool adopted; /* the state is an earlier agent's; no probe has ended yet */
 	const struct agent_backend_ops *ops;
 	void *arg;

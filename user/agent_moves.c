@@ -8,6 +8,7 @@
 #include <event2/util.h>
 
 #include "moves.h"
+#include "privileges.h"
 #include "sever.h"
 
 /* One that has ended by itself meanwhile is where it should be. */
@@ -19,8 +20,11 @@ static int end_them(const struct klb_connection *list, const unsigned int *picke
 
 	for (unsigned int i = 0; !r && i < n; i++) {
 		const struct klb_connection *c = &list[picked[i]];
-		int one = sever_one(sever, c, first ? NULL : e);
+		int one;
 
+		privileges_raise();
+		one = sever_one(sever, c, first ? NULL : e);
+		privileges_lower();
 		if (!one)
 			ret->ended[c->record.id]++;
 		else if (one != -ENOENT && !first)

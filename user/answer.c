@@ -18,6 +18,8 @@
 
 #include <event2/buffer.h>
 
+#include "header.h"
+
 /* Whatever a backend sends, this is the most that is read of it. */
 #define LINES_MAX ((size_t)16 * 1024)
 #define BODY_MAX ((size_t)64 * 1024)
@@ -158,50 +160,17 @@ static void parse_transfer_encoding(struct answer *a, const char *value)
 	a->coded = true;
 }
 
-/* Whether a comma-separated list holds a token. */
-static bool has_token(const char *list, const char *token)
-{
-	size_t length = strlen(token);
-
-	while (*list) {
-		size_t n;
-
-		list += strspn(list, ", \t");
-		n = strcspn(list, ", \t");
-		if (n == length && strncasecmp(list, token, n) == 0)
-			return true;
-		list += n;
-	}
-	return false;
-}
-
-/* RFC 9110, 5.6.2: what a header's name is made of. */
-static size_t token_length(const char *s)
-{
-	return strspn(s, "!#$%&'*+-.^_`|~0123456789"
-			 "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
-}
-
 static enum answer_progress parse_header(struct answer *a, char *line)
 {
-	size_t length = token_length(line);
-	char *value, *end;
+	char *value;
 
-	/* Folded lines (RFC 9112, 5.2) begin with a space and end here too. */
-	if (!length || line[length] != ':')
+	if (!header_split(line, &value))
 		return ANSWER_PROGRESS_BAD;
-	line[length] = '\0';
-	value = line + length + 1;
-	value += strspn(value, " \t");
-	for (end = value + strlen(value); end > value && strchr(" \t", end[-1]); end--)
-		;
-	*end = '\0';
-
 	if (strcasecmp(line, "Content-Length") == 0)
 		return parse_content_length(a, value);
 	if (strcasecmp(line, "Transfer-Encoding") == 0)
 		parse_transfer_encoding(a, value);
-	else if (strcasecmp(line, "Connection") == 0 && has_token(value, "close"))
+	else if (strcasecmp(line, "Connection") == 0 && header_has_token(value, "close"))
 		a->keep = false;
 	return ANSWER_PROGRESS_STEP;
 }

@@ -6,6 +6,7 @@
 
 #include "config_internal.h"
 #include "endpoint.h"
+#include "secret.h"
 #include "yamldoc.h"
 
 /* Far more than any health check's path, far less than a request line may have. */
@@ -79,7 +80,9 @@ int config_read_text(struct config_build *b, const struct config_node *at, const
 	if (node->type != YAML_SCALAR_NODE)
 		return config_fail(b, &at->where, "a %s; write %s", config_kind(node), want);
 	if (strcmp((const char *)node->tag, YAML_STR_TAG) != 0)
-		return config_fail(b, &at->where, "tag '%.64s'; remove it", node->tag);
+		return config_fail(b, &at->where,
+				   "a tag, as YAML takes a word that begins with '!'; quote it, or "
+				   "remove it");
 	if (has_control(node))
 		return config_fail(b, &at->where, "control character in the value; write %s", want);
 	*ret = (const char *)node->data.scalar.value;
@@ -168,9 +171,11 @@ int config_read_file(struct config_build *b, const struct config_node *at,
 		*field = NULL;
 		return 0;
 	}
-	if (text[0] != '/')
-		return config_fail(b, &at->where, "'%.64s' is not an absolute path; begin with '/'",
-				   text);
+	/* Not repeated: it may be the key itself that somebody has put here. */
+	if (text[0] != '/' || secret_is_likely(text))
+		return config_fail(
+			b, &at->where,
+			"not an absolute path; write a file's name that begins with '/'");
 	if (strlen(text) >= PATH_MAX)
 		return config_fail(b, &at->where, "longer than %d bytes; write a shorter path",
 				   PATH_MAX - 1);

@@ -165,7 +165,8 @@ static int expect(const struct config_build *b, const struct config_node *at, ya
 	if (at->node->type != type)
 		return config_fail(b, &at->where, "a %s; write %s", config_kind(at->node), want);
 	if (strcmp((const char *)at->node->tag, tag) != 0)
-		return config_fail(b, &at->where, "tag '%.64s'; remove it", at->node->tag);
+		return config_fail(b, &at->where,
+				   "a tag, as YAML takes a word that begins with '!'; remove it");
 	return 0;
 }
 

@@ -224,6 +224,16 @@ static bool is_current(const struct datapath *dp, int index)
 	return mine.id == pinned.id;
 }
 
+/* The same without CAP_SYS_ADMIN, by what kubelb-load has written down. */
+static bool is_live_by_name(const struct datapath *dp)
+{
+	__u32 zero = 0, runs = links_connect4_prog(dp->pin_dir);
+	struct klb_control control;
+
+	return bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, &control) ||
+	       !control.connect4_prog || !runs || control.connect4_prog == runs;
+}
+
 /*
  * Whether the programs run on the maps that we hold. An upgrade that was killed
  * between the turn of the links and the change of the pins leaves pins that nobody
@@ -235,6 +245,8 @@ static bool is_live(const struct datapath *dp)
 	__u32 length = sizeof(mine);
 	int fd = links_live_map(dp->pin_dir, map_pins[MAP_CONTROL], &live);
 
+	if (fd == -EPERM)
+		return is_live_by_name(dp);
 	if (fd < 0)
 		return true;
 	close(fd);

@@ -108,9 +108,11 @@ void links_close(struct link_slot *slots, unsigned int n);
 int links_remove_tree(const char *dir, bool *ret_removed, struct err *e);
 /*
  * Opens the map with this pin name that the pinned links' programs run on. Returns
- * its descriptor, or -ENOENT.
+ * its descriptor, -ENOENT, or -EPERM when we may not look.
  */
 int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info);
+/* The id of the program that the pinned link connect4 runs; 0 when there is none. */
+__u32 links_connect4_prog(const char *pin_dir);
 /* Detaches and removes those under links/ that no slot names: an older version's. */
 int links_retire(const char *pin_dir, const struct link_slot *slots, unsigned int n, struct err *e);
 /* Detaches and removes the passing names (…_new) of a killed upgrade. */

@@ -124,7 +124,7 @@ int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *r
 {
 	struct bpf_link_info info;
 	char path[PATH_TEXT_MAX];
-	int fd, found = -ENOENT;
+	int fd, r, found = -ENOENT;
 
 	/* The connect programs use them all but `backends`, which no program reads. */
 	if (path_join(path, pin_dir, "links/connect4", NULL))
@@ -132,10 +132,31 @@ int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *r
 	fd = bpf_obj_get(path);
 	if (fd < 0)
 		return -ENOENT;
-	if (!check_link(fd, &info))
+	r = check_link(fd, &info);
+	if (!r)
 		found = map_of_prog(info.prog_id, name, ret_info);
+	else if (r == -EPERM)
+		found = -EPERM;
 	close(fd);
 	return found;
+}
+
+__u32 links_connect4_prog(const char *pin_dir)
+{
+	struct bpf_link_info info;
+	char path[PATH_TEXT_MAX];
+	__u32 id = 0;
+	int fd;
+
+	if (path_join(path, pin_dir, "links/connect4", NULL))
+		return 0;
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		return 0;
+	if (!link_info(fd, &info) && info.type == BPF_LINK_TYPE_CGROUP)
+		id = info.prog_id;
+	close(fd);
+	return id;
 }
 
 int links_open(const char *pin_dir, unsigned long long cgroup_id, struct link_slot *slots,

@@ -546,6 +546,17 @@ static int read_clocks(struct datapath_load *l, struct klb_control *ret, struct 
 	return 0;
 }
 
+static int connect4_prog(struct datapath_load *l, __u32 *ret, struct err *e)
+{
+	struct bpf_prog_info info = { 0 };
+	__u32 length = sizeof(info);
+
+	if (bpf_obj_get_info_by_fd(bpf_program__fd(l->skel->progs.klb_connect4), &info, &length))
+		return err_set(e, errno, "cannot tell a program's id: %s", bpf_errno_hint(errno));
+	*ret = info.id;
+	return 0;
+}
+
 static int write_control(struct datapath_load *l, struct err *e)
 {
 	struct klb_control control;
@@ -557,6 +568,8 @@ static int write_control(struct datapath_load *l, struct err *e)
 	r = netns_cookie(&control.host_netns_cookie, e);
 	if (!r)
 		r = read_clocks(l, &control, e);
+	if (!r)
+		r = connect4_prog(l, &control.connect4_prog, e);
 	if (r)
 		return r;
 	if (!control.seed && getrandom(&control.seed, sizeof(control.seed), 0) < 0)

@@ -24,6 +24,7 @@
 #include "discovery_internal.h"
 #include "endpoint.h"
 #include "node.h"
+#include "secret.h"
 
 #define MS_NS 1000000ULL
 
@@ -206,7 +207,7 @@ static bool has_secret(const struct discovery *d, const char *text)
 {
 	const char *token = d->credentials ? d->credentials->token.data : NULL;
 
-	return token && strstr(text, token);
+	return token && secret_is_in(text, token);
 }
 
 static void fail(struct discovery *d, enum discovery_result result, const char *detail)

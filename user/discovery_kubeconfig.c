@@ -11,6 +11,7 @@
 
 #include "discovery_internal.h"
 #include "file.h"
+#include "secret.h"
 #include "yamldoc.h"
 
 /* An administrator's file has a dozen values for each cluster. */
@@ -205,11 +206,17 @@ static int set_data(const struct reading *r, const struct place *at, const char 
 }
 
 /* Relative to the kubeconfig, as kubectl does it. */
-static int set_file(const struct reading *r, const char *file, struct credential *c)
+static int set_file(const struct reading *r, const struct place *at, const char *file,
+		    struct credential *c)
 {
 	const char *slash = strrchr(r->path, '/');
 	int dir = file[0] == '/' || !slash ? 0 : (int)(slash - r->path) + 1;
 
+	/* "FILE: no such file" would show it. */
+	if (secret_is_likely(file))
+		return fail(r, at,
+			    "the thing itself, where a file's name should be; write the name, or "
+			    "use token, client-key-data or the like");
 	if (asprintf(&c->file, "%.*s%s", dir, r->path, file) >= 0)
 		return 0;
 	c->file = NULL;
@@ -244,7 +251,7 @@ static int read_pem(const struct reading *r, const struct place *mapping, const 
 	if (rc || !text)
 		return rc;
 	rc = set_key(r, &at, c);
-	return rc ? rc : set_file(r, text, c);
+	return rc ? rc : set_file(r, &at, text, c);
 }
 
 /* tokenFile goes before token, as with kubectl: it is the one that is kept fresh. */
@@ -257,7 +264,7 @@ static int read_token(const struct reading *r, const struct place *user)
 
 	if (!rc && text) {
 		rc = set_key(r, &at, c);
-		return rc ? rc : set_file(r, text, c);
+		return rc ? rc : set_file(r, &at, text, c);
 	}
 	if (!rc)
 		rc = find_text(r, user, "token", &at, &text);

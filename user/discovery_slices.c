@@ -13,6 +13,7 @@
 
 #include "discovery_internal.h"
 #include "endpoint.h"
+#include "secret.h"
 
 /* jansson takes up to some 250 bytes for a value; a list of 64 endpoints has 2000. */
 #define VALUES_MAX 65536
@@ -459,7 +460,7 @@ void slices_status_message(const char *text, size_t length, const char *secret, 
 	const char *message = string_of(root, "message");
 
 	/* An apiserver, or what pretends to be one, may say what it was told. */
-	if (secret && *secret && strstr(message, secret))
+	if (secret && secret_is_in(message, secret))
 		message = "";
 	snprintf(buf, size, "%s", message);
 	json_decref(root);

@@ -16,6 +16,12 @@ static int open_regular(const char *path, struct err *e)
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0 && errno == ENOENT)
 		return err_set(e, ENOENT, "%s: no such file", path);
+	if (fd < 0 && errno == EACCES && !geteuid())
+		return err_set(
+			e, EACCES,
+			"%s: cannot be opened: %m; root reads it only as the owner or by the "
+			"mode: chown it, or the folder that it is in, to root",
+			path);
 	if (fd < 0)
 		return err_set(e, errno, "%s: cannot be opened: %m", path);
 	if (fstat(fd, &st) < 0)

@@ -15,6 +15,7 @@
 #include "datapath.h"
 #include "log.h"
 #include "node.h"
+#include "privileges.h"
 #include "probe.h"
 
 struct options {
@@ -125,6 +126,20 @@ static bool is_attached(const struct options *o)
 	return !r;
 }
 
+/* Attaching is what takes more than running does. */
+static int run_reduced(const struct options *o, struct config *cfg)
+{
+	struct privileges_need need;
+	struct err e = { "" };
+
+	agent_needs(cfg, &need);
+	if (privileges_reduce(&need, &e)) {
+		config_free(cfg);
+		return cli_fail(CLI_FAILED, &e);
+	}
+	return agent_run(&o->agent, cfg, &e) ? cli_fail(CLI_FAILED, &e) : CLI_OK;
+}
+
 static int run(const struct options *o)
 {
 	struct probe_tls *tls = NULL;
@@ -132,6 +147,8 @@ static int run(const struct options *o)
 	struct err e = { "" };
 	int status = CLI_OK;
 
+	if (privileges_begin(&e))
+		return cli_fail(CLI_FAILED, &e);
 	if (config_load(o->agent.config_path, node_has_ipv6(), &cfg, &e))
 		return cli_fail(CLI_USAGE, &e);
 	/* Before anything is attached: what the agent could not run with is an error of
@@ -148,7 +165,7 @@ static int run(const struct options *o)
 		config_free(cfg);
 		return status;
 	}
-	return agent_run(&o->agent, cfg, &e) ? cli_fail(CLI_FAILED, &e) : CLI_OK;
+	return run_reduced(o, cfg);
 }
 
 int main(int argc, char **argv)

@@ -293,11 +293,6 @@ static int cmd_weight(const struct ctl_options *o, int argc, char **argv)
 #define WITH_FOLLOW 2u
 #define WITH_JSON 4u
 
-/* Which options a command goes with. */
-#define WITH_WATCH 1u
-#define WITH_FOLLOW 2u
-#define WITH_JSON 4u
-
 static const struct command {
 	const char *name, *arguments, *help;
 	unsigned int with;

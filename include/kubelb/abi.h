@@ -270,6 +270,9 @@ struct klb_admin {
 /*
  * Value of `control`, one entry. Written by kubelb-load and kubelb-agent.
  * abi_version stays first for ever: it says how to read the rest.
+ * connect4_prog: id of the program that links/connect4 runs once the load that made these
+ *   maps the ones in use is complete; 0: not told. Whoever may not ask the kernel for a
+ *   program's maps (CAP_SYS_ADMIN) knows by it whether these are still the ones.
  * host_netns_cookie: SO_NETNS_COOKIE of the namespace that kubelb-load ran in.
  * heartbeat_ns: the agent's last sign of life; 0 when no agent ever ran.
  * heartbeat_max_age_ns: older than this, and states are not believed any more.
@@ -286,7 +289,7 @@ struct klb_admin {
  */
 struct klb_control {
 	__u32 abi_version;
-	__u32 pad;
+	__u32 connect4_prog;
 	__u64 host_netns_cookie;
 	__u64 heartbeat_ns;
 	__u64 heartbeat_max_age_ns;
@@ -329,7 +332,8 @@ enum klb_phase {
 
 /* klb_socket.flags, klb_route.flags */
 /* What becomes of it says something about the backend: a socket of the host's network
- * namespace that nobody tied to a device, a mark or a source. */
+ * namespace that nobody tied to a device, a mark, a source or a port of its own; root's,
+ * as long as there is an agent, and anybody's without. */
 #define KLB_SOCKET_WITNESS 1u
 /* The record was made in the connect hook; its SYN leaves later. */
 #define KLB_SOCKET_EARLY 2u
@@ -339,6 +343,9 @@ enum klb_phase {
 #define KLB_SOCKET_SYN_TIMER 8u
 /* Keepalive was switched on by us. */
 #define KLB_SOCKET_KEEPALIVE 16u
+/* As WITNESS, of another user, who could make a connect fail on purpose (a socket filter
+ * that lets nothing in, say): believed now and then. */
+#define KLB_SOCKET_HEARSAY 32u
 
 /*
  * Value of `sockets`, the record that a socket of ours carries. Written by the

@@ -201,10 +201,11 @@ def nbconnect(world, *args, **kwargs):
 
 
 class Held:
-    """K connections at once, held by the C client until close()."""
+    """K connections at once, held by the C client until close(). prefix: a command that
+    starts it."""
 
-    def __init__(self, world, count, *args, host=V4, **kwargs):
-        self.process = world.spawn([world.client, "--hold", count, *args, host], **kwargs)
+    def __init__(self, world, count, *args, host=V4, prefix=(), **kwargs):
+        self.process = world.spawn([*prefix, world.client, "--hold", count, *args, host], **kwargs)
         self.summary = None
         line = ""
         for line in self.process.stdout:

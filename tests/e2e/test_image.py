@@ -16,8 +16,9 @@ import tarfile
 import pytest
 
 from helpers import (Held, Traffic, agent_serves, dump, fails, http_call, ok, pins, served_by,
-                     served_set)
+                     served_set, stats, wait_states)
 from system import run_checked, wait_until
+from test_privileges import ALWAYS, sets_of
 from world import ROOT
 
 yaml = pytest.importorskip("yaml", reason="python3-yaml is not installed (scripts/deps.sh)")
@@ -422,6 +423,22 @@ def test_static_pod_runs(stage, pod_of, tmp_path):
     ok(load(stage, pod))
     with start_agent(stage, pod):
         assert served_by(stage) in {"cp1", "cp2", "cp3"}
+
+
+@needs_runc
+@pytest.mark.parametrize("variant", RUNNING)
+def test_agent_needs_no_more(stage, pod_of, variant):
+    """Whatever the manifest gives it, the agent keeps what tests/e2e/test_privileges.py
+    names: less than the overlay grants. With it, it ends a dead backend's connections."""
+    pod, cp = pod_of(variant), stage.cp(1)
+    ok(load(stage, pod))
+    with start_agent(stage, pod) as agent, Held(stage, 9) as held:
+        assert sets_of(agent.pid)["CapPrm"] == ALWAYS
+        cp.stop()
+        wait_states(stage, "dead", [cp])
+        wait_until(lambda: stats(stage, "active")["cp1"] == 0, agent.log)
+        assert held.close()["closed"] == 3
+        cp.cont()
 
 
 @needs_runc

@@ -294,14 +294,14 @@ class World:
     def ctl(self, *args, **kwargs):
         return self.exec([self.program("kubelbctl"), "--pin", self.pin, *args], **kwargs)
 
-    def agent(self, *args, config=True, **kwargs):
-        """Starts kubelb-agent in the node."""
+    def agent(self, *args, config=True, prefix=(), **kwargs):
+        """Starts kubelb-agent in the node. prefix: a command that starts it."""
         self.agents += 1
         log = os.path.join(self.dir, f"agent{self.agents}.log")
         path = self.config if config is True else config
         with open(log, "wb") as f:
-            process = self.spawn([self.program("kubelb-agent"), "-c", path, "--pin", self.pin,
-                                  *args], stdin=subprocess.DEVNULL, stdout=f, stderr=f, **kwargs)
+            process = self.spawn([*prefix, self.program("kubelb-agent"), "-c", path, "--pin",
+                                  self.pin, *args], stdin=subprocess.DEVNULL, stdout=f, stderr=f, **kwargs)
         return Agent(process, log)
 
     # the end

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* One line of HTTP/1 headers, strictly (RFC 9112, 5). */
+#ifndef KUBELB_HEADER_H
+#define KUBELB_HEADER_H
+
+#include <stdbool.h>
+
+/*
+ * Takes "Name: value" apart, in place. False for what is not one: folded lines, blanks
+ * before the colon.
+ */
+bool header_split(char *line, char **ret_value);
+/* Whether a comma-separated list holds a token. */
+bool header_has_token(const char *list, const char *token);
+
+#endif

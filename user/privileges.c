@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The system calls themselves: libcap would be a library for two of them. */
+#include "privileges.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+/* Newer than the headers of some distributions. */
+#ifndef CAP_BPF
+#define CAP_BPF 39
+#endif
+
+#define BIT(capability) ((uint64_t)1 << (capability))
+
+/* Past the owner and the mode of files. */
+#define FILES (BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH))
+/* Into another network namespace, and to the link in /proc that leads there. */
+#define PODS (BIT(CAP_SYS_ADMIN) | BIT(CAP_SYS_PTRACE))
+
+struct sets {
+	uint64_t effective, permitted;
+};
+
+static int get(struct sets *ret)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+	if (syscall(SYS_capget, &header, data))
+		return -errno;
+	ret->effective = data[0].effective | (uint64_t)data[1].effective << 32;
+	ret->permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+	return 0;
+}
+
+/* Nothing is inheritable: the agent executes nothing. */
+static int set(const struct sets *s)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {
+		{ .effective = (__u32)s->effective, .permitted = (__u32)s->permitted },
+		{ .effective = (__u32)(s->effective >> 32),
+		  .permitted = (__u32)(s->permitted >> 32) },
+	};
+
+	return syscall(SYS_capset, &header, data) ? -errno : 0;
+}
+
+/* Before 5.19 unprivileged_bpf_disabled, which distributions set, also closes the commands
+ * that only use what is there (kernel/bpf/syscall.c). */
+static bool needs_bpf(void)
+{
+	unsigned int major = 0, minor = 0;
+	struct utsname u;
+
+	if (uname(&u) || sscanf(u.release, "%u.%u", &major, &minor) != 2)
+		return true;
+	return major < 5 || (major == 5 && minor < 19);
+}
+
+static uint64_t wanted(const struct privileges_need *need)
+{
+	return BIT(CAP_NET_ADMIN) | (needs_bpf() ? BIT(CAP_BPF) : 0) | (need->pods ? PODS : 0) |
+	       (need->low_port ? BIT(CAP_NET_BIND_SERVICE) : 0);
+}
+
+/*
+ * It takes CAP_SETPCAP, which a container or a unit may have kept back: then the set is
+ * theirs, and no_new_privs sees to it that nothing comes out of it.
+ */
+static void narrow_bounding_set(uint64_t keep)
+{
+	for (unsigned long i = 0; i < 64 && prctl(PR_CAPBSET_READ, i, 0, 0, 0) >= 0; i++)
+		if (!(keep & BIT(i)))
+			prctl(PR_CAPBSET_DROP, i, 0, 0, 0);
+}
+
+static int failed(const char *what, int code, struct err *e)
+{
+	return err_set(e, code, "cannot give up privileges: %s: %s", what, strerror(code));
+}
+
+int privileges_begin(struct err *e)
+{
+	struct sets s;
+	int r;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return failed("no_new_privs", errno, e);
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+		return failed("dumpable", errno, e);
+	r = get(&s);
+	if (r)
+		return failed("capget", -r, e);
+	s.permitted &= ~FILES;
+	s.effective &= s.permitted;
+	r = set(&s);
+	return r ? failed("capset", -r, e) : 0;
+}
+
+int privileges_reduce(const struct privileges_need *need, struct err *e)
+{
+	uint64_t keep = wanted(need);
+	struct sets s;
+	int r = get(&s);
+
+	if (r)
+		return failed("capget", -r, e);
+	narrow_bounding_set(keep);
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	s.permitted &= keep;
+	s.effective = s.permitted & ~PODS;
+	r = set(&s);
+	return r ? failed("capset", -r, e) : 0;
+}
+
+static bool has(uint64_t capabilities)
+{
+	struct sets s;
+
+	return !get(&s) && (s.permitted & capabilities) == capabilities;
+}
+
+bool privileges_end_connections(void)
+{
+	return has(BIT(CAP_NET_ADMIN));
+}
+
+static const char *if_missing(uint64_t capabilities, const char *text)
+{
+	return has(capabilities) ? NULL : text;
+}
+
+const char *privileges_missing(const struct privileges_need *need, unsigned int i)
+{
+	switch (i) {
+	case 0:
+		return if_missing(BIT(CAP_NET_ADMIN),
+				  "CAP_NET_ADMIN is missing: connections to dead backends are not "
+				  "ended and rebalance moves none; their clients find out by "
+				  "deadPeerTimeout");
+	case 1:
+		if (!need->pods || !privileges_end_connections())
+			return NULL;
+		return if_missing(PODS, "connections of pods are not ended: that takes "
+					"CAP_SYS_ADMIN and CAP_SYS_PTRACE, and a start with scope: "
+					"all in the configuration (restart the agent)");
+	case 2:
+		if (!need->low_port)
+			return NULL;
+		return if_missing(BIT(CAP_NET_BIND_SERVICE),
+				  "an http port below 1024 may be refused: that takes "
+				  "CAP_NET_BIND_SERVICE, and a start with such a port in the "
+				  "configuration (restart the agent)");
+	default:
+		return NULL;
+	}
+}
+
+static void set_effective(bool pods)
+{
+	struct sets s;
+
+	if (get(&s))
+		return;
+	s.effective = pods ? s.permitted : s.permitted & ~PODS;
+	set(&s);
+}
+
+void privileges_raise(void)
+{
+	set_effective(true);
+}
+
+void privileges_lower(void)
+{
+	set_effective(false);
+}
