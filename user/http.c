@@ -430,7 +430,9 @@ void http_free(struct http *h)
 		evconnlistener_free(h->listener);
 	if (h->pause)
 		event_free(h->pause);
-	while (h->first)
-		hang_up(h->first);
+	for (struct connection *c = h->first, *next; c; c = next) {
+		next = c->next;
+		hang_up(c);
+	}
 	free(h);
 }

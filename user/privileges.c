@@ -6,6 +6,7 @@
 #include <linux/capability.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -57,11 +58,16 @@ static int set(const struct sets *s)
  * that only use what is there (kernel/bpf/syscall.c). */
 static bool needs_bpf(void)
 {
-	unsigned int major = 0, minor = 0;
+	unsigned long major, minor;
 	struct utsname u;
+	char *end;
 
-	if (uname(&u) || sscanf(u.release, "%u.%u", &major, &minor) != 2)
+	if (uname(&u))
 		return true;
+	major = strtoul(u.release, &end, 10);
+	if (*end != '.')
+		return true;
+	minor = strtoul(end + 1, NULL, 10);
 	return major < 5 || (major == 5 && minor < 19);
 }
 
@@ -89,7 +95,7 @@ static int failed(const char *what, int code, struct err *e)
 
 int privileges_begin(struct err *e)
 {
-	struct sets s;
+	struct sets s = { 0 };
 	int r;
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -108,7 +114,7 @@ int privileges_begin(struct err *e)
 int privileges_reduce(const struct privileges_need *need, struct err *e)
 {
 	uint64_t keep = wanted(need);
-	struct sets s;
+	struct sets s = { 0 };
 	int r = get(&s);
 
 	if (r)
@@ -123,7 +129,7 @@ int privileges_reduce(const struct privileges_need *need, struct err *e)
 
 static bool has(uint64_t capabilities)
 {
-	struct sets s;
+	struct sets s = { 0 };
 
 	return !get(&s) && (s.permitted & capabilities) == capabilities;
 }
@@ -166,7 +172,7 @@ const char *privileges_missing(const struct privileges_need *need, unsigned int 
 
 static void set_effective(bool pods)
 {
-	struct sets s;
+	struct sets s = { 0 };
 
 	if (get(&s))
 		return;
