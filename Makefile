@@ -68,8 +68,8 @@ TOOLS := $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect
 # Each package's libraries only where they are used: a program maps what it needs.
 LIBS_BPF := $(shell pkg-config --libs libbpf libelf zlib 2>/dev/null)
 LIBS_YAML := $(shell pkg-config --libs yaml-0.1 2>/dev/null)
-# Named one by one: libevent_openssl.pc asks for libevent, which is core and extra again.
-LIBS_EVENT := -levent_openssl -levent_extra -levent_core $(shell pkg-config --libs openssl 2>/dev/null)
+# Named one by one: libevent_openssl.pc asks for all of libevent, of which core is enough.
+LIBS_EVENT := -levent_openssl -levent_core $(shell pkg-config --libs openssl 2>/dev/null)
 LIBS_JSON := $(shell pkg-config --libs jansson 2>/dev/null)
 
 .DELETE_ON_ERROR:

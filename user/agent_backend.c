@@ -65,7 +65,26 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	probe_now(b, PROBE_READY);
 }
 
-/* --- what the probe reports --------------------------------------------------------- */
+/* Probes out of turn: so many in a row, then one in so long. Anybody on this node can make
+ * connects fail as often as he likes, and a backend can close whatever it is asked on: no
+ * apiserver is to pay for the one, nor the agent for the other. */
+#define HURRY_BURST 5
+#define HURRY_NS 1000000000ULL
+
+/* Counts one; false when there are too many. hurried_ns: until when they are used up. */
+static bool may_hurry(struct agent_backend *b)
+{
+	__u64 now = node_now_ns();
+
+	if (b->hurried_ns < now)
+		b->hurried_ns = now;
+	if (b->hurried_ns - now > (HURRY_BURST - 1) * HURRY_NS)
+		return false;
+	b->hurried_ns += HURRY_NS;
+	return true;
+}
+
+/* --- what the probe reports ---------------------------------------------------------- */
 
 static void log_state(const struct agent_backend *b, enum klb_state was, const char *detail)
 {
@@ -155,7 +174,10 @@ static void on_lost(void *arg, bool timed_out)
 			  timed_out ? "nothing is acknowledged any more on the connection kept for "
 				      "probes"
 				    : "the connection kept for probes was closed");
-	probe_now(b, PROBE_READY);
+	if (may_hurry(b))
+		probe_now(b, PROBE_READY);
+	else
+		schedule_next(b);
 	if (changed)
 		b->ops->changed(b->arg, true);
 }
@@ -238,24 +260,6 @@ void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen
 void agent_backend_start(struct agent_backend *b)
 {
 	probe_now(b, PROBE_READY);
-}
-
-/* No more than so many in a row, then one in so long: anybody on this node can make
- * connects fail as often as he likes, and the apiserver is not to pay for it. */
-#define HURRY_BURST 5
-#define HURRY_NS 1000000000ULL
-
-/* Counts one; false when there are too many. hurried_ns: until when they are used up. */
-static bool may_hurry(struct agent_backend *b)
-{
-	__u64 now = node_now_ns();
-
-	if (b->hurried_ns < now)
-		b->hurried_ns = now;
-	if (b->hurried_ns - now > (HURRY_BURST - 1) * HURRY_NS)
-		return false;
-	b->hurried_ns += HURRY_NS;
-	return true;
 }
 
 void agent_backend_hurry(struct agent_backend *b)
