@@ -9,6 +9,7 @@
 #include "config_internal.h"
 #include "endpoint.h"
 #include "migrate_internal.h"
+#include "secret.h"
 
 /* What kubelb.yaml allows; config_yaml.c judges, and the tests try the ends here against it. */
 static const struct range {
@@ -313,6 +314,12 @@ static bool is_path(const char *text)
 int migrate_set_file(struct migrate *m, struct migrate_text *field, unsigned int line,
 		     const char *origin, const char *value)
 {
+	/* Not repeated: the output is a file that others may read. */
+	if (secret_is_likely(value)) {
+		migrate_note(m, line, "%s: the thing itself, where a file's name should be",
+			     origin);
+		return 0;
+	}
 	if (is_path(value))
 		return migrate_set_text(m, field, line, origin, value);
 	migrate_note(m, line, "%s %s: not an absolute path in plain characters", origin, value);

@@ -9,9 +9,8 @@ import subprocess
 
 import pytest
 
-from helpers import http_call, ok
+from helpers import LABEL, SAMPLE, http_call, metrics, ok
 from system import cgroup2_root, wait_until
-from test_metrics import LABEL, SAMPLE, metrics
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 RULES = os.path.join(ROOT, "deploy/prometheus/kubelb-alerts.yaml")
