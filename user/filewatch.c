@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <event2/event.h>
@@ -44,7 +45,7 @@ struct filewatch {
 	char *paths[FILEWATCH_MAX];
 	struct identity seen[FILEWATCH_MAX];
 	struct event *readable, *settled;
-	struct timeval burst_end; /* of the burst that is being waited for; zero: none is */
+	unsigned long burst_end_ms; /* of the burst that is being waited for; 0: none is */
 	void (*changed)(void *arg);
 	void *arg;
 };
@@ -107,7 +108,7 @@ static void on_settled(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	timerclear(&w->burst_end);
+	w->burst_end_ms = 0;
 	/* A link may lead into a directory that is not watched yet. */
 	for (unsigned int i = 0; i < w->n; i++)
 		gone |= watch_one(w, w->paths[i], NULL) != 0;
@@ -117,24 +118,25 @@ static void on_settled(evutil_socket_t fd, short what, void *arg)
 		w->changed(w->arg);
 }
 
-static long long in_us(const struct timeval *t)
+static unsigned long now_ms(void)
 {
-	return t->tv_sec * 1000000LL + t->tv_usec;
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (unsigned long)t.tv_sec * 1000 + (unsigned long)t.tv_nsec / 1000000;
 }
 
 /* When to look: a moment from now, within the burst's limit. */
-static struct timeval settle_time(struct filewatch *w)
+static unsigned int settle_ms(struct filewatch *w)
 {
-	const struct timeval settle = in_ms(SETTLE_MS), limit = in_ms(SETTLE_MAX_MS);
-	struct timeval now, left;
+	unsigned long now = now_ms();
 
-	event_base_gettimeofday_cached(event_get_base(w->settled), &now);
-	if (!timerisset(&w->burst_end))
-		timeradd(&now, &limit, &w->burst_end);
-	timersub(&w->burst_end, &now, &left);
-	if (left.tv_sec < 0)
-		timerclear(&left);
-	return in_us(&left) < in_us(&settle) ? left : settle;
+	if (!w->burst_end_ms)
+		w->burst_end_ms = now + SETTLE_MAX_MS;
+	if (w->burst_end_ms <= now)
+		return 0;
+	return w->burst_end_ms - now < SETTLE_MS ? (unsigned int)(w->burst_end_ms - now)
+						 : SETTLE_MS;
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *arg)
@@ -146,7 +148,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	while (read(fd, buffer, sizeof(buffer)) > 0)
 		;
-	settle = settle_time(w);
+	settle = in_ms(settle_ms(w));
 	event_add(w->settled, &settle);
 }
 
