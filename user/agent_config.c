@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "agent_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "believed.h"
+#include "endpoint.h"
+#include "filewatch.h"
+#include "http.h"
+#include "log.h"
+#include "node.h"
+#include "verdict.h"
+
+/* --- warnings ------------------------------------------------------------------------ */
+
+static void warn_about(const struct config *cfg)
+{
+	if (cfg->probe.insecure_skip_verify)
+		log_event(LOG_LEVEL_WARN,
+			  "the backends' certificates are NOT verified: anybody who answers on a "
+			  "backend's address counts as an apiserver",
+			  "key=probe.insecureSkipVerify");
+}
+
+void agent_needs(const struct config *cfg, struct privileges_need *ret)
+{
+	*ret = (struct privileges_need){ .low_port = cfg->http_enabled && cfg->http.port < 1024 };
+	for (unsigned int i = 0; i < cfg->n_frontends; i++)
+		ret->pods |= cfg->frontends[i].scope == KLB_SCOPE_ALL;
+}
+
+/* Once for each: it does not change while the agent runs. */
+static void warn_about_privileges(struct agent *a)
+{
+	struct privileges_need need;
+
+	agent_needs(a->file, &need);
+	for (unsigned int i = 0; i < PRIVILEGES_FUNCTIONS; i++) {
+		const char *text = privileges_missing(&need, i);
+
+		if (text && !a->missing_logged[i])
+			log_event(LOG_LEVEL_WARN, text, "");
+		a->missing_logged[i] |= text != NULL;
+	}
+}
+
+/* --- the configuration in force ------------------------------------------------------ */
+
+/*
+ * The health of backends that stay is kept: a reload is no reason to doubt them. At
+ * start it comes from the maps, if the agent that wrote them was alive until now.
+ */
+static void inherit_health(struct agent *a, const struct agent_backend *old, unsigned int n_old)
+{
+	bool believe = verdict_agent_alive(&a->state->control, node_now_ns());
+
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct klb_endpoint *endpoint = &a->config->backends[i].endpoint;
+		const struct agent_backend *before = agent_backend_find(old, n_old, endpoint);
+		const struct plan_backend *seen = plan_find(&a->state->applied, endpoint);
+
+		if (before)
+			agent_backend_inherit(&a->backends[i], before);
+		else if (seen && believe && !old)
+			agent_backend_adopt(&a->backends[i], &seen->value);
+	}
+}
+
+static int start_backends(struct agent *a, const struct agent_backend *old, unsigned int n_old,
+			  struct err *e)
+{
+	static const struct agent_backend_ops ops = { .changed = agent_on_backend_changed,
+						      .last_success_ns = agent_on_last_success };
+	int r = 0;
+
+	a->backends = calloc(a->config->n_backends + 1, sizeof(*a->backends));
+	if (!a->backends)
+		return err_set(e, ENOMEM, "out of memory");
+	for (unsigned int i = 0; !r && i < a->config->n_backends; i++)
+		r = agent_backend_init(&a->backends[i], a->base, a->config, i, a->tls, &ops, a, e);
+	if (r)
+		return r;
+	inherit_health(a, old, n_old);
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		agent_backend_start(&a->backends[i]);
+	return 0;
+}
+
+void agent_stop_backends(struct agent_backend *backends, const struct config *cfg)
+{
+	if (!backends || !cfg)
+		return;
+	for (unsigned int i = 0; i < cfg->n_backends; i++)
+		agent_backend_fini(&backends[i]);
+	free(backends);
+}
+
+/* Everything of the new configuration is made before anything of the old one goes. */
+static int take_config(struct agent *a, struct config *cfg, struct err *e)
+{
+	struct agent_backend *old_backends = a->backends;
+	struct probe_tls *old_tls = a->tls, *tls = NULL;
+	struct config *old = a->config;
+	int r = probe_tls_new(&cfg->probe, &tls, e);
+
+	if (r)
+		return r;
+	a->config = cfg;
+	a->tls = tls;
+	r = start_backends(a, old_backends, old ? old->n_backends : 0, e);
+	if (r) {
+		agent_stop_backends(a->backends, cfg);
+		probe_tls_free(tls);
+		a->config = old;
+		a->tls = old_tls;
+		a->backends = old_backends;
+		return r;
+	}
+	agent_stop_backends(old_backends, old);
+	probe_tls_free(old_tls);
+	if (old &&
+	    (old->http_enabled != cfg->http_enabled || !endpoint_equal(&old->http, &cfg->http))) {
+		http_free(a->http);
+		a->http = NULL;
+		a->http_retry_ns = 0;
+	}
+	config_free(old);
+	a->config_pending = true;
+	warn_about(cfg);
+	return 0;
+}
+
+static int take_effective(struct agent *a, const struct config *file, struct err *e)
+{
+	struct config *effective = NULL;
+	int r = config_with_backends(file, a->found, file->discovery ? a->n_found : 0, &effective,
+				     e);
+
+	if (!r)
+		r = take_config(a, effective, e);
+	if (r)
+		config_free(effective);
+	return r;
+}
+
+/* --- discovery ----------------------------------------------------------------------- */
+
+static void on_discovered(void *arg, const struct klb_endpoint *list, unsigned int n)
+{
+	struct agent *a = arg;
+	char quoted[ERR_TEXT_MAX + 64];
+	struct err e = { "" };
+
+	memcpy(a->found, list, n * sizeof(*list));
+	a->n_found = n;
+	a->found_in_cache = false;
+	log_event(LOG_LEVEL_INFO, "the cluster's apiservers are others now", "backends=%u", n);
+	if (take_effective(a, a->file, &e)) {
+		log_event(LOG_LEVEL_ERROR, "cannot take the discovered backends", "error=%s",
+			  log_quote(quoted, sizeof(quoted), e.text));
+		return;
+	}
+	agent_apply(a);
+}
+
+/* A failure that goes on is one line, and so is its end. */
+static void on_discovery_result(void *arg, enum discovery_result result, const char *detail)
+{
+	struct agent *a = arg;
+	char quoted[ERR_TEXT_MAX + 64];
+	bool failed = result >= DISCOVERY_FORBIDDEN;
+
+	a->discovery_results[result]++;
+	if (!failed)
+		a->found_in_cache = false;
+	if (failed != a->discovery_failed)
+		log_event(failed ? LOG_LEVEL_WARN : LOG_LEVEL_INFO,
+			  failed ? "discovery does not work, the last list stays"
+				 : "discovery works",
+			  "result=%s detail=%s", discovery_result_name(result),
+			  log_quote(quoted, sizeof(quoted), detail));
+	else
+		log_event(LOG_LEVEL_DEBUG, "discovery", "result=%s detail=%s",
+			  discovery_result_name(result), log_quote(quoted, sizeof(quoted), detail));
+	a->discovery_failed = failed;
+}
+
+static void on_discovery_warning(void *arg, const char *text)
+{
+	char quoted[ERR_TEXT_MAX + 64];
+
+	(void)arg;
+	log_event(LOG_LEVEL_WARN, "discovery", "warning=%s",
+		  log_quote(quoted, sizeof(quoted), text));
+}
+
+static int start_discovery(struct agent *a, struct err *e)
+{
+	static const struct discovery_ops ops = { .updated = on_discovered,
+						  .result = on_discovery_result,
+						  .warning = on_discovery_warning };
+	struct klb_endpoint frontends[KLB_MAX_FRONTENDS];
+	struct discovery_options o = {
+		.kubeconfig = a->file->discovery_kubeconfig,
+		.cache = a->file->discovery_cache,
+		.server = &frontends[0],
+		.frontends = frontends,
+		.n_frontends = a->file->n_frontends,
+		.believed = a->found,
+		.n_believed = a->n_found,
+	};
+	int r;
+
+	discovery_free(a->discovery);
+	a->discovery = NULL;
+	if (!a->file->discovery)
+		return 0;
+	for (unsigned int i = 0; i < a->file->n_frontends; i++)
+		frontends[i] = a->file->frontends[i].endpoint;
+	r = discovery_new(a->base, &o, &ops, a, &a->discovery, e);
+	if (!r)
+		discovery_start(a->discovery);
+	return r;
+}
+
+/* The list of an earlier time is better than none at all, or than seeds of years ago. */
+void agent_read_cache(struct agent *a, const struct config *file)
+{
+	struct err e = { "" };
+	char quoted[ERR_TEXT_MAX + 64];
+	int r = believed_from_cache(file, a->found, &a->n_found, &e);
+
+	a->found_in_cache = a->n_found > 0;
+	if (r && r != -ENOENT)
+		log_event(LOG_LEVEL_WARN, "the cache of discovery is not used", "error=%s",
+			  log_quote(quoted, sizeof(quoted), e.text));
+}
+
+/* --- the file ------------------------------------------------------------------------ */
+
+static void on_file_changed(void *arg)
+{
+	struct agent *a = arg;
+
+	log_event(LOG_LEVEL_INFO, "a file of the configuration has changed", "file=%s",
+		  a->options->config_path);
+	agent_reload(a);
+}
+
+/* Without it SIGHUP still works. */
+static void watch_files(struct agent *a)
+{
+	const char *paths[] = { a->options->config_path, a->file->probe.ca,
+				a->file->probe.client_cert, a->file->probe.client_key };
+	struct filewatch *watch = NULL;
+	char quoted[ERR_TEXT_MAX + 64];
+	struct err e = { "" };
+
+	if (filewatch_new(a->base, paths, sizeof(paths) / sizeof(paths[0]), on_file_changed, a,
+			  &watch, &e))
+		log_event(LOG_LEVEL_WARN, "changes of files are not noticed, send SIGHUP after one",
+			  "error=%s", log_quote(quoted, sizeof(quoted), e.text));
+	filewatch_free(a->watch);
+	a->watch = watch;
+}
+
+static bool same_text(const char *x, const char *y)
+{
+	return x == y || (x && y && !strcmp(x, y));
+}
+
+static bool same_discovery(const struct config *x, const struct config *y)
+{
+	return x->discovery == y->discovery &&
+	       same_text(x->discovery_kubeconfig, y->discovery_kubeconfig) &&
+	       same_text(x->discovery_cache, y->discovery_cache) &&
+	       x->n_frontends == y->n_frontends &&
+	       !memcmp(x->frontends, y->frontends, x->n_frontends * sizeof(x->frontends[0]));
+}
+
+/* Takes over file, on success. */
+int agent_take_file(struct agent *a, struct config *file, struct err *e)
+{
+	struct config *old = a->file;
+	int r = take_effective(a, file, e);
+
+	if (r)
+		return r;
+	a->file = file;
+	warn_about_privileges(a);
+	watch_files(a);
+	if (!old || !same_discovery(old, file))
+		r = start_discovery(a, e);
+	config_free(old);
+	return r;
+}
+
+/* An invalid configuration is reported, and the old one stays. */
+void agent_reload(struct agent *a)
+{
+	struct config *cfg = NULL;
+	struct err e = { "" };
+	char quoted[ERR_TEXT_MAX + 64];
+	int r = config_load(a->options->config_path, node_has_ipv6(), &cfg, &e);
+
+	if (!r)
+		r = agent_take_file(a, cfg, &e);
+	if (r) {
+		if (cfg != a->file)
+			config_free(cfg);
+		a->reloads_failed++;
+		a->reload_refused = true;
+		log_event(LOG_LEVEL_ERROR, "configuration not reloaded, the old one stays",
+			  "error=%s", log_quote(quoted, sizeof(quoted), e.text));
+		return;
+	}
+	a->reloads_ok++;
+	a->reload_refused = false;
+	log_event(LOG_LEVEL_INFO, "configuration reloaded", "file=%s frontends=%u backends=%u",
+		  log_quote(quoted, sizeof(quoted), a->options->config_path),
+		  a->config->n_frontends, a->config->n_backends);
+	agent_set_tick(a);
+	agent_apply(a);
+	agent_listen_http(a);
+}
