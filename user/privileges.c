@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <stdint.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -34,7 +34,7 @@ static int get(struct sets *ret)
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
 
 	if (syscall(SYS_capget, &header, data))
-		return -errno;
+		return err_negative(errno);
 	ret->effective = data[0].effective | (uint64_t)data[1].effective << 32;
 	ret->permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
 	return 0;
@@ -50,18 +50,23 @@ static int set(const struct sets *s)
 		  .permitted = (__u32)(s->permitted >> 32) },
 	};
 
-	return syscall(SYS_capset, &header, data) ? -errno : 0;
+	return syscall(SYS_capset, &header, data) ? err_negative(errno) : 0;
 }
 
 /* Before 5.19 unprivileged_bpf_disabled, which distributions set, also closes the commands
  * that only use what is there (kernel/bpf/syscall.c). */
 static bool needs_bpf(void)
 {
-	unsigned int major = 0, minor = 0;
+	unsigned long major, minor;
 	struct utsname u;
+	char *end;
 
-	if (uname(&u) || sscanf(u.release, "%u.%u", &major, &minor) != 2)
+	if (uname(&u))
 		return true;
+	major = strtoul(u.release, &end, 10);
+	if (*end != '.')
+		return true;
+	minor = strtoul(end + 1, NULL, 10);
 	return major < 5 || (major == 5 && minor < 19);
 }
 
@@ -89,7 +94,7 @@ static int failed(const char *what, int code, struct err *e)
 
 int privileges_begin(struct err *e)
 {
-	struct sets s;
+	struct sets s = { 0 };
 	int r;
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -108,7 +113,7 @@ int privileges_begin(struct err *e)
 int privileges_reduce(const struct privileges_need *need, struct err *e)
 {
 	uint64_t keep = wanted(need);
-	struct sets s;
+	struct sets s = { 0 };
 	int r = get(&s);
 
 	if (r)
@@ -123,7 +128,7 @@ int privileges_reduce(const struct privileges_need *need, struct err *e)
 
 static bool has(uint64_t capabilities)
 {
-	struct sets s;
+	struct sets s = { 0 };
 
 	return !get(&s) && (s.permitted & capabilities) == capabilities;
 }
@@ -166,7 +171,7 @@ const char *privileges_missing(const struct privileges_need *need, unsigned int 
 
 static void set_effective(bool pods)
 {
-	struct sets s;
+	struct sets s = { 0 };
 
 	if (get(&s))
 		return;
