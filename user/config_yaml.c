@@ -109,19 +109,21 @@ static void set_where(struct config_where *where, unsigned int line, const char 
 	snprintf(where->key, sizeof(where->key), "%.48s%s%.40s", parent, *parent ? "." : "", name);
 }
 
-static int fail_unknown(const struct config_build *b, const struct config_where *at,
-			const struct config_key *keys, const char *name)
+static void explain_unknown(const struct config_build *b, const struct config_where *at,
+			    const struct config_key *keys, const char *name)
 {
 	const char *suggestion = config_suggest(keys, name);
 	char known[256] = "";
 	size_t length = 0;
 
-	if (suggestion)
-		return config_fail(b, at, "unknown key; did you mean %s?", suggestion);
+	if (suggestion) {
+		config_explain(b, at, "unknown key; did you mean %s?", suggestion);
+		return;
+	}
 	for (; keys->name && length < sizeof(known); keys++)
 		length += (size_t)snprintf(known + length, sizeof(known) - length, "%s%s",
 					   length ? ", " : "", keys->name);
-	return config_fail(b, at, "unknown key; remove it, or write one of %s", known);
+	config_explain(b, at, "unknown key; remove it, or write one of %s", known);
 }
 
 /* Finds a pair's key in the table, and the value that belongs to it. */
@@ -142,8 +144,10 @@ static int read_key(const struct config_build *b, const struct config_node *mapp
 		return config_fail(b, &value.where, "a key that is not a string; remove it");
 	while (key->name && strcmp(key->name, name) != 0)
 		key++;
-	if (!key->name || strlen(name) != node->data.scalar.length)
-		return fail_unknown(b, &value.where, keys, name);
+	if (!key->name || strlen(name) != node->data.scalar.length) {
+		explain_unknown(b, &value.where, keys, name);
+		return -EINVAL;
+	}
 	value.node = yaml_document_get_node(mapping->document, pair->value);
 	*ret_key = key;
 	*ret_value = value;

@@ -56,24 +56,24 @@ struct discovery {
 	struct discovery_ops ops;
 	void *arg;
 	char *kubeconfig, *service_account;
-	bool has_server;
-	struct klb_endpoint server;
-	unsigned int n_frontends;
 	struct klb_endpoint *frontends;
+	unsigned int n_frontends;
+	bool has_server;
+	bool cache_failed; /* the cache does not hold what is believed */
+	struct klb_endpoint server;
 	struct discovery_timing timing;
 	struct cache_writer *cache; /* NULL: none */
-	bool cache_failed; /* it does not hold what is believed */
 
 	/* The attempt under way. */
 	enum phase phase;
+	bool fruitful; /* it has brought a list, or a watch */
+	bool beyond; /* the timer is for the watch's end */
 	struct event *timer; /* the phase's end */
 	struct credentials *credentials;
 	struct tls *tls;
 	struct link *link;
 	__u64 opened_ns; /* 0: not yet */
-	bool fruitful; /* it has brought a list, or a watch */
 	__u64 watch_end_ns; /* when the apiserver should have ended it */
-	bool beyond; /* that is what the timer waits for */
 	__u64 line_ns; /* since when there is a part of an event; 0: none */
 
 	/* What is known. */
