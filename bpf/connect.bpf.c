@@ -125,6 +125,12 @@ static __always_inline __u32 ipv6_only(struct sock *sock)
 	return BPF_CORE_READ_BITFIELD(&sock->__sk_common, skc_ipv6only);
 }
 
+/* 1 if any bit of x is set, else 0. */
+static __always_inline __u32 any_bit(__u64 x)
+{
+	return (__u32)klb_negative(x | (0 - x));
+}
+
 /*
  * Whether the outcome says something about the backend. A pod may be cut off from it by
  * a policy, and a socket with a device, a mark, a source or a port of its own goes where
@@ -142,9 +148,13 @@ static __always_inline __u32 witness(struct tcp_sock *tp, const struct klb_contr
 		     (BPF_CORE_READ_BITFIELD(sock, sk_userlocks) & 12) |
 		     BPF_CORE_READ_BITFIELD(tp, repair);
 
-	if (tied || sock->__sk_common.skc_net.net->net_cookie != control->host_netns_cookie)
-		return 0;
-	return alive && sock->sk_uid.val ? KLB_SOCKET_HEARSAY : KLB_SOCKET_WITNESS;
+	__u64 foreign = sock->__sk_common.skc_net.net->net_cookie ^ control->host_netns_cookie;
+	__u32 counts = 1 ^ (any_bit(tied) | any_bit(foreign));
+	__u32 hearsay = alive & any_bit(sock->sk_uid.val);
+
+	/* Without branches: what follows would be gone through once for each way. */
+	return (KLB_SOCKET_HEARSAY & (0 - (counts & hearsay))) |
+	       (KLB_SOCKET_WITNESS & (0 - (counts & (1 ^ hearsay))));
 }
 
 /*
@@ -305,8 +315,8 @@ static __always_inline void send(struct bpf_sock_addr *ctx, const struct way *w,
 	__u32 flags = witness(w->tp, control, agent_alive(control, w->now));
 
 	/* Who may not say that it has failed does not try for others either. */
-	if (stats && flags & KLB_SOCKET_WITNESS)
-		klb_try(stats, w->now, klb_decision_ns(control));
+	if (stats)
+		klb_try(stats, w->now, klb_decision_ns(control), flags & KLB_SOCKET_WITNESS);
 	hand_over(ctx, w, dst, cand, flags);
 	*dst = cand->endpoint;
 }

@@ -216,12 +216,13 @@ static __always_inline void klb_succeeded(struct klb_stats *stats, const struct 
 /*
  * This connect goes to a backend whose ejection is over: it is the one that tries. For
  * as long as it may take, the others go elsewhere: against a backend that swallows SYNs
- * every one of them would wait in vain. Two connects at the same instant both try. For
- * witnesses: a pod that is cut off from the backend would keep everybody else from trying.
+ * every one of them would wait in vain. may: 0 for one that is no witness: a pod that is cut
+ * off from the backend would keep everybody else from trying. Two connects at the same
+ * instant both try.
  */
-static __always_inline void klb_try(struct klb_stats *stats, __u64 now, __u64 wait_ns)
+static __always_inline void klb_try(struct klb_stats *stats, __u64 now, __u64 wait_ns, __u32 may)
 {
-	if (stats->evidence == KLB_EVIDENCE_NONE || now < stats->ejected_until_ns)
+	if (stats->evidence == KLB_EVIDENCE_NONE || now < stats->ejected_until_ns || !may)
 		return;
 	stats->evidence = KLB_EVIDENCE_TRIAL;
 	stats->ejected_until_ns = now + wait_ns;

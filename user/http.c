@@ -424,13 +424,15 @@ int http_new(struct event_base *base, const struct klb_endpoint *address,
 
 void http_free(struct http *h)
 {
+	struct connection *c, *next;
+
 	if (!h)
 		return;
 	if (h->listener)
 		evconnlistener_free(h->listener);
 	if (h->pause)
 		event_free(h->pause);
-	for (struct connection *c = h->first, *next; c; c = next) {
+	for (c = h->first; c; c = next) {
 		next = c->next;
 		hang_up(c);
 	}

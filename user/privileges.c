@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -35,7 +34,7 @@ static int get(struct sets *ret)
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
 
 	if (syscall(SYS_capget, &header, data))
-		return -errno;
+		return err_negative(errno);
 	ret->effective = data[0].effective | (uint64_t)data[1].effective << 32;
 	ret->permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
 	return 0;
@@ -51,7 +50,7 @@ static int set(const struct sets *s)
 		  .permitted = (__u32)(s->permitted >> 32) },
 	};
 
-	return syscall(SYS_capset, &header, data) ? -errno : 0;
+	return syscall(SYS_capset, &header, data) ? err_negative(errno) : 0;
 }
 
 /* Before 5.19 unprivileged_bpf_disabled, which distributions set, also closes the commands

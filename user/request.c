@@ -38,6 +38,15 @@ static char *take_line(char **next)
 	return line;
 }
 
+/* A bare CR above all, which some take for the end of a line (RFC 9112, 2.2). */
+static bool has_control(const char *line)
+{
+	for (; *line; line++)
+		if (((unsigned char)*line < ' ' && *line != '\t') || *line == 0x7f)
+			return true;
+	return false;
+}
+
 /* The word at *next; NULL unless exactly one space follows it. */
 static char *take_word(char **next)
 {
@@ -60,9 +69,12 @@ static enum request_method method_of(const char *word)
 /* "GET /metrics?x HTTP/1.1" */
 static unsigned int parse_request_line(char *line, struct request *ret)
 {
-	char *rest = line, *method = take_word(&rest), *target;
+	char *rest = line, *method, *target;
 	size_t length;
 
+	if (has_control(line))
+		return 400;
+	method = take_word(&rest);
 	target = method ? take_word(&rest) : NULL;
 	if (!target || strncmp(rest, "HTTP/", 5) != 0)
 		return 400;
@@ -82,7 +94,7 @@ static unsigned int parse_header(char *line, struct request *ret)
 {
 	char *value;
 
-	if (!header_split(line, &value))
+	if (has_control(line) || !header_split(line, &value))
 		return 400;
 	if (strcasecmp(line, "Transfer-Encoding") == 0 ||
 	    (strcasecmp(line, "Content-Length") == 0 && strcmp(value, "0") != 0))

@@ -123,6 +123,8 @@ def test_get_and_head_and_nothing_else(balanced, path):
     (b"get /healthz HTTP/1.0\r\n\r\n", 405),
     (b"GET /health\0z HTTP/1.1\r\n\r\n", 400),
     (b"GET /healthz HTTP/1.1\r\nA : b\r\n\r\n", 400),
+    (b"GET /health\rz HTTP/1.1\r\n\r\n", 400),
+    (b"GET /healthz HTTP/1.1\r\nA: b\rB: c\r\n\r\n", 400),
     (b"GET /healthz HTTP/1.1\r\nA: b\r\n folded\r\n\r\n", 400),
     (b"GET /healthz HTTP/1.1\r\nno colon\r\n\r\n", 400),
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
