@@ -73,6 +73,7 @@ class World:
         self.local = None
         self.etcd = None
         self.pods = 0
+        self.pod_links = []  # (namespace, its port of the bridge)
         self.agents = 0
         self.closed = False
         self.dir = tempfile.mkdtemp(prefix=f"{self.prefix}-")
@@ -151,6 +152,7 @@ class World:
         name = name or f"pod{self.pods}"
         ns = f"{self.prefix}-{name}"
         self.namespaces.append(ns)
+        self.pod_links.append((ns, name))
         self.ip_batch(None, [f"netns add {ns}", self.veth(ns, name)])
         self.ip_batch(self.net, self.plug(name))
         self.address(ns, POD_HOST + self.pods)
@@ -310,6 +312,7 @@ class World:
         """Back to a bare stage: nothing attached, every backend healthy."""
         self.end_processes()
         self.unload()
+        self.remove_pods()
         if self.local:
             self.local.kill()
             self.local = None
@@ -317,6 +320,16 @@ class World:
         for b in self.backends:
             b.restore(self.pki)
         self.config = self.configure()
+
+    def remove_pods(self):
+        """Their addresses and names are free again: there are some fifty of them."""
+        for ns, port in self.pod_links:
+            # The port first: with its namespace it would go at some later time.
+            self.ip_batch(self.net, [f"link del {port}"])
+            self.ip_batch(None, [f"netns del {ns}"])
+            self.namespaces.remove(ns)
+        self.pod_links.clear()
+        self.pods = 0
 
     def unload(self):
         """Detaches; whatever stays behind is removed and reported."""
