@@ -193,11 +193,19 @@ def test_pod_ejects_nobody(stage):
     pods_too(stage)
     ok(stage.load())
     pod = stage.pod()
-    with contextlib.ExitStack() as stack:
-        crowd = [stack.enter_context(Hostile(stage, kind, 3, ns=pod)) for kind in EVERYWHERE]
-        with Traffic(stage, rate=50):
+
+    def fail_in_the_pod():
+        with contextlib.ExitStack() as stack:
+            crowd = [stack.enter_context(Hostile(stage, kind, 3, ns=pod)) for kind in EVERYWHERE]
             assert all(failed(h.wait()) for h in crowd)
+
+    fail_in_the_pod()
     assert ejections(stage) == 0 and not any(stats(stage, "suspected").values())
+    # Beside it the host's own SYNs may wait for a busy machine, which makes suspect, and
+    # rightly so.
+    with Traffic(stage, rate=50):
+        fail_in_the_pod()
+    assert ejections(stage) == 0
     wait_idle(stage)
     assert served_set(stage, 30) == ALL, dump(stage, "stats")[:4]
 
