@@ -27,27 +27,27 @@
 
 /* --- connections to dead backends ---------------------------------------------------- */
 
+static const struct plan_backend *planned(const struct agent *a, unsigned int index)
+{
+	return plan_find(&a->state->applied, &a->config->backends[index].endpoint);
+}
+
 static void count_ended(struct agent *a, const struct agent_moves_result *ended,
 			enum metrics_ended why)
 {
 	char text[ENDPOINT_TEXT_MAX];
 
 	for (unsigned int i = 0; i < a->config->n_backends; i++) {
-		const struct klb_endpoint *endpoint = &a->config->backends[i].endpoint;
-		const struct plan_backend *b = plan_find(&a->state->applied, endpoint);
+		const struct plan_backend *b = planned(a, i);
 
 		if (!b || !ended->ended[b->id])
 			continue;
 		a->backends[i].metrics.ended[why] += ended->ended[b->id];
 		log_event(LOG_LEVEL_INFO, "connections ended, their clients connect elsewhere",
-			  "backend=%s connections=%u reason=%s", endpoint_format(endpoint, text),
-			  ended->ended[b->id], metrics_ended_name(why));
+			  "backend=%s connections=%u reason=%s",
+			  endpoint_format(&b->value.endpoint, text), ended->ended[b->id],
+			  metrics_ended_name(why));
 	}
-}
-
-static const struct plan_backend *planned(const struct agent *a, unsigned int index)
-{
-	return plan_find(&a->state->applied, &a->config->backends[index].endpoint);
 }
 
 /* What counts: the operator's, else the planned one; 0 for one that is drained. */
@@ -140,9 +140,7 @@ void agent_on_moves(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	/* Whoever wished for something did not tell us. */
-	if (!a->dp || !privileges_end_connections() ||
-	    datapath_read_admin(a->dp, a->state->admin, NULL) || !find_dead(a, dead))
+	if (!a->dp || !privileges_end_connections() || !find_dead(a, dead))
 		return;
 	agent_moves_dead(a->dp, dead, &result, &e);
 	log_moves_error(a, &e);
