@@ -72,6 +72,17 @@ class Cluster:
         self.wait_watch()
         return next(api for api in self.apis if watches_at(api))
 
+    def wait_cached(self, count):
+        """The agent's maps have a list before its file has: the file is written aside."""
+        def cached():
+            try:
+                with open(self.cache, encoding="utf-8") as f:
+                    return len(json.load(f)["backends"]) == count
+            except (FileNotFoundError, ValueError):  # none yet, or one that a test spoilt
+                return False
+
+        wait_until(cached, f"{count} backends in {self.cache}")
+
     def status(self):
         return json.loads(ok(self.stage.ctl("status", "-o", "json")).stdout)["discovery"]
 
@@ -83,11 +94,12 @@ def cluster_fixture(stage):
 
 @pytest.fixture(name="found")
 def found_fixture(cluster):
-    """An agent that has found all three, and watches."""
+    """An agent that has found all three, has them in its cache, and watches."""
     cluster.start()
     cluster.wait(1, 2, 3)
     wait_states(cluster.stage, "ready", cluster.apis)
     cluster.wait_watch()
+    cluster.wait_cached(3)
     return cluster
 
 
@@ -269,8 +281,7 @@ def test_cache_at_boot(found):
     found.say(2, 3)
     found.wait(2, 3, timeout=40)
     wait_until(lambda: found.status()["state"] == "current", "status to say so")
-    with open(found.cache, encoding="utf-8") as f:
-        assert len(json.load(f)["backends"]) == 2
+    found.wait_cached(2)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"kind": "kubelb-backends", "vers', b"\0" * 4096,
@@ -290,8 +301,7 @@ def test_corrupt_cache(found, content):
     found.wait(1)
     found.apis[0].start()
     found.wait(1, 2, 3, timeout=40)
-    with open(found.cache, encoding="utf-8") as f:
-        assert len(json.load(f)["backends"]) == 3
+    found.wait_cached(3)
 
 
 def test_cache_that_others_can_write(found):
