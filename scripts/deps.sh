@@ -14,8 +14,8 @@ build=(
 	libbpf-dev libelf-dev zlib1g-dev
 	libevent-dev libssl-dev libyaml-dev libjansson-dev
 )
-# For `make deb`.
-package=(debhelper dpkg-dev lintian)
+# For `make deb`; dpkg-checkbuilddeps asks for build-essential whatever the package says.
+package=(build-essential debhelper dpkg-dev lintian)
 # nginx: real TLS backends and the peer in the benchmark. libnginx-mod-stream:
 # the local proxy that KubeLB replaces; haproxy is the other one. runc, python3-yaml:
 # the image and its manifests. prometheus: promtool, which checks and tests the alert
