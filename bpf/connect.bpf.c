@@ -84,12 +84,6 @@ static __always_inline int in_scope(struct sock *sock, const struct found *fe,
 	       sock->__sk_common.skc_net.net->net_cookie == control->host_netns_cookie;
 }
 
-/* To the tick, which is enough for heartbeats and ejections. */
-static __always_inline __u64 now_ns(const struct klb_control *control)
-{
-	return bpf_jiffies64() * control->tick_ns + control->tick_offset_ns;
-}
-
 /*
  * 32 bits for the draws: no two sockets have the same number, no two connects of one
  * the same turn, and the mixing (MurmurHash3's finaliser) leaves nothing of
@@ -357,7 +351,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	r->ipv4 &= 1 ^ ipv6_only(sock);
 	reach_from_source(source, r);
 	reach_from_record(ctx->sk, r);
-	w.now = now_ns(control);
+	w.now = klb_now_ns(control);
 	w.number = klb_socket_number(w.tp);
 	w.pending = klb_pending_of(w.number);
 	cand = choose(&fe, control, r, seed_of(w.pending, w.number, control), w.now);

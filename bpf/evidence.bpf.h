@@ -35,6 +35,18 @@ static __always_inline struct klb_control *klb_control_get(void)
 	return bpf_map_lookup_elem(&klb_control, &zero);
 }
 
+/* CLOCK_MONOTONIC to the tick, which is enough for heartbeats, ejections and the like. */
+static __always_inline __u64 klb_now_ns(const struct klb_control *control)
+{
+	return bpf_jiffies64() * control->tick_ns + control->tick_offset_ns;
+}
+
+/* Signed: what another CPU has stored since this one took the time is newer than now. */
+static __always_inline __s64 klb_age(__u64 now, __u64 then)
+{
+	return (__s64)(now - then);
+}
+
 static __always_inline struct klb_counters *klb_counters_get(void)
 {
 	__u32 zero = 0;
@@ -104,7 +116,8 @@ static __always_inline __u64 klb_ejection_ns(__u32 streak)
 
 /*
  * What began before the ejection that is in force proves nothing that it does not know:
- * ten connects that fail together are one failure, not ten doublings.
+ * ten connects that fail together are one failure, not ten doublings. began_ns: when the
+ * backend stopped answering this socket, at the earliest.
  */
 static __always_inline int klb_is_old_news(const struct klb_stats *stats, __u64 began_ns)
 {
@@ -123,16 +136,16 @@ static __always_inline int klb_is_believed(const struct klb_stats *stats,
 	if (rec->flags & KLB_SOCKET_WITNESS)
 		return 1;
 	return rec->flags & KLB_SOCKET_HEARSAY && stats->last_success_ns < rec->connect_ns &&
-	       now - stats->last_failure_ns > KLB_HEARSAY_NS;
+	       klb_age(now, stats->last_failure_ns) > (__s64)KLB_HEARSAY_NS;
 }
 
 /* To be called before the failure is noted as the last one. */
 static __always_inline void klb_eject(struct klb_stats *stats, const struct klb_socket *rec,
-				      enum klb_failure failure, __u64 now)
+				      enum klb_failure failure, __u64 began_ns, __u64 now)
 {
 	__u64 period = KLB_EJECT_MIN_NS;
 
-	if (!klb_is_believed(stats, rec, now) || klb_is_old_news(stats, rec->connect_ns))
+	if (!klb_is_believed(stats, rec, now) || klb_is_old_news(stats, began_ns))
 		return;
 	if (rec->flags & KLB_SOCKET_WITNESS) {
 		period = klb_ejection_ns(stats->streak);
@@ -154,7 +167,7 @@ static __always_inline void klb_failed(struct klb_stats *stats, const struct klb
 	if (reason < KLB_FAILURES)
 		__sync_fetch_and_add(&stats->failed[reason], 1);
 	klb_tell(rec, KLB_EVENT_CONNECT_FAILED, failure, now, 0);
-	klb_eject(stats, rec, failure, now);
+	klb_eject(stats, rec, failure, rec->connect_ns, now);
 	stats->last_failure_ns = now;
 }
 
@@ -164,7 +177,8 @@ static __always_inline void klb_peer_lost(struct klb_stats *stats, const struct 
 {
 	__sync_fetch_and_add(&stats->lost, 1);
 	klb_tell(rec, KLB_EVENT_PEER_LOST, KLB_FAILURE_TIMED_OUT, now, 0);
-	klb_eject(stats, rec, KLB_FAILURE_TIMED_OUT, now);
+	/* However old the connection, it was good until lately. */
+	klb_eject(stats, rec, KLB_FAILURE_TIMED_OUT, now, now);
 	stats->last_failure_ns = now;
 }
 
@@ -211,6 +225,22 @@ static __always_inline void klb_succeeded(struct klb_stats *stats, const struct 
 	stats->streak = 0;
 	stats->ejected_until_ns = 0;
 	klb_tell(rec, KLB_EVENT_RESTORED, KLB_FAILURE_OTHER, now, 0);
+}
+
+/* Often enough for the probes that it spares; a line of memory that many CPUs write to is
+ * not free. */
+#define KLB_ANSWER_NS 100000000ULL
+
+/*
+ * The backend itself, and not its kernel alone, has answered a client. at_ns: when. Any
+ * user's word will do: without an answer he has none to show. A pod's will not: see above.
+ */
+static __always_inline void klb_answered(struct klb_stats *stats, const struct klb_socket *rec,
+					 __u64 at_ns)
+{
+	if (rec->flags & (KLB_SOCKET_WITNESS | KLB_SOCKET_HEARSAY) &&
+	    klb_age(at_ns, stats->last_answer_ns) > (__s64)KLB_ANSWER_NS)
+		stats->last_answer_ns = at_ns;
 }
 
 /*

@@ -23,6 +23,8 @@
 #define EHOSTUNREACH 113
 
 #define CALLBACKS (BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG)
+/* And once there is a connection. */
+#define CALLBACKS_ESTABLISHED (CALLBACKS | BPF_SOCK_OPS_RTT_CB_FLAG)
 
 static __always_inline void remote_of(struct bpf_sock_ops *ctx, struct klb_endpoint *ret)
 {
@@ -39,12 +41,12 @@ static __always_inline void remote_of(struct bpf_sock_ops *ctx, struct klb_endpo
 }
 
 /* Nobody else's flags are lost by it. */
-static __always_inline void keep_callbacks(struct bpf_sock_ops *ctx)
+static __always_inline void keep_callbacks(struct bpf_sock_ops *ctx, int wanted)
 {
 	int flags = ctx->bpf_sock_ops_cb_flags;
 
-	if ((flags & CALLBACKS) != CALLBACKS)
-		bpf_sock_ops_cb_flags_set(ctx, flags | CALLBACKS);
+	if ((flags & wanted) != wanted)
+		bpf_sock_ops_cb_flags_set(ctx, flags | wanted);
 }
 
 /* --- the SYN leaves ------------------------------------------------------------ */
@@ -86,7 +88,7 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 	rec->flags &= ~KLB_SOCKET_EARLY;
 	sign(rec, tp);
 	rec->connect_ns = bpf_ktime_get_ns();
-	keep_callbacks(ctx);
+	keep_callbacks(ctx, CALLBACKS);
 	klb_socket_begin(rec, stats);
 	if (control)
 		klb_bound_connect(ctx, tp, rec, control, stats ? stats->srtt_us : 0);
@@ -148,7 +150,7 @@ static __always_inline void on_timeout_init(struct bpf_sock_ops *ctx)
 
 	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING)
 		return;
-	keep_callbacks(ctx);
+	keep_callbacks(ctx, CALLBACKS);
 	if (!(rec->flags & KLB_SOCKET_SYN_TIMER))
 		return;
 	stats = klb_stats_of(rec->id);
@@ -164,7 +166,7 @@ static __always_inline void on_established(struct bpf_sock_ops *ctx)
 
 	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING)
 		return;
-	keep_callbacks(ctx);
+	keep_callbacks(ctx, CALLBACKS_ESTABLISHED);
 	stats = klb_stats_of(rec->id);
 	klb_socket_establish(rec, stats);
 	rec->established_ns = bpf_ktime_get_ns();
@@ -181,13 +183,57 @@ static __always_inline void on_retransmit(struct bpf_sock_ops *ctx)
 	struct klb_control *control = klb_control_get();
 	struct klb_socket *rec = ours(ctx);
 	struct klb_stats *stats;
+	struct tcp_sock *tp;
 
-	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING)
+	if (!rec || !control)
+		return;
+	tp = klb_ops_tcp_sock(ctx);
+	if (tp && rec->phase == KLB_PHASE_ACTIVE)
+		klb_window_opened(ctx, tp, rec);
+	if (rec->phase != KLB_PHASE_CONNECTING)
 		return;
 	rec->flags |= KLB_SOCKET_RETRANSMITTED;
 	stats = klb_stats_of(rec->id);
 	if (stats)
 		klb_suspected(stats, rec, bpf_ktime_get_ns(), klb_decision_ns(control));
+}
+
+/*
+ * When the peer last sent data, if it ever did. The time is what the kernel has noted for
+ * its delayed acknowledgements (icsk_ack.lrcvtime); the connection's start to begin with.
+ */
+static __always_inline void note_answer(struct tcp_sock *tp, const struct klb_socket *rec,
+					struct klb_stats *stats,
+					const struct klb_control *control)
+{
+	__u64 jiffies = bpf_jiffies64();
+	__u32 age = (__u32)jiffies - tp->inet_conn.icsk_ack.lrcvtime;
+
+	if (tp->bytes_received)
+		klb_answered(stats, rec,
+			     (jiffies - age) * control->tick_ns + control->tick_offset_ns);
+}
+
+/* Data of ours was acknowledged. */
+static __always_inline void on_acknowledged(struct bpf_sock_ops *ctx)
+{
+	struct klb_control *control = klb_control_get();
+	struct klb_socket *rec = ours(ctx);
+	struct klb_stats *stats;
+	struct tcp_sock *tp;
+
+	if (!rec || !control || rec->phase != KLB_PHASE_ACTIVE)
+		return;
+	tp = klb_ops_tcp_sock(ctx);
+	if (!tp)
+		return;
+	if (tp->snd_wnd < tp->mss_cache)
+		klb_window_shut(ctx, tp, rec);
+	else
+		klb_window_opened(ctx, tp, rec);
+	stats = klb_stats_of(rec->id);
+	if (stats)
+		note_answer(tp, rec, stats, control);
 }
 
 static __always_inline enum klb_failure failure_of(int error)
@@ -216,6 +262,27 @@ static __always_inline int error_of(struct sock *sk)
 	int error = sk->sk_err;
 
 	return error ? error : sk->sk_err_soft;
+}
+
+/*
+ * Whether a connection that timed out had a peer that acknowledged everything to the end.
+ * That is what happens when an application's own TCP_USER_TIMEOUT meets a peer that takes
+ * no data for so long (tcp_probe_timer): neither data nor a probe was left unanswered.
+ */
+static __always_inline int was_answering(struct tcp_sock *tp)
+{
+	return !tp->inet_conn.icsk_retransmits && !tp->inet_conn.icsk_probes_out;
+}
+
+/* What a connection that has done its work leaves behind. */
+static __always_inline void end_well(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+				     const struct klb_socket *rec, struct klb_stats *stats)
+{
+	struct klb_control *control = klb_control_get();
+
+	klb_smooth_rtt(stats, ctx->srtt_us >> 3);
+	if (control)
+		note_answer(tp, rec, stats, control);
 }
 
 static __always_inline void on_close(struct bpf_sock_ops *ctx)
@@ -249,10 +316,11 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
 		klb_failed(stats, rec, failure, now);
 	if (was != KLB_PHASE_ACTIVE)
 		return;
-	if (failure == KLB_FAILURE_TIMED_OUT || failure == KLB_FAILURE_UNREACHABLE)
+	if (failure == KLB_FAILURE_UNREACHABLE ||
+	    (failure == KLB_FAILURE_TIMED_OUT && !was_answering(tp)))
 		klb_peer_lost(stats, rec, now);
 	else
-		klb_smooth_rtt(stats, ctx->srtt_us >> 3);
+		end_well(ctx, tp, rec, stats);
 }
 
 #define SHUTDOWN_MASK 3 /* include/net/sock.h */
@@ -274,7 +342,7 @@ static __always_inline void on_farewell(struct bpf_sock_ops *ctx)
 	stats = klb_stats_of(rec->id);
 	klb_socket_end(rec, stats);
 	if (stats)
-		klb_smooth_rtt(stats, ctx->srtt_us >> 3);
+		end_well(ctx, tp, rec, stats);
 }
 
 static __always_inline void on_state(struct bpf_sock_ops *ctx)
@@ -311,6 +379,9 @@ int klb_sockops(struct bpf_sock_ops *ctx)
 		break;
 	case BPF_SOCK_OPS_RTO_CB:
 		on_retransmit(ctx);
+		break;
+	case BPF_SOCK_OPS_RTT_CB:
+		on_acknowledged(ctx);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
 		on_state(ctx);

@@ -38,7 +38,12 @@ static __always_inline __u32 klb_syn_ms(const struct klb_control *control, __u32
 {
 	__u32 ms = srtt_us ? 3 * srtt_us / 1000 + 1 : KLB_SYN_UNKNOWN_MS;
 	__u32 most = control->connect_timeout_ms / 4;
+	__u32 least = srtt_us / 1000 * 3 / 2;
 
+	/* A backend far away: a timer below the round trip would make a suspect of it with
+	 * every connect. */
+	if (most < least)
+		most = least < most * 2 ? least : most * 2;
 	if (ms < KLB_SYN_MIN_MS)
 		ms = KLB_SYN_MIN_MS;
 	return ms < most ? ms : most;
@@ -135,6 +140,34 @@ static __always_inline void klb_give_back(struct bpf_sock_ops *ctx, struct tcp_s
 			       sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_syn_retries);
 	if (rec->flags & KLB_SOCKET_KEEPALIVE)
 		klb_set_option(ctx, SOL_SOCKET, SO_KEEPALIVE, 0);
+}
+
+/*
+ * A peer whose process reads nothing for a while keeps its window shut and acknowledges
+ * every probe: it is alive. TCP_USER_TIMEOUT would end the connection all the same, as it
+ * counts from the first probe (tcp_probe_timer), so ours is lifted. Shut is what has no
+ * room for one segment. The window shuts with the acknowledgement of the data that filled
+ * it; that it has opened shows with the next one, or with data that is sent again.
+ */
+static __always_inline void klb_window_shut(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+					    struct klb_socket *rec)
+{
+	__u32 own = tp->inet_conn.icsk_user_timeout;
+
+	if (rec->flags & KLB_SOCKET_SHUT || !own || own != rec->user_timeout_ms)
+		return;
+	if (!klb_set_option(ctx, SOL_TCP, TCP_USER_TIMEOUT, 0))
+		rec->flags |= KLB_SOCKET_SHUT;
+}
+
+static __always_inline void klb_window_opened(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+					      struct klb_socket *rec)
+{
+	if (!(rec->flags & KLB_SOCKET_SHUT))
+		return;
+	rec->flags &= ~KLB_SOCKET_SHUT;
+	if (!tp->inet_conn.icsk_user_timeout)
+		klb_set_option(ctx, SOL_TCP, TCP_USER_TIMEOUT, rec->user_timeout_ms);
 }
 
 /* From connectTimeout to deadPeerTimeout, unless the application has come first. */

@@ -49,15 +49,15 @@ static void probe_now(struct agent_backend *b, enum probe_path path)
 	probe_start(b->probe, path);
 }
 
-/* With clients' connects succeeding there is nothing to ask. */
+/* While it answers its clients there is nothing to ask. */
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct agent_backend *b = arg;
-	__u64 success_ns = b->ops->last_success_ns(b->arg, &b->endpoint);
+	__u64 answer_ns = b->ops->last_answer_ns(b->arg, &b->endpoint);
 
 	(void)fd;
 	(void)what;
-	if (!b->again && health_may_skip(&b->health, &b->rules, success_ns, node_now_ns())) {
+	if (!b->again && health_may_skip(&b->health, &b->rules, answer_ns, node_now_ns())) {
 		b->metrics.skipped++;
 		schedule_next(b);
 		return;

@@ -14,8 +14,8 @@ struct event_base;
 struct agent_backend_ops {
 	/* Something about the backend is new; state_changed: it should act on connects. */
 	void (*changed)(void *arg, bool state_changed);
-	/* When a client's connect to it last succeeded: klb_stats.last_success_ns. */
-	__u64 (*last_success_ns)(void *arg, const struct klb_endpoint *backend);
+	/* When it last answered a client: klb_stats.last_answer_ns. */
+	__u64 (*last_answer_ns)(void *arg, const struct klb_endpoint *backend);
 };
 
 struct agent_backend {

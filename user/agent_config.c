@@ -72,7 +72,7 @@ static int start_backends(struct agent *a, const struct agent_backend *old, unsi
 			  struct err *e)
 {
 	static const struct agent_backend_ops ops = { .changed = agent_on_backend_changed,
-						      .last_success_ns = agent_on_last_success };
+						      .last_answer_ns = agent_on_last_answer };
 	int r = 0;
 
 	a->backends = calloc(a->config->n_backends + 1, sizeof(*a->backends));

@@ -95,6 +95,6 @@ void agent_on_moves(evutil_socket_t fd, short what, void *arg);
 void agent_on_audit(evutil_socket_t fd, short what, void *arg);
 /* For struct agent_backend_ops. */
 void agent_on_backend_changed(void *arg, bool state_changed);
-__u64 agent_on_last_success(void *arg, const struct klb_endpoint *backend);
+__u64 agent_on_last_answer(void *arg, const struct klb_endpoint *backend);
 
 #endif

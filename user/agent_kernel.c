@@ -175,7 +175,7 @@ void agent_on_backend_changed(void *arg, bool state_changed)
 		a->dirty = true;
 }
 
-__u64 agent_on_last_success(void *arg, const struct klb_endpoint *backend)
+__u64 agent_on_last_answer(void *arg, const struct klb_endpoint *backend)
 {
 	struct agent *a = arg;
 	const struct plan_backend *b = plan_find(&a->state->applied, backend);
@@ -183,7 +183,7 @@ __u64 agent_on_last_success(void *arg, const struct klb_endpoint *backend)
 
 	if (!a->dp || !b || datapath_read_stat(a->dp, b->id, &stats, NULL))
 		return 0;
-	return stats.last_success_ns;
+	return stats.last_answer_ns;
 }
 
 /* --- rebalancing --------------------------------------------------------------------- */

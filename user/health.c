@@ -137,15 +137,15 @@ bool health_unanswered(struct health *h, __u64 now_ns)
 }
 
 bool health_may_skip(const struct health *h, const struct health_rules *rules,
-		     __u64 last_success_ns, __u64 now_ns)
+		     __u64 last_answer_ns, __u64 now_ns)
 {
 	__u64 interval_ns = rules->interval_ms * 1000000ULL;
 
 	/* A clock that has jumped, or a count from before a reboot, proves nothing. */
-	if (last_success_ns > now_ns || h->last_probe_ns > now_ns)
+	if (last_answer_ns > now_ns || h->last_probe_ns > now_ns)
 		return false;
 	return h->state == KLB_STATE_READY && !h->failures &&
-	       now_ns - last_success_ns < interval_ns &&
+	       now_ns - last_answer_ns < interval_ns &&
 	       now_ns - h->last_probe_ns < HEALTH_STRETCH * interval_ns;
 }
 

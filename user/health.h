@@ -72,12 +72,12 @@ bool health_connection_lost(struct health *h, const struct health_rules *rules, 
 bool health_unanswered(struct health *h, __u64 now_ns);
 
 /*
- * Whether the probe that is due can be left out: connects of clients have succeeded
- * since the last one was due, and the last one made is not too long ago.
- * last_success_ns: klb_stats'.
+ * Whether the probe that is due can be left out: clients have been answered since the last
+ * one was due, and the last one made is not too long ago. last_answer_ns: klb_stats'. That
+ * their connects succeed would prove nothing: a hung backend's kernel accepts them.
  */
 bool health_may_skip(const struct health *h, const struct health_rules *rules,
-		     __u64 last_success_ns, __u64 now_ns);
+		     __u64 last_answer_ns, __u64 now_ns);
 
 /* How long a backend that shuts down may take to answer what is in flight. */
 #define HEALTH_LINGER_MS 60000

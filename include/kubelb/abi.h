@@ -234,6 +234,10 @@ enum klb_evidence {
  * lost: established connections that ended because the peer stopped answering.
  * ejections, suspected: how often evidence became that.
  * connect_ns: sum of the time from SYN to established over `opened`.
+ * last_success_ns, last_failure_ns: when a connect last ended so, or (failure) a peer was
+ *   lost. The backend's kernel completes connects by itself, though its process hang.
+ * last_answer_ns: when a client last had data from it, to about a tenth of a second, as
+ *   far as the client then sent something itself or closed.
  */
 struct klb_stats {
 	__u64 active;
@@ -251,6 +255,7 @@ struct klb_stats {
 	__u64 last_success_ns;
 	__u64 last_failure_ns;
 	__u64 connect_ns;
+	__u64 last_answer_ns;
 	KLB_ABI_GROWTH
 };
 
@@ -346,6 +351,8 @@ enum klb_phase {
 /* As WITNESS, of another user, who could make a connect fail on purpose (a socket filter
  * that lets nothing in, say): believed now and then. */
 #define KLB_SOCKET_HEARSAY 32u
+/* The peer takes no data at the moment, but says so: our TCP_USER_TIMEOUT is lifted. */
+#define KLB_SOCKET_SHUT 64u
 
 /*
  * Value of `sockets`, the record that a socket of ours carries. Written by the
@@ -492,7 +499,7 @@ KLB_ASSERT_SIZE(klb_candidates, 4 + 40 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_frontend, 16 + 2 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_lookup, 4 + 32 * KLB_FRONTEND_SLOTS);
 KLB_ASSERT_SIZE(klb_backend, 56);
-KLB_ASSERT_SIZE(klb_stats, 136);
+KLB_ASSERT_SIZE(klb_stats, 144);
 KLB_ASSERT_SIZE(klb_admin, 16);
 KLB_ASSERT_SIZE(klb_control, 96);
 KLB_ASSERT_SIZE(klb_counters, 40);

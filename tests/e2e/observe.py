@@ -15,7 +15,8 @@ import struct
 import threading
 import time
 
-from helpers import V4, Kept, backend_ids, backend_status, bpftool, make_socket, metrics
+from helpers import (V4, Kept, backend_ids, backend_status, bpftool, make_socket, metrics,
+                     served_by)
 from backend import PORT
 from system import WorldError, inside, wait_until
 
@@ -149,6 +150,36 @@ class Dialer:
             raise self.problem
         if self.pending.get_map():
             raise WorldError("connects are under way after five seconds")
+
+
+class Asking:
+    """A steady stream of clients that connect, ask /version, and are answered."""
+
+    def __init__(self, world):
+        self.world = world
+        self.ending = threading.Event()
+        self.answers = 0
+        self.problem = None
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def run(self):
+        try:
+            while not self.ending.wait(0.02):
+                served_by(self.world)
+                self.answers += 1
+        except BaseException as e:  # told by the test's own thread
+            self.problem = e
+
+    def __enter__(self):
+        self.thread.start()
+        wait_until(lambda: self.problem or self.answers >= 5, "answers to begin")
+        return self
+
+    def __exit__(self, *exc):
+        self.ending.set()
+        self.thread.join(timeout=10)
+        if self.problem:
+            raise self.problem
 
 
 # --- how connections end -----------------------------------------------------

@@ -2,6 +2,7 @@
 """What the kernel knows of its connections by itself: counts, outcomes, ejection, and the
 time-outs on the client's socket. No agent anywhere, unless a test says so."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -604,6 +605,95 @@ def test_writer_to_a_dead_peer(single):
             sock.recv(1)
         assert time.monotonic() - start < 3 + 2
     wait_counts(single, 0)
+
+
+class Deaf:
+    """A server in cp1's place that accepts and, until told to, reads nothing: its kernel
+    shuts the window, and acknowledges every probe."""
+
+    def __init__(self, stage):
+        stage.cp(1).kill()
+        self.server = make_socket(stage, socket.AF_INET, stage.cp(1).ns)
+        self.server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        self.server.bind((stage.cp(1).v4, PORT))
+        self.server.listen(8)
+        self.client = dial(stage)
+        self.accepted = self.server.accept()[0]
+
+    def fill(self):
+        """Sends until nothing more fits anywhere."""
+        self.client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                self.client.send(b"x" * 65536)
+        wait_until(self.probed, "the window to be shut")
+
+    def probed(self):
+        """struct tcp_info.tcpi_probes, or what it backs off by: probing a window."""
+        info = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        return info[3] or info[4]
+
+    def read(self, seconds):
+        self.accepted.settimeout(seconds)
+        with contextlib.suppress(TimeoutError):
+            while self.accepted.recv(1 << 20):
+                pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        for sock in self.client, self.accepted, self.server:
+            sock.close()
+
+
+def error_within(sock, seconds):
+    """What the socket ends with in that time, 0 for nothing."""
+    poll = select.poll()
+    poll.register(sock, select.POLLERR | select.POLLHUP)
+    if not poll.poll(seconds * 1000):
+        return 0
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def test_peer_that_takes_nothing_is_alive(single):
+    """psql behind `kubectl exec -i` that is busy for longer than deadPeerTimeout: the
+    connection goes on when it reads again, and is guarded as before."""
+    single.configure(backends=[single.cp(1).endpoint], deadPeerTimeout="2s")
+    ok(single.load())
+    with Deaf(single) as peer:
+        assert option(peer.client, TCP_USER_TIMEOUT) == 2000
+        peer.fill()
+        assert error_within(peer.client, 5) == 0
+        assert option(peer.client, TCP_USER_TIMEOUT) == 0
+        peer.read(1)
+        peer.client.setblocking(True)
+        peer.client.send(b"x")
+        wait_until(lambda: option(peer.client, TCP_USER_TIMEOUT) == 2000, "the guard to be back")
+        assert total(single, "lost") == total(single, "ejections") == 0
+
+
+def test_peer_that_goes_with_its_window_shut(single):
+    """Its client closes, and the connection counts no longer."""
+    single.configure(backends=[single.cp(1).endpoint], deadPeerTimeout="2s")
+    ok(single.load())
+    with Deaf(single) as peer:
+        peer.fill()
+        single.cp(1).link(up=False)
+        peer.client.close()
+    wait_counts(single, 0)
+
+
+def test_application_that_gives_up_on_a_shut_window(single):
+    """By a TCP_USER_TIMEOUT of its own, which stays: that is nothing against the backend."""
+    with Deaf(single) as peer:
+        peer.client.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, 1500)
+        peer.fill()
+        assert error_within(peer.client, 10) == errno.ETIMEDOUT
+        wait_counts(single, 0)
+        assert total(single, "lost") == total(single, "ejections") == 0
+        assert events(single) == []
 
 
 def test_reconnect_after_a_time_out(single):
