@@ -12,6 +12,7 @@
 
 #include "address.bpf.h"
 #include "kernel.bpf.h"
+#include "listener.bpf.h"
 #include "select.bpf.h"
 #include "socket.bpf.h"
 
@@ -25,6 +26,7 @@
 /* errno values: macros, hence not in vmlinux.h (uapi/asm-generic/errno-base.h). */
 #define ENOENT 2
 #define ENODEV 19
+#define EADDRINUSE 98
 #define EADDRNOTAVAIL 99
 
 /* Which backends a socket can go to. */
@@ -220,16 +222,18 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	return 0;
 }
 
+/* ret_local: 1 if one of the candidates, whichever is chosen, is on this node. */
 static __always_inline const struct klb_candidate *choose(const struct found *fe,
 							  const struct klb_control *control,
 							  const struct reach *r, __u32 seed,
-							  __u64 now)
+							  __u64 now, __u32 *ret_local)
 {
 	/* By klb_candidate.ipv4: bit 0 for IPv6 backends, bit 1 for IPv4. */
 	__u32 reach = r->ipv6 | r->ipv4 << 1;
 	struct klb_candidates *table;
 	struct klb_choice choice;
 	__u32 key = fe->table;
+	__u32 local = 0;
 	__u64 best;
 	__u32 i, n;
 
@@ -249,8 +253,10 @@ static __always_inline const struct klb_candidate *choose(const struct found *fe
 			break;
 		if (view_of(cand, reach, now, &view))
 			return 0;
+		local |= cand->local;
 		klb_choice_offer(&choice, i, &view);
 	}
+	*ret_local = (__u32)launder(local);
 	best = launder(klb_choice_result(&choice));
 	if (best >= KLB_MAX_BACKENDS)
 		return 0;
@@ -328,6 +334,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	struct sock *sock;
 	struct found fe;
 	struct way w;
+	__u32 local = 0;
 
 	if (find_frontend(dst, &fe))
 		return -ENOENT;
@@ -354,7 +361,11 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	w.now = klb_now_ns(control);
 	w.number = klb_socket_number(w.tp);
 	w.pending = klb_pending_of(w.number);
-	cand = choose(&fe, control, r, seed_of(w.pending, w.number, control), w.now);
+	cand = choose(&fe, control, r, seed_of(w.pending, w.number, control), w.now, &local);
+	if (local && klb_dials_itself(ctx, w.tp, dst)) {
+		COUNT(skipped_own_listener);
+		return -EADDRINUSE;
+	}
 	if (!cand || !cand->id) {
 		COUNT(skipped_no_backend);
 		return -ENOENT;

@@ -68,6 +68,12 @@ static __always_inline struct sock *klb_sock_of(struct tcp_sock *tp)
 	return &tp->inet_conn.icsk_inet.sk;
 }
 
+/* The id of its cgroup (version 2), as stat(2) tells the inode number of the directory. */
+static __always_inline __u64 klb_cgroup_of(struct tcp_sock *tp)
+{
+	return klb_sock_of(tp)->sk_cgrp_data.cgroup->kn->id;
+}
+
 /* Whether any BPF program has stored something with the socket: a look that spares most
  * sockets a helper call. */
 static __always_inline int klb_has_storage(struct tcp_sock *tp)

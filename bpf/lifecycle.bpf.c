@@ -76,7 +76,7 @@ static __always_inline void sign(struct klb_socket *rec, struct tcp_sock *tp)
 
 	rec->pid = task->tgid;
 	__builtin_memcpy(rec->comm, task->comm, sizeof(rec->comm));
-	rec->cgroup_id = klb_sock_of(tp)->sk_cgrp_data.cgroup->kn->id;
+	rec->cgroup_id = klb_cgroup_of(tp);
 }
 
 static __always_inline void begin(struct bpf_sock_ops *ctx, struct tcp_sock *tp,

@@ -53,6 +53,7 @@ static void candidate_of(const struct plan_backend *b, struct klb_candidate *ret
 	ret->rank = b->rank;
 	ret->ipv4 = endpoint_is_ipv4(&b->value.endpoint);
 	ret->preferred = b->preferred;
+	ret->local = b->local;
 }
 
 static void candidates_of(const struct plan *p, const struct plan_frontend *f,

@@ -151,7 +151,8 @@ static int plan_one_backend(const struct plan_input *in, unsigned int index, str
 	b->value.endpoint = cb->endpoint;
 	b->value.weight = cb->weight;
 	b->rank = rank_of(in->node, &cb->endpoint);
-	b->preferred = in->config->prefer_local && in->local && in->local[index];
+	b->local = in->local && in->local[index];
+	b->preferred = in->config->prefer_local && b->local;
 	r = plan_identity(in, p, b, e);
 	if (r)
 		return r;

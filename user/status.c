@@ -60,6 +60,8 @@ static void print_notes(const struct klb_counters *c)
 		  "connects left alone, no backend that the socket can reach" },
 		{ c->skipped_other_netns,
 		  "connects left alone, from another network namespace (scope: host)" },
+		{ c->skipped_own_listener,
+		  "connects left alone, of this node's own apiserver to itself" },
 		{ c->repaired, "corrections to the counts of connections" },
 	};
 
@@ -280,7 +282,7 @@ void status_print_json(const struct datapath_state *s, const struct datapath_lin
 		       int n_links, const char *pin_dir, __u64 now_ns, bool compact)
 {
 	json_t *root = json_pack(
-		"{s:b, s:o, s:s, s:i, s:I, s:I, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, s:I}, "
+		"{s:b, s:o, s:s, s:i, s:I, s:I, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, s:I, s:I}, "
 		"s:I, s:I, s:o, s:o, s:o}",
 		"attached", n_links > 0, "effective", effect_json(effect_of(links, n_links)), "pin",
 		pin_dir, "abiVersion", (int)s->control.abi_version, "configSerial",
@@ -292,7 +294,8 @@ void status_print_json(const struct datapath_state *s, const struct datapath_lin
 		seconds_since(s->control.discovery_heard_ns, now_ns), "skipped", "loopbackSource",
 		(json_int_t)s->counters.skipped_loopback_source, "noBackend",
 		(json_int_t)s->counters.skipped_no_backend, "otherNetns",
-		(json_int_t)s->counters.skipped_other_netns, "repaired",
+		(json_int_t)s->counters.skipped_other_netns, "ownListener",
+		(json_int_t)s->counters.skipped_own_listener, "repaired",
 		(json_int_t)s->counters.repaired, "events", (json_int_t)s->counters.events,
 		"programs", json_programs(links, n_links), "frontends", json_frontends(&s->applied),
 		"backends", json_backends(s, now_ns));

@@ -153,6 +153,7 @@ struct klb_lookup {
  *   takes the smallest rank/weight, so the kernel needs no logarithm.
  * ipv4: 1 when the address is IPv4, 0 for IPv6: not every socket reaches both.
  * preferred: 1: while it takes connections, it takes them all (preferLocal).
+ * local: 1: its address is one of this node's.
  */
 struct klb_candidate {
 	struct klb_endpoint endpoint;
@@ -162,7 +163,8 @@ struct klb_candidate {
 	enum klb_state state;
 	__u32 rank;
 	__u16 ipv4;
-	__u16 preferred;
+	__u8 preferred;
+	__u8 local;
 };
 
 /*
@@ -324,6 +326,7 @@ struct klb_counters {
 	__u64 skipped_other_netns; /* scope host, and a foreign namespace */
 	__u64 repaired;
 	__u64 events;
+	__u64 skipped_own_listener; /* dialled by whoever listens there, on a backend's node */
 	KLB_ABI_GROWTH
 };
 
@@ -502,7 +505,7 @@ KLB_ASSERT_SIZE(klb_backend, 56);
 KLB_ASSERT_SIZE(klb_stats, 144);
 KLB_ASSERT_SIZE(klb_admin, 16);
 KLB_ASSERT_SIZE(klb_control, 96);
-KLB_ASSERT_SIZE(klb_counters, 40);
+KLB_ASSERT_SIZE(klb_counters, 48);
 KLB_ASSERT_SIZE(klb_event, 96);
 #endif
 KLB_ASSERT_SIZE(klb_socket, 136);

@@ -6,8 +6,9 @@ import socket
 
 import pytest
 
-from helpers import (MAPPED, V4, V6, Accepts, Held, Kept, Listener, counters, dial, dial_error,
-                     make_socket, nbconnect, ok, served_by, served_set, stats, wait_idle)
+from helpers import (MAPPED, V4, V6, Accepts, Held, Kept, Listener, backend_status, counters,
+                     dial, dial_error, make_socket, nbconnect, ok, served_by, served_set, stats,
+                     wait_idle)
 from backend import PORT
 from system import wait_until
 
@@ -301,3 +302,91 @@ def test_kept_connection_stays_where_it_is(attached):
     """Requests of one connection go to one backend."""
     with Kept(attached) as connection:
         assert len({connection.backend() for _ in range(20)}) == 1
+
+
+# --- a server that dials itself ----------------------------------------------
+
+# Listens on every address, as kube-apiserver does, and connects to itself, as its loopback
+# client does. Prints how many of its connects have arrived at itself.
+SELF_DIALLER = """
+import socket, sys
+host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+server = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+server.setblocking(False)
+arrived = 0
+for _ in range(count):
+    try:
+        client = socket.create_connection((host, port), timeout=5)
+    except OSError as error:
+        sys.exit(f"{host}: {error}")
+    try:
+        server.accept()[0].close()
+        arrived += 1
+    except BlockingIOError:
+        pass
+    client.close()
+print(arrived)
+"""
+
+
+def dials_itself(stage, host, cgroup):
+    done = stage.exec(["/usr/bin/python3", "-c", SELF_DIALLER, host, PORT, 20], cgroup=cgroup)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.fixture(name="beside")
+def beside_fixture(stage):
+    """A control-plane node whose own apiserver is one of three. No agent, so that it is
+    preferred by nobody."""
+    local = stage.local_apiserver()
+    local.kill()
+    stage.configure(policy="random", backends=[stage.cp(1).endpoint, stage.cp(2).endpoint,
+                                               local.endpoint])
+    ok(stage.load())
+    return stage
+
+
+@pytest.mark.parametrize("host", [V4, V6, MAPPED])
+def test_server_reaches_itself(beside, host):
+    """An apiserver's own client is understood by no other: sent elsewhere before it is ready,
+    it would never become ready."""
+    assert dials_itself(beside, host, beside.cgroup("apiserver")) == 20
+    assert counters(beside)["skipped_own_listener"] == 20
+    assert sum(stats(beside, "opened").values()) == 0
+
+
+def opened(stage):
+    return [backend["opened"] for backend in backend_status(stage).values()]
+
+
+def test_others_are_balanced_beside_it(beside):
+    """The same address, dialled from another unit or container; and what is in none is not
+    taken for one."""
+    server = beside.spawn(["/usr/bin/python3", "-c", """
+import socket, sys
+server = socket.create_server(("", int(sys.argv[1])), family=socket.AF_INET6,
+                              dualstack_ipv6=True)
+print("up", flush=True)
+while True:
+    server.accept()[0].close()
+""", PORT], cgroup=beside.cgroup("apiserver"))
+    assert server.stdout.readline() == "up\n"
+    assert nbconnect(beside, "-n", 60, V4, cgroup=beside.cgroup("other"))["ok"] == 60
+    assert all(opened(beside)), "each of the three has its share"
+    assert nbconnect(beside, "-n", 60, V4)["ok"] == 60
+    assert sum(opened(beside)) == 120
+    assert counters(beside)["skipped_own_listener"] == 0
+
+
+def test_root_cgroup_is_no_container(beside):
+    """Where everything runs without one, nothing tells the server from its clients."""
+    assert dials_itself(beside, V4, cgroup=None) < 20
+    assert counters(beside)["skipped_own_listener"] == 0
+
+
+def test_server_on_a_worker(stage):
+    """No backend is on this node: whoever listens there is a proxy that gets nothing."""
+    ok(stage.load())
+    assert dials_itself(stage, V4, stage.cgroup("proxy")) == 0
+    assert sum(stats(stage, "opened").values()) == 20

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from backend import PORT
-from helpers import (MAPPED, V4, V6, Held, backend_ids, backend_status, counters, dial,
+from helpers import (MAPPED, V4, V6, Held, backend_ids, backend_status, bpftool, counters, dial,
                      dial_error, dump, make_socket, nbconnect, ok, served_set, stats)
 from system import BPFFS, inside, run_checked, wait_until
 
@@ -566,6 +566,35 @@ def test_connect_timeout_is_the_configurations(stage):
     start = time.monotonic()
     assert dial_error(stage, timeout=None) == "ETIMEDOUT"
     assert 2.4 < time.monotonic() - start < 3.2
+
+
+SRTT_AT = 24  # klb_stats.srtt_us
+
+
+def measured_rtt(stage, name, microseconds):
+    """As if handshakes had taken so long."""
+    key = [str(byte) for byte in struct.pack("I", backend_ids(stage)[name])]
+    pin = ["pinned", f"{stage.pin}/stats", "key", *key]
+    found = bpftool("map", "lookup", *pin)
+    value = bytearray(int(byte, 16) for byte in found["value"])
+    value[SRTT_AT:SRTT_AT + 4] = struct.pack("I", microseconds)
+    bpftool("map", "update", *pin, "value", *[str(byte) for byte in value])
+    assert stats(stage, "srtt_us")[name] == microseconds
+
+
+@pytest.mark.parametrize("rtt_ms, timer_ms", [(4, 20), (50, 151), (150, 250), (300, 450),
+                                              (400, 500)])
+def test_syn_timer_leaves_time_for_the_round_trip(single, rtt_ms, timer_ms):
+    """A far backend is not suspect with every connect for being far."""
+    dial(single).close()  # so that its neighbour entry does not fail first
+    wait_counts(single, 0)
+    measured_rtt(single, "cp1", rtt_ms * 1000)
+    single.cp(1).link(up=False)
+    assert dial_error(single, timeout=None) == "ETIMEDOUT"
+    suspected = [v for _k, v in dump(single, "events") if v["kind"] == "KLB_EVENT_SUSPECT"]
+    assert len(suspected) == 1
+    waited = suspected[0]["latency_ns"] / 1e6
+    assert timer_ms - 5 <= waited < timer_ms + 60, waited
 
 
 def test_zero_leaves_the_socket_alone(stage):
