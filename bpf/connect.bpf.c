@@ -222,29 +222,21 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	return 0;
 }
 
-/* ret_local: 1 if one of the candidates, whichever is chosen, is on this node. */
-static __always_inline const struct klb_candidate *choose(const struct found *fe,
-							  const struct klb_control *control,
-							  const struct reach *r, __u32 seed,
-							  __u64 now, __u32 *ret_local)
+static __always_inline const struct klb_candidate *
+choose(const struct klb_candidates *table, enum klb_policy policy,
+       const struct klb_control *control, const struct reach *r, __u32 seed, __u64 now)
 {
 	/* By klb_candidate.ipv4: bit 0 for IPv6 backends, bit 1 for IPv4. */
 	__u32 reach = r->ipv6 | r->ipv4 << 1;
-	struct klb_candidates *table;
 	struct klb_choice choice;
-	__u32 key = fe->table;
-	__u32 local = 0;
 	__u64 best;
 	__u32 i, n;
 
-	table = bpf_map_lookup_elem(&klb_candidates, &key);
-	if (!table)
-		return 0;
 	/* An IPv6 socket comes here in many ways, with a number for each. */
 	if (r->may_vary)
 		reach = (__u32)launder(reach);
 	n = table->n;
-	klb_choice_init(&choice, fe->policy, seed, agent_alive(control, now));
+	klb_choice_init(&choice, policy, seed, agent_alive(control, now));
 	for (i = 0; i < KLB_MAX_BACKENDS; i++) {
 		const struct klb_candidate *cand = &table->at[i];
 		struct klb_view view;
@@ -253,10 +245,8 @@ static __always_inline const struct klb_candidate *choose(const struct found *fe
 			break;
 		if (view_of(cand, reach, now, &view))
 			return 0;
-		local |= cand->local;
 		klb_choice_offer(&choice, i, &view);
 	}
-	*ret_local = (__u32)launder(local);
 	best = launder(klb_choice_result(&choice));
 	if (best >= KLB_MAX_BACKENDS)
 		return 0;
@@ -329,12 +319,12 @@ static __always_inline void send(struct bpf_sock_addr *ctx, const struct way *w,
 static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoint *dst,
 				   const struct klb_endpoint *source, struct reach *r)
 {
+	const struct klb_candidates *table;
 	const struct klb_candidate *cand;
 	struct klb_control *control;
 	struct sock *sock;
 	struct found fe;
 	struct way w;
-	__u32 local = 0;
 
 	if (find_frontend(dst, &fe))
 		return -ENOENT;
@@ -361,8 +351,13 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	w.now = klb_now_ns(control);
 	w.number = klb_socket_number(w.tp);
 	w.pending = klb_pending_of(w.number);
-	cand = choose(&fe, control, r, seed_of(w.pending, w.number, control), w.now, &local);
-	if (local && klb_dials_itself(ctx, w.tp, dst)) {
+	table = bpf_map_lookup_elem(&klb_candidates, &fe.table);
+	if (!table)
+		return -ENOENT;
+	cand = choose(table, fe.policy, control, r, seed_of(w.pending, w.number, control), w.now);
+	/* After the choice, though it be in vain: before it, the verifier would go through the
+	 * choice once for each way. */
+	if (table->local && klb_dials_itself(ctx, w.tp, dst)) {
 		COUNT(skipped_own_listener);
 		return -EADDRINUSE;
 	}

@@ -53,19 +53,20 @@ static void candidate_of(const struct plan_backend *b, struct klb_candidate *ret
 	ret->rank = b->rank;
 	ret->ipv4 = endpoint_is_ipv4(&b->value.endpoint);
 	ret->preferred = b->preferred;
-	ret->local = b->local;
 }
 
 static void candidates_of(const struct plan *p, const struct plan_frontend *f,
 			  struct klb_candidates *ret)
 {
 	memset(ret, 0, sizeof(*ret));
-	ret->n = f->n_backends;
+	ret->n = (__u16)f->n_backends;
 	for (__u32 i = 0; i < f->n_backends; i++) {
 		const struct plan_backend *b = plan_find_id(p, f->ids[i]);
 
-		if (b)
-			candidate_of(b, &ret->at[i]);
+		if (!b)
+			continue;
+		candidate_of(b, &ret->at[i]);
+		ret->local |= b->local;
 	}
 }
 

@@ -16,7 +16,7 @@ struct plan_backend {
 	__u32 id; /* 1..KLB_MAX_IDS-1 */
 	__u32 rank; /* klb_candidate.rank */
 	bool preferred; /* klb_candidate.preferred */
-	bool local; /* klb_candidate.local */
+	bool local; /* its address is one of this node's */
 	bool fresh; /* the id is handed to this address anew: its counters start at 0 */
 	struct klb_backend value;
 };

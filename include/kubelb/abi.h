@@ -153,7 +153,6 @@ struct klb_lookup {
  *   takes the smallest rank/weight, so the kernel needs no logarithm.
  * ipv4: 1 when the address is IPv4, 0 for IPv6: not every socket reaches both.
  * preferred: 1: while it takes connections, it takes them all (preferLocal).
- * local: 1: its address is one of this node's.
  */
 struct klb_candidate {
 	struct klb_endpoint endpoint;
@@ -163,17 +162,18 @@ struct klb_candidate {
 	enum klb_state state;
 	__u32 rank;
 	__u16 ipv4;
-	__u8 preferred;
-	__u8 local;
+	__u16 preferred;
 };
 
 /*
  * Value of `candidates`. Written by kubelb-load and kubelb-agent.
  * n: how many are valid. Here and not in klb_frontend, so that number and
  *   candidates cannot come from two different changes.
+ * local: 1: the address of one of them is this node's.
  */
 struct klb_candidates {
-	__u32 n;
+	__u16 n;
+	__u16 local;
 	struct klb_candidate at[KLB_MAX_BACKENDS];
 };
 
