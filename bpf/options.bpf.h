@@ -125,7 +125,8 @@ static __always_inline void klb_keep_alive(struct bpf_sock_ops *ctx, struct tcp_
 /*
  * The socket is connected to something that is not ours: what is still as we have set it
  * becomes what the host has. The number of SYNs is the host's of this moment, as 0, which
- * would say so, cannot be set.
+ * would say so, cannot be set. The times of its keepalive stay: without keepalive, which is
+ * switched off again, they do nothing.
  */
 static __always_inline void klb_give_back(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 					  const struct klb_socket *rec)

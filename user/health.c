@@ -136,8 +136,8 @@ bool health_unanswered(struct health *h, __u64 now_ns)
 	return turn(h, KLB_STATE_SUSPECT, now_ns);
 }
 
-bool health_may_skip(const struct health *h, const struct health_rules *rules,
-		     __u64 last_answer_ns, __u64 now_ns)
+bool health_may_skip(const struct health *h, const struct health_rules *rules, __u64 last_answer_ns,
+		     __u64 now_ns)
 {
 	__u64 interval_ns = rules->interval_ms * 1000000ULL;
 

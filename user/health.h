@@ -76,8 +76,8 @@ bool health_unanswered(struct health *h, __u64 now_ns);
  * one was due, and the last one made is not too long ago. last_answer_ns: klb_stats'. That
  * their connects succeed would prove nothing: a hung backend's kernel accepts them.
  */
-bool health_may_skip(const struct health *h, const struct health_rules *rules,
-		     __u64 last_answer_ns, __u64 now_ns);
+bool health_may_skip(const struct health *h, const struct health_rules *rules, __u64 last_answer_ns,
+		     __u64 now_ns);
 
 /* How long a backend that shuts down may take to answer what is in flight. */
 #define HEALTH_LINGER_MS 60000

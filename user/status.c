@@ -282,7 +282,8 @@ void status_print_json(const struct datapath_state *s, const struct datapath_lin
 		       int n_links, const char *pin_dir, __u64 now_ns, bool compact)
 {
 	json_t *root = json_pack(
-		"{s:b, s:o, s:s, s:i, s:I, s:I, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, s:I, s:I}, "
+		"{s:b, s:o, s:s, s:i, s:I, s:I, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, s:I, "
+		"s:I}, "
 		"s:I, s:I, s:o, s:o, s:o}",
 		"attached", n_links > 0, "effective", effect_json(effect_of(links, n_links)), "pin",
 		pin_dir, "abiVersion", (int)s->control.abi_version, "configSerial",
