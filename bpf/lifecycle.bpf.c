@@ -203,8 +203,7 @@ static __always_inline void on_retransmit(struct bpf_sock_ops *ctx)
  * its delayed acknowledgements (icsk_ack.lrcvtime); the connection's start to begin with.
  */
 static __always_inline void note_answer(struct tcp_sock *tp, const struct klb_socket *rec,
-					struct klb_stats *stats,
-					const struct klb_control *control)
+					struct klb_stats *stats, const struct klb_control *control)
 {
 	__u64 jiffies = bpf_jiffies64();
 	__u32 age = (__u32)jiffies - tp->inet_conn.icsk_ack.lrcvtime;

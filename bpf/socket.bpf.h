@@ -130,7 +130,8 @@ static __noinline int klb_left_behind(struct klb_pending *p, __u64 now)
 	stats = klb_stats_of(rec->id);
 	if (!stats)
 		return 0;
-	if (klb_age(now, rec->connect_ns) > (__s64)KLB_LEFT_BEHIND_NS || stats->last_success_ns > rec->connect_ns)
+	if (klb_age(now, rec->connect_ns) > (__s64)KLB_LEFT_BEHIND_NS ||
+	    stats->last_success_ns > rec->connect_ns)
 		rec->flags = 0;
 	klb_failed(stats, rec, KLB_FAILURE_UNREACHABLE, now);
 	return 0;
@@ -147,8 +148,7 @@ static __always_inline struct klb_pending *klb_pending_claim(struct klb_pending 
 		return 0;
 	seen = *(volatile __u64 *)&p->number;
 	if (seen == KLB_PENDING_CLAIMED ||
-	    (seen && seen != number &&
-	     klb_age(now, p->route.chosen_ns) < (__s64)KLB_PENDING_NS))
+	    (seen && seen != number && klb_age(now, p->route.chosen_ns) < (__s64)KLB_PENDING_NS))
 		return 0;
 	if (__sync_val_compare_and_swap(&p->number, seen, KLB_PENDING_CLAIMED) != seen)
 		return 0;
