@@ -28,7 +28,7 @@ struct health_rules {
 	bool no_anonymous;
 };
 
-/* With traffic that succeeds, a probe is made once so many intervals are over. */
+/* While clients are answered, a probe is made once so many intervals are over. */
 #define HEALTH_STRETCH 6
 
 struct health {

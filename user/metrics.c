@@ -364,7 +364,7 @@ char *metrics_format(const struct metrics_input *in, size_t *ret_length)
 	probes(f, in);
 	durations(f, in);
 	each_probed(f, in, "kubelb_probes_skipped_total",
-		    "Probes left out because clients' own connects had just succeeded.",
+		    "Probes left out because clients had just had data from the backend.",
 		    offsetof(struct metrics_probe, skipped));
 	each_probed(f, in, "kubelb_probe_handshakes_total", "TLS handshakes made for probes.",
 		    offsetof(struct metrics_probe, handshakes));

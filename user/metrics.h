@@ -27,7 +27,7 @@ struct metrics_probe {
 	__u64 buckets[METRICS_BUCKETS]; /* not cumulated; what is longer is in count only */
 	__u64 count;
 	double sum_seconds;
-	__u64 skipped; /* probes that clients' own connects made unnecessary */
+	__u64 skipped; /* probes that answers to clients made unnecessary */
 	__u64 handshakes; /* TLS handshakes made for probes */
 	__u64 ended[METRICS_ENDED];
 };
