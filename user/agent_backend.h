@@ -51,6 +51,7 @@ void agent_backend_start(struct agent_backend *b);
 /* The kernel has seen something of it: look now, and not when the interval is over. */
 void agent_backend_hurry(struct agent_backend *b);
 
+/* Both belong to b and are valid, and up to date, until agent_backend_fini. */
 const struct health *agent_backend_health(const struct agent_backend *b);
 const struct metrics_probe *agent_backend_metrics(const struct agent_backend *b);
 

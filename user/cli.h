@@ -24,6 +24,7 @@ int cli_fail(int status, const struct err *e);
 /* Prints what is wrong with the command line and where help is; returns CLI_USAGE. */
 int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Prints `program VERSION` on stdout; returns CLI_OK. */
 int cli_version(const char *program);
 
 /*

@@ -75,6 +75,10 @@ int config_add_backend(struct config_build *b, const struct config_where *at, co
 /* Fills in the default frontends and checks what spans several keys. */
 int config_finish(struct config_build *b, bool host_has_ipv6);
 
+/*
+ * The document into b->config; config_finish comes after it. Returns 0, or a negative errno
+ * with b->e; b->config, which may be half filled then, stays the caller's to free.
+ */
 int config_read_yaml(struct config_build *b, const char *text, size_t length);
 /* Of a document that a person writes. */
 extern const struct yamldoc_limits config_limits;

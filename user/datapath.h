@@ -3,7 +3,8 @@
  * The data path in the kernel: programs, links, maps and their pins. The only room
  * that includes libbpf and the skeleton. Applies plans; parses and decides nothing.
  *
- * All functions return 0 or a negative errno with e filled.
+ * A function with an err returns a negative errno with e filled when it fails, and else 0,
+ * or the number or descriptor that it says.
  */
 #ifndef KUBELB_DATAPATH_H
 #define KUBELB_DATAPATH_H
@@ -35,12 +36,15 @@ struct datapath;
  * there is not kubelb's. -EPROTO: of another ABI version. Free with datapath_close.
  */
 int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e);
+/* NULL is allowed. */
 void datapath_close(struct datapath *dp);
 
 /* Whether the pins still lead to the maps that dp holds: no upgrade has replaced one, and
  * nobody has detached. */
 bool datapath_is_current(const struct datapath *dp);
 
+/* All of it, map by map: what the kernel counts goes on meanwhile. *ret is not to be used on
+ * failure. */
 int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e);
 /* One backend's counters. */
 int datapath_read_stat(const struct datapath *dp, __u32 id, struct klb_stats *ret, struct err *e);

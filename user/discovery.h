@@ -105,6 +105,7 @@ struct discovery_state {
 	char error[ERR_TEXT_MAX]; /* the last one, "" when all is well since */
 };
 
+/* Fills *ret with copies; nothing to be freed. */
 void discovery_state(const struct discovery *d, struct discovery_state *ret);
 
 /* --- the cache ----------------------------------------------------------------------- */

@@ -119,6 +119,7 @@ int slices_list(struct slices *s, const char *text, size_t length, char *version
 int slices_watch(struct slices *s, const char *line, size_t length, char *version,
 		 enum slices_event *ret, struct err *e);
 
+/* Forgets and frees all slices; s itself is the caller's, and can be filled again. */
 void slices_clear(struct slices *s);
 
 struct slices_merged {
@@ -194,10 +195,11 @@ int link_open(struct event_base *base, const struct klb_endpoint *to, unsigned i
  * SIZE_MAX for a stream. Returns 0 or -ENOMEM.
  */
 int link_get(struct link *l, const char *path, size_t content_max);
+/* The content of the answer that is not taken yet; belongs to the link. */
 struct text *link_text(struct link *l);
 /* Whether the connection can carry another GET after an answer. */
 bool link_is_kept(const struct link *l);
-/* Whether the status and the headers of the answer are in. */
+/* The status of the answer, or 0 until its headers are in. */
 unsigned int link_status(const struct link *l);
 /* NULL is allowed. */
 void link_free(struct link *l);

@@ -32,7 +32,9 @@ const char *endpoint_format(const struct klb_endpoint *ep, char *buf);
 /* The address alone, without port and brackets. */
 const char *endpoint_format_address(const struct klb_endpoint *ep, char *buf);
 
+/* Address and port. */
 bool endpoint_equal(const struct klb_endpoint *a, const struct klb_endpoint *b);
+/* Held as ::ffff:a.b.c.d. */
 bool endpoint_is_ipv4(const struct klb_endpoint *ep);
 /* 0.0.0.0 or :: */
 bool endpoint_is_unspecified(const struct klb_endpoint *ep);

@@ -22,6 +22,7 @@ struct http_ops {
 /* Listens on address. -EADDRINUSE and the like with e. ops must outlive it. */
 int http_new(struct event_base *base, const struct klb_endpoint *address,
 	     const struct http_ops *ops, void *arg, struct http **ret, struct err *e);
+/* NULL is allowed. Closes every connection, answered or not. */
 void http_free(struct http *h);
 
 #endif

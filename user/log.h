@@ -11,9 +11,10 @@
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
-/* program: for the prefix of log_die and log_usage; not copied. level: the most
- * talkative level that is printed. */
+/* program: for the prefix of log_line; not copied. level: the most talkative level that
+ * is printed. */
 void log_init(const char *program, enum log_level level);
+/* Whether a line of this level would be printed: spares making one. */
 bool log_enabled(enum log_level level);
 
 /*

@@ -32,6 +32,7 @@ struct metrics_probe {
 	__u64 ended[METRICS_ENDED];
 };
 
+/* Counts one probe that has ended. duration_ns: connecting included. m stays the caller's. */
 void metrics_probe_observe(struct metrics_probe *m, enum klb_reason result, __u64 duration_ns);
 
 struct metrics_input {

@@ -117,6 +117,11 @@ struct migrate {
 /* Where the agent serves its metrics unless something else does so already. */
 #define MIGRATE_HTTP_PORT 8081
 
+/*
+ * A file's bytes into an m that is empty but for kind, source and e; nothing refers to text
+ * afterwards. Returns 0, or a negative errno with m->e; what is in m then is the caller's to
+ * free in either case.
+ */
 int migrate_read_nginx(struct migrate *m, const char *text, size_t length);
 int migrate_read_haproxy(struct migrate *m, const char *text, size_t length);
 int migrate_read_kubeconfig(struct migrate *m, const char *text, size_t length);

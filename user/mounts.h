@@ -28,6 +28,7 @@ int mounts_cgroup2_root(char *ret, size_t size, struct err *e);
  */
 int mounts_open_cgroup(const char *dir, unsigned long long *ret_id, struct err *e);
 
+/* Whether dir is there and on a bpffs. */
 bool mounts_is_bpffs(const char *dir);
 
 /* Makes sure that dir (or what will hold it) is on a bpffs, mounting one at

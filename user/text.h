@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Times for people. Pure. */
+/* Times, and the names of processes, for people. Pure. */
 #ifndef KUBELB_TEXT_H
 #define KUBELB_TEXT_H
 
