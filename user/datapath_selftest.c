@@ -83,6 +83,7 @@ static enum verdict try_connect(const struct klb_endpoint *frontend, int family)
 	struct klb_endpoint seen;
 	enum verdict v = VERDICT_NOT_BALANCED;
 	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int v6only = 0;
 
 	if (fd < 0)
 		return family == AF_INET6 ? VERDICT_OK : VERDICT_NOT_BALANCED;
@@ -94,6 +95,9 @@ static enum verdict try_connect(const struct klb_endpoint *frontend, int family)
 		sin6->sin6_port = htons((unsigned short)frontend->port);
 		memcpy(&sin6->sin6_addr, frontend->addr, sizeof(sin6->sin6_addr));
 		length = sizeof(*sin6);
+		/* The host's default may be the other (net.ipv6.bindv6only): no such
+		 * socket dials an IPv4 address. */
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof(v6only));
 	} else {
 		length = endpoint_to_sockaddr(frontend, &ss);
 	}

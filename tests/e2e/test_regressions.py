@@ -184,6 +184,29 @@ def test_peer_of_a_socket_turned_into_ipv4(attached, host):
     wait_carried(attached, 0)
 
 
+# --- a host's sysctls ----------------------------------------------------------
+
+
+@pytest.fixture(name="ipv6_only")
+def ipv6_only_fixture(stage):
+    """A host whose IPv6 sockets are IPv6-only unless they say otherwise."""
+    stage.sysctl(stage.node, "net.ipv6.bindv6only", "1")
+    yield stage
+    stage.sysctl(stage.node, "net.ipv6.bindv6only", "0")
+
+
+def test_host_whose_ipv6_sockets_are_ipv6_only(ipv6_only):
+    """Its default is not for the test connect: that dials an IPv4 address."""
+    ok(ipv6_only.load())
+    for args in ([V4], ["-6", MAPPED], [V6]):
+        result = nbconnect(ipv6_only, "-n", 9, "--peer", *args)
+        assert result["ok"] == 9 and len(set(result["lines"])) == 1, result
+    assert sum(stats(ipv6_only, "opened").values()) == 27
+    # Who has not said otherwise reaches no IPv4 backend: left alone, and said so.
+    assert dial_error(ipv6_only, V6) == "ECONNREFUSED"
+    assert counters(ipv6_only)["skipped_no_backend"] == 1
+
+
 # --- kubelb-load, killed -----------------------------------------------------
 
 
