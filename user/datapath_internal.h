@@ -72,7 +72,8 @@ const char *bpf_errno_hint(int code);
  */
 int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct err *e);
 
-/* Writes one place of the map `lookup`; entry NULL empties it. */
+/* Writes one place of the map `lookup`, which must be of this version; entry NULL empties
+ * it. */
 int lookup_set(int fd, __u32 slot, const struct klb_lookup_entry *entry);
 
 /* datapath_apply, by somebody who holds the lock already. */

@@ -425,13 +425,17 @@ static int clean_aside(struct datapath_load *l, struct err *e)
 	return links_empty_tree(l->new_dir, e);
 }
 
-/* Pins that a killed upgrade left under their passing names, and its test connect's
- * frontend, which would lead a port of loopback astray. */
+/*
+ * Pins that a killed upgrade left under their passing names, and its test connect's
+ * frontend, which would lead a port of loopback astray. In a map of another version it
+ * stays, for the moment until the links are turned: that value has another size.
+ */
 static int sweep(struct datapath_load *l, struct err *e)
 {
+	bool ours = l->old[MAP_LOOKUP].value_size == sizeof(struct klb_lookup);
 	int r = links_sweep(l->pin_dir, e);
 
-	selftest_sweep(l->old_fds[MAP_LOOKUP], l->cgroup);
+	selftest_sweep(ours ? l->old_fds[MAP_LOOKUP] : -1, l->cgroup);
 	return r;
 }
 

@@ -140,6 +140,7 @@ struct klb_lookup_entry {
 struct klb_lookup {
 	__u32 slots;
 	struct klb_lookup_entry at[KLB_FRONTEND_SLOTS];
+	KLB_ABI_GROWTH
 };
 
 /*
