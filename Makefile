@@ -164,10 +164,13 @@ $(B)/test/bench_client: tests/clients/bench_client.c Makefile | $(B)/test
 
 test-tools: $(UNIT_TESTS) $(TOOLS) abi-next ## Build the tests and their clients
 
-# The same programs with the next ABI version and larger values, to test upgrades.
+# The same programs with the next ABI version and larger values, to test upgrades; and
+# the one of them that upgrades where the values of `backends` are as before.
 abi-next:
 	$(Q)$(MAKE) --no-print-directory B=$(B)/abi-next BPFEXTRA="-DKLB_ABI_NEXT" \
 		USEREXTRA="-DKLB_ABI_NEXT" all
+	$(Q)$(MAKE) --no-print-directory B=$(B)/abi-lookup BPFEXTRA="-DKLB_ABI_NEXT=2" \
+		USEREXTRA="-DKLB_ABI_NEXT=2" $(B)/abi-lookup/kubelb-load
 
 # --- fuzzing ---------------------------------------------------------------------
 

@@ -209,6 +209,13 @@ static bool usable(const struct datapath_load *l, int index)
 	return l->old_fds[index] >= 0 && fits(l->maps[index], &l->old[index]);
 }
 
+/* What a plan is written to. */
+static bool is_table(int index)
+{
+	return index == MAP_FRONTENDS || index == MAP_LOOKUP || index == MAP_CANDIDATES ||
+	       index == MAP_BACKENDS;
+}
+
 /*
  * Uses each old map that fits. The tables go together: a plan that is half in an
  * old map and half in a new one would be nonsense to whichever program reads it.
@@ -217,15 +224,11 @@ static int reuse_maps(struct datapath_load *l, struct err *e)
 {
 	int r = 0;
 
-	l->fresh_tables =
-		!usable(l, MAP_FRONTENDS) || !usable(l, MAP_CANDIDATES) || !usable(l, MAP_BACKENDS);
-	for (int i = 0; !r && i < MAP_COUNT; i++) {
-		bool table = i == MAP_FRONTENDS || i == MAP_LOOKUP || i == MAP_CANDIDATES ||
-			     i == MAP_BACKENDS;
-
-		if (usable(l, i) && !(table && l->fresh_tables))
+	for (int i = 0; i < MAP_COUNT; i++)
+		l->fresh_tables |= is_table(i) && !usable(l, i);
+	for (int i = 0; !r && i < MAP_COUNT; i++)
+		if (usable(l, i) && !(is_table(i) && l->fresh_tables))
 			r = reuse(l, i, e);
-	}
 	return r;
 }
 

@@ -24,13 +24,21 @@
 #include <linux/types.h>
 #endif
 
-/* KLB_ABI_NEXT: what the next version will look like, for the tests of upgrades. */
+/*
+ * KLB_ABI_NEXT: what the next version will look like, for the tests of upgrades.
+ * 1: whatever may grow has grown. 2: of what a plan is written to, `lookup` alone.
+ */
 #ifdef KLB_ABI_NEXT
 #define KLB_ABI_VERSION 3
 #define KLB_ABI_GROWTH __u64 grown[2];
 #else
 #define KLB_ABI_VERSION 2
 #define KLB_ABI_GROWTH
+#endif
+#if defined(KLB_ABI_NEXT) && KLB_ABI_NEXT == 2
+#define KLB_ABI_BACKEND_GROWTH
+#else
+#define KLB_ABI_BACKEND_GROWTH KLB_ABI_GROWTH
 #endif
 
 /* Limits. A frontend's candidates are walked on every connect: 64 is what the
@@ -200,7 +208,7 @@ struct klb_backend {
 	__u32 http_status;
 	__u64 since_ns;
 	__u64 last_probe_ns;
-	KLB_ABI_GROWTH
+	KLB_ABI_BACKEND_GROWTH
 };
 
 /* How a connect failed. The order is part of the ABI: klb_stats.failed is indexed by it. */

@@ -210,13 +210,23 @@ def test_host_whose_ipv6_sockets_are_ipv6_only(ipv6_only):
 # --- kubelb-load, killed -----------------------------------------------------
 
 
+def next_load(stage, variant):
+    path = os.path.join(stage.build, variant, "kubelb-load")
+    if not os.access(path, os.X_OK):
+        pytest.skip(f"{path} is not built (make abi-next)")
+    return path
+
+
 @pytest.fixture(name="loads")
 def loads_fixture(stage):
     """kubelb-load of this version, and of the next one."""
-    following = os.path.join(stage.build, "abi-next", "kubelb-load")
-    if not os.access(following, os.X_OK):
-        pytest.skip(f"{following} is not built (make abi-next)")
-    return [stage.program("kubelb-load"), following]
+    return [stage.program("kubelb-load"), next_load(stage, "abi-next")]
+
+
+@pytest.fixture(name="lookup_load")
+def lookup_load_fixture(stage):
+    """kubelb-load of a next version in which `lookup` has grown, and `backends` has not."""
+    return next_load(stage, "abi-lookup")
 
 
 def load_argv(stage, program, group):
@@ -334,6 +344,16 @@ def test_upgrade_killed_between_two_steps(stage, group, loads, killat):
     ids = objects(stage)
     detach_whole(stage, group)
     wait_until(lambda: not any(still_there(ids).values()), "the kernel to free them")
+
+
+def test_upgrade_of_lookup_alone(stage, group, lookup_load, killat):
+    """What the new programs read is filled before they run, and not only when all is
+    done: killed before the first pin, it balances."""
+    load_whole(stage, stage.program("kubelb-load"), group)
+    killat("obj_pin:1", lookup_load, group)
+    assert nbconnect(stage, "-n", 9, V4, cgroup=group)["ok"] == 9
+    load_whole(stage, lookup_load, group)
+    load_whole(stage, stage.program("kubelb-load"), group)
 
 
 # --- kubelb-load, where it must not leave or touch anything ------------------
