@@ -243,8 +243,8 @@ int links_attach(const char *cgroup, int cgroup_fd, struct link_slot *slots, uns
 /* New links go with their descriptor: nothing has pinned them yet. */
 void links_rollback(struct link_slot *slots, unsigned int n)
 {
-	/* In reverse, as a stack: a socket that the new connect has counted meets the new
-	 * release until the last. */
+	/* In reverse, as a stack: a socket that the new connect has sent somewhere meets
+	 * the new sockops, which counts it and sees it end, until the last. */
 	for (unsigned int i = n; i-- > 0;) {
 		if (slots[i].replaced && slots[i].old_prog_fd >= 0)
 			bpf_link_update(slots[i].link_fd, slots[i].old_prog_fd, NULL);
