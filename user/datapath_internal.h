@@ -12,12 +12,15 @@
 
 #define PATH_TEXT_MAX 512
 
-/* The maps, in the order in which they are created. */
+/*
+ * The maps, in the order in which they are pinned. Of those that a plan is written to, the
+ * ones that programs read come last: where their pins are an upgrade's, the others' are.
+ */
 enum map_index {
 	MAP_FRONTENDS,
+	MAP_BACKENDS,
 	MAP_LOOKUP,
 	MAP_CANDIDATES,
-	MAP_BACKENDS,
 	MAP_STATS,
 	MAP_ADMIN,
 	MAP_CONTROL,

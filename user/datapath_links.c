@@ -126,7 +126,8 @@ int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *r
 	char path[PATH_TEXT_MAX];
 	int fd, r, found = -ENOENT;
 
-	/* The connect programs use them all but `backends`, which no program reads. */
+	/* The connect programs use them all but `frontends` and `backends`, which no
+	 * program reads. */
 	if (path_join(path, pin_dir, "links/connect4", NULL))
 		return -ENOENT;
 	fd = bpf_obj_get(path);

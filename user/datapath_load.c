@@ -218,14 +218,17 @@ static bool is_table(int index)
 
 /*
  * Uses each old map that fits. The tables go together: a plan that is half in an
- * old map and half in a new one would be nonsense to whichever program reads it.
+ * old map and half in a new one would be nonsense to whichever program reads it. So it
+ * is where an upgrade was killed before its pins: what the programs read of its plan is
+ * found by way of them, and the rest, `frontends` and `backends`, has gone with it.
  */
 static int reuse_maps(struct datapath_load *l, struct err *e)
 {
 	int r = 0;
 
 	for (int i = 0; i < MAP_COUNT; i++)
-		l->fresh_tables |= is_table(i) && !usable(l, i);
+		l->fresh_tables |=
+			is_table(i) && (!usable(l, i) || l->old[i].id != l->pinned_id[i]);
 	for (int i = 0; !r && i < MAP_COUNT; i++)
 		if (usable(l, i) && !(is_table(i) && l->fresh_tables))
 			r = reuse(l, i, e);

@@ -6,7 +6,7 @@
  *   LD_PRELOAD=./killat.so KILLAT=CALL:N PROGRAM...
  *   LD_PRELOAD=./killat.so KILLAT=rename:PATH PROGRAM...
  *
- * CALL: link_create, link_update, obj_pin (of bpf(2)), fork, rename. Only the program
+ * CALL: link_create, link_update, map_update, obj_pin (of bpf(2)), fork, rename. Only the program
  * itself is ended, not a child that it forks. Without KILLAT nothing happens.
  */
 #ifndef _GNU_SOURCE
@@ -56,6 +56,8 @@ long syscall(long number, ...)
 		passing("link_create", NULL);
 	if (number == SYS_bpf && a[0] == BPF_LINK_UPDATE)
 		passing("link_update", NULL);
+	if (number == SYS_bpf && a[0] == BPF_MAP_UPDATE_ELEM)
+		passing("map_update", NULL);
 	if (number == SYS_bpf && a[0] == BPF_OBJ_PIN)
 		passing("obj_pin", NULL);
 	return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
