@@ -567,6 +567,16 @@ static int connect4_prog(struct datapath_load *l, __u32 *ret, struct err *e)
 	return 0;
 }
 
+static int control_error(const struct datapath_load *l, struct err *e)
+{
+	return err_set(e, errno, "%s/control: %s", l->pin_dir, bpf_errno_hint(errno));
+}
+
+/*
+ * A control that is in use belongs to the old programs and the new ones: it names none
+ * until all is done. Were the load killed before the link is turned, it would name one
+ * that never ran.
+ */
 static int write_control(struct datapath_load *l, struct err *e)
 {
 	struct klb_control control;
@@ -574,21 +584,33 @@ static int write_control(struct datapath_load *l, struct err *e)
 	int r, fd = l->view.fds[MAP_CONTROL];
 
 	if (bpf_map_lookup_elem(fd, &zero, &control))
-		goto fail;
+		return control_error(l, e);
 	r = netns_cookie(&control.host_netns_cookie, e);
 	if (!r)
 		r = read_clocks(l, &control, e);
-	if (!r)
+	control.connect4_prog = 0;
+	if (!r && !l->reused[MAP_CONTROL])
 		r = connect4_prog(l, &control.connect4_prog, e);
 	if (r)
 		return r;
 	if (!control.seed && getrandom(&control.seed, sizeof(control.seed), 0) < 0)
 		control.seed = control.tick_offset_ns;
 	control.abi_version = KLB_ABI_VERSION;
-	if (!bpf_map_update_elem(fd, &zero, &control, BPF_ANY))
-		return 0;
-fail:
-	return err_set(e, errno, "%s/control: %s", l->pin_dir, bpf_errno_hint(errno));
+	return bpf_map_update_elem(fd, &zero, &control, BPF_ANY) ? control_error(l, e) : 0;
+}
+
+static int name_program(struct datapath_load *l, struct err *e)
+{
+	struct klb_control control;
+	__u32 zero = 0;
+	int r, fd = l->view.fds[MAP_CONTROL];
+
+	if (bpf_map_lookup_elem(fd, &zero, &control))
+		return control_error(l, e);
+	r = connect4_prog(l, &control.connect4_prog, e);
+	if (r)
+		return r;
+	return bpf_map_update_elem(fd, &zero, &control, BPF_ANY) ? control_error(l, e) : 0;
 }
 
 static int make_dir(const char *dir, struct err *e)
@@ -740,6 +762,9 @@ static int commit(struct datapath_load *l, const struct plan *p, struct err *e)
 		r = l->exists ? pin_all(l, l->pin_dir, e) : pin_first(l, e);
 	if (!r && !l->fresh_tables)
 		r = apply_plan(&l->view, p, e);
+	/* Last: when the links are turned back, no program of theirs is named. */
+	if (!r)
+		r = name_program(l, e);
 	return r;
 }
 

@@ -16,7 +16,8 @@ import time
 
 import pytest
 
-from helpers import (MAPPED, V4, V6, Accepts, Held, Traffic, address_text, attached_ids,
+from helpers import (MAPPED, V4, V6, Accepts, Held, Traffic, address_text, agent_serves,
+                     attached_ids,
                      attached_programs, backend_ids,
                      bpftool, counters, dial, dial_error, dump, fails, http_call, make_socket,
                      nbconnect, objects, ok, pins, served_set, stats, still_there, wait_states)
@@ -712,6 +713,19 @@ def test_agent_after_a_killed_upgrade(balanced, loads, killat):
     balanced.running.wait_log(rf"{balanced.cp(1).v4}.*state=dead|level=warn.*{balanced.pin}")
     if ready(balanced):
         assert nbconnect(balanced, "-n", 60, V4)["failed"] == 0
+
+
+@pytest.mark.parametrize("moment", [f"link_update:{n}" for n in range(1, 6)] + ["obj_pin:1"])
+def test_agent_after_a_killed_load_of_its_own_version(balanced, killat, moment):
+    """The maps are the same ones as before: it goes on, whatever it is allowed to ask,
+    and one that is started now does too."""
+    killat(moment, balanced.program("kubelb-load"), cgroup2_root())
+    assert ready(balanced) and beats(balanced)
+    assert balanced.running.stop() == 0
+    balanced.running = balanced.agent()
+    wait_until(lambda: agent_serves(balanced) and ready(balanced) and beats(balanced),
+               "the next agent")
+    assert "attached" not in balanced.running.log()
 
 
 def test_connections_that_are_left_outside(stage, group):
