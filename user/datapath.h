@@ -85,7 +85,8 @@ int datapath_change_admin(const struct datapath *dp, const struct plan_backend *
 
 /*
  * The sockets that carry a record, of every network namespace, as they are now; those
- * that are closing too (see klb_phase). *ret is to be freed, NULL for none.
+ * that are closing too (see klb_phase). Each once; where many come and go meanwhile, some
+ * that have just gone may be among them. *ret is to be freed, NULL for none.
  */
 int datapath_connections(const struct datapath *dp, struct klb_connection **ret,
 			 unsigned int *ret_n, struct err *e);

@@ -8,20 +8,41 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "node.h"
+
 /* --- connections ------------------------------------------------------------------- */
+
+/*
+ * The kernel gathers what one read yields in a buffer of eight pages (bpf_seq_read,
+ * kernel/bpf/bpf_iter.c): 178 records where a page has 4096 bytes. Between two reads it
+ * keeps its place as a number of records, in a list that others put theirs in front of or
+ * take them out of (bpf_sk_storage_map_seq_find_next, net/core/bpf_sk_storage.c): then
+ * records come twice, or not at all.
+ */
+#define READ_SIZE 65536
+/* So a list that took several reads is made again until nobody is found that was there
+ * from the start and had been left out; and at most this often. */
+#define LIST_PASSES 6
 
 /* A growing list; the iterator does not say beforehand how many there are. */
 struct connection_list {
 	struct klb_connection *at;
 	size_t bytes, room;
+	unsigned int reads; /* that have yielded something */
 };
 
-static int make_room(struct connection_list *list)
+static unsigned int count_of(const struct connection_list *list)
 {
-	size_t room = list->room ? 2 * list->room : 64 * sizeof(*list->at);
+	return (unsigned int)(list->bytes / sizeof(*list->at));
+}
+
+/* For `more` bytes. */
+static int make_room(struct connection_list *list, size_t more)
+{
+	size_t room = 2 * list->room > list->bytes + more ? 2 * list->room : list->bytes + more;
 	void *at;
 
-	if (list->room - list->bytes >= sizeof(*list->at))
+	if (list->room - list->bytes >= more)
 		return 0;
 	at = realloc(list->at, room);
 	if (!at)
@@ -35,39 +56,129 @@ static int read_all(int fd, struct connection_list *list)
 {
 	for (;;) {
 		ssize_t n;
-		int r = make_room(list);
+		int r = make_room(list, READ_SIZE);
 
 		if (r)
 			return r;
-		n = read(fd, (char *)list->at + list->bytes, list->room - list->bytes);
+		n = read(fd, (char *)list->at + list->bytes, READ_SIZE);
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		if (n <= 0)
 			return n ? -errno : 0;
 		list->bytes += (size_t)n;
+		list->reads++;
 	}
+}
+
+static int by_cookie(const void *a, const void *b)
+{
+	const struct klb_connection *x = a, *y = b;
+
+	return (x->cookie > y->cookie) - (x->cookie < y->cookie);
+}
+
+/* In the order of the cookies, each once. */
+static void sort_out(struct connection_list *list)
+{
+	unsigned int n = count_of(list), kept = 0;
+
+	if (n)
+		qsort(list->at, n, sizeof(*list->at), by_cookie);
+	for (unsigned int i = 0; i < n; i++)
+		if (!kept || list->at[kept - 1].cookie != list->at[i].cookie)
+			list->at[kept++] = list->at[i];
+	list->bytes = kept * sizeof(*list->at);
+}
+
+static bool holds(const struct connection_list *list, const struct klb_connection *c)
+{
+	return list->bytes && bsearch(c, list->at, count_of(list), sizeof(*c), by_cookie);
+}
+
+/* Whether one of the list had its SYN sent by then, and is not among the known. */
+static bool has_overlooked(const struct connection_list *list, const struct connection_list *known,
+			   __u64 then_ns)
+{
+	for (unsigned int i = 0; i < count_of(list); i++)
+		if (list->at[i].record.phase != KLB_PHASE_NEW &&
+		    list->at[i].record.connect_ns <= then_ns && !holds(known, &list->at[i]))
+			return true;
+	return false;
+}
+
+/* Adds the known ones that are not in the list: left out of it, or gone since. */
+static int add_known(struct connection_list *list, const struct connection_list *known)
+{
+	struct connection_list was = *list;
+	int r = make_room(list, known->bytes);
+
+	if (r)
+		return r;
+	was.at = list->at;
+	for (unsigned int i = 0; i < count_of(known); i++) {
+		if (holds(&was, &known->at[i]))
+			continue;
+		list->at[count_of(list)] = known->at[i];
+		list->bytes += sizeof(*list->at);
+	}
+	sort_out(list);
+	return 0;
+}
+
+/* One pass over the records; *ret is empty before. */
+static int list_once(const char *path, struct connection_list *ret, struct err *e)
+{
+	int r, fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_set(e, errno, "%s: %s; run kubelb-load", path, strerror(errno));
+	r = read_all(fd, ret);
+	close(fd);
+	if (r)
+		return err_set(e, -r, "%s: cannot read: %s", path, bpf_errno_hint(-r));
+	sort_out(ret);
+	return 0;
+}
+
+/* Another pass, into *list. *ret_done: whether none is missing any more, as far as one can
+ * tell. */
+static int list_again(const char *path, __u64 since_ns, struct connection_list *list,
+		      bool *ret_done, struct err *e)
+{
+	struct connection_list known = *list;
+	int r;
+
+	*list = (struct connection_list){ 0 };
+	r = list_once(path, list, e);
+	/* In one read: nothing has moved meanwhile. */
+	*ret_done = list->reads <= 1 || !has_overlooked(list, &known, since_ns);
+	if (!r && list->reads > 1 && add_known(list, &known))
+		r = err_set(e, ENOMEM, "out of memory");
+	free(known.at);
+	return r;
 }
 
 int datapath_connections(const struct datapath *dp, struct klb_connection **ret,
 			 unsigned int *ret_n, struct err *e)
 {
-	struct connection_list list = { NULL, 0, 0 };
+	struct connection_list list = { 0 };
 	char path[PATH_TEXT_MAX];
-	int fd, r = path_join(path, dp->pin_dir, PIN_CONNECTIONS, e);
+	__u64 since_ns = node_now_ns();
+	bool done;
+	int r = path_join(path, dp->pin_dir, PIN_CONNECTIONS, e);
 
 	if (r)
 		return r;
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return err_set(e, errno, "%s: %s; run kubelb-load", path, strerror(errno));
-	r = read_all(fd, &list);
-	close(fd);
+	r = list_once(path, &list, e);
+	done = list.reads <= 1;
+	for (int pass = 1; !r && !done && pass < LIST_PASSES; pass++)
+		r = list_again(path, since_ns, &list, &done, e);
 	if (r) {
 		free(list.at);
-		return err_set(e, -r, "%s: cannot read: %s", path, bpf_errno_hint(-r));
+		return r;
 	}
 	*ret = list.at;
-	*ret_n = (unsigned int)(list.bytes / sizeof(*list.at));
+	*ret_n = count_of(&list);
 	return 0;
 }
 

@@ -5,9 +5,11 @@
  *
  *   LD_PRELOAD=./killat.so KILLAT=CALL:N PROGRAM...
  *   LD_PRELOAD=./killat.so KILLAT=rename:PATH PROGRAM...
+ *   LD_PRELOAD=./killat.so STOPAT=...             the same with SIGSTOP
  *
- * CALL: link_create, link_update, map_update, obj_pin (of bpf(2)), fork, rename. Only the program
- * itself is ended, not a child that it forks. Without KILLAT nothing happens.
+ * CALL: link_create, link_update, map_update, obj_pin (of bpf(2)), fork, rename,
+ * connections (a read of the pin). Only the program itself gets the signal, not a child
+ * that it forks. Without either nothing happens.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -27,7 +29,8 @@ static void passing(const char *call, const char *path)
 {
 	static long count;
 	static pid_t self;
-	const char *at = getenv("KILLAT");
+	const char *stop = getenv("STOPAT");
+	const char *at = stop ? stop : getenv("KILLAT");
 	size_t n = strlen(call);
 
 	if (!at || strncmp(at, call, n) != 0 || at[n] != ':')
@@ -38,7 +41,7 @@ static void passing(const char *call, const char *path)
 	if (self != getpid())
 		return;
 	if (*at == '/' ? path && !strcmp(path, at) : ++count == atol(at))
-		kill(self, SIGKILL);
+		kill(self, stop ? SIGSTOP : SIGKILL);
 }
 
 /* libbpf makes its calls through syscall(2). */
@@ -78,4 +81,19 @@ int rename(const char *from, const char *to)
 
 	passing("rename", to);
 	return next(from, to);
+}
+
+ssize_t read(int fd, void *buf, size_t size)
+{
+	ssize_t (*next)(int, void *, size_t) =
+		(ssize_t(*)(int, void *, size_t))dlsym(RTLD_NEXT, "read");
+	static const char pin[] = "/connections";
+	char link[64], path[512];
+	ssize_t n;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	n = readlink(link, path, sizeof(path));
+	if (n >= (ssize_t)strlen(pin) && !memcmp(path + n - strlen(pin), pin, strlen(pin)))
+		passing("connections", NULL);
+	return next(fd, buf, size);
 }

@@ -245,18 +245,22 @@ def load_killed(stage, program, group, moment):
         wait_until(lambda: not group_members(process.pid), "the end of its child")
 
 
-@pytest.fixture(name="killat")
-def killat_fixture(stage, tmp_path):
-    """Runs a kubelb-load that is killed at a moment that no clock hits: see
-    tests/clients/killat.c."""
+@pytest.fixture(name="library")
+def library_fixture(tmp_path):
+    """See tests/clients/killat.c."""
     library = tmp_path / "killat.so"
     run_checked(["gcc", "-O2", "-shared", "-fPIC", "-o", str(library),
                  os.path.join(ROOT, "tests", "clients", "killat.c")])
+    return {**os.environ, "LD_PRELOAD": str(library)}
+
+
+@pytest.fixture(name="killat")
+def killat_fixture(stage, library):
+    """Runs a kubelb-load that is killed at a moment that no clock hits."""
 
     def killat(moment, program, group, may_end=False):
         """Whether it was; may_end: it may be done before that moment comes."""
-        done = stage.exec(load_argv(stage, program, group),
-                          env={**os.environ, "LD_PRELOAD": str(library), "KILLAT": moment})
+        done = stage.exec(load_argv(stage, program, group), env={**library, "KILLAT": moment})
         killed = done.returncode == -signal.SIGKILL
         assert killed or may_end and done.returncode == 0, (moment, done.returncode, done.stderr)
         return killed
@@ -604,6 +608,93 @@ def test_changes_in_quick_succession(balanced):
                 balanced.running.wait_log(r"configuration reloaded", start=mark)
     assert served_set(balanced, 60) == ALL
     wait_carried(balanced, 0)
+
+
+# --- a list that takes several reads -----------------------------------------------
+
+
+MANY = 400  # a read of the list yields 178 at most: 32 KiB
+
+
+class InTheMiddle:
+    """kubelbctl, stopped before its n-th read of the list; how it ended."""
+
+    def __init__(self, stage, library, *args, read=2):
+        self.process = stage.spawn([stage.program("kubelbctl"), "--pin", stage.pin, *args],
+                                   env={**library, "STOPAT": f"connections:{read}"})
+
+    def state(self):
+        with open(f"/proc/{self.process.pid}/stat", encoding="ascii", errors="replace") as f:
+            return f.read().rpartition(")")[2].split()[0]
+
+    def __enter__(self):
+        wait_until(lambda: self.state() == "T", lambda: f"it to stop, is {self.state()}")
+        return self
+
+    def __exit__(self, *exc):
+        self.process.send_signal(signal.SIGCONT)
+        self.stdout, _ = self.process.communicate(timeout=20)
+
+
+def passing_connections(stage):
+    """So many that, newest first as they are listed, the old ones change their places by as
+    much when these come or go. Gone at once when closed: their peer gets a reset."""
+    made = []
+    for _ in range(MANY // 2):
+        made.append(dial(stage))
+        made[-1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return made
+
+
+def close_all(sockets):
+    for sock in sockets:
+        sock.close()
+    sockets.clear()
+
+
+@pytest.fixture(name="single")
+def single_fixture(stage):
+    """One backend, which gets all there is."""
+    stage.configure(backends=[stage.cp(1).endpoint])
+    ok(stage.load())
+    return stage
+
+
+@pytest.mark.parametrize("change", ["some go", "some come"])
+def test_list_while_connections_pass(single, library, change):
+    """Whoever is there all the time is listed, and once."""
+    passing = []
+    with Held(single, MANY) as held:
+        if change == "some go":
+            passing = passing_connections(single)
+        with InTheMiddle(single, library, "connections", "-o", "json") as ctl:
+            if passing:
+                close_all(passing)
+            else:
+                passing = passing_connections(single)
+        pids = [c["process"]["pid"] for c in json.loads(ctl.stdout)["connections"]]
+        close_all(passing)
+    assert pids.count(held.process.pid) == MANY
+
+
+def test_kill_while_connections_go(single, library):
+    with Held(single, MANY) as held:
+        passing = passing_connections(single)
+        with InTheMiddle(single, library, "kill", single.cp(1).endpoint) as ctl:
+            close_all(passing)
+        assert ctl.process.returncode == 0
+        assert held.close()["closed"] == MANY
+
+
+def test_kill_under_traffic(single):
+    """All that were there before it are ended, however many come and go beside them."""
+    churn = [single.spawn([single.client, "--rate", 1000, "--seconds", 300, V4])
+             for _ in range(2)]
+    for _ in range(6):
+        with Held(single, MANY) as held:
+            ok(single.ctl("kill", single.cp(1).endpoint))
+            assert held.close()["closed"] == MANY
+    assert [process.poll() for process in churn] == [None, None]
 
 
 # --- upgrades and wishes ---------------------------------------------------------
