@@ -17,37 +17,52 @@
 
 /* What is attached, and the connections that are open. */
 struct look {
+	struct datapath *dp;
 	struct datapath_state state;
+	__u64 at_ns; /* when the list was begun */
 	struct klb_connection *list;
 	unsigned int n;
 };
 
+static void look_free(struct look *look)
+{
+	if (!look)
+		return;
+	datapath_close(look->dp);
+	free(look->list);
+	free(look);
+}
+
+/* The connections as they are now. */
+static int look_again(struct look *look, struct err *e)
+{
+	int r;
+
+	free(look->list);
+	look->list = NULL;
+	look->n = 0;
+	look->at_ns = node_now_ns();
+	r = datapath_connections(look->dp, &look->list, &look->n, e);
+	look->n = connections_keep(look->list, look->n);
+	return r;
+}
+
 static int look_at(const char *pin_dir, struct look **ret, struct err *e)
 {
 	struct look *look = calloc(1, sizeof(*look));
-	struct datapath *dp = NULL;
 	int r = look ? 0 : err_set(e, ENOMEM, "out of memory");
 
 	if (!r)
-		r = datapath_open(pin_dir, &dp, e);
+		r = datapath_open(pin_dir, &look->dp, e);
 	if (!r)
-		r = datapath_read(dp, &look->state, e);
+		r = datapath_read(look->dp, &look->state, e);
 	if (!r)
-		r = datapath_connections(dp, &look->list, &look->n, e);
-	datapath_close(dp);
-	if (r) {
-		free(look);
-		return r;
-	}
-	look->n = connections_keep(look->list, look->n);
-	*ret = look;
-	return 0;
-}
-
-static void look_free(struct look *look)
-{
-	free(look->list);
-	free(look);
+		r = look_again(look, e);
+	if (r)
+		look_free(look);
+	else
+		*ret = look;
+	return r;
 }
 
 /* --- connections ---------------------------------------------------------------------- */
@@ -75,9 +90,14 @@ int ctl_connections(const struct ctl_options *o, int argc, char **argv)
 
 /* --- kill ----------------------------------------------------------------------------- */
 
+/* Of a list of many, made while others come and go, some may be missing: it is made again
+ * until none is found that was not tried, and at most this often. */
+#define KILL_LOOKS 8
+
 struct tally {
 	unsigned int tried, ended, gone, failed;
 	struct err why; /* of the first that failed */
+	__u64 *cookies; /* of those that were tried, in order */
 };
 
 static void kill_one(struct sever *s, const struct klb_connection *c, struct tally *t)
@@ -97,15 +117,67 @@ static void kill_one(struct sever *s, const struct klb_connection *c, struct tal
 	       endpoint_format(&c->local, local), e.text);
 }
 
-static int kill_all(const struct look *look, const struct klb_endpoint *backend, struct tally *t,
+static int by_number(const void *a, const void *b)
+{
+	const __u64 *x = a, *y = b;
+
+	return (*x > *y) - (*x < *y);
+}
+
+static bool was_tried(const struct tally *t, unsigned int n, __u64 cookie)
+{
+	return n && bsearch(&cookie, t->cookies, n, sizeof(cookie), by_number);
+}
+
+/* Ends those whose SYN had left by then and that were not tried. What cannot be ended is
+ * tried once. */
+static int kill_listed(struct sever *s, const struct look *look, const struct klb_endpoint *backend,
+		       __u64 then_ns, struct tally *t)
+{
+	unsigned int known = t->tried;
+	__u64 *cookies = realloc(t->cookies, (known + look->n + 1) * sizeof(*cookies));
+
+	if (!cookies)
+		return -ENOMEM;
+	t->cookies = cookies;
+	for (unsigned int i = 0; i < look->n; i++) {
+		const struct klb_connection *c = &look->list[i];
+
+		if (!endpoint_equal(&c->record.backend, backend) ||
+		    c->record.connect_ns > then_ns || was_tried(t, known, c->cookie))
+			continue;
+		cookies[t->tried] = c->cookie;
+		kill_one(s, c, t);
+	}
+	qsort(cookies, t->tried, sizeof(*cookies), by_number);
+	return 0;
+}
+
+/* Whatever is listed; and then, as long as some are found, those that had been open before:
+ * of newer ones there may be no end. */
+static int kill_all(struct look *look, const struct klb_endpoint *backend, struct tally *t,
 		    struct err *e)
 {
+	/* The records' clock goes by ticks. */
+	__u64 began_ns = look->at_ns + look->state.control.tick_ns;
 	struct sever *s = NULL;
 	int r = sever_open(&s, e);
 
-	for (unsigned int i = 0; !r && i < look->n; i++)
-		if (endpoint_equal(&look->list[i].record.backend, backend))
-			kill_one(s, &look->list[i], t);
+	for (int looks = 1; !r; looks++) {
+		unsigned int before = t->tried;
+
+		if (kill_listed(s, look, backend, looks == 1 ? ~0ULL : began_ns, t))
+			r = err_set(e, ENOMEM, "out of memory");
+		if (r || t->tried == before)
+			break;
+		if (looks == KILL_LOOKS)
+			r = err_set(e, EAGAIN,
+				    "%u connections ended, and others were still found that had "
+				    "been open before; run it again",
+				    t->ended);
+		else
+			r = look_again(look, e);
+	}
 	sever_close(s);
 	return r;
 }
@@ -173,6 +245,7 @@ int ctl_kill(const struct ctl_options *o, int argc, char **argv)
 		    : ctl_unknown_backend(&look->state.applied, &endpoint, &e);
 	r = r ? cli_fail(CLI_FAILED, &e)
 	      : report_kill(&t, endpoint_format(&endpoint, text), look, b);
+	free(t.cookies);
 	look_free(look);
 	return r;
 }

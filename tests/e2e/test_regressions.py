@@ -686,6 +686,23 @@ def test_kill_while_connections_go(single, library):
         assert held.close()["closed"] == MANY
 
 
+def test_kill_looks_again_and_leaves_newer_ones_alone(single, library):
+    """The first look takes two reads, the second of which yields nothing."""
+    endpoint = single.cp(1).endpoint
+    with Held(single, 3) as held:
+        with InTheMiddle(single, library, "kill", endpoint, read=3) as ctl:
+            # Newer by the records' clock as well, which goes by ticks.
+            now, tick = time.monotonic_ns(), dump(single, "control")[0][1]["tick_ns"]
+            wait_until(lambda: time.monotonic_ns() > now + 3 * tick, "three ticks")
+            newer = dial(single)
+        assert f"{endpoint}: 3 connections ended\n" in ctl.stdout
+        assert held.close()["closed"] == 3
+    with newer:
+        newer.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            newer.recv(1)
+
+
 def test_kill_under_traffic(single):
     """All that were there before it are ended, however many come and go beside them."""
     churn = [single.spawn([single.client, "--rate", 1000, "--seconds", 300, V4])
