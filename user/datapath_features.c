@@ -6,8 +6,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #ifndef SO_NETNS_COOKIE
@@ -35,9 +37,9 @@ static void add(struct feature_list *list, const char *name, const char *purpose
 	snprintf(f->detail, sizeof(f->detail), "%s", detail);
 }
 
-/* Loads a program that only returns 1: does the kernel know the hook? */
-static bool has_hook(enum bpf_prog_type type, enum bpf_attach_type attach, char *detail,
-		     size_t size)
+/* Loads a program that only returns 1: a descriptor, or -1 with why not in detail. */
+static int load_probe(enum bpf_prog_type type, enum bpf_attach_type attach, char *detail,
+		      size_t size)
 {
 	const struct bpf_insn insns[] = {
 		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1 },
@@ -47,12 +49,21 @@ static bool has_hook(enum bpf_prog_type type, enum bpf_attach_type attach, char 
 	int fd = bpf_prog_load(type, "klb_probe", "GPL", insns, 2, &opts);
 
 	detail[0] = '\0';
-	if (fd < 0) {
-		snprintf(detail, size, "%s", bpf_errno_hint(errno));
-		return false;
-	}
-	close(fd);
-	return true;
+	if (fd >= 0)
+		return fd;
+	snprintf(detail, size, "%s", bpf_errno_hint(errno));
+	return -1;
+}
+
+/* Does the kernel know the hook? */
+static bool has_hook(enum bpf_prog_type type, enum bpf_attach_type attach, char *detail,
+		     size_t size)
+{
+	int fd = load_probe(type, attach, detail, size);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
 }
 
 static void add_hooks(struct feature_list *list)
@@ -103,6 +114,45 @@ static void add_helpers(struct feature_list *list)
 		    : r	   ? bpf_errno_hint(-r)
 			   : "the kernel does not have it");
 	}
+}
+
+/* Whether the programs are built to call the kernel's own functions (bpf/kernel.bpf.h). */
+static bool has_casts(void)
+{
+	unsigned long major, minor;
+	struct utsname u;
+	char *rest;
+
+	if (uname(&u))
+		return false;
+	major = strtoul(u.release, &rest, 10);
+	minor = *rest == '.' ? strtoul(rest + 1, NULL, 10) : 0;
+	return major > 6 || (major == 6 && minor >= 2);
+}
+
+/*
+ * "JIT is required for calling kernel function" (kernel/bpf/verifier.c). What became of a
+ * program tells: the sysctl is not shown outside of the first network namespace, and does
+ * not say everything.
+ */
+static void add_jit(struct feature_list *list)
+{
+	struct bpf_prog_info info = { 0 };
+	__u32 length = sizeof(info);
+	char detail[160];
+	int fd = load_probe(BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS, detail, sizeof(detail));
+
+	if (fd >= 0) {
+		if (bpf_obj_get_info_by_fd(fd, &info, &length))
+			snprintf(detail, sizeof(detail), "%s", bpf_errno_hint(errno));
+		else if (!info.jited_prog_len)
+			snprintf(detail, sizeof(detail),
+				 "programs are interpreted; sysctl net.core.bpf_jit_enable=1, or a "
+				 "kernel with CONFIG_BPF_JIT");
+		close(fd);
+	}
+	add(list, "JIT", "call the kernel's own functions (CONFIG_BPF_JIT; from Linux 6.2 on)",
+	    has_casts(), info.jited_prog_len > 0, detail);
 }
 
 static void add_btf(struct feature_list *list)
@@ -170,6 +220,7 @@ unsigned int datapath_features(const char *pin_dir, const char *cgroup,
 	add_netns_cookie(&list);
 	add_hooks(&list);
 	add_helpers(&list);
+	add_jit(&list);
 	libbpf_set_print(before);
 	return list.n;
 }

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The command lines: exit statuses and what is said where."""
 
+import json
 import os
+import platform
 import shutil
 
 import pytest
 
 from helpers import fails, ok
+from system import run_checked
+from world import ROOT
 
 PROGRAMS = ("kubelb-load", "kubelb-agent", "kubelbctl")
 
@@ -77,6 +81,30 @@ def test_check(stage):
     done = ok(stage.load("--check", config=None))
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     assert len(lines) >= 3, done.stdout
+    assert not os.path.exists(stage.pin)
+
+
+def feature(stage, name, **kwargs):
+    """What --check says about one, and its exit status."""
+    done = stage.load("--check", "-o", "json", config=None, **kwargs)
+    found = {f["name"]: f for f in json.loads(done.stdout)["features"]}
+    return found[name], done.returncode
+
+
+@pytest.mark.skipif(tuple(map(int, platform.release().split(".")[:2])) < (6, 2),
+                    reason="before Linux 6.2 it takes no JIT")
+def test_kernel_without_a_jit(stage, tmp_path):
+    """Programs that call the kernel's own functions are refused: said beforehand, and as
+    the reason. The kernel here has one; see tests/clients/nojit.c."""
+    library = tmp_path / "nojit.so"
+    run_checked(["gcc", "-O2", "-shared", "-fPIC", "-o", str(library),
+                 os.path.join(ROOT, "tests", "clients", "nojit.c")])
+    without = {**os.environ, "LD_PRELOAD": str(library)}
+    found, status = feature(stage, "JIT")
+    assert (found["required"], found["present"], status) == (True, True, 0)
+    found, status = feature(stage, "JIT", env=without)
+    assert (found["required"], found["present"], status) == (True, False, 1)
+    fails(stage.load(env=without), 1, "JIT is missing", "bpf_jit_enable")
     assert not os.path.exists(stage.pin)
 
 
