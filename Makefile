@@ -51,7 +51,8 @@ DISCOVERY := discovery discovery_cache discovery_credentials discovery_kubeconfi
 DATAPATH := datapath datapath_records datapath_apply datapath_load datapath_links datapath_selftest \
 	datapath_features mounts plan health
 MIGRATE := migrate migrate_build migrate_words migrate_nginx migrate_haproxy migrate_kubeconfig
-LOAD := kubelb_load $(MIGRATE) attach verdict believed discovery_cache discovery_slices offload $(COMMON) $(DATAPATH) node
+LOAD := kubelb_load $(MIGRATE) attach verdict believed discovery_cache discovery_slices offload \
+	sever netns $(COMMON) $(DATAPATH) node
 AGENT := kubelb_agent agent agent_backend agent_config agent_kernel agent_maps agent_moves audit attach \
 	believed filewatch header http metrics memory moves notify privileges sever netns verdict \
 	probe probe_config request answer dial tls $(DISCOVERY) $(COMMON) $(DATAPATH) node

@@ -102,6 +102,8 @@ static void add_helpers(struct feature_list *list)
 		{ "bpf_sk_storage_get", "a record on each socket (5.8)", BPF_FUNC_sk_storage_get },
 		{ "bpf_skc_to_tcp_sock", "look at the socket that connects (5.9)",
 		  BPF_FUNC_skc_to_tcp_sock },
+		{ "bpf_sk_lookup_tcp", "leave a server that dials itself alone (5.0)",
+		  BPF_FUNC_sk_lookup_tcp },
 		{ "bpf_jiffies64", "tell the time without a call (5.6)", BPF_FUNC_jiffies64 },
 	};
 
@@ -114,6 +116,29 @@ static void add_helpers(struct feature_list *list)
 		    : r	   ? bpf_errno_hint(-r)
 			   : "the kernel does not have it");
 	}
+}
+
+static void add_kinds(struct feature_list *list)
+{
+	int r = libbpf_probe_bpf_map_type(BPF_MAP_TYPE_RINGBUF, NULL);
+
+	add(list, "ring buffer", "wake the agent when a connect fails (5.8)", true, r == 1,
+	    r < 0 ? bpf_errno_hint(-r) : "");
+	r = libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SYSCALL, NULL);
+	add(list, "syscall programs", "correct counts that the kernel is writing (5.14)", true,
+	    r == 1, r < 0 ? bpf_errno_hint(-r) : "");
+}
+
+/* An iterator is a function of the kernel's that nothing calls; its name is all there is. */
+static void add_iterator(struct feature_list *list)
+{
+	struct btf *btf = btf__load_vmlinux_btf();
+	bool present = btf && btf__find_by_name_kind(btf, "bpf_iter_bpf_sk_storage_map",
+						     BTF_KIND_FUNC) > 0;
+
+	add(list, "iterator sk_storage", "list the balanced connections (5.9)", true, present,
+	    btf ? "" : "no BTF to find it in");
+	btf__free(btf);
 }
 
 /* Whether the programs are built to call the kernel's own functions (bpf/kernel.bpf.h). */
@@ -220,6 +245,8 @@ unsigned int datapath_features(const char *pin_dir, const char *cgroup,
 	add_netns_cookie(&list);
 	add_hooks(&list);
 	add_helpers(&list);
+	add_kinds(&list);
+	add_iterator(&list);
 	add_jit(&list);
 	libbpf_set_print(before);
 	return list.n;

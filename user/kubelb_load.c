@@ -18,6 +18,7 @@
 #include "log.h"
 #include "migrate.h"
 #include "node.h"
+#include "sever.h"
 
 /* As the FILE of --from-...: standard input. */
 #define STDIN_PATH "-"
@@ -366,6 +367,21 @@ static void print_features_json(const struct datapath_feature *features, unsigne
 	json_decref(root);
 }
 
+/* Not of the data path's, which does without; `kubelbctl kill` and the agent do not. */
+static void add_destroy(struct datapath_feature *ret)
+{
+	struct sever *s = NULL;
+	struct err e = { "" };
+
+	*ret = (struct datapath_feature){
+		.name = "SOCK_DESTROY",
+		.purpose = "end connections: kill, and those to a dead backend (4.5)",
+		.present = !sever_open(&s, &e),
+	};
+	snprintf(ret->detail, sizeof(ret->detail), "%.150s", e.text);
+	sever_close(s);
+}
+
 static int run_check(const struct options *o)
 {
 	struct datapath_feature features[32];
@@ -376,7 +392,8 @@ static int run_check(const struct options *o)
 		err_set(&e, EPERM, "must run as root: --check asks the kernel what it has");
 		return cli_fail(CLI_FAILED, &e);
 	}
-	n = datapath_features(o->pin_dir, o->cgroup, features, 32);
+	n = datapath_features(o->pin_dir, o->cgroup, features, 31);
+	add_destroy(&features[n++]);
 	for (unsigned int i = 0; i < n; i++)
 		missing += features[i].required && !features[i].present;
 	if (o->json)

@@ -79,8 +79,11 @@ def test_bad_flags(stage, args):
 
 def test_check(stage):
     done = ok(stage.load("--check", config=None))
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
-    assert len(lines) >= 3, done.stdout
+    for name in ("BTF", "cgroup2", "bpffs", "cgroup/connect4", "sockops", "bpf_sk_storage_get",
+                 "ring buffer", "syscall programs", "iterator sk_storage", "SOCK_DESTROY"):
+        assert f" {name} " in done.stdout, done.stdout
+        found, _status = feature(stage, name)
+        assert found["present"] and found["purpose"], found
     assert not os.path.exists(stage.pin)
 
 
