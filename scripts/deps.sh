@@ -17,14 +17,14 @@ build=(
 # For `make deb`; dpkg-checkbuilddeps asks for build-essential whatever the package says.
 package=(build-essential debhelper dpkg-dev lintian)
 # nginx: real TLS backends and the peer in the benchmark. libnginx-mod-stream:
-# the local proxy that KubeLB replaces; haproxy is the other one. runc, python3-yaml:
+# the local proxy that KubeLB replaces; haproxy is the other one. buildah, runc, python3-yaml:
 # the image and its manifests. prometheus: promtool, which checks and tests the alert
 # rules. The last line: scripts/vmtest.sh.
 tests=(
 	libcmocka-dev python3-pytest python3 iproute2 procps util-linux
 	nginx-light libnginx-mod-stream haproxy openssl curl ca-certificates
 	libclang-rt-dev systemd
-	bash-completion zsh runc python3-yaml prometheus
+	bash-completion zsh buildah runc python3-yaml prometheus
 	qemu-system-x86 busybox-static cpio kmod xz-utils
 )
 lint=(clang-format clang-tidy cppcheck shellcheck mandoc)
