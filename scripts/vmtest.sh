@@ -157,6 +157,7 @@ initramfs_make() {
 	rm -rf "$root"
 	mkdir -p "$root"/{dev,proc,sys,tmp,run,etc} || return
 	install -D tests/vm/init "$root/init" || return
+	install -D -m 644 tests/verifier.budget "$root/verifier.budget" || return
 	initramfs_add "$root" "$(command -v busybox)" /bin/busybox || return
 	initramfs_add "$root" "$(command -v bpftool)" /usr/sbin/bpftool || return
 	initramfs_add "$root" "$(command -v ip)" /usr/sbin/ip || return
