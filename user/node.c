@@ -29,7 +29,9 @@ __u64 node_identity(void)
 
 bool node_has_ipv6(void)
 {
-	return !access("/proc/net/if_inet6", F_OK);
+	/* By way of self: /proc/net itself is hidden where proc has subset=pid, as in the
+	 * agent's unit. */
+	return !access("/proc/self/net/if_inet6", F_OK);
 }
 
 void node_is_local(const struct config_backend *backends, unsigned int n, bool *ret)

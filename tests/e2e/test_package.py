@@ -16,8 +16,8 @@ import subprocess
 
 import pytest
 
-from helpers import (Held, Traffic, dial_error, dump, fails, objects, ok, served_set, still_there,
-                     wait_idle, wait_states)
+from helpers import (V6, Held, Traffic, dial_error, dump, fails, objects, ok, served_set,
+                     still_there, wait_idle, wait_states)
 from machine import Machine, repack
 from system import wait_until
 from world import ROOT
@@ -78,11 +78,12 @@ def test_capabilities_of_load(stage):
 
 
 @contextlib.contextmanager
-def confined_agent(stage, names):
+def confined_agent(stage, names, prefix=()):
     with open(os.path.join(stage.dir, "confined.log"), "w+", encoding="utf-8") as log:
         process = stage.spawn(
-            confined(names, [stage.program("kubelb-agent"), "-c", stage.config, "--pin",
-                             stage.pin]), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            [*prefix, *confined(names, [stage.program("kubelb-agent"), "-c", stage.config, "--pin",
+                                        stage.pin])],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         yield process, lambda: open(log.name, encoding="utf-8").read()
 
 
@@ -106,6 +107,27 @@ def test_capabilities_of_the_agent(stage):
             assert process.wait(timeout=10) == 1, log()
             assert "not permitted" in log().splitlines()[-1]
         assert not os.path.exists(stage.pin)
+
+
+# What ProcSubset=pid leaves of /proc: processes, and neither /proc/net nor /proc/sys.
+ONLY_PROCESSES = ("unshare", "-m", "sh", "-c",
+                  'mount -t proc -o subset=pid,hidepid=invisible proc /proc && exec "$@"', "sh")
+
+
+def test_default_frontends_with_the_units_proc(stage):
+    """kubelb-load, which sees all of /proc, and the agent, which does not, have the same
+    frontends when the file names none: [::1]:6443 is not lost when the agent starts."""
+    with open(unit_path("kubelb-agent.service"), encoding="utf-8") as f:
+        assert "\nProcSubset=pid\n" in f.read()
+    stage.configure(frontends=None)
+    ok(stage.load())
+    assert dial_error(stage, host=V6) is None
+    names = capabilities("kubelb-agent.service")
+    with confined_agent(stage, names, ONLY_PROCESSES) as (process, log):
+        wait_states(stage, "ready", stage.backends)
+        assert process.poll() is None, log()
+        assert dial_error(stage, host=V6) is None, log()
+        assert re.search(r'msg="running" .*frontends=2', log()), log()
 
 
 @pytest.mark.parametrize("unit", UNITS)
