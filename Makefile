@@ -60,7 +60,7 @@ CTL := kubelbctl ctl_connections ctl_events connections events status table text
 	$(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := audit config discovery endpoint events filewatch health migrate mounts moves notify plan probe \
+UNITS := audit believed config discovery endpoint events filewatch health migrate mounts moves notify plan probe \
 	select sever \
 	table text
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
@@ -122,6 +122,7 @@ $(B)/test/%.o: tests/unit/%.c Makefile | $(B)/test
 	$(Q)$(CC) $(CPPFLAGS) -Ibpf $(KCFLAGS) $(CFLAGS) -c $< -o $@
 
 UNIT_audit := audit
+UNIT_believed := believed discovery_cache discovery_slices offload verdict health $(COMMON)
 UNIT_config := $(COMMON)
 UNIT_endpoint := err endpoint
 UNIT_filewatch := filewatch err

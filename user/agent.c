@@ -64,13 +64,12 @@ static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
 		return;
 	discovery_state(a->discovery, &state);
 	ret->discovery_heard_ns = state.heard_ns;
-	if (state.error[0] && a->n_found && !a->found_in_cache)
-		ret->discovery = KLB_DISCOVERY_FAILING;
-	else if (!a->n_found)
+	if (!a->n_found || agent_has_seeds(a))
 		ret->discovery = KLB_DISCOVERY_SEEDS;
+	else if (!a->heard)
+		ret->discovery = KLB_DISCOVERY_CACHE;
 	else
-		ret->discovery = a->found_in_cache && !state.heard_ns ? KLB_DISCOVERY_CACHE
-								      : KLB_DISCOVERY_CURRENT;
+		ret->discovery = state.error[0] ? KLB_DISCOVERY_FAILING : KLB_DISCOVERY_CURRENT;
 }
 
 static void heartbeat(struct agent *a)
@@ -200,6 +199,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (!a->dp)
 		agent_reopen(a);
+	agent_review_list(a);
 	if (a->dp)
 		heartbeat(a);
 	if (a->dirty)

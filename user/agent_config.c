@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "believed.h"
 #include "endpoint.h"
 #include "filewatch.h"
 #include "http.h"
@@ -134,15 +133,92 @@ static int take_config(struct agent *a, struct config *cfg, struct err *e)
 
 static int take_effective(struct agent *a, const struct config *file, struct err *e)
 {
+	struct klb_endpoint list[KLB_MAX_BACKENDS];
+	const struct klb_endpoint *counts = a->found;
 	struct config *effective = NULL;
-	int r = config_with_backends(file, a->found, file->discovery ? a->n_found : 0, &effective,
-				     e);
+	unsigned int n = file->discovery ? a->n_found : 0;
+	int r;
+
+	if (n && !a->believed.alone) {
+		n = believed_with_seeds(file, a->found, n, list);
+		counts = list;
+	}
+	r = config_with_backends(file, counts, n, &effective, e);
 
 	if (!r)
 		r = take_config(a, effective, e);
 	if (r)
 		config_free(effective);
 	return r;
+}
+
+/* --- the seeds ----------------------------------------------------------------------- */
+
+/* How many of the file's backends discovery has not found. */
+static unsigned int count_seeds(const struct agent *a)
+{
+	struct klb_endpoint list[KLB_MAX_BACKENDS];
+
+	return believed_with_seeds(a->file, a->found, a->n_found, list) - a->n_found;
+}
+
+/* Suspect is not alive: a verdict is pending, and one may be for ever. */
+static bool takes_connections(const struct agent *a)
+{
+	for (unsigned int i = 0; i < a->n_found; i++) {
+		const struct agent_backend *b =
+			agent_backend_find(a->backends, a->config->n_backends, &a->found[i]);
+		enum klb_state state = b ? agent_backend_health(b)->state : KLB_STATE_UNKNOWN;
+
+		if (state == KLB_STATE_READY || state == KLB_STATE_DRAINING)
+			return true;
+	}
+	return false;
+}
+
+static enum believed_step review(struct agent *a)
+{
+	struct believed_facts facts = { .heard = a->heard,
+					.takes = takes_connections(a),
+					.more = count_seeds(a) > 0,
+					.interval_ms = a->file->probe.interval_ms,
+					.now_ns = node_now_ns() };
+
+	return believed_review(&a->believed, &facts);
+}
+
+bool agent_has_seeds(const struct agent *a)
+{
+	return a->heard && !a->believed.alone && count_seeds(a) > 0;
+}
+
+void agent_review_list(struct agent *a)
+{
+	struct believed before = a->believed;
+	enum believed_step step;
+	char quoted[ERR_TEXT_MAX + 64];
+	struct err e = { "" };
+
+	if (!a->file->discovery || !a->n_found)
+		return;
+	step = review(a);
+	if (step == BELIEVED_AS_BEFORE)
+		return;
+	if (take_effective(a, a->file, &e)) {
+		a->believed = before; /* Tried again with the next tick. */
+		log_event(LOG_LEVEL_ERROR, "cannot take the discovered backends", "error=%s",
+			  log_quote(quoted, sizeof(quoted), e.text));
+		return;
+	}
+	if (step == BELIEVED_SEEDS)
+		log_event(LOG_LEVEL_WARN,
+			  "none of the cluster's apiservers takes connections, the "
+			  "configuration's own backends count beside them",
+			  "listed=%u seeds=%u", a->n_found, count_seeds(a));
+	else
+		log_event(LOG_LEVEL_INFO, "the cluster's apiservers alone count", "backends=%u",
+			  a->n_found);
+	agent_apply(a);
 }
 
 /* --- discovery ----------------------------------------------------------------------- */
@@ -155,8 +231,11 @@ static void on_discovered(void *arg, const struct klb_endpoint *list, unsigned i
 
 	memcpy(a->found, list, n * sizeof(*list));
 	a->n_found = n;
-	a->found_in_cache = false;
+	a->heard = true;
 	log_event(LOG_LEVEL_INFO, "the cluster's apiservers are others now", "backends=%u", n);
+	/* When one that is known already is in it, the seeds go at once. */
+	if (takes_connections(a))
+		review(a);
 	if (take_effective(a, a->file, &e)) {
 		log_event(LOG_LEVEL_ERROR, "cannot take the discovered backends", "error=%s",
 			  log_quote(quoted, sizeof(quoted), e.text));
@@ -173,8 +252,8 @@ static void on_discovery_result(void *arg, enum discovery_result result, const c
 	bool failed = result >= DISCOVERY_FORBIDDEN;
 
 	a->discovery_results[result]++;
-	if (!failed)
-		a->found_in_cache = false;
+	if (result == DISCOVERY_APPLIED || result == DISCOVERY_UNCHANGED)
+		a->heard = true;
 	if (failed != a->discovery_failed)
 		log_event(failed ? LOG_LEVEL_WARN : LOG_LEVEL_INFO,
 			  failed ? "discovery does not work, the last list stays"
@@ -225,14 +304,17 @@ static int start_discovery(struct agent *a, struct err *e)
 	return r;
 }
 
-/* The list of an earlier time is better than none at all, or than seeds of years ago. */
+/*
+ * The list of an earlier time is better than none at all, or than seeds of years ago alone.
+ * An agent that lived until now has heard it from the cluster: no reason to doubt it.
+ */
 void agent_read_cache(struct agent *a, const struct config *file)
 {
 	struct err e = { "" };
 	char quoted[ERR_TEXT_MAX + 64];
 	int r = believed_from_cache(file, a->found, &a->n_found, &e);
 
-	a->found_in_cache = a->n_found > 0;
+	a->believed.alone = a->n_found && believed_was_heard(&a->state->control, node_now_ns());
 	if (r && r != -ENOENT)
 		log_event(LOG_LEVEL_WARN, "the cache of discovery is not used", "error=%s",
 			  log_quote(quoted, sizeof(quoted), e.text));

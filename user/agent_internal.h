@@ -10,6 +10,7 @@
 #include "agent.h"
 #include "agent_backend.h"
 #include "audit.h"
+#include "believed.h"
 #include "datapath.h"
 #include "discovery.h"
 #include "privileges.h"
@@ -21,7 +22,8 @@ struct agent {
 	struct config *config; /* the same with the backends that discovery has found */
 	struct klb_endpoint found[KLB_MAX_BACKENDS]; /* by discovery */
 	unsigned int n_found; /* 0: the file's own backends count */
-	bool found_in_cache; /* and not heard from the cluster since */
+	bool heard; /* found is the cluster's word, and not only a cache's */
+	struct believed believed; /* whether the file's own backends count beside found */
 	struct discovery *discovery;
 	__u64 discovery_results[DISCOVERY_RESULTS];
 	struct filewatch *watch;
@@ -65,7 +67,11 @@ void agent_listen_http(struct agent *a);
 void agent_reload(struct agent *a);
 /* Puts file in force. Owns it once a->file is it, which it can be on failure as well. */
 int agent_take_file(struct agent *a, struct config *file, struct err *e);
-/* What discovery has found at an earlier time; before agent_take_file. */
+/* At each tick: whether the file's own backends count beside those that were found. */
+void agent_review_list(struct agent *a);
+/* Whether some do although the cluster has been heard. */
+bool agent_has_seeds(const struct agent *a);
+/* What discovery has found at an earlier time; before agent_take_file, with a->state. */
 void agent_read_cache(struct agent *a, const struct config *file);
 /* cfg: the one that they were started with. NULL for either is allowed. */
 void agent_stop_backends(struct agent_backend *backends, const struct config *cfg);

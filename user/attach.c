@@ -36,25 +36,31 @@ static int plan_for(const struct config *cfg, const struct datapath_state *state
 }
 
 /* The configuration with the backends that count. */
-static int believe(const struct config *cfg, struct config **ret, struct attach_report *rep,
-		   struct err *e)
+static int believe(const struct config *cfg, const struct datapath_state *state,
+		   struct config **ret, struct attach_report *rep, struct err *e)
 {
-	struct klb_endpoint list[KLB_MAX_BACKENDS];
+	struct klb_endpoint cached[KLB_MAX_BACKENDS], list[KLB_MAX_BACKENDS];
 	struct err cache_error = { "" };
-	unsigned int n = 0;
-	int r = believed_from_cache(cfg, list, &n, &cache_error);
+	unsigned int n_cached = 0, n;
+	int r = believed_from_cache(cfg, cached, &n_cached, &cache_error);
 
-	rep->from_cache = n > 0;
+	rep->from_cache = n_cached > 0;
+	rep->seeds = 0;
 	/* None there yet is nothing to speak of. */
 	snprintf(rep->cache_error, sizeof(rep->cache_error), "%s",
 		 r && r != -ENOENT ? cache_error.text : "");
+	if (!n_cached || believed_was_heard(&state->control, node_now_ns()))
+		return config_with_backends(cfg, cached, n_cached, ret, e);
+	n = believed_with_seeds(cfg, cached, n_cached, list);
+	rep->seeds = n - n_cached;
 	return config_with_backends(cfg, list, n, ret, e);
 }
 
-static int attach(const struct config *cfg, const char *pin_dir, const char *cgroup, bool dry_run,
-		  struct attach_report *ret, struct err *e)
+int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup, bool dry_run,
+	       struct attach_report *ret, struct err *e)
 {
 	const struct datapath_state *state;
+	struct config *believed = NULL;
 	struct datapath_load *load;
 	int r;
 
@@ -67,22 +73,12 @@ static int attach(const struct config *cfg, const char *pin_dir, const char *cgr
 	ret->agent_alive = verdict_agent_alive(&state->control, node_now_ns());
 	ret->before = state->applied;
 	snprintf(ret->cgroup, sizeof(ret->cgroup), "%s", datapath_load_cgroup(load));
-	r = plan_for(cfg, state, &ret->after, e);
+	r = believe(cfg, state, &believed, ret, e);
+	if (!r)
+		r = plan_for(believed, state, &ret->after, e);
 	if (!r && !dry_run)
 		r = datapath_load_commit(load, &ret->after, e);
 	datapath_load_free(load);
-	return r;
-}
-
-int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup, bool dry_run,
-	       struct attach_report *ret, struct err *e)
-{
-	struct config *believed = NULL;
-	int r = believe(cfg, &believed, ret, e);
-
-	if (r)
-		return r;
-	r = attach(believed, pin_dir, cgroup, dry_run, ret, e);
 	config_free(believed);
 	return r;
 }

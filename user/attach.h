@@ -16,6 +16,7 @@ struct attach_report {
 	bool dry_run;
 	bool agent_alive; /* an agent works on what is attached */
 	bool from_cache; /* the backends are those that discovery has found at another time */
+	unsigned int seeds; /* and so many of the configuration's own beside them */
 	char cache_error[ERR_TEXT_MAX]; /* why the cache is not used, if it is there; or "" */
 	char cgroup[512];
 	struct plan before; /* empty for a first attachment */
@@ -23,8 +24,9 @@ struct attach_report {
 };
 
 /*
- * Attaches, or brings what is attached in line with cfg: with the backends that
- * discovery has left in its cache, where it is on and has. cgroup: goes before the
+ * Attaches, or brings what is attached in line with cfg: where discovery is on
+ * and has left a list in its cache, with that; and with cfg's own backends, unless an agent
+ * that lives goes by that list alone. cgroup: goes before the
  * configuration's; NULL for none. dry_run: everything up to the last step. Returns
  * 0 or a negative errno with e; nothing has changed then.
  */

@@ -298,7 +298,8 @@ static void print_report(const struct options *o, const struct config *cfg,
 	       rep->after.n_backends, rep->after.n_backends == 1 ? "" : "s", rep->cgroup,
 	       o->pin_dir);
 	if (rep->from_cache)
-		printf("backends: those that discovery has left in %s\n", cfg->discovery_cache);
+		printf("backends: those that discovery has left in %s%s\n", cfg->discovery_cache,
+		       rep->seeds ? ", and the configuration's own" : "");
 	print_warnings(o, cfg, rep);
 	if (rep->dry_run || o->verbosity)
 		print_changes(rep);

@@ -15,7 +15,7 @@ static const struct {
 	const char *key, *text;
 } discoveries[] = {
 	[KLB_DISCOVERY_OFF] = { "off", "off" },
-	[KLB_DISCOVERY_SEEDS] = { "seeds", "on: the configuration's own backends so far" },
+	[KLB_DISCOVERY_SEEDS] = { "seeds", "on: the configuration's own backends count" },
 	[KLB_DISCOVERY_CACHE] = { "cache", "on: backends from the cache so far" },
 	[KLB_DISCOVERY_CURRENT] = { "current", "on: backends as the cluster says" },
 	[KLB_DISCOVERY_FAILING] = { "failing", "FAILING: backends as the cluster said last" },

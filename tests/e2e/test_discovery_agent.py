@@ -2,14 +2,15 @@
 """Discovery in the agent: from the seeds to what the cluster says, and through everything
 that can go wrong with that, while clients go on connecting."""
 
+import contextlib
 import json
 import os
 import shutil
 
 import pytest
 
-from helpers import (Held, Traffic, backend_ids, backend_status, dial_error, ok, served_set,
-                     wait_states)
+from helpers import (Held, Traffic, backend_ids, backend_status, dial_error, ok, served_by,
+                     served_set, wait_states)
 from observe import ended, known, kubeconfig, metric, state_changes, wait_known
 from system import wait_until
 
@@ -428,3 +429,105 @@ def test_no_seeds_at_all(cluster):
     cluster.configure(backends=None)
     ok(cluster.stage.load())
     cluster.wait(1, 2, 3)
+
+
+# --- the seeds, the last resort ----------------------------------------------
+
+NOBODY = ("192.0.2.7", "192.0.2.8")  # TEST-NET-1: nobody has these addresses
+NO_USE = r"level=warn.*none of the cluster's apiservers takes connections"
+
+
+def served_now(stage):
+    """Who serves one more connect; None when it fails."""
+    with contextlib.suppress(OSError):
+        return served_by(stage)
+    return None
+
+
+def test_stale_cache_and_good_seeds(cluster):
+    """The node was off while the control plane moved: the cache names nobody who is there.
+    The seeds count beside it, lead to the cluster, and the cache is renewed."""
+    os.makedirs(os.path.dirname(cluster.cache), 0o700)
+    with open(cluster.cache, "w", encoding="utf-8") as f:
+        json.dump({"kind": "kubelb-backends", "version": 1, "written": "2025-01-01T00:00:00Z",
+                   "backends": [f"{address}:6443" for address in NOBODY]}, f)
+    os.chmod(cluster.cache, 0o600)
+    for api in cluster.apis:
+        api.set(forbidden_users=[USER])
+    cluster.configure(seeds=(1,))
+    assert "and the configuration's own" in ok(cluster.stage.load()).stdout
+    both = {f"{address}:6443" for address in NOBODY} | {cluster.apis[0].endpoint}
+    assert known(cluster.stage) == both
+    wait_until(lambda: served_now(cluster.stage) == "cp1", "the seed to serve without an agent")
+    cluster.agent = cluster.stage.agent()
+    wait_states(cluster.stage, "ready", cluster.apis[:1])
+    assert (known(cluster.stage), cluster.status()["state"]) == (both, "cache")
+    assert served_set(cluster.stage, 20) == {"cp1"}
+    # A new start tries at once: 45 s after a 403 is no time for a test.
+    assert cluster.agent.stop() == 0
+    for api in cluster.apis:
+        api.set(forbidden_users=[])
+    cluster.agent = cluster.stage.agent()
+    cluster.wait(1, 2, 3)
+    wait_states(cluster.stage, "ready", cluster.apis)
+    cluster.wait_cached(3)
+    wait_until(lambda: cluster.status()["state"] == "current", "status to say so")
+
+
+def test_list_that_leads_nowhere(cluster):
+    """The cluster names addresses that this node cannot reach: the seeds serve it, the log
+    says so, and they go as soon as somebody of the list takes connections."""
+    cluster.etcd.put("kubernetes", NOBODY)
+    agent = cluster.start(seeds=(1,))
+    assert "listed=2 seeds=1" in agent.wait_log(NO_USE, timeout=15)
+    assert known(cluster.stage) == {f"{address}:6443" for address in NOBODY} | \
+        {cluster.apis[0].endpoint}
+    wait_states(cluster.stage, "ready", cluster.apis[:1])
+    assert served_set(cluster.stage, 20) == {"cp1"}
+    wait_until(lambda: cluster.status()["state"] == "seeds", "status to say so")
+    cluster.say(2, 3)
+    cluster.wait(2, 3, timeout=20)
+    wait_until(lambda: cluster.status()["state"] == "current", "status to say so")
+    assert served_set(cluster.stage, 20) <= {"cp2", "cp3"}
+
+
+def test_seeds_while_the_list_is_dead(cluster):
+    """All that the cluster has named die: after a while the seed serves, until one is back."""
+    cluster.say(2, 3)
+    agent = cluster.start(seeds=(1,))
+    cluster.wait(2, 3)
+    wait_states(cluster.stage, "ready", cluster.apis[1:])
+    for api in cluster.apis[1:]:
+        api.kill()
+    agent.wait_log(NO_USE, timeout=15)
+    cluster.wait(1, 2, 3)
+    wait_states(cluster.stage, "ready", cluster.apis[:1])
+    assert served_set(cluster.stage, 20) == {"cp1"}
+    mark = len(agent.log())
+    cluster.apis[1].start()
+    agent.wait_log(r"level=info.*apiservers alone count", start=mark, timeout=15)
+    cluster.wait(2, 3)
+    wait_until(lambda: served_now(cluster.stage) == "cp2", "the one that is back")
+
+
+def test_restart_is_no_reason_for_seeds(cluster):
+    """A seed that is no apiserver gets nothing while the agent restarts or kubelb-load runs:
+    what the maps and the cache hold was the cluster's word a moment ago."""
+    cluster.say(2, 3)
+    cluster.start(seeds=(1,))
+    cluster.wait(2, 3)
+    wait_states(cluster.stage, "ready", cluster.apis[1:])
+    cluster.wait_cached(2)
+    wait_until(lambda: cluster.status()["state"] == "current", "status to say so")
+    dry = ok(cluster.stage.load("--dry-run"))
+    assert cluster.apis[0].endpoint not in dry.stdout
+    ok(cluster.stage.load())
+    wait_states(cluster.stage, "ready", cluster.apis[1:])
+    wait_until(lambda: cluster.status()["state"] == "current", "status to say so")
+    accepted = cluster.apis[0].accepted_now()
+    assert cluster.agent.stop() == 0
+    cluster.agent = cluster.stage.agent()
+    cluster.wait_watch(timeout=20)
+    cluster.wait(2, 3)
+    assert cluster.apis[0].accepted_now() == accepted
+    assert not state_changes(cluster.agent, cluster.apis[0])
