@@ -89,6 +89,7 @@ struct discovery {
 	__u64 changed_ns, heard_ns, failed_ns;
 	char error[ERR_TEXT_MAX];
 	bool empty; /* the last word was not believed */
+	bool failing; /* the last result told was a failure */
 	/* What has been warned of. */
 	bool warned_insecure, warned_many;
 	unsigned int warned_unusable;
@@ -114,6 +115,7 @@ const char *discovery_result_name(enum discovery_result result)
 
 static void tell_result(struct discovery *d, enum discovery_result result, const char *detail)
 {
+	d->failing = result >= DISCOVERY_FORBIDDEN;
 	if (!d->freed)
 		d->ops.result(d->arg, result, detail);
 }
@@ -472,6 +474,16 @@ static bool take_news(struct discovery *d)
 	return true;
 }
 
+/*
+ * A watch has begun: what failed before works again, and what was believed is still true.
+ * Nothing else may say so for an hour, as the apiservers of most clusters never change.
+ */
+static void tell_recovery(struct discovery *d)
+{
+	if (d->failing && !d->empty)
+		tell_result(d, DISCOVERY_UNCHANGED, "the watch has begun again");
+}
+
 static void await_news(struct discovery *d)
 {
 	__u64 now = node_now_ns(), until = now + d->timing.silence * MS_NS;
@@ -541,8 +553,10 @@ static void on_content(void *arg)
 
 	enter_event(d);
 	/* A list counts whole. */
-	if (d->phase == PHASE_WATCHING && take_news(d))
+	if (d->phase == PHASE_WATCHING && take_news(d)) {
 		await_news(d);
+		tell_recovery(d);
+	}
 	leave_event(d);
 }
 

@@ -27,7 +27,7 @@ struct discovery;
 /* What came of a list, of news from a watch, or of an attempt. */
 enum discovery_result {
 	DISCOVERY_APPLIED, /* the list is another one; updated() was called */
-	DISCOVERY_UNCHANGED,
+	DISCOVERY_UNCHANGED, /* the same list; or a watch of it, after a failure */
 	DISCOVERY_EMPTY, /* no address in it that could be used: the last list stays */
 	DISCOVERY_EXPIRED, /* the watch had fallen too far behind: lists anew */
 	DISCOVERY_FORBIDDEN, /* 401 or 403 */

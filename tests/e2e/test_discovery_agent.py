@@ -235,6 +235,19 @@ def test_watch_goes_wrong(found, what):
     assert not any("dead" in state_changes(found.agent, api, mark) for api in found.apis)
 
 
+def test_works_again_is_said(found):
+    """Once for each failure, and as soon as a watch is there: the list may never change."""
+    for _ in range(2):
+        mark = len(found.agent.log())
+        found.watching().disconnect("rst", which="watches")
+        found.agent.wait_log("level=warn.*discovery does not work", start=mark)
+        found.agent.wait_log('level=info msg="discovery works" result=unchanged', start=mark)
+        found.wait_watch()
+        wait_until(lambda: found.status()["state"] == "current", "status to say so")
+        assert found.agent.log()[mark:].count('msg="discovery works"') == 1
+    assert found.results("applied") == 1
+
+
 def test_gone(found):
     """What happened during a broken watch was compacted away: listed anew."""
     api = found.watching()

@@ -1744,6 +1744,61 @@ static void test_disconnects(void **state)
 	world_close(&w);
 }
 
+/* After a failure a watch's headers are the first good news, and for an hour the only. */
+static void test_works_again(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_open(&w);
+	world_watch(&w);
+	hang_up(&w);
+	await_result(&w, DISCOVERY_ERROR, 1);
+	await_request(&w, 3, LIST_PATH "&watch=true");
+	assert_int_equal(w.results[DISCOVERY_UNCHANGED], 0);
+	begin_watch(&w);
+	await_result(&w, DISCOVERY_UNCHANGED, 1);
+	assert_string_equal(state_of(&w).error, "");
+	/* Once: neither for what follows, nor for a watch that no failure came before. */
+	send_chunk(&w, BOOKMARK("100") "\n");
+	send_text(&w, "0\r\n\r\n");
+	await_request(&w, 4, LIST_PATH "&watch=true");
+	begin_watch(&w);
+	send_chunk(&w, BOOKMARK("101") "\n");
+	while (strcmp(state_of(&w).version, "101") != 0)
+		assert_true(event_base_loop(w.base, EVLOOP_ONCE) >= 0);
+	assert_int_equal(w.results[DISCOVERY_UNCHANGED], 1);
+	/* The owner may have had enough just then. */
+	hang_up(&w);
+	await_result(&w, DISCOVERY_ERROR, 2);
+	await_request(&w, 5, LIST_PATH "&watch=true");
+	w.hook = HOOK_FREE_IN_RESULT;
+	begin_watch(&w);
+	await_result(&w, DISCOVERY_UNCHANGED, 2);
+	world_close(&w);
+}
+
+/* What was not believed before the failure is no good news after it. */
+static void test_works_again_with_nobody(void **state)
+{
+	struct world w;
+
+	(void)state;
+	world_open(&w);
+	await_request(&w, 1, LIST_PATH);
+	answer(&w, "200 OK", LIST(""));
+	await_request(&w, 2, LIST_PATH "&watch=true");
+	hang_up(&w);
+	await_result(&w, DISCOVERY_ERROR, 1);
+	await_request(&w, 3, LIST_PATH "&watch=true");
+	begin_watch(&w);
+	send_chunk(&w, BOOKMARK("100") "\n");
+	while (strcmp(state_of(&w).version, "100") != 0)
+		assert_true(event_base_loop(w.base, EVLOOP_ONCE) >= 0);
+	assert_int_equal(w.results[DISCOVERY_UNCHANGED], 0);
+	world_close(&w);
+}
+
 static void test_connection_not_kept(void **state)
 {
 	struct world w;
@@ -2452,6 +2507,8 @@ int main(void)
 		TEST(test_bad_answers),
 		TEST(test_bad_watches),
 		TEST(test_disconnects),
+		TEST(test_works_again),
+		TEST(test_works_again_with_nobody),
 		TEST(test_connection_not_kept),
 		TEST(test_unasked),
 		TEST(test_timeouts),
