@@ -59,7 +59,7 @@ struct discovery {
 	struct klb_endpoint *frontends;
 	unsigned int n_frontends;
 	bool has_server;
-	bool cache_failed; /* the cache does not hold what is believed */
+	bool cache_doubtful; /* whether it holds what is believed */
 	struct klb_endpoint server;
 	struct discovery_timing timing;
 	struct cache_writer *cache; /* NULL: none */
@@ -131,7 +131,7 @@ static void on_cache_failed(void *arg, const char *why)
 	struct discovery *d = arg;
 	struct err e;
 
-	d->cache_failed = true;
+	d->cache_doubtful = true;
 	err_set(&e, EIO, "the list could not be cached, the next boot finds an older one: %s", why);
 	tell_warning(d, e.text);
 }
@@ -265,7 +265,7 @@ static void describe_list(const struct klb_endpoint *list, unsigned int n, struc
 
 static void keep(struct discovery *d)
 {
-	d->cache_failed = false;
+	d->cache_doubtful = false;
 	cache_writer_put(d->cache, d->list, d->n);
 }
 
@@ -314,7 +314,7 @@ static void believe(struct discovery *d)
 		adopt(d, &m);
 		return;
 	}
-	if (d->cache_failed)
+	if (d->cache_doubtful)
 		keep(d);
 	tell_result(d, DISCOVERY_UNCHANGED, "the list is the same");
 }
@@ -411,6 +411,8 @@ static void take_list(struct discovery *d)
 	d->fruitful = true;
 	d->need_list = false;
 	d->watch_failures = 0;
+	/* The file may be a new one, or gone, while the list stays what it was. */
+	d->cache_doubtful = true;
 	d->relist_ns = node_now_ns() + by_chance(relist - relist / 4, relist + relist / 4) * MS_NS;
 	believe(d);
 	if (d->freed)

@@ -281,6 +281,20 @@ int discovery_cache_save(const char *path, const struct klb_endpoint *list, unsi
 	return rc;
 }
 
+static bool is_cached(const char *path, const struct klb_endpoint *list, unsigned int n)
+{
+	struct discovery_cached c = { .n = 0 };
+
+	return !discovery_cache_load(path, NULL, 0, &c, NULL) && c.n == n &&
+	       !memcmp(c.list, list, n * sizeof(*list));
+}
+
+/* Does not write what is there already. */
+static int update(const char *path, const struct klb_endpoint *list, unsigned int n, struct err *e)
+{
+	return is_cached(path, list, n) ? 0 : discovery_cache_save(path, list, n, e);
+}
+
 /* --- in the background --------------------------------------------------------------- */
 
 struct cache_job {
@@ -303,7 +317,7 @@ static void job_work(void *data)
 {
 	struct cache_job *job = data;
 
-	job->rc = discovery_cache_save(job->path, job->list, job->n, &job->e);
+	job->rc = update(job->path, job->list, job->n, &job->e);
 }
 
 struct cache_writer {
@@ -385,7 +399,7 @@ void cache_writer_free(struct cache_writer *w)
 	offload_finish(w->job);
 	/* Its end is not awaited by anybody: the newest list must not be lost for that. */
 	if (w->again)
-		discovery_cache_save(w->path, w->list, w->n, NULL);
+		update(w->path, w->list, w->n, NULL);
 	free(w->path);
 	free(w);
 }

@@ -151,7 +151,10 @@ int cache_parse(const char *path, const char *text, size_t length,
 		const struct klb_endpoint *frontends, unsigned int n_frontends,
 		struct discovery_cached *ret, struct err *e);
 
-/* Keeps a file up to date on a thread of its own: a busy disk must not stop the loop. */
+/*
+ * Keeps a file up to date on a thread of its own: a busy disk must not stop the loop. A
+ * file that holds the list is left alone; one that is broken or another's is replaced.
+ */
 struct cache_writer;
 
 /* failed: one line; cache_writer_free is allowed in it. Returns 0 or -ENOMEM. */

@@ -318,6 +318,18 @@ def test_corrupt_cache(found, content):
     found.wait_cached(3)
 
 
+def test_cache_of_another_name(found):
+    """Changed in the file, and the list is still the same: the new one has it."""
+    found.cache = os.path.join(os.path.dirname(found.cache), "other.json")
+    found.configure()
+    found.wait_cached(3)
+    # One that has vanished is written with the next whole list.
+    os.unlink(found.cache)
+    assert found.watching().watches("expire") == 1
+    found.wait_cached(3)
+    assert found.results("applied") == 1
+
+
 def test_cache_that_others_can_write(found):
     """It decides where the node's connects go."""
     forget(found)

@@ -2241,6 +2241,69 @@ static void test_cache_failure(void **state)
 	remove_dir(in_dir(path, "not"));
 }
 
+/* What the owner goes by already need not be in the file: another one, an older one, none. */
+static void test_cache_of_what_is_believed(void **state)
+{
+	static const char *const contents[] = {
+		NULL,
+		"junk",
+		"{\"kind\":\"kubelb-backends\",\"version\":1,"
+		"\"written\":\"2026-01-01T00:00:00Z\",\"backends\":[\"10.0.0.9:6443\"]}",
+	};
+	struct klb_endpoint known = endpoint("10.0.0.1:6443");
+	char path[PATH_MAX_TEST];
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < ARRAY_SIZE(contents); i++) {
+		struct discovery_cached c;
+		struct world w;
+		struct err e;
+
+		world_init(&w);
+		w.options.cache = in_dir(path, "other.json");
+		w.options.believed = &known;
+		w.options.n_believed = 1;
+		if (contents[i])
+			write_file(path, contents[i]);
+		world_start(&w);
+		await_request(&w, 1, LIST_PATH);
+		answer(&w, "200 OK", ONE);
+		await_result(&w, DISCOVERY_UNCHANGED, 1);
+		world_close(&w);
+		assert_int_equal(w.updates, 0);
+		assert_int_equal(discovery_cache_load(path, NULL, 0, &c, &e), 0);
+		assert_string_equal(list_text(c.list, c.n), "10.0.0.1:6443");
+		unlink(path);
+	}
+}
+
+/* A file that holds the list already is left alone: no node writes for every hour's list. */
+static void test_cache_that_is_right(void **state)
+{
+	struct klb_endpoint known = endpoint("10.0.0.1:6443");
+	char path[PATH_MAX_TEST];
+	struct stat before, after;
+	struct world w;
+	struct err e;
+
+	(void)state;
+	world_init(&w);
+	w.options.cache = in_dir(path, "right.json");
+	w.options.believed = &known;
+	w.options.n_believed = 1;
+	assert_int_equal(discovery_cache_save(path, &known, 1, &e), 0);
+	assert_int_equal(stat(path, &before), 0);
+	world_start(&w);
+	await_request(&w, 1, LIST_PATH);
+	answer(&w, "200 OK", ONE);
+	await_result(&w, DISCOVERY_UNCHANGED, 1);
+	world_close(&w);
+	assert_int_equal(stat(path, &after), 0);
+	assert_int_equal(after.st_ino, before.st_ino);
+	unlink(path);
+}
+
 /*
  * Lifetimes
  */
@@ -2526,6 +2589,8 @@ int main(void)
 		TEST(test_names),
 		TEST(test_cache_follows),
 		TEST(test_cache_failure),
+		TEST(test_cache_of_what_is_believed),
+		TEST(test_cache_that_is_right),
 		TEST(test_free_in_ops),
 		TEST(test_free_in_watch),
 		TEST(test_free_at_any_time),
