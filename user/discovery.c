@@ -349,6 +349,16 @@ static const struct refusal *find_refusal(unsigned int status)
 	return &other;
 }
 
+/*
+ * Whether the refusal is about the version that a watch began with. An apiserver that is
+ * overloaded is not to be asked by thousands of nodes for the list as well; should it be
+ * the version nevertheless, WATCH_FAILURES_MAX finds out.
+ */
+static bool doubts_version(unsigned int status)
+{
+	return status == 400 || status == 404 || status == 410;
+}
+
 static void refuse_status(struct discovery *d, unsigned int status)
 {
 	const struct refusal *refusal = find_refusal(status);
@@ -358,7 +368,7 @@ static void refuse_status(struct discovery *d, unsigned int status)
 
 	slices_status_message(text->bytes ? text->bytes : "", text->length,
 			      d->credentials->token.data, message, sizeof(message));
-	d->need_list = true;
+	d->need_list |= doubts_version(status);
 	err_set(&e, EIO, "%u: %s%s%s%s", status, refusal->what, *message ? ": " : "", message,
 		refusal->next);
 	fail(d, refusal->result, e.text);

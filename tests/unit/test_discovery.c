@@ -1799,6 +1799,47 @@ static void test_works_again_with_nobody(void **state)
 	world_close(&w);
 }
 
+/* What is said of the version is a reason for a new list. What is said of the apiserver is
+ * none: thousands of nodes would ask an overloaded one for more. */
+static void test_refused_watches(void **state)
+{
+	static const struct {
+		const char *status;
+		enum discovery_result result;
+		bool lists;
+	} cases[] = {
+		{ "400 Bad Request", DISCOVERY_ERROR, true },
+		{ "404 Not Found", DISCOVERY_ERROR, true },
+		{ "410 Gone", DISCOVERY_EXPIRED, true },
+		{ "401 Unauthorized", DISCOVERY_FORBIDDEN, false },
+		{ "403 Forbidden", DISCOVERY_FORBIDDEN, false },
+		{ "429 Too Many Requests", DISCOVERY_ERROR, false },
+		{ "500 Internal Server Error", DISCOVERY_ERROR, false },
+		{ "503 Service Unavailable", DISCOVERY_ERROR, false },
+		{ "504 Gateway Timeout", DISCOVERY_ERROR, false },
+	};
+	struct world w;
+	size_t i;
+
+	(void)state;
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		unsigned int n = 2;
+
+		world_open(&w);
+		await_request(&w, 1, LIST_PATH);
+		answer(&w, "200 OK", ONE);
+		do {
+			await_request(&w, n++, LIST_PATH "&watch=true");
+			answer(&w, cases[i].status, "{\"kind\":\"Status\"}");
+			await_result(&w, cases[i].result, n - 2);
+		} while (!cases[i].lists && n < 5);
+		/* The third in a row puts the version in doubt, whatever it is. */
+		await_request(&w, n, LIST_PATH);
+		assert_null(strstr(w.server.path, "watch"));
+		world_close(&w);
+	}
+}
+
 static void test_connection_not_kept(void **state)
 {
 	struct world w;
@@ -2572,6 +2613,7 @@ int main(void)
 		TEST(test_disconnects),
 		TEST(test_works_again),
 		TEST(test_works_again_with_nobody),
+		TEST(test_refused_watches),
 		TEST(test_connection_not_kept),
 		TEST(test_unasked),
 		TEST(test_timeouts),
