@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include <event2/event.h>
@@ -72,13 +73,24 @@ static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
 		ret->discovery = state.error[0] ? KLB_DISCOVERY_FAILING : KLB_DISCOVERY_CURRENT;
 }
 
+void agent_log_failure(char last[ERR_TEXT_MAX], enum log_level level, const char *text,
+		       const struct err *e)
+{
+	char quoted[ERR_TEXT_MAX + 64];
+
+	if (!strcmp(last, e->text))
+		return;
+	memcpy(last, e->text, ERR_TEXT_MAX);
+	if (e->text[0])
+		log_event(level, text, "error=%s", log_quote(quoted, sizeof(quoted), e->text));
+}
+
 static void heartbeat(struct agent *a)
 {
 	struct datapath_beat beat = { .now_ns = node_now_ns(),
 				      .max_age_ns = heartbeat_max_age_ns(a) };
 	__u64 serial = 0;
 	struct err e = { "" };
-	char quoted[ERR_TEXT_MAX + 64];
 	int r;
 
 	describe_discovery(a, &beat);
@@ -93,9 +105,9 @@ static void heartbeat(struct agent *a)
 		agent_reopen(a);
 		if (a->dp)
 			agent_reload(a);
-	} else if (r && r != -EBUSY) {
-		log_event(LOG_LEVEL_ERROR, "cannot write the heartbeat", "error=%s",
-			  log_quote(quoted, sizeof(quoted), e.text));
+	} else if (r != -EBUSY) {
+		agent_log_failure(a->heartbeat_error, LOG_LEVEL_ERROR, "cannot write the heartbeat",
+				  &e);
 	}
 }
 
@@ -147,15 +159,12 @@ void agent_listen_http(struct agent *a)
 {
 	static const struct http_ops ops = { .metrics = on_metrics, .not_ready = on_not_ready };
 	struct err e = { "" };
-	char quoted[ERR_TEXT_MAX + 64];
 
 	if (a->http || !a->config->http_enabled || node_now_ns() < a->http_retry_ns)
 		return;
-	if (http_new(a->base, &a->config->http, &ops, a, &a->http, &e)) {
-		log_event(LOG_LEVEL_WARN, "no metrics for now", "error=%s",
-			  log_quote(quoted, sizeof(quoted), e.text));
+	if (http_new(a->base, &a->config->http, &ops, a, &a->http, &e))
 		a->http_retry_ns = node_now_ns() + HTTP_RETRY_NS;
-	}
+	agent_log_failure(a->http_error, LOG_LEVEL_WARN, "no metrics for now", &e);
 }
 
 /* --- the service manager ------------------------------------------------------------- */

@@ -13,6 +13,7 @@
 #include "believed.h"
 #include "datapath.h"
 #include "discovery.h"
+#include "log.h"
 #include "privileges.h"
 
 struct agent {
@@ -48,13 +49,25 @@ struct agent {
 	bool detached_logged;
 	bool discovery_failed; /* logged */
 	bool missing_logged[PRIVILEGES_FUNCTIONS]; /* that a privilege is missing */
-	char moves_error[ERR_TEXT_MAX]; /* the last one logged */
+	/* The last ones logged; empty while it works. */
+	char moves_error[ERR_TEXT_MAX];
+	char http_error[ERR_TEXT_MAX];
+	char heartbeat_error[ERR_TEXT_MAX];
+	char maps_error[ERR_TEXT_MAX];
 	bool config_pending; /* the configuration has not reached the maps yet */
 	__u64 reloads_ok, reloads_failed;
 	double start_time;
 };
 
 /* --- agent.c: its life --- */
+
+/*
+ * For what is tried again and again: logs text once for as long as it fails for the same
+ * reason, e's. last: the reason logged last, the caller's to keep; empties it when e is empty,
+ * as what has been mended may fail again.
+ */
+void agent_log_failure(char last[ERR_TEXT_MAX], enum log_level level, const char *text,
+		       const struct err *e);
 
 /* The tick at the configuration's pace, from now on. */
 void agent_set_tick(struct agent *a);

@@ -118,19 +118,6 @@ static void plan_moves(struct agent *a)
 		event_add(a->moves_timer, &tv);
 }
 
-/* The same failure comes with every batch until somebody mends it. */
-static void log_moves_error(struct agent *a, const struct err *e)
-{
-	char quoted[ERR_TEXT_MAX + 64];
-
-	if (!strcmp(a->moves_error, e->text))
-		return;
-	memcpy(a->moves_error, e->text, sizeof(a->moves_error));
-	if (e->text[0])
-		log_event(LOG_LEVEL_ERROR, "cannot end connections to a dead backend", "error=%s",
-			  log_quote(quoted, sizeof(quoted), e->text));
-}
-
 void agent_on_moves(evutil_socket_t fd, short what, void *arg)
 {
 	struct agent_moves_result result;
@@ -143,7 +130,8 @@ void agent_on_moves(evutil_socket_t fd, short what, void *arg)
 	if (!a->dp || !privileges_end_connections() || !find_dead(a, dead))
 		return;
 	agent_moves_dead(a->dp, dead, &result, &e);
-	log_moves_error(a, &e);
+	agent_log_failure(a->moves_error, LOG_LEVEL_ERROR,
+			  "cannot end connections to a dead backend", &e);
 	count_ended(a, &result, METRICS_ENDED_DEAD);
 	if (result.left)
 		plan_moves(a);

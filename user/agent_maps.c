@@ -141,7 +141,6 @@ void agent_apply(struct agent *a)
 	struct plan *p = malloc(sizeof(*p));
 	__u64 based_on;
 	struct err e = { "" };
-	char quoted[ERR_TEXT_MAX + 64];
 	bool ramping = is_ramping(a);
 	int r;
 
@@ -155,13 +154,13 @@ void agent_apply(struct agent *a)
 	if (!r) {
 		a->state->applied = *p;
 		a->config_pending = false;
+		a->maps_error[0] = '\0';
 		/* Again with the next tick, and once more when the ramp is over. */
 		a->dirty = ramping;
 	} else if (r == -ESTALE) {
 		agent_reopen(a);
 	} else if (r != -EBUSY) {
-		log_event(LOG_LEVEL_ERROR, "cannot update the maps", "error=%s",
-			  log_quote(quoted, sizeof(quoted), e.text));
+		agent_log_failure(a->maps_error, LOG_LEVEL_ERROR, "cannot update the maps", &e);
 	}
 out:
 	free(p);

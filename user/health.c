@@ -111,6 +111,14 @@ bool health_probed(struct health *h, const struct health_rules *rules, enum klb_
 	}
 }
 
+#define IDLE_NS (HEALTH_IDLE_MS * 1000000ULL)
+
+/* Nothing has gone over the kept connection for longer than servers keep one. */
+static bool is_idle(const struct health *h, __u64 now_ns)
+{
+	return now_ns > h->last_probe_ns && now_ns - h->last_probe_ns >= IDLE_NS;
+}
+
 bool health_connection_lost(struct health *h, const struct health_rules *rules, bool timed_out,
 			    __u64 now_ns)
 {
@@ -119,7 +127,7 @@ bool health_connection_lost(struct health *h, const struct health_rules *rules, 
 		h->http_status = 0;
 		return probed_failed(h, rules, now_ns);
 	}
-	if (is_down(h->state))
+	if (is_down(h->state) || is_idle(h, now_ns))
 		return false;
 	h->successes = 0;
 	h->reason = KLB_REASON_CLOSED;
@@ -141,12 +149,14 @@ bool health_may_skip(const struct health *h, const struct health_rules *rules, _
 {
 	__u64 interval_ns = rules->interval_ms * 1000000ULL;
 
-	/* A clock that has jumped, or a count from before a reboot, proves nothing. */
+	/* Jitter makes the next look up to a fifth later. A clock that has jumped, or a count from
+	 * before a reboot, proves nothing. */
 	if (last_answer_ns > now_ns || h->last_probe_ns > now_ns)
 		return false;
 	return h->state == KLB_STATE_READY && !h->failures &&
 	       now_ns - last_answer_ns < interval_ns &&
-	       now_ns - h->last_probe_ns < HEALTH_STRETCH * interval_ns;
+	       now_ns - h->last_probe_ns < HEALTH_STRETCH * interval_ns &&
+	       now_ns - h->last_probe_ns + interval_ns * 12 / 10 <= IDLE_NS;
 }
 
 bool health_is_gone(const struct health *h, __u64 now_ns)

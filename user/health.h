@@ -30,6 +30,9 @@ struct health_rules {
 
 /* While clients are answered, a probe is made once so many intervals are over. */
 #define HEALTH_STRETCH 6
+/* And sooner where that would be too long for the kept connection: kube-apiserver closes one
+ * that has been idle for 90 s (IdleTimeout of its http.Server), others after 60. */
+#define HEALTH_IDLE_MS 60000
 
 struct health {
 	enum klb_state state;
@@ -59,8 +62,9 @@ bool health_probed(struct health *h, const struct health_rules *rules, enum klb_
 
 /*
  * The kept connection has ended: closed or reset by the other side, or (timed_out)
- * because nothing was acknowledged any more. Suspect until a probe tells. Returns true
- * when the state changed.
+ * because nothing was acknowledged any more. Suspect until a probe tells, unless it was
+ * closed after it had been idle for so long that any server would: then the probe alone
+ * tells. Returns true when the state changed.
  */
 bool health_connection_lost(struct health *h, const struct health_rules *rules, bool timed_out,
 			    __u64 now_ns);

@@ -109,9 +109,15 @@ static int attach_in_child(const struct options *o, const struct config *cfg)
 
 	if (!pid)
 		_exit(attach_here(o, cfg));
-	if (pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status))
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		log_line("cannot attach: %s", strerror(errno));
+	else if (WIFEXITED(status))
 		return WEXITSTATUS(status);
-	log_line("cannot attach: %s", strerror(errno));
+	else
+		/* SIGKILL: the kernel's own, for want of memory. */
+		log_line("cannot attach: ended by signal %d (SIG%s); run kubelb-load first, or "
+			 "allow it more memory: attaching takes 16 MiB",
+			 WTERMSIG(status), sigabbrev_np(WTERMSIG(status)));
 	return CLI_FAILED;
 }
 

@@ -387,6 +387,43 @@ static void skips_up_to_six_intervals(void **state)
 	assert_in_range(probes, looks / (HEALTH_STRETCH + 2), looks / HEALTH_STRETCH);
 }
 
+/* With an interval that people have taken over from their proxies: the kept connection is
+ * used again before the apiserver closes it. */
+static void skips_no_longer_than_a_connection_is_kept(void **state)
+{
+	static const unsigned int intervals[] = { 5000, 10000, 15000, 30000, 60000, 120000 };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(intervals) / sizeof(intervals[0]); i++) {
+		struct health_rules slow = rules;
+		__u64 interval = intervals[i] * 1000000ULL, gap = interval;
+		struct health h = ready_at(1000 * S);
+
+		slow.interval_ms = intervals[i];
+		/* Every look comes as late as it can. */
+		while (health_may_skip(&h, &slow, 1000 * S + gap - 1, 1000 * S + gap))
+			gap += interval * 12 / 10;
+		assert_true(gap <= 60 * S || gap == interval);
+		if (intervals[i] == 15000)
+			assert_true(gap > 30 * S);
+	}
+}
+
+/* What a server closes for being idle says nothing about it, and is dialled again. */
+static void closed_for_being_idle(void **state)
+{
+	struct health h = ready_at(100 * S);
+
+	(void)state;
+	assert_false(health_connection_lost(&h, &rules, false, 190 * S));
+	assert_int_equal(h.state, KLB_STATE_READY);
+	assert_int_equal(h.successes, 1);
+	assert_true(health_connection_lost(&h, &rules, true, 190 * S));
+	h = ready_at(100 * S);
+	assert_true(health_connection_lost(&h, &rules, false, 130 * S));
+	assert_int_equal(h.state, KLB_STATE_SUSPECT);
+}
+
 /* Neither a clock that went back nor a map from before a reboot makes anybody trusted. */
 static void clock_jumps(void **state)
 {
@@ -597,6 +634,8 @@ int main(void)
 		cmocka_unit_test(skips_with_fresh_success_only),
 		cmocka_unit_test(skips_nothing_but_the_ready),
 		cmocka_unit_test(skips_up_to_six_intervals),
+		cmocka_unit_test(skips_no_longer_than_a_connection_is_kept),
+		cmocka_unit_test(closed_for_being_idle),
 		cmocka_unit_test(clock_jumps),
 		cmocka_unit_test(share_of_one_that_was_never_away),
 		cmocka_unit_test(share_grows),
