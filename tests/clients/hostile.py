@@ -12,7 +12,8 @@ Connects again and again, and prints {"errno's name": count} in the end.
     minttl      answers from further than one hop are dropped
     deaf        connects, then lets nothing in any more (as minttl), and sends
     same-port   bound to a port that has a connection to that backend already
-    unsent      TCP_FASTOPEN_CONNECT, and never sends anything: no SYN
+    unsent      TCP_FASTOPEN_CONNECT, and never sends anything: no SYN where the peer has given
+                a cookie ("deferred"); elsewhere a connect that is let be
     fickle      gives up as soon as the SYN has left
 """
 
@@ -85,7 +86,7 @@ def attempt(args, results, pending):
     prepare(sock, args)
     error = sock.connect_ex(args.to)
     if args.kind in ("fickle", "unsent") and error in (0, errno.EINPROGRESS):
-        results["let be"] += 1
+        results["deferred" if not error else "let be"] += 1
         if args.kind == "fickle":
             sock.close()
         else:

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import os
 import platform
+import re
 import selectors
 import signal
 import socket
@@ -18,8 +19,9 @@ import time
 from helpers import (V4, Kept, backend_ids, backend_status, bpftool, make_socket, metrics,
                      served_by)
 from backend import PORT
-from system import WorldError, inside, wait_until
+from system import WorldError, inside, run_checked, wait_until
 
+TCP_FASTOPEN_CONNECT = 30
 STATES = ("unknown", "ready", "suspect", "draining", "dead")  # enum klb_state
 
 
@@ -180,6 +182,45 @@ class Asking:
         self.thread.join(timeout=10)
         if self.problem:
             raise self.problem
+
+
+# --- TCP's own counters ------------------------------------------------------
+
+
+def netstat(world, name, page="netstat", ns=None):
+    """A counter of /proc/net/netstat, or of snmp, in the node (or ns)."""
+    with inside(ns or world.node), open(f"/proc/thread-self/net/{page}", encoding="ascii") as f:
+        lines = f.read().splitlines()
+    for names, values in zip(lines[::2], lines[1::2]):
+        found = dict(zip(names.split(), values.split()))
+        if name in found:
+            return int(found[name])
+    raise KeyError(name)
+
+
+@contextlib.contextmanager
+def fastopen_cookies(world):
+    """TCP Fast Open between the node and every control plane, and the node has their
+    cookies: it keeps one for each address from an ordinary connect that asks for it."""
+    sides = [world.node, *(b.ns for b in world.backends)]
+    for ns in sides:
+        world.sysctl(ns, "net.ipv4.tcp_fastopen", "3")
+    try:
+        for b in world.backends:
+            with make_socket(world, socket.AF_INET) as sock:
+                sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
+                sock.settimeout(5)
+                sock.connect((b.v4, PORT))
+        shown = run_checked(["ip", "-n", world.node, "tcp_metrics", "show"])
+        without = [b.name for b in world.backends
+                   if not re.search(rf"^{re.escape(b.v4)} .*fo_cookie", shown, re.MULTILINE)]
+        if without:
+            raise WorldError(f"no Fast Open cookie of {without}:\n{shown}")
+        yield
+    finally:
+        for ns in sides:
+            world.sysctl(ns, "net.ipv4.tcp_fastopen", "1")
+        run_checked(["ip", "-n", world.node, "tcp_metrics", "flush"])
 
 
 # --- how connections end -----------------------------------------------------

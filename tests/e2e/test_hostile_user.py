@@ -16,6 +16,7 @@ from backend import PORT
 from helpers import (V4, Held, Listener, Traffic, dial, dial_error, dump, http_call, make_socket,
                      ok, served_by, served_set, state_of, stats, wait_idle,
                      wait_states)
+from observe import fastopen_cookies
 from system import run_checked, wait_until
 from test_metrics import by_backend, metrics
 from test_privileges import AS_NOBODY
@@ -131,11 +132,14 @@ def test_same_port_twice_blames_nobody(attached):
 def test_user_fills_what_lies_between_connect_and_syn(attached, kind):
     """`pending` has 64 places. Taken or not: every connect is balanced and counted."""
     with contextlib.ExitStack() as stack:
+        if kind == "unsent":
+            stack.enter_context(fastopen_cookies(attached))
         crowd = [stack.enter_context(Hostile(attached, kind, 4, "--at-once", "200"))
                  for _ in range(2)]
         with Traffic(attached, rate=200):
-            for hostile in crowd:
-                hostile.wait()
+            results = [hostile.wait() for hostile in crowd]
+    if kind == "unsent":
+        assert all(set(r) == {"deferred"} and r["deferred"] > 200 for r in results), results
     assert ejections(attached) == 0
     wait_idle(attached)
     wait_until(lambda: not any(stats(attached, "connecting").values()), "none to be connecting")

@@ -17,10 +17,10 @@ import pytest
 from backend import PORT
 from helpers import (MAPPED, V4, V6, Held, backend_ids, backend_status, bpftool, counters, dial,
                      dial_error, dump, make_socket, nbconnect, ok, served_set, stats)
+from observe import TCP_FASTOPEN_CONNECT
 from system import BPFFS, inside, run_checked, wait_until
 
 MSG_FASTOPEN = 0x20000000
-TCP_FASTOPEN_CONNECT = 30
 TCP_USER_TIMEOUT = 18
 IPPROTO_MPTCP = 262
 LINGER_RESET = struct.pack("ii", 1, 0)
@@ -225,23 +225,13 @@ def mptcp(world):
 @pytest.mark.parametrize("kind", [fastopen_connect, fastopen_sendto, mptcp],
                          ids=lambda f: f.__name__)
 def test_other_ways_to_connect(attached, kind):
-    for _ in range(3):  # with a cookie, TCP Fast Open takes another way from the second on
+    for _ in range(3):  # no server gives a cookie here; test_fastopen.py has those that do
         sockets = [kind(attached) for _ in range(4)]
         wait_counts(attached, 4)
         for sock in sockets:
             sock.close()
         wait_counts(attached, 0)
     assert total(attached, "opened") == 12
-
-
-def test_fastopen_never_sent(attached):
-    """Connected in name only: no SYN, no count."""
-    sock = make_socket(attached, socket.AF_INET)
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 1)
-    sock.settimeout(5)
-    sock.connect((V4, PORT))
-    sock.close()
-    wait_counts(attached, 0)
 
 
 def test_io_uring(attached):

@@ -43,8 +43,9 @@ http {{
 	client_header_timeout 1d;
 	default_type text/plain;
 	server {{
-		listen 0.0.0.0:{port} ssl http2 backlog=4096;
-		listen [::]:{port} ssl http2 ipv6only=on backlog=4096;
+		# Fast Open takes effect where the namespace's net.ipv4.tcp_fastopen lets it.
+		listen 0.0.0.0:{port} ssl http2 backlog=4096 fastopen=256;
+		listen [::]:{port} ssl http2 ipv6only=on backlog=4096 fastopen=256;
 		ssl_protocols TLSv1.2 TLSv1.3;
 		ssl_certificate current.crt;
 		ssl_certificate_key {key};
