@@ -9,7 +9,7 @@ import time
 import pytest
 
 from helpers import (V4, Accepts, Held, Kept, about, backend_status, dial_error, kept_to,
-                     nbconnect, ok, pins, served_by, served_set, state_of, stats,
+                     http_call, nbconnect, ok, pins, served_by, served_set, state_of, stats,
                      wait_idle, wait_states, weight_of)
 from system import wait_until
 
@@ -391,14 +391,21 @@ def test_stops_while_probes_hang(balanced):
 
 
 def test_detached_under_the_agent(balanced):
-    """Somebody detaches while it runs: it says so or attaches again, but it
-    does not go on in silence or fall over with a backtrace."""
-    mark = len(balanced.running.log())
+    """Somebody detaches while it runs: that is meant, so it does not attach again. It says
+    so, in its log once and on /readyz, waits, and goes on when somebody attaches."""
+    agent = balanced.running
     ok(balanced.detach())
-    wait_until(lambda: len(balanced.running.log()) > mark or not balanced.running.alive(),
-               "a word from the agent")
-    assert not balanced.running.alive() or balanced.running.stop() == 0
-    assert balanced.running.process.returncode in (0, 1)
+    line = agent.wait_log("no data path to work on, waiting for kubelb-load")
+    assert "level=warn" in line and "nothing is attached" in line
+    status, _headers, body = http_call(balanced, "GET", "/readyz")
+    assert (status, body) == (503, "nothing is attached: run kubelb-load\n")
+    assert dial_error(balanced) == "ECONNREFUSED"
+    ok(balanced.load())
+    wait_until(lambda: http_call(balanced, "GET", "/readyz")[0] == 200, "the agent to go on")
+    assert agent.log().count("no data path to work on") == 1
+    balanced.cp(1).kill()
+    wait_states(balanced, "dead", [balanced.cp(1)])
+    assert agent.stop() == 0
 
 
 def test_reload_keeps_connections(balanced):

@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
-from helpers import (V4, Accepts, Held, Listener, by_backend, dial, dial_error, http_call,
-                     metrics, metrics_of, metrics_page, nbconnect, state_of, stats, wait_states)
+from helpers import (V4, Accepts, Held, Listener, agent_serves, by_backend, dial, dial_error,
+                     http_call, metrics, metrics_of, metrics_page, nbconnect, served_set,
+                     state_of, stats, wait_states)
 from system import wait_until
 
 
@@ -206,9 +207,12 @@ def test_turned_off(stage):
 
 
 def test_address_in_use(stage):
-    """Somebody else has the port: said, and no reason not to balance."""
+    """Somebody else has the port: said once, no reason not to balance, and tried again every
+    ten seconds."""
     with Listener(stage, V4, 8081):
         agent = stage.agent()
-        agent.wait_log(r"127\.0\.0\.1:8081")
-        if agent.alive():
-            wait_states(stage, "ready", stage.backends)
+        agent.wait_log(r'level=warn msg="no metrics for now" error=".*127\.0\.0\.1:8081')
+        wait_states(stage, "ready", stage.backends)
+        assert served_set(stage) == {"cp1", "cp2", "cp3"}
+    wait_until(lambda: agent_serves(stage), "the agent to have its port", 15)
+    assert agent.alive()
