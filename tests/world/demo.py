@@ -7,6 +7,7 @@ the agent is killed. Ends by itself; cleans up whatever happens."""
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 
@@ -119,9 +120,10 @@ def main():
     try:
         with World(backends=3) as world:
             return run(world)
-    except KeyboardInterrupt:
-        print("\ndemo: interrupted; everything it made is removed", file=sys.stderr)
-        return 130
+    except SystemExit as e:
+        if e.code == 128 + signal.SIGINT:
+            print("\ndemo: interrupted; everything it made is removed", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":
