@@ -426,5 +426,53 @@ def test_log_is_logfmt(balanced):
     lines = balanced.running.log().splitlines()
     assert lines
     for line in lines:
-        assert re.match(r'(<\d>)?level=\w+ msg=', line), line
+        assert re.match(r'level=\w+ msg=', line), line
     assert any(balanced.cp(1).v4 in line and "dead" in line for line in lines)
+
+
+# What JOURNAL_STREAM is, in terms of the file that stderr is; the shell's, so that it is known.
+OUR_STDERR = '$(stat -L -c %d:%i "/proc/$$/fd/2")'
+PRIORITIES = {"error": 3, "warn": 4, "info": 6, "debug": 7}  # syslog(3), sd-daemon(3)
+
+
+def agent_with_stream(stage, stream):
+    """The agent's log after lines of every level; stream: the shell's word, or None."""
+    assign = f"export JOURNAL_STREAM={stream};" if stream else "unset JOURNAL_STREAM;"
+    agent = stage.agent("-v", prefix=["sh", "-c", f'{assign} exec "$@"', "sh"])
+    wait_states(stage, "ready", stage.backends)
+    stage.cp(1).kill()
+    wait_states(stage, "dead", [stage.cp(1)])
+    stage.configure(policy="roulette")
+    agent.hup()
+    agent.wait_log("level=error")
+    assert agent.stop() == 0
+    return agent.log().splitlines()
+
+
+def test_log_for_the_journal(stage):
+    """Where stderr is the journal's, as JOURNAL_STREAM says, each line tells its priority."""
+    lines = agent_with_stream(stage, OUR_STDERR)
+    seen = [re.match(r"<(\d)>level=(\w+) msg=", line) for line in lines]
+    assert all(seen), lines
+    assert {m.group(2) for m in seen} >= {"error", "warn", "info"}
+    assert all(int(m.group(1)) == PRIORITIES[m.group(2)] for m in seen), lines
+
+
+@pytest.mark.parametrize("stream", [None, "1:1", f"{OUR_STDERR}0", "nonsense", "':'"],
+                         ids=["unset", "another", "longer", "nonsense", "empty"])
+def test_log_for_a_file(stage, stream):
+    """The variable is inherited: one that names another file is about somebody else's stderr."""
+    lines = agent_with_stream(stage, stream)
+    assert lines and all(line.startswith("level=") for line in lines), lines
+
+
+@pytest.mark.parametrize("stream, front", [(OUR_STDERR, "<3>"), ("1:1", "")],
+                         ids=["journal", "another"])
+def test_error_for_the_journal(stage, stream, front):
+    """What a program that cannot begin says is an error, as systemd's units have it shown."""
+    missing = f"{stage.dir}/no-such-file.yaml"
+    done = stage.exec(["sh", "-c", f'export JOURNAL_STREAM={stream}; exec "$@"', "sh",
+                       stage.program("kubelb-agent"), "-c", missing, "--pin", stage.pin])
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{front}kubelb-agent: {missing}"), done.stderr
+    assert len(done.stderr.splitlines()) == 1
