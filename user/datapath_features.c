@@ -122,10 +122,10 @@ static void add_kinds(struct feature_list *list)
 {
 	int r = libbpf_probe_bpf_map_type(BPF_MAP_TYPE_RINGBUF, NULL);
 
-	add(list, "ring buffer", "wake the agent when a connect fails (5.8)", true, r == 1,
+	add(list, "BPF_MAP_TYPE_RINGBUF", "wake the agent when a connect fails (5.8)", true, r == 1,
 	    r < 0 ? bpf_errno_hint(-r) : "");
 	r = libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SYSCALL, NULL);
-	add(list, "syscall programs", "correct counts that the kernel is writing (5.14)", true,
+	add(list, "BPF_PROG_TYPE_SYSCALL", "correct counts that the kernel is writing (5.14)", true,
 	    r == 1, r < 0 ? bpf_errno_hint(-r) : "");
 }
 
@@ -136,7 +136,7 @@ static void add_iterator(struct feature_list *list)
 	bool present = btf && btf__find_by_name_kind(btf, "bpf_iter_bpf_sk_storage_map",
 						     BTF_KIND_FUNC) > 0;
 
-	add(list, "iterator sk_storage", "list the balanced connections (5.9)", true, present,
+	add(list, "iter/bpf_sk_storage_map", "list the balanced connections (5.9)", true, present,
 	    btf ? "" : "no BTF to find it in");
 	btf__free(btf);
 }

@@ -344,7 +344,7 @@ static int run_detach(const struct options *o)
 
 static void print_feature(const struct datapath_feature *f)
 {
-	printf("%-8s %-22s %s%s%s%s\n",
+	printf("%-8s %-24s %s%s%s%s\n",
 	       f->present    ? "ok"
 	       : f->required ? "MISSING"
 			     : "absent",

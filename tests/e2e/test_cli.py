@@ -79,9 +79,15 @@ def test_bad_flags(stage, args):
 
 def test_check(stage):
     done = ok(stage.load("--check", config=None))
+    lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+    assert len(lines) >= 12 and {verdict for verdict, _name, _rest in lines} == {"ok"}, done.stdout
+    assert all(rest for _verdict, _name, rest in lines)
+    shown = json.loads(ok(stage.load("--check", "-o", "json", config=None)).stdout)
+    assert shown["usable"] is True
+    assert [f["name"] for f in shown["features"]] == [name for _verdict, name, _rest in lines]
     for name in ("BTF", "cgroup2", "bpffs", "cgroup/connect4", "sockops", "bpf_sk_storage_get",
-                 "ring buffer", "syscall programs", "iterator sk_storage", "SOCK_DESTROY"):
-        assert f" {name} " in done.stdout, done.stdout
+                 "BPF_MAP_TYPE_RINGBUF", "BPF_PROG_TYPE_SYSCALL", "iter/bpf_sk_storage_map",
+                 "SOCK_DESTROY"):
         found, _status = feature(stage, name)
         assert found["present"] and found["purpose"], found
     assert not os.path.exists(stage.pin)
@@ -108,7 +114,60 @@ def test_kernel_without_a_jit(stage, tmp_path):
     found, status = feature(stage, "JIT", env=without)
     assert (found["required"], found["present"], status) == (True, False, 1)
     fails(stage.load(env=without), 1, "JIT is missing", "bpf_jit_enable")
+
+
+def without_btf(argv):
+    """Hides the kernel's type information, for that one command."""
+    return ["unshare", "--mount", "sh", "-c",
+            'mount -t tmpfs none /sys/kernel/btf && exec "$@"', "sh", *argv]
+
+
+def without_bpf(argv):
+    """Root, with no capability that the kernel would take a program from."""
+    return ["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all", *argv]
+
+
+def with_cgroup_of_another_kind(argv):
+    return [*argv, "--cgroup", "/tmp"]
+
+
+HOOKS = {"cgroup/connect4", "cgroup/connect6", "cgroup/getpeername4", "cgroup/getpeername6",
+         "sockops"}
+
+
+@pytest.mark.parametrize("lack, missing, why", [
+    (without_btf, {"BTF"}, "no /sys/kernel/btf/vmlinux"),
+    (without_bpf, HOOKS, "not permitted"),
+    (with_cgroup_of_another_kind, {"cgroup2"}, "/tmp: not on a cgroup2 file system"),
+], ids=lambda value: getattr(value, "__name__", ""))
+def test_check_of_what_will_not_do(stage, lack, missing, why):
+    """What is missing is shown as that, with what it is for and why; the rest is listed all the
+    same; exit 1 and how many. In JSON too."""
+    argv = lack([stage.program("kubelb-load"), "--check"])
+    done = stage.exec(argv)
+    is_are = "is" if len(missing) == 1 else "are"
+    fails(done, 1, f"{len(missing)} of the features", f" {is_are} missing")
+    lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
+    assert {name for verdict, name, _rest in lines if verdict == "MISSING"} == missing
+    assert all(why in rest for verdict, _name, rest in lines if verdict == "MISSING")
+    assert len([1 for verdict, _name, _rest in lines if verdict == "ok"]) >= 3
+    done = stage.exec([*argv, "-o", "json"])
+    fails(done, 1)
+    shown = json.loads(done.stdout)
+    assert shown["usable"] is False
+    assert {f["name"] for f in shown["features"] if f["required"] and not f["present"]} == missing
+    assert all(why in f["detail"] and f["purpose"] for f in shown["features"]
+               if f["name"] in missing)
     assert not os.path.exists(stage.pin)
+
+
+def test_check_without_what_can_be_made(stage):
+    """bpffs: kubelb-load mounts it, so that it is absent is no reason against."""
+    done = ok(stage.exec(["unshare", "--mount", "sh", "-c",
+                          'mount -t tmpfs none /sys/fs/bpf && exec "$@"', "sh",
+                          stage.program("kubelb-load"), "--check"]))
+    line = next(line for line in done.stdout.splitlines() if line.split()[1] == "bpffs")
+    assert line.startswith("absent ") and "kubelb-load mounts it" in line
 
 
 def test_check_to_full_stdout(stage):
@@ -131,6 +190,7 @@ def test_dry_run_to_full_stdout(attached):
 @pytest.mark.parametrize("name, args", [
     ("kubelb-load", ()),
     ("kubelb-load", ("--detach",)),
+    ("kubelb-load", ("--check",)),
     ("kubelb-agent", ()),
     ("kubelbctl", ("status",)),
 ])

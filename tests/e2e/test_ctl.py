@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """kubelbctl: the operator's wishes, with an agent and without one."""
 
+import json
+import re
 import signal
 
 import pytest
@@ -37,6 +39,45 @@ def test_status_json(operated):
     assert set(entries) == {b.endpoint for b in operated.backends}
     assert {e["weight"] for e in entries.values()} == {100}
     assert all(isinstance(e["state"], str) for e in entries.values())
+
+
+def agent_line(stage):
+    lines = [line for line in ok(stage.ctl("status")).stdout.splitlines()
+             if line.startswith("agent ")]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def agent_json(stage):
+    return json.loads(ok(stage.ctl("status", "-o", "json")).stdout)["agent"]
+
+
+def test_status_without_an_agent(attached):
+    assert agent_line(attached) == "agent     none: every backend counts as ready"
+    assert agent_json(attached) == {"alive": False, "heartbeatSecondsAgo": None}
+
+
+def test_status_of_an_agent_that_falls_silent(balanced):
+    """Three intervals, three seconds at least, after its last sign of life its verdicts are
+    shown for what they are: what it said last, and what nobody goes by any more."""
+    cp = balanced.cp(1)
+    cp.kill()
+    wait_states(balanced, "dead", [cp])
+    assert re.fullmatch(r"agent     alive, last sign of life \d+m?s ago", agent_line(balanced))
+    assert agent_json(balanced)["alive"] is True
+    balanced.running.kill9()
+    assert " alive, " in agent_line(balanced)
+    assert backend_status(balanced)[cp.endpoint]["state"] == "dead"
+    wait_until(lambda: "alive" not in agent_line(balanced), "its silence to be noticed", 6)
+    assert re.fullmatch(r"agent     SILENT for [\d.]+s: its verdicts do not count any more",
+                        agent_line(balanced))
+    shown = agent_json(balanced)
+    assert shown["alive"] is False and 3 <= shown["heartbeatSecondsAgo"] < 6
+    entry = backend_status(balanced)[cp.endpoint]
+    assert (entry["state"], entry["why"]) == ("ready", "no agent; its last word was dead (refused)")
+    assert entry["why"] in ok(balanced.ctl("status")).stdout
+    balanced.agent()
+    wait_until(lambda: " alive, " in agent_line(balanced), "another agent")
 
 
 def test_status_counts_connections(attached):
