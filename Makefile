@@ -56,11 +56,11 @@ LOAD := kubelb_load $(MIGRATE) attach verdict believed discovery_cache discovery
 AGENT := kubelb_agent agent agent_backend agent_config agent_kernel agent_maps agent_moves audit attach \
 	believed filewatch header http metrics memory moves notify privileges sever netns verdict \
 	probe probe_config request answer dial tls $(DISCOVERY) $(COMMON) $(DATAPATH) node
-CTL := kubelbctl ctl_connections ctl_events connections events status table text sever netns verdict \
+CTL := kubelbctl ctl_connections ctl_events changes connections events status table text sever netns verdict \
 	$(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := audit believed config discovery endpoint events filewatch health migrate mounts moves notify plan probe \
+UNITS := audit believed changes config discovery endpoint events filewatch health migrate mounts moves notify plan probe \
 	select sever \
 	table text
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
@@ -139,7 +139,8 @@ UNIT_WITH_discovery := pki
 UNIT_discovery := $(DISCOVERY) answer header dial tls file secret yamldoc node plan health endpoint err
 UNIT_text := text err
 UNIT_table := table
-UNIT_events := events text verdict health endpoint err
+UNIT_changes := changes verdict plan health $(COMMON)
+UNIT_events := events changes text verdict plan health $(COMMON)
 UNIT_sever := sever netns endpoint err
 # The test is the kernel's voice.
 UNITFLAGS_sever := -Wl,--wrap=recv

@@ -4,14 +4,23 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
+#include "changes.h"
 #include "cli.h"
 #include "events.h"
 #include "log.h"
 #include "node.h"
 
 #define POLL_MS 100
+
+/* What there is to print of one look, by time. */
+struct news {
+	struct klb_event events[KLB_EVENTS];
+	struct change changes[CHANGES_MAX];
+	unsigned int n_events, n_changes;
+};
 
 struct follower {
 	const struct ctl_options *options;
@@ -20,6 +29,9 @@ struct follower {
 	__u64 printed_ns; /* time of the newest event that was printed */
 	__u64 after_ns; /* older ones were printed from the maps before these */
 	bool waiting; /* it has been said */
+	struct datapath_state *seen, *now; /* seen: at the look before */
+	bool looked; /* seen is filled */
+	struct news *news;
 };
 
 static __u64 wall_offset_ns(void)
@@ -44,17 +56,50 @@ static int print_event(struct follower *f, const struct klb_event *event, __u64 
 	return 0;
 }
 
+static int print_change(const struct follower *f, const struct change *change, __u64 offset,
+			struct err *e)
+{
+	if (f->options->json && events_print_change_json(change, offset, stdout))
+		return err_set(e, ENOMEM, "out of memory");
+	if (!f->options->json)
+		events_print_change_text(change, offset, stdout);
+	return 0;
+}
+
+/* The kernel's log, and what user space has decided since the last look. */
+static int look(struct follower *f, struct err *e)
+{
+	struct datapath_state *swap = f->seen;
+	int n, r = datapath_read(f->dp, f->now, e);
+
+	if (r)
+		return r;
+	f->news->n_changes = changes_between(f->looked ? f->seen : NULL, f->now, node_now_ns(),
+					     f->news->changes);
+	f->seen = f->now;
+	f->now = swap;
+	f->looked = true;
+	n = datapath_events(f->dp, &f->next, f->news->events, KLB_EVENTS, e);
+	f->news->n_events = n < 0 ? 0 : (unsigned int)n;
+	return n < 0 ? n : 0;
+}
+
 /* Prints what there is. */
 static int print_new(struct follower *f, struct err *e)
 {
-	static struct klb_event events[KLB_EVENTS];
+	const struct news *news = f->news;
 	__u64 offset = wall_offset_ns();
-	int r = 0, n = datapath_events(f->dp, &f->next, events, KLB_EVENTS, e);
+	unsigned int i = 0, k = 0;
+	int r = look(f, e);
 
-	if (n < 0)
-		return n;
-	for (int i = 0; !r && i < n; i++)
-		r = print_event(f, &events[i], offset, e);
+	while (!r && (i < news->n_events || k < news->n_changes)) {
+		bool event =
+			k == news->n_changes ||
+			(i < news->n_events && news->events[i].time_ns <= news->changes[k].time_ns);
+
+		r = event ? print_event(f, &news->events[i++], offset, e)
+			  : print_change(f, &news->changes[k++], offset, e);
+	}
 	return r;
 }
 
@@ -110,6 +155,16 @@ static int follow(struct follower *f, struct err *e)
 	return r;
 }
 
+static int run(struct follower *f, struct err *e)
+{
+	int r = datapath_open(f->options->pin_dir, &f->dp, e);
+
+	if (!r)
+		r = f->options->follow ? follow(f, e) : print_new(f, e);
+	datapath_close(f->dp);
+	return r;
+}
+
 int ctl_events(const struct ctl_options *o, int argc, char **argv)
 {
 	struct follower f = { .options = o };
@@ -119,9 +174,12 @@ int ctl_events(const struct ctl_options *o, int argc, char **argv)
 	(void)argv;
 	if (argc)
 		return cli_usage("events takes no argument");
-	r = datapath_open(o->pin_dir, &f.dp, &e);
-	if (!r)
-		r = o->follow ? follow(&f, &e) : print_new(&f, &e);
-	datapath_close(f.dp);
+	f.seen = calloc(1, sizeof(*f.seen));
+	f.now = calloc(1, sizeof(*f.now));
+	f.news = calloc(1, sizeof(*f.news));
+	r = f.seen && f.now && f.news ? run(&f, &e) : err_set(&e, ENOMEM, "out of memory");
+	free(f.seen);
+	free(f.now);
+	free(f.news);
 	return r ? cli_fail(CLI_FAILED, &e) : CLI_OK;
 }

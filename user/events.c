@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #include "endpoint.h"
+#include "health.h"
 #include "text.h"
 #include "verdict.h"
 
@@ -87,15 +88,19 @@ static json_t *json_event(const struct klb_event *event, const char *when)
 			 "number", (json_int_t)(event->number - 1));
 }
 
-int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE *to)
+static void stamp_json(__u64 wall_ns, char when[STAMP_MAX + 16])
 {
-	char seconds[STAMP_MAX], when[STAMP_MAX + 16];
-	unsigned int ns = stamp(event->time_ns + wall_offset_ns, true, "%FT%T", seconds);
-	json_t *root;
+	char seconds[STAMP_MAX];
+	unsigned int ns = stamp(wall_ns, true, "%FT%T", seconds);
+
+	snprintf(when, STAMP_MAX + 16, "%s.%03uZ", seconds, ns / 1000000);
+}
+
+/* Takes root; NULL: there was no memory for it. */
+static int print_line(json_t *root, FILE *to)
+{
 	int r;
 
-	snprintf(when, sizeof(when), "%s.%03uZ", seconds, ns / 1000000);
-	root = json_event(event, when);
 	if (!root)
 		return -ENOMEM;
 	r = json_dumpf(root, to, JSON_COMPACT | JSON_REAL_PRECISION(9));
@@ -103,4 +108,62 @@ int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE 
 	json_decref(root);
 	/* What did not get out is cli_end's to say. */
 	return r && !ferror(to) ? -ENOMEM : 0;
+}
+
+int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE *to)
+{
+	char when[STAMP_MAX + 16];
+
+	stamp_json(event->time_ns + wall_offset_ns, when);
+	return print_line(json_event(event, when), to);
+}
+
+/* --- what user space has decided ----------------------------------------------------- */
+
+static void print_detail(const struct change *c, FILE *to)
+{
+	if (c->kind == CHANGE_WEIGHT && c->weight < 0) {
+		fputs("auto, the planned one counts again", to);
+	} else if (c->kind == CHANGE_WEIGHT) {
+		fprintf(to, "%d, by the operator", c->weight);
+	} else if (c->kind == CHANGE_STATE) {
+		fprintf(to, "%-14s was %s, %s", health_state_name(c->state),
+			health_state_name(c->was), health_reason_name(c->reason));
+		if (c->http_status && c->reason != KLB_REASON_OK)
+			fprintf(to, " (HTTP %u)", c->http_status);
+	} else {
+		fputs(c->kind == CHANGE_DRAINED || c->kind == CHANGE_UNDRAINED ? "by the operator"
+									       : "-",
+		      to);
+	}
+}
+
+void events_print_change_text(const struct change *c, __u64 wall_offset_ns, FILE *to)
+{
+	char when[STAMP_MAX], backend[ENDPOINT_TEXT_MAX];
+	unsigned int ns = stamp(c->time_ns + wall_offset_ns, false, "%F %T", when);
+
+	fprintf(to, "%s.%03u %-14s %-21s ", when, ns / 1000000, changes_kind_name(c->kind),
+		endpoint_format(&c->backend, backend));
+	print_detail(c, to);
+	fputc('\n', to);
+}
+
+int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE *to)
+{
+	char when[STAMP_MAX + 16], backend[ENDPOINT_TEXT_MAX];
+	bool state = c->kind == CHANGE_STATE, weight = c->kind == CHANGE_WEIGHT && c->weight >= 0;
+
+	stamp_json(c->time_ns + wall_offset_ns, when);
+	return print_line(
+		json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:s?, s:s?, s:o, s:o}", "time", when,
+			  "monotonicNs", (json_int_t)c->time_ns, "event",
+			  changes_kind_name(c->kind), "backend",
+			  endpoint_format(&c->backend, backend), "backendId", (json_int_t)c->id,
+			  "reason", state ? health_reason_name(c->reason) : NULL, "state",
+			  state ? health_state_name(c->state) : NULL, "was",
+			  state ? health_state_name(c->was) : NULL, "httpStatus",
+			  state && c->http_status ? json_integer(c->http_status) : json_null(),
+			  "weight", weight ? json_integer(c->weight) : json_null()),
+		to);
 }

@@ -15,7 +15,7 @@ import pytest
 
 from backend import PORT
 from helpers import (MAPPED, V4, V6, Held, Kept, backend_status, dial, fails, kept_to, make_socket,
-                     nbconnect, ok, served_set, stats)
+                     nbconnect, ok, served_set, stats, wait_states)
 from system import run_checked, wait_until
 
 SERVICE = "10.96.0.1"
@@ -454,6 +454,47 @@ def test_events_of_a_killed_backend(attached):
     for line, words in zip(text, (("connect-failed", "refused", ""),
                                   ("ejected", "refused", ", for 1s"), ("restored", "-", ""))):
         assert re.fullmatch(pattern % words, line), line
+
+
+def test_events_of_the_agent_and_the_operator(stage):
+    """Changes of state with their reasons, and what the operator does; to whoever follows, and
+    the last state of each to whoever asks later."""
+    agent = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    follower = Follower(stage)
+    cp = stage.cp(2)
+    for backend in stage.backends:
+        follower.wait("state", backend)
+    cp.kill()
+    wait_states(stage, "dead", [cp])
+    wait_until(lambda: [e["state"] for e in follower.events
+                        if e["event"] == "state" and e["backend"] == cp.endpoint][-1] == "dead",
+               "the state to be told")
+    changes = [e for e in follower.events if e["event"] == "state" and e["backend"] == cp.endpoint]
+    assert changes[0]["was"] == "unknown" and changes[-1]["reason"] == "refused"
+    assert all(then["was"] == before["state"] for before, then in zip(changes, changes[1:]))
+    ok(stage.ctl("drain", stage.cp(1).v4))
+    follower.wait("drained", stage.cp(1))
+    ok(stage.ctl("weight", stage.cp(1).v4, 30))
+    follower.wait("weight", stage.cp(1))
+    ok(stage.ctl("undrain", stage.cp(1).v4))
+    follower.wait("undrained", stage.cp(1))
+    stage.configure(backends=[stage.cp(1).endpoint, stage.cp(2).endpoint])
+    agent.hup()
+    follower.wait("removed", stage.cp(3))
+    stage.configure()
+    agent.hup()
+    follower.wait("added", stage.cp(3))
+    follower.end()
+    assert [e["weight"] for e in follower.events if e["event"] == "weight"] == [30]
+
+    shown = [e for e in events(stage) if e["event"] == "state" and e["backend"] == cp.endpoint]
+    assert [e["state"] for e in shown] == ["dead"]
+    times = [e["monotonicNs"] for e in events(stage)]
+    assert times == sorted(times)
+    text = [line for line in ok(stage.ctl("events")).stdout.splitlines() if cp.endpoint in line]
+    assert any(re.search(r" state +\S+ +dead +was unknown, refused$", line)
+               for line in text), text
 
 
 def test_events_of_a_blackholed_backend(stage):
