@@ -331,11 +331,16 @@ static void on_file_changed(void *arg)
 	agent_reload(a);
 }
 
-/* Without it SIGHUP still works. */
-static void watch_files(struct agent *a)
+/*
+ * Without it SIGHUP still works. refused: a configuration that is not in force, or NULL; what
+ * it lacks may be a file that comes a moment after it.
+ */
+static void watch_files(struct agent *a, const struct config *refused)
 {
-	const char *paths[] = { a->options->config_path, a->file->probe.ca,
-				a->file->probe.client_cert, a->file->probe.client_key };
+	const struct config *own = a->file, *other = refused ? refused : a->file;
+	const char *paths[] = { a->options->config_path, own->probe.ca,	  own->probe.client_cert,
+				own->probe.client_key,	 other->probe.ca, other->probe.client_cert,
+				other->probe.client_key };
 	struct filewatch *watch = NULL;
 	char quoted[ERR_TEXT_MAX + 64];
 	struct err e = { "" };
@@ -368,11 +373,14 @@ int agent_take_file(struct agent *a, struct config *file, struct err *e)
 	struct config *old = a->file;
 	int r = take_effective(a, file, e);
 
-	if (r)
+	if (r) {
+		if (old)
+			watch_files(a, file);
 		return r;
+	}
 	a->file = file;
 	warn_about_privileges(a);
-	watch_files(a);
+	watch_files(a, NULL);
 	if (!old || !same_discovery(old, file))
 		r = start_discovery(a, e);
 	config_free(old);

@@ -27,6 +27,9 @@
 /* A directory that is gone: nothing tells when it is back. */
 #define RETRY_MS 1000
 
+/* As many as the kernel follows (MAXSYMLINKS, include/linux/namei.h). */
+#define LINKS_MAX 40
+
 #define INTERESTING                                                                         \
 	(IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB | \
 	 IN_DELETE_SELF | IN_MOVE_SELF)
@@ -81,17 +84,46 @@ static bool look(struct filewatch *w)
 	return changed;
 }
 
-/* The directory that path is in, and the one that it leads to, where that is another. */
+/*
+ * Puts into ret where path leads by way of its first symbolic link, and watches the
+ * directory that has the link: another one may take its place. Returns false when path has
+ * no link in it.
+ */
+static bool follow_link(struct filewatch *w, const char *path, char ret[PATH_MAX])
+{
+	char prefix[PATH_MAX], target[PATH_MAX];
+	size_t length = strlen(path), end;
+	ssize_t n = -1;
+
+	for (end = 1; n < 0 && end <= length; end++) {
+		if (end < length && path[end] != '/')
+			continue;
+		snprintf(prefix, sizeof(prefix), "%.*s", (int)end, path);
+		n = readlink(prefix, target, sizeof(target) - 1);
+	}
+	if (n < 0)
+		return false;
+	target[n] = '\0';
+	dirname(prefix);
+	inotify_add_watch(w->fd, prefix, INTERESTING);
+	n = target[0] == '/' ? snprintf(ret, PATH_MAX, "%s%s", target, path + end - 1)
+			     : snprintf(ret, PATH_MAX, "%s/%s%s", prefix, target, path + end - 1);
+	return n < PATH_MAX;
+}
+
+/* The directory that path is in, those of the links on the way, and the one that it leads to. */
 static int watch_one(struct filewatch *w, const char *path, struct err *e)
 {
-	char text[PATH_MAX], real[PATH_MAX];
+	char text[PATH_MAX], next[PATH_MAX];
 
 	snprintf(text, sizeof(text), "%s", path);
 	if (inotify_add_watch(w->fd, dirname(text), INTERESTING) < 0)
 		return err_set(e, errno, "%s: cannot be watched for changes: %s", path,
 			       strerror(errno));
-	if (realpath(path, real))
-		inotify_add_watch(w->fd, dirname(real), INTERESTING);
+	snprintf(text, sizeof(text), "%s", path);
+	for (int i = 0; i < LINKS_MAX && follow_link(w, text, next); i++)
+		memcpy(text, next, sizeof(text));
+	inotify_add_watch(w->fd, dirname(text), INTERESTING);
 	return 0;
 }
 

@@ -146,27 +146,51 @@ static int run_reduced(const struct options *o, struct config *cfg)
 	return agent_run(&o->agent, cfg, &e) ? cli_fail(CLI_FAILED, &e) : CLI_OK;
 }
 
-static int run(const struct options *o)
+/* What the agent could not run with is an error of the configuration. */
+static int read_config(const struct options *o, struct config **ret, struct err *e)
 {
 	struct probe_tls *tls = NULL;
+	int r = config_load(o->agent.config_path, node_has_ipv6(), ret, e);
+
+	if (r)
+		return r;
+	r = probe_tls_new(&(*ret)->probe, &tls, e);
+	probe_tls_free(tls);
+	if (r) {
+		config_free(*ret);
+		err_set(e, EINVAL, "%s: %s", o->agent.config_path, e->text);
+	}
+	return r;
+}
+
+/* Attaching takes seconds, and the file may be another one by now. */
+static void read_again(const struct options *o, struct config **cfg)
+{
+	struct config *newer = NULL;
+	struct err e = { "" };
+
+	/* One that is wrong is told when it is mended and read again. */
+	if (read_config(o, &newer, &e))
+		return;
+	config_free(*cfg);
+	*cfg = newer;
+}
+
+static int run(const struct options *o)
+{
 	struct config *cfg = NULL;
 	struct err e = { "" };
 	int status = CLI_OK;
 
 	if (privileges_begin(&e))
 		return cli_fail(CLI_FAILED, &e);
-	if (config_load(o->agent.config_path, node_has_ipv6(), &cfg, &e))
+	/* Before anything is attached. */
+	if (read_config(o, &cfg, &e))
 		return cli_fail(CLI_USAGE, &e);
-	/* Before anything is attached: what the agent could not run with is an error of
-	 * the configuration. */
-	if (probe_tls_new(&cfg->probe, &tls, &e)) {
-		config_free(cfg);
-		err_set(&e, EINVAL, "%s: %s", o->agent.config_path, e.text);
-		return cli_fail(CLI_USAGE, &e);
-	}
-	probe_tls_free(tls);
-	if (!is_attached(o))
+	if (!is_attached(o)) {
 		status = attach_in_child(o, cfg);
+		read_again(o, &cfg);
+	}
 	if (status != CLI_OK) {
 		config_free(cfg);
 		return status;

@@ -96,6 +96,20 @@ def test_invalid_file(balanced):
     wait_known(balanced, balanced.backends[:2])
 
 
+def test_file_that_the_new_configuration_names_comes_later(balanced):
+    """As configuration management writes them, one after the other: refused, and taken up
+    when the other one is there."""
+    late = os.path.join(balanced.dir, "late-ca.crt")
+    before = reloads(balanced, "ok")
+    balanced.configure(backends=two_of(balanced), probe={"ca": late})
+    balanced.running.wait_log(r"configuration not reloaded.*late-ca\.crt")
+    assert known(balanced) == {b.endpoint for b in balanced.backends}
+    shutil.copy(balanced.ca, late)
+    wait_known(balanced, balanced.backends[:2])
+    wait_until(lambda: reloads(balanced, "ok") > before, "the reload to be counted")
+    wait_states(balanced, "ready", balanced.backends[:2])
+
+
 def test_file_goes_and_comes_back(balanced):
     mark = len(balanced.running.log())
     os.unlink(balanced.config)

@@ -450,10 +450,57 @@ static void no_descriptor_is_left(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* current -> r1, then -> r2, above the file; the way a release or a checkout is swapped. */
+static void directory_link_on_the_way(void **state)
+{
+	struct fixture *f = *state;
+
+	make_dir(f, "r1");
+	make_dir(f, "r2");
+	make_dir(f, "etc");
+	put(f, "r1/k.yaml", "one");
+	put(f, "r2/k.yaml", "two");
+	link_to(f, "r1", "current");
+	link_to(f, "../current/k.yaml", "etc/k.yaml");
+	watch_ok(f, "etc/k.yaml");
+	link_to(f, "r2", "next");
+	move(f, "next", "current");
+	expect_one(f);
+	put(f, "r2/k.yaml", "three");
+	expect_one(f);
+	put(f, "r1/k.yaml", "nobody's any more");
+	expect_none(f);
+	drop(f, "etc/k.yaml");
+	expect_one(f);
+	drop(f, "current");
+	drop(f, "r1/k.yaml");
+	drop(f, "r2/k.yaml");
+	drop(f, "r1");
+	drop(f, "r2");
+	drop(f, "etc");
+}
+
+/* A circle of links is a file that is not there. */
+static void links_in_a_circle(void **state)
+{
+	struct fixture *f = *state;
+
+	link_to(f, "b", "a");
+	link_to(f, "a", "b");
+	watch_ok(f, "a");
+	drop(f, "b");
+	put(f, "b", "one");
+	expect_one(f);
+	drop(f, "a");
+	drop(f, "b");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(written_in_place),
+		TEST(directory_link_on_the_way),
+		TEST(links_in_a_circle),
 		TEST(renamed_over),
 		TEST(config_map),
 		TEST(link_to_another_file),
