@@ -312,10 +312,12 @@ int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 {
 	struct agent a = { .options = o, .agent_lock = -1 };
 	int r = agent_start(&a, cfg, e);
+	char pin[512];
 
 	if (!r) {
 		log_event(LOG_LEVEL_INFO, "running", "version=%s pin=%s frontends=%u backends=%u",
-			  KLB_VERSION, o->pin_dir, a.config->n_frontends, a.config->n_backends);
+			  KLB_VERSION, log_quote(pin, sizeof(pin), o->pin_dir),
+			  a.config->n_frontends, a.config->n_backends);
 		listen_to_manager(&a);
 		agent_set_tick(&a);
 		on_tick(-1, 0, &a);

@@ -325,9 +325,10 @@ void agent_read_cache(struct agent *a, const struct config *file)
 static void on_file_changed(void *arg)
 {
 	struct agent *a = arg;
+	char file[512];
 
 	log_event(LOG_LEVEL_INFO, "a file of the configuration has changed", "file=%s",
-		  a->options->config_path);
+		  log_quote(file, sizeof(file), a->options->config_path));
 	agent_reload(a);
 }
 

@@ -69,23 +69,23 @@ int agent_open_datapath(struct agent *a, struct err *e)
 void agent_reopen(struct agent *a)
 {
 	struct err e = { "" };
-	char quoted[ERR_TEXT_MAX + 64];
+	char quoted[ERR_TEXT_MAX + 64], pin[512];
 	int r;
 
+	log_quote(pin, sizeof(pin), a->options->pin_dir);
 	agent_drop_datapath(a);
 	r = agent_open_datapath(a, &e);
 	if (!r) {
 		log_event(LOG_LEVEL_INFO,
 			  "data path changed by kubelb-load, applying the configuration",
-			  "pin=%s serial=%u", a->options->pin_dir, a->state->applied.serial);
+			  "pin=%s serial=%u", pin, a->state->applied.serial);
 		a->detached_logged = false;
 		a->config_pending = a->dirty = true;
 		return;
 	}
 	if (!a->detached_logged)
 		log_event(LOG_LEVEL_WARN, "no data path to work on, waiting for kubelb-load",
-			  "pin=%s error=%s", a->options->pin_dir,
-			  log_quote(quoted, sizeof(quoted), e.text));
+			  "pin=%s error=%s", pin, log_quote(quoted, sizeof(quoted), e.text));
 	a->detached_logged = true;
 }
 

@@ -3,6 +3,7 @@
 
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -476,3 +477,30 @@ def test_error_for_the_journal(stage, stream, front):
     assert done.returncode == 2
     assert done.stderr.startswith(f"{front}kubelb-agent: {missing}"), done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+# The value of a pair is one word, or stands in quotes.
+LOGFMT = re.compile(r'(\w+=([^\s"]*|"([^"\\]|\\.)*") ?)+')
+
+
+def test_names_of_files_in_the_log(stage, tmp_path, monkeypatch):
+    """Whatever they are made of, they add no pairs of their own."""
+    config = tmp_path / 'of "mine" level=error.yaml'
+    shutil.copy(stage.config, config)
+    monkeypatch.setattr(stage, "pin", f'{stage.pin} "x" y=z')
+    agent = stage.agent(config=str(config))
+    try:
+        wait_until(lambda: "running" in agent.log(), agent.log)
+        config.write_text(config.read_text().replace("least-conn", "random"))
+        wait_until(lambda: "configuration reloaded" in agent.log(), agent.log)
+        ok(stage.detach())
+        wait_until(lambda: "no data path to work on" in agent.log(), agent.log)
+        ok(stage.load())
+        wait_until(lambda: "data path changed by kubelb-load" in agent.log(), agent.log)
+        assert agent.stop() == 0
+    finally:
+        ok(stage.detach())
+    for message in ("attached", "running", "has changed", "no data path", "data path changed"):
+        assert message in agent.log()
+    for line in agent.log().splitlines():
+        assert LOGFMT.fullmatch(line), line
