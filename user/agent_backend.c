@@ -251,9 +251,10 @@ void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *
 	b->coverage_warned = before->coverage_warned;
 }
 
-void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen)
+void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen,
+			 unsigned int weight)
 {
-	health_adopt(&b->health, seen);
+	health_adopt(&b->health, seen, weight);
 	b->adopted = true;
 }
 

@@ -42,8 +42,9 @@ void agent_backend_fini(struct agent_backend *b);
 
 /* Takes over health and counters of the same backend before a reload. */
 void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *before);
-/* Takes over what an earlier agent wrote into the maps. */
-void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen);
+/* Takes over what an earlier agent wrote into the maps. weight: the configured one. */
+void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen,
+			 unsigned int weight);
 
 /* Probes now, and from then on by itself. */
 void agent_backend_start(struct agent_backend *b);

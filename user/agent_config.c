@@ -63,7 +63,8 @@ static void inherit_health(struct agent *a, const struct agent_backend *old, uns
 		if (before)
 			agent_backend_inherit(&a->backends[i], before);
 		else if (seen && believe && !old)
-			agent_backend_adopt(&a->backends[i], &seen->value);
+			agent_backend_adopt(&a->backends[i], &seen->value,
+					    a->config->backends[i].weight);
 	}
 }
 

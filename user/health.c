@@ -21,7 +21,17 @@ static bool is_down(enum klb_state state)
 	return state == KLB_STATE_DEAD || state == KLB_STATE_DRAINING;
 }
 
-void health_adopt(struct health *h, const struct klb_backend *seen)
+/*
+ * The maps tell the state, not what was before it. One that drained and then closed its port
+ * still answers what is in flight: in doubt it is left to do so.
+ */
+static bool may_have_been_draining(const struct klb_backend *seen)
+{
+	return seen->state == KLB_STATE_DRAINING || seen->state == KLB_STATE_SUSPECT ||
+	       (seen->state == KLB_STATE_DEAD && seen->reason == KLB_REASON_REFUSED);
+}
+
+void health_adopt(struct health *h, const struct klb_backend *seen, unsigned int weight)
 {
 	memset(h, 0, sizeof(*h));
 	h->state = seen->state;
@@ -30,6 +40,10 @@ void health_adopt(struct health *h, const struct klb_backend *seen)
 	h->since_ns = seen->since_ns;
 	h->last_probe_ns = seen->last_probe_ns;
 	h->was_down = is_down(seen->state);
+	h->was_draining = may_have_been_draining(seen);
+	/* Ready since then, and not all of its weight yet. */
+	if (seen->state == KLB_STATE_READY && seen->weight < weight)
+		h->back_ns = seen->since_ns;
 }
 
 static bool turn(struct health *h, enum klb_state state, __u64 now_ns)

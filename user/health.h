@@ -43,7 +43,7 @@ struct health {
 	__u64 since_ns;
 	__u64 last_probe_ns;
 	bool was_down; /* dead or draining since it was ready last */
-	bool was_draining; /* draining since it was ready last */
+	bool was_draining; /* draining since it was ready last, or adopted and may have been */
 	__u64 back_ns; /* when it became ready after having been down; 0: it never was */
 };
 
@@ -52,9 +52,10 @@ void health_init(struct health *h, __u64 now_ns);
 
 /*
  * Takes over what an earlier agent left in the maps, so that a restart changes
- * no verdict before the first probe has ended.
+ * no verdict before the first probe has ended. weight: the configured one; less in the
+ * maps means a slow start, which goes on.
  */
-void health_adopt(struct health *h, const struct klb_backend *seen);
+void health_adopt(struct health *h, const struct klb_backend *seen, unsigned int weight);
 
 /* Takes in the outcome of one probe. Returns true when the state changed. */
 bool health_probed(struct health *h, const struct health_rules *rules, enum klb_reason outcome,

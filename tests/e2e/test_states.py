@@ -277,6 +277,27 @@ def test_slow_start_is_seen_in_status_and_choice(stage):
     assert weight_of(stage, cp) == 500, "the operator's goes before it"
 
 
+def test_slow_start_goes_on_after_a_restart(stage):
+    """The next agent knows from the maps where the last one was."""
+    cp = stage.cp(1)
+    stage.configure(slowStart="1h")
+    agent = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    cp.kill()
+    wait_states(stage, "dead", [cp])
+    cp.start()
+    wait_states(stage, "ready", [cp])
+    assert agent.stop() == 0
+    with BackendMap(stage) as maps:
+        before = maps.read("cp1")
+        stage.agent()
+        wait_until(lambda: maps.read("cp1").last_probe_ns > before.last_probe_ns,
+                   "the next agent's probe")
+        now = maps.read("cp1")
+        assert (now.state, now.weight, now.since_ns) == ("ready", 10, before.since_ns)
+        assert maps.read("cp2").weight == 100
+
+
 def test_slow_start_off(stage):
     cp = stage.cp(1)
     stage.configure(slowStart="0")

@@ -536,12 +536,86 @@ static void adopted_absence_ramps(void **state)
 		struct klb_backend seen = { .state = down[i], .since_ns = 7 };
 		struct health h;
 
-		health_adopt(&h, &seen);
+		health_adopt(&h, &seen, 100);
 		health_probed(&h, &rules, KLB_REASON_OK, 200, 100 * S);
 		health_probed(&h, &rules, KLB_REASON_OK, 200, 101 * S);
 		assert_int_equal(h.state, KLB_STATE_READY);
 		assert_int_equal(health_share(&h, RAMP_MS, 101 * S), 100);
 	}
+}
+
+/* What is less than the configured weight is a slow start: it goes on where it was. */
+static void adopted_ramp_goes_on(void **state)
+{
+	struct klb_backend seen = { .state = KLB_STATE_READY,
+				    .weight = 19,
+				    .since_ns = 100 * S,
+				    .last_probe_ns = 100 * S };
+	struct health h;
+
+	(void)state;
+	health_adopt(&h, &seen, 100);
+	health_probed(&h, &rules, KLB_REASON_OK, 200, 103 * S);
+	assert_int_equal(health_share(&h, RAMP_MS, 103 * S), 190);
+	assert_int_equal(health_share(&h, RAMP_MS, 130 * S), 1000);
+	/* It has had all of it already, or was never away. */
+	seen.weight = 100;
+	health_adopt(&h, &seen, 100);
+	assert_int_equal(health_share(&h, RAMP_MS, 103 * S), 1000);
+	/* One that is down has a weight of its own, too; its ramp begins when it is back. */
+	seen.weight = 19;
+	seen.state = KLB_STATE_DEAD;
+	health_adopt(&h, &seen, 100);
+	assert_int_equal(health_share(&h, RAMP_MS, 103 * S), 1000);
+}
+
+/* Which of them was draining before, the maps do not tell: whoever may have been is left
+ * to answer what is in flight. */
+static void adopted_leaving_is_not_gone(void **state)
+{
+	static const struct {
+		enum klb_state state;
+		enum klb_reason reason;
+	} left[] = { { KLB_STATE_DRAINING, KLB_REASON_NOT_READY },
+		     { KLB_STATE_SUSPECT, KLB_REASON_REFUSED },
+		     { KLB_STATE_SUSPECT, KLB_REASON_CLOSED },
+		     { KLB_STATE_DEAD, KLB_REASON_REFUSED } };
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(left) / sizeof(left[0]); i++) {
+		struct klb_backend seen = { .state = left[i].state,
+					    .reason = left[i].reason,
+					    .since_ns = 90 * S,
+					    .last_probe_ns = 90 * S };
+		struct health h;
+
+		health_adopt(&h, &seen, 100);
+		assert_false(health_is_gone(&h, 91 * S));
+		health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 91 * S);
+		health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 92 * S);
+		assert_int_equal(h.state, KLB_STATE_DEAD);
+		assert_false(health_is_gone(&h, 149 * S));
+		assert_true(health_is_gone(&h, 152 * S));
+	}
+}
+
+/* Silence is no shutdown, and neither is a refusal by one that was ready. */
+static void adopted_and_gone(void **state)
+{
+	struct klb_backend seen = { .state = KLB_STATE_DEAD,
+				    .reason = KLB_REASON_UNREACHABLE,
+				    .since_ns = 90 * S };
+	struct health h;
+
+	(void)state;
+	health_adopt(&h, &seen, 100);
+	assert_true(health_is_gone(&h, 91 * S));
+	seen.state = KLB_STATE_READY;
+	seen.reason = KLB_REASON_OK;
+	health_adopt(&h, &seen, 100);
+	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 91 * S);
+	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 92 * S);
+	assert_true(health_is_gone(&h, 93 * S));
 }
 
 static void pending_verdicts_are_probed_soon(void **state)
@@ -583,7 +657,7 @@ static void adopts_what_was_seen(void **state)
 	struct health h;
 
 	(void)state;
-	health_adopt(&h, &seen);
+	health_adopt(&h, &seen, 100);
 	assert_int_equal(h.state, KLB_STATE_DEAD);
 	assert_int_equal(h.since_ns, 7);
 	/* One answer does not make the dead ready, two do. */
@@ -644,6 +718,9 @@ int main(void)
 		cmocka_unit_test(share_with_a_clock_that_went_back),
 		cmocka_unit_test(share_of_the_longest_ramp),
 		cmocka_unit_test(adopted_absence_ramps),
+		cmocka_unit_test(adopted_ramp_goes_on),
+		cmocka_unit_test(adopted_leaving_is_not_gone),
+		cmocka_unit_test(adopted_and_gone),
 		cmocka_unit_test(pending_verdicts_are_probed_soon),
 		cmocka_unit_test(short_intervals_stay),
 		cmocka_unit_test(adopts_what_was_seen),
