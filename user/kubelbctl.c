@@ -212,7 +212,8 @@ static void report_change(const struct change *c, const struct datapath_state *s
 			       "to nobody in all likelihood\n");
 		break;
 	case CHANGE_WEIGHT_AUTO:
-		printf("%s: weight %u, from the configuration\n", text, b->value.weight);
+		printf("%s: weight %u, from the configuration, slow start included\n", text,
+		       b->value.weight);
 		break;
 	}
 }

@@ -206,6 +206,7 @@ static json_t *json_backend(const struct datapath_state *s, const struct plan_ba
 	struct verdict v;
 
 	verdict_of(s, b, now_ns, &v);
+	/* configuredWeight is the planned one: the maps hold no other. */
 	return json_pack(
 		"{s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:b, s:b, s:o, s:I, s:I, s:I, "
 		"s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}",

@@ -275,6 +275,10 @@ def test_slow_start_is_seen_in_status_and_choice(stage):
     assert 1 <= share <= 25, share
     ok(stage.ctl("weight", cp.endpoint, 500))
     assert weight_of(stage, cp) == 500, "the operator's goes before it"
+    assert backend_status(stage)[cp.endpoint]["configuredWeight"] == 10
+    said = ok(stage.ctl("weight", cp.endpoint, "auto")).stdout
+    assert said == f"{cp.endpoint}: weight 10, from the configuration, slow start included\n"
+    assert weight_of(stage, cp) == 10
 
 
 def test_slow_start_goes_on_after_a_restart(stage):
