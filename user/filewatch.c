@@ -84,46 +84,76 @@ static bool look(struct filewatch *w)
 	return changed;
 }
 
-/*
- * Puts into ret where path leads by way of its first symbolic link, and watches the
- * directory that has the link: another one may take its place. Returns false when path has
- * no link in it.
- */
-static bool follow_link(struct filewatch *w, const char *path, char ret[PATH_MAX])
+/* The directory that path's last part is in. Negative, with errno, when it cannot be. */
+static int watch_directory_of(struct filewatch *w, const char *path)
 {
-	char prefix[PATH_MAX], target[PATH_MAX];
-	size_t length = strlen(path), end;
-	ssize_t n = -1;
+	char text[PATH_MAX];
 
-	for (end = 1; n < 0 && end <= length; end++) {
-		if (end < length && path[end] != '/')
-			continue;
-		snprintf(prefix, sizeof(prefix), "%.*s", (int)end, path);
-		n = readlink(prefix, target, sizeof(target) - 1);
-	}
+	snprintf(text, sizeof(text), "%s", path);
+	return inotify_add_watch(w->fd, dirname(text), INTERESTING);
+}
+
+/* Puts what the link at path leads to in its place, before rest. False: it cannot be. */
+static bool follow(char path[PATH_MAX], const char *rest)
+{
+	char text[PATH_MAX], target[PATH_MAX], whole[PATH_MAX];
+	ssize_t n = readlink(path, target, sizeof(target) - 1);
+	int length;
+
 	if (n < 0)
 		return false;
 	target[n] = '\0';
-	dirname(prefix);
-	inotify_add_watch(w->fd, prefix, INTERESTING);
-	n = target[0] == '/' ? snprintf(ret, PATH_MAX, "%s%s", target, path + end - 1)
-			     : snprintf(ret, PATH_MAX, "%s/%s%s", prefix, target, path + end - 1);
-	return n < PATH_MAX;
+	snprintf(text, sizeof(text), "%s", path);
+	length = snprintf(whole, sizeof(whole), "%s%s%s%s", target[0] == '/' ? "" : dirname(text),
+			  target[0] == '/' ? "" : "/", target, rest);
+	if (length >= (int)sizeof(whole))
+		return false;
+	memcpy(path, whole, (size_t)length + 1);
+	return true;
 }
 
-/* The directory that path is in, those of the links on the way, and the one that it leads to. */
+/*
+ * Every directory on path's way in which a link stands, and the one in which it ends: that
+ * of the file, or of the first part that is not there. A directory is watched before what is
+ * in it is read, so that what changes in between is not missed.
+ */
+static void watch_way(struct filewatch *w, const char *path)
+{
+	char at[PATH_MAX], rest[PATH_MAX];
+	unsigned int links = 0;
+	struct stat st;
+	char *end = at;
+
+	if (snprintf(at, sizeof(at), "%s", path) >= (int)sizeof(at))
+		return;
+	while (*end) {
+		end += strspn(end, "/");
+		end += strcspn(end, "/");
+		memcpy(rest, end, strlen(end) + 1);
+		*end = '\0';
+		if (!lstat(at, &st) && !S_ISLNK(st.st_mode) && rest[0]) {
+			*end = rest[0];
+			continue;
+		}
+		watch_directory_of(w, at);
+		if (lstat(at, &st))
+			return;
+		if (!S_ISLNK(st.st_mode)) {
+			*end = rest[0];
+			continue;
+		}
+		if (++links > LINKS_MAX || !follow(at, rest))
+			return;
+		end = at;
+	}
+}
+
 static int watch_one(struct filewatch *w, const char *path, struct err *e)
 {
-	char text[PATH_MAX], next[PATH_MAX];
-
-	snprintf(text, sizeof(text), "%s", path);
-	if (inotify_add_watch(w->fd, dirname(text), INTERESTING) < 0)
+	if (watch_directory_of(w, path) < 0)
 		return err_set(e, errno, "%s: cannot be watched for changes: %s", path,
 			       strerror(errno));
-	snprintf(text, sizeof(text), "%s", path);
-	for (int i = 0; i < LINKS_MAX && follow_link(w, text, next); i++)
-		memcpy(text, next, sizeof(text));
-	inotify_add_watch(w->fd, dirname(text), INTERESTING);
+	watch_way(w, path);
 	return 0;
 }
 

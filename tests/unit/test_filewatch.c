@@ -267,6 +267,45 @@ static void behind_a_link(void **state)
 	expect_one(f);
 }
 
+/* A path from where the agent stands, and itself the link. */
+static void relative_link(void **state)
+{
+	struct fixture *f = *state;
+	const char *name = "file";
+	char was[PATH_MAX];
+	int r;
+
+	make_dir(f, "far");
+	put(f, "far/b", "one");
+	link_to(f, "far/b", "file");
+	assert_non_null(getcwd(was, sizeof(was)));
+	assert_int_equal(chdir(f->dir), 0);
+	r = filewatch_new(f->base, &name, 1, on_changed, f, &f->watch, NULL);
+	drop(f, "far/b");
+	f->wanted = 1;
+	run_for(f, PATIENCE_MS);
+	put(f, "far/b", "two");
+	f->wanted = 2;
+	run_for(f, PATIENCE_MS);
+	/* Before anything can fail: the next test starts from there. */
+	assert_int_equal(chdir(was), 0);
+	assert_int_equal(r, 0);
+	assert_int_equal(f->calls, 2);
+}
+
+/* What leads nowhere is watched as far as it goes. */
+static void link_that_leads_nowhere_yet(void **state)
+{
+	struct fixture *f = *state;
+
+	make_dir(f, "there");
+	link_to(f, "there/missing/file", "file");
+	watch_ok(f, "file");
+	make_dir(f, "there/missing");
+	put(f, "there/missing/file", "one");
+	expect_one(f);
+}
+
 static void deleted_and_there_again(void **state)
 {
 	struct fixture *f = *state;
@@ -501,6 +540,8 @@ int main(void)
 		TEST(written_in_place),
 		TEST(directory_link_on_the_way),
 		TEST(links_in_a_circle),
+		TEST(relative_link),
+		TEST(link_that_leads_nowhere_yet),
 		TEST(renamed_over),
 		TEST(config_map),
 		TEST(link_to_another_file),
