@@ -118,15 +118,23 @@ static void add_helpers(struct feature_list *list)
 	}
 }
 
+/* libbpf's answer is yes, no or an error, and no where it may not ask. */
+static const char *why_not(int r)
+{
+	if (r == 1)
+		return "";
+	return r < 0 ? bpf_errno_hint(-r) : "the kernel does not have it, or it is not permitted";
+}
+
 static void add_kinds(struct feature_list *list)
 {
 	int r = libbpf_probe_bpf_map_type(BPF_MAP_TYPE_RINGBUF, NULL);
 
 	add(list, "BPF_MAP_TYPE_RINGBUF", "wake the agent when a connect fails (5.8)", true, r == 1,
-	    r < 0 ? bpf_errno_hint(-r) : "");
+	    why_not(r));
 	r = libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SYSCALL, NULL);
 	add(list, "BPF_PROG_TYPE_SYSCALL", "correct counts that the kernel is writing (5.14)", true,
-	    r == 1, r < 0 ? bpf_errno_hint(-r) : "");
+	    r == 1, why_not(r));
 }
 
 /* An iterator is a function of the kernel's that nothing calls; its name is all there is. */
@@ -137,7 +145,7 @@ static void add_iterator(struct feature_list *list)
 						     BTF_KIND_FUNC) > 0;
 
 	add(list, "iter/bpf_sk_storage_map", "list the balanced connections (5.9)", true, present,
-	    btf ? "" : "no BTF to find it in");
+	    btf ? "" : "no /sys/kernel/btf/vmlinux");
 	btf__free(btf);
 }
 

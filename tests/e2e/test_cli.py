@@ -133,11 +133,12 @@ def with_cgroup_of_another_kind(argv):
 
 HOOKS = {"cgroup/connect4", "cgroup/connect6", "cgroup/getpeername4", "cgroup/getpeername6",
          "sockops"}
+PROBED = {"JIT", "BPF_MAP_TYPE_RINGBUF", "BPF_PROG_TYPE_SYSCALL"}
 
 
 @pytest.mark.parametrize("lack, missing, why", [
-    (without_btf, {"BTF"}, "no /sys/kernel/btf/vmlinux"),
-    (without_bpf, HOOKS, "not permitted"),
+    (without_btf, {"BTF", "iter/bpf_sk_storage_map"}, "no /sys/kernel/btf/vmlinux"),
+    (without_bpf, HOOKS | PROBED, "not permitted"),
     (with_cgroup_of_another_kind, {"cgroup2"}, "/tmp: not on a cgroup2 file system"),
 ], ids=lambda value: getattr(value, "__name__", ""))
 def test_check_of_what_will_not_do(stage, lack, missing, why):
