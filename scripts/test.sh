@@ -121,7 +121,7 @@ fi
 step "build with clang" make -s -j"$jobs" CC=clang B=build/clang
 step "lint" make -s lint
 step "install" scripts/check-install.sh
-step "fuzz every input" make -s fuzz FUZZ_SECONDS=8
+step "fuzz every input" make -s -j"$jobs" fuzz FUZZ_SECONDS=8
 for t in build/test/test_*; do
 	case $t in
 	*.o | *.d) ;;

@@ -16,6 +16,8 @@
 #define SO_NETNS_COOKIE 71
 #endif
 
+#define BTF_PATH "/sys/kernel/btf/vmlinux"
+
 /* Where the next feature goes. */
 struct feature_list {
 	struct datapath_feature *at;
@@ -137,16 +139,20 @@ static void add_kinds(struct feature_list *list)
 	    r == 1, why_not(r));
 }
 
-/* An iterator is a function of the kernel's that nothing calls; its name is all there is. */
-static void add_iterator(struct feature_list *list)
+/* The file may be there and be of no use. */
+static const char *no_btf(void)
 {
-	struct btf *btf = btf__load_vmlinux_btf();
+	return access(BTF_PATH, R_OK) ? "no " BTF_PATH : BTF_PATH " cannot be read";
+}
+
+/* An iterator is a function of the kernel's that nothing calls; its name is all there is. */
+static void add_iterator(struct feature_list *list, const struct btf *btf)
+{
 	bool present = btf && btf__find_by_name_kind(btf, "bpf_iter_bpf_sk_storage_map",
 						     BTF_KIND_FUNC) > 0;
 
 	add(list, "iter/bpf_sk_storage_map", "list the balanced connections (5.9)", true, present,
-	    btf ? "" : "no /sys/kernel/btf/vmlinux");
-	btf__free(btf);
+	    btf ? "" : no_btf());
 }
 
 /* Whether the programs are built to call the kernel's own functions (bpf/kernel.bpf.h). */
@@ -188,12 +194,10 @@ static void add_jit(struct feature_list *list)
 	    has_casts(), info.jited_prog_len > 0, detail);
 }
 
-static void add_btf(struct feature_list *list)
+static void add_btf(struct feature_list *list, const struct btf *btf)
 {
-	bool present = !access("/sys/kernel/btf/vmlinux", R_OK);
-
 	add(list, "BTF", "fit the programs to this kernel (CONFIG_DEBUG_INFO_BTF, 5.4)", true,
-	    present, present ? "/sys/kernel/btf/vmlinux" : "no /sys/kernel/btf/vmlinux");
+	    btf != NULL, btf ? BTF_PATH : no_btf());
 }
 
 static void add_netns_cookie(struct feature_list *list)
@@ -247,15 +251,18 @@ unsigned int datapath_features(const char *pin_dir, const char *cgroup,
 {
 	struct feature_list list = { ret, 0, max };
 	libbpf_print_fn_t before = libbpf_set_print(print_nothing);
+	/* libbpf would also find that of a file in /boot, which tells nothing. */
+	struct btf *btf = btf__parse_raw(BTF_PATH);
 
-	add_btf(&list);
+	add_btf(&list, btf);
 	add_mounts(&list, pin_dir, cgroup);
 	add_netns_cookie(&list);
 	add_hooks(&list);
 	add_helpers(&list);
 	add_kinds(&list);
-	add_iterator(&list);
+	add_iterator(&list, btf);
 	add_jit(&list);
+	btf__free(btf);
 	libbpf_set_print(before);
 	return list.n;
 }
