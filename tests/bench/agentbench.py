@@ -6,17 +6,18 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(os.path.dirname(HERE), "world"),
                 os.path.join(os.path.dirname(HERE), "e2e")]
 
-from helpers import dial_error, wait_states  # noqa: E402  (after sys.path)
+from helpers import Kept, dial_error, wait_states  # noqa: E402  (after sys.path)
 from observe import (BackendMap, hole_once, kill_once, known, kubeconfig,  # noqa: E402
                      metric, wait_known)
 from system import WorldError, wait_until  # noqa: E402
-from world import World, build_client  # noqa: E402
+from world import World  # noqa: E402
 
 USUAL = {"interval": "5s", "timeout": "3s"}  # the defaults
 HAPROXY_PORT = 6445
@@ -49,7 +50,8 @@ backend kube_api_backend
 	http-check expect status 200
 {servers}
 """
-CONNECTS_A_SECOND = 20
+KEPT = 6  # a node's kubelet, kube-proxy and the like
+REQUESTS_A_SECOND = 20
 
 
 # --- agent -------------------------------------------------------------------
@@ -129,11 +131,43 @@ def probe_load(apis):
             for c in counters]
 
 
+class Clients:
+    """Clients that keep a connection each and ask for something all the time, as a node's do.
+    Their own handshakes are over when the block begins."""
+
+    def __init__(self, world, port):
+        self.connections = [Kept(world, port=port) for _ in range(KEPT)]
+        self.ending = threading.Event()
+        self.problem = None
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def run(self):
+        try:
+            while not self.ending.is_set():
+                for connection in self.connections:
+                    connection.get("/version")
+                    self.ending.wait(1 / REQUESTS_A_SECOND)
+        except Exception as e:  # told by the benchmark's own thread
+            self.problem = e
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, kind, *exc):
+        self.ending.set()
+        self.thread.join(timeout=10)
+        for connection in self.connections:
+            connection.close()
+        if self.problem and not kind:
+            raise self.problem
+
+
 def measure_probes(effort, report):
     seconds = effort["probe_seconds"]
     report.start("probes", "What probes cost one apiserver, per minute",
-                 f"{seconds} s; three apiservers each, {CONNECTS_A_SECOND} connects a second "
-                 "through either; a value for each apiserver",
+                 f"{seconds} s; three apiservers each, {REQUESTS_A_SECOND} requests a second "
+                 f"on {KEPT} connections through either; a value for each apiserver",
                  "haproxy: GET /healthz every 15 s, as Kubespray has it")
     with World(backends=6) as world:
         apis = [world.apiserver(i) for i in range(1, 7)]
@@ -144,13 +178,10 @@ def measure_probes(effort, report):
         start_haproxy(world, theirs)
         for api in theirs:
             api.wait_counters(lambda c: c["requests"].get("/healthz", 0) >= 1, "a check", 40)
-        client = build_client(os.path.join(world.dir, "bin", "nbconnect"))
-        for port in (6443, HAPROXY_PORT):
-            world.spawn([client, "--rate", CONNECTS_A_SECOND, "--seconds", seconds + 60,
-                         "127.0.0.1", port], stdout=subprocess.DEVNULL)
-        before = [probe_load(ours), probe_load(theirs)]
-        time.sleep(seconds)
-        after = [probe_load(ours), probe_load(theirs)]
+        with Clients(world, 6443), Clients(world, HAPROXY_PORT):
+            before = [probe_load(ours), probe_load(theirs)]
+            time.sleep(seconds)
+            after = [probe_load(ours), probe_load(theirs)]
         skipped = metric(world, "kubelb_probes_skipped_total")
     report_probes(report, before, after, seconds / 60)
     report.row("probes that kubelb left out, all apiservers", [skipped], "")
