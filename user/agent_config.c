@@ -351,6 +351,9 @@ static void watch_files(struct agent *a, const struct config *refused)
 			  &watch, &e))
 		log_event(LOG_LEVEL_WARN, "changes of files are not noticed, send SIGHUP after one",
 			  "error=%s", log_quote(quoted, sizeof(quoted), e.text));
+	/* The one before still sees the configuration itself. */
+	if (!watch)
+		return;
 	filewatch_free(a->watch);
 	a->watch = watch;
 }

@@ -110,6 +110,15 @@ def test_file_that_the_new_configuration_names_comes_later(balanced):
     wait_states(balanced, "ready", balanced.backends[:2])
 
 
+def test_directory_that_the_new_configuration_names_is_missing(balanced):
+    """Refused, and the configuration that is mended after it is noticed."""
+    missing = os.path.join(balanced.dir, "nowhere", "ca.crt")
+    balanced.configure(backends=two_of(balanced), probe={"ca": missing})
+    balanced.running.wait_log(r"configuration not reloaded.*nowhere/ca\.crt")
+    balanced.configure(backends=two_of(balanced))
+    wait_known(balanced, balanced.backends[:2])
+
+
 def test_file_goes_and_comes_back(balanced):
     mark = len(balanced.running.log())
     os.unlink(balanced.config)
