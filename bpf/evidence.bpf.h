@@ -35,10 +35,16 @@ static __always_inline struct klb_control *klb_control_get(void)
 	return bpf_map_lookup_elem(&klb_control, &zero);
 }
 
-/* CLOCK_MONOTONIC to the tick, which is enough for heartbeats, ejections and the like. */
+/* CLOCK_MONOTONIC at that tick. */
+static __always_inline __u64 klb_tick_time_ns(const struct klb_control *control, __u64 jiffies)
+{
+	return jiffies * control->tick_ns + control->tick_offset_ns;
+}
+
+/* To the tick, which is enough for heartbeats, ejections and the like. */
 static __always_inline __u64 klb_now_ns(const struct klb_control *control)
 {
-	return bpf_jiffies64() * control->tick_ns + control->tick_offset_ns;
+	return klb_tick_time_ns(control, bpf_jiffies64());
 }
 
 /* Signed: what another CPU has stored since this one took the time is newer than now. */

@@ -209,8 +209,7 @@ static __always_inline void note_answer(struct tcp_sock *tp, const struct klb_so
 	__u32 age = (__u32)jiffies - tp->inet_conn.icsk_ack.lrcvtime;
 
 	if (tp->bytes_received)
-		klb_answered(stats, rec,
-			     (jiffies - age) * control->tick_ns + control->tick_offset_ns);
+		klb_answered(stats, rec, klb_tick_time_ns(control, jiffies - age));
 }
 
 /* Data of ours was acknowledged. */

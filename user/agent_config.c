@@ -339,10 +339,12 @@ static void on_file_changed(void *arg)
  */
 static void watch_files(struct agent *a, const struct config *refused)
 {
-	const struct config *own = a->file, *other = refused ? refused : a->file;
-	const char *paths[] = { a->options->config_path, own->probe.ca,	  own->probe.client_cert,
-				own->probe.client_key,	 other->probe.ca, other->probe.client_cert,
-				other->probe.client_key };
+	static const struct config_probe none;
+	const struct config_probe *own = &a->file->probe;
+	const struct config_probe *other = refused ? &refused->probe : &none;
+	const char *paths[] = { a->options->config_path, own->ca,   own->client_cert,
+				own->client_key,	 other->ca, other->client_cert,
+				other->client_key };
 	struct filewatch *watch = NULL;
 	char quoted[ERR_TEXT_MAX + 64];
 	struct err e = { "" };

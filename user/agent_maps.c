@@ -154,14 +154,13 @@ void agent_apply(struct agent *a)
 	if (!r) {
 		a->state->applied = *p;
 		a->config_pending = false;
-		a->maps_error[0] = '\0';
 		/* Again with the next tick, and once more when the ramp is over. */
 		a->dirty = ramping;
 	} else if (r == -ESTALE) {
 		agent_reopen(a);
-	} else if (r != -EBUSY) {
-		agent_log_failure(a->maps_error, LOG_LEVEL_ERROR, "cannot update the maps", &e);
 	}
+	if (r != -ESTALE && r != -EBUSY)
+		agent_log_failure(a->maps_error, LOG_LEVEL_ERROR, "cannot update the maps", &e);
 out:
 	free(p);
 }

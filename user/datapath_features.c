@@ -6,11 +6,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/utsname.h>
 #include <unistd.h>
+
+#include "node.h"
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
@@ -95,6 +95,14 @@ static void add_hooks(struct feature_list *list)
 	}
 }
 
+/* libbpf's answer is yes, no or an error, and no where it may not ask. */
+static const char *why_not(int r)
+{
+	if (r == 1)
+		return "";
+	return r < 0 ? bpf_errno_hint(-r) : "the kernel does not have it, or it is not permitted";
+}
+
 static void add_helpers(struct feature_list *list)
 {
 	static const struct {
@@ -113,19 +121,8 @@ static void add_helpers(struct feature_list *list)
 		int r = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, helpers[i].id,
 						NULL);
 
-		add(list, helpers[i].name, helpers[i].purpose, true, r == 1,
-		    r == 1 ? ""
-		    : r	   ? bpf_errno_hint(-r)
-			   : "the kernel does not have it");
+		add(list, helpers[i].name, helpers[i].purpose, true, r == 1, why_not(r));
 	}
-}
-
-/* libbpf's answer is yes, no or an error, and no where it may not ask. */
-static const char *why_not(int r)
-{
-	if (r == 1)
-		return "";
-	return r < 0 ? bpf_errno_hint(-r) : "the kernel does not have it, or it is not permitted";
 }
 
 static void add_kinds(struct feature_list *list)
@@ -155,22 +152,9 @@ static void add_iterator(struct feature_list *list, const struct btf *btf)
 	    btf ? "" : no_btf());
 }
 
-/* Whether the programs are built to call the kernel's own functions (bpf/kernel.bpf.h). */
-static bool has_casts(void)
-{
-	unsigned long major, minor;
-	struct utsname u;
-	char *rest;
-
-	if (uname(&u))
-		return false;
-	major = strtoul(u.release, &rest, 10);
-	minor = *rest == '.' ? strtoul(rest + 1, NULL, 10) : 0;
-	return major > 6 || (major == 6 && minor >= 2);
-}
-
 /*
- * "JIT is required for calling kernel function" (kernel/bpf/verifier.c). What became of a
+ * "JIT is required for calling kernel function" (kernel/bpf/verifier.c), which the programs
+ * do where they can (klb_has_casts, bpf/kernel.bpf.h). What became of a
  * program tells: the sysctl is not shown outside of the first network namespace, and does
  * not say everything.
  */
@@ -191,7 +175,7 @@ static void add_jit(struct feature_list *list)
 		close(fd);
 	}
 	add(list, "JIT", "call the kernel's own functions (CONFIG_BPF_JIT; from Linux 6.2 on)",
-	    has_casts(), info.jited_prog_len > 0, detail);
+	    node_kernel_is(6, 2), info.jited_prog_len > 0, detail);
 }
 
 static void add_btf(struct feature_list *list, const struct btf *btf)

@@ -572,6 +572,23 @@ static int control_error(const struct datapath_load *l, struct err *e)
 	return err_set(e, errno, "%s/control: %s", l->pin_dir, bpf_errno_hint(errno));
 }
 
+static int get_control(const struct datapath_load *l, struct klb_control *ret, struct err *e)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(l->view.fds[MAP_CONTROL], &zero, ret) ? control_error(l, e) : 0;
+}
+
+static int put_control(const struct datapath_load *l, const struct klb_control *control,
+		       struct err *e)
+{
+	__u32 zero = 0;
+
+	return bpf_map_update_elem(l->view.fds[MAP_CONTROL], &zero, control, BPF_ANY)
+		       ? control_error(l, e)
+		       : 0;
+}
+
 /*
  * A control that is in use belongs to the old programs and the new ones: it names none
  * until all is done. Were the load killed before the link is turned, it would name one
@@ -580,11 +597,10 @@ static int control_error(const struct datapath_load *l, struct err *e)
 static int write_control(struct datapath_load *l, struct err *e)
 {
 	struct klb_control control;
-	__u32 zero = 0;
-	int r, fd = l->view.fds[MAP_CONTROL];
+	int r = get_control(l, &control, e);
 
-	if (bpf_map_lookup_elem(fd, &zero, &control))
-		return control_error(l, e);
+	if (r)
+		return r;
 	r = netns_cookie(&control.host_netns_cookie, e);
 	if (!r)
 		r = read_clocks(l, &control, e);
@@ -596,21 +612,17 @@ static int write_control(struct datapath_load *l, struct err *e)
 	if (!control.seed && getrandom(&control.seed, sizeof(control.seed), 0) < 0)
 		control.seed = control.tick_offset_ns;
 	control.abi_version = KLB_ABI_VERSION;
-	return bpf_map_update_elem(fd, &zero, &control, BPF_ANY) ? control_error(l, e) : 0;
+	return put_control(l, &control, e);
 }
 
 static int name_program(struct datapath_load *l, struct err *e)
 {
 	struct klb_control control;
-	__u32 zero = 0;
-	int r, fd = l->view.fds[MAP_CONTROL];
+	int r = get_control(l, &control, e);
 
-	if (bpf_map_lookup_elem(fd, &zero, &control))
-		return control_error(l, e);
-	r = connect4_prog(l, &control.connect4_prog, e);
-	if (r)
-		return r;
-	return bpf_map_update_elem(fd, &zero, &control, BPF_ANY) ? control_error(l, e) : 0;
+	if (!r)
+		r = connect4_prog(l, &control.connect4_prog, e);
+	return r ? r : put_control(l, &control, e);
 }
 
 static int make_dir(const char *dir, struct err *e)

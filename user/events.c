@@ -54,14 +54,24 @@ static unsigned int stamp(__u64 wall_ns, bool utc, const char *format, char *ret
 	return (unsigned int)(wall_ns % NS_PER_S);
 }
 
+/* The columns that every line begins with. */
+static void print_head(__u64 wall_ns, const char *kind, const struct klb_endpoint *backend,
+		       FILE *to)
+{
+	char when[STAMP_MAX], text[ENDPOINT_TEXT_MAX];
+	unsigned int ns = stamp(wall_ns, false, "%F %T", when);
+
+	fprintf(to, "%s.%03u %-14s %-21s ", when, ns / 1000000, kind,
+		endpoint_format(backend, text));
+}
+
 void events_print_text(const struct klb_event *event, __u64 wall_offset_ns, FILE *to)
 {
-	char when[STAMP_MAX], backend[ENDPOINT_TEXT_MAX], process[TEXT_PROCESS_MAX];
-	char after[TEXT_TIME_MAX];
-	unsigned int ns = stamp(event->time_ns + wall_offset_ns, false, "%F %T", when);
+	char process[TEXT_PROCESS_MAX], after[TEXT_TIME_MAX];
 
-	fprintf(to, "%s.%03u %-14s %-21s %-14s %s after %s", when, ns / 1000000,
-		events_kind_name(event->kind), endpoint_format(&event->backend, backend),
+	print_head(event->time_ns + wall_offset_ns, events_kind_name(event->kind), &event->backend,
+		   to);
+	fprintf(to, "%-14s %s after %s",
 		has_reason(event) ? verdict_failure_name(event->failure) : "-",
 		text_process(event->comm, event->pid, process),
 		text_duration(event->latency_ns, after));
@@ -122,15 +132,16 @@ int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE 
 
 static void print_detail(const struct change *c, FILE *to)
 {
+	char reason[VERDICT_REASON_MAX];
+
 	if (c->kind == CHANGE_WEIGHT && c->weight < 0) {
 		fputs("auto, the planned one counts again", to);
 	} else if (c->kind == CHANGE_WEIGHT) {
 		fprintf(to, "%d, by the operator", c->weight);
 	} else if (c->kind == CHANGE_STATE) {
 		fprintf(to, "%-14s was %s, %s", health_state_name(c->state),
-			health_state_name(c->was), health_reason_name(c->reason));
-		if (c->http_status && c->reason != KLB_REASON_OK)
-			fprintf(to, " (HTTP %u)", c->http_status);
+			health_state_name(c->was),
+			verdict_reason_text(c->reason, c->http_status, reason));
 	} else {
 		fputs(c->kind == CHANGE_DRAINED || c->kind == CHANGE_UNDRAINED ? "by the operator"
 									       : "-",
@@ -140,11 +151,7 @@ static void print_detail(const struct change *c, FILE *to)
 
 void events_print_change_text(const struct change *c, __u64 wall_offset_ns, FILE *to)
 {
-	char when[STAMP_MAX], backend[ENDPOINT_TEXT_MAX];
-	unsigned int ns = stamp(c->time_ns + wall_offset_ns, false, "%F %T", when);
-
-	fprintf(to, "%s.%03u %-14s %-21s ", when, ns / 1000000, changes_kind_name(c->kind),
-		endpoint_format(&c->backend, backend));
+	print_head(c->time_ns + wall_offset_ns, changes_kind_name(c->kind), &c->backend, to);
 	print_detail(c, to);
 	fputc('\n', to);
 }

@@ -163,10 +163,10 @@ bool health_may_skip(const struct health *h, const struct health_rules *rules, _
 {
 	__u64 interval_ns = rules->interval_ms * 1000000ULL;
 
-	/* Jitter makes the next look up to a fifth later. A clock that has jumped, or a count from
-	 * before a reboot, proves nothing. */
+	/* A clock that has jumped, or a count from before a reboot, proves nothing. */
 	if (last_answer_ns > now_ns || h->last_probe_ns > now_ns)
 		return false;
+	/* Jitter makes the next look up to a fifth later than an interval. */
 	return h->state == KLB_STATE_READY && !h->failures &&
 	       now_ns - last_answer_ns < interval_ns &&
 	       now_ns - h->last_probe_ns < HEALTH_STRETCH * interval_ns &&

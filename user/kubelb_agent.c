@@ -192,7 +192,8 @@ static int run(const struct options *o)
 		return cli_fail(CLI_USAGE, &e);
 	if (!is_attached(o)) {
 		status = attach_in_child(o, cfg);
-		read_again(o, &cfg);
+		if (status == CLI_OK)
+			read_again(o, &cfg);
 	}
 	if (status != CLI_OK) {
 		config_free(cfg);

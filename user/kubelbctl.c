@@ -117,23 +117,23 @@ static int cmd_status(const struct ctl_options *o, int argc, char **argv)
 /* --- the operator's wishes ---------------------------------------------------------- */
 
 /* What a command does to the wish. */
-struct change {
-	enum { CHANGE_DRAIN, CHANGE_UNDRAIN, CHANGE_WEIGHT, CHANGE_WEIGHT_AUTO } kind;
+struct wish {
+	enum { WISH_DRAIN, WISH_UNDRAIN, WISH_WEIGHT, WISH_WEIGHT_AUTO } kind;
 	unsigned int weight;
 };
 
 static void change_wish(struct klb_admin *wish, const void *arg)
 {
-	const struct change *c = arg;
+	const struct wish *c = arg;
 
 	switch (c->kind) {
-	case CHANGE_DRAIN:
-	case CHANGE_UNDRAIN:
-		wish->drained = c->kind == CHANGE_DRAIN;
+	case WISH_DRAIN:
+	case WISH_UNDRAIN:
+		wish->drained = c->kind == WISH_DRAIN;
 		break;
-	case CHANGE_WEIGHT:
-	case CHANGE_WEIGHT_AUTO:
-		wish->weight_set = c->kind == CHANGE_WEIGHT;
+	case WISH_WEIGHT:
+	case WISH_WEIGHT_AUTO:
+		wish->weight_set = c->kind == WISH_WEIGHT;
 		wish->weight = c->weight;
 		break;
 	}
@@ -185,7 +185,7 @@ static bool others_weighted(const struct datapath_state *s, const struct plan_ba
 	return false;
 }
 
-static void report_change(const struct change *c, const struct datapath_state *s,
+static void report_change(const struct wish *c, const struct datapath_state *s,
 			  const struct plan_backend *b)
 {
 	char text[ENDPOINT_TEXT_MAX];
@@ -193,7 +193,7 @@ static void report_change(const struct change *c, const struct datapath_state *s
 
 	endpoint_format(&b->value.endpoint, text);
 	switch (c->kind) {
-	case CHANGE_DRAIN:
+	case WISH_DRAIN:
 		printf("%s: draining; %llu connections to it stay until they close\n", text,
 		       s->stats[b->id].active);
 		verdict_of(s, b, node_now_ns(), &v);
@@ -201,17 +201,17 @@ static void report_change(const struct change *c, const struct datapath_state *s
 			printf("note: no other backend is ready; it still gets what no other can "
 			       "take\n");
 		break;
-	case CHANGE_UNDRAIN:
+	case WISH_UNDRAIN:
 		printf("%s: takes new connections again\n", text);
 		break;
-	case CHANGE_WEIGHT:
+	case WISH_WEIGHT:
 		printf("%s: weight %u, until `kubelbctl weight %s auto`\n", text, c->weight, text);
 		if (!c->weight && !others_weighted(s, b))
 			printf("note: every backend has weight 0 now: connects go through "
 			       "untouched, "
 			       "to nobody in all likelihood\n");
 		break;
-	case CHANGE_WEIGHT_AUTO:
+	case WISH_WEIGHT_AUTO:
 		printf("%s: weight %u, from the configuration, slow start included\n", text,
 		       b->value.weight);
 		break;
@@ -219,7 +219,7 @@ static void report_change(const struct change *c, const struct datapath_state *s
 }
 
 static int apply_change(const struct ctl_options *o, const struct klb_endpoint *endpoint,
-			const struct change *c, struct err *e)
+			const struct wish *c, struct err *e)
 {
 	struct datapath_state *state = malloc(sizeof(*state));
 	struct datapath *dp = NULL;
@@ -246,7 +246,7 @@ out:
 	return r;
 }
 
-static int change_backend(const struct ctl_options *o, const char *backend, const struct change *c)
+static int change_backend(const struct ctl_options *o, const char *backend, const struct wish *c)
 {
 	struct klb_endpoint endpoint;
 	struct err e = { "" };
@@ -258,21 +258,21 @@ static int change_backend(const struct ctl_options *o, const char *backend, cons
 
 static int cmd_drain(const struct ctl_options *o, int argc, char **argv)
 {
-	const struct change c = { .kind = CHANGE_DRAIN };
+	const struct wish c = { .kind = WISH_DRAIN };
 
 	return argc == 1 ? change_backend(o, argv[0], &c) : cli_usage("drain takes one BACKEND");
 }
 
 static int cmd_undrain(const struct ctl_options *o, int argc, char **argv)
 {
-	const struct change c = { .kind = CHANGE_UNDRAIN };
+	const struct wish c = { .kind = WISH_UNDRAIN };
 
 	return argc == 1 ? change_backend(o, argv[0], &c) : cli_usage("undrain takes one BACKEND");
 }
 
 static int cmd_weight(const struct ctl_options *o, int argc, char **argv)
 {
-	struct change c = { .kind = CHANGE_WEIGHT_AUTO };
+	struct wish c = { .kind = WISH_WEIGHT_AUTO };
 	unsigned long weight;
 
 	if (argc != 2)
@@ -281,7 +281,7 @@ static int cmd_weight(const struct ctl_options *o, int argc, char **argv)
 		if (cli_number(argv[1], 0, KLB_WEIGHT_MAX, &weight))
 			return cli_usage("weight '%s': want 0 to %d, or auto", argv[1],
 					 KLB_WEIGHT_MAX);
-		c.kind = CHANGE_WEIGHT;
+		c.kind = WISH_WEIGHT;
 		c.weight = (unsigned int)weight;
 	}
 	return change_backend(o, argv[0], &c);

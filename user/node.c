@@ -3,7 +3,9 @@
 
 #include <ifaddrs.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +27,21 @@ __u64 node_identity(void)
 		gethostname(text, sizeof(text) - 1);
 	text[sizeof(text) - 1] = '\0';
 	return plan_hash(0, text, strlen(text));
+}
+
+bool node_kernel_is(unsigned int major, unsigned int minor)
+{
+	unsigned long has_major, has_minor;
+	struct utsname u;
+	char *end;
+
+	if (uname(&u))
+		return false;
+	has_major = strtoul(u.release, &end, 10);
+	if (*end != '.')
+		return false;
+	has_minor = strtoul(end + 1, NULL, 10);
+	return has_major > major || (has_major == major && has_minor >= minor);
 }
 
 bool node_has_ipv6(void)

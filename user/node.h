@@ -11,7 +11,7 @@
  * across restarts, another one on each node (rendezvous). */
 __u64 node_identity(void);
 
-/* Whether the host has IPv6 at all (/proc/net/if_inet6). */
+/* Whether the host has IPv6 at all (/proc/self/net/if_inet6). */
 bool node_has_ipv6(void);
 
 /*
@@ -20,6 +20,9 @@ bool node_has_ipv6(void);
  */
 struct config_backend;
 void node_is_local(const struct config_backend *backends, unsigned int n, bool *ret);
+
+/* Whether the kernel is of that version or a later one; false when it cannot be told. */
+bool node_kernel_is(unsigned int major, unsigned int minor);
 
 /* CLOCK_MONOTONIC, which is what bpf_ktime_get_ns reads. */
 __u64 node_now_ns(void);

@@ -9,8 +9,9 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/utsname.h>
 #include <unistd.h>
+
+#include "node.h"
 
 /* Newer than the headers of some distributions. */
 #ifndef CAP_BPF
@@ -57,17 +58,7 @@ static int set(const struct sets *s)
  * that only use what is there (kernel/bpf/syscall.c). */
 static bool needs_bpf(void)
 {
-	unsigned long major, minor;
-	struct utsname u;
-	char *end;
-
-	if (uname(&u))
-		return true;
-	major = strtoul(u.release, &end, 10);
-	if (*end != '.')
-		return true;
-	minor = strtoul(end + 1, NULL, 10);
-	return major < 5 || (major == 5 && minor < 19);
+	return !node_kernel_is(5, 19);
 }
 
 static uint64_t wanted(const struct privileges_need *need)

@@ -70,14 +70,14 @@ const struct klb_admin *verdict_wish(const struct datapath_state *s, const struc
 	return wish->generation == b->value.generation ? wish : &none;
 }
 
-static void describe_reason(const struct klb_backend *v, char *ret, size_t size)
+const char *verdict_reason_text(enum klb_reason reason, __u32 http_status, char *buf)
 {
-	if (v->reason == KLB_REASON_NONE)
-		snprintf(ret, size, "not probed");
-	else if (v->http_status && v->reason != KLB_REASON_OK)
-		snprintf(ret, size, "%s (HTTP %u)", health_reason_name(v->reason), v->http_status);
+	if (http_status && reason != KLB_REASON_OK)
+		snprintf(buf, VERDICT_REASON_MAX, "%s (HTTP %u)", health_reason_name(reason),
+			 http_status);
 	else
-		snprintf(ret, size, "%s", health_reason_name(v->reason));
+		snprintf(buf, VERDICT_REASON_MAX, "%s", health_reason_name(reason));
+	return buf;
 }
 
 /* What the kernel has seen itself. */
@@ -105,9 +105,9 @@ void verdict_of(const struct datapath_state *s, const struct plan_backend *b, __
 {
 	const struct klb_admin *wish = verdict_wish(s, b);
 	bool alive = verdict_agent_alive(&s->control, now_ns);
-	char reason[64];
+	char reason[VERDICT_REASON_MAX];
 
-	describe_reason(&b->value, reason, sizeof(reason));
+	verdict_reason_text(b->value.reason, b->value.http_status, reason);
 	ret->weight = wish->weight_set ? wish->weight : b->value.weight;
 	ret->state = "ready";
 	snprintf(ret->why, sizeof(ret->why), "%s", reason);

@@ -30,6 +30,11 @@ __u64 verdict_failed(const struct klb_stats *stats);
 const char *verdict_failure_key(enum klb_failure failure);
 const char *verdict_failure_name(enum klb_failure failure);
 
+/* Why a backend is in its state, with the status of an answer that was not well: "not ready
+ * (HTTP 500)". buf has room for VERDICT_REASON_MAX; returns it. */
+#define VERDICT_REASON_MAX 64
+const char *verdict_reason_text(enum klb_reason reason, __u32 http_status, char *buf);
+
 /* Whether the agent's heartbeat is fresh, so that its verdicts count. */
 bool verdict_agent_alive(const struct klb_control *control, __u64 now_ns);
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -14,7 +13,7 @@ sys.path[:0] = [os.path.join(os.path.dirname(HERE), "world"),
                 os.path.join(os.path.dirname(HERE), "e2e")]
 
 from helpers import Kept, dial_error, wait_states  # noqa: E402  (after sys.path)
-from observe import (BackendMap, hole_once, kill_once, known, kubeconfig,  # noqa: E402
+from observe import (Background, BackendMap, hole_once, kill_once, known, kubeconfig,  # noqa: E402
                      metric, wait_known)
 from system import WorldError, wait_until  # noqa: E402
 from world import World  # noqa: E402
@@ -131,36 +130,29 @@ def probe_load(apis):
             for c in counters]
 
 
-class Clients:
+class Clients(Background):
     """Clients that keep a connection each and ask for something all the time, as a node's do.
     Their own handshakes are over when the block begins."""
 
     def __init__(self, world, port):
+        super().__init__()
         self.connections = [Kept(world, port=port) for _ in range(KEPT)]
-        self.ending = threading.Event()
-        self.problem = None
-        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.answers = 0
 
-    def run(self):
-        try:
-            while not self.ending.is_set():
-                for connection in self.connections:
-                    connection.get("/version")
-                    self.ending.wait(1 / REQUESTS_A_SECOND)
-        except Exception as e:  # told by the benchmark's own thread
-            self.problem = e
+    def work(self):
+        while not self.ending.is_set():
+            for connection in self.connections:
+                connection.get("/version")
+                self.answers += 1
+                self.ending.wait(1 / REQUESTS_A_SECOND)
 
     def __enter__(self):
-        self.thread.start()
-        return self
+        return self.begun(lambda: self.answers, "answers to begin")
 
-    def __exit__(self, kind, *exc):
-        self.ending.set()
-        self.thread.join(timeout=10)
+    def stop(self):
+        super().stop()
         for connection in self.connections:
             connection.close()
-        if self.problem and not kind:
-            raise self.problem
 
 
 def measure_probes(effort, report):

@@ -75,31 +75,60 @@ class BackendMap:
         os.close(self.fd)
 
 
-# --- dialling with a stopwatch -----------------------------------------------
-
-Outcome = collections.namedtuple("Outcome", "start end error")
+# --- beside the test ---------------------------------------------------------
 
 
-class Dialer:
-    """A steady stream of connects, each with its time and what became of it
-    (None, or the errno's name)."""
+class Background:
+    """work(), which a subclass has, on a thread of its own for the length of the block. It
+    looks at self.ending; what it raises is raised where the block ends."""
 
-    def __init__(self, world, rate=100, host=V4):
-        self.world = world
-        self.pause = 1 / rate
-        self.host = host
-        self.outcomes = []
-        self.pending = selectors.DefaultSelector()
+    def __init__(self):
         self.ending = threading.Event()
         self.problem = None
         self.thread = threading.Thread(target=self.run, daemon=True)
 
     def run(self):
         try:
-            with inside(self.world.node):
-                self.dial_on()
+            self.work()
         except BaseException as e:  # told by the test's own thread
             self.problem = e
+
+    def begun(self, condition, what):
+        """Starts, and waits until condition() says that it has an effect."""
+        self.thread.start()
+        wait_until(lambda: self.problem or condition(), what)
+        return self
+
+    def stop(self):
+        self.ending.set()
+        self.thread.join(timeout=10)
+        if self.problem:
+            raise self.problem
+
+    def __exit__(self, *exc):
+        self.stop()
+
+
+# --- dialling with a stopwatch -----------------------------------------------
+
+Outcome = collections.namedtuple("Outcome", "start end error")
+
+
+class Dialer(Background):
+    """A steady stream of connects, each with its time and what became of it
+    (None, or the errno's name)."""
+
+    def __init__(self, world, rate=100, host=V4):
+        super().__init__()
+        self.world = world
+        self.pause = 1 / rate
+        self.host = host
+        self.outcomes = []
+        self.pending = selectors.DefaultSelector()
+
+    def work(self):
+        with inside(self.world.node):
+            self.dial_on()
 
     def dial_on(self):
         due = time.monotonic()
@@ -138,50 +167,29 @@ class Dialer:
         return [o for o in self.outcomes if o.error and since <= o.start < until]
 
     def __enter__(self):
-        self.thread.start()
-        wait_until(lambda: self.problem or len(self.outcomes) >= 10, "connects to begin")
-        return self
-
-    def __exit__(self, *exc):
-        self.stop()
+        return self.begun(lambda: len(self.outcomes) >= 10, "connects to begin")
 
     def stop(self):
-        self.ending.set()
-        self.thread.join(timeout=10)
-        if self.problem:
-            raise self.problem
+        super().stop()
         if self.pending.get_map():
             raise WorldError("connects are under way after five seconds")
 
 
-class Asking:
+class Asking(Background):
     """A steady stream of clients that connect, ask /version, and are answered."""
 
     def __init__(self, world):
+        super().__init__()
         self.world = world
-        self.ending = threading.Event()
         self.answers = 0
-        self.problem = None
-        self.thread = threading.Thread(target=self.run, daemon=True)
 
-    def run(self):
-        try:
-            while not self.ending.wait(0.02):
-                served_by(self.world)
-                self.answers += 1
-        except BaseException as e:  # told by the test's own thread
-            self.problem = e
+    def work(self):
+        while not self.ending.wait(0.02):
+            served_by(self.world)
+            self.answers += 1
 
     def __enter__(self):
-        self.thread.start()
-        wait_until(lambda: self.problem or self.answers >= 5, "answers to begin")
-        return self
-
-    def __exit__(self, *exc):
-        self.ending.set()
-        self.thread.join(timeout=10)
-        if self.problem:
-            raise self.problem
+        return self.begun(lambda: self.answers >= 5, "answers to begin")
 
 
 # --- TCP's own counters ------------------------------------------------------
