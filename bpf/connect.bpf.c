@@ -33,7 +33,7 @@
 struct reach {
 	__u32 ipv4;
 	__u32 ipv6;
-	__u32 may_vary; /* constant at each use: not known when the program is compiled */
+	__u32 ipv6_socket; /* constant at each use */
 };
 
 #define COUNT(field)                                                 \
@@ -79,11 +79,10 @@ static __always_inline int find_frontend(const struct klb_endpoint *dst, struct 
  * user space: that of init_net would be another one inside kind or any container that
  * plays a node.
  */
-static __always_inline int in_scope(struct sock *sock, const struct found *fe,
+static __always_inline int in_scope(__u64 netns, const struct found *fe,
 				    const struct klb_control *control)
 {
-	return fe->scope == KLB_SCOPE_ALL ||
-	       sock->__sk_common.skc_net.net->net_cookie == control->host_netns_cookie;
+	return fe->scope == KLB_SCOPE_ALL || netns == control->host_netns_cookie;
 }
 
 /*
@@ -116,6 +115,15 @@ static __always_inline __u32 agent_alive(const struct klb_control *control, __u6
 		       klb_negative(now - beat - control->heartbeat_max_age_ns - 1));
 }
 
+/* One connect on its way through the hook. */
+struct way {
+	struct tcp_sock *tp;
+	struct klb_pending *pending; /* this socket's place, whoever is in it */
+	__u64 number;
+	__u64 netns; /* the cookie of its network namespace */
+	__u64 now;
+};
+
 static __always_inline __u32 ipv6_only(struct sock *sock)
 {
 	return BPF_CORE_READ_BITFIELD(&sock->__sk_common, skc_ipv6only);
@@ -135,21 +143,20 @@ static __always_inline __u32 any_bit(__u64 x)
  * Nor may a user who only has to give his socket a filter; but where no agent looks for
  * itself, there is nobody else to ask.
  */
-static __always_inline __u32 witness(struct tcp_sock *tp, const struct klb_control *control,
-				     __u32 alive)
+static __always_inline __u32 witness(const struct way *w, const struct klb_control *control)
 {
-	struct sock *sock = klb_sock_of(tp);
+	struct sock *sock = klb_sock_of(w->tp);
 	/* SOCK_BINDADDR_LOCK and SOCK_BINDPORT_LOCK, macros of include/net/sock.h. */
 	__u32 tied = sock->__sk_common.skc_bound_dev_if | sock->sk_mark |
 		     (BPF_CORE_READ_BITFIELD(sock, sk_userlocks) & 12) |
-		     BPF_CORE_READ_BITFIELD(tp, repair);
-
-	__u64 foreign = sock->__sk_common.skc_net.net->net_cookie ^ control->host_netns_cookie;
-	__u32 counts = 1 ^ (any_bit(tied) | any_bit(foreign));
-	__u32 hearsay = alive & any_bit(sock->sk_uid.val);
+		     BPF_CORE_READ_BITFIELD(w->tp, repair);
+	__u32 foreign = any_bit(w->netns ^ control->host_netns_cookie);
+	__u32 counts = 1 ^ (any_bit(tied) | foreign);
+	__u32 hearsay = agent_alive(control, w->now) & any_bit(sock->sk_uid.val);
 
 	/* Without branches: what follows would be gone through once for each way. */
-	return (KLB_SOCKET_HEARSAY & (0 - (counts & hearsay))) |
+	return (KLB_SOCKET_OTHER_NETNS & (0 - foreign)) |
+	       (KLB_SOCKET_HEARSAY & (0 - (counts & hearsay))) |
 	       (KLB_SOCKET_WITNESS & (0 - (counts & (1 ^ hearsay))));
 }
 
@@ -216,6 +223,7 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	ret_view->active = stats->active + stats->connecting;
 	ret_view->srtt_us = stats->srtt_us;
 	ret_view->ejected = (__u32)klb_negative(now - stats->ejected_until_ns);
+	ret_view->answered = klb_lately((__u32)(now >> KLB_ANSWERED_SHIFT), stats->answered);
 	meant = klb_same(admin->generation, cand->generation);
 	ret_view->drained = admin->drained & meant;
 	ret_view->weight = klb_blend(cand->weight, admin->weight, 0 - (admin->weight_set & meant));
@@ -233,7 +241,7 @@ choose(const struct klb_candidates *table, enum klb_policy policy,
 	__u32 i, n;
 
 	/* An IPv6 socket comes here in many ways, with a number for each. */
-	if (r->may_vary)
+	if (r->ipv6_socket)
 		reach = (__u32)launder(reach);
 	n = table->n;
 	klb_choice_init(&choice, policy, seed, agent_alive(control, now));
@@ -265,18 +273,10 @@ static __always_inline void describe(struct klb_route *ret, const struct klb_end
 	ret->chosen_ns = now;
 }
 
-/* One connect on its way through the hook. */
-struct way {
-	struct tcp_sock *tp;
-	struct klb_pending *pending; /* this socket's place, whoever is in it */
-	__u64 number;
-	__u64 now;
-};
-
 /*
  * Leaves the choice where the sock_ops program finds it. A connect whose SYN goes out
  * at some later time, with the first data (TCP_FASTOPEN_CONNECT), and one whose slot is
- * taken get their record here and now.
+ * taken get their record here and now; and all do where there is no such program.
  */
 static __always_inline void hand_over(struct bpf_sock_addr *ctx, const struct way *w,
 				      const struct klb_endpoint *frontend,
@@ -284,16 +284,28 @@ static __always_inline void hand_over(struct bpf_sock_addr *ctx, const struct wa
 {
 	struct klb_pending *p = 0;
 	struct klb_route route = {};
+	struct klb_owner owner = {};
+	struct klb_socket *rec;
 
-	if (!BPF_CORE_READ_BITFIELD(w->tp, fastopen_connect))
+	if (klb_options.sockops && !BPF_CORE_READ_BITFIELD(w->tp, fastopen_connect))
 		p = klb_pending_claim(w->pending, w->number, w->now);
 	if (p) {
 		describe(&p->route, frontend, cand, flags, w->now);
+		if (KLB_IS_OLD)
+			klb_name_owner(&p->owner);
 		*(volatile __u64 *)&p->number = w->number;
 		return;
 	}
 	describe(&route, frontend, cand, flags | KLB_SOCKET_EARLY, w->now);
-	klb_socket_record(ctx->sk, &route);
+	rec = klb_socket_record(ctx->sk, &route);
+	if (!rec)
+		return;
+	klb_memory.has_early = 1;
+	/* Nobody comes by later to sign it. */
+	if (KLB_IS_OLD || !klb_options.sockops) {
+		klb_name_owner(&owner);
+		klb_sign(rec, &owner);
+	}
 }
 
 /* Sends the connect to the candidate. */
@@ -301,14 +313,41 @@ static __always_inline void send(struct bpf_sock_addr *ctx, const struct way *w,
 				 struct klb_endpoint *dst, const struct klb_candidate *cand,
 				 const struct klb_control *control)
 {
-	struct klb_stats *stats = klb_stats_of(cand->id);
-	__u32 flags = witness(w->tp, control, agent_alive(control, w->now));
+	struct klb_stats *stats = klb_stats_of(cand->id, cand->generation);
+	__u32 flags = witness(w, control);
 
 	/* Who may not say that it has failed does not try for others either. */
 	if (stats)
 		klb_try(stats, w->now, klb_decision_ns(control), flags & KLB_SOCKET_WITNESS);
 	hand_over(ctx, w, dst, cand, flags);
 	*dst = cand->endpoint;
+}
+
+/* Tells kubelb-load what it cannot learn by itself. */
+static __always_inline void answer_selftest(const struct way *w)
+{
+	struct klb_counters *counters = klb_counters_get();
+
+	if (!counters)
+		return;
+	counters->selftest.netns_cookie = w->netns;
+	counters->selftest.jiffies = bpf_jiffies64();
+	counters->selftest.now_ns = bpf_ktime_get_ns();
+}
+
+/*
+ * A record that was made here, for a SYN that then never left (TCP_FASTOPEN_CONNECT, and
+ * AF_UNSPEC after it), is not about what the socket dials now, be it the same backend.
+ */
+static __always_inline void forget_early(struct bpf_sock *sk)
+{
+	struct klb_socket *rec;
+
+	if (!klb_memory.has_early)
+		return;
+	rec = bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
+	if (rec && rec->flags & KLB_SOCKET_EARLY)
+		klb_socket_forget(sk, rec);
 }
 
 /*
@@ -326,14 +365,17 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	struct found fe;
 	struct way w;
 
-	if (find_frontend(dst, &fe))
+	if (find_frontend(dst, &fe)) {
+		forget_early(ctx->sk);
 		return -ENOENT;
+	}
 	control = klb_control_get();
 	w.tp = klb_addr_tcp_sock(ctx);
 	if (!control || !w.tp)
 		return -ENOENT;
 	sock = klb_sock_of(w.tp);
-	if (!in_scope(sock, &fe, control)) {
+	w.netns = klb_netns_of(ctx, w.tp);
+	if (!in_scope(w.netns, &fe, control)) {
 		COUNT(skipped_other_netns);
 		return -ENODEV;
 	}
@@ -357,7 +399,8 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	cand = choose(table, fe.policy, control, r, seed_of(w.pending, w.number, control), w.now);
 	/* After the choice, though it be in vain: before it, the verifier would go through the
 	 * choice once for each way. */
-	if (table->local && klb_dials_itself(ctx, w.tp, dst)) {
+	if (klb_may_dial_itself(dst, fe.scope) &&
+	    (r->ipv6_socket ? klb_dials_itself6(ctx) : klb_dials_itself4(ctx))) {
 		COUNT(skipped_own_listener);
 		return -EADDRINUSE;
 	}
@@ -365,6 +408,8 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 		COUNT(skipped_no_backend);
 		return -ENOENT;
 	}
+	if (cand->id == KLB_ID_SELFTEST)
+		answer_selftest(&w);
 	send(ctx, &w, dst, cand, control);
 	return 0;
 }
@@ -400,7 +445,7 @@ int klb_connect4(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int klb_connect6(struct bpf_sock_addr *ctx)
 {
-	struct reach r = { .ipv4 = 1, .ipv6 = 1, .may_vary = 1 };
+	struct reach r = { .ipv4 = 1, .ipv6 = 1, .ipv6_socket = 1 };
 	struct klb_endpoint dst, source;
 	struct bpf_sock *sk = ctx->sk;
 

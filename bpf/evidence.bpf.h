@@ -18,14 +18,23 @@
 #ifndef KUBELB_EVIDENCE_BPF_H
 #define KUBELB_EVIDENCE_BPF_H
 
+#include "kernel.bpf.h"
 #include "maps.bpf.h"
 
 /* Hearsay is believed once in so long. */
 #define KLB_HEARSAY_NS 10000000000ULL
 
-static __always_inline struct klb_stats *klb_stats_of(__u32 id)
+/* The counters of a backend; NULL when its id is another one's by now. */
+static __always_inline struct klb_stats *klb_stats_of(__u32 id, __u32 generation)
 {
-	return bpf_map_lookup_elem(&klb_stats, &id);
+	struct klb_stats *stats = bpf_map_lookup_elem(&klb_stats, &id);
+
+	return stats && stats->generation == generation ? stats : 0;
+}
+
+static __always_inline struct klb_stats *klb_stats_of_record(const struct klb_socket *rec)
+{
+	return klb_stats_of(rec->id, rec->generation);
 }
 
 static __always_inline struct klb_control *klb_control_get(void)
@@ -82,7 +91,7 @@ static __noinline int klb_event_put(const struct klb_socket *rec, const struct k
 
 	if (!counters || !rec || !note)
 		return 0;
-	number = __sync_fetch_and_add(&counters->events, 1);
+	number = klb_count_up(&counters->events);
 	index = number % KLB_EVENTS;
 	event = bpf_map_lookup_elem(&klb_events, &index);
 	if (!event)
@@ -99,7 +108,8 @@ static __noinline int klb_event_put(const struct klb_socket *rec, const struct k
 	event->pid = rec->pid;
 	__builtin_memcpy(event->comm, rec->comm, sizeof(event->comm));
 	__sync_fetch_and_add(&event->number, number + 1);
-	bpf_ringbuf_output(&klb_wakeup, &number, sizeof(number), 0);
+	if (klb_options.wakeup)
+		bpf_ringbuf_output(&klb_wakeup, &number, sizeof(number), 0);
 	return 0;
 }
 
@@ -160,6 +170,8 @@ static __always_inline void klb_eject(struct klb_stats *stats, const struct klb_
 	}
 	stats->ejected_until_ns = now + period;
 	stats->evidence = KLB_EVIDENCE_EJECTED;
+	/* What it has answered before is no news any more. */
+	stats->answered = 0;
 	__sync_fetch_and_add(&stats->ejections, 1);
 	klb_tell(rec, KLB_EVENT_EJECTED, failure, now, period);
 }
@@ -245,8 +257,10 @@ static __always_inline void klb_answered(struct klb_stats *stats, const struct k
 					 __u64 at_ns)
 {
 	if (rec->flags & (KLB_SOCKET_WITNESS | KLB_SOCKET_HEARSAY) &&
-	    klb_age(at_ns, stats->last_answer_ns) > (__s64)KLB_ANSWER_NS)
+	    klb_age(at_ns, stats->last_answer_ns) > (__s64)KLB_ANSWER_NS) {
 		stats->last_answer_ns = at_ns;
+		stats->answered = (__u32)(at_ns >> KLB_ANSWERED_SHIFT);
+	}
 }
 
 /*

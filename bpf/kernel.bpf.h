@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The kernel's own view of the socket behind a context.
+ * The kernel's own view of the socket behind a context, and what differs between kernels.
+ *
+ * The programs are built three times (Makefile), and kubelb-load takes the first build that
+ * the kernel accepts:
+ *
+ *   KLB_BUILD_CASTS   Linux 6.2 and later, with the JIT compiler
+ *   (neither)         Linux 5.12 and later
+ *   KLB_BUILD_OLD     Linux 5.10 and later
  *
  * A helper call costs 20 to 25 ns where returns are protected against speculation
  * (SRSO, retbleed), a good part of what a whole program may take. The two casts are
  * moves once the verifier has been through them (kernel/bpf/verifier.c,
- * special_kfunc_list): they came with Linux 6.2 and are there for every kind of
- * program since. Before, the helper does the same. The version is a constant to the
- * verifier, which drops the other side; a distribution that has brought the casts to
- * an older version loses time and nothing else.
+ * special_kfunc_list). They need a build of their own because a kernel without the JIT
+ * refuses a program that merely contains such a call, reachable or not; so does a kernel
+ * before 5.12 with the atomic operations that return something.
  */
 #ifndef KUBELB_KERNEL_BPF_H
 #define KUBELB_KERNEL_BPF_H
@@ -18,20 +24,37 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-#define KLB_VERSION_OF(major, minor) (((major) << 16) + ((minor) << 8))
+#ifdef KLB_BUILD_CASTS
+#define KLB_HAS_CASTS 1
+extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
+extern void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym;
+#else
+#define KLB_HAS_CASTS 0
+#define bpf_cast_to_kern_ctx(ctx) ((void *)0)
+#define bpf_rdonly_cast(pointer, type) ((void)(pointer), (void *)0)
+#endif
 
-extern int LINUX_KERNEL_VERSION __kconfig;
-extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym __weak;
-extern void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym __weak;
-
-static __always_inline int klb_has_casts(void)
-{
-	return LINUX_KERNEL_VERSION >= KLB_VERSION_OF(6, 2);
-}
+#ifdef KLB_BUILD_OLD
+#define KLB_IS_OLD 1
+#else
+#define KLB_IS_OLD 0
+#endif
 
 static __always_inline struct tcp_sock *klb_tcp_sock_of(const void *sock)
 {
 	return bpf_rdonly_cast(sock, bpf_core_type_id_kernel(struct tcp_sock));
+}
+
+/* The field sk of the context, in one load: the compiler would share the field's address among
+ * several, which the verifier refuses ("dereference of modified ctx ptr"). */
+static __always_inline struct bpf_sock *klb_ops_sk(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk;
+
+	__asm__ volatile("%0 = *(u64 *)(%1 + %2)"
+			 : "=r"(sk)
+			 : "r"(ctx), "i"(__builtin_offsetof(struct bpf_sock_ops, sk)));
+	return sk;
 }
 
 /*
@@ -40,7 +63,7 @@ static __always_inline struct tcp_sock *klb_tcp_sock_of(const void *sock)
  */
 static __always_inline struct tcp_sock *klb_addr_tcp_sock(struct bpf_sock_addr *ctx)
 {
-	if (klb_has_casts()) {
+	if (KLB_HAS_CASTS) {
 		struct bpf_sock_addr_kern *kern = bpf_cast_to_kern_ctx(ctx);
 
 		return klb_tcp_sock_of(kern->sk);
@@ -53,13 +76,13 @@ static __always_inline struct tcp_sock *klb_ops_tcp_sock(struct bpf_sock_ops *ct
 {
 	struct bpf_sock *sk;
 
-	if (klb_has_casts()) {
+	if (KLB_HAS_CASTS) {
 		struct bpf_sock_ops_kern *kern = bpf_cast_to_kern_ctx(ctx);
 
 		return klb_tcp_sock_of(kern->sk);
 	}
 	/* Once: what was compared with NULL must be what is passed on. */
-	sk = ctx->sk;
+	sk = klb_ops_sk(ctx);
 	return sk ? bpf_skc_to_tcp_sock(sk) : 0;
 }
 
@@ -68,10 +91,56 @@ static __always_inline struct sock *klb_sock_of(struct tcp_sock *tp)
 	return &tp->inet_conn.icsk_inet.sk;
 }
 
-/* The id of its cgroup (version 2), as stat(2) tells the inode number of the directory. */
+/* The id of its cgroup (version 2), as stat(2) tells the inode number of the directory; 0
+ * where the kernel does not say (before 5.15, but for later updates of 5.10). */
 static __always_inline __u64 klb_cgroup_of(struct tcp_sock *tp)
 {
-	return klb_sock_of(tp)->sk_cgrp_data.cgroup->kn->id;
+	struct sock *sk = klb_sock_of(tp);
+
+	if (!bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
+		return 0;
+	return sk->sk_cgrp_data.cgroup->kn->id;
+}
+
+/* The number of its network namespace, as SO_NETNS_COOKIE. Before 5.12 the kernel gives one
+ * out when it is first asked for, which is what the helper does. */
+static __always_inline __u64 klb_netns_of(struct bpf_sock_addr *ctx, struct tcp_sock *tp)
+{
+	(void)ctx;
+	(void)tp;
+#ifdef KLB_BUILD_OLD
+	return bpf_get_netns_cookie(ctx);
+#else
+	return klb_sock_of(tp)->__sk_common.skc_net.net->net_cookie;
+#endif
+}
+
+/* Adds 1 and returns what was there before. Without atomic operations that return something
+ * two that meet get the same. */
+static __always_inline __u64 klb_count_up(__u64 *number)
+{
+#ifdef KLB_BUILD_OLD
+	__u64 before = *(volatile __u64 *)number;
+
+	__sync_fetch_and_add(number, 1);
+	return before;
+#else
+	return __sync_fetch_and_add(number, 1);
+#endif
+}
+
+/* Makes *place `to` if it is `from`, and returns whether it was. Without the atomic operation,
+ * of two that meet the later one has it. */
+static __always_inline int klb_take_over(__u64 *place, __u64 from, __u64 to)
+{
+#ifdef KLB_BUILD_OLD
+	if (*(volatile __u64 *)place != from)
+		return 0;
+	*(volatile __u64 *)place = to;
+	return 1;
+#else
+	return __sync_val_compare_and_swap(place, from, to) == from;
+#endif
 }
 
 /* Whether any BPF program has stored something with the socket: a look that spares most

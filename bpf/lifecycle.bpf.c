@@ -53,7 +53,7 @@ static __always_inline void keep_callbacks(struct bpf_sock_ops *ctx, int wanted)
 
 /* Fetches the choice that the connect program has left for this socket. */
 static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
-				 struct klb_route *ret)
+				 struct klb_route *ret, struct klb_owner *ret_owner)
 {
 	__u64 number = klb_socket_number(tp);
 	struct klb_pending *p = klb_pending_of(number);
@@ -62,6 +62,8 @@ static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 	if (!p || !number || *(volatile __u64 *)&p->number != number)
 		return -1;
 	*ret = p->route;
+	if (KLB_IS_OLD)
+		*ret_owner = p->owner;
 	*(volatile __u64 *)&p->number = 0;
 	/* A connect that found no route leaves its choice behind; the socket may then
 	 * have been sent somewhere else. */
@@ -70,23 +72,32 @@ static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 }
 
 /* Who connects. Here it is known; when the connect fails, some other task runs. */
-static __always_inline void sign(struct klb_socket *rec, struct tcp_sock *tp)
+static __always_inline void sign(struct klb_socket *rec, struct tcp_sock *tp,
+				 const struct klb_owner *owner)
 {
+	(void)tp;
+	(void)owner;
+#ifdef KLB_BUILD_OLD
+	/* NULL: signed in the connect hook already. */
+	if (owner)
+		klb_sign(rec, owner);
+#else
 	struct task_struct *task = bpf_get_current_task_btf();
 
 	rec->pid = task->tgid;
 	__builtin_memcpy(rec->comm, task->comm, sizeof(rec->comm));
 	rec->cgroup_id = klb_cgroup_of(tp);
+#endif
 }
 
 static __always_inline void begin(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
-				  struct klb_socket *rec)
+				  struct klb_socket *rec, const struct klb_owner *owner)
 {
-	struct klb_stats *stats = klb_stats_of(rec->id);
+	struct klb_stats *stats = klb_stats_of_record(rec);
 	struct klb_control *control = klb_control_get();
 
 	rec->flags &= ~KLB_SOCKET_EARLY;
-	sign(rec, tp);
+	sign(rec, tp, owner);
 	rec->connect_ns = bpf_ktime_get_ns();
 	keep_callbacks(ctx, CALLBACKS);
 	klb_socket_begin(rec, stats);
@@ -97,17 +108,18 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 {
 	struct tcp_sock *tp = klb_ops_tcp_sock(ctx);
-	struct bpf_sock *sk = ctx->sk;
+	struct bpf_sock *sk = klb_ops_sk(ctx);
 	struct klb_endpoint remote;
 	struct klb_socket *rec;
+	struct klb_owner owner;
 	struct klb_route route;
 
 	if (!sk || !tp)
 		return;
-	if (!fetch(ctx, tp, &route)) {
+	if (!fetch(ctx, tp, &route, &owner)) {
 		rec = klb_socket_record(sk, &route);
 		if (rec)
-			begin(ctx, tp, rec);
+			begin(ctx, tp, rec, &owner);
 		return;
 	}
 	if (!klb_has_storage(tp))
@@ -118,7 +130,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 	/* Recorded in the connect hook already, for this SYN. */
 	remote_of(ctx, &remote);
 	if (rec->flags & KLB_SOCKET_EARLY && klb_endpoint_equal(&remote, &rec->backend)) {
-		begin(ctx, tp, rec);
+		begin(ctx, tp, rec, 0);
 		return;
 	}
 	klb_give_back(ctx, tp, rec);
@@ -134,9 +146,9 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
  */
 static __always_inline struct klb_socket *ours(struct bpf_sock_ops *ctx)
 {
-	struct bpf_sock *sk = ctx->sk;
+	struct bpf_sock *sk = klb_ops_sk(ctx);
 
-	if (!sk || (klb_has_casts() && !klb_has_storage(klb_ops_tcp_sock(ctx))))
+	if (!sk || (KLB_HAS_CASTS && !klb_has_storage(klb_ops_tcp_sock(ctx))))
 		return 0;
 	return bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
 }
@@ -153,7 +165,7 @@ static __always_inline void on_timeout_init(struct bpf_sock_ops *ctx)
 	keep_callbacks(ctx, CALLBACKS);
 	if (!(rec->flags & KLB_SOCKET_SYN_TIMER))
 		return;
-	stats = klb_stats_of(rec->id);
+	stats = klb_stats_of_record(rec);
 	ctx->reply = klb_syn_ticks(control, stats ? stats->srtt_us : 0);
 }
 
@@ -167,7 +179,7 @@ static __always_inline void on_established(struct bpf_sock_ops *ctx)
 	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING)
 		return;
 	keep_callbacks(ctx, CALLBACKS_ESTABLISHED);
-	stats = klb_stats_of(rec->id);
+	stats = klb_stats_of_record(rec);
 	klb_socket_establish(rec, stats);
 	rec->established_ns = bpf_ktime_get_ns();
 	if (stats)
@@ -193,7 +205,7 @@ static __always_inline void on_retransmit(struct bpf_sock_ops *ctx)
 	if (rec->phase != KLB_PHASE_CONNECTING)
 		return;
 	rec->flags |= KLB_SOCKET_RETRANSMITTED;
-	stats = klb_stats_of(rec->id);
+	stats = klb_stats_of_record(rec);
 	if (stats)
 		klb_suspected(stats, rec, bpf_ktime_get_ns(), klb_decision_ns(control));
 }
@@ -229,7 +241,7 @@ static __always_inline void on_acknowledged(struct bpf_sock_ops *ctx)
 		klb_window_shut(ctx, tp, rec);
 	else
 		klb_window_opened(ctx, tp, rec);
-	stats = klb_stats_of(rec->id);
+	stats = klb_stats_of_record(rec);
 	if (stats)
 		note_answer(tp, rec, stats, control);
 }
@@ -296,7 +308,7 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
 	if (!rec)
 		return;
 	was = rec->phase;
-	stats = klb_stats_of(rec->id);
+	stats = klb_stats_of_record(rec);
 	klb_socket_end(rec, stats);
 	tp = klb_ops_tcp_sock(ctx);
 	if (!tp || !stats)
@@ -337,7 +349,7 @@ static __always_inline void on_farewell(struct bpf_sock_ops *ctx)
 	if (!rec || !tp || rec->phase != KLB_PHASE_ACTIVE ||
 	    klb_sock_of(tp)->sk_shutdown != SHUTDOWN_MASK)
 		return;
-	stats = klb_stats_of(rec->id);
+	stats = klb_stats_of_record(rec);
 	klb_socket_end(rec, stats);
 	if (stats)
 		end_well(ctx, tp, rec, stats);
@@ -354,6 +366,12 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx)
 		on_close(ctx);
 		break;
 	}
+}
+
+/* Somebody listens: whoever dials that port may dial itself (listener.bpf.h). */
+static __always_inline void on_listen(struct bpf_sock_ops *ctx)
+{
+	klb_memory.listens[ctx->local_port % KLB_LISTEN_SLOTS] = 1;
 }
 
 SEC("sockops")
@@ -374,6 +392,9 @@ int klb_sockops(struct bpf_sock_ops *ctx)
 		__attribute__((fallthrough));
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 		on_established(ctx);
+		break;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		on_listen(ctx);
 		break;
 	case BPF_SOCK_OPS_RTO_CB:
 		on_retransmit(ctx);

@@ -1,26 +1,39 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A server that dials itself. kube-apiserver has a client of its own that connects to the
- * loopback address it listens on, with a certificate's name and a token that exist in this
- * one process (genericapiserver's loopback client), and ends itself when that does not
- * work for half a minute. While it is not ready, the others on the node are sent elsewhere;
- * it must not be. The same goes for a probe that runs inside its container.
+ * A server that dials itself reaches itself, always. kube-apiserver has a client of its own
+ * that connects to the loopback address it listens on, with a certificate's name and a token
+ * that exist in this one process (genericapiserver's loopback client), and ends itself when
+ * that does not work for half a minute. The same goes for a probe that runs inside its
+ * container. It does not matter whether that server is among the backends.
  *
- * The kernel does not know which process a listener belongs to; the cgroup, which is one
- * container or one unit, it does.
+ * A listener and a client are of one server when
+ *
+ *   - both sockets were made by one process: their files then have the same credentials
+ *     object (f_cred): threads share it, and fork(2) and execve(2) make a new one
+ *     (copy_creds, kernel/cred.c); or
+ *   - both are in one cgroup, which is one container or one unit. The root is neither.
+ *
+ * Looking for a listener costs as much as all the rest of a connect. So klb_sockops notes
+ * every port that somebody listens on, and only then somebody looks.
  */
 #ifndef KUBELB_LISTENER_BPF_H
 #define KUBELB_LISTENER_BPF_H
 
 #include "address.bpf.h"
 #include "kernel.bpf.h"
+#include "maps.bpf.h"
 
 /* What is in no container and no unit is in here together (kernfs numbers the root first). */
 #define KLB_CGROUP_ROOT_ID 1
 
-/* Finds what listens on dst in the namespace of ctx's socket; to be released. */
-static __always_inline struct bpf_sock *klb_listener_get(struct bpf_sock_addr *ctx,
-							 const struct klb_endpoint *dst)
+/* With SO_REUSEPORT several listen on one port, and the kernel picks one by a hash of the
+ * client's address. Asked for so many clients it has named all that there may be. */
+#define KLB_LISTENER_ASKS 16
+
+/* Finds what listens on dst in the namespace of ctx's socket; to be released. client: a port
+ * that somebody might come from. */
+static __always_inline struct bpf_sock *
+klb_listener_get(struct bpf_sock_addr *ctx, const struct klb_endpoint *dst, __u16 client)
 {
 	struct bpf_sock_tuple tuple = {};
 	__u32 size = sizeof(tuple.ipv4);
@@ -28,6 +41,7 @@ static __always_inline struct bpf_sock *klb_listener_get(struct bpf_sock_addr *c
 	if (klb_is_ipv4(dst)) {
 		tuple.ipv4.daddr = klb_word_be(dst, 3);
 		tuple.ipv4.dport = bpf_htons(dst->port);
+		tuple.ipv4.sport = client;
 		return bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	}
 	size = sizeof(tuple.ipv6);
@@ -36,27 +50,69 @@ static __always_inline struct bpf_sock *klb_listener_get(struct bpf_sock_addr *c
 	tuple.ipv6.daddr[2] = klb_word_be(dst, 2);
 	tuple.ipv6.daddr[3] = klb_word_be(dst, 3);
 	tuple.ipv6.dport = bpf_htons(dst->port);
+	tuple.ipv6.sport = client;
 	return bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 }
 
-/* Whether tp, which is ctx's socket and dials dst, and what listens there are in one cgroup. */
-static __always_inline int klb_dials_itself(struct bpf_sock_addr *ctx, struct tcp_sock *tp,
+static __always_inline int klb_same_server(struct tcp_sock *client, struct tcp_sock *listener)
+{
+	__u64 cgroup = klb_cgroup_of(client);
+	__u64 process = (__u64)klb_sock_of(client)->sk_socket->file->f_cred;
+
+	if (process && process == (__u64)klb_sock_of(listener)->sk_socket->file->f_cred)
+		return 1;
+	return cgroup && cgroup != KLB_CGROUP_ROOT_ID && cgroup == klb_cgroup_of(listener);
+}
+
+/* Whether ctx's socket, which dials dst, and what listens there are of one server. */
+static __always_inline int klb_dials_itself(struct bpf_sock_addr *ctx,
 					    const struct klb_endpoint *dst)
 {
-	__u64 own = klb_cgroup_of(tp);
-	struct tcp_sock *listener;
+	struct tcp_sock *client, *listener;
+	int same = 0, shared = 1, i;
 	struct bpf_sock *found;
-	int same;
 
-	if (own == KLB_CGROUP_ROOT_ID)
-		return 0;
-	found = klb_listener_get(ctx, dst);
-	if (!found)
-		return 0;
-	listener = klb_has_casts() ? klb_tcp_sock_of(found) : bpf_skc_to_tcp_sock(found);
-	same = listener && klb_cgroup_of(listener) == own;
-	bpf_sk_release(found);
+	for (i = 0; i < KLB_LISTENER_ASKS && shared && !same; i++) {
+		found = klb_listener_get(ctx, dst, i);
+		if (!found)
+			break;
+		client = klb_addr_tcp_sock(ctx);
+		listener = KLB_HAS_CASTS ? klb_tcp_sock_of(found) : bpf_skc_to_tcp_sock(found);
+		if (client && listener) {
+			same = klb_same_server(client, listener);
+			shared = BPF_CORE_READ_BITFIELD(&klb_sock_of(listener)->__sk_common,
+							skc_reuseport);
+		}
+		bpf_sk_release(found);
+	}
 	return same;
+}
+
+/*
+ * The same, for the two hooks. Functions of their own, which the verifier goes through once
+ * and not after each way through the choice; for that they take the context and nothing else.
+ */
+__noinline int klb_dials_itself4(struct bpf_sock_addr *ctx)
+{
+	struct klb_endpoint dst;
+
+	klb_ctx_get4(ctx, &dst);
+	return klb_dials_itself(ctx, &dst);
+}
+
+__noinline int klb_dials_itself6(struct bpf_sock_addr *ctx)
+{
+	struct klb_endpoint dst;
+
+	klb_ctx_get6(ctx, &dst);
+	return klb_dials_itself(ctx, &dst);
+}
+
+/* Whether it is worth looking. Another namespace's listeners are nobody's to list. */
+static __always_inline int klb_may_dial_itself(const struct klb_endpoint *dst, __u32 scope)
+{
+	return !klb_options.sockops || !klb_memory.listens_known || scope == KLB_SCOPE_ALL ||
+	       klb_memory.listens[dst->port % KLB_LISTEN_SLOTS];
 }
 
 #endif

@@ -14,4 +14,7 @@ struct klb_map_events klb_events SEC(".maps");
 struct klb_map_wakeup klb_wakeup SEC(".maps");
 struct klb_map_sockets klb_sockets SEC(".maps");
 
+const volatile struct klb_options klb_options = { .sockops = 1, .wakeup = 1 };
+struct klb_memory klb_memory;
+
 char klb_license[] SEC("license") = "Dual BSD/GPL";

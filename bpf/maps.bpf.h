@@ -92,8 +92,8 @@ struct klb_map_events {
 	__type(value, struct klb_event);
 };
 
-/* Rings when there is a new event; the agent alone listens. Full without one, and then of
- * no account. */
+/* Rings when there is a new event; the agent alone listens. Full without one, which does no
+ * harm. */
 struct klb_map_wakeup {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4096);
@@ -119,5 +119,10 @@ extern struct klb_map_counters klb_counters SEC(".maps");
 extern struct klb_map_events klb_events SEC(".maps");
 extern struct klb_map_wakeup klb_wakeup SEC(".maps");
 extern struct klb_map_sockets klb_sockets SEC(".maps");
+
+/* --- not maps to whoever writes the programs: .rodata and .bss --- */
+
+extern const volatile struct klb_options klb_options;
+extern struct klb_memory klb_memory;
 
 #endif

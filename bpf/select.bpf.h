@@ -8,9 +8,13 @@
  *   0  takes connections and is preferred: the one on this very node, while the
  *      agent vouches for it
  *   1  takes connections: ready, not ejected, not drained
- *   2  unwanted, but there: suspect, draining, or drained by the operator
- *   3  ejected: connects to it have just failed
- *   4  dead: a wrong verdict must never cut a node off
+ *   2  unwanted (suspect, draining, or drained by the operator), but clients have just had
+ *      data from it
+ *   3  unwanted
+ *   4  ejected: connects to it have just failed
+ *   5  dead by the agent's verdict, but clients have just had data from it
+ *   6  dead: a wrong verdict must never cut a node off
+ *   7  dead, and connects to it have just failed: the agent is right about this one
  * Weight 0 is the operator's word and takes none in any tier.
  *
  * Within the tier every policy is "the smallest load/weight, ties broken by a
@@ -31,18 +35,21 @@
 
 #define KLB_TIER_PREFERRED 0
 #define KLB_TIER_USABLE 1
-#define KLB_TIER_UNWANTED 2
-#define KLB_TIER_EJECTED 3
-#define KLB_TIER_DEAD 4
-#define KLB_TIER_NONE 5 /* nobody was offered yet */
+#define KLB_TIER_UNWANTED_ANSWERED 2
+#define KLB_TIER_UNWANTED 3
+#define KLB_TIER_EJECTED 4
+#define KLB_TIER_DEAD_ANSWERED 5
+#define KLB_TIER_DEAD 6
+#define KLB_TIER_DEAD_EJECTED 7
+#define KLB_TIER_NONE 8 /* nobody was offered yet */
 
 /* No candidate took part. */
 #define KLB_PICK_NONE KLB_MAX_BACKENDS
 
-/* No load is larger (a count, or a 32-bit rank), so that load * weight stays below 2^59
+/* No load is larger (a count, or a 32-bit rank), so that load * weight stays below 2^58
  * and the difference of two tiers, shifted, outweighs it without leaving 63 bits. */
-#define KLB_LOAD_MAX ((1ULL << 49) - 1)
-#define KLB_TIER_SHIFT 60
+#define KLB_LOAD_MAX ((1ULL << 48) - 1)
+#define KLB_TIER_SHIFT 59
 
 /* Keeps the compiler from turning arithmetic back into a branch. */
 #define KLB_OPAQUE(x) __asm__ volatile("" : "+r"(x))
@@ -54,6 +61,7 @@ struct klb_view {
 	__u32 eligible; /* 0/1: this socket can reach it */
 	__u32 drained; /* 0/1: by the operator */
 	__u32 ejected; /* 0/1: by the kernel, at this moment */
+	__u32 answered; /* 0/1: clients have had data from it lately, and no failure since */
 	__u32 preferred; /* 0/1 */
 	__u64 active; /* connections, those under way included */
 	__u32 srtt_us;
@@ -108,24 +116,6 @@ static inline __attribute__((always_inline)) void klb_pick_init(struct klb_pick 
 	 KLB_TIER_OF(KLB_STATE_DRAINING, KLB_TIER_USABLE) | \
 	 KLB_TIER_OF(KLB_STATE_DEAD, KLB_TIER_USABLE))
 
-/*
- * The tier of a candidate: of its state, one further if it is usable and drained, one
- * nearer if it is usable and preferred. Of those not dead, the ejected come last. By the
- * bits of the tiers: dead is the only one with the third (4), and usable (1) then the
- * only one without the second, which spares comparisons.
- */
-static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_view *v, __u32 tiers,
-							    __u32 trust)
-{
-	__u32 tier = tiers >> 3 * (v->state & 7) & 7;
-	__u32 not_dead = ~(tier >> 2) & 1;
-	__u32 usable = not_dead & ~(tier >> 1);
-	__u32 ejected = not_dead & v->ejected;
-
-	tier += (usable & v->drained) - (usable & v->preferred & trust & ~v->drained);
-	return tier + ((KLB_TIER_EJECTED - tier) & (0 - ejected));
-}
-
 /* 1 if a is negative as a signed number, else 0. */
 static inline __attribute__((always_inline)) __u64 klb_negative(__u64 a)
 {
@@ -145,6 +135,36 @@ static inline __attribute__((always_inline)) __u64 klb_same(__u32 a, __u32 b)
 static inline __attribute__((always_inline)) __u64 klb_blend(__u64 a, __u64 b, __u64 mask)
 {
 	return a ^ ((a ^ b) & mask);
+}
+
+/*
+ * The tier of a candidate: of its state, worse if it is usable and drained, better if it is
+ * usable and preferred, or unwanted and clients have just had data from it. Ejected comes
+ * last among those not dead, and last among the dead. By the bits of the tiers: dead (6) is
+ * the only one with the third, and usable (1) the only one without the second, which spares
+ * comparisons.
+ */
+static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_view *v, __u32 tiers,
+							    __u32 trust)
+{
+	__u32 tier = tiers >> 3 * (v->state & 7) & 7;
+	__u32 dead = tier >> 2 & 1;
+	__u32 usable = 1 & ~(tier >> 1);
+
+	tier += ((usable & v->drained) << 1) - (usable & v->preferred & trust & ~v->drained);
+	/* By now the second bit says unwanted, for whatever reason, or dead. */
+	tier -= tier >> 1 & v->answered;
+	return klb_blend(tier, KLB_TIER_EJECTED + 3 * dead, 0 - (__u64)v->ejected);
+}
+
+/* How long what clients have had from a backend speaks for it, in 2^KLB_ANSWERED_SHIFT ns. */
+#define KLB_ANSWERED_UNITS 60
+
+/* 1 if that was lately, 0 if not or never. now, then: in 2^KLB_ANSWERED_SHIFT ns. */
+static inline __attribute__((always_inline)) __u32 klb_lately(__u32 now, __u32 then)
+{
+	return (__u32)(klb_negative(0 - (__u64)then) &
+		       klb_negative((__u64)now - then - KLB_ANSWERED_UNITS - 1));
 }
 
 /*

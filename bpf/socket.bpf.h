@@ -24,6 +24,18 @@
 
 /* --- counts --- */
 
+/* by: 1 or -1. */
+static __always_inline void klb_count_other_netns(const struct klb_socket *rec, __u64 by)
+{
+	struct klb_counters *counters;
+
+	if (!(rec->flags & KLB_SOCKET_OTHER_NETNS))
+		return;
+	counters = klb_counters_get();
+	if (counters)
+		__sync_fetch_and_add(&counters->other_netns, by);
+}
+
 /* Takes the socket out of whichever count it is in. */
 static __always_inline void klb_socket_end(struct klb_socket *rec, struct klb_stats *stats)
 {
@@ -31,6 +43,8 @@ static __always_inline void klb_socket_end(struct klb_socket *rec, struct klb_st
 		__sync_fetch_and_add(&stats->connecting, -1);
 	if (stats && rec->phase == KLB_PHASE_ACTIVE)
 		__sync_fetch_and_add(&stats->active, -1);
+	if (rec->phase == KLB_PHASE_CONNECTING || rec->phase == KLB_PHASE_ACTIVE)
+		klb_count_other_netns(rec, -1);
 	rec->phase = KLB_PHASE_ENDED;
 }
 
@@ -38,6 +52,7 @@ static __always_inline void klb_socket_begin(struct klb_socket *rec, struct klb_
 {
 	if (stats)
 		__sync_fetch_and_add(&stats->connecting, 1);
+	klb_count_other_netns(rec, 1);
 	rec->phase = KLB_PHASE_CONNECTING;
 }
 
@@ -78,7 +93,7 @@ static __always_inline struct klb_socket *klb_socket_record(struct bpf_sock *sk,
 	rec = bpf_sk_storage_get(&klb_sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!rec)
 		return 0;
-	klb_socket_end(rec, klb_stats_of(rec->id));
+	klb_socket_end(rec, klb_stats_of_record(rec));
 	klb_socket_fill(rec, route);
 	return rec;
 }
@@ -89,8 +104,26 @@ static __always_inline struct klb_socket *klb_socket_record(struct bpf_sock *sk,
  */
 static __always_inline void klb_socket_forget(struct bpf_sock *sk, struct klb_socket *rec)
 {
-	klb_socket_end(rec, klb_stats_of(rec->id));
+	klb_socket_end(rec, klb_stats_of_record(rec));
 	bpf_sk_storage_delete(&klb_sockets, sk);
+}
+
+/* --- whose it is --- */
+
+/* Who runs at this moment. For kernels that do not tell it to sock_ops, and for records that
+ * no sock_ops program ever sees. */
+static __always_inline void klb_name_owner(struct klb_owner *ret)
+{
+	ret->pid = (__u32)(bpf_get_current_pid_tgid() >> 32);
+	ret->cgroup_id = bpf_get_current_cgroup_id();
+	bpf_get_current_comm(ret->comm, sizeof(ret->comm));
+}
+
+static __always_inline void klb_sign(struct klb_socket *rec, const struct klb_owner *owner)
+{
+	rec->pid = owner->pid;
+	rec->cgroup_id = owner->cgroup_id;
+	__builtin_memcpy(rec->comm, owner->comm, sizeof(rec->comm));
 }
 
 /* --- between hook and SYN --- */
@@ -127,7 +160,7 @@ static __noinline int klb_left_behind(struct klb_pending *p, __u64 now)
 		return 0;
 	rec = &p->left;
 	klb_socket_fill(rec, &p->route);
-	stats = klb_stats_of(rec->id);
+	stats = klb_stats_of_record(rec);
 	if (!stats)
 		return 0;
 	if (klb_age(now, rec->connect_ns) > (__s64)KLB_LEFT_BEHIND_NS ||
@@ -150,7 +183,7 @@ static __always_inline struct klb_pending *klb_pending_claim(struct klb_pending 
 	if (seen == KLB_PENDING_CLAIMED ||
 	    (seen && seen != number && klb_age(now, p->route.chosen_ns) < (__s64)KLB_PENDING_NS))
 		return 0;
-	if (__sync_val_compare_and_swap(&p->number, seen, KLB_PENDING_CLAIMED) != seen)
+	if (!klb_take_over(&p->number, seen, KLB_PENDING_CLAIMED))
 		return 0;
 	if (seen)
 		klb_left_behind(p, now);

@@ -214,6 +214,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	if (a->dirty)
 		agent_apply(a);
 	if (a->dp) {
+		if (!a->wakeup)
+			agent_take_events(a);
 		agent_look_for_stuck(a);
 		agent_rebalance(a);
 	}

@@ -51,6 +51,7 @@ struct agent {
 	bool missing_logged[PRIVILEGES_FUNCTIONS]; /* that a privilege is missing */
 	/* The last ones logged; empty while it works. */
 	char moves_error[ERR_TEXT_MAX];
+	char audit_error[ERR_TEXT_MAX];
 	char http_error[ERR_TEXT_MAX];
 	char heartbeat_error[ERR_TEXT_MAX];
 	char maps_error[ERR_TEXT_MAX];
@@ -104,6 +105,8 @@ void agent_apply(struct agent *a);
 
 /* Sets up a->wakeup; needs a->dp and a->state. agent_drop_datapath takes it away. */
 int agent_listen_to_kernel(struct agent *a, struct err *e);
+/* What the kernel has seen since the last time. */
+void agent_take_events(struct agent *a);
 /* At each tick, with a->dp: ends connections that have come to a dead backend since. */
 void agent_look_for_stuck(struct agent *a);
 /* At each tick, with a->dp: moves one connection when it is time to. */

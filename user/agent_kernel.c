@@ -247,13 +247,19 @@ static void take_event(struct agent *a, const struct klb_event *event)
 
 static void on_wakeup(evutil_socket_t fd, short what, void *arg)
 {
-	struct klb_event events[16];
 	struct agent *a = arg;
-	int n;
 
 	(void)fd;
 	(void)what;
 	datapath_wakeup_clear(a->dp);
+	agent_take_events(a);
+}
+
+void agent_take_events(struct agent *a)
+{
+	struct klb_event events[16];
+	int n;
+
 	do {
 		n = datapath_events(a->dp, &a->next_event, events, 16, NULL);
 		for (int i = 0; i < n; i++)
@@ -266,9 +272,12 @@ int agent_listen_to_kernel(struct agent *a, struct err *e)
 {
 	int fd = datapath_wakeup_fd(a->dp, e);
 
+	a->next_event = a->state->counters.events;
+	/* Then the tick asks. */
+	if (fd == -EOPNOTSUPP)
+		return 0;
 	if (fd < 0)
 		return fd;
-	a->next_event = a->state->counters.events;
 	datapath_wakeup_clear(a->dp);
 	a->wakeup = event_new(a->base, fd, EV_READ | EV_PERSIST, on_wakeup, a);
 	if (a->wakeup && !event_add(a->wakeup, NULL))
@@ -295,23 +304,46 @@ static void repair(struct agent *a, const struct klb_adjustment *fix)
 			  fix->active, fix->connecting);
 }
 
+/* As long as it is not all that the kernel has counted, it says nothing. */
+static int list_all(struct agent *a, struct datapath_connections *ret)
+{
+	struct sock_diag *diag = NULL;
+	struct err e = { "" };
+	int r;
+
+	privileges_raise();
+	r = sock_diag_open(&diag, &e);
+	if (!r)
+		r = datapath_connections(a->dp, diag, false, ret, &e);
+	sock_diag_close(diag);
+	privileges_lower();
+	agent_log_failure(a->audit_error, LOG_LEVEL_WARN,
+			  "connections cannot be listed: their counts are not checked, and none "
+			  "is ended",
+			  &e);
+	return r ? r : ret->all ? 0 : -EAGAIN;
+}
+
 /* Returns whether to look again soon. */
 static bool audit_counts(struct agent *a)
 {
 	struct klb_adjustment fixes[KLB_MAX_IDS];
+	struct datapath_connections all = { 0 };
 	struct klb_stats after[KLB_MAX_IDS];
-	struct klb_connection *list = NULL;
-	unsigned int n = 0, n_fixes;
+	unsigned int n_fixes;
 	bool again = false;
 
-	if (datapath_read_stats(a->dp, a->state->stats, NULL) ||
-	    datapath_connections(a->dp, &list, &n, NULL) || datapath_read_stats(a->dp, after, NULL))
+	if (a->state->control.refused[KLB_FEATURE_ADJUST] ||
+	    a->state->control.refused[KLB_FEATURE_SOCKOPS])
+		return false;
+	if (datapath_read_stats(a->dp, a->state->stats, NULL) || list_all(a, &all) ||
+	    datapath_read_stats(a->dp, after, NULL))
 		goto out;
-	n_fixes = audit_look(&a->audit, a->state->stats, after, list, n, fixes, &again);
+	n_fixes = audit_look(&a->audit, a->state->stats, after, all.list, all.n, fixes, &again);
 	for (unsigned int i = 0; i < n_fixes; i++)
 		repair(a, &fixes[i]);
 out:
-	free(list);
+	free(all.list);
 	return again;
 }
 

@@ -9,65 +9,80 @@
 
 #include "moves.h"
 #include "privileges.h"
-#include "sever.h"
+#include "sock_diag.h"
 
 /* One that has ended by itself meanwhile is where it should be. */
-static int end_them(const struct klb_connection *list, const unsigned int *picked, unsigned int n,
-		    struct agent_moves_result *ret, struct err *e)
+static int end_them(struct sock_diag *diag, const struct klb_connection *list,
+		    const unsigned int *picked, unsigned int n, struct agent_moves_result *ret,
+		    struct err *e)
 {
-	struct sever *sever = NULL;
-	int r = sever_open(&sever, e), first = r;
+	int r = sock_diag_can_destroy(diag, e), first = r;
 
 	for (unsigned int i = 0; !r && i < n; i++) {
 		const struct klb_connection *c = &list[picked[i]];
-		int one;
+		int one = sock_diag_destroy(diag, c, first ? NULL : e);
 
-		privileges_raise();
-		one = sever_one(sever, c, first ? NULL : e);
-		privileges_lower();
 		if (!one)
 			ret->ended[c->record.id]++;
 		else if (one != -ENOENT && !first)
 			first = one;
 	}
-	sever_close(sever);
 	return first;
+}
+
+typedef unsigned int (*pick_fn)(const struct datapath_connections *all, const void *which,
+				unsigned int *ret, unsigned int *ret_left);
+
+/* Lists, picks and ends, with the privileges for that and no longer. */
+static int move(const struct datapath *dp, pick_fn pick, const void *which,
+		struct agent_moves_result *ret, struct err *e)
+{
+	struct datapath_connections all = { 0 };
+	unsigned int picked[MOVES_BATCH], n;
+	struct sock_diag *diag = NULL;
+	int r;
+
+	memset(ret, 0, sizeof(*ret));
+	privileges_raise();
+	r = sock_diag_open(&diag, e);
+	if (!r)
+		r = datapath_connections(dp, diag, false, &all, e);
+	if (!r) {
+		n = pick(&all, which, picked, &ret->left);
+		if (n)
+			r = end_them(diag, all.list, picked, n, ret, e);
+	}
+	sock_diag_close(diag);
+	privileges_lower();
+	free(all.list);
+	return r;
+}
+
+static unsigned int pick_dead(const struct datapath_connections *all, const void *dead,
+			      unsigned int *ret, unsigned int *ret_left)
+{
+	__u64 random;
+
+	evutil_secure_rng_get_bytes(&random, sizeof(random));
+	return moves_from_dead(all->list, all->n, dead, random, MOVES_BATCH, ret, ret_left);
+}
+
+static unsigned int pick_oldest(const struct datapath_connections *all, const void *id,
+				unsigned int *ret, unsigned int *ret_left)
+{
+	(void)ret_left;
+	*ret = moves_oldest(all->list, all->n, *(const __u32 *)id);
+	return *ret < all->n;
 }
 
 int agent_moves_dead(const struct datapath *dp, const bool *dead, struct agent_moves_result *ret,
 		     struct err *e)
 {
-	struct klb_connection *list = NULL;
-	unsigned int picked[MOVES_BATCH], n = 0, n_picked;
-	__u64 random;
-	int r;
-
-	memset(ret, 0, sizeof(*ret));
-	r = datapath_connections(dp, &list, &n, e);
-	if (r)
-		return r;
-	evutil_secure_rng_get_bytes(&random, sizeof(random));
-	n_picked = moves_from_dead(list, n, dead, random, MOVES_BATCH, picked, &ret->left);
-	if (n_picked)
-		r = end_them(list, picked, n_picked, ret, e);
-	free(list);
-	return r;
+	return move(dp, pick_dead, dead, ret, e);
 }
 
 int agent_moves_one(const struct datapath *dp, __u32 id, struct agent_moves_result *ret,
 		    struct err *e)
 {
-	struct klb_connection *list = NULL;
-	unsigned int n = 0, picked;
-	int r;
-
-	memset(ret, 0, sizeof(*ret));
-	r = datapath_connections(dp, &list, &n, e);
-	if (r)
-		return r;
-	picked = moves_oldest(list, n, id);
-	if (picked < n)
-		r = end_them(list, &picked, 1, ret, e);
-	free(list);
-	return r;
+	return move(dp, pick_oldest, &id, ret, e);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The agent's ends of connections: what moves.h decides, done by sever.h. */
+/* The agent's ends of connections: what moves.h decides, done by sock_diag.h. */
 #ifndef KUBELB_AGENT_MOVES_H
 #define KUBELB_AGENT_MOVES_H
 

@@ -70,6 +70,8 @@ int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup
 	state = datapath_load_state(load);
 	ret->upgrade = datapath_load_is_upgrade(load);
 	ret->dry_run = dry_run;
+	ret->n_features = datapath_features_refused(datapath_load_refused(load), ret->features,
+						    DATAPATH_FEATURES_MAX);
 	ret->agent_alive = verdict_agent_alive(&state->control, node_now_ns());
 	ret->before = state->applied;
 	snprintf(ret->cgroup, sizeof(ret->cgroup), "%s", datapath_load_cgroup(load));

@@ -7,6 +7,7 @@
 #define KUBELB_ATTACH_H
 
 #include "config.h"
+#include "datapath.h"
 #include "err.h"
 #include "plan.h"
 
@@ -19,6 +20,8 @@ struct attach_report {
 	unsigned int seeds; /* and so many of the configuration's own beside them */
 	char cache_error[ERR_TEXT_MAX]; /* why the cache is not used, if it is there; or "" */
 	char cgroup[512];
+	struct datapath_feature features[DATAPATH_FEATURES_MAX]; /* that can be refused */
+	unsigned int n_features;
 	struct plan before; /* empty for a first attachment */
 	struct plan after;
 };

@@ -7,13 +7,15 @@ struct tally {
 	__u64 active, connecting;
 };
 
-static void count(const struct klb_connection *list, unsigned int n, struct tally *ret)
+/* Those of an id's earlier owner count for nobody (klb_stats.generation). */
+static void count(const struct klb_stats *stats, const struct klb_connection *list, unsigned int n,
+		  struct tally *ret)
 {
 	memset(ret, 0, KLB_MAX_IDS * sizeof(*ret));
 	for (unsigned int i = 0; i < n; i++) {
 		const struct klb_socket *rec = &list[i].record;
 
-		if (rec->id >= KLB_MAX_IDS)
+		if (rec->id >= KLB_MAX_IDS || rec->generation != stats[rec->id].generation)
 			continue;
 		ret[rec->id].active += rec->phase == KLB_PHASE_ACTIVE;
 		ret[rec->id].connecting += rec->phase == KLB_PHASE_CONNECTING;
@@ -36,7 +38,7 @@ unsigned int audit_look(struct audit *a, const struct klb_stats *before,
 	unsigned int adjustments = 0;
 
 	*ret_again = false;
-	count(list, n, seen);
+	count(before, list, n, seen);
 	/* The last id is kubelb-load's own, for an instant. */
 	for (__u32 id = 1; id < KLB_ID_SELFTEST; id++) {
 		__s64 active = (__s64)(seen[id].active - before[id].active);
@@ -46,9 +48,12 @@ unsigned int audit_look(struct audit *a, const struct klb_stats *before,
 				 a->last[id].connecting == connecting;
 
 		if (confirmed)
-			ret[adjustments++] = (struct klb_adjustment){
-				.id = id, .repair = 1, .active = active, .connecting = connecting
-			};
+			ret[adjustments++] =
+				(struct klb_adjustment){ .id = id,
+							 .generation = before[id].generation,
+							 .repair = 1,
+							 .active = active,
+							 .connecting = connecting };
 		a->last[id].active = active;
 		a->last[id].connecting = connecting;
 		a->last[id].differs = differs && !confirmed;

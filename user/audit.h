@@ -10,7 +10,7 @@
 
 #include <stdbool.h>
 
-#include <kubelb/abi.h>
+#include "connection.h"
 
 /* What the last look has found, by id: a difference counts when two looks agree on it. */
 struct audit {

@@ -58,8 +58,7 @@ static const struct table_column columns[] = {
 	{ .title = "STATE" },	{ "NETNS", .optional = true },
 };
 
-static void add_row(struct table *t, const struct klb_connection *c, __u64 host_cookie,
-		    __u64 now_ns)
+static void add_row(struct table *t, const struct klb_connection *c, __u64 host, __u64 now_ns)
 {
 	const struct klb_socket *r = &c->record;
 	char text[ENDPOINT_TEXT_MAX], process[TEXT_PROCESS_MAX], time[TEXT_TIME_MAX];
@@ -71,20 +70,20 @@ static void add_row(struct table *t, const struct klb_connection *c, __u64 host_
 	table_cell(t, "%s", text_age(r->connect_ns, now_ns, time));
 	table_cell(t, "%s", c->srtt_us ? text_duration(c->srtt_us * 1000ULL, time) : "-");
 	table_cell(t, "%s", connections_state_name(c));
-	if (c->netns_cookie == host_cookie)
+	if (c->netns == host)
 		table_cell(t, "-");
 	else
-		table_cell(t, "%llu", c->netns_cookie);
+		table_cell(t, "%llu", c->netns);
 }
 
-int connections_print_text(const struct klb_connection *list, unsigned int n, __u64 host_cookie,
+int connections_print_text(const struct klb_connection *list, unsigned int n, __u64 host,
 			   __u64 now_ns, FILE *to)
 {
 	struct table t = { .columns = columns, .n_columns = sizeof(columns) / sizeof(columns[0]) };
 	int r;
 
 	for (unsigned int i = 0; i < n; i++)
-		add_row(&t, &list[i], host_cookie, now_ns);
+		add_row(&t, &list[i], host, now_ns);
 	r = table_print(&t, to);
 	table_free(&t);
 	return r;
@@ -109,14 +108,15 @@ static json_t *seconds_or_null(bool known, __u64 ns)
 	return known ? json_real((double)ns / 1e9) : json_null();
 }
 
-static json_t *json_connection(const struct klb_connection *c, __u64 host_cookie, __u64 now_ns)
+static json_t *json_connection(const struct klb_connection *c, __u64 host, __u64 now_ns)
 {
 	char frontend[ENDPOINT_TEXT_MAX], backend[ENDPOINT_TEXT_MAX], local[ENDPOINT_TEXT_MAX];
 	const struct klb_socket *r = &c->record;
 	char comm[TEXT_COMM_MAX];
 
 	return json_pack(
-		"{s:{s:s, s:I, s:I}, s:s, s:s, s:I, s:s, s:s, s:s, s:o, s:o, s:o, s:b, s:I, s:I}",
+		"{s:{s:s, s:I, s:I}, s:s, s:s, s:I, s:s, s:s, s:s, s:o, s:o, s:o, s:b, s:I, s:o, "
+		"s:I}",
 		"process", "name", text_comm(r->comm, comm), "pid", (json_int_t)r->pid, "cgroupId",
 		(json_int_t)r->cgroup_id, "frontend", endpoint_format(&r->frontend, frontend),
 		"backend", endpoint_format(&r->backend, backend), "backendId", (json_int_t)r->id,
@@ -126,18 +126,19 @@ static json_t *json_connection(const struct klb_connection *c, __u64 host_cookie
 		"connectSeconds",
 		seconds_or_null(r->established_ns, r->established_ns - r->connect_ns), "rttSeconds",
 		seconds_or_null(c->srtt_us, c->srtt_us * 1000ULL), "hostNetns",
-		(int)(c->netns_cookie == host_cookie), "netnsCookie", (json_int_t)c->netns_cookie,
-		"cookie", (json_int_t)c->cookie);
+		(int)(c->netns == host), "netns", (json_int_t)c->netns, "netnsCookie",
+		c->netns_cookie ? json_integer((json_int_t)c->netns_cookie) : json_null(), "cookie",
+		(json_int_t)c->cookie);
 }
 
-int connections_print_json(const struct klb_connection *list, unsigned int n, __u64 host_cookie,
+int connections_print_json(const struct klb_connection *list, unsigned int n, __u64 host,
 			   __u64 now_ns, FILE *to)
 {
 	json_t *array = json_array(), *root;
 	int r;
 
 	for (unsigned int i = 0; i < n; i++)
-		json_array_append_new(array, json_connection(&list[i], host_cookie, now_ns));
+		json_array_append_new(array, json_connection(&list[i], host, now_ns));
 	root = json_pack("{s:o}", "connections", array);
 	if (!root || json_array_size(array) != n) {
 		json_decref(root);

@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-#include <kubelb/abi.h>
+#include "connection.h"
 
 /*
  * Keeps those that are connecting or active, of real backends, in the list's beginning:
@@ -16,10 +16,10 @@ unsigned int connections_keep(struct klb_connection *list, unsigned int n);
 /* "connecting" or "active" */
 const char *connections_state_name(const struct klb_connection *c);
 
-/* host_cookie: klb_control.host_netns_cookie. Both return 0 or -ENOMEM. */
-int connections_print_text(const struct klb_connection *list, unsigned int n, __u64 host_cookie,
+/* host: klb_control.host_netns. Both return 0 or -ENOMEM. */
+int connections_print_text(const struct klb_connection *list, unsigned int n, __u64 host,
 			   __u64 now_ns, FILE *to);
-int connections_print_json(const struct klb_connection *list, unsigned int n, __u64 host_cookie,
+int connections_print_json(const struct klb_connection *list, unsigned int n, __u64 host,
 			   __u64 now_ns, FILE *to);
 
 #endif

@@ -10,8 +10,9 @@
 #include "cli.h"
 #include "connections.h"
 #include "endpoint.h"
+#include "log.h"
 #include "node.h"
-#include "sever.h"
+#include "sock_diag.h"
 #include "text.h"
 #include "verdict.h"
 
@@ -19,9 +20,10 @@
 struct look {
 	struct datapath *dp;
 	struct datapath_state state;
-	__u64 at_ns; /* when the list was begun */
+	struct sock_diag *diag;
 	struct klb_connection *list;
 	unsigned int n;
+	bool all; /* see struct datapath_connections */
 };
 
 static void look_free(struct look *look)
@@ -29,25 +31,26 @@ static void look_free(struct look *look)
 	if (!look)
 		return;
 	datapath_close(look->dp);
+	sock_diag_close(look->diag);
 	free(look->list);
 	free(look);
 }
 
 /* The connections as they are now. */
-static int look_again(struct look *look, struct err *e)
+static int look_for_them(struct look *look, bool rtt, struct err *e)
 {
-	int r;
+	struct datapath_connections found = { 0 };
+	int r = sock_diag_open(&look->diag, e);
 
-	free(look->list);
-	look->list = NULL;
-	look->n = 0;
-	look->at_ns = node_now_ns();
-	r = datapath_connections(look->dp, &look->list, &look->n, e);
-	look->n = connections_keep(look->list, look->n);
+	if (!r)
+		r = datapath_connections(look->dp, look->diag, rtt, &found, e);
+	look->list = found.list;
+	look->n = connections_keep(found.list, found.n);
+	look->all = found.all;
 	return r;
 }
 
-static int look_at(const char *pin_dir, struct look **ret, struct err *e)
+static int look_at(const char *pin_dir, bool rtt, struct look **ret, struct err *e)
 {
 	struct look *look = calloc(1, sizeof(*look));
 	int r = look ? 0 : err_set(e, ENOMEM, "out of memory");
@@ -57,7 +60,7 @@ static int look_at(const char *pin_dir, struct look **ret, struct err *e)
 	if (!r)
 		r = datapath_read(look->dp, &look->state, e);
 	if (!r)
-		r = look_again(look, e);
+		r = look_for_them(look, rtt, e);
 	if (r)
 		look_free(look);
 	else
@@ -66,6 +69,13 @@ static int look_at(const char *pin_dir, struct look **ret, struct err *e)
 }
 
 /* --- connections ---------------------------------------------------------------------- */
+
+static void warn_if_hidden(const struct look *look)
+{
+	if (!look->all)
+		log_line("warning: connections of pods may be missing: not every network namespace "
+			 "is to be seen from here; run this as root in the host's PID namespace");
+}
 
 int ctl_connections(const struct ctl_options *o, int argc, char **argv)
 {
@@ -77,9 +87,10 @@ int ctl_connections(const struct ctl_options *o, int argc, char **argv)
 	(void)argv;
 	if (argc)
 		return cli_usage("connections takes no argument");
-	if (look_at(o->pin_dir, &look, &e))
+	if (look_at(o->pin_dir, true, &look, &e))
 		return cli_fail(CLI_FAILED, &e);
-	host = look->state.control.host_netns_cookie;
+	warn_if_hidden(look);
+	host = look->state.control.host_netns;
 	if (o->json)
 		r = connections_print_json(look->list, look->n, host, node_now_ns(), stdout);
 	else
@@ -90,21 +101,16 @@ int ctl_connections(const struct ctl_options *o, int argc, char **argv)
 
 /* --- kill ----------------------------------------------------------------------------- */
 
-/* Of a list of many, made while others come and go, some may be missing: it is made again
- * until none is found that was not tried, and at most this often. */
-#define KILL_LOOKS 8
-
 struct tally {
 	unsigned int tried, ended, gone, failed;
 	struct err why; /* of the first that failed */
-	__u64 *cookies; /* of those that were tried, in order */
 };
 
-static void kill_one(struct sever *s, const struct klb_connection *c, struct tally *t)
+static void kill_one(struct sock_diag *diag, const struct klb_connection *c, struct tally *t)
 {
 	char process[TEXT_PROCESS_MAX], local[ENDPOINT_TEXT_MAX];
 	struct err e = { "" };
-	int r = sever_one(s, c, &e);
+	int r = sock_diag_destroy(diag, c, &e);
 
 	t->tried++;
 	t->ended += !r;
@@ -117,68 +123,32 @@ static void kill_one(struct sever *s, const struct klb_connection *c, struct tal
 	       endpoint_format(&c->local, local), e.text);
 }
 
-static int by_number(const void *a, const void *b)
+/*
+ * Those that the kernel counts and that are not in the list, where some are hidden. They
+ * are not ended, and it is not to be said that all have been.
+ */
+static void count_hidden(const struct look *look, const struct plan_backend *b, struct tally *t)
 {
-	const __u64 *x = a, *y = b;
+	const struct klb_stats *stats = b ? &look->state.stats[b->id] : NULL;
+	__u64 counted = stats ? stats->active + stats->connecting : 0;
 
-	return (*x > *y) - (*x < *y);
+	if (look->all || counted <= t->tried)
+		return;
+	t->failed += (unsigned int)(counted - t->tried);
+	t->tried = (unsigned int)counted;
+	err_format(&t->why,
+		   "no process, and no name in /run/netns, leads to their network namespace; run "
+		   "this in the host's PID namespace");
 }
 
-static bool was_tried(const struct tally *t, unsigned int n, __u64 cookie)
-{
-	return n && bsearch(&cookie, t->cookies, n, sizeof(cookie), by_number);
-}
-
-/* Ends those whose SYN had left by then and that were not tried. What cannot be ended is
- * tried once. */
-static int kill_listed(struct sever *s, const struct look *look, const struct klb_endpoint *backend,
-		       __u64 then_ns, struct tally *t)
-{
-	unsigned int known = t->tried;
-	__u64 *cookies = realloc(t->cookies, (known + look->n + 1) * sizeof(*cookies));
-
-	if (!cookies)
-		return -ENOMEM;
-	t->cookies = cookies;
-	for (unsigned int i = 0; i < look->n; i++) {
-		const struct klb_connection *c = &look->list[i];
-
-		if (!endpoint_equal(&c->record.backend, backend) ||
-		    c->record.connect_ns > then_ns || was_tried(t, known, c->cookie))
-			continue;
-		cookies[t->tried] = c->cookie;
-		kill_one(s, c, t);
-	}
-	qsort(cookies, t->tried, sizeof(*cookies), by_number);
-	return 0;
-}
-
-/* Whatever is listed; and then, as long as some are found, those that had been open before:
- * of newer ones there may be no end. */
 static int kill_all(struct look *look, const struct klb_endpoint *backend, struct tally *t,
 		    struct err *e)
 {
-	/* The records' clock goes by ticks. */
-	__u64 began_ns = look->at_ns + look->state.control.tick_ns;
-	struct sever *s = NULL;
-	int r = sever_open(&s, e);
+	int r = sock_diag_can_destroy(look->diag, e);
 
-	for (int looks = 1; !r; looks++) {
-		unsigned int before = t->tried;
-
-		if (kill_listed(s, look, backend, looks == 1 ? ~0ULL : began_ns, t))
-			r = err_set(e, ENOMEM, "out of memory");
-		if (r || t->tried == before)
-			break;
-		if (looks == KILL_LOOKS)
-			r = err_set(e, EAGAIN,
-				    "%u connections ended, and others were still found that had "
-				    "been open before; run it again",
-				    t->ended);
-		else
-			r = look_again(look, e);
-	}
-	sever_close(s);
+	for (unsigned int i = 0; !r && i < look->n; i++)
+		if (endpoint_equal(&look->list[i].record.backend, backend))
+			kill_one(look->diag, &look->list[i], t);
 	return r;
 }
 
@@ -236,16 +206,17 @@ int ctl_kill(const struct ctl_options *o, int argc, char **argv)
 		return cli_usage("kill takes one BACKEND");
 	if (endpoint_parse(argv[0], KLB_PORT_DEFAULT, &endpoint, &e))
 		return cli_fail(CLI_USAGE, &e);
-	if (look_at(o->pin_dir, &look, &e))
+	if (look_at(o->pin_dir, false, &look, &e))
 		return cli_fail(CLI_FAILED, &e);
 	/* One that has left the configuration may have connections still. */
 	b = plan_find(&look->state.applied, &endpoint);
 	r = b || has_any(look, &endpoint)
 		    ? kill_all(look, &endpoint, &t, &e)
 		    : ctl_unknown_backend(&look->state.applied, &endpoint, &e);
+	if (!r)
+		count_hidden(look, b, &t);
 	r = r ? cli_fail(CLI_FAILED, &e)
 	      : report_kill(&t, endpoint_format(&endpoint, text), look, b);
-	free(t.cookies);
 	look_free(look);
 	return r;
 }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "endpoint.h"
+#include "refusal.h"
 
 const char *const map_pins[MAP_COUNT] = {
 	[MAP_FRONTENDS] = "frontends", [MAP_LOOKUP] = "lookup",	    [MAP_CANDIDATES] = "candidates",
@@ -20,6 +21,11 @@ const char *const map_pins[MAP_COUNT] = {
 	[MAP_CONTROL] = "control",     [MAP_COUNTERS] = "counters", [MAP_PENDING] = "pending",
 	[MAP_EVENTS] = "events",       [MAP_WAKEUP] = "wakeup",	    [MAP_SOCKETS] = "sockets",
 };
+
+bool map_is_optional(int index)
+{
+	return index == MAP_WAKEUP;
+}
 
 /* What this version expects behind each pin. */
 static const unsigned int value_sizes[MAP_COUNT] = {
@@ -74,9 +80,8 @@ const char *bpf_errno_hint(int code)
 {
 	switch (code) {
 	case EPERM:
-		return "not permitted: run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN)";
 	case EACCES:
-		return "permission denied: run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN)";
+		return refusal_text();
 	case ENOMEM:
 		return "out of memory";
 	case EINVAL:
@@ -151,6 +156,8 @@ static int open_one(struct datapath *dp, int index, struct err *e)
 	struct bpf_map_info info = { 0 };
 	int fd = pin_open_map(dp->pin_dir, map_pins[index], &info, e);
 
+	if (fd == -ENOENT && map_is_optional(index))
+		return 0;
 	if (fd < 0)
 		return fd;
 	dp->fds[index] = fd;
@@ -215,6 +222,8 @@ static bool is_current(const struct datapath *dp, int index)
 	__u32 length = sizeof(mine);
 	int fd;
 
+	if (dp->fds[index] < 0)
+		return true;
 	if (bpf_obj_get_info_by_fd(dp->fds[index], &mine, &length))
 		return false;
 	fd = pin_open_map(dp->pin_dir, map_pins[index], &pinned, NULL);

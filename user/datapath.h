@@ -15,6 +15,7 @@
 
 #include "err.h"
 #include "plan.h"
+#include "sock_diag.h"
 
 #define DATAPATH_PIN_DEFAULT "/sys/fs/bpf/kubelb"
 
@@ -83,13 +84,19 @@ int datapath_change_admin(const struct datapath *dp, const struct plan_backend *
 			  void (*change)(struct klb_admin *wish, const void *arg), const void *arg,
 			  struct err *e);
 
+struct datapath_connections {
+	struct klb_connection *list; /* to be freed; NULL for none */
+	unsigned int n;
+	bool all; /* none that the kernel counts was hidden from us in a network namespace */
+};
+
 /*
- * The sockets that carry a record, of every network namespace, as they are now; those
- * that are closing too (see klb_phase). Each once; where many come and go meanwhile, some
- * that have just gone may be among them. *ret is to be freed, NULL for none.
+ * The sockets that carry a record, as they are now, in every network namespace in scope;
+ * those that are closing too (see klb_phase). diag: see sock_diag.h, also for what it takes;
+ * the same one ends them. rtt: whether srtt_us is wanted.
  */
-int datapath_connections(const struct datapath *dp, struct klb_connection **ret,
-			 unsigned int *ret_n, struct err *e);
+int datapath_connections(const struct datapath *dp, struct sock_diag *diag, bool rtt,
+			 struct datapath_connections *ret, struct err *e);
 
 /*
  * Copies up to max events, the oldest first, from number *next on (0: all that are still
@@ -103,6 +110,7 @@ int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *re
 /*
  * A descriptor that polls readable when there is a new event; belongs to dp. For one
  * process at a time, the agent: whoever calls clear takes the news from the others.
+ * -EOPNOTSUPP without a word in e where the kernel has refused the map: poll datapath_events.
  */
 int datapath_wakeup_fd(struct datapath *dp, struct err *e);
 void datapath_wakeup_clear(struct datapath *dp);
@@ -127,6 +135,8 @@ int datapath_load_begin(const char *pin_dir, const char *cgroup, bool look_only,
 const struct datapath_state *datapath_load_state(const struct datapath_load *l);
 /* The directory that it attaches to. */
 const char *datapath_load_cgroup(const struct datapath_load *l);
+/* What it does without: as klb_control.refused. */
+const __u16 *datapath_load_refused(const struct datapath_load *l);
 /* Whether programs are attached already, which will be replaced in place. */
 bool datapath_load_is_upgrade(const struct datapath_load *l);
 
@@ -143,17 +153,35 @@ int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e);
 
 /* --- Looking at the kernel and the attachment ----------------------------------- */
 
+/*
+ * Something that the kernel does for us.
+ * purpose: what it is needed for. loss: what users do without, NULL for what is required.
+ * quiet: costs a little time and nothing else: not worth a warning. detail: if absent, why.
+ */
 struct datapath_feature {
 	const char *name;
-	const char *purpose; /* what it is needed for */
+	const char *purpose;
+	const char *loss;
 	bool required;
 	bool present;
-	char detail[160];
+	bool quiet;
+	char detail[400];
 };
 
-/* Probes the kernel. ret has room for max; returns how many there are. */
+#define DATAPATH_FEATURES_MAX 32
+
+/* What this kernel can do, by doing it. ret has room for max; returns how many there are. */
 unsigned int datapath_features(const char *pin_dir, const char *cgroup,
 			       struct datapath_feature *ret, unsigned int max);
+
+/* Those that can be refused, as klb_control.refused says. */
+unsigned int datapath_features_refused(const __u16 *refused, struct datapath_feature *ret,
+				       unsigned int max);
+
+/* The same of what is attached, and whether connections can be listed and ended from here
+ * and now, which takes CAP_BPF and CAP_NET_ADMIN. */
+unsigned int datapath_features_in_force(const struct datapath *dp, const struct klb_control *c,
+					struct datapath_feature *ret, unsigned int max);
 
 struct datapath_link {
 	char name[32];

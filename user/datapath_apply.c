@@ -14,16 +14,12 @@ static int fail(const struct datapath *dp, enum map_index map, struct err *e)
 		       bpf_errno_hint(errno));
 }
 
-/* Never under the feet of connections that are counted there and will be taken out. */
-static int clear_stats(const struct datapath *dp, __u32 id)
+/* Connections that were counted there for the id's last owner know by the generation that
+ * they are not any more. */
+static int clear_stats(const struct datapath *dp, __u32 id, __u32 generation)
 {
-	static const struct klb_stats zero;
-	struct klb_stats stats;
+	const struct klb_stats zero = { .generation = generation };
 
-	if (bpf_map_lookup_elem(dp->fds[MAP_STATS], &id, &stats))
-		return -errno;
-	if (stats.active || stats.connecting)
-		return 0;
 	return bpf_map_update_elem(dp->fds[MAP_STATS], &id, &zero, BPF_ANY) ? -errno : 0;
 }
 
@@ -33,7 +29,7 @@ static int apply_backend(const struct datapath *dp, const struct plan_backend *b
 
 	/* Counters first: from the moment that a candidate carries the id, they move. */
 	if (b->fresh && bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&
-	    clear_stats(dp, b->id))
+	    clear_stats(dp, b->id, b->value.generation))
 		return fail(dp, MAP_STATS, e);
 	if (!bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&
 	    !memcmp(&old, &b->value, sizeof(old)))

@@ -1,22 +1,54 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What this kernel can do, each with what it is needed for. */
-#include "datapath_internal.h"
+/*
+ * What this kernel can do, and what for. Everything is found out by doing it: by loading the
+ * very programs and maps of this build, attaching them for an instant, and asking.
+ */
+#include "datapath_object.h"
 
 #include <bpf/btf.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#include "node.h"
-
-#ifndef SO_NETNS_COOKIE
-#define SO_NETNS_COOKIE 71
-#endif
+#include "sock_diag.h"
 
 #define BTF_PATH "/sys/kernel/btf/vmlinux"
+
+/* What adds to a rewritten connect, each once: by enum klb_feature, and then those that take
+ * no program. */
+enum optional {
+	OPTIONAL_CONNECTIONS = KLB_FEATURE_CASTS + 1,
+	OPTIONAL_DESTROY,
+	OPTIONAL_COUNT,
+};
+
+static const struct {
+	const char *name, *purpose, *loss;
+} optionals[OPTIONAL_COUNT] = {
+	[KLB_FEATURE_GETPEERNAME] = { "getpeername",
+				      "show clients the address that they dialled (Linux 5.8)",
+				      "clients see the apiserver's address as their peer" },
+	[KLB_FEATURE_SOCKOPS] = { "sockops", "see what becomes of each balanced connect (4.13)",
+				  "connections are not counted (least-conn chooses at random) nor "
+				  "listed, a failed connect ejects nothing, and connectTimeout and "
+				  "deadPeerTimeout have no effect" },
+	[KLB_FEATURE_WAKEUP] = { "wakeup", "wake the agent when a connect fails (5.8)",
+				 "the agent hears of a failed connect up to a second later" },
+	[KLB_FEATURE_ADJUST] = { "adjust", "correct counts that the kernel is writing (5.14)",
+				 "a count of connections that has gone wrong stays wrong" },
+	[KLB_FEATURE_CASTS] = { "casts",
+				"spare each connect some calls (6.2, CONFIG_BPF_JIT and sysctl "
+				"net.core.bpf_jit_enable=1)",
+				"each connect costs a tenth of a microsecond more" },
+	[OPTIONAL_CONNECTIONS] = { "connections",
+				   "list the balanced connections (CONFIG_INET_TCP_DIAG, 5.7)",
+				   "connections are not listed, nor ended when their backend is "
+				   "dead, and their counts are not checked" },
+	[OPTIONAL_DESTROY] = { "destroy", "end connections (CONFIG_INET_DIAG_DESTROY, 4.5)",
+			       "connections to a dead backend are not ended, `kubelbctl kill` and "
+			       "rebalance do nothing: deadPeerTimeout has to do" },
+};
 
 /* Where the next feature goes. */
 struct feature_list {
@@ -24,185 +56,69 @@ struct feature_list {
 	unsigned int n, max;
 };
 
-static void add(struct feature_list *list, const char *name, const char *purpose, bool required,
-		bool present, const char *detail)
+static struct datapath_feature *add(struct feature_list *list, const char *name,
+				    const char *purpose, bool present, const char *detail)
 {
-	struct datapath_feature *f;
+	static struct datapath_feature nowhere;
+	struct datapath_feature *f = list->n < list->max ? &list->at[list->n++] : &nowhere;
 
-	if (list->n >= list->max)
-		return;
-	f = &list->at[list->n++];
-	f->name = name;
-	f->purpose = purpose;
-	f->required = required;
-	f->present = present;
+	*f = (struct datapath_feature){ .name = name, .purpose = purpose, .present = present };
 	snprintf(f->detail, sizeof(f->detail), "%s", detail);
+	return f;
 }
 
-/* Loads a program that only returns 1: a descriptor, or -1 with why not in detail. */
-static int load_probe(enum bpf_prog_type type, enum bpf_attach_type attach, char *detail,
-		      size_t size)
+static void add_required(struct feature_list *list, const char *name, const char *purpose,
+			 bool present, const char *detail)
 {
-	const struct bpf_insn insns[] = {
-		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1 },
-		{ .code = BPF_JMP | BPF_EXIT },
-	};
-	LIBBPF_OPTS(bpf_prog_load_opts, opts, .expected_attach_type = attach);
-	int fd = bpf_prog_load(type, "klb_probe", "GPL", insns, 2, &opts);
-
-	detail[0] = '\0';
-	if (fd >= 0)
-		return fd;
-	snprintf(detail, size, "%s", bpf_errno_hint(errno));
-	return -1;
+	add(list, name, purpose, present, detail)->required = true;
 }
 
-/* Does the kernel know the hook? */
-static bool has_hook(enum bpf_prog_type type, enum bpf_attach_type attach, char *detail,
-		     size_t size)
+static void add_optional(struct feature_list *list, int which, bool present, const char *detail)
 {
-	int fd = load_probe(type, attach, detail, size);
+	struct datapath_feature *f = add(list, optionals[which].name, optionals[which].purpose,
+					 present, present ? "" : detail);
 
-	if (fd >= 0)
-		close(fd);
-	return fd >= 0;
+	f->loss = optionals[which].loss;
+	f->quiet = which == KLB_FEATURE_CASTS;
 }
 
-static void add_hooks(struct feature_list *list)
+/* The kernel's own word. */
+static const char *word_of(int code)
 {
-	static const struct {
-		const char *name, *purpose;
-		enum bpf_prog_type type;
-		enum bpf_attach_type attach;
-	} hooks[] = {
-		{ "cgroup/connect4", "send IPv4 connects to a backend (Linux 4.17)",
-		  BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT },
-		{ "cgroup/connect6", "the same for IPv6 sockets (4.17)",
-		  BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET6_CONNECT },
-		{ "cgroup/getpeername4", "show clients the address that they dialled (5.8)",
-		  BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_GETPEERNAME },
-		{ "cgroup/getpeername6", "the same for IPv6 sockets (5.8)",
-		  BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET6_GETPEERNAME },
-		{ "sockops", "see what becomes of each balanced socket (4.13)",
-		  BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS },
-	};
-	char detail[160];
-
-	for (size_t i = 0; i < sizeof(hooks) / sizeof(hooks[0]); i++) {
-		bool present = has_hook(hooks[i].type, hooks[i].attach, detail, sizeof(detail));
-
-		add(list, hooks[i].name, hooks[i].purpose, true, present, detail);
+	switch (code) {
+	case ENOSYS:
+		return "not in this kernel";
+	case 524: /* ENOTSUPP, include/linux/errno.h; errno(3) has no name for it */
+		return "not supported: programs are interpreted, not compiled";
+	default:
+		return strerror(code);
 	}
 }
 
-/* libbpf's answer is yes, no or an error, and no where it may not ask. */
-static const char *why_not(int r)
-{
-	if (r == 1)
-		return "";
-	return r < 0 ? bpf_errno_hint(-r) : "the kernel does not have it, or it is not permitted";
-}
-
-static void add_helpers(struct feature_list *list)
-{
-	static const struct {
-		const char *name, *purpose;
-		enum bpf_func_id id;
-	} helpers[] = {
-		{ "bpf_sk_storage_get", "a record on each socket (5.8)", BPF_FUNC_sk_storage_get },
-		{ "bpf_skc_to_tcp_sock", "look at the socket that connects (5.9)",
-		  BPF_FUNC_skc_to_tcp_sock },
-		{ "bpf_sk_lookup_tcp", "leave a server that dials itself alone (5.0)",
-		  BPF_FUNC_sk_lookup_tcp },
-		{ "bpf_jiffies64", "tell the time without a call (5.6)", BPF_FUNC_jiffies64 },
-	};
-
-	for (size_t i = 0; i < sizeof(helpers) / sizeof(helpers[0]); i++) {
-		int r = libbpf_probe_bpf_helper(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, helpers[i].id,
-						NULL);
-
-		add(list, helpers[i].name, helpers[i].purpose, true, r == 1, why_not(r));
-	}
-}
-
-static void add_kinds(struct feature_list *list)
-{
-	int r = libbpf_probe_bpf_map_type(BPF_MAP_TYPE_RINGBUF, NULL);
-
-	add(list, "BPF_MAP_TYPE_RINGBUF", "wake the agent when a connect fails (5.8)", true, r == 1,
-	    why_not(r));
-	r = libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SYSCALL, NULL);
-	add(list, "BPF_PROG_TYPE_SYSCALL", "correct counts that the kernel is writing (5.14)", true,
-	    r == 1, why_not(r));
-}
+/* --- what everything needs ------------------------------------------------------------------ */
 
 /* The file may be there and be of no use. */
-static const char *no_btf(void)
+static void add_btf(struct feature_list *list)
 {
-	return access(BTF_PATH, R_OK) ? "no " BTF_PATH : BTF_PATH " cannot be read";
+	/* libbpf would also find that of a file in /boot, which tells nothing. */
+	struct btf *btf = btf__parse_raw(BTF_PATH);
+	const char *detail = BTF_PATH;
+
+	if (!btf)
+		detail = access(BTF_PATH, R_OK) ? "no " BTF_PATH : BTF_PATH " cannot be read";
+	add_required(list, "BTF", "fit the programs to this kernel (CONFIG_DEBUG_INFO_BTF, 5.4)",
+		     btf != NULL, detail);
+	btf__free(btf);
 }
 
-/* An iterator is a function of the kernel's that nothing calls; its name is all there is. */
-static void add_iterator(struct feature_list *list, const struct btf *btf)
-{
-	bool present = btf && btf__find_by_name_kind(btf, "bpf_iter_bpf_sk_storage_map",
-						     BTF_KIND_FUNC) > 0;
-
-	add(list, "iter/bpf_sk_storage_map", "list the balanced connections (5.9)", true, present,
-	    btf ? "" : no_btf());
-}
-
-/*
- * "JIT is required for calling kernel function" (kernel/bpf/verifier.c), which the programs
- * do where they can (klb_has_casts, bpf/kernel.bpf.h). What became of a
- * program tells: the sysctl is not shown outside of the first network namespace, and does
- * not say everything.
- */
-static void add_jit(struct feature_list *list)
-{
-	struct bpf_prog_info info = { 0 };
-	__u32 length = sizeof(info);
-	char detail[160];
-	int fd = load_probe(BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS, detail, sizeof(detail));
-
-	if (fd >= 0) {
-		if (bpf_obj_get_info_by_fd(fd, &info, &length))
-			snprintf(detail, sizeof(detail), "%s", bpf_errno_hint(errno));
-		else if (!info.jited_prog_len)
-			snprintf(detail, sizeof(detail),
-				 "programs are interpreted; sysctl net.core.bpf_jit_enable=1, or a "
-				 "kernel with CONFIG_BPF_JIT");
-		close(fd);
-	}
-	add(list, "JIT", "call the kernel's own functions (CONFIG_BPF_JIT; from Linux 6.2 on)",
-	    node_kernel_is(6, 2), info.jited_prog_len > 0, detail);
-}
-
-static void add_btf(struct feature_list *list, const struct btf *btf)
-{
-	add(list, "BTF", "fit the programs to this kernel (CONFIG_DEBUG_INFO_BTF, 5.4)", true,
-	    btf != NULL, btf ? BTF_PATH : no_btf());
-}
-
-static void add_netns_cookie(struct feature_list *list)
-{
-	unsigned long long cookie;
-	socklen_t length = sizeof(cookie);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool present = fd >= 0 && !getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &length);
-
-	add(list, "SO_NETNS_COOKIE", "name the host's network namespace (5.14)", true, present,
-	    present ? "" : strerror(errno));
-	if (fd >= 0)
-		close(fd);
-}
-
-static void add_mounts(struct feature_list *list, const char *pin_dir, const char *cgroup)
+/* Returns a descriptor of the cgroup directory, or -1. */
+static int add_cgroup(struct feature_list *list, const char *cgroup)
 {
 	char root[PATH_TEXT_MAX] = "";
 	unsigned long long id = 0;
 	struct err e = { "" };
 	int fd = -1, r = 0;
+	bool usable;
 
 	if (cgroup)
 		snprintf(root, sizeof(root), "%s", cgroup);
@@ -212,41 +128,121 @@ static void add_mounts(struct feature_list *list, const char *pin_dir, const cha
 		fd = mounts_open_cgroup(root, &id, &e);
 	if (fd >= 0 && !cgroup && id != 1)
 		err_set(&e, EINVAL, "%.100s is a container's view, not the host's root", root);
-	add(list, "cgroup2", "attach for every process of the host", true,
-	    fd >= 0 && (cgroup || id == 1), e.text[0] ? e.text : root);
-	if (fd >= 0)
+	usable = fd >= 0 && (cgroup || id == 1);
+	add_required(list, "cgroup2", "attach for every process of the host", usable,
+		     e.text[0] ? e.text : root);
+	if (fd >= 0 && !usable) {
 		close(fd);
-	add(list, "bpffs", "keep programs and maps without a process (pins)", false,
-	    mounts_is_bpffs("/sys/fs/bpf") || mounts_is_bpffs(pin_dir),
-	    mounts_is_bpffs("/sys/fs/bpf") ? "/sys/fs/bpf" : "not mounted; kubelb-load mounts it");
+		fd = -1;
+	}
+	return fd;
 }
 
-/* Silent, so that a probe's expected failures do not look like ours. */
-static int print_nothing(enum libbpf_print_level level, const char *format, va_list args)
+static void add_bpffs(struct feature_list *list, const char *pin_dir)
 {
-	(void)level;
-	(void)format;
-	(void)args;
-	return 0;
+	bool present = mounts_is_bpffs("/sys/fs/bpf") || mounts_is_bpffs(pin_dir);
+
+	add(list, "bpffs", "keep programs and maps without a process (pins)", present,
+	    mounts_is_bpffs("/sys/fs/bpf") ? "/sys/fs/bpf"
+	    : present			   ? "at the pins"
+					   : "not mounted; kubelb-load mounts it")
+		->loss = "";
+}
+
+static void add_hook(struct feature_list *list, enum prog_index prog, const char *name,
+		     const char *purpose, enum object_build build, int cgroup_fd)
+{
+	int code = object_try_prog(build, prog, cgroup_fd);
+
+	add_required(list, name, purpose, !code, code ? bpf_errno_hint(code) : "");
+}
+
+/* --- what adds to it ---------------------------------------------------------------------------
+ */
+
+static void add_program_features(struct feature_list *list, const __u16 *refused)
+{
+	for (int f = 0; f <= KLB_FEATURE_CASTS; f++)
+		add_optional(list, f, !refused[f], word_of(refused[f]));
+}
+
+/* map_fd: of `sockets`; -1 where nothing is attached, and the kernel is asked with another. */
+static void add_sock_diag(struct feature_list *list, int map_fd)
+{
+	struct sock_diag *diag = NULL;
+	struct err e = { "" };
+	int r = sock_diag_open(&diag, &e);
+
+	if (!r)
+		r = sock_diag_can_list(diag, map_fd, &e);
+	add_optional(list, OPTIONAL_CONNECTIONS, !r, e.text);
+	e.text[0] = '\0';
+	r = diag ? sock_diag_can_destroy(diag, &e) : -EIO;
+	add_optional(list, OPTIONAL_DESTROY, !r, e.text);
+	sock_diag_close(diag);
+}
+
+static int make_storage_map(void)
+{
+	/* The kernel wants to know the types of its values (bpf_local_storage_map_check_btf). */
+	struct object_wish wish;
+	struct object o;
+	int fd = -1;
+
+	object_wish_all(&wish);
+	memset(wish.progs, 0, sizeof(wish.progs));
+	wish.refused[KLB_FEATURE_WAKEUP] = ENOSYS;
+	if (!object_open(&o, &wish, NULL) && !bpf_object__load(o.object))
+		fd = dup(bpf_map__fd(o.maps[MAP_SOCKETS]));
+	object_close(&o);
+	return fd;
 }
 
 unsigned int datapath_features(const char *pin_dir, const char *cgroup,
 			       struct datapath_feature *ret, unsigned int max)
 {
+	libbpf_print_fn_t before = libbpf_set_print(object_print_nothing);
 	struct feature_list list = { ret, 0, max };
-	libbpf_print_fn_t before = libbpf_set_print(print_nothing);
-	/* libbpf would also find that of a file in /boot, which tells nothing. */
-	struct btf *btf = btf__parse_raw(BTF_PATH);
+	struct object_wish wish;
+	int cgroup_fd, map_fd;
 
-	add_btf(&list, btf);
-	add_mounts(&list, pin_dir, cgroup);
-	add_netns_cookie(&list);
-	add_hooks(&list);
-	add_helpers(&list);
-	add_kinds(&list);
-	add_iterator(&list, btf);
-	add_jit(&list);
-	btf__free(btf);
+	object_wish_all(&wish);
+	add_btf(&list);
+	cgroup_fd = add_cgroup(&list, cgroup);
+	add_bpffs(&list, pin_dir);
+	if (object_find_refused(cgroup_fd, &wish, NULL))
+		for (int f = 0; f <= KLB_FEATURE_CASTS; f++)
+			wish.refused[f] = wish.refused[f] ? wish.refused[f] : ENOSYS;
+	add_hook(&list, PROG_CONNECT4, "cgroup/connect4",
+		 "send IPv4 connects to a backend (Linux 4.17)", wish.build, cgroup_fd);
+	add_hook(&list, PROG_CONNECT6, "cgroup/connect6", "the same for IPv6 sockets (4.17)",
+		 wish.build, cgroup_fd);
+	add_program_features(&list, wish.refused);
+	map_fd = make_storage_map();
+	add_sock_diag(&list, map_fd);
+	if (map_fd >= 0)
+		close(map_fd);
+	if (cgroup_fd >= 0)
+		close(cgroup_fd);
 	libbpf_set_print(before);
+	return list.n;
+}
+
+unsigned int datapath_features_refused(const __u16 *refused, struct datapath_feature *ret,
+				       unsigned int max)
+{
+	struct feature_list list = { ret, 0, max };
+
+	add_program_features(&list, refused);
+	return list.n;
+}
+
+unsigned int datapath_features_in_force(const struct datapath *dp, const struct klb_control *c,
+					struct datapath_feature *ret, unsigned int max)
+{
+	struct feature_list list = { ret, 0, max };
+
+	add_program_features(&list, c->refused);
+	add_sock_diag(&list, dp->fds[MAP_SOCKETS]);
 	return list.n;
 }

@@ -35,6 +35,9 @@ enum map_index {
 /* Pin names; the kernel's names have klb_ before. */
 extern const char *const map_pins[MAP_COUNT];
 
+/* Whether a kernel may refuse this one, and there is no pin then. */
+bool map_is_optional(int index);
+
 struct datapath {
 	char pin_dir[PATH_TEXT_MAX];
 	int fds[MAP_COUNT];
@@ -85,9 +88,10 @@ int apply_plan(const struct datapath *dp, const struct plan *p, struct err *e);
 /* --- links --- */
 #define LINK_COUNT_MAX 8
 
-/* Pins beside the maps: the iterator over the records, and the program klb_adjust. */
-#define PIN_CONNECTIONS "connections"
+/* A pin beside the maps: the program klb_adjust. */
 #define PIN_ADJUST "adjust"
+/* And one of versions up to 0.1: an iterator over the records. */
+#define PIN_CONNECTIONS "connections"
 
 /* One program's attachment while a load is under way. */
 struct link_slot {
@@ -119,6 +123,8 @@ int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *r
 __u32 links_connect4_prog(const char *pin_dir);
 /* Detaches and removes those under links/ that no slot names: an older version's. */
 int links_retire(const char *pin_dir, const struct link_slot *slots, unsigned int n, struct err *e);
+/* Removes one pin of kubelb's beside the links, if it is there. */
+int links_retire_pin(const char *pin_dir, const char *name, struct err *e);
 /* Detaches and removes the passing names (…_new) of a killed upgrade. */
 int links_sweep(const char *pin_dir, struct err *e);
 /* The same below a directory, which itself stays. */
@@ -128,15 +134,23 @@ int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e);
 
 /* --- selftest --- */
 
+struct selftest {
+	const char *cgroup;
+	unsigned long long cgroup_id;
+	enum klb_scope scope; /* of the frontend that is dialled */
+	/* Whether getpeername is looked at. Not where its program is left out, nor where the
+	 * programs still run on another cgroup as well, above or below: they undo each
+	 * other's record. */
+	bool peername;
+};
+
 /*
- * Connects once through the attached programs, from inside the cgroup, by way of a
+ * Connects through the attached programs, from inside the cgroup, by way of a
  * frontend of its own that leads to a listener of its own: nothing leaves the host,
- * no apiserver notices. -EIO with e when the programs are not effective. moved: the
- * programs still run on another cgroup as well, above or below, and undo each other's
- * record; then the peer's name is not looked at.
+ * no apiserver notices. klb_counters.selftest then tells what the programs have seen.
+ * -EIO with e when they are not effective.
  */
-int selftest_connect(const struct datapath *dp, const char *cgroup, unsigned long long cgroup_id,
-		     bool moved, struct err *e);
+int selftest_connect(const struct datapath *dp, const struct selftest *t, struct err *e);
 
 /* Takes away what a killed test connect has left in `lookup` (-1: none) and in the cgroup. */
 void selftest_sweep(int lookup_fd, const char *cgroup);

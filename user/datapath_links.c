@@ -472,6 +472,22 @@ int links_retire(const char *pin_dir, const struct link_slot *slots, unsigned in
 	return r;
 }
 
+int links_retire_pin(const char *pin_dir, const char *name, struct err *e)
+{
+	char path[PATH_TEXT_MAX];
+	bool ours;
+	int fd, r = path_join(path, pin_dir, name, e);
+
+	if (r)
+		return r;
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		return 0;
+	r = remove_object(path, fd, &ours, e);
+	close(fd);
+	return r;
+}
+
 int links_sweep(const char *pin_dir, struct err *e)
 {
 	char links[PATH_TEXT_MAX];

@@ -6,7 +6,7 @@
  * then turned to the new programs one by one, which the kernel does without a
  * moment at which none runs. What has to be new is built aside and renamed.
  */
-#include "datapath_internal.h"
+#include "datapath_object.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,15 +24,12 @@
 #include <linux/membarrier.h>
 
 #include "endpoint.h"
-#include "kubelb.skel.h"
+#include "netns.h"
+#include "sock_diag.h"
 
 #define LOCK_WAIT_MS 20000
 /* The pin that comes last: where it is, all are. */
 #define LAST_LINK "connect6"
-
-#ifndef SO_NETNS_COOKIE
-#define SO_NETNS_COOKIE 71
-#endif
 
 struct datapath_load {
 	char pin_dir[PATH_TEXT_MAX];
@@ -44,50 +41,36 @@ struct datapath_load {
 	bool fresh_tables; /* frontends, lookup, candidates and backends are new maps */
 	bool reused[MAP_COUNT];
 	unsigned long long cgroup_id;
-	struct bpf_map *maps[MAP_COUNT];
+	struct object_wish wish; /* what is loaded, and what is not */
+	struct object o;
 	struct bpf_map_info old[MAP_COUNT]; /* of the pinned maps; id 0: none */
 	int old_fds[MAP_COUNT];
 	__u32 pinned_id[MAP_COUNT]; /* of the map behind the pin; 0: none */
-	struct kubelb_bpf *skel;
 	struct datapath view; /* the maps in use, whichever they are */
 	struct datapath_state state;
 	struct klb_stats carried[KLB_MAX_IDS]; /* the old stats, as they were copied */
 	struct link_slot slots[LINK_COUNT_MAX];
 	unsigned int n_slots;
-	struct bpf_link *connections; /* the iterator over the records */
 };
 
-static void name_maps(struct datapath_load *l)
+static void add_slot(struct datapath_load *l, const char *name, enum prog_index prog)
 {
-	l->maps[MAP_FRONTENDS] = l->skel->maps.klb_frontends;
-	l->maps[MAP_LOOKUP] = l->skel->maps.klb_lookup;
-	l->maps[MAP_PENDING] = l->skel->maps.klb_pending;
-	l->maps[MAP_CANDIDATES] = l->skel->maps.klb_candidates;
-	l->maps[MAP_BACKENDS] = l->skel->maps.klb_backends;
-	l->maps[MAP_STATS] = l->skel->maps.klb_stats;
-	l->maps[MAP_ADMIN] = l->skel->maps.klb_admin;
-	l->maps[MAP_CONTROL] = l->skel->maps.klb_control;
-	l->maps[MAP_COUNTERS] = l->skel->maps.klb_counters;
-	l->maps[MAP_EVENTS] = l->skel->maps.klb_events;
-	l->maps[MAP_WAKEUP] = l->skel->maps.klb_wakeup;
-	l->maps[MAP_SOCKETS] = l->skel->maps.klb_sockets;
-}
-
-static void add_slot(struct datapath_load *l, const char *name, struct bpf_program *prog)
-{
-	l->slots[l->n_slots++] =
-		(struct link_slot){ .name = name, .prog = prog, .link_fd = -1, .old_prog_fd = -1 };
+	if (l->o.progs[prog])
+		l->slots[l->n_slots++] = (struct link_slot){
+			.name = name, .prog = l->o.progs[prog], .link_fd = -1, .old_prog_fd = -1
+		};
 }
 
 /* What follows goes first: a socket that a connect program has sent somewhere must meet
  * the program that records it and sees it end. */
 static void name_slots(struct datapath_load *l)
 {
-	add_slot(l, "getpeername4", l->skel->progs.klb_getpeer4);
-	add_slot(l, "getpeername6", l->skel->progs.klb_getpeer6);
-	add_slot(l, "sockops", l->skel->progs.klb_sockops);
-	add_slot(l, "connect4", l->skel->progs.klb_connect4);
-	add_slot(l, LAST_LINK, l->skel->progs.klb_connect6);
+	l->n_slots = 0;
+	add_slot(l, "getpeername4", PROG_GETPEER4);
+	add_slot(l, "getpeername6", PROG_GETPEER6);
+	add_slot(l, "sockops", PROG_SOCKOPS);
+	add_slot(l, "connect4", PROG_CONNECT4);
+	add_slot(l, LAST_LINK, PROG_CONNECT6);
 }
 
 /* --- libbpf's words --------------------------------------------------------------- */
@@ -198,7 +181,7 @@ static bool fits(const struct bpf_map *map, const struct bpf_map_info *old)
 
 static int reuse(struct datapath_load *l, int index, struct err *e)
 {
-	int r = bpf_map__reuse_fd(l->maps[index], l->old_fds[index]);
+	int r = bpf_map__reuse_fd(l->o.maps[index], l->old_fds[index]);
 
 	l->reused[index] = true;
 	return r ? err_set(e, -r, "%s/%s: %s", l->pin_dir, map_pins[index], bpf_errno_hint(-r)) : 0;
@@ -206,7 +189,7 @@ static int reuse(struct datapath_load *l, int index, struct err *e)
 
 static bool usable(const struct datapath_load *l, int index)
 {
-	return l->old_fds[index] >= 0 && fits(l->maps[index], &l->old[index]);
+	return l->old_fds[index] >= 0 && fits(l->o.maps[index], &l->old[index]);
 }
 
 /* What a plan is written to. */
@@ -236,17 +219,14 @@ static int reuse_maps(struct datapath_load *l, struct err *e)
 }
 
 /*
- * Why the programs were not loaded: the first feature that the kernel lacks, if one is
- * the cause, or else its own words. Without the permission to ask, none would seem to
- * be there.
+ * Why the programs were not loaded: the first thing that the kernel lacks, if that is
+ * the cause, or else its own words.
  */
 static int load_error(const struct datapath_load *l, int code, struct err *e)
 {
-	struct datapath_feature features[32];
-	unsigned int n = 0;
+	struct datapath_feature features[DATAPATH_FEATURES_MAX];
+	unsigned int n = datapath_features(l->pin_dir, l->cgroup, features, DATAPATH_FEATURES_MAX);
 
-	if (code != EPERM && code != EACCES)
-		n = datapath_features(l->pin_dir, l->cgroup, features, 32);
 	for (unsigned int i = 0; i < n; i++)
 		if (features[i].required && !features[i].present)
 			return err_set(e, code,
@@ -257,35 +237,59 @@ static int load_error(const struct datapath_load *l, int code, struct err *e)
 		       last_warning[0] ? " (" : "", last_warning, last_warning[0] ? ")" : "");
 }
 
-static int load_programs(struct datapath_load *l, struct err *e)
+static int load_wish(struct datapath_load *l, struct err *e)
 {
 	libbpf_print_fn_t before = libbpf_set_print(keep_warning);
-	int r = 0;
+	int r;
 
+	object_close(&l->o);
 	last_warning[0] = '\0';
-	l->skel = kubelb_bpf__open();
-	if (!l->skel) {
-		r = err_set(e, errno, "cannot open the programs: %s; see kubelb-load --check",
-			    bpf_errno_hint(errno));
-		goto out;
-	}
-	name_maps(l);
+	r = object_open(&l->o, &l->wish, e);
 	name_slots(l);
-	r = reuse_maps(l, e);
-	if (r)
-		goto out;
-	r = kubelb_bpf__load(l->skel);
-	if (r)
-		r = load_error(l, -r, e);
-out:
+	if (!r)
+		r = reuse_maps(l, e);
+	if (!r) {
+		r = bpf_object__load(l->o.object);
+		if (r)
+			err_set(e, -r, "%s", bpf_errno_hint(-r));
+	}
 	libbpf_set_print(before);
 	return r;
+}
+
+/* Whether the optional programs that are to be attached anew can be. */
+static int try_attaching(const struct datapath_load *l)
+{
+	static const enum klb_feature attached[] = { KLB_FEATURE_GETPEERNAME, KLB_FEATURE_SOCKOPS };
+	int code = 0;
+
+	for (size_t i = 0; !code && i < sizeof(attached) / sizeof(attached[0]); i++)
+		code = object_try_attach(&l->o, attached[i], l->cgroup_fd);
+	return code;
+}
+
+/* All of it, if the kernel takes it; else what is left without that which it refuses. */
+static int load_programs(struct datapath_load *l, bool look_only, struct err *e)
+{
+	int r;
+
+	object_wish_all(&l->wish);
+	r = load_wish(l, e);
+	if (!r && (look_only || !try_attaching(l)))
+		return 0;
+	r = object_find_refused(l->cgroup_fd, &l->wish, NULL);
+	if (!r) {
+		r = load_wish(l, e);
+		if (!r)
+			return 0;
+	}
+	return load_error(l, -r, e);
 }
 
 /* Copies what fits of an older map's values into the new map of the same name. */
 static int carry_map(struct datapath_load *l, int index, struct err *e)
 {
-	size_t size = bpf_map__value_size(l->maps[index]);
+	size_t size = bpf_map__value_size(l->o.maps[index]);
 	size_t old_size = l->old[index].value_size;
 	char *value = calloc(1, size > old_size ? size : old_size);
 	__u32 key, *previous = NULL;
@@ -297,7 +301,7 @@ static int carry_map(struct datapath_load *l, int index, struct err *e)
 		previous = &key;
 		if (bpf_map_lookup_elem(l->old_fds[index], &key, value))
 			continue;
-		if (bpf_map_update_elem(bpf_map__fd(l->maps[index]), &key, value, BPF_ANY) &&
+		if (bpf_map_update_elem(bpf_map__fd(l->o.maps[index]), &key, value, BPF_ANY) &&
 		    errno != E2BIG)
 			r = err_set(e, errno, "%s/%s: cannot carry it over: %s", l->pin_dir,
 				    map_pins[index], bpf_errno_hint(errno));
@@ -320,14 +324,31 @@ static void read_old_stats(const struct datapath_load *l, struct klb_stats *ret)
 	free(value);
 }
 
+/* An older version did not say whose counters they are. */
+static void name_owners(const struct datapath_load *l, struct klb_stats *ret)
+{
+	char value[256] = { 0 };
+	struct klb_backend backend;
+
+	if (l->old[MAP_BACKENDS].value_size > sizeof(value))
+		return;
+	for (__u32 id = 0; id < KLB_MAX_IDS; id++) {
+		if (bpf_map_lookup_elem(l->old_fds[MAP_BACKENDS], &id, value))
+			continue;
+		memcpy(&backend, value, sizeof(backend));
+		ret[id].generation = backend.generation;
+	}
+}
+
 /* Writes exactly what was read, and keeps it for reconcile_stats. */
 static int carry_stats(struct datapath_load *l, struct err *e)
 {
 	if (l->old_fds[MAP_STATS] < 0 || l->reused[MAP_STATS])
 		return 0;
 	read_old_stats(l, l->carried);
+	name_owners(l, l->carried);
 	for (__u32 id = 0; id < KLB_MAX_IDS; id++)
-		if (bpf_map_update_elem(bpf_map__fd(l->maps[MAP_STATS]), &id, &l->carried[id],
+		if (bpf_map_update_elem(bpf_map__fd(l->o.maps[MAP_STATS]), &id, &l->carried[id],
 					BPF_ANY))
 			return err_set(e, errno, "%s/stats: cannot carry it over: %s", l->pin_dir,
 				       bpf_errno_hint(errno));
@@ -360,7 +381,7 @@ static void reconcile_stats(struct datapath_load *l)
 {
 	static struct klb_stats now[KLB_MAX_IDS];
 
-	if (l->old_fds[MAP_STATS] < 0 || l->reused[MAP_STATS])
+	if (l->old_fds[MAP_STATS] < 0 || l->reused[MAP_STATS] || !l->o.progs[PROG_ADJUST])
 		return;
 	/* Waits until no CPU runs an old program any more (synchronize_rcu). */
 	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
@@ -369,6 +390,7 @@ static void reconcile_stats(struct datapath_load *l)
 	for (__u32 id = 1; id < KLB_MAX_IDS; id++) {
 		struct klb_adjustment a = {
 			.id = id,
+			.generation = l->carried[id].generation,
 			.active = (__s64)(now[id].active - l->carried[id].active),
 			.connecting = (__s64)(now[id].connecting - l->carried[id].connecting),
 			.opened = now[id].opened - l->carried[id].opened,
@@ -376,14 +398,20 @@ static void reconcile_stats(struct datapath_load *l)
 		LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &a, .ctx_size_in = sizeof(a));
 
 		if (a.active || a.connecting || a.opened)
-			bpf_prog_test_run_opts(bpf_program__fd(l->skel->progs.klb_adjust), &opts);
+			bpf_prog_test_run_opts(bpf_program__fd(l->o.progs[PROG_ADJUST]), &opts);
 	}
+}
+
+/* Whether the kernel refuses this map; the programs do without. */
+static bool is_left_out(const struct datapath_load *l, int index)
+{
+	return index == MAP_WAKEUP && l->wish.refused[KLB_FEATURE_WAKEUP];
 }
 
 static int read_state(struct datapath_load *l, struct err *e)
 {
 	for (int i = 0; i < MAP_COUNT; i++)
-		l->view.fds[i] = bpf_map__fd(l->maps[i]);
+		l->view.fds[i] = is_left_out(l, i) ? -1 : bpf_map__fd(l->o.maps[i]);
 	return datapath_read(&l->view, &l->state, e);
 }
 
@@ -401,17 +429,16 @@ static struct datapath_load *load_new(const char *pin_dir)
 	return l;
 }
 
-/* Whether every pin of an attachment is there. */
+/* Whether every pin of an attachment is there, but for those that a kernel may refuse. */
 static bool is_complete(const char *dir)
 {
 	char path[PATH_TEXT_MAX];
 
 	for (int i = 0; i < MAP_COUNT; i++)
-		if (path_join(path, dir, map_pins[i], NULL) || access(path, F_OK))
+		if (!map_is_optional(i) &&
+		    (path_join(path, dir, map_pins[i], NULL) || access(path, F_OK)))
 			return false;
-	return !path_join(path, dir, PIN_ADJUST, NULL) && !access(path, F_OK) &&
-	       !path_join(path, dir, PIN_CONNECTIONS, NULL) && !access(path, F_OK) &&
-	       !path_join(path, dir, "links/" LAST_LINK, NULL) && !access(path, F_OK);
+	return !path_join(path, dir, "links/" LAST_LINK, NULL) && !access(path, F_OK);
 }
 
 /*
@@ -487,7 +514,7 @@ int datapath_load_begin(const char *pin_dir, const char *cgroup, bool look_only,
 	if (!r)
 		r = look_only ? look_at_place(l, e) : prepare_place(l, e);
 	if (!r)
-		r = load_programs(l, e);
+		r = load_programs(l, look_only, e);
 	if (!r && l->exists)
 		r = links_open(pin_dir, l->cgroup_id, l->slots, l->n_slots, e);
 	if (!r)
@@ -512,6 +539,11 @@ const char *datapath_load_cgroup(const struct datapath_load *l)
 	return l->cgroup;
 }
 
+const __u16 *datapath_load_refused(const struct datapath_load *l)
+{
+	return l->wish.refused;
+}
+
 bool datapath_load_is_upgrade(const struct datapath_load *l)
 {
 	return l->exists;
@@ -519,49 +551,12 @@ bool datapath_load_is_upgrade(const struct datapath_load *l)
 
 /* --- commit ------------------------------------------------------------------------- */
 
-static int netns_cookie(__u64 *ret, struct err *e)
-{
-	socklen_t length = sizeof(*ret);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int code = 0;
-
-	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, ret, &length))
-		code = errno;
-	if (fd >= 0)
-		close(fd);
-	if (code)
-		return err_set(e, code,
-			       "cannot tell the network namespace (SO_NETNS_COOKIE): %s; kubelb "
-			       "needs Linux 5.14 or later",
-			       strerror(code));
-	return 0;
-}
-
-/* The kernel's tick, and how its count goes with CLOCK_MONOTONIC. */
-static int read_clocks(struct datapath_load *l, struct klb_control *ret, struct err *e)
-{
-	struct klb_clocks clocks = { 0 };
-	struct timespec tick;
-	/* A syscall program's context is copied back to where it came from. */
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &clocks, .ctx_size_in = sizeof(clocks));
-
-	/* The coarse clock moves by a tick (kernel/time/posix-timers.c): 1/CONFIG_HZ. */
-	if (clock_getres(CLOCK_MONOTONIC_COARSE, &tick) ||
-	    bpf_prog_test_run_opts(bpf_program__fd(l->skel->progs.klb_clock), &opts) ||
-	    !clocks.jiffies)
-		return err_set(e, errno, "cannot read the kernel's clocks: %s",
-			       bpf_errno_hint(errno));
-	ret->tick_ns = (__u64)tick.tv_nsec;
-	ret->tick_offset_ns = clocks.now_ns - clocks.jiffies * ret->tick_ns;
-	return 0;
-}
-
 static int connect4_prog(struct datapath_load *l, __u32 *ret, struct err *e)
 {
 	struct bpf_prog_info info = { 0 };
 	__u32 length = sizeof(info);
 
-	if (bpf_obj_get_info_by_fd(bpf_program__fd(l->skel->progs.klb_connect4), &info, &length))
+	if (bpf_obj_get_info_by_fd(bpf_program__fd(l->o.progs[PROG_CONNECT4]), &info, &length))
 		return err_set(e, errno, "cannot tell a program's id: %s", bpf_errno_hint(errno));
 	*ret = info.id;
 	return 0;
@@ -601,18 +596,65 @@ static int write_control(struct datapath_load *l, struct err *e)
 
 	if (r)
 		return r;
-	r = netns_cookie(&control.host_netns_cookie, e);
-	if (!r)
-		r = read_clocks(l, &control, e);
 	control.connect4_prog = 0;
-	if (!r && !l->reused[MAP_CONTROL])
+	if (!l->reused[MAP_CONTROL])
 		r = connect4_prog(l, &control.connect4_prog, e);
 	if (r)
 		return r;
 	if (!control.seed && getrandom(&control.seed, sizeof(control.seed), 0) < 0)
-		control.seed = control.tick_offset_ns;
+		control.seed = (__u64)getpid();
 	control.abi_version = KLB_ABI_VERSION;
+	memcpy(control.refused, l->wish.refused, sizeof(control.refused));
 	return put_control(l, &control, e);
+}
+
+/*
+ * What a test connect has told: the number of our network namespace as the programs see it,
+ * and how their clock goes with CLOCK_MONOTONIC. Until then connects of the host's scope go
+ * through untouched, which only a first load's can meet.
+ */
+static int learn(struct datapath_load *l, struct err *e)
+{
+	struct klb_counters counters;
+	struct klb_control control;
+	struct timespec tick;
+	__u32 zero = 0;
+	int r = get_control(l, &control, e);
+
+	if (r)
+		return r;
+	if (bpf_map_lookup_elem(l->view.fds[MAP_COUNTERS], &zero, &counters))
+		return err_set(e, errno, "%s/counters: %s", l->pin_dir, bpf_errno_hint(errno));
+	/* The coarse clock moves by a tick (kernel/time/posix-timers.c): 1/CONFIG_HZ. */
+	if (clock_getres(CLOCK_MONOTONIC_COARSE, &tick) || netns_own(&control.host_netns))
+		return err_set(e, errno, "cannot tell the clock or the network namespace: %s",
+			       strerror(errno));
+	control.host_netns_cookie = counters.selftest.netns_cookie;
+	control.tick_ns = (__u64)tick.tv_nsec;
+	control.tick_offset_ns =
+		counters.selftest.now_ns - counters.selftest.jiffies * control.tick_ns;
+	return put_control(l, &control, e);
+}
+
+/*
+ * Who listens already; klb_sockops, which is attached by now, hears of whoever comes. Where
+ * that cannot be told, the programs look for a listener at each connect.
+ */
+static void list_listeners(const struct datapath_load *l)
+{
+	struct klb_memory *memory = object_memory(&l->o);
+	__u64 ports[SOCK_DIAG_PORT_WORDS] = { 0 };
+	struct sock_diag *diag = NULL;
+
+	if (!memory || !l->o.progs[PROG_SOCKOPS] || sock_diag_open(&diag, NULL))
+		return;
+	if (!sock_diag_listeners(diag, ports, NULL)) {
+		for (unsigned int port = 0; port < 64 * SOCK_DIAG_PORT_WORDS; port++)
+			if (ports[port / 64] >> port % 64 & 1)
+				memory->listens[port % KLB_LISTEN_SLOTS] = 1;
+		__atomic_store_n(&memory->listens_known, 1, __ATOMIC_RELEASE);
+	}
+	sock_diag_close(diag);
 }
 
 static int name_program(struct datapath_load *l, struct err *e)
@@ -670,17 +712,28 @@ static int pin_each(struct datapath_load *l, const char *dir, const char *links,
 	int r = 0;
 
 	for (int i = 0; !r && i < MAP_COUNT; i++)
-		if (!l->reused[i] || l->pinned_id[i] != l->old[i].id)
-			r = pin(bpf_map__fd(l->maps[i]), dir, map_pins[i], e);
-	/* These two are of this version's programs, whichever maps they run on. */
-	if (!r)
-		r = pin(bpf_program__fd(l->skel->progs.klb_adjust), dir, PIN_ADJUST, e);
-	if (!r)
-		r = pin(bpf_link__fd(l->connections), dir, PIN_CONNECTIONS, e);
+		if (!is_left_out(l, i) && (!l->reused[i] || l->pinned_id[i] != l->old[i].id))
+			r = pin(bpf_map__fd(l->o.maps[i]), dir, map_pins[i], e);
+	/* It is of this version's programs, whichever maps it runs on. */
+	if (!r && l->o.progs[PROG_ADJUST])
+		r = pin(bpf_program__fd(l->o.progs[PROG_ADJUST]), dir, PIN_ADJUST, e);
 	for (unsigned int i = 0; !r && i < l->n_slots; i++)
 		if (!l->slots[i].replaced)
 			r = pin(l->slots[i].link_fd, links, l->slots[i].name, e);
 	return r;
+}
+
+/* What an earlier load has pinned, and this one has not: refused by now, or an older
+ * version's. */
+static int retire_pins(struct datapath_load *l, const char *dir, struct err *e)
+{
+	int r = links_retire(dir, l->slots, l->n_slots, e);
+
+	if (!r && is_left_out(l, MAP_WAKEUP))
+		r = links_retire_pin(dir, map_pins[MAP_WAKEUP], e);
+	if (!r && !l->o.progs[PROG_ADJUST])
+		r = links_retire_pin(dir, PIN_ADJUST, e);
+	return r ? r : links_retire_pin(dir, PIN_CONNECTIONS, e);
 }
 
 /* All that can fail is done aside before the first name changes. */
@@ -697,24 +750,7 @@ static int pin_all(struct datapath_load *l, const char *dir, struct err *e)
 		r = pin_each(l, dir, links, pin_aside, e);
 	if (!r)
 		r = pin_each(l, dir, links, pin_rename, e);
-	if (!r)
-		r = links_retire(dir, l->slots, l->n_slots, e);
-	return r;
-}
-
-/* The iterator over the records: reading its pin lists our sockets. */
-static int make_iterator(struct datapath_load *l, struct err *e)
-{
-	union bpf_iter_link_info info = {
-		.map.map_fd = (__u32)bpf_map__fd(l->maps[MAP_SOCKETS]),
-	};
-	LIBBPF_OPTS(bpf_iter_attach_opts, opts, .link_info = &info, .link_info_len = sizeof(info));
-
-	l->connections = bpf_program__attach_iter(l->skel->progs.klb_connections, &opts);
-	if (l->connections)
-		return 0;
-	return err_set(e, errno, "cannot list the sockets (bpf iterator): %s",
-		       bpf_errno_hint(errno));
+	return r ? r : retire_pins(l, dir, e);
 }
 
 /* A first attachment appears under its name complete, or not at all. */
@@ -752,6 +788,21 @@ static bool is_moved(const struct datapath_load *l)
 	return false;
 }
 
+/* Twice: what the first one tells decides whom the second one counts as the host's. */
+static int prove(struct datapath_load *l, struct err *e)
+{
+	struct selftest test = { .cgroup = l->cgroup,
+				 .cgroup_id = l->cgroup_id,
+				 .peername = l->o.progs[PROG_GETPEER4] && !is_moved(l),
+				 .scope = KLB_SCOPE_ALL };
+	int r = selftest_connect(&l->view, &test, e);
+
+	if (!r)
+		r = learn(l, e);
+	test.scope = KLB_SCOPE_HOST;
+	return r ? r : selftest_connect(&l->view, &test, e);
+}
+
 /*
  * New tables are filled before a program reads them. Tables in use change after
  * the programs did, when nothing is left that could fail.
@@ -763,11 +814,11 @@ static int commit(struct datapath_load *l, const struct plan *p, struct err *e)
 	if (!r && l->fresh_tables)
 		r = apply_plan(&l->view, p, e);
 	if (!r)
-		r = make_iterator(l, e);
-	if (!r)
 		r = links_attach(l->cgroup, l->cgroup_fd, l->slots, l->n_slots, e);
-	if (!r)
-		r = selftest_connect(&l->view, l->cgroup, l->cgroup_id, is_moved(l), e);
+	if (!r) {
+		list_listeners(l);
+		r = prove(l, e);
+	}
 	if (!r)
 		reconcile_stats(l);
 	if (!r)
@@ -796,8 +847,7 @@ void datapath_load_free(struct datapath_load *l)
 	if (!l)
 		return;
 	links_close(l->slots, l->n_slots);
-	bpf_link__destroy(l->connections);
-	kubelb_bpf__destroy(l->skel);
+	object_close(&l->o);
 	/* Unless a first load has turned it into pin_dir, it is of no use any more. */
 	if (l->lock_fd >= 0)
 		rmdir(l->new_dir);

@@ -8,177 +8,98 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "node.h"
-
 /* --- connections ------------------------------------------------------------------- */
 
-/*
- * The kernel gathers what one read yields in a buffer of eight pages (bpf_seq_read,
- * kernel/bpf/bpf_iter.c): 178 records where a page has 4096 bytes. Between two reads it
- * keeps its place as a number of records, in a list that others put theirs in front of or
- * take them out of (bpf_sk_storage_map_seq_find_next, net/core/bpf_sk_storage.c): then
- * records come twice, or not at all.
- */
-#define READ_SIZE 65536
-/* So a list that took several reads is made again until nobody is found that was there
- * from the start and had been left out; and at most this often. */
-#define LIST_PASSES 6
-
-/* A growing list; the iterator does not say beforehand how many there are. */
 struct connection_list {
 	struct klb_connection *at;
-	size_t bytes, room;
-	unsigned int reads; /* that have yielded something */
+	unsigned int n, room;
 };
 
-static unsigned int count_of(const struct connection_list *list)
+static int append(const struct klb_connection *c, void *arg)
 {
-	return (unsigned int)(list->bytes / sizeof(*list->at));
-}
+	struct connection_list *list = arg;
 
-/* For `more` bytes. */
-static int make_room(struct connection_list *list, size_t more)
-{
-	size_t room = 2 * list->room > list->bytes + more ? 2 * list->room : list->bytes + more;
-	void *at;
+	if (list->n == list->room) {
+		unsigned int room = list->room ? 2 * list->room : 64;
+		void *at = realloc(list->at, room * sizeof(*list->at));
 
-	if (list->room - list->bytes >= more)
-		return 0;
-	at = realloc(list->at, room);
-	if (!at)
-		return -ENOMEM;
-	list->at = at;
-	list->room = room;
-	return 0;
-}
-
-static int read_all(int fd, struct connection_list *list)
-{
-	for (;;) {
-		ssize_t n;
-		int r = make_room(list, READ_SIZE);
-
-		if (r)
-			return r;
-		n = read(fd, (char *)list->at + list->bytes, READ_SIZE);
-		if (n < 0 && (errno == EINTR || errno == EAGAIN))
-			continue;
-		if (n <= 0)
-			return n ? -errno : 0;
-		list->bytes += (size_t)n;
-		list->reads++;
+		if (!at)
+			return -ENOMEM;
+		list->at = at;
+		list->room = room;
 	}
-}
-
-static int by_cookie(const void *a, const void *b)
-{
-	const struct klb_connection *x = a, *y = b;
-
-	return (x->cookie > y->cookie) - (x->cookie < y->cookie);
-}
-
-/* In the order of the cookies, each once. */
-static void sort_out(struct connection_list *list)
-{
-	unsigned int n = count_of(list), kept = 0;
-
-	if (n)
-		qsort(list->at, n, sizeof(*list->at), by_cookie);
-	for (unsigned int i = 0; i < n; i++)
-		if (!kept || list->at[kept - 1].cookie != list->at[i].cookie)
-			list->at[kept++] = list->at[i];
-	list->bytes = kept * sizeof(*list->at);
-}
-
-static bool holds(const struct connection_list *list, const struct klb_connection *c)
-{
-	return list->bytes && bsearch(c, list->at, count_of(list), sizeof(*c), by_cookie);
-}
-
-/* Whether one of the list had its SYN sent by then, and is not among the known. */
-static bool has_overlooked(const struct connection_list *list, const struct connection_list *known,
-			   __u64 then_ns)
-{
-	for (unsigned int i = 0; i < count_of(list); i++)
-		if (list->at[i].record.phase != KLB_PHASE_NEW &&
-		    list->at[i].record.connect_ns <= then_ns && !holds(known, &list->at[i]))
-			return true;
-	return false;
-}
-
-/* Adds the known ones that are not in the list: left out of it, or gone since. */
-static int add_known(struct connection_list *list, const struct connection_list *known)
-{
-	struct connection_list was = *list;
-	int r = make_room(list, known->bytes);
-
-	if (r)
-		return r;
-	was.at = list->at;
-	for (unsigned int i = 0; i < count_of(known); i++) {
-		if (holds(&was, &known->at[i]))
-			continue;
-		list->at[count_of(list)] = known->at[i];
-		list->bytes += sizeof(*list->at);
-	}
-	sort_out(list);
+	list->at[list->n++] = *c;
 	return 0;
 }
 
-/* One pass over the records; *ret is empty before. */
-static int list_once(const char *path, struct connection_list *ret, struct err *e)
+/* How many of our sockets the kernel counts outside of the host's network namespace. */
+static int count_elsewhere(const struct datapath *dp, __u64 *ret, struct err *e)
 {
-	int r, fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct klb_counters counters;
+	__u32 zero = 0;
 
-	if (fd < 0)
-		return err_set(e, errno, "%s: %s; run kubelb-load", path, strerror(errno));
-	r = read_all(fd, ret);
-	close(fd);
-	if (r)
-		return err_set(e, -r, "%s: cannot read: %s", path, bpf_errno_hint(-r));
-	sort_out(ret);
+	if (bpf_map_lookup_elem(dp->fds[MAP_COUNTERS], &zero, &counters))
+		return err_set(e, errno, "%s/counters: %s", dp->pin_dir, bpf_errno_hint(errno));
+	*ret = counters.other_netns;
 	return 0;
 }
 
-/* Another pass, into *list. *ret_done: whether none is missing any more, as far as one can
- * tell. */
-static int list_again(const char *path, __u64 since_ns, struct connection_list *list,
-		      bool *ret_done, struct err *e)
+/* Those of the list. */
+static unsigned int found_elsewhere(const struct connection_list *list)
 {
-	struct connection_list known = *list;
-	int r;
+	unsigned int n = 0;
 
-	*list = (struct connection_list){ 0 };
-	r = list_once(path, list, e);
-	/* In one read: nothing has moved meanwhile. */
-	*ret_done = list->reads <= 1 || !has_overlooked(list, &known, since_ns);
-	if (!r && list->reads > 1 && add_known(list, &known))
-		r = err_set(e, ENOMEM, "out of memory");
-	free(known.at);
-	return r;
+	for (unsigned int i = 0; i < list->n; i++)
+		n += list->at[i].record.flags & KLB_SOCKET_OTHER_NETNS &&
+		     (list->at[i].record.phase == KLB_PHASE_CONNECTING ||
+		      list->at[i].record.phase == KLB_PHASE_ACTIVE);
+	return n;
 }
 
-int datapath_connections(const struct datapath *dp, struct klb_connection **ret,
-			 unsigned int *ret_n, struct err *e)
+/* How far to look: each is dearer than the one before. */
+enum reach { REACH_HOST, REACH_PROCESSES, REACH_SOCKETS };
+
+static int list_once(const struct datapath *dp, struct sock_diag *diag, bool rtt, enum reach reach,
+		     struct connection_list *ret, struct err *e)
+{
+	struct sock_diag_query q = { .map_fd = dp->fds[MAP_SOCKETS],
+				     .elsewhere = reach >= REACH_PROCESSES,
+				     .everywhere = reach == REACH_SOCKETS,
+				     .rtt = rtt };
+	struct klb_control control;
+	__u32 zero = 0;
+
+	if (bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, &control))
+		return err_set(e, errno, "%s/control: %s", dp->pin_dir, bpf_errno_hint(errno));
+	q.netns = control.host_netns;
+	ret->n = 0;
+	return sock_diag_list(diag, &q, append, ret, e);
+}
+
+/* As far as it takes to find as many as the kernel counts. */
+int datapath_connections(const struct datapath *dp, struct sock_diag *diag, bool rtt,
+			 struct datapath_connections *ret, struct err *e)
 {
 	struct connection_list list = { 0 };
-	char path[PATH_TEXT_MAX];
-	__u64 since_ns = node_now_ns();
-	bool done;
-	int r = path_join(path, dp->pin_dir, PIN_CONNECTIONS, e);
+	bool all = false;
+	int r = 0;
 
-	if (r)
-		return r;
-	r = list_once(path, &list, e);
-	done = list.reads <= 1;
-	for (int pass = 1; !r && !done && pass < LIST_PASSES; pass++)
-		r = list_again(path, since_ns, &list, &done, e);
+	for (enum reach reach = REACH_HOST; !r && !all && reach <= REACH_SOCKETS; reach++) {
+		__u64 before = 0, after = 0;
+
+		r = count_elsewhere(dp, &before, e);
+		if (!r)
+			r = list_once(dp, diag, rtt, reach, &list, e);
+		if (!r)
+			r = count_elsewhere(dp, &after, e);
+		/* Some may have come or gone meanwhile. */
+		all = !r && found_elsewhere(&list) >= (before < after ? before : after);
+	}
 	if (r) {
 		free(list.at);
 		return r;
 	}
-	*ret = list.at;
-	*ret_n = count_of(&list);
+	*ret = (struct datapath_connections){ .list = list.at, .n = list.n, .all = all };
 	return 0;
 }
 
@@ -262,6 +183,8 @@ static int on_wakeup(void *ctx, void *data, size_t size)
 
 int datapath_wakeup_fd(struct datapath *dp, struct err *e)
 {
+	if (dp->fds[MAP_WAKEUP] < 0)
+		return -EOPNOTSUPP;
 	if (!dp->wakeup)
 		dp->wakeup = ring_buffer__new(dp->fds[MAP_WAKEUP], on_wakeup, NULL, NULL);
 	if (!dp->wakeup)

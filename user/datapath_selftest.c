@@ -50,12 +50,13 @@ static int bound_socket(struct klb_endpoint *ret, struct err *e)
 	return fd;
 }
 
-static int install(const struct datapath *dp, const struct klb_endpoint *frontend,
-		   const struct klb_endpoint *backend, struct err *e)
+static int install(const struct datapath *dp, enum klb_scope scope,
+		   const struct klb_endpoint *frontend, const struct klb_endpoint *backend,
+		   struct err *e)
 {
 	const struct klb_lookup_entry entry = { .endpoint = *frontend,
 						.policy = KLB_POLICY_RANDOM,
-						.scope = KLB_SCOPE_HOST,
+						.scope = scope,
 						.table = KLB_TABLE_SELFTEST };
 	struct klb_candidates table;
 	__u32 key = KLB_TABLE_SELFTEST;
@@ -65,7 +66,6 @@ static int install(const struct datapath *dp, const struct klb_endpoint *fronten
 	table.at[0].endpoint = *backend;
 	table.at[0].id = KLB_ID_SELFTEST;
 	table.at[0].weight = KLB_WEIGHT_DEFAULT;
-	table.at[0].generation = 1;
 	table.at[0].state = KLB_STATE_READY;
 	table.at[0].ipv4 = 1;
 	if (bpf_map_update_elem(dp->fds[MAP_CANDIDATES], &key, &table, BPF_ANY) ||
@@ -199,10 +199,17 @@ void selftest_sweep(int lookup_fd, const char *cgroup)
 	globfree(&found);
 }
 
-int selftest_connect(const struct datapath *dp, const char *cgroup, unsigned long long cgroup_id,
-		     bool moved, struct err *e)
+static int run(const struct selftest *t, const struct klb_endpoint *frontend, struct err *e)
 {
-	enum verdict v;
+	enum verdict v = t->cgroup_id == 1 ? try_both(frontend) : try_inside(t->cgroup, frontend);
+
+	if (!t->peername && v == VERDICT_NO_PEERNAME)
+		v = VERDICT_OK;
+	return report(v, t->cgroup, e);
+}
+
+int selftest_connect(const struct datapath *dp, const struct selftest *t, struct err *e)
+{
 	struct klb_endpoint frontend = { { 0 }, 0 }, backend = { { 0 }, 0 };
 	/* Bound but not listening: nobody else can answer on the frontend's port. */
 	int reserved = bound_socket(&frontend, e);
@@ -212,12 +219,9 @@ int selftest_connect(const struct datapath *dp, const char *cgroup, unsigned lon
 	if (!r && listen(listener, 4))
 		r = err_set(e, errno, "test connect: cannot listen: %s", strerror(errno));
 	if (!r)
-		r = install(dp, &frontend, &backend, e);
+		r = install(dp, t->scope, &frontend, &backend, e);
 	if (!r) {
-		v = cgroup_id == 1 ? try_both(&frontend) : try_inside(cgroup, &frontend);
-		if (moved && v == VERDICT_NO_PEERNAME)
-			v = VERDICT_OK;
-		r = report(v, cgroup, e);
+		r = run(t, &frontend, e);
 		lookup_set(dp->fds[MAP_LOOKUP], KLB_MAX_FRONTENDS, NULL);
 	}
 	if (listener >= 0)

@@ -18,7 +18,6 @@
 #include "log.h"
 #include "migrate.h"
 #include "node.h"
-#include "sever.h"
 
 /* As the FILE of --from-...: standard input. */
 #define STDIN_PATH "-"
@@ -277,6 +276,11 @@ static void print_warnings(const struct options *o, const struct config *cfg,
 
 	if (rep->cache_error[0])
 		log_line("warning: the cache of discovery is not used: %s", rep->cache_error);
+	for (unsigned int i = 0; i < rep->n_features; i++)
+		if (!rep->features[i].present && !rep->features[i].quiet)
+			log_line("warning: without %s, which the kernel refuses (%s): %s",
+				 rep->features[i].name, rep->features[i].detail,
+				 rep->features[i].loss);
 	if (!rep->after.n_backends)
 		log_line("warning: no backends: connects go through untouched");
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
@@ -344,11 +348,13 @@ static int run_detach(const struct options *o)
 
 static void print_feature(const struct datapath_feature *f)
 {
-	printf("%-8s %-24s %s%s%s%s\n",
+	printf("%-8s %-16s %s%s%s%s\n",
 	       f->present    ? "ok"
 	       : f->required ? "MISSING"
 			     : "absent",
 	       f->name, f->purpose, f->detail[0] ? " [" : "", f->detail, f->detail[0] ? "]" : "");
+	if (!f->present && f->loss && f->loss[0])
+		printf("%-8s %-16s without it, %s\n", "", "", f->loss);
 }
 
 static void print_features_json(const struct datapath_feature *features, unsigned int n,
@@ -358,34 +364,19 @@ static void print_features_json(const struct datapath_feature *features, unsigne
 	json_t *root = json_pack("{s:b, s:o}", "usable", usable, "features", list);
 
 	for (unsigned int i = 0; i < n; i++)
-		json_array_append_new(list,
-				      json_pack("{s:s, s:s, s:b, s:b, s:s}", "name",
-						features[i].name, "purpose", features[i].purpose,
-						"required", features[i].required, "present",
-						features[i].present, "detail", features[i].detail));
+		json_array_append_new(
+			list, json_pack("{s:s, s:s, s:b, s:b, s:s, s:s?}", "name", features[i].name,
+					"purpose", features[i].purpose, "required",
+					features[i].required, "present", features[i].present,
+					"detail", features[i].detail, "loss", features[i].loss));
 	json_dumpf(root, stdout, JSON_INDENT(2));
 	putchar('\n');
 	json_decref(root);
 }
 
-/* Not of the data path's, which does without; `kubelbctl kill` and the agent do not. */
-static void add_destroy(struct datapath_feature *ret)
-{
-	struct sever *s = NULL;
-	struct err e = { "" };
-
-	*ret = (struct datapath_feature){
-		.name = "SOCK_DESTROY",
-		.purpose = "end connections: kill, and those to a dead backend (4.5)",
-		.present = !sever_open(&s, &e),
-	};
-	snprintf(ret->detail, sizeof(ret->detail), "%.150s", e.text);
-	sever_close(s);
-}
-
 static int run_check(const struct options *o)
 {
-	struct datapath_feature features[32];
+	struct datapath_feature features[DATAPATH_FEATURES_MAX];
 	unsigned int n, missing = 0;
 	struct err e;
 
@@ -393,8 +384,7 @@ static int run_check(const struct options *o)
 		err_set(&e, EPERM, "must run as root: --check asks the kernel what it has");
 		return cli_fail(CLI_FAILED, &e);
 	}
-	n = datapath_features(o->pin_dir, o->cgroup, features, 31);
-	add_destroy(&features[n++]);
+	n = datapath_features(o->pin_dir, o->cgroup, features, DATAPATH_FEATURES_MAX);
 	for (unsigned int i = 0; i < n; i++)
 		missing += features[i].required && !features[i].present;
 	if (o->json)

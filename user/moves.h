@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-#include <kubelb/abi.h>
+#include "connection.h"
 
 /* So many at a time, so that a node's clients do not all connect again at once. */
 #define MOVES_BATCH 16

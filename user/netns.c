@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #ifndef SO_NETNS_COOKIE
@@ -21,12 +23,10 @@
 #define NAMED "/run/netns"
 
 struct search {
-	__u64 cookie;
+	const struct netns_visitor *visitor;
 	int protocol;
 	int home; /* the namespace to go back to */
-	ino_t *seen; /* namespaces that it was not */
-	size_t n_seen, room;
-	int found; /* the socket; -1: not yet */
+	bool over; /* the visitor has seen enough */
 };
 
 int netns_cookie(int fd, __u64 *ret)
@@ -36,27 +36,19 @@ int netns_cookie(int fd, __u64 *ret)
 	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, ret, &length) ? -errno : 0;
 }
 
-/* Without memory for it a namespace is looked into once more: no harm. */
-static void remember(struct search *s, ino_t inode)
+static int inode_of(const char *path, __u64 *ret)
 {
-	if (s->n_seen == s->room) {
-		size_t room = s->room ? 2 * s->room : 64;
-		ino_t *seen = realloc(s->seen, room * sizeof(*seen));
+	struct stat st;
 
-		if (!seen)
-			return;
-		s->seen = seen;
-		s->room = room;
-	}
-	s->seen[s->n_seen++] = inode;
+	if (stat(path, &st))
+		return -errno;
+	*ret = st.st_ino;
+	return 0;
 }
 
-static bool was_seen(const struct search *s, ino_t inode)
+int netns_own(__u64 *ret)
 {
-	for (size_t i = 0; i < s->n_seen; i++)
-		if (s->seen[i] == inode)
-			return true;
-	return false;
+	return inode_of(OWN, ret);
 }
 
 /* A socket stays in the namespace that it was made in. */
@@ -67,34 +59,36 @@ static int make_socket(const struct search *s, int ns)
 	if (setns(ns, CLONE_NEWNET))
 		return -errno;
 	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, s->protocol);
+	if (fd < 0)
+		fd = -errno;
 	/* Going on in somebody else's network would be worse than to end. */
 	if (setns(s->home, CLONE_NEWNET))
 		abort();
 	return fd;
 }
 
+/* ns: a descriptor of it. */
+static void look_at(struct search *s, int ns, __u64 netns)
+{
+	int fd = make_socket(s, ns);
+
+	if (fd >= 0)
+		s->over = !s->visitor->takes(s->visitor->arg, netns, fd);
+}
+
 static void look_into(struct search *s, const char *path)
 {
-	struct stat st;
-	__u64 cookie;
-	int ns, fd;
+	__u64 netns;
+	int ns;
 
-	if (s->found >= 0 || stat(path, &st) || was_seen(s, st.st_ino))
+	if (s->over || inode_of(path, &netns) || !s->visitor->wants(s->visitor->arg, netns))
 		return;
+	/* Whatever stands there may be no namespace. */
 	ns = open(path, O_RDONLY | O_CLOEXEC);
 	if (ns < 0)
 		return;
-	fd = make_socket(s, ns);
+	look_at(s, ns, netns);
 	close(ns);
-	/* Whatever stands there that is no namespace. */
-	if (fd < 0)
-		return;
-	if (!netns_cookie(fd, &cookie) && cookie == s->cookie) {
-		s->found = fd;
-		return;
-	}
-	remember(s, st.st_ino);
-	close(fd);
 }
 
 /* Looks into DIR/NAME/suffix for each name that begins with one of first's characters. */
@@ -104,7 +98,7 @@ static void look_through(struct search *s, const char *dir, const char *first, c
 	char path[512];
 	DIR *d = opendir(dir);
 
-	while (d && s->found < 0 && (entry = readdir(d))) {
+	while (d && !s->over && (entry = readdir(d))) {
 		if (entry->d_name[0] == '.' || (first && !strchr(first, entry->d_name[0])))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s%s", dir, entry->d_name, suffix);
@@ -114,27 +108,95 @@ static void look_through(struct search *s, const char *dir, const char *first, c
 		closedir(d);
 }
 
-int netns_netlink(__u64 cookie, __u32 pid, int protocol, struct err *e)
+static int begin(struct search *s, int protocol, const struct netns_visitor *v, struct err *e)
 {
-	struct search s = { .cookie = cookie, .protocol = protocol, .found = -1 };
-	int home = open(OWN, O_RDONLY | O_CLOEXEC);
-	char path[64];
+	*s = (struct search){ .visitor = v, .protocol = protocol };
+	s->home = open(OWN, O_RDONLY | O_CLOEXEC);
+	return s->home < 0 ? err_set(e, errno, OWN ": %s", strerror(errno)) : 0;
+}
 
-	if (home < 0)
-		return err_set(e, errno, OWN ": %s", strerror(errno));
-	s.home = home;
-	/* Most often whoever opened a connection still lives, and where it lived. */
+int netns_visit(__u32 pid, int protocol, const struct netns_visitor *v, struct err *e)
+{
+	struct search s;
+	char path[64];
+	int r = begin(&s, protocol, v, e);
+
+	if (r)
+		return r;
 	if (pid) {
 		snprintf(path, sizeof(path), "/proc/%u/ns/net", pid);
 		look_into(&s, path);
 	}
 	look_through(&s, NAMED, NULL, "");
 	look_through(&s, "/proc", "123456789", "/ns/net");
-	close(home);
-	free(s.seen);
-	if (s.found >= 0)
-		return s.found;
-	return err_set(e, ESRCH,
-		       "no process, and no name in " NAMED ", leads to its network namespace; run "
-		       "this in the host's PID namespace");
+	close(s.home);
+	return 0;
+}
+
+/* --- by way of sockets ------------------------------------------------------------------ */
+
+/* sock: the socket, ours by now. */
+static void look_at_socket(struct search *s, int sock)
+{
+	int ns = ioctl(sock, SIOCGSKNS);
+	struct stat st;
+
+	if (ns < 0)
+		return;
+	if (!fstat(ns, &st) && s->visitor->wants(s->visitor->arg, st.st_ino))
+		look_at(s, ns, st.st_ino);
+	close(ns);
+}
+
+static bool is_socket(const char *dir, const char *name)
+{
+	char path[600], target[32] = "";
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	return readlink(path, target, sizeof(target) - 1) > 0 && !strncmp(target, "socket:", 7);
+}
+
+static void look_at_process(struct search *s, const char *pid)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, atoi(pid), 0);
+	struct dirent *entry;
+	char dir[300];
+	DIR *d;
+
+	snprintf(dir, sizeof(dir), "/proc/%s/fd", pid);
+	d = opendir(dir);
+	while (d && pidfd >= 0 && !s->over && (entry = readdir(d))) {
+		int sock;
+
+		if (entry->d_name[0] == '.' || !is_socket(dir, entry->d_name))
+			continue;
+		sock = (int)syscall(SYS_pidfd_getfd, pidfd, atoi(entry->d_name), 0);
+		if (sock >= 0) {
+			look_at_socket(s, sock);
+			close(sock);
+		}
+	}
+	if (d)
+		closedir(d);
+	if (pidfd >= 0)
+		close(pidfd);
+}
+
+int netns_visit_sockets(int protocol, const struct netns_visitor *v, struct err *e)
+{
+	struct dirent *entry;
+	struct search s;
+	int r = begin(&s, protocol, v, e);
+	DIR *d;
+
+	if (r)
+		return r;
+	d = opendir("/proc");
+	while (d && !s.over && (entry = readdir(d)))
+		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
+			look_at_process(&s, entry->d_name);
+	if (d)
+		closedir(d);
+	close(s.home);
+	return 0;
 }

@@ -29,10 +29,10 @@
  * 1: whatever may grow has grown. 2: of what a plan is written to, `lookup` alone.
  */
 #ifdef KLB_ABI_NEXT
-#define KLB_ABI_VERSION 3
+#define KLB_ABI_VERSION 4
 #define KLB_ABI_GROWTH __u64 grown[2];
 #else
-#define KLB_ABI_VERSION 2
+#define KLB_ABI_VERSION 3
 #define KLB_ABI_GROWTH
 #endif
 #if defined(KLB_ABI_NEXT) && KLB_ABI_NEXT == 2
@@ -241,6 +241,7 @@ enum klb_evidence {
  * ejected_until_ns: others are preferred until then, for the reason in evidence.
  * srtt_us: smoothed round trip time over handshakes and ended connections.
  * streak: ejections since the last success.
+ * answered: last_answer_ns >> KLB_ANSWERED_SHIFT: the part of it that a choice reads.
  * opened: connections that were established. failed: connects that were not, by reason.
  * lost: established connections that ended because the peer stopped answering.
  * ejections, suspected: how often evidence became that.
@@ -249,7 +250,11 @@ enum klb_evidence {
  *   lost. The backend's kernel completes connects by itself, though its process hang.
  * last_answer_ns: when a client last had data from it, to about a tenth of a second, as
  *   far as the client then sent something itself or closed.
+ * generation: whose counters these are. What a socket says of another generation's backend
+ *   counts for nobody. Written by user space, with the zeroes.
  */
+#define KLB_ANSWERED_SHIFT 30 /* about a second */
+
 struct klb_stats {
 	__u64 active;
 	__u64 connecting;
@@ -257,7 +262,7 @@ struct klb_stats {
 	__u32 srtt_us;
 	enum klb_evidence evidence;
 	__u32 streak;
-	__u32 pad;
+	__u32 answered;
 	__u64 opened;
 	__u64 failed[KLB_FAILURES];
 	__u64 lost;
@@ -267,6 +272,8 @@ struct klb_stats {
 	__u64 last_failure_ns;
 	__u64 connect_ns;
 	__u64 last_answer_ns;
+	__u32 generation;
+	__u32 pad;
 	KLB_ABI_GROWTH
 };
 
@@ -284,12 +291,26 @@ struct klb_admin {
 };
 
 /*
+ * What adds to a rewritten connect, and what a kernel may refuse without being unfit for it.
+ * The order is part of the ABI: klb_control.refused is indexed by it.
+ */
+enum klb_feature {
+	KLB_FEATURE_GETPEERNAME = 0, /* the programs klb_getpeer4 and klb_getpeer6 */
+	KLB_FEATURE_SOCKOPS = 1, /* the program klb_sockops */
+	KLB_FEATURE_WAKEUP = 2, /* the map `wakeup` */
+	KLB_FEATURE_ADJUST = 3, /* the program klb_adjust */
+	KLB_FEATURE_CASTS = 4, /* programs that call the kernel's own functions */
+	KLB_FEATURES = 8,
+};
+
+/*
  * Value of `control`, one entry. Written by kubelb-load and kubelb-agent.
  * abi_version stays first for ever: it says how to read the rest.
  * connect4_prog: id of the program that links/connect4 runs once the load that made these
  *   maps the ones in use is complete; 0: not told. Whoever may not ask the kernel for a
  *   program's maps (CAP_SYS_ADMIN) knows by it whether these are still the ones.
- * host_netns_cookie: SO_NETNS_COOKIE of the namespace that kubelb-load ran in.
+ * host_netns_cookie: SO_NETNS_COOKIE of the namespace that kubelb-load ran in, as the kernel
+ *   says in klb_counters.selftest. host_netns: inode number of the same, for user space.
  * heartbeat_ns: the agent's last sign of life; 0 when no agent ever ran.
  * heartbeat_max_age_ns: older than this, and states are not believed any more.
  * config_serial: counts up with every configuration applied, so that an agent
@@ -302,6 +323,8 @@ struct klb_admin {
  *   0: they are left alone.
  * discovery, discovery_heard_ns: the agent's, for status; when the cluster last said
  *   something about its apiservers.
+ * refused: by enum klb_feature: the errno with which the kernel has refused what the feature
+ *   takes, at the last load; 0: it is in force.
  */
 struct klb_control {
 	__u32 abi_version;
@@ -319,7 +342,18 @@ struct klb_control {
 	enum klb_discovery discovery;
 	__u32 pad2;
 	__u64 discovery_heard_ns;
+	__u64 host_netns;
+	__u16 refused[KLB_FEATURES];
 	KLB_ABI_GROWTH
+};
+
+/*
+ * Constants of one load, which kubelb-load sets before the kernel sees the programs (the
+ * verifier drops what they rule out). 1: that feature is in force.
+ */
+struct klb_options {
+	__u32 sockops;
+	__u32 wakeup;
 };
 
 /*
@@ -328,14 +362,25 @@ struct klb_control {
  * repaired: connections that the agent's audit has added to or taken from `active` and
  *   `connecting` because the sockets' records said so.
  * events: how many were ever written to `events`; the newest is number events - 1.
+ * other_netns: sockets that are part of `active` or `connecting` and live outside of the
+ *   host's network namespace.
+ * selftest: of kubelb-load's last test connect.
  */
+struct klb_selftest {
+	__u64 netns_cookie; /* of the namespace that it came from */
+	__u64 jiffies; /* and the two clocks at that moment */
+	__u64 now_ns;
+};
+
 struct klb_counters {
 	__u64 skipped_loopback_source; /* bound to 127/8 or ::1: cannot leave */
 	__u64 skipped_no_backend; /* no candidate that this socket can reach */
 	__u64 skipped_other_netns; /* scope host, and a foreign namespace */
 	__u64 repaired;
 	__u64 events;
-	__u64 skipped_own_listener; /* dialled by whoever listens there, on a backend's node */
+	__u64 skipped_own_listener; /* dialled by whoever listens there */
+	__u64 other_netns;
+	struct klb_selftest selftest;
 	KLB_ABI_GROWTH
 };
 
@@ -365,6 +410,8 @@ enum klb_phase {
 #define KLB_SOCKET_HEARSAY 32u
 /* The peer takes no data at the moment, but says so: our TCP_USER_TIMEOUT is lifted. */
 #define KLB_SOCKET_SHUT 64u
+/* Of another network namespace than the host's. */
+#define KLB_SOCKET_OTHER_NETNS 128u
 
 /*
  * Value of `sockets`, the record that a socket of ours carries. Written by the
@@ -413,9 +460,17 @@ struct klb_route {
  * turn: counts the connects that came by, so that a socket that tries again does not
  *   draw what it drew before.
  * left: what is told of a choice that was left behind; on the stack there is no room.
+ * owner: who connects, before Linux 5.11; later kernels tell that to klb_sockops.
  */
 #define KLB_PENDING_SLOTS 64
 #define KLB_PENDING_CLAIMED (~0ULL)
+
+struct klb_owner {
+	__u64 cgroup_id;
+	__u32 pid;
+	char comm[16];
+	__u32 pad;
+};
 
 struct klb_pending {
 	__u64 number;
@@ -423,6 +478,7 @@ struct klb_pending {
 	__u32 pad;
 	struct klb_route route;
 	struct klb_socket left;
+	struct klb_owner owner;
 };
 
 enum klb_event_kind {
@@ -462,21 +518,21 @@ struct klb_event {
 };
 
 /*
- * What a read of the pin `connections` (an iterator over the sockets' records) yields,
- * one after the other: the record and its socket as it is now.
- * cookie, netns_cookie: as SO_COOKIE and SO_NETNS_COOKIE. tcp_state: enum of
- * include/net/tcp_states.h (1: established, 2: SYN sent). srtt_us: 0 for not measured.
- * bound_if: the interface that the socket is bound to, 0 for none; it is part of what the
- *   kernel finds a socket by.
+ * What the programs remember among themselves, in their own memory (.bss): it begins as
+ * zeroes with each load.
+ * listens_known: 1: `listens` is complete; until then anybody may listen. Written by
+ *   kubelb-load, when klb_sockops hears of every new listener and the old ones are listed.
+ * has_early: 1: there have been records that were made in the connect hook.
+ * listens: 1: somebody listens, or has listened, on one of the TCP ports that share this
+ *   place: number n is in listens[n % KLB_LISTEN_SLOTS]. Written by klb_sockops and
+ *   kubelb-load; never taken back, so that neither can undo what the other has just done.
  */
-struct klb_connection {
-	struct klb_socket record;
-	struct klb_endpoint local;
-	__u32 tcp_state;
-	__u32 srtt_us;
-	__u32 bound_if;
-	__u64 cookie;
-	__u64 netns_cookie;
+#define KLB_LISTEN_SLOTS 4096
+
+struct klb_memory {
+	__u32 listens_known;
+	__u32 has_early;
+	__u8 listens[KLB_LISTEN_SLOTS];
 };
 
 /*
@@ -486,16 +542,12 @@ struct klb_connection {
  */
 struct klb_adjustment {
 	__u32 id;
+	__u32 generation;
 	__u32 repair;
+	__u32 pad;
 	__s64 active;
 	__s64 connecting;
 	__u64 opened;
-};
-
-/* Filled by the program klb_clock: the two clocks at one moment. */
-struct klb_clocks {
-	__u64 jiffies;
-	__u64 now_ns;
 };
 
 #define KLB_ASSERT_SIZE(type, size) \
@@ -511,15 +563,14 @@ KLB_ASSERT_SIZE(klb_candidates, 4 + 40 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_frontend, 16 + 2 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_lookup, 4 + 32 * KLB_FRONTEND_SLOTS);
 KLB_ASSERT_SIZE(klb_backend, 56);
-KLB_ASSERT_SIZE(klb_stats, 144);
+KLB_ASSERT_SIZE(klb_stats, 152);
 KLB_ASSERT_SIZE(klb_admin, 16);
-KLB_ASSERT_SIZE(klb_control, 96);
-KLB_ASSERT_SIZE(klb_counters, 48);
+KLB_ASSERT_SIZE(klb_control, 120);
+KLB_ASSERT_SIZE(klb_counters, 80);
 KLB_ASSERT_SIZE(klb_event, 96);
 #endif
 KLB_ASSERT_SIZE(klb_socket, 136);
 KLB_ASSERT_SIZE(klb_route, 64);
-KLB_ASSERT_SIZE(klb_connection, 184);
 KLB_ASSERT_AT(klb_frontend, ids, 16);
 KLB_ASSERT_AT(klb_candidate, id, 20);
 KLB_ASSERT_AT(klb_backend, generation, 20);
@@ -529,6 +580,5 @@ KLB_ASSERT_AT(klb_stats, opened, 40);
 KLB_ASSERT_AT(klb_control, abi_version, 0);
 KLB_ASSERT_AT(klb_control, host_netns_cookie, 8);
 KLB_ASSERT_AT(klb_event, backend, 40);
-KLB_ASSERT_AT(klb_connection, cookie, 168);
 
 #endif

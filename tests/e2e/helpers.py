@@ -392,12 +392,12 @@ def objects(world):
     """The ids of the programs, maps and links that are pinned for this world,
     and of the maps that its programs use beyond these."""
     links = [bpftool("link", "show", "pinned", f"{world.pin}/{p}")
-             for p in [*link_pins(world), "connections"]]
+             for p in link_pins(world)]
     progs = {link["prog_id"] for link in links}
     progs.add(bpftool("prog", "show", "pinned", f"{world.pin}/adjust")["id"])
     maps = set()
     for path in pins(world):
-        if not re.match("links/|connections|adjust", path):
+        if not re.match("links/|adjust", path):
             maps.add(bpftool("map", "show", "pinned", f"{world.pin}/{path}")["id"])
     for prog in progs:
         maps.update(bpftool("prog", "show", "id", prog).get("map_ids", []))

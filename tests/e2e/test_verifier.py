@@ -40,7 +40,6 @@ def budget():
 
 def test_every_program_keeps_its_budget(stage):
     ok(stage.load())
-    # klb_clock is gone once kubelb-load has run it.
     names = {bpftool("prog", "show", "id", i)["name"]: i for i in objects(stage)["prog"]}
     steps = {name: verified_steps(i) for name, i in names.items()}
     if None in steps.values():

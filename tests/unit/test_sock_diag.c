@@ -27,7 +27,7 @@
 
 #include "endpoint.h"
 #include "netns.h"
-#include "sever.h"
+#include "sock_diag.h"
 
 #ifndef SO_COOKIE
 #define SO_COOKIE 57
@@ -60,7 +60,7 @@ ssize_t __wrap_recv(int fd, void *buf, size_t size, int flags)
 
 struct pair {
 	int listener, client, server;
-	struct klb_connection c; /* as the kernel's iterator describes client */
+	struct klb_connection c; /* as a list would describe client */
 };
 
 static void address(int family, const char *text, struct sockaddr_storage *ret, socklen_t *length)
@@ -91,7 +91,7 @@ static void describe(struct pair *p)
 	assert_int_equal(endpoint_from_sockaddr((struct sockaddr *)&ss, &p->c.record.backend), 0);
 	length = sizeof(p->c.cookie);
 	assert_int_equal(getsockopt(p->client, SOL_SOCKET, SO_COOKIE, &p->c.cookie, &length), 0);
-	assert_int_equal(netns_cookie(p->client, &p->c.netns_cookie), 0);
+	assert_int_equal(netns_own(&p->c.netns), 0);
 }
 
 /* device: to bind the client to; NULL for none. */
@@ -155,14 +155,14 @@ static void assert_ended(const struct pair *p)
 
 /* --- the tests -------------------------------------------------------------------------- */
 
-static struct sever *open_sever(void)
+static struct sock_diag *open_diag(void)
 {
-	struct sever *s = NULL;
+	struct sock_diag *d = NULL;
 	struct err e = { "" };
 
-	if (sever_open(&s, &e))
-		fail_msg("sever_open: %s", e.text);
-	return s;
+	if (sock_diag_open(&d, &e) || sock_diag_can_destroy(d, &e))
+		fail_msg("sock_diag: %s", e.text);
+	return d;
 }
 
 static void ends_each_kind(void **state)
@@ -178,7 +178,7 @@ static void ends_each_kind(void **state)
 		{ AF_INET6, "::1", "lo" },
 		{ AF_INET6, "::ffff:127.0.0.1", "lo" },
 	};
-	struct sever *s = open_sever();
+	struct sock_diag *s = open_diag();
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
@@ -188,43 +188,43 @@ static void ends_each_kind(void **state)
 		pair_open(&p, kinds[i].family, kinds[i].address, kinds[i].device);
 		pair_open(&beside, kinds[i].family, kinds[i].address, NULL);
 		assert_works(&p);
-		if (sever_one(s, &p.c, &e))
+		if (sock_diag_destroy(s, &p.c, &e))
 			fail_msg("%s on %s: %s", kinds[i].address,
 				 kinds[i].device ? kinds[i].device : "any", e.text);
 		assert_ended(&p);
 		assert_works(&beside);
-		assert_int_equal(sever_one(s, &p.c, &e), -ENOENT);
+		assert_int_equal(sock_diag_destroy(s, &p.c, &e), -ENOENT);
 		assert_string_equal(e.text, "");
 		pair_close(&p);
 		pair_close(&beside);
 	}
-	sever_close(s);
+	sock_diag_close(s);
 }
 
 /* Same addresses and ports, but not the socket that was meant. */
 static void spares_a_new_socket_on_the_same_ports(void **state)
 {
-	struct sever *s = open_sever();
+	struct sock_diag *s = open_diag();
 	struct err e = { "" };
 	struct pair p;
 
 	(void)state;
 	pair_open(&p, AF_INET, "127.0.0.1", NULL);
 	p.c.cookie++;
-	assert_int_equal(sever_one(s, &p.c, &e), -ENOENT);
+	assert_int_equal(sock_diag_destroy(s, &p.c, &e), -ENOENT);
 	p.c.cookie += 1ULL << 32;
-	assert_int_equal(sever_one(s, &p.c, &e), -ENOENT);
+	assert_int_equal(sock_diag_destroy(s, &p.c, &e), -ENOENT);
 	assert_works(&p);
 	p.c.cookie -= (1ULL << 32) + 1;
 	/* Another socket with its cookie: the server's end is not what is named. */
 	p.c.local.port++;
-	assert_int_equal(sever_one(s, &p.c, &e), -ENOENT);
+	assert_int_equal(sock_diag_destroy(s, &p.c, &e), -ENOENT);
 	assert_works(&p);
 	p.c.local.port--;
-	assert_int_equal(sever_one(s, &p.c, &e), 0);
+	assert_int_equal(sock_diag_destroy(s, &p.c, &e), 0);
 	assert_ended(&p);
 	pair_close(&p);
-	sever_close(s);
+	sock_diag_close(s);
 }
 
 static void loopback_up(void)
@@ -274,7 +274,7 @@ static pid_t pair_elsewhere(struct pair *p, int *ret_pipe)
 
 static void reaches_other_namespaces(void **state)
 {
-	struct sever *s = open_sever();
+	struct sock_diag *s = open_diag();
 	ino_t home = namespace();
 
 	(void)state;
@@ -287,44 +287,44 @@ static void reaches_other_namespaces(void **state)
 
 		assert_works(&p);
 		p.c.record.pid = hint == 0 ? (__u32)child : hint == 1 ? 0 : (__u32)getpid();
-		if (sever_one(s, &p.c, &e))
+		if (sock_diag_destroy(s, &p.c, &e))
 			fail_msg("hint %d: %s", hint, e.text);
 		assert_ended(&p);
-		assert_int_equal(sever_one(s, &p.c, &e), -ENOENT);
+		assert_int_equal(sock_diag_destroy(s, &p.c, &e), -ENOENT);
 		assert_true(namespace() == home);
 		close(end);
 		assert_int_equal(waitpid(child, &status, 0), child);
 		assert_int_equal(status, 0);
 		pair_close(&p);
 	}
-	sever_close(s);
+	sock_diag_close(s);
 }
 
 static void says_when_a_namespace_is_not_found(void **state)
 {
-	struct sever *s = open_sever();
+	struct sock_diag *s = open_diag();
 	ino_t home = namespace();
 	struct pair p;
 
 	(void)state;
 	pair_open(&p, AF_INET, "127.0.0.1", NULL);
-	p.c.netns_cookie = 1ULL << 60;
+	p.c.netns = 1ULL << 60;
 	for (int i = 0; i < 2; i++) {
 		struct err e = { "" };
 
-		assert_int_equal(sever_one(s, &p.c, &e), -ESRCH);
+		assert_int_equal(sock_diag_destroy(s, &p.c, &e), -ESRCH);
 		assert_non_null(strstr(e.text, "namespace"));
 	}
 	assert_true(namespace() == home);
 	assert_works(&p);
 	pair_close(&p);
-	sever_close(s);
+	sock_diag_close(s);
 }
 
 static void leaks_no_descriptor(void **state)
 {
 	int before, after, end;
-	struct sever *s;
+	struct sock_diag *s;
 	struct err e;
 	struct pair p;
 	pid_t child;
@@ -332,19 +332,19 @@ static void leaks_no_descriptor(void **state)
 	(void)state;
 	before = dup(0);
 	close(before);
-	s = open_sever();
+	s = open_diag();
 	child = pair_elsewhere(&p, &end);
-	assert_int_equal(sever_one(s, &p.c, &e), 0);
-	p.c.netns_cookie = 1ULL << 60;
-	assert_int_equal(sever_one(s, &p.c, &e), -ESRCH);
+	assert_int_equal(sock_diag_destroy(s, &p.c, &e), 0);
+	p.c.netns = 1ULL << 60;
+	assert_int_equal(sock_diag_destroy(s, &p.c, &e), -ESRCH);
 	close(end);
 	assert_int_equal(waitpid(child, NULL, 0), child);
 	pair_close(&p);
-	sever_close(s);
+	sock_diag_close(s);
 	after = dup(0);
 	close(after);
 	assert_int_equal(before, after);
-	sever_close(NULL);
+	sock_diag_close(NULL);
 }
 
 static void names_what_the_kernel_lacks(void **state)
@@ -361,16 +361,17 @@ static void names_what_the_kernel_lacks(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct sever *s = NULL;
+		struct sock_diag *s = NULL;
 		struct err e = { "" };
 		int r;
 
+		assert_int_equal(sock_diag_open(&s, &e), 0);
 		fake_error = cases[i].error;
 		fake_after = cases[i].after;
-		r = sever_open(&s, &e);
+		r = sock_diag_can_destroy(s, &e);
 		fake_error = 0;
 		assert_int_equal(r, cases[i].want);
-		assert_null(s);
+		sock_diag_close(s);
 		if (!strcasestr(e.text, cases[i].word))
 			fail_msg("'%s' is not in: %s", cases[i].word, e.text);
 	}
@@ -378,7 +379,7 @@ static void names_what_the_kernel_lacks(void **state)
 
 static void says_why_one_was_not_ended(void **state)
 {
-	struct sever *s = open_sever();
+	struct sock_diag *s = open_diag();
 	struct err e = { "" };
 	struct klb_connection c;
 	struct pair p;
@@ -389,12 +390,12 @@ static void says_why_one_was_not_ended(void **state)
 	c.cookie++;
 	fake_error = -EPERM;
 	fake_after = 0;
-	assert_int_equal(sever_one(s, &c, &e), -EPERM);
+	assert_int_equal(sock_diag_destroy(s, &c, &e), -EPERM);
 	fake_error = 0;
 	assert_non_null(strstr(e.text, "CAP_NET_ADMIN"));
 	assert_works(&p);
 	pair_close(&p);
-	sever_close(s);
+	sock_diag_close(s);
 }
 
 int main(void)
@@ -409,5 +410,5 @@ int main(void)
 		cmocka_unit_test(says_why_one_was_not_ended),
 	};
 
-	return cmocka_run_group_tests_name("sever", tests, NULL, NULL);
+	return cmocka_run_group_tests_name("sock_diag", tests, NULL, NULL);
 }
