@@ -8,9 +8,9 @@
  *   0  takes connections and is preferred: the one on this very node, while the
  *      agent vouches for it
  *   1  takes connections: ready, not ejected, not drained
- *   2  unwanted (suspect, draining, or drained by the operator), but clients have just had
- *      data from it
- *   3  unwanted
+ *   2  unwanted, but there: draining, or drained by the operator; or suspect, and clients
+ *      have just had data from it
+ *   3  suspect
  *   4  ejected: connects to it have just failed
  *   5  dead by the agent's verdict, but clients have just had data from it
  *   6  dead: a wrong verdict must never cut a node off
@@ -35,8 +35,8 @@
 
 #define KLB_TIER_PREFERRED 0
 #define KLB_TIER_USABLE 1
-#define KLB_TIER_UNWANTED_ANSWERED 2
-#define KLB_TIER_UNWANTED 3
+#define KLB_TIER_UNWANTED 2
+#define KLB_TIER_SUSPECT 3
 #define KLB_TIER_EJECTED 4
 #define KLB_TIER_DEAD_ANSWERED 5
 #define KLB_TIER_DEAD 6
@@ -106,7 +106,7 @@ static inline __attribute__((always_inline)) void klb_pick_init(struct klb_pick 
 #define KLB_TIERS_TRUSTED                                     \
 	(KLB_TIER_OF(KLB_STATE_UNKNOWN, KLB_TIER_USABLE) |    \
 	 KLB_TIER_OF(KLB_STATE_READY, KLB_TIER_USABLE) |      \
-	 KLB_TIER_OF(KLB_STATE_SUSPECT, KLB_TIER_UNWANTED) |  \
+	 KLB_TIER_OF(KLB_STATE_SUSPECT, KLB_TIER_SUSPECT) |   \
 	 KLB_TIER_OF(KLB_STATE_DRAINING, KLB_TIER_UNWANTED) | \
 	 KLB_TIER_OF(KLB_STATE_DEAD, KLB_TIER_DEAD))
 #define KLB_TIERS_ALONE                                     \
@@ -139,10 +139,10 @@ static inline __attribute__((always_inline)) __u64 klb_blend(__u64 a, __u64 b, _
 
 /*
  * The tier of a candidate: of its state, worse if it is usable and drained, better if it is
- * usable and preferred, or unwanted and clients have just had data from it. Ejected comes
- * last among those not dead, and last among the dead. By the bits of the tiers: dead (6) is
- * the only one with the third, and usable (1) the only one without the second, which spares
- * comparisons.
+ * usable and preferred, or suspect or dead and clients have just had data from it. Ejected
+ * comes last among those not dead, and last among the dead. By the bits of the tiers, which
+ * spares comparisons: only dead (6) has the third; usable (1) has no second; and of those
+ * that have it, unwanted (2) has no other, suspect (3) and dead have.
  */
 static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_view *v, __u32 tiers,
 							    __u32 trust)
@@ -150,10 +150,10 @@ static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_vie
 	__u32 tier = tiers >> 3 * (v->state & 7) & 7;
 	__u32 dead = tier >> 2 & 1;
 	__u32 usable = 1 & ~(tier >> 1);
+	__u32 doubted = tier >> 1 & (tier | dead);
 
-	tier += ((usable & v->drained) << 1) - (usable & v->preferred & trust & ~v->drained);
-	/* By now the second bit says unwanted, for whatever reason, or dead. */
-	tier -= tier >> 1 & v->answered;
+	tier += (usable & v->drained) - (usable & v->preferred & trust & ~v->drained);
+	tier -= doubted & v->answered;
 	return klb_blend(tier, KLB_TIER_EJECTED + 3 * dead, 0 - (__u64)v->ejected);
 }
 

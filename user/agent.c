@@ -129,6 +129,7 @@ static char *on_metrics(void *arg, size_t *ret_length)
 	struct datapath_state *state = malloc(sizeof(*state));
 	struct datapath_link links[METRICS_LINKS];
 	int n_links = datapath_links(a->options->pin_dir, links, METRICS_LINKS, NULL);
+	struct datapath_feature features[DATAPATH_FEATURES_MAX];
 	char *text;
 
 	/* Nothing attached is none. */
@@ -138,6 +139,9 @@ static char *on_metrics(void *arg, size_t *ret_length)
 		probes[i] = *agent_backend_metrics(&a->backends[i]);
 	if (state && a->dp && !datapath_read(a->dp, state, NULL))
 		in.state = state;
+	in.features = features;
+	if (in.state)
+		in.n_features = agent_features(a, &state->control, features);
 	text = metrics_format(&in, ret_length);
 	free(state);
 	return text;

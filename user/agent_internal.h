@@ -49,6 +49,7 @@ struct agent {
 	bool detached_logged;
 	bool discovery_failed; /* logged */
 	bool missing_logged[PRIVILEGES_FUNCTIONS]; /* that a privilege is missing */
+	bool feature_logged[DATAPATH_FEATURES_MAX]; /* that it is off */
 	/* The last ones logged; empty while it works. */
 	char moves_error[ERR_TEXT_MAX];
 	char audit_error[ERR_TEXT_MAX];
@@ -96,6 +97,9 @@ void agent_stop_backends(struct agent_backend *backends, const struct config *cf
 int agent_open_datapath(struct agent *a, struct err *e);
 /* Lets go of all that; a->dp is NULL then. */
 void agent_drop_datapath(struct agent *a);
+/* Those of what is attached; ret has room for DATAPATH_FEATURES_MAX. Needs a->dp. */
+unsigned int agent_features(struct agent *a, const struct klb_control *control,
+			    struct datapath_feature *ret);
 /* Drops and opens after somebody else's change; a failure is logged once, a->dp NULL then. */
 void agent_reopen(struct agent *a);
 /* Writes what has changed; what fails is logged and stays dirty. May reopen. */

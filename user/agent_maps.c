@@ -50,6 +50,36 @@ void agent_drop_datapath(struct agent *a)
 	a->agent_lock = -1;
 }
 
+unsigned int agent_features(struct agent *a, const struct klb_control *control,
+			    struct datapath_feature *ret)
+{
+	unsigned int n;
+
+	privileges_raise();
+	n = datapath_features_in_force(a->dp, control, ret, DATAPATH_FEATURES_MAX);
+	privileges_lower();
+	return n;
+}
+
+/* What users do without on this kernel: once for each, as long as it stays off. */
+static void log_features(struct agent *a)
+{
+	struct datapath_feature features[DATAPATH_FEATURES_MAX];
+	unsigned int n = agent_features(a, &a->state->control, features);
+	char detail[512], loss[512];
+
+	for (unsigned int i = 0; i < n; i++) {
+		const struct datapath_feature *f = &features[i];
+
+		if (!f->present && !f->quiet && !a->feature_logged[i])
+			log_event(LOG_LEVEL_WARN, "the kernel refuses something, the rest works",
+				  "feature=%s error=%s loss=%s", f->name,
+				  log_quote(detail, sizeof(detail), f->detail),
+				  log_quote(loss, sizeof(loss), f->loss));
+		a->feature_logged[i] = !f->present;
+	}
+}
+
 int agent_open_datapath(struct agent *a, struct err *e)
 {
 	int r = datapath_open(a->options->pin_dir, &a->dp, e);
@@ -62,6 +92,8 @@ int agent_open_datapath(struct agent *a, struct err *e)
 		r = agent_listen_to_kernel(a, e);
 	if (r)
 		agent_drop_datapath(a);
+	else
+		log_features(a);
 	return r;
 }
 

@@ -58,13 +58,35 @@ static int move(const struct datapath *dp, pick_fn pick, const void *which,
 	return r;
 }
 
-static unsigned int pick_dead(const struct datapath_connections *all, const void *dead,
+struct dead {
+	const struct datapath *dp;
+	const bool *ids; /* by id */
+	bool *hidden; /* out: some connections to them are not in the list */
+};
+
+/* How many the kernel counts. */
+static __u64 count_dead(const struct dead *d)
+{
+	struct klb_stats stats;
+	__u64 n = 0;
+
+	for (__u32 id = 1; id < KLB_MAX_IDS; id++)
+		if (d->ids[id] && !datapath_read_stat(d->dp, id, &stats, NULL))
+			n += stats.active + stats.connecting;
+	return n;
+}
+
+static unsigned int pick_dead(const struct datapath_connections *all, const void *which,
 			      unsigned int *ret, unsigned int *ret_left)
 {
+	const struct dead *d = which;
+	unsigned int n;
 	__u64 random;
 
 	evutil_secure_rng_get_bytes(&random, sizeof(random));
-	return moves_from_dead(all->list, all->n, dead, random, MOVES_BATCH, ret, ret_left);
+	n = moves_from_dead(all->list, all->n, d->ids, random, MOVES_BATCH, ret, ret_left);
+	*d->hidden = !all->all && count_dead(d) > n + *ret_left;
+	return n;
 }
 
 static unsigned int pick_oldest(const struct datapath_connections *all, const void *id,
@@ -78,7 +100,15 @@ static unsigned int pick_oldest(const struct datapath_connections *all, const vo
 int agent_moves_dead(const struct datapath *dp, const bool *dead, struct agent_moves_result *ret,
 		     struct err *e)
 {
-	return move(dp, pick_dead, dead, ret, e);
+	bool hidden = false;
+	const struct dead d = { .dp = dp, .ids = dead, .hidden = &hidden };
+	int r = move(dp, pick_dead, &d, ret, e);
+
+	if (!r && hidden)
+		r = err_set(e, ESRCH,
+			    "some are in network namespaces that cannot be looked into: that takes "
+			    "CAP_SYS_ADMIN, CAP_SYS_PTRACE and the host's PID namespace");
+	return r;
 }
 
 int agent_moves_one(const struct datapath *dp, __u32 id, struct agent_moves_result *ret,

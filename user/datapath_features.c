@@ -88,6 +88,8 @@ static const char *word_of(int code)
 	switch (code) {
 	case ENOSYS:
 		return "not in this kernel";
+	case EINVAL:
+		return "the kernel does not know it";
 	case 524: /* ENOTSUPP, include/linux/errno.h; errno(3) has no name for it */
 		return "not supported: programs are interpreted, not compiled";
 	default:
@@ -97,18 +99,20 @@ static const char *word_of(int code)
 
 /* --- what everything needs ------------------------------------------------------------------ */
 
-/* The file may be there and be of no use. */
-static void add_btf(struct feature_list *list)
+/* Returns why no program can be loaded without it, or NULL. The file may be there and be of
+ * no use. */
+static const char *add_btf(struct feature_list *list)
 {
 	/* libbpf would also find that of a file in /boot, which tells nothing. */
 	struct btf *btf = btf__parse_raw(BTF_PATH);
-	const char *detail = BTF_PATH;
+	const char *missing = NULL;
 
 	if (!btf)
-		detail = access(BTF_PATH, R_OK) ? "no " BTF_PATH : BTF_PATH " cannot be read";
+		missing = access(BTF_PATH, R_OK) ? "no " BTF_PATH : BTF_PATH " cannot be read";
 	add_required(list, "BTF", "fit the programs to this kernel (CONFIG_DEBUG_INFO_BTF, 5.4)",
-		     btf != NULL, detail);
+		     btf != NULL, missing ? missing : BTF_PATH);
 	btf__free(btf);
+	return missing;
 }
 
 /* Returns a descriptor of the cgroup directory, or -1. */
@@ -150,11 +154,15 @@ static void add_bpffs(struct feature_list *list, const char *pin_dir)
 }
 
 static void add_hook(struct feature_list *list, enum prog_index prog, const char *name,
-		     const char *purpose, enum object_build build, int cgroup_fd)
+		     const char *purpose, enum object_build build, int cgroup_fd,
+		     const char *no_btf)
 {
 	int code = object_try_prog(build, prog, cgroup_fd);
 
-	add_required(list, name, purpose, !code, code ? bpf_errno_hint(code) : "");
+	add_required(list, name, purpose, !code,
+		     !code    ? ""
+		     : no_btf ? no_btf
+			      : bpf_errno_hint(code));
 }
 
 /* --- what adds to it ---------------------------------------------------------------------------
@@ -176,8 +184,11 @@ static void add_sock_diag(struct feature_list *list, int map_fd)
 	if (!r)
 		r = sock_diag_can_list(diag, map_fd, &e);
 	add_optional(list, OPTIONAL_CONNECTIONS, !r, e.text);
-	e.text[0] = '\0';
-	r = diag ? sock_diag_can_destroy(diag, &e) : -EIO;
+	/* Without a socket the reason is the same. */
+	if (diag) {
+		e.text[0] = '\0';
+		r = sock_diag_can_destroy(diag, &e);
+	}
 	add_optional(list, OPTIONAL_DESTROY, !r, e.text);
 	sock_diag_close(diag);
 }
@@ -204,19 +215,18 @@ unsigned int datapath_features(const char *pin_dir, const char *cgroup,
 	libbpf_print_fn_t before = libbpf_set_print(object_print_nothing);
 	struct feature_list list = { ret, 0, max };
 	struct object_wish wish;
+	const char *no_btf;
 	int cgroup_fd, map_fd;
 
 	object_wish_all(&wish);
-	add_btf(&list);
+	no_btf = add_btf(&list);
 	cgroup_fd = add_cgroup(&list, cgroup);
 	add_bpffs(&list, pin_dir);
-	if (object_find_refused(cgroup_fd, &wish, NULL))
-		for (int f = 0; f <= KLB_FEATURE_CASTS; f++)
-			wish.refused[f] = wish.refused[f] ? wish.refused[f] : ENOSYS;
+	object_find_refused(cgroup_fd, &wish, NULL);
 	add_hook(&list, PROG_CONNECT4, "cgroup/connect4",
-		 "send IPv4 connects to a backend (Linux 4.17)", wish.build, cgroup_fd);
+		 "send IPv4 connects to a backend (Linux 4.17)", wish.build, cgroup_fd, no_btf);
 	add_hook(&list, PROG_CONNECT6, "cgroup/connect6", "the same for IPv6 sockets (4.17)",
-		 wish.build, cgroup_fd);
+		 wish.build, cgroup_fd, no_btf);
 	add_program_features(&list, wish.refused);
 	map_fd = make_storage_map();
 	add_sock_diag(&list, map_fd);

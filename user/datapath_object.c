@@ -185,15 +185,16 @@ int object_try_attach(const struct object *o, enum klb_feature feature, int cgro
 	return code;
 }
 
-/* Loads what is wished for, alone, and attaches it for an instant: 0 or a positive errno. */
-static int try_wish(const struct object_wish *wish, int cgroup_fd, bool attach)
+/* Loads what is wished for, alone, and attaches it for an instant to the cgroup (-1: not at
+ * all): 0 or a positive errno. */
+static int try_wish(const struct object_wish *wish, int cgroup_fd)
 {
 	struct object o;
 	int code = -object_open(&o, wish, NULL);
 
 	if (!code)
 		code = -bpf_object__load(o.object);
-	for (int i = 0; !code && attach && i < PROG_COUNT; i++)
+	for (int i = 0; !code && cgroup_fd >= 0 && i < PROG_COUNT; i++)
 		if (o.progs[i] && is_attached((enum prog_index)i))
 			code = attach_for_an_instant(o.progs[i], cgroup_fd);
 	object_close(&o);
@@ -215,7 +216,7 @@ int object_try_prog(enum object_build build, enum prog_index prog, int cgroup_fd
 
 	wish_nothing(build, &wish);
 	wish.progs[prog] = true;
-	return try_wish(&wish, cgroup_fd, true);
+	return try_wish(&wish, cgroup_fd);
 }
 
 static int try_required(enum object_build build, enum prog_index *ret_prog)
@@ -228,7 +229,7 @@ static int try_required(enum object_build build, enum prog_index *ret_prog)
 	for (size_t i = 0; !code && i < sizeof(required) / sizeof(required[0]); i++) {
 		wish_nothing(build, &wish);
 		wish.progs[required[i]] = true;
-		code = try_wish(&wish, -1, false);
+		code = try_wish(&wish, -1);
 		if (code && ret_prog)
 			*ret_prog = required[i];
 	}
@@ -244,7 +245,7 @@ static int try_feature(enum object_build build, enum klb_feature feature, int cg
 		wish.refused[KLB_FEATURE_WAKEUP] = 0;
 	for (int i = 0; i < PROG_COUNT; i++)
 		wish.progs[i] = is_of((enum prog_index)i, feature);
-	return try_wish(&wish, cgroup_fd, true);
+	return try_wish(&wish, cgroup_fd);
 }
 
 int object_find_refused(int cgroup_fd, struct object_wish *wish, enum prog_index *ret_prog)
@@ -256,14 +257,13 @@ int object_find_refused(int cgroup_fd, struct object_wish *wish, enum prog_index
 	/* Which is what an older kernel answers, too; then the first refusal is the one to tell. */
 	while (code && build + 1 < BUILD_COUNT)
 		code = try_required(++build, NULL);
-	if (!code) {
-		if (wish->build == BUILD_CASTS && build != BUILD_CASTS)
+	if (!code && build != wish->build) {
+		if (wish->build == BUILD_CASTS)
 			wish->refused[KLB_FEATURE_CASTS] = (__u16)first;
 		wish->build = build;
-		for (int f = 0; f < KLB_FEATURE_CASTS; f++)
-			wish->refused[f] =
-				(__u16)try_feature(build, (enum klb_feature)f, cgroup_fd);
 	}
+	for (int f = 0; f < KLB_FEATURE_CASTS; f++)
+		wish->refused[f] = (__u16)try_feature(wish->build, (enum klb_feature)f, cgroup_fd);
 	libbpf_set_print(before);
 	return code ? -first : 0;
 }

@@ -47,8 +47,8 @@ struct klb_memory *object_memory(const struct object *o);
 
 /*
  * Which build, and which features, the kernel takes: by loading them one after another, and
- * attaching them to the cgroup for an instant where that is how they are used. Fills
- * wish->build and wish->refused. Returns 0, or the errno, negative, with which the kernel
+ * attaching them to the cgroup (-1: not at all) for an instant where that is how they are used.
+ * Fills wish->build and wish->refused. Returns 0, or the errno, negative, with which the kernel
  * refused a program that the main job needs; ret_prog (NULL is allowed) is that program then.
  */
 int object_find_refused(int cgroup_fd, struct object_wish *wish, enum prog_index *ret_prog);

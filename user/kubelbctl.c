@@ -68,10 +68,14 @@ bool ctl_flush(void)
 static int print_once(const struct ctl_options *o, bool compact)
 {
 	struct datapath_state *state = malloc(sizeof(*state));
+	struct datapath_feature features[DATAPATH_FEATURES_MAX];
 	struct datapath_link links[16];
+	struct status st = {
+		.state = state, .links = links, .features = features, .pin_dir = o->pin_dir
+	};
 	struct datapath *dp = NULL;
 	struct err e = { "" };
-	int r, n = 0;
+	int r;
 
 	if (!state)
 		return cli_fail(CLI_FAILED, &(struct err){ "out of memory" });
@@ -79,10 +83,14 @@ static int print_once(const struct ctl_options *o, bool compact)
 	if (!r)
 		r = datapath_read(dp, state, &e);
 	if (!r)
-		n = r = datapath_links(o->pin_dir, links, 16, &e);
+		st.n_links = r = datapath_links(o->pin_dir, links, 16, &e);
+	if (r >= 0)
+		st.n_features = datapath_features_in_force(dp, &state->control, features,
+							   DATAPATH_FEATURES_MAX);
+	st.now_ns = node_now_ns();
 	if (r >= 0 && o->json)
-		status_print_json(state, links, n, o->pin_dir, node_now_ns(), compact);
-	else if (r >= 0 && status_print_text(state, links, n, node_now_ns()))
+		status_print_json(&st, compact);
+	else if (r >= 0 && status_print_text(&st))
 		r = err_set(&e, ENOMEM, "out of memory");
 	datapath_close(dp);
 	free(state);

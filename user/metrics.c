@@ -79,6 +79,15 @@ static void programs(FILE *f, const struct metrics_input *in)
 	fprintf(f, "kubelb_programs_effective %u\n", effective);
 }
 
+static void features(FILE *f, const struct metrics_input *in)
+{
+	head(f, "kubelb_feature", "gauge",
+	     "1 for what the kernel lets kubelb do, 0 for what it refuses.");
+	for (unsigned int i = 0; i < in->n_features; i++)
+		fprintf(f, "kubelb_feature{name=\"%s\"} %d\n", in->features[i].name,
+			in->features[i].present);
+}
+
 /* As the kernel finds it in `control`: what it goes by, not what the agent meant to write. */
 static void heartbeat(FILE *f, const struct metrics_input *in)
 {
@@ -359,6 +368,7 @@ char *metrics_format(const struct metrics_input *in, size_t *ret_length)
 	head(f, "kubelb_build_info", "gauge", "1, with the version of the agent.");
 	fprintf(f, "kubelb_build_info{version=\"%s\"} 1\n", KLB_VERSION);
 	programs(f, in);
+	features(f, in);
 	heartbeat(f, in);
 	maps(f, in);
 	probes(f, in);

@@ -39,6 +39,8 @@ struct metrics_input {
 	const struct datapath_state *state; /* NULL: nothing is attached */
 	const struct datapath_link *links; /* those that are pinned */
 	unsigned int n_links;
+	const struct datapath_feature *features; /* of what is attached */
+	unsigned int n_features;
 	const struct metrics_probe *probes;
 	unsigned int n_probes;
 	__u64 now_ns;

@@ -5,11 +5,16 @@
  * by that shall not get the kernel with it.
  *
  *   CAP_NET_ADMIN                   end connections (SOCK_DESTROY)
- *   CAP_BPF                         open what is pinned, before Linux 5.19
+ *   CAP_BPF                         list them with their records; effective only between
+ *                                   raise and lower, from Linux 5.19 on: before that it takes
+ *                                   it to open what is pinned
  *   CAP_SYS_ADMIN, CAP_SYS_PTRACE   enter pods' network namespaces, and find them
  *                                   through /proc: where a frontend has `scope: all`;
  *                                   effective only between raise and lower
  *   CAP_NET_BIND_SERVICE            an http port below 1024
+ *
+ * CAP_BPF would also be good for loading programs: a seccomp filter leaves of bpf(2) what
+ * reads and writes the maps that are there.
  *
  * Capabilities are a thread's: threads inherit those of the one that makes them.
  */
@@ -36,7 +41,7 @@ int privileges_begin(struct err *e);
 /* When what takes more (attaching) is done: the rest goes, for good. */
 int privileges_reduce(const struct privileges_need *need, struct err *e);
 
-#define PRIVILEGES_FUNCTIONS 3
+#define PRIVILEGES_FUNCTIONS 4
 
 /*
  * What will not work for want of a capability, as a line for the log, for one of the
@@ -48,7 +53,7 @@ const char *privileges_missing(const struct privileges_need *need, unsigned int 
 /* Whether connections can be ended at all. */
 bool privileges_end_connections(void);
 
-/* For the time of one look into pods' namespaces. */
+/* For the time of one look at the connections, in pods' namespaces too. */
 void privileges_raise(void);
 void privileges_lower(void);
 

@@ -65,7 +65,7 @@ static void look_at_capabilities(struct text *t)
 	admin = has(set, CAP_SYS_ADMIN);
 	if (!admin && !has(set, CAP_BPF))
 		add(t, "CAP_SYS_ADMIN is missing (a container needs to be privileged)", "", "");
-	if (!has(set, CAP_NET_ADMIN))
+	if (!admin && !has(set, CAP_NET_ADMIN))
 		add(t, "CAP_NET_ADMIN is missing", "", "");
 }
 

@@ -70,12 +70,26 @@ static void print_notes(const struct klb_counters *c)
 			printf("note      %s: %llu\n", notes[i].what, notes[i].n);
 }
 
-static void print_head(const struct datapath_state *s, const struct datapath_link *links,
-		       int n_links, __u64 now_ns)
+/* What users do without on this kernel. */
+static void print_losses(const struct status *st)
 {
+	for (unsigned int i = 0; i < st->n_features; i++) {
+		const struct datapath_feature *f = &st->features[i];
+
+		if (!f->present && !f->quiet)
+			printf("OFF       %s (%s): %s\n", f->name, f->detail, f->loss);
+	}
+}
+
+static void print_head(const struct status *st)
+{
+	const struct datapath_state *s = st->state;
+	__u64 now_ns = st->now_ns;
 	char text[TEXT_TIME_MAX];
 
-	printf("programs  %d attached, %s\n", n_links, effect_text(effect_of(links, n_links)));
+	printf("programs  %d attached, %s\n", st->n_links,
+	       effect_text(effect_of(st->links, st->n_links)));
+	print_losses(st);
 	if (verdict_agent_alive(&s->control, now_ns))
 		printf("agent     alive, last sign of life %s ago\n",
 		       text_age(s->control.heartbeat_ns, now_ns, text));
@@ -155,17 +169,17 @@ static void add_backend(struct table *t, const struct datapath_state *s,
 	table_cell(t, "%s", v.why);
 }
 
-int status_print_text(const struct datapath_state *s, const struct datapath_link *links,
-		      int n_links, __u64 now_ns)
+int status_print_text(const struct status *st)
 {
+	const struct datapath_state *s = st->state;
 	struct table t = { .columns = backend_columns, .n_columns = N_BACKEND_COLUMNS };
 	bool overridden = false;
 	int r;
 
-	print_head(s, links, n_links, now_ns);
+	print_head(st);
 	r = print_frontends(&s->applied);
 	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
-		add_backend(&t, s, &s->applied.backends[i], now_ns);
+		add_backend(&t, s, &s->applied.backends[i], st->now_ns);
 		overridden |= verdict_wish(s, &s->applied.backends[i])->weight_set;
 	}
 	putchar('\n');
@@ -279,17 +293,32 @@ static json_t *json_programs(const struct datapath_link *links, int n_links)
 	return list;
 }
 
-void status_print_json(const struct datapath_state *s, const struct datapath_link *links,
-		       int n_links, const char *pin_dir, __u64 now_ns, bool compact)
+static json_t *json_features(const struct status *st)
 {
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < st->n_features; i++) {
+		const struct datapath_feature *f = &st->features[i];
+
+		json_array_append_new(list,
+				      json_pack("{s:s, s:b, s:s, s:s?}", "name", f->name, "present",
+						f->present, "detail", f->detail, "loss", f->loss));
+	}
+	return list;
+}
+
+void status_print_json(const struct status *st, bool compact)
+{
+	const struct datapath_state *s = st->state;
+	__u64 now_ns = st->now_ns;
 	json_t *root = json_pack(
 		"{s:b, s:o, s:s, s:i, s:I, s:I, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, s:I, "
 		"s:I}, "
-		"s:I, s:I, s:o, s:o, s:o}",
-		"attached", n_links > 0, "effective", effect_json(effect_of(links, n_links)), "pin",
-		pin_dir, "abiVersion", (int)s->control.abi_version, "configSerial",
-		(json_int_t)s->control.config_serial, "hostNetnsCookie",
-		(json_int_t)s->control.host_netns_cookie, "agent", "alive",
+		"s:I, s:I, s:o, s:o, s:o, s:o}",
+		"attached", st->n_links > 0, "effective",
+		effect_json(effect_of(st->links, st->n_links)), "pin", st->pin_dir, "abiVersion",
+		(int)s->control.abi_version, "configSerial", (json_int_t)s->control.config_serial,
+		"hostNetnsCookie", (json_int_t)s->control.host_netns_cookie, "agent", "alive",
 		verdict_agent_alive(&s->control, now_ns), "heartbeatSecondsAgo",
 		seconds_since(s->control.heartbeat_ns, now_ns), "discovery", "state",
 		verdict_discovery_key(s->control.discovery), "heardSecondsAgo",
@@ -299,8 +328,8 @@ void status_print_json(const struct datapath_state *s, const struct datapath_lin
 		(json_int_t)s->counters.skipped_other_netns, "ownListener",
 		(json_int_t)s->counters.skipped_own_listener, "repaired",
 		(json_int_t)s->counters.repaired, "events", (json_int_t)s->counters.events,
-		"programs", json_programs(links, n_links), "frontends", json_frontends(&s->applied),
-		"backends", json_backends(s, now_ns));
+		"programs", json_programs(st->links, st->n_links), "features", json_features(st),
+		"frontends", json_frontends(&s->applied), "backends", json_backends(s, now_ns));
 
 	json_dumpf(root, stdout,
 		   (compact ? JSON_COMPACT : JSON_INDENT(2)) | JSON_REAL_PRECISION(9));

@@ -5,10 +5,21 @@
 
 #include "datapath.h"
 
-/* Print to stdout. links, n_links: from datapath_links. Text: 0 or -ENOMEM. */
-int status_print_text(const struct datapath_state *s, const struct datapath_link *links,
-		      int n_links, __u64 now_ns);
-void status_print_json(const struct datapath_state *s, const struct datapath_link *links,
-		       int n_links, const char *pin_dir, __u64 now_ns, bool compact);
+/*
+ * links, n_links: from datapath_links. features: from datapath_features_in_force.
+ */
+struct status {
+	const struct datapath_state *state;
+	const struct datapath_link *links;
+	int n_links;
+	const struct datapath_feature *features;
+	unsigned int n_features;
+	const char *pin_dir;
+	__u64 now_ns;
+};
+
+/* Print to stdout. Text: 0 or -ENOMEM. */
+int status_print_text(const struct status *st);
+void status_print_json(const struct status *st, bool compact);
 
 #endif

@@ -394,7 +394,8 @@ def objects(world):
     links = [bpftool("link", "show", "pinned", f"{world.pin}/{p}")
              for p in link_pins(world)]
     progs = {link["prog_id"] for link in links}
-    progs.add(bpftool("prog", "show", "pinned", f"{world.pin}/adjust")["id"])
+    if "adjust" in pins(world):
+        progs.add(bpftool("prog", "show", "pinned", f"{world.pin}/adjust")["id"])
     maps = set()
     for path in pins(world):
         if not re.match("links/|adjust", path):

@@ -14,12 +14,14 @@
 static int tier_of(const struct klb_view *v, uint32_t trust)
 {
 	if (trust && v->state == KLB_STATE_DEAD)
-		return KLB_TIER_DEAD;
+		return v->ejected    ? KLB_TIER_DEAD_EJECTED
+		       : v->answered ? KLB_TIER_DEAD_ANSWERED
+				     : KLB_TIER_DEAD;
 	if (v->ejected)
 		return KLB_TIER_EJECTED;
-	if (v->drained)
-		return KLB_TIER_UNWANTED;
-	if (trust && (v->state == KLB_STATE_SUSPECT || v->state == KLB_STATE_DRAINING))
+	if (trust && v->state == KLB_STATE_SUSPECT)
+		return v->answered ? KLB_TIER_UNWANTED : KLB_TIER_SUSPECT;
+	if (v->drained || (trust && v->state == KLB_STATE_DRAINING))
 		return KLB_TIER_UNWANTED;
 	return trust && v->preferred ? KLB_TIER_PREFERRED : KLB_TIER_USABLE;
 }
@@ -66,6 +68,7 @@ static void view_from(const uint8_t *p, struct klb_view *ret)
 	ret->drained = p[12] & 1;
 	ret->ejected = p[12] >> 3 & 1;
 	ret->preferred = p[12] >> 1 & 1;
+	ret->answered = p[12] >> 4 & 1;
 	ret->eligible = !(p[12] >> 2 & 1);
 	ret->rank = (p[13] | (uint32_t)p[14] << 8) << (p[15] & 15);
 	ret->srtt_us = ret->rank;

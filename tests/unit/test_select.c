@@ -205,6 +205,18 @@ struct tier_case {
 	{                                                                           \
 		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .ejected = 1 \
 	}
+#define ANSWERED(kind)                                                                 \
+	{                                                                              \
+		.state = KLB_STATE_##kind, .weight = 100, .eligible = 1, .answered = 1 \
+	}
+#define READY_ANSWERED ANSWERED(READY)
+#define SUSPECT_ANSWERED ANSWERED(SUSPECT)
+#define DRAINING_ANSWERED ANSWERED(DRAINING)
+#define DEAD_ANSWERED ANSWERED(DEAD)
+#define DEAD_ANSWERED_EJECTED                                                                      \
+	{                                                                                          \
+		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .answered = 1, .ejected = 1 \
+	}
 #define LOCAL_EJECTED                                                                   \
 	{                                                                               \
 		.state = KLB_STATE_READY, .weight = 100, .eligible = 1, .preferred = 1, \
@@ -240,7 +252,24 @@ static const struct tier_case tier_cases[] = {
 	{ "drained by the operator is out", 1, { DRAINED, READY, DEAD }, 2 },
 	{ "ejected is out", 1, { EJECTED, READY, DEAD }, 2 },
 	{ "draining before dead", 1, { DRAINING, DEAD, DEAD }, 1 },
-	{ "draining, suspect and drained are alike", 1, { DRAINING, SUSPECT, DRAINED }, 7 },
+	{ "draining and drained are alike", 1, { DRAINING, DRAINED, DEAD }, 3 },
+	{ "draining answers, suspect may not", 1, { DRAINING, SUSPECT, DRAINED }, 5 },
+	{ "suspect that has just answered", 1, { SUSPECT_ANSWERED, SUSPECT, DRAINED }, 5 },
+	{ "suspect before ejected", 1, { EJECTED, SUSPECT, DEAD }, 2 },
+	{ "ready ones that have not answered yet", 1, { READY_ANSWERED, READY, SUSPECT }, 3 },
+	{ "draining ones that have not answered yet", 1, { DRAINING_ANSWERED, DRAINING, DEAD }, 3 },
+	{ "dead that has just answered", 1, { DEAD_ANSWERED, DEAD, DEAD_EJECTED }, 1 },
+	{ "dead that has not just failed", 1, { DEAD_EJECTED, DEAD, DEAD }, 6 },
+	{ "dead that has answered, and then failed",
+	  1,
+	  { DEAD_ANSWERED_EJECTED, DEAD, DEAD_EJECTED },
+	  2 },
+	{ "all dead and failing: all",
+	  1,
+	  { DEAD_EJECTED, DEAD_EJECTED, DEAD_ANSWERED_EJECTED },
+	  7 },
+	{ "ejected before dead that has answered", 1, { EJECTED, DEAD_ANSWERED, DEAD }, 1 },
+	{ "no agent: answers do not count", 0, { DEAD_ANSWERED, DEAD, SUSPECT_ANSWERED }, 7 },
 	{ "draining before ejected", 1, { EJECTED, DRAINING, DEAD }, 2 },
 	{ "drained before ejected", 1, { EJECTED, DRAINED, DEAD }, 2 },
 	{ "draining and ejected is ejected", 1, { DRAINING_EJECTED, DRAINED, DEAD }, 2 },
@@ -369,6 +398,18 @@ static void latency_prefers_the_quicker(void **state)
 	assert_in_range(quick, 2300, 2700);
 }
 
+static void lately(void **state)
+{
+	(void)state;
+	assert_int_equal(klb_lately(1000, 0), 0);
+	assert_int_equal(klb_lately(30, 0), 0);
+	assert_int_equal(klb_lately(1000, 1000), 1);
+	/* What another CPU has noted since is newer than now. */
+	assert_int_equal(klb_lately(1000, 1001), 1);
+	assert_int_equal(klb_lately(1000, 1000 - KLB_ANSWERED_UNITS), 1);
+	assert_int_equal(klb_lately(1000, 1000 - KLB_ANSWERED_UNITS - 1), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -382,6 +423,7 @@ int main(void)
 		cmocka_unit_test(nobody_offered),
 		cmocka_unit_test(one_backend),
 		cmocka_unit_test(rendezvous_is_stable),
+		cmocka_unit_test(lately),
 		cmocka_unit_test(latency_prefers_the_quicker),
 	};
 
