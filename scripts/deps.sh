@@ -25,7 +25,7 @@ tests=(
 	nginx-light libnginx-mod-stream haproxy openssl curl ca-certificates
 	libclang-rt-dev systemd
 	bash-completion zsh buildah runc python3-yaml prometheus
-	qemu-system-x86 busybox-static cpio kmod xz-utils
+	qemu-system-x86 busybox-static cpio kmod xz-utils zstd
 )
 lint=(clang-format clang-tidy cppcheck shellcheck mandoc)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""What a person types in a checkout: scripts/demo.sh, scripts/deps.sh, make help."""
+"""What a person types in a checkout: its scripts, make help."""
 
 import glob
 import os
@@ -178,6 +178,46 @@ def test_deps_unknown_argument(no_apt):
     done = script("deps.sh", "--everything", env=env)
     assert done.returncode == 2 and "--everything" in done.stderr
     assert not called.exists()
+
+
+# --- other kernels -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("args", [("6",), ("newer",), ("6.1-locked",), ("6.1", "newest", "6.1")],
+                         ids=" ".join)
+def test_vmtest_wrong_kernel(no_apt, args):
+    env, called = no_apt
+    done = script("vmtest.sh", *args, env=env)
+    assert done.returncode == 2 and f"'{args[0]}'" in done.stderr and done.stdout == ""
+    assert not called.exists()
+
+
+@pytest.mark.parametrize("mirrors", [False, True], ids=["no mirror", "not there"])
+def test_vmtest_kernel_not_to_be_had(no_apt, tmp_path, mirrors):
+    """It is skipped, with why, and none of it is a failure."""
+    env, _ = no_apt
+    with open("/etc/os-release", encoding="utf-8") as f:
+        codename = dict(line.strip().split("=", 1) for line in f if "=" in line)["VERSION_CODENAME"]
+    if mirrors:
+        (tmp_path / "apt-get").write_text(f"""#!/bin/sh
+            [ "$1" = indextargets ] || exit 1
+            echo http://mirror.invalid/debian/ {codename} main
+            echo http://mirror.invalid/security/ {codename}-security main
+            """)
+    done = script("vmtest.sh", "99.9", "99.9-lockdown", env=env)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 77, done.stdout + done.stderr
+    assert [line.split(":")[0] for line in lines] == ["SKIPPED vm 99.9", "SKIPPED vm 99.9-lockdown"]
+    if "not installed" in lines[0]:
+        pytest.skip(lines[0])
+    if not mirrors:
+        assert "apt has no Debian mirror" in lines[0]
+        return
+    assert f"no linux-image of 99.9 at {codename} {codename}-updates" in lines[0]
+    with open(f"{ROOT}/build/vm/apt/{codename}/sources.list", encoding="utf-8") as f:
+        at = dict(reversed(line.split()[-3:-1]) for line in f)
+    assert at[f"{codename}-security"] == "http://mirror.invalid/security/"
+    assert at[f"{codename}-backports"] == at[codename] == "http://mirror.invalid/debian/"
 
 
 # --- make ------------------------------------------------------------------------
