@@ -284,7 +284,6 @@ static __always_inline void hand_over(struct bpf_sock_addr *ctx, const struct wa
 {
 	struct klb_pending *p = 0;
 	struct klb_route route = {};
-	struct klb_owner owner = {};
 	struct klb_socket *rec;
 
 	if (klb_options.sockops && !BPF_CORE_READ_BITFIELD(w->tp, fastopen_connect))
@@ -302,10 +301,8 @@ static __always_inline void hand_over(struct bpf_sock_addr *ctx, const struct wa
 		return;
 	klb_memory.has_early = 1;
 	/* Nobody comes by later to sign it. */
-	if (KLB_IS_OLD || !klb_options.sockops) {
-		klb_name_owner(&owner);
-		klb_sign(rec, &owner);
-	}
+	if (KLB_IS_OLD || !klb_options.sockops)
+		klb_sign_now(rec);
 }
 
 /* Sends the connect to the candidate. */

@@ -119,6 +119,13 @@ static __always_inline void klb_name_owner(struct klb_owner *ret)
 	bpf_get_current_comm(ret->comm, sizeof(ret->comm));
 }
 
+static __always_inline void klb_sign_now(struct klb_socket *rec)
+{
+	rec->pid = (__u32)(bpf_get_current_pid_tgid() >> 32);
+	rec->cgroup_id = bpf_get_current_cgroup_id();
+	bpf_get_current_comm(rec->comm, sizeof(rec->comm));
+}
+
 static __always_inline void klb_sign(struct klb_socket *rec, const struct klb_owner *owner)
 {
 	rec->pid = owner->pid;
