@@ -60,7 +60,7 @@ CTL := kubelbctl ctl_connections ctl_events changes connections events status ta
 	$(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := audit believed changes config discovery endpoint events filewatch health migrate mounts moves notify plan probe \
+UNITS := audit believed changes config discovery endpoint events filewatch health migrate mounts moves notify plan privileges probe \
 	select sock_diag \
 	table text
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
@@ -153,6 +153,7 @@ UNIT_events := events changes text verdict plan health $(COMMON)
 UNIT_sock_diag := sock_diag netns endpoint err
 # The test is the kernel's voice.
 UNITFLAGS_sock_diag := -Wl,--wrap=recv
+UNIT_privileges := privileges err node plan endpoint health
 UNIT_notify := notify node plan endpoint health err
 define unit_rule
 $(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_WITH_$(1):%=$(B)/test/%.o) \
@@ -230,7 +231,7 @@ lint: $(SKELETONS) compile_commands.json ## clang-format, clang-tidy, cppcheck, 
 	$(Q)clang-tidy --quiet -p . $(USER_C)
 	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr --library=posix \
 		--enable=warning,performance,portability --suppress=missingIncludeSystem \
-		--suppress=readdirCalled '-DLIBBPF_OPTS(t,n,...)=struct t n = {0}' \
+		--suppress=readdirCalled -D__$(ARCH)__ '-DLIBBPF_OPTS(t,n,...)=struct t n = {0}' \
 		-Iinclude -Iuser $(USER_C)
 	$(Q)shellcheck scripts/*.sh tests/vm/init .ci/run deploy/completion/*.bash deploy/debian/p*
 	$(Q)$(if $(wildcard docs/man/*),mandoc -T lint -W warning docs/man/*)

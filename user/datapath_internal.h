@@ -91,7 +91,7 @@ int apply_plan(const struct datapath *dp, const struct plan *p, struct err *e);
 /* A pin beside the maps: the program klb_adjust. */
 #define PIN_ADJUST "adjust"
 /* And one of versions up to 0.1: an iterator over the records. */
-#define PIN_CONNECTIONS "connections"
+#define RETIRED_CONNECTIONS "connections"
 
 /* One program's attachment while a load is under way. */
 struct link_slot {

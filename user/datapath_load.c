@@ -733,7 +733,7 @@ static int retire_pins(struct datapath_load *l, const char *dir, struct err *e)
 		r = links_retire_pin(dir, map_pins[MAP_WAKEUP], e);
 	if (!r && !l->o.progs[PROG_ADJUST])
 		r = links_retire_pin(dir, PIN_ADJUST, e);
-	return r ? r : links_retire_pin(dir, PIN_CONNECTIONS, e);
+	return r ? r : links_retire_pin(dir, RETIRED_CONNECTIONS, e);
 }
 
 /* All that can fail is done aside before the first name changes. */

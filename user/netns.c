@@ -78,7 +78,7 @@ static void look_at(struct search *s, int ns, __u64 netns)
 
 static void look_into(struct search *s, const char *path)
 {
-	__u64 netns;
+	__u64 netns = 0;
 	int ns;
 
 	if (s->over || inode_of(path, &netns) || !s->visitor->wants(s->visitor->arg, netns))
@@ -158,7 +158,7 @@ static bool is_socket(const char *dir, const char *name)
 
 static void look_at_process(struct search *s, const char *pid)
 {
-	int pidfd = (int)syscall(SYS_pidfd_open, atoi(pid), 0);
+	int pidfd = (int)syscall(SYS_pidfd_open, strtol(pid, NULL, 10), 0);
 	struct dirent *entry;
 	char dir[300];
 	DIR *d;
@@ -170,7 +170,7 @@ static void look_at_process(struct search *s, const char *pid)
 
 		if (entry->d_name[0] == '.' || !is_socket(dir, entry->d_name))
 			continue;
-		sock = (int)syscall(SYS_pidfd_getfd, pidfd, atoi(entry->d_name), 0);
+		sock = (int)syscall(SYS_pidfd_getfd, pidfd, strtol(entry->d_name, NULL, 10), 0);
 		if (sock >= 0) {
 			look_at_socket(s, sock);
 			close(sock);

@@ -73,11 +73,14 @@ static void look_at_capabilities(struct text *t)
 static void look_at_user_namespace(struct text *t)
 {
 	unsigned long inside, outside, count;
-	char line[128];
+	char line[128], *at;
 
-	if (read_line("/proc/self/uid_map", "", line, sizeof(line)) &&
-	    sscanf(line, "%lu %lu %lu", &inside, &outside, &count) == 3 &&
-	    (inside || outside || count != 4294967295UL))
+	if (!read_line("/proc/self/uid_map", "", line, sizeof(line)))
+		return;
+	inside = strtoul(line, &at, 10);
+	outside = strtoul(at, &at, 10);
+	count = strtoul(at, NULL, 10);
+	if (inside || outside || count != 4294967295UL)
 		add(t,
 		    "this is the root of a user namespace and not the machine's; run it outside "
 		    "of that",
@@ -88,7 +91,8 @@ static void look_at_seccomp(struct text *t)
 {
 	char line[128];
 
-	if (read_line("/proc/self/status", "Seccomp:", line, sizeof(line)) && atoi(line))
+	if (read_line("/proc/self/status", "Seccomp:", line, sizeof(line)) &&
+	    strtol(line, NULL, 10))
 		add(t, "a seccomp filter is on this process: allow bpf(2) in its profile", "", "");
 }
 
