@@ -642,19 +642,18 @@ static int learn(struct datapath_load *l, struct err *e)
  */
 static void list_listeners(const struct datapath_load *l)
 {
-	struct klb_memory *memory = object_memory(&l->o);
+	struct klb_memory *memory = l->o.progs[PROG_SOCKOPS] ? object_memory(&l->o) : NULL;
 	__u64 ports[SOCK_DIAG_PORT_WORDS] = { 0 };
 	struct sock_diag *diag = NULL;
 
-	if (!memory || !l->o.progs[PROG_SOCKOPS] || sock_diag_open(&diag, NULL))
-		return;
-	if (!sock_diag_listeners(diag, ports, NULL)) {
+	if (memory && !sock_diag_open(&diag, NULL) && !sock_diag_listeners(diag, ports, NULL)) {
 		for (unsigned int port = 0; port < 64 * SOCK_DIAG_PORT_WORDS; port++)
 			if (ports[port / 64] >> port % 64 & 1)
 				memory->listens[port % KLB_LISTEN_SLOTS] = 1;
 		__atomic_store_n(&memory->listens_known, 1, __ATOMIC_RELEASE);
 	}
 	sock_diag_close(diag);
+	object_memory_put(memory);
 }
 
 static int name_program(struct datapath_load *l, struct err *e)

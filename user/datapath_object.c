@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "kubelb_casts.skel.h"
@@ -143,13 +144,23 @@ void object_close(struct object *o)
 	memset(o, 0, sizeof(*o));
 }
 
+/* By the kernel's map: what libbpf calls the initial value is a copy of its own, unless it has
+ * loaded the object as a skeleton. */
 struct klb_memory *object_memory(const struct object *o)
 {
 	struct bpf_map *map = bpf_object__find_map_by_name(o->object, ".bss");
-	size_t size = 0;
-	void *at = map ? (void *)(unsigned long)bpf_map__initial_value(map, &size) : NULL;
+	void *at = MAP_FAILED;
 
-	return size == sizeof(struct klb_memory) ? at : NULL;
+	if (map && bpf_map__value_size(map) == sizeof(struct klb_memory))
+		at = mmap(NULL, sizeof(struct klb_memory), PROT_READ | PROT_WRITE, MAP_SHARED,
+			  bpf_map__fd(map), 0);
+	return at == MAP_FAILED ? NULL : at;
+}
+
+void object_memory_put(struct klb_memory *memory)
+{
+	if (memory)
+		munmap(memory, sizeof(*memory));
 }
 
 /* --- what the kernel takes ---------------------------------------------------------------- */

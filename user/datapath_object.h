@@ -42,8 +42,10 @@ void object_wish_all(struct object_wish *ret);
 int object_open(struct object *o, const struct object_wish *wish, struct err *e);
 void object_close(struct object *o);
 
-/* The programs' own memory, shared with them; NULL where there is none, or before the load. */
+/* The programs' own memory, shared with them; NULL where there is none, or before the load.
+ * Give it back with object_memory_put, which takes NULL. */
 struct klb_memory *object_memory(const struct object *o);
+void object_memory_put(struct klb_memory *memory);
 
 /*
  * Which build, and which features, the kernel takes: by loading them one after another, and
