@@ -93,16 +93,14 @@ static int open_link(const char *links_dir, unsigned long long cgroup_id, struct
 	return 0;
 }
 
-/* Whether a program uses the map klb_<name>; opens it then. */
-static int map_of_prog(__u32 prog_id, const char *name, struct bpf_map_info *ret_info)
+/* Whether a program uses the map of that name; opens it then. */
+static int map_of_prog(int prog_fd, const char *name, struct bpf_map_info *ret_info)
 {
 	__u32 ids[MAP_COUNT + 8], length = sizeof(struct bpf_prog_info);
 	struct bpf_prog_info prog = { .map_ids = (__u64)(unsigned long)ids,
 				      .nr_map_ids = MAP_COUNT + 8 };
-	int prog_fd = bpf_prog_get_fd_by_id(prog_id), found = -ENOENT;
+	int found = -ENOENT;
 
-	if (prog_fd < 0)
-		return -ENOENT;
 	if (bpf_obj_get_info_by_fd(prog_fd, &prog, &length))
 		prog.nr_map_ids = 0;
 	for (__u32 i = 0; i < prog.nr_map_ids && i < MAP_COUNT + 8 && found < 0; i++) {
@@ -111,20 +109,35 @@ static int map_of_prog(__u32 prog_id, const char *name, struct bpf_map_info *ret
 		length = sizeof(*ret_info);
 		memset(ret_info, 0, sizeof(*ret_info));
 		if (fd >= 0 && !bpf_obj_get_info_by_fd(fd, ret_info, &length) &&
-		    !strncmp(ret_info->name, "klb_", 4) && !strcmp(ret_info->name + 4, name))
+		    !strcmp(ret_info->name, name))
 			found = fd;
 		else if (fd >= 0)
 			close(fd);
 	}
-	close(prog_fd);
 	return found;
+}
+
+int links_old_memory(const struct link_slot *slot)
+{
+	struct bpf_map_info info;
+	int fd;
+
+	if (slot->old_prog_fd < 0)
+		return -ENOENT;
+	fd = map_of_prog(slot->old_prog_fd, "kubelb.bss", &info);
+	/* Another version's is of another size, if it has any. */
+	if (fd >= 0 && info.value_size != sizeof(struct klb_memory)) {
+		close(fd);
+		return -ENOENT;
+	}
+	return fd;
 }
 
 int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info)
 {
+	char path[PATH_TEXT_MAX], map[BPF_OBJ_NAME_LEN];
+	int fd, r, prog_fd, found = -ENOENT;
 	struct bpf_link_info info;
-	char path[PATH_TEXT_MAX];
-	int fd, r, found = -ENOENT;
 
 	/* The connect programs use them all but `frontends` and `backends`, which no
 	 * program reads. */
@@ -134,10 +147,14 @@ int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *r
 	if (fd < 0)
 		return -ENOENT;
 	r = check_link(fd, &info);
-	if (!r)
-		found = map_of_prog(info.prog_id, name, ret_info);
-	else if (r == -EPERM)
+	prog_fd = r ? r : bpf_prog_get_fd_by_id(info.prog_id);
+	snprintf(map, sizeof(map), "klb_%s", name);
+	if (prog_fd >= 0) {
+		found = map_of_prog(prog_fd, map, ret_info);
+		close(prog_fd);
+	} else if (r == -EPERM) {
 		found = -EPERM;
+	}
 	close(fd);
 	return found;
 }

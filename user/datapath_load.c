@@ -656,6 +656,26 @@ static void list_listeners(const struct datapath_load *l)
 	object_memory_put(memory);
 }
 
+/*
+ * From the first link that is replaced on, the old programs hear of no new listener any more. If
+ * this load then ends half-way, or is turned back, they stay: they look at each connect.
+ */
+static void doubt_old_lists(const struct datapath_load *l)
+{
+	for (unsigned int i = 0; i < l->n_slots; i++) {
+		int fd = links_old_memory(&l->slots[i]);
+		struct klb_memory *memory;
+
+		if (fd < 0)
+			continue;
+		memory = object_memory_at(fd);
+		if (memory)
+			__atomic_store_n(&memory->listens_known, 0, __ATOMIC_RELEASE);
+		object_memory_put(memory);
+		close(fd);
+	}
+}
+
 static int name_program(struct datapath_load *l, struct err *e)
 {
 	struct klb_control control;
@@ -812,8 +832,10 @@ static int commit(struct datapath_load *l, const struct plan *p, struct err *e)
 
 	if (!r && l->fresh_tables)
 		r = apply_plan(&l->view, p, e);
-	if (!r)
+	if (!r) {
+		doubt_old_lists(l);
 		r = links_attach(l->cgroup, l->cgroup_fd, l->slots, l->n_slots, e);
+	}
 	if (!r) {
 		list_listeners(l);
 		r = prove(l, e);

@@ -149,11 +149,17 @@ void object_close(struct object *o)
 struct klb_memory *object_memory(const struct object *o)
 {
 	struct bpf_map *map = bpf_object__find_map_by_name(o->object, ".bss");
-	void *at = MAP_FAILED;
 
-	if (map && bpf_map__value_size(map) == sizeof(struct klb_memory))
-		at = mmap(NULL, sizeof(struct klb_memory), PROT_READ | PROT_WRITE, MAP_SHARED,
-			  bpf_map__fd(map), 0);
+	if (!map || bpf_map__value_size(map) != sizeof(struct klb_memory))
+		return NULL;
+	return object_memory_at(bpf_map__fd(map));
+}
+
+struct klb_memory *object_memory_at(int map_fd)
+{
+	void *at = mmap(NULL, sizeof(struct klb_memory), PROT_READ | PROT_WRITE, MAP_SHARED, map_fd,
+			0);
+
 	return at == MAP_FAILED ? NULL : at;
 }
 

@@ -45,6 +45,8 @@ void object_close(struct object *o);
 /* The programs' own memory, shared with them; NULL where there is none, or before the load.
  * Give it back with object_memory_put, which takes NULL. */
 struct klb_memory *object_memory(const struct object *o);
+/* The same of a map that is one. */
+struct klb_memory *object_memory_at(int map_fd);
 void object_memory_put(struct klb_memory *memory);
 
 /*

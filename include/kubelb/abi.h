@@ -521,7 +521,8 @@ struct klb_event {
  * What the programs remember among themselves, in their own memory (.bss): it begins as
  * zeroes with each load.
  * listens_known: 1: `listens` is complete; until then anybody may listen. Written by
- *   kubelb-load, when klb_sockops hears of every new listener and the old ones are listed.
+ *   kubelb-load, when klb_sockops hears of every new listener and the old ones are listed;
+ *   taken back by the next one, before it replaces the first program.
  * has_early: 1: there have been records that were made in the connect hook.
  * listens: 1: somebody listens, or has listened, on one of the TCP ports that share this
  *   place: number n is in listens[n % KLB_LISTEN_SLOTS]. Written by klb_sockops and
