@@ -223,7 +223,8 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	ret_view->active = stats->active + stats->connecting;
 	ret_view->srtt_us = stats->srtt_us;
 	ret_view->ejected = (__u32)klb_negative(now - stats->ejected_until_ns);
-	ret_view->answered = klb_lately((__u32)(now >> KLB_ANSWERED_SHIFT), stats->answered);
+	ret_view->answered =
+		(__u32)klb_negative((now >> KLB_ANSWERED_SHIFT) - stats->answered_until);
 	meant = klb_same(admin->generation, cand->generation);
 	ret_view->drained = admin->drained & meant;
 	ret_view->weight = klb_blend(cand->weight, admin->weight, 0 - (admin->weight_set & meant));
@@ -310,7 +311,7 @@ static __always_inline void send(struct bpf_sock_addr *ctx, const struct way *w,
 				 struct klb_endpoint *dst, const struct klb_candidate *cand,
 				 const struct klb_control *control)
 {
-	struct klb_stats *stats = klb_stats_of(cand->id, cand->generation);
+	struct klb_stats *stats = klb_stats_at(cand->id);
 	__u32 flags = witness(w, control);
 
 	/* Who may not say that it has failed does not try for others either. */

@@ -24,10 +24,19 @@
 /* Hearsay is believed once in so long. */
 #define KLB_HEARSAY_NS 10000000000ULL
 
+/* How long what clients have had from a backend speaks for it, in 2^KLB_ANSWERED_SHIFT ns. */
+#define KLB_ANSWERED_UNITS 60
+
+/* The counters of whoever has the id now. */
+static __always_inline struct klb_stats *klb_stats_at(__u32 id)
+{
+	return bpf_map_lookup_elem(&klb_stats, &id);
+}
+
 /* The counters of a backend; NULL when its id is another one's by now. */
 static __always_inline struct klb_stats *klb_stats_of(__u32 id, __u32 generation)
 {
-	struct klb_stats *stats = bpf_map_lookup_elem(&klb_stats, &id);
+	struct klb_stats *stats = klb_stats_at(id);
 
 	return stats && stats->generation == generation ? stats : 0;
 }
@@ -171,7 +180,7 @@ static __always_inline void klb_eject(struct klb_stats *stats, const struct klb_
 	stats->ejected_until_ns = now + period;
 	stats->evidence = KLB_EVIDENCE_EJECTED;
 	/* What it has answered before is no news any more. */
-	stats->answered = 0;
+	stats->answered_until = 0;
 	__sync_fetch_and_add(&stats->ejections, 1);
 	klb_tell(rec, KLB_EVENT_EJECTED, failure, now, period);
 }
@@ -259,7 +268,7 @@ static __always_inline void klb_answered(struct klb_stats *stats, const struct k
 	if (rec->flags & (KLB_SOCKET_WITNESS | KLB_SOCKET_HEARSAY) &&
 	    klb_age(at_ns, stats->last_answer_ns) > (__s64)KLB_ANSWER_NS) {
 		stats->last_answer_ns = at_ns;
-		stats->answered = (__u32)(at_ns >> KLB_ANSWERED_SHIFT);
+		stats->answered_until = (__u32)(at_ns >> KLB_ANSWERED_SHIFT) + KLB_ANSWERED_UNITS;
 	}
 }
 

@@ -157,16 +157,6 @@ static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_vie
 	return klb_blend(tier, KLB_TIER_EJECTED + 3 * dead, 0 - (__u64)v->ejected);
 }
 
-/* How long what clients have had from a backend speaks for it, in 2^KLB_ANSWERED_SHIFT ns. */
-#define KLB_ANSWERED_UNITS 60
-
-/* 1 if that was lately, 0 if not or never. now, then: in 2^KLB_ANSWERED_SHIFT ns. */
-static inline __attribute__((always_inline)) __u32 klb_lately(__u32 now, __u32 then)
-{
-	return (__u32)(klb_negative(0 - (__u64)then) &
-		       klb_negative((__u64)now - then - KLB_ANSWERED_UNITS - 1));
-}
-
 /*
  * The best so far against one more. diff orders by tier first and by load/weight
  * then (compared crosswise, so nothing is divided): negative when the new one is

@@ -241,7 +241,8 @@ enum klb_evidence {
  * ejected_until_ns: others are preferred until then, for the reason in evidence.
  * srtt_us: smoothed round trip time over handshakes and ended connections.
  * streak: ejections since the last success.
- * answered: last_answer_ns >> KLB_ANSWERED_SHIFT: the part of it that a choice reads.
+ * answered_until: for how long that speaks for the backend, in 2^KLB_ANSWERED_SHIFT ns; 0: not
+ *   at all, as a connect has failed since.
  * opened: connections that were established. failed: connects that were not, by reason.
  * lost: established connections that ended because the peer stopped answering.
  * ejections, suspected: how often evidence became that.
@@ -262,7 +263,7 @@ struct klb_stats {
 	__u32 srtt_us;
 	enum klb_evidence evidence;
 	__u32 streak;
-	__u32 answered;
+	__u32 answered_until;
 	__u64 opened;
 	__u64 failed[KLB_FAILURES];
 	__u64 lost;

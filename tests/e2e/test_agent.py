@@ -193,6 +193,28 @@ def test_all_dead_is_still_tried(balanced):
     assert served_set(balanced) == {"cp3"}
 
 
+@pytest.mark.parametrize("asks", [False, True], ids=["connects", "requests"])
+def test_wrong_about_all_but_one(stage, asks):
+    """An agent that trusts the wrong CA holds every backend for dead; one of them is. What
+    the kernel itself has seen counts among the dead, too."""
+    other = stage.pki.authority("other", "kubelb untrusted CA")
+    stage.configure(probe={"ca": other})
+    stage.agent()
+    wait_states(stage, "dead", stage.backends)
+    stage.cp(1).kill()
+    if asks:
+        failed = 0
+        for _ in range(100):
+            try:
+                assert served_by(stage) in {"cp2", "cp3"}
+            except OSError:
+                failed += 1
+    else:
+        failed = nbconnect(stage, "-n", 500, V4)["failed"]
+    # The first one, and whoever tries when an ejection is over.
+    assert failed <= (1 if asks else 5)
+
+
 def test_established_connections_to_healthy_backends_stay(balanced):
     counts = Accepts(balanced)
     with Held(balanced, 30) as held:

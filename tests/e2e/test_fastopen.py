@@ -11,8 +11,8 @@ from backend import PORT
 from helpers import V4, V6, Held, dial_error, make_socket, nbconnect, ok, stats
 from observe import TCP_FASTOPEN_CONNECT, fastopen_cookies, netstat
 from system import wait_until
-from test_lifecycle import (MSG_FASTOPEN, closed_by_reset, connected_to_nothing, failures, total,
-                            wait_counts)
+from test_lifecycle import (MSG_FASTOPEN, closed_by_reset, connected_to_nothing, failures,
+                            hand_on_the_id, nobody_is_blamed, total, wait_counts)
 
 SYN_SENT = 2  # include/net/tcp_states.h: also before a SYN that is put off
 
@@ -104,10 +104,7 @@ def test_put_off_for_long(cookies):
     wait_counts(cookies, 0)
 
 
-@pytest.mark.parametrize("name", [
-    pytest.param("cp1", marks=pytest.mark.xfail(strict=True, reason=(
-        "on_connect takes a record that was made early for any SYN to its backend"))),
-    "cp2"])
+@pytest.mark.parametrize("name", ["cp1", "cp2"])
 def test_put_off_and_dialled_directly(cookies, name):
     """The record goes with the association, also when that has come to nothing: what the
     socket connects to next by itself is its own business, be it the very same backend."""
@@ -136,3 +133,17 @@ def test_put_off_until_nobody_listens(cookies):
     assert failures(cookies) == {"refused": 1}
     assert stats(cookies, "ejections")["cp1"] == 1
     assert dial_error(cookies) == "ECONNREFUSED"
+
+
+def test_put_off_until_the_id_is_anothers(cookies):
+    """What a late SYN meets is not held against whoever has its backend's id by then."""
+    one = cookies.cp(1)
+    cookies.configure(backends=[one.endpoint])
+    ok(cookies.load())
+    with deferred(cookies) as sock:
+        hand_on_the_id(cookies)
+        one.kill()
+        with pytest.raises(ConnectionRefusedError):
+            sock.send(b"x")
+            sock.recv(1)
+    nobody_is_blamed(cookies)

@@ -916,6 +916,37 @@ def test_left_behind_long_ago(single):
     assert total(single, "ejections") == 0
 
 
+def hand_on_the_id(stage):
+    """cp3 gets the id that the only backend, cp1, has had."""
+    one, two, three = stage.backends
+    before = backend_ids(stage)[one.name]
+    for backends in ([two], [two, three]):
+        stage.configure(backends=[b.endpoint for b in backends])
+        ok(stage.load())
+    assert backend_ids(stage)[three.name] == before
+
+
+def nobody_is_blamed(stage):
+    for field in ("ejections", "lost", "connecting"):
+        assert set(stats(stage, field).values()) == {0}, field
+    assert not any(sum(reasons) for reasons in stats(stage, "failed").values())
+
+
+def test_left_behind_until_the_id_is_anothers(single):
+    """A choice that nobody fetched is not held against its id's next owner."""
+    route = f"unreachable {single.cp(1).v4}/32"
+    with make_socket(single, socket.AF_INET) as sock:
+        single.ip_batch(single.node, [f"route add {route}"])
+        try:
+            assert sock.connect_ex((V4, PORT)) == errno.EHOSTUNREACH
+        finally:
+            single.ip_batch(single.node, [f"route del {route}"])
+        hand_on_the_id(single)
+        # The same socket comes by the same place, and finds what it has left there.
+        assert sock.connect_ex((V4, PORT)) == 0
+    nobody_is_blamed(single)
+
+
 def test_bound_to_the_loopback_device(attached):
     """It cannot leave the host from there, no more than with a loopback source."""
     with make_socket(attached, socket.AF_INET) as sock:

@@ -398,18 +398,6 @@ static void latency_prefers_the_quicker(void **state)
 	assert_in_range(quick, 2300, 2700);
 }
 
-static void lately(void **state)
-{
-	(void)state;
-	assert_int_equal(klb_lately(1000, 0), 0);
-	assert_int_equal(klb_lately(30, 0), 0);
-	assert_int_equal(klb_lately(1000, 1000), 1);
-	/* What another CPU has noted since is newer than now. */
-	assert_int_equal(klb_lately(1000, 1001), 1);
-	assert_int_equal(klb_lately(1000, 1000 - KLB_ANSWERED_UNITS), 1);
-	assert_int_equal(klb_lately(1000, 1000 - KLB_ANSWERED_UNITS - 1), 0);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -423,7 +411,6 @@ int main(void)
 		cmocka_unit_test(nobody_offered),
 		cmocka_unit_test(one_backend),
 		cmocka_unit_test(rendezvous_is_stable),
-		cmocka_unit_test(lately),
 		cmocka_unit_test(latency_prefers_the_quicker),
 	};
 
