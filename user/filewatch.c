@@ -24,7 +24,7 @@
 #define SETTLE_MS 200
 /* but no later than that after the first: others may be writing there all the time. */
 #define SETTLE_MAX_MS 1000
-/* A directory that is gone: nothing tells when it is back. */
+/* Where a directory went or came at the very moment when it was to be watched. */
 #define RETRY_MS 1000
 
 /* As many as the kernel follows (MAXSYMLINKS, include/linux/namei.h). */
@@ -84,13 +84,13 @@ static bool look(struct filewatch *w)
 	return changed;
 }
 
-/* The directory that path's last part is in. Negative, with errno, when it cannot be. */
+/* The directory that path's last part is in. */
 static int watch_directory_of(struct filewatch *w, const char *path)
 {
 	char text[PATH_MAX];
 
 	snprintf(text, sizeof(text), "%s", path);
-	return inotify_add_watch(w->fd, dirname(text), INTERESTING);
+	return inotify_add_watch(w->fd, dirname(text), INTERESTING) < 0 ? -errno : 0;
 }
 
 /* Puts what the link at path leads to in its place, before rest. False: it cannot be. */
@@ -117,15 +117,16 @@ static bool follow(char path[PATH_MAX], const char *rest)
  * of the file, or of the first part that is not there. A directory is watched before what is
  * in it is read, so that what changes in between is not missed.
  */
-static void watch_way(struct filewatch *w, const char *path)
+static int watch_way(struct filewatch *w, const char *path)
 {
 	char at[PATH_MAX], rest[PATH_MAX];
 	unsigned int links = 0;
 	struct stat st;
 	char *end = at;
+	int r;
 
 	if (snprintf(at, sizeof(at), "%s", path) >= (int)sizeof(at))
-		return;
+		return -ENAMETOOLONG;
 	while (*end) {
 		end += strspn(end, "/");
 		end += strcspn(end, "/");
@@ -135,25 +136,17 @@ static void watch_way(struct filewatch *w, const char *path)
 			*end = rest[0];
 			continue;
 		}
-		watch_directory_of(w, at);
-		if (lstat(at, &st))
-			return;
+		r = watch_directory_of(w, at);
+		if (r || lstat(at, &st))
+			return r;
 		if (!S_ISLNK(st.st_mode)) {
 			*end = rest[0];
 			continue;
 		}
 		if (++links > LINKS_MAX || !follow(at, rest))
-			return;
+			return 0;
 		end = at;
 	}
-}
-
-static int watch_one(struct filewatch *w, const char *path, struct err *e)
-{
-	if (watch_directory_of(w, path) < 0)
-		return err_set(e, errno, "%s: cannot be watched for changes: %s", path,
-			       strerror(errno));
-	watch_way(w, path);
 	return 0;
 }
 
@@ -166,15 +159,15 @@ static void on_settled(evutil_socket_t fd, short what, void *arg)
 {
 	const struct timeval retry = in_ms(RETRY_MS);
 	struct filewatch *w = arg;
-	bool gone = false;
+	bool failed = false;
 
 	(void)fd;
 	(void)what;
 	w->burst_end_ms = 0;
 	/* A link may lead into a directory that is not watched yet. */
 	for (unsigned int i = 0; i < w->n; i++)
-		gone |= watch_one(w, w->paths[i], NULL) != 0;
-	if (gone)
+		failed |= watch_way(w, w->paths[i]) != 0;
+	if (failed)
 		event_add(w->settled, &retry);
 	if (look(w))
 		w->changed(w->arg);
@@ -227,9 +220,10 @@ static int add_paths(struct filewatch *w, const char *const *paths, unsigned int
 		if (!w->paths[w->n])
 			return err_set(e, ENOMEM, "out of memory");
 		identify(paths[i], &w->seen[w->n++]);
-		r = watch_one(w, paths[i], e);
+		r = watch_way(w, paths[i]);
 		if (r)
-			return r;
+			return err_set(e, -r, "%s: cannot be watched for changes: %s", paths[i],
+				       strerror(-r));
 	}
 	return 0;
 }

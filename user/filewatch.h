@@ -17,8 +17,8 @@ struct filewatch;
 /*
  * Watches up to FILEWATCH_MAX files (NULL entries are passed over; paths are copied).
  * changed() is called from the event loop, once for a burst of changes, a moment after
- * the last of them: an editor's half-written file is not read. A file need not exist, its
- * directory must. Returns 0, or a negative errno with e.
+ * the last of them: an editor's half-written file is not read. Neither a file nor the
+ * directories that lead to it need exist. Returns 0, or a negative errno with e.
  */
 int filewatch_new(struct event_base *base, const char *const *paths, unsigned int n,
 		  void (*changed)(void *arg), void *arg, struct filewatch **ret, struct err *e);

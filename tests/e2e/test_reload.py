@@ -5,6 +5,7 @@ the certificates that it names. What is no good is said, and the old stays."""
 import os
 import shutil
 import signal
+import time
 
 import pytest
 
@@ -117,6 +118,20 @@ def test_directory_that_the_new_configuration_names_is_missing(balanced):
     balanced.running.wait_log(r"configuration not reloaded.*nowhere/ca\.crt")
     balanced.configure(backends=two_of(balanced))
     wait_known(balanced, balanced.backends[:2])
+
+
+def test_directory_that_the_new_configuration_names_comes_later(balanced):
+    """Level by level, and the file in it last: it is taken up by itself."""
+    late = os.path.join(balanced.dir, "late", "pki", "ca.crt")
+    balanced.configure(backends=two_of(balanced), probe={"ca": late})
+    balanced.running.wait_log(r"configuration not reloaded.*late/pki/ca\.crt")
+    os.mkdir(os.path.join(balanced.dir, "late"))
+    time.sleep(0.5)  # the agent has seen that level
+    os.mkdir(os.path.dirname(late))
+    shutil.copy(balanced.ca, late)
+    wait_known(balanced, balanced.backends[:2])
+    wait_states(balanced, "ready", balanced.backends[:2])
+    shutil.rmtree(os.path.join(balanced.dir, "late"))
 
 
 def test_file_goes_and_comes_back(balanced):

@@ -328,6 +328,32 @@ static void there_for_the_first_time(void **state)
 	expect_one(f);
 }
 
+/* Any level of what leads to the file. */
+static void directories_that_come_later(void **state)
+{
+	struct fixture *f = *state;
+
+	watch_ok(f, "x/y/a");
+	expect_none(f);
+	make_dir(f, "x");
+	expect_none(f);
+	make_dir(f, "x/y");
+	expect_none(f);
+	put(f, "x/y/a", "one");
+	expect_one(f);
+	put(f, "x/y/a", "two");
+	expect_one(f);
+	drop(f, "x/y/a");
+	drop(f, "x/y");
+	drop(f, "x");
+	expect_one(f);
+	/* And all at once. */
+	make_dir(f, "x");
+	make_dir(f, "x/y");
+	put(f, "x/y/a", "one");
+	expect_one(f);
+}
+
 /* The directory goes, and comes back when it likes. */
 static void directory_recreated(void **state)
 {
@@ -444,17 +470,6 @@ static void busy_directory(void **state)
 
 /* --- errors ----------------------------------------------------------------------------------- */
 
-static void directory_missing(void **state)
-{
-	struct fixture *f = *state;
-	const char *name = "nowhere/a";
-	struct err e = { "" };
-
-	assert_int_equal(watch(f, &name, 1, &e), -ENOENT);
-	assert_null(f->watch);
-	assert_non_null(strstr(e.text, "nowhere/a"));
-}
-
 static void too_many(void **state)
 {
 	struct fixture *f = *state;
@@ -473,14 +488,16 @@ static void too_many(void **state)
 static void no_descriptor_is_left(void **state)
 {
 	struct fixture *f = *state;
-	const char *name = "nowhere/a";
+	const char *names[FILEWATCH_MAX + 1];
 	int before = dup(0), after;
 
 	close(before);
 	watch_ok(f, "a");
 	filewatch_free(f->watch);
 	f->watch = NULL;
-	assert_int_not_equal(watch(f, &name, 1, NULL), 0);
+	for (int i = 0; i <= FILEWATCH_MAX; i++)
+		names[i] = "a";
+	assert_int_not_equal(watch(f, names, FILEWATCH_MAX + 1, NULL), 0);
 	filewatch_free(NULL);
 	after = dup(0);
 	close(after);
@@ -548,13 +565,13 @@ int main(void)
 		TEST(behind_a_link),
 		TEST(deleted_and_there_again),
 		TEST(there_for_the_first_time),
+		TEST(directories_that_come_later),
 		TEST(directory_recreated),
 		TEST(other_rights),
 		TEST(other_files),
 		TEST(only_read),
 		TEST(a_burst_is_one_change),
 		TEST(busy_directory),
-		TEST(directory_missing),
 		TEST(too_many),
 		TEST(no_descriptor_is_left),
 	};
