@@ -334,22 +334,23 @@ static void on_file_changed(void *arg)
 }
 
 /*
- * Without it SIGHUP still works. refused: a configuration that is not in force, or NULL; what
- * it lacks may be a file that comes a moment after it.
+ * The file, and those that it names. c: what it was when it was read, be it in force or
+ * refused: what it lacks may be a file that comes a moment after it. Without a watch SIGHUP
+ * still works.
  */
-static void watch_files(struct agent *a, const struct config *refused)
+static void watch_files(struct agent *a, const struct config *c)
 {
-	static const struct config_probe none;
-	const struct config_probe *own = &a->file->probe;
-	const struct config_probe *other = refused ? &refused->probe : &none;
-	const char *paths[] = { a->options->config_path, own->ca,   own->client_cert,
-				own->client_key,	 other->ca, other->client_cert,
-				other->client_key };
+	const struct filewatch_file files[] = {
+		{ a->options->config_path, c->source_seen },
+		{ c->probe.ca, c->probe.ca_seen },
+		{ c->probe.client_cert, c->probe.client_cert_seen },
+		{ c->probe.client_key, c->probe.client_key_seen },
+	};
 	struct filewatch *watch = NULL;
 	char quoted[ERR_TEXT_MAX + 64];
 	struct err e = { "" };
 
-	if (filewatch_new(a->base, paths, sizeof(paths) / sizeof(paths[0]), on_file_changed, a,
+	if (filewatch_new(a->base, files, sizeof(files) / sizeof(files[0]), on_file_changed, a,
 			  &watch, &e))
 		log_event(LOG_LEVEL_WARN, "changes of files are not noticed, send SIGHUP after one",
 			  "error=%s", log_quote(quoted, sizeof(quoted), e.text));
@@ -387,7 +388,7 @@ int agent_take_file(struct agent *a, struct config *file, struct err *e)
 	}
 	a->file = file;
 	warn_about_privileges(a);
-	watch_files(a, NULL);
+	watch_files(a, file);
 	if (!old || !same_discovery(old, file))
 		r = start_discovery(a, e);
 	config_free(old);

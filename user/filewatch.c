@@ -34,51 +34,26 @@
 	(IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB | \
 	 IN_DELETE_SELF | IN_MOVE_SELF)
 
-/* What tells one content from another; all zero for a file that is not there. */
-struct identity {
-	dev_t device;
-	ino_t inode;
-	off_t size;
-	struct timespec modified;
-};
-
 struct filewatch {
 	int fd;
 	unsigned int n;
 	char *paths[FILEWATCH_MAX];
-	struct identity seen[FILEWATCH_MAX];
+	struct file_identity seen[FILEWATCH_MAX];
 	struct event *readable, *settled;
 	unsigned long burst_end_ms; /* of the burst that is being waited for; 0: none is */
 	void (*changed)(void *arg);
 	void *arg;
 };
 
-static void identify(const char *path, struct identity *ret)
-{
-	struct stat st;
-
-	memset(ret, 0, sizeof(*ret));
-	if (stat(path, &st))
-		return;
-	ret->device = st.st_dev;
-	ret->inode = st.st_ino;
-	ret->size = st.st_size;
-	ret->modified = st.st_mtim;
-}
-
 static bool look(struct filewatch *w)
 {
 	bool changed = false;
 
 	for (unsigned int i = 0; i < w->n; i++) {
-		struct identity now;
+		struct file_identity now;
 
-		identify(w->paths[i], &now);
-		if (now.device != w->seen[i].device || now.inode != w->seen[i].inode ||
-		    now.size != w->seen[i].size ||
-		    now.modified.tv_sec != w->seen[i].modified.tv_sec ||
-		    now.modified.tv_nsec != w->seen[i].modified.tv_nsec)
-			changed = true;
+		file_identify(w->paths[i], &now);
+		changed |= !file_is_same(&now, &w->seen[i]);
 		w->seen[i] = now;
 	}
 	return changed;
@@ -207,37 +182,49 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	event_add(w->settled, &settle);
 }
 
-static int add_paths(struct filewatch *w, const char *const *paths, unsigned int n, struct err *e)
+static int add_file(struct filewatch *w, const struct filewatch_file *file, struct err *e)
 {
-	for (unsigned int i = 0; i < n; i++) {
-		int r;
+	int r;
 
-		if (!paths[i])
-			continue;
-		if (w->n == FILEWATCH_MAX)
-			return err_set(e, E2BIG, "%s: too many files to watch", paths[i]);
-		w->paths[w->n] = strdup(paths[i]);
-		if (!w->paths[w->n])
-			return err_set(e, ENOMEM, "out of memory");
-		identify(paths[i], &w->seen[w->n++]);
-		r = watch_way(w, paths[i]);
-		if (r)
-			return err_set(e, -r, "%s: cannot be watched for changes: %s", paths[i],
-				       strerror(-r));
-	}
+	if (w->n == FILEWATCH_MAX)
+		return err_set(e, E2BIG, "%s: too many files to watch", file->path);
+	w->paths[w->n] = strdup(file->path);
+	if (!w->paths[w->n])
+		return err_set(e, ENOMEM, "out of memory");
+	w->seen[w->n++] = file->seen;
+	r = watch_way(w, file->path);
+	/* A directory that has just gone is looked for again. */
+	if (r && r != -ENOENT)
+		return err_set(e, -r, "%s: cannot be watched for changes: %s", file->path,
+			       strerror(-r));
 	return 0;
+}
+
+static int add_files(struct filewatch *w, const struct filewatch_file *files, unsigned int n,
+		     struct err *e)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; !r && i < n; i++)
+		if (files[i].path)
+			r = add_file(w, &files[i], e);
+	return r;
 }
 
 static int start(struct filewatch *w, struct event_base *base, struct err *e)
 {
+	/* Nothing tells what has changed before the watch was there: it is looked at once. */
+	const struct timeval settle = in_ms(SETTLE_MS);
+
 	w->readable = event_new(base, w->fd, EV_READ | EV_PERSIST, on_readable, w);
 	w->settled = evtimer_new(base, on_settled, w);
-	if (!w->readable || !w->settled || event_add(w->readable, NULL))
+	if (!w->readable || !w->settled || event_add(w->readable, NULL) ||
+	    event_add(w->settled, &settle))
 		return err_set(e, ENOMEM, "out of memory");
 	return 0;
 }
 
-int filewatch_new(struct event_base *base, const char *const *paths, unsigned int n,
+int filewatch_new(struct event_base *base, const struct filewatch_file *files, unsigned int n,
 		  void (*changed)(void *arg), void *arg, struct filewatch **ret, struct err *e)
 {
 	struct filewatch *w = calloc(1, sizeof(*w));
@@ -251,7 +238,7 @@ int filewatch_new(struct event_base *base, const char *const *paths, unsigned in
 	if (w->fd < 0)
 		r = err_set(e, errno, "cannot watch files: %s", strerror(errno));
 	else
-		r = add_paths(w, paths, n, e);
+		r = add_files(w, files, n, e);
 	if (!r)
 		r = start(w, base, e);
 	if (r) {

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from helpers import Kept, Traffic, backend_status, ok, served_set, wait_states, weight_of
+from helpers import (Kept, Traffic, backend_status, ok, served_set, wait_states, wait_stopped,
+                     weight_of)
 from observe import known, metric, state_changes, wait_known
 from system import wait_until
 
@@ -132,6 +133,31 @@ def test_directory_that_the_new_configuration_names_comes_later(balanced):
     wait_known(balanced, balanced.backends[:2])
     wait_states(balanced, "ready", balanced.backends[:2])
     shutil.rmtree(os.path.join(balanced.dir, "late"))
+
+
+@pytest.mark.parametrize("what", ["configuration", "ca"])
+@pytest.mark.parametrize("when", ["start", "reload"])
+def test_changes_between_being_read_and_being_watched(stage, library, when, what):
+    """The agent is stopped at that very moment, at the start and at a reload."""
+    ca = os.path.join(stage.dir, "short-lived-ca.crt")
+    replace(ca, stage.ca)
+    stage.configure(probe={"ca": ca})
+    number = 1 if when == "start" else 2
+    agent = stage.agent(env={**library, "STOPAT": f"inotify:{number}"})
+    if when == "reload":
+        wait_states(stage, "ready", stage.backends)
+        stage.configure(probe={"ca": ca}, policy="random")
+        agent.hup()
+    wait_stopped(agent.process)
+    if what == "configuration":
+        stage.configure(backends=two_of(stage), probe={"ca": ca})
+    else:
+        replace(ca, stage.pki.authority("other", "kubelb untrusted CA"))
+    agent.signal(signal.SIGCONT)
+    if what == "configuration":
+        wait_known(stage, stage.backends[:2])
+    else:
+        wait_states(stage, "dead", stage.backends)
 
 
 def test_file_goes_and_comes_back(balanced):

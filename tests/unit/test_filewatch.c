@@ -86,13 +86,17 @@ static void drop(const struct fixture *f, const char *name)
 
 static int watch(struct fixture *f, const char *const *names, unsigned int n, struct err *e)
 {
+	struct filewatch_file files[FILEWATCH_MAX + 1] = { { NULL } };
 	char text[FILEWATCH_MAX + 1][PATH_MAX];
-	const char *paths[FILEWATCH_MAX + 1];
 
 	assert_in_range(n, 1, FILEWATCH_MAX + 1);
-	for (unsigned int i = 0; i < n; i++)
-		paths[i] = names[i] ? path_of(f, names[i], text[i]) : NULL;
-	return filewatch_new(f->base, paths, n, on_changed, f, &f->watch, e);
+	for (unsigned int i = 0; i < n; i++) {
+		if (!names[i])
+			continue;
+		files[i].path = path_of(f, names[i], text[i]);
+		file_identify(files[i].path, &files[i].seen);
+	}
+	return filewatch_new(f->base, files, n, on_changed, f, &f->watch, e);
 }
 
 static void watch_ok(struct fixture *f, const char *name)
@@ -271,7 +275,7 @@ static void behind_a_link(void **state)
 static void relative_link(void **state)
 {
 	struct fixture *f = *state;
-	const char *name = "file";
+	struct filewatch_file file = { .path = "file" };
 	char was[PATH_MAX];
 	int r;
 
@@ -280,7 +284,8 @@ static void relative_link(void **state)
 	link_to(f, "far/b", "file");
 	assert_non_null(getcwd(was, sizeof(was)));
 	assert_int_equal(chdir(f->dir), 0);
-	r = filewatch_new(f->base, &name, 1, on_changed, f, &f->watch, NULL);
+	file_identify(file.path, &file.seen);
+	r = filewatch_new(f->base, &file, 1, on_changed, f, &f->watch, NULL);
 	drop(f, "far/b");
 	f->wanted = 1;
 	run_for(f, PATIENCE_MS);
@@ -325,6 +330,39 @@ static void there_for_the_first_time(void **state)
 	watch_ok(f, "a");
 	expect_none(f);
 	put(f, "a", "one");
+	expect_one(f);
+}
+
+/* Read, and changed before it was watched. */
+static void changed_before_it_was_watched(void **state)
+{
+	struct fixture *f = *state;
+	struct filewatch_file file;
+	char path[PATH_MAX];
+
+	put(f, "a", "one");
+	file.path = path_of(f, "a", path);
+	file_identify(path, &file.seen);
+	put(f, "a", "two");
+	assert_int_equal(filewatch_new(f->base, &file, 1, on_changed, f, &f->watch, NULL), 0);
+	expect_one(f);
+	put(f, "a", "three");
+	expect_one(f);
+}
+
+/* A writer that keeps the size, and sets the time back (cp -p, tar, rsync -t). */
+static void same_size_and_time(void **state)
+{
+	struct fixture *f = *state;
+	struct timespec times[2] = { { .tv_sec = 1000000 }, { .tv_sec = 1000000 } };
+	char path[PATH_MAX];
+
+	put(f, "a", "one");
+	assert_int_equal(utimensat(AT_FDCWD, path_of(f, "a", path), times, 0), 0);
+	watch_ok(f, "a");
+	expect_none(f);
+	put(f, "a", "two");
+	assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
 	expect_one(f);
 }
 
@@ -373,8 +411,7 @@ static void directory_recreated(void **state)
 	expect_one(f);
 }
 
-/* --- and what is none -------------------------------------------------------------------- */
-
+/* One that could not be read may be readable now. */
 static void other_rights(void **state)
 {
 	struct fixture *f = *state;
@@ -383,10 +420,12 @@ static void other_rights(void **state)
 	put(f, "a", "one");
 	watch_ok(f, "a");
 	assert_int_equal(chmod(path_of(f, "a", path), 0600), 0);
-	expect_none(f);
+	expect_one(f);
 	assert_int_equal(chown(path, 1, 1), 0);
-	expect_none(f);
+	expect_one(f);
 }
+
+/* --- and what is none -------------------------------------------------------------------- */
 
 static void other_files(void **state)
 {
@@ -565,6 +604,8 @@ int main(void)
 		TEST(behind_a_link),
 		TEST(deleted_and_there_again),
 		TEST(there_for_the_first_time),
+		TEST(changed_before_it_was_watched),
+		TEST(same_size_and_time),
 		TEST(directories_that_come_later),
 		TEST(directory_recreated),
 		TEST(other_rights),
