@@ -136,7 +136,7 @@ static char *on_metrics(void *arg, size_t *ret_length)
 	in.links = links;
 	in.n_links = n_links > 0 ? (unsigned int)n_links : 0;
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		probes[i] = *agent_backend_metrics(&a->backends[i]);
+		probes[i] = *agent_backend_metrics(a->backends[i]);
 	if (state && a->dp && !datapath_read(a->dp, state, NULL))
 		in.state = state;
 	in.features = features;
@@ -192,7 +192,7 @@ static void tell_manager(struct agent *a)
 	unsigned int ready = 0;
 
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		ready += agent_backend_health(&a->backends[i])->state == KLB_STATE_READY;
+		ready += agent_backend_health(a->backends[i])->state == KLB_STATE_READY;
 	if (why || !a->beaten)
 		notify_status(a->notify, "%s%s", why ? why : "waiting for the maps", refused);
 	else if (!a->config->n_backends)
@@ -275,8 +275,7 @@ static void agent_free(struct agent *a)
 	discovery_free(a->discovery);
 	filewatch_free(a->watch);
 	notify_free(a->notify);
-	if (a->config)
-		agent_stop_backends(a->backends, a->config);
+	agent_stop_backends(a);
 	probe_tls_free(a->tls);
 	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
 		if (events[i])

@@ -182,6 +182,89 @@ def test_touched_for_nothing(balanced):
     assert not any(state_changes(balanced.running, b, mark) for b in balanced.backends)
 
 
+# --- probes that stay --------------------------------------------------------
+
+
+def probe_connections(backend, since=0):
+    """The connections that probes came on, with the time of each one's first request."""
+    first = {}
+    for entry in backend.requests(since=since, uri="/readyz"):
+        first.setdefault(entry["connection"], entry["time"])
+    return first
+
+
+def wait_probed(stage, backends, count=3):
+    """Some more probes of each."""
+    seen = {b.name: len(b.requests(uri="/readyz")) for b in backends}
+    for b in backends:
+        wait_until(lambda b=b: len(b.requests(uri="/readyz")) >= seen[b.name] + count,
+                   f"{count} more probes of {b.name}")
+
+
+@pytest.mark.parametrize("change", [
+    {"policy": "random"}, {"slowStart": "1s", "deadPeerTimeout": "7s"}, {"http": "127.0.0.1:8082"},
+], ids=str)
+def test_probes_are_kept(balanced, change):
+    """What probes do not depend on makes none anew: no handshake, and the same connections."""
+    before = {b.name: set(probe_connections(b)) for b in balanced.backends}
+    mark = len(balanced.running.log())
+    balanced.configure(**change)
+    balanced.running.wait_log(r"configuration reloaded", start=mark)
+    wait_probed(balanced, balanced.backends)
+    assert {b.name: set(probe_connections(b)) for b in balanced.backends} == before
+    assert not any(state_changes(balanced.running, b, mark) for b in balanced.backends)
+
+
+def test_probes_of_those_that_stay_are_kept(balanced):
+    """One backend goes and comes back: that one alone is dialled."""
+    mark = [len(b.requests()) for b in balanced.backends]
+    handshakes = metric(balanced, "kubelb_probe_handshakes_total")
+    before = [set(probe_connections(b)) for b in balanced.backends[:2]]
+    balanced.configure(backends=two_of(balanced))
+    wait_known(balanced, balanced.backends[:2])
+    balanced.configure()
+    wait_known(balanced, balanced.backends)
+    wait_states(balanced, "ready", balanced.backends)
+    wait_probed(balanced, balanced.backends)
+    assert [set(probe_connections(b)) for b in balanced.backends[:2]] == before
+    assert len(probe_connections(balanced.cp(3), mark[2])) <= 2, "the old one, and a new one"
+    assert metric(balanced, "kubelb_probe_handshakes_total") == handshakes, \
+        "its new one counts in the place of its old one"
+
+
+@pytest.mark.parametrize("what", ["ca", "interval"])
+def test_new_probes_are_spread(stage, what):
+    """What probes depend on changes: all are made anew, within an interval, and not all
+    at one instant. Three at random fall into the same 50 ms of 1 s once in 130 times,
+    twice in a row once in 17,000."""
+    bundle = os.path.join(stage.dir, "ca-bundle.crt")
+    replace(bundle, stage.ca)
+    stage.configure(probe={"ca": bundle, "interval": "1s"})
+    agent = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    spreads = []
+    for turn in (1, 2):
+        mark = len(agent.log())
+        seen = {b.name: len(b.requests()) for b in stage.backends}
+        old = {b.name: set(probe_connections(b)) for b in stage.backends}
+        if what == "ca":
+            with open(bundle, "a", encoding="ascii") as f:
+                f.write("# the same CA, and a line more\n")
+        else:
+            stage.configure(probe={"ca": bundle, "interval": f"{1000 - turn}ms"})
+        agent.wait_log(r"configuration reloaded", start=mark)
+        first = []
+        for b in stage.backends:
+            def fresh(b=b):
+                found = probe_connections(b, seen[b.name])
+                return [t for c, t in found.items() if c not in old[b.name]]
+            first += wait_until(fresh, f"a new probe of {b.name}", 3)
+        assert max(first) - min(first) < 1.3
+        spreads.append(max(first) - min(first))
+        assert not any(state_changes(agent, b, mark) for b in stage.backends)
+    assert max(spreads) > 0.05, spreads
+
+
 # --- certificates ------------------------------------------------------------
 
 
