@@ -60,7 +60,7 @@ CTL := kubelbctl ctl_connections ctl_events changes connections events status ta
 	$(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := audit believed changes config discovery endpoint events filewatch health migrate mounts moves notify plan privileges probe \
+UNITS := audit believed changes config discovery endpoint events filewatch health log migrate mounts moves notify plan privileges probe \
 	select sock_diag \
 	table text
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
@@ -136,6 +136,7 @@ UNIT_config := $(COMMON)
 UNIT_endpoint := err endpoint
 UNIT_filewatch := filewatch file err
 UNIT_health := health
+UNIT_log := log
 UNIT_moves := moves
 UNIT_plan := plan health $(COMMON)
 UNIT_select :=

@@ -73,18 +73,6 @@ static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
 		ret->discovery = state.error[0] ? KLB_DISCOVERY_FAILING : KLB_DISCOVERY_CURRENT;
 }
 
-void agent_log_failure(char last[ERR_TEXT_MAX], enum log_level level, const char *text,
-		       const struct err *e)
-{
-	char quoted[ERR_TEXT_MAX + 64];
-
-	if (!strcmp(last, e->text))
-		return;
-	memcpy(last, e->text, ERR_TEXT_MAX);
-	if (e->text[0])
-		log_event(level, text, "error=%s", log_quote(quoted, sizeof(quoted), e->text));
-}
-
 static void heartbeat(struct agent *a)
 {
 	struct datapath_beat beat = { .now_ns = node_now_ns(),
@@ -106,8 +94,7 @@ static void heartbeat(struct agent *a)
 		if (a->dp)
 			agent_reload(a);
 	} else if (r != -EBUSY) {
-		agent_log_failure(a->heartbeat_error, LOG_LEVEL_ERROR, "cannot write the heartbeat",
-				  &e);
+		log_failure(a->heartbeat_error, LOG_LEVEL_ERROR, "cannot write the heartbeat", &e);
 	}
 }
 
@@ -168,7 +155,7 @@ void agent_listen_http(struct agent *a)
 		return;
 	if (http_new(a->base, &a->config->http, &ops, a, &a->http, &e))
 		a->http_retry_ns = node_now_ns() + HTTP_RETRY_NS;
-	agent_log_failure(a->http_error, LOG_LEVEL_WARN, "no metrics for now", &e);
+	log_failure(a->http_error, LOG_LEVEL_WARN, "no metrics for now", &e);
 }
 
 /* --- the service manager ------------------------------------------------------------- */

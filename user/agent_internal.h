@@ -63,14 +63,6 @@ struct agent {
 
 /* --- agent.c: its life --- */
 
-/*
- * For what is tried again and again: logs text once for as long as it fails for the same
- * reason, e's. last: the reason logged last, the caller's to keep; empties it when e is empty,
- * as what has been mended may fail again.
- */
-void agent_log_failure(char last[ERR_TEXT_MAX], enum log_level level, const char *text,
-		       const struct err *e);
-
 /* The tick at the configuration's pace, from now on. */
 void agent_set_tick(struct agent *a);
 /* Serves http if the configuration wants it and nothing does yet; a failure is logged. */

@@ -130,8 +130,8 @@ void agent_on_moves(evutil_socket_t fd, short what, void *arg)
 	if (!a->dp || !privileges_end_connections() || !find_dead(a, dead))
 		return;
 	agent_moves_dead(a->dp, dead, &result, &e);
-	agent_log_failure(a->moves_error, LOG_LEVEL_ERROR,
-			  "cannot end connections to a dead backend", &e);
+	log_failure(a->moves_error, LOG_LEVEL_ERROR, "cannot end connections to a dead backend",
+		    &e);
 	count_ended(a, &result, METRICS_ENDED_DEAD);
 	if (result.left)
 		plan_moves(a);
@@ -317,10 +317,10 @@ static int list_all(struct agent *a, struct datapath_connections *ret)
 		r = datapath_connections(a->dp, diag, false, ret, &e);
 	sock_diag_close(diag);
 	privileges_lower();
-	agent_log_failure(a->audit_error, LOG_LEVEL_WARN,
-			  "connections cannot be listed: their counts are not checked, and none "
-			  "is ended",
-			  &e);
+	log_failure(a->audit_error, LOG_LEVEL_WARN,
+		    "connections cannot be listed: their counts are not checked, and none "
+		    "is ended",
+		    &e);
 	return r ? r : ret->all ? 0 : -EAGAIN;
 }
 

@@ -192,7 +192,7 @@ void agent_apply(struct agent *a)
 		agent_reopen(a);
 	}
 	if (r != -ESTALE && r != -EBUSY)
-		agent_log_failure(a->maps_error, LOG_LEVEL_ERROR, "cannot update the maps", &e);
+		log_failure(a->maps_error, LOG_LEVEL_ERROR, "cannot update the maps", &e);
 out:
 	free(p);
 }
