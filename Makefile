@@ -56,7 +56,7 @@ LOAD := kubelb_load $(MIGRATE) attach verdict believed discovery_cache discovery
 AGENT := kubelb_agent agent agent_backend agent_config agent_kernel agent_maps agent_moves audit attach \
 	believed filewatch header http metrics memory moves notify privileges verdict \
 	probe probe_config request answer dial tls $(DISCOVERY) $(COMMON) $(DATAPATH) node
-CTL := kubelbctl ctl_connections ctl_events changes connections events status table text verdict \
+CTL := kubelbctl ctl_connections ctl_events ctl_verbose changes connections events status table text verdict \
 	$(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
