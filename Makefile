@@ -56,11 +56,11 @@ LOAD := kubelb_load $(MIGRATE) attach verdict believed discovery_cache discovery
 AGENT := kubelb_agent agent agent_backend agent_config agent_kernel agent_maps agent_moves audit attach \
 	believed filewatch header http metrics memory moves notify privileges verdict \
 	probe probe_config request answer dial tls $(DISCOVERY) $(COMMON) $(DATAPATH) node
-CTL := kubelbctl ctl_connections ctl_events changes connections events status table text verdict \
+CTL := kubelbctl ctl_connections ctl_events ctl_verbose changes connections events status table text verdict \
 	$(COMMON) $(DATAPATH) node
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := audit believed changes config discovery endpoint events filewatch health migrate mounts moves notify plan privileges probe \
+UNITS := audit believed changes config discovery endpoint events filewatch health log migrate mounts moves notify plan privileges probe \
 	select sock_diag \
 	table text
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
@@ -134,8 +134,9 @@ UNIT_audit := audit
 UNIT_believed := believed discovery_cache discovery_slices offload verdict health $(COMMON)
 UNIT_config := $(COMMON)
 UNIT_endpoint := err endpoint
-UNIT_filewatch := filewatch err
+UNIT_filewatch := filewatch file err
 UNIT_health := health
+UNIT_log := log
 UNIT_moves := moves
 UNIT_plan := plan health $(COMMON)
 UNIT_select :=

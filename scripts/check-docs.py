@@ -25,7 +25,7 @@ import re
 import sys
 
 # Who prints, and which of its arguments is the text; None: whichever is a literal.
-PRINTERS = {"err_set": 2, "err_format": 1, "log_event": 1, "agent_log_failure": 2, "log_line": 0, "cli_usage": 0,
+PRINTERS = {"err_set": 2, "err_format": 1, "log_event": 1, "log_failure": 2, "log_line": 0, "cli_usage": 0,
             "config_fail": 2, "fail": None, "fail_dialling": 1, "tell_result": 2}
 # Where details and notes are put together piece by piece, and in which functions.
 DETAILS = {"probe.c": ("snprintf",), "tls.c": ("snprintf",), "verdict.c": ("snprintf",),

@@ -73,18 +73,6 @@ static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
 		ret->discovery = state.error[0] ? KLB_DISCOVERY_FAILING : KLB_DISCOVERY_CURRENT;
 }
 
-void agent_log_failure(char last[ERR_TEXT_MAX], enum log_level level, const char *text,
-		       const struct err *e)
-{
-	char quoted[ERR_TEXT_MAX + 64];
-
-	if (!strcmp(last, e->text))
-		return;
-	memcpy(last, e->text, ERR_TEXT_MAX);
-	if (e->text[0])
-		log_event(level, text, "error=%s", log_quote(quoted, sizeof(quoted), e->text));
-}
-
 static void heartbeat(struct agent *a)
 {
 	struct datapath_beat beat = { .now_ns = node_now_ns(),
@@ -106,8 +94,7 @@ static void heartbeat(struct agent *a)
 		if (a->dp)
 			agent_reload(a);
 	} else if (r != -EBUSY) {
-		agent_log_failure(a->heartbeat_error, LOG_LEVEL_ERROR, "cannot write the heartbeat",
-				  &e);
+		log_failure(a->heartbeat_error, LOG_LEVEL_ERROR, "cannot write the heartbeat", &e);
 	}
 }
 
@@ -136,7 +123,7 @@ static char *on_metrics(void *arg, size_t *ret_length)
 	in.links = links;
 	in.n_links = n_links > 0 ? (unsigned int)n_links : 0;
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		probes[i] = *agent_backend_metrics(&a->backends[i]);
+		probes[i] = *agent_backend_metrics(a->backends[i]);
 	if (state && a->dp && !datapath_read(a->dp, state, NULL))
 		in.state = state;
 	in.features = features;
@@ -168,7 +155,7 @@ void agent_listen_http(struct agent *a)
 		return;
 	if (http_new(a->base, &a->config->http, &ops, a, &a->http, &e))
 		a->http_retry_ns = node_now_ns() + HTTP_RETRY_NS;
-	agent_log_failure(a->http_error, LOG_LEVEL_WARN, "no metrics for now", &e);
+	log_failure(a->http_error, LOG_LEVEL_WARN, "no metrics for now", &e);
 }
 
 /* --- the service manager ------------------------------------------------------------- */
@@ -192,7 +179,7 @@ static void tell_manager(struct agent *a)
 	unsigned int ready = 0;
 
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		ready += agent_backend_health(&a->backends[i])->state == KLB_STATE_READY;
+		ready += agent_backend_health(a->backends[i])->state == KLB_STATE_READY;
 	if (why || !a->beaten)
 		notify_status(a->notify, "%s%s", why ? why : "waiting for the maps", refused);
 	else if (!a->config->n_backends)
@@ -275,8 +262,7 @@ static void agent_free(struct agent *a)
 	discovery_free(a->discovery);
 	filewatch_free(a->watch);
 	notify_free(a->notify);
-	if (a->config)
-		agent_stop_backends(a->backends, a->config);
+	agent_stop_backends(a);
 	probe_tls_free(a->tls);
 	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
 		if (events[i])

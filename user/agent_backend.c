@@ -2,7 +2,7 @@
 #include "agent_backend.h"
 
 #include <errno.h>
-#include <string.h>
+#include <stdlib.h>
 
 #include <event2/event.h>
 #include <event2/util.h>
@@ -19,13 +19,20 @@
 
 /* --- the next probe ---------------------------------------------------------------- */
 
-static unsigned int jittered(unsigned int ms)
+/* 0 to most. */
+static unsigned int at_random(unsigned int most)
 {
 	unsigned short random = 0;
-	unsigned int spread = ms * JITTER_PERCENT / 100;
 
 	evutil_secure_rng_get_bytes(&random, sizeof(random));
-	return ms - spread + (unsigned int)((2ULL * spread * random) / 65535);
+	return (unsigned int)((__u64)most * random / 65535);
+}
+
+static unsigned int jittered(unsigned int ms)
+{
+	unsigned int spread = ms * JITTER_PERCENT / 100;
+
+	return ms - spread + at_random(2 * spread);
 }
 
 static void schedule(struct agent_backend *b, unsigned int ms)
@@ -44,6 +51,7 @@ static void schedule_next(struct agent_backend *b)
 static void probe_now(struct agent_backend *b, enum probe_path path)
 {
 	event_del(b->timer);
+	b->begun = true;
 	b->probing = true;
 	b->again = false;
 	probe_start(b->probe, path);
@@ -57,7 +65,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (!b->again && health_may_skip(&b->health, &b->rules, answer_ns, node_now_ns())) {
+	if (b->begun && !b->again &&
+	    health_may_skip(&b->health, &b->rules, answer_ns, node_now_ns())) {
 		b->metrics.skipped++;
 		schedule_next(b);
 		return;
@@ -209,22 +218,11 @@ static const struct probe_ops probe_callbacks = {
 
 /* --- life ---------------------------------------------------------------------------- */
 
-int agent_backend_init(struct agent_backend *b, struct event_base *base, const struct config *cfg,
-		       unsigned int index, struct probe_tls *tls,
-		       const struct agent_backend_ops *ops, void *arg, struct err *e)
+static int make_parts(struct agent_backend *b, struct event_base *base, const struct config *cfg,
+		      struct probe_tls *tls, struct err *e)
 {
 	struct klb_endpoint cover[KLB_MAX_FRONTENDS];
 
-	memset(b, 0, sizeof(*b));
-	b->endpoint = cfg->backends[index].endpoint;
-	b->rules = (struct health_rules){ .rise = cfg->probe.rise,
-					  .fall = cfg->probe.fall,
-					  .no_anonymous = !cfg->probe.anonymous_auth,
-					  .interval_ms = cfg->probe.interval_ms };
-	b->metrics.backend = b->endpoint;
-	b->ops = ops;
-	b->arg = arg;
-	health_init(&b->health, node_now_ns());
 	for (unsigned int i = 0; i < cfg->n_frontends; i++)
 		cover[i] = cfg->frontends[i].endpoint;
 	b->timer = evtimer_new(base, on_timer, b);
@@ -234,14 +232,41 @@ int agent_backend_init(struct agent_backend *b, struct event_base *base, const s
 			 &probe_callbacks, b, &b->probe, e);
 }
 
-void agent_backend_fini(struct agent_backend *b)
+int agent_backend_new(struct event_base *base, const struct config *cfg, unsigned int index,
+		      struct probe_tls *tls, const struct agent_backend_ops *ops, void *arg,
+		      struct agent_backend **ret, struct err *e)
 {
+	struct agent_backend *b = calloc(1, sizeof(*b));
+	int r;
+
+	if (!b)
+		return err_set(e, ENOMEM, "out of memory");
+	b->endpoint = cfg->backends[index].endpoint;
+	b->rules = (struct health_rules){ .rise = cfg->probe.rise,
+					  .fall = cfg->probe.fall,
+					  .no_anonymous = !cfg->probe.anonymous_auth,
+					  .interval_ms = cfg->probe.interval_ms };
+	b->metrics.backend = b->endpoint;
+	b->ops = ops;
+	b->arg = arg;
+	health_init(&b->health, node_now_ns());
+	r = make_parts(b, base, cfg, tls, e);
+	if (r) {
+		agent_backend_free(b);
+		return r;
+	}
+	*ret = b;
+	return 0;
+}
+
+void agent_backend_free(struct agent_backend *b)
+{
+	if (!b)
+		return;
 	if (b->timer)
 		event_free(b->timer);
-	if (b->probe)
-		probe_free(b->probe);
-	b->timer = NULL;
-	b->probe = NULL;
+	probe_free(b->probe);
+	free(b);
 }
 
 void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *before)
@@ -258,9 +283,9 @@ void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen
 	b->adopted = true;
 }
 
-void agent_backend_start(struct agent_backend *b)
+void agent_backend_start(struct agent_backend *b, unsigned int within_ms)
 {
-	probe_now(b, PROBE_READY);
+	schedule(b, at_random(within_ms));
 }
 
 void agent_backend_hurry(struct agent_backend *b)
@@ -289,11 +314,11 @@ const struct metrics_probe *agent_backend_metrics(const struct agent_backend *b)
 	return &b->metrics;
 }
 
-const struct agent_backend *agent_backend_find(const struct agent_backend *list, unsigned int n,
-					       const struct klb_endpoint *endpoint)
+struct agent_backend *agent_backend_find(struct agent_backend *const *list, unsigned int n,
+					 const struct klb_endpoint *endpoint)
 {
 	for (unsigned int i = 0; list && i < n; i++)
-		if (endpoint_equal(&list[i].endpoint, endpoint))
-			return &list[i];
+		if (endpoint_equal(&list[i]->endpoint, endpoint))
+			return list[i];
 	return NULL;
 }

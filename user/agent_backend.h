@@ -26,6 +26,7 @@ struct agent_backend {
 	struct probe *probe;
 	struct event *timer;
 	bool coverage_warned;
+	bool begun; /* it has been probed, or is just being */
 	bool probing;
 	bool again; /* a probe was asked for during one, or too soon after it */
 	__u64 hurried_ns; /* see may_hurry */
@@ -34,11 +35,12 @@ struct agent_backend {
 	void *arg;
 };
 
-/* For cfg->backends[index]. Starts nothing. On failure fini is still safe. */
-int agent_backend_init(struct agent_backend *b, struct event_base *base, const struct config *cfg,
-		       unsigned int index, struct probe_tls *tls,
-		       const struct agent_backend_ops *ops, void *arg, struct err *e);
-void agent_backend_fini(struct agent_backend *b);
+/* For cfg->backends[index]; needs cfg no more afterwards, and tls always. Starts nothing. */
+int agent_backend_new(struct event_base *base, const struct config *cfg, unsigned int index,
+		      struct probe_tls *tls, const struct agent_backend_ops *ops, void *arg,
+		      struct agent_backend **ret, struct err *e);
+/* NULL is allowed. */
+void agent_backend_free(struct agent_backend *b);
 
 /* Takes over health and counters of the same backend before a reload. */
 void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *before);
@@ -46,18 +48,18 @@ void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *
 void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen,
 			 unsigned int weight);
 
-/* Probes now, and from then on by itself. */
-void agent_backend_start(struct agent_backend *b);
+/* Probes within so long, at a moment left to chance, and from then on by itself. */
+void agent_backend_start(struct agent_backend *b, unsigned int within_ms);
 
 /* The kernel has seen something of it: look now, and not when the interval is over. */
 void agent_backend_hurry(struct agent_backend *b);
 
-/* Both belong to b and are valid, and up to date, until agent_backend_fini. */
+/* Both belong to b and are valid, and up to date, until agent_backend_free. */
 const struct health *agent_backend_health(const struct agent_backend *b);
 const struct metrics_probe *agent_backend_metrics(const struct agent_backend *b);
 
-/* In an array of n; NULL when it is not there. */
-const struct agent_backend *agent_backend_find(const struct agent_backend *list, unsigned int n,
-					       const struct klb_endpoint *endpoint);
+/* In a list of n; NULL when it is not there. */
+struct agent_backend *agent_backend_find(struct agent_backend *const *list, unsigned int n,
+					 const struct klb_endpoint *endpoint);
 
 #endif

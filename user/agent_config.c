@@ -47,79 +47,130 @@ static void warn_about_privileges(struct agent *a)
 
 /* --- the configuration in force ------------------------------------------------------ */
 
+static bool same_text(const char *x, const char *y)
+{
+	return x == y || (x && y && !strcmp(x, y));
+}
+
+static bool same_frontends(const struct config *x, const struct config *y)
+{
+	return x->n_frontends == y->n_frontends &&
+	       !memcmp(x->frontends, y->frontends, x->n_frontends * sizeof(x->frontends[0]));
+}
+
+/* All that a probe goes by but the files, of which probe_tls_is_same tells. */
+static bool same_probe(const struct config *x, const struct config *y)
+{
+	const struct config_probe *p = &x->probe, *q = &y->probe;
+
+	return same_frontends(x, y) && same_text(p->path, q->path) &&
+	       same_text(p->live_path, q->live_path) && same_text(p->server_name, q->server_name) &&
+	       p->interval_ms == q->interval_ms && p->timeout_ms == q->timeout_ms &&
+	       p->connect_timeout_ms == q->connect_timeout_ms && p->rise == q->rise &&
+	       p->fall == q->fall && p->anonymous_auth == q->anonymous_auth;
+}
+
 /*
  * The health of backends that stay is kept: a reload is no reason to doubt them. At
  * start it comes from the maps, if the agent that wrote them was alive until now.
  */
-static void inherit_health(struct agent *a, const struct agent_backend *old, unsigned int n_old)
+static void inherit_health(const struct agent *a, const struct config_backend *cfg,
+			   struct agent_backend *b, const struct agent_backend *before)
 {
-	bool believe = verdict_agent_alive(&a->state->control, node_now_ns());
+	const struct plan_backend *seen = plan_find(&a->state->applied, &cfg->endpoint);
 
-	for (unsigned int i = 0; i < a->config->n_backends; i++) {
-		const struct klb_endpoint *endpoint = &a->config->backends[i].endpoint;
-		const struct agent_backend *before = agent_backend_find(old, n_old, endpoint);
-		const struct plan_backend *seen = plan_find(&a->state->applied, endpoint);
-
-		if (before)
-			agent_backend_inherit(&a->backends[i], before);
-		else if (seen && believe && !old)
-			agent_backend_adopt(&a->backends[i], &seen->value,
-					    a->config->backends[i].weight);
-	}
+	if (before)
+		agent_backend_inherit(b, before);
+	else if (seen && !a->config && verdict_agent_alive(&a->state->control, node_now_ns()))
+		agent_backend_adopt(b, &seen->value, cfg->weight);
 }
 
-static int start_backends(struct agent *a, const struct agent_backend *old, unsigned int n_old,
-			  struct err *e)
+static void free_backends(struct agent_backend **list, unsigned int n)
+{
+	for (unsigned int i = 0; list && i < n; i++)
+		agent_backend_free(list[i]);
+	free(list);
+}
+
+void agent_stop_backends(struct agent *a)
+{
+	if (a->config)
+		free_backends(a->backends, a->config->n_backends);
+	a->backends = NULL;
+}
+
+/* Fills list but for those of cfg's that are there and keep their probe. */
+static int make_backends(struct agent *a, const struct config *cfg, struct probe_tls *tls,
+			 bool keep, struct agent_backend **list, struct err *e)
 {
 	static const struct agent_backend_ops ops = { .changed = agent_on_backend_changed,
 						      .last_answer_ns = agent_on_last_answer };
-	int r = 0;
+	unsigned int n = a->config ? a->config->n_backends : 0;
 
-	a->backends = calloc(a->config->n_backends + 1, sizeof(*a->backends));
-	if (!a->backends)
-		return err_set(e, ENOMEM, "out of memory");
-	for (unsigned int i = 0; !r && i < a->config->n_backends; i++)
-		r = agent_backend_init(&a->backends[i], a->base, a->config, i, a->tls, &ops, a, e);
-	if (r)
-		return r;
-	inherit_health(a, old, n_old);
-	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		agent_backend_start(&a->backends[i]);
+	for (unsigned int i = 0; i < cfg->n_backends; i++) {
+		const struct config_backend *one = &cfg->backends[i];
+		const struct agent_backend *before =
+			agent_backend_find(a->backends, n, &one->endpoint);
+		int r;
+
+		if (before && keep)
+			continue;
+		r = agent_backend_new(a->base, cfg, i, tls, &ops, a, &list[i], e);
+		if (r)
+			return r;
+		inherit_health(a, one, list[i], before);
+	}
 	return 0;
 }
 
-void agent_stop_backends(struct agent_backend *backends, const struct config *cfg)
+/* Fills the gaps of list with those that are there, and frees the others. */
+static void replace_backends(struct agent *a, const struct config *cfg, struct agent_backend **list)
 {
-	if (!backends || !cfg)
-		return;
-	for (unsigned int i = 0; i < cfg->n_backends; i++)
-		agent_backend_fini(&backends[i]);
-	free(backends);
+	unsigned int n = a->config ? a->config->n_backends : 0;
+	/* At the start nobody knows anything: at once. Later all nodes may get the same news. */
+	unsigned int within_ms = a->config ? cfg->probe.interval_ms : 0;
+
+	for (unsigned int i = 0; i < cfg->n_backends; i++) {
+		if (list[i]) {
+			agent_backend_start(list[i], within_ms);
+			continue;
+		}
+		for (unsigned int k = 0; k < n && !list[i]; k++) {
+			if (!a->backends[k] ||
+			    !endpoint_equal(&a->backends[k]->endpoint, &cfg->backends[i].endpoint))
+				continue;
+			list[i] = a->backends[k];
+			a->backends[k] = NULL;
+		}
+	}
+	agent_stop_backends(a);
+	a->backends = list;
 }
 
-/* Everything of the new configuration is made before anything of the old one goes. */
-static int take_config(struct agent *a, struct config *cfg, struct err *e)
+/*
+ * Everything of the new configuration is made before anything of the old one goes. Owns cfg
+ * and tls on success. tls: a->tls, when what is in the files is the same.
+ */
+static int take_config(struct agent *a, struct config *cfg, struct probe_tls *tls, struct err *e)
 {
-	struct agent_backend *old_backends = a->backends;
-	struct probe_tls *old_tls = a->tls, *tls = NULL;
 	struct config *old = a->config;
-	int r = probe_tls_new(&cfg->probe, &tls, e);
+	bool keep = old && tls == a->tls && same_probe(old, cfg);
+	struct agent_backend **backends =
+		calloc(cfg->n_backends + 1, sizeof(struct agent_backend *));
+	int r;
 
-	if (r)
-		return r;
-	a->config = cfg;
-	a->tls = tls;
-	r = start_backends(a, old_backends, old ? old->n_backends : 0, e);
+	if (!backends)
+		return err_set(e, ENOMEM, "out of memory");
+	r = make_backends(a, cfg, tls, keep, backends, e);
 	if (r) {
-		agent_stop_backends(a->backends, cfg);
-		probe_tls_free(tls);
-		a->config = old;
-		a->tls = old_tls;
-		a->backends = old_backends;
+		free_backends(backends, cfg->n_backends);
 		return r;
 	}
-	agent_stop_backends(old_backends, old);
-	probe_tls_free(old_tls);
+	replace_backends(a, cfg, backends);
+	if (tls != a->tls)
+		probe_tls_free(a->tls);
+	a->tls = tls;
+	a->config = cfg;
 	if (old &&
 	    (old->http_enabled != cfg->http_enabled || !endpoint_equal(&old->http, &cfg->http))) {
 		http_free(a->http);
@@ -132,7 +183,8 @@ static int take_config(struct agent *a, struct config *cfg, struct err *e)
 	return 0;
 }
 
-static int take_effective(struct agent *a, const struct config *file, struct err *e)
+static int take_effective(struct agent *a, const struct config *file, struct probe_tls *tls,
+			  struct err *e)
 {
 	struct klb_endpoint list[KLB_MAX_BACKENDS];
 	const struct klb_endpoint *counts = a->found;
@@ -147,7 +199,7 @@ static int take_effective(struct agent *a, const struct config *file, struct err
 	r = config_with_backends(file, counts, n, &effective, e);
 
 	if (!r)
-		r = take_config(a, effective, e);
+		r = take_config(a, effective, tls, e);
 	if (r)
 		config_free(effective);
 	return r;
@@ -205,7 +257,7 @@ void agent_review_list(struct agent *a)
 	step = review(a);
 	if (step == BELIEVED_AS_BEFORE)
 		return;
-	if (take_effective(a, a->file, &e)) {
+	if (take_effective(a, a->file, a->tls, &e)) {
 		a->believed = before; /* Tried again with the next tick. */
 		log_event(LOG_LEVEL_ERROR, "cannot take the discovered backends", "error=%s",
 			  log_quote(quoted, sizeof(quoted), e.text));
@@ -237,7 +289,7 @@ static void on_discovered(void *arg, const struct klb_endpoint *list, unsigned i
 	/* When one that is known already is in it, the seeds go at once. */
 	if (takes_connections(a))
 		review(a);
-	if (take_effective(a, a->file, &e)) {
+	if (take_effective(a, a->file, a->tls, &e)) {
 		log_event(LOG_LEVEL_ERROR, "cannot take the discovered backends", "error=%s",
 			  log_quote(quoted, sizeof(quoted), e.text));
 		return;
@@ -334,22 +386,23 @@ static void on_file_changed(void *arg)
 }
 
 /*
- * Without it SIGHUP still works. refused: a configuration that is not in force, or NULL; what
- * it lacks may be a file that comes a moment after it.
+ * The file, and those that it names. c: what it was when it was read, be it in force or
+ * refused: what it lacks may be a file that comes a moment after it. Without a watch SIGHUP
+ * still works.
  */
-static void watch_files(struct agent *a, const struct config *refused)
+static void watch_files(struct agent *a, const struct config *c)
 {
-	static const struct config_probe none;
-	const struct config_probe *own = &a->file->probe;
-	const struct config_probe *other = refused ? &refused->probe : &none;
-	const char *paths[] = { a->options->config_path, own->ca,   own->client_cert,
-				own->client_key,	 other->ca, other->client_cert,
-				other->client_key };
+	const struct filewatch_file files[] = {
+		{ a->options->config_path, c->source_seen },
+		{ c->probe.ca, c->probe.ca_seen },
+		{ c->probe.client_cert, c->probe.client_cert_seen },
+		{ c->probe.client_key, c->probe.client_key_seen },
+	};
 	struct filewatch *watch = NULL;
 	char quoted[ERR_TEXT_MAX + 64];
 	struct err e = { "" };
 
-	if (filewatch_new(a->base, paths, sizeof(paths) / sizeof(paths[0]), on_file_changed, a,
+	if (filewatch_new(a->base, files, sizeof(files) / sizeof(files[0]), on_file_changed, a,
 			  &watch, &e))
 		log_event(LOG_LEVEL_WARN, "changes of files are not noticed, send SIGHUP after one",
 			  "error=%s", log_quote(quoted, sizeof(quoted), e.text));
@@ -360,34 +413,45 @@ static void watch_files(struct agent *a, const struct config *refused)
 	a->watch = watch;
 }
 
-static bool same_text(const char *x, const char *y)
-{
-	return x == y || (x && y && !strcmp(x, y));
-}
-
 static bool same_discovery(const struct config *x, const struct config *y)
 {
 	return x->discovery == y->discovery &&
 	       same_text(x->discovery_kubeconfig, y->discovery_kubeconfig) &&
-	       same_text(x->discovery_cache, y->discovery_cache) &&
-	       x->n_frontends == y->n_frontends &&
-	       !memcmp(x->frontends, y->frontends, x->n_frontends * sizeof(x->frontends[0]));
+	       same_text(x->discovery_cache, y->discovery_cache) && same_frontends(x, y);
+}
+
+/* What file's probes need; a->tls when that is the same. */
+static int load_tls(const struct agent *a, const struct config *file, struct probe_tls **ret,
+		    struct err *e)
+{
+	int r = probe_tls_new(&file->probe, ret, e);
+
+	if (r || !a->tls || !probe_tls_is_same(a->tls, *ret))
+		return r;
+	probe_tls_free(*ret);
+	*ret = a->tls;
+	return 0;
 }
 
 /* Takes over file, on success. */
 int agent_take_file(struct agent *a, struct config *file, struct err *e)
 {
 	struct config *old = a->file;
-	int r = take_effective(a, file, e);
+	struct probe_tls *tls = NULL;
+	int r = load_tls(a, file, &tls, e);
 
+	if (!r)
+		r = take_effective(a, file, tls, e);
 	if (r) {
+		if (tls != a->tls)
+			probe_tls_free(tls);
 		if (old)
 			watch_files(a, file);
 		return r;
 	}
 	a->file = file;
 	warn_about_privileges(a);
-	watch_files(a, NULL);
+	watch_files(a, file);
 	if (!old || !same_discovery(old, file))
 		r = start_discovery(a, e);
 	config_free(old);

@@ -29,7 +29,7 @@ struct agent {
 	__u64 discovery_results[DISCOVERY_RESULTS];
 	struct filewatch *watch;
 	struct probe_tls *tls;
-	struct agent_backend *backends; /* by index of config->backends */
+	struct agent_backend **backends; /* by index of config->backends */
 	struct datapath *dp; /* NULL: nothing is attached */
 	struct datapath_state *state; /* as last read from or written to the maps */
 	int agent_lock; /* held on the pins' links directory: one agent for each */
@@ -63,14 +63,6 @@ struct agent {
 
 /* --- agent.c: its life --- */
 
-/*
- * For what is tried again and again: logs text once for as long as it fails for the same
- * reason, e's. last: the reason logged last, the caller's to keep; empties it when e is empty,
- * as what has been mended may fail again.
- */
-void agent_log_failure(char last[ERR_TEXT_MAX], enum log_level level, const char *text,
-		       const struct err *e);
-
 /* The tick at the configuration's pace, from now on. */
 void agent_set_tick(struct agent *a);
 /* Serves http if the configuration wants it and nothing does yet; a failure is logged. */
@@ -88,8 +80,8 @@ void agent_review_list(struct agent *a);
 bool agent_has_seeds(const struct agent *a);
 /* What discovery has found at an earlier time; before agent_take_file, with a->state. */
 void agent_read_cache(struct agent *a, const struct config *file);
-/* cfg: the one that they were started with. NULL for either is allowed. */
-void agent_stop_backends(struct agent_backend *backends, const struct config *cfg);
+/* None are there any more; before a->config goes. */
+void agent_stop_backends(struct agent *a);
 
 /* --- agent_maps.c: the data path --- */
 

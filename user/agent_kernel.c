@@ -42,7 +42,7 @@ static void count_ended(struct agent *a, const struct agent_moves_result *ended,
 
 		if (!b || !ended->ended[b->id])
 			continue;
-		a->backends[i].metrics.ended[why] += ended->ended[b->id];
+		a->backends[i]->metrics.ended[why] += ended->ended[b->id];
 		log_event(LOG_LEVEL_INFO, "connections ended, their clients connect elsewhere",
 			  "backend=%s connections=%u reason=%s",
 			  endpoint_format(&b->value.endpoint, text), ended->ended[b->id],
@@ -90,7 +90,7 @@ static bool find_dead(struct agent *a, bool *dead)
 
 	memset(dead, 0, KLB_MAX_IDS * sizeof(*dead));
 	for (unsigned int i = 0; i < a->config->n_backends; i++) {
-		const struct health *h = agent_backend_health(&a->backends[i]);
+		const struct health *h = agent_backend_health(a->backends[i]);
 		const struct plan_backend *b = planned(a, i);
 
 		if (!b)
@@ -130,8 +130,8 @@ void agent_on_moves(evutil_socket_t fd, short what, void *arg)
 	if (!a->dp || !privileges_end_connections() || !find_dead(a, dead))
 		return;
 	agent_moves_dead(a->dp, dead, &result, &e);
-	agent_log_failure(a->moves_error, LOG_LEVEL_ERROR,
-			  "cannot end connections to a dead backend", &e);
+	log_failure(a->moves_error, LOG_LEVEL_ERROR, "cannot end connections to a dead backend",
+		    &e);
 	count_ended(a, &result, METRICS_ENDED_DEAD);
 	if (result.left)
 		plan_moves(a);
@@ -183,7 +183,7 @@ __u64 agent_on_last_answer(void *arg, const struct klb_endpoint *backend)
 static bool read_load(const struct agent *a, unsigned int index, bool some_preferred,
 		      struct moves_load *ret)
 {
-	const struct health *h = agent_backend_health(&a->backends[index]);
+	const struct health *h = agent_backend_health(a->backends[index]);
 	const struct plan_backend *b = planned(a, index);
 	struct klb_stats stats;
 
@@ -242,7 +242,7 @@ static void take_event(struct agent *a, const struct klb_event *event)
 		return;
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		if (endpoint_equal(&a->config->backends[i].endpoint, &event->backend))
-			agent_backend_hurry(&a->backends[i]);
+			agent_backend_hurry(a->backends[i]);
 }
 
 static void on_wakeup(evutil_socket_t fd, short what, void *arg)
@@ -317,10 +317,10 @@ static int list_all(struct agent *a, struct datapath_connections *ret)
 		r = datapath_connections(a->dp, diag, false, ret, &e);
 	sock_diag_close(diag);
 	privileges_lower();
-	agent_log_failure(a->audit_error, LOG_LEVEL_WARN,
-			  "connections cannot be listed: their counts are not checked, and none "
-			  "is ended",
-			  &e);
+	log_failure(a->audit_error, LOG_LEVEL_WARN,
+		    "connections cannot be listed: their counts are not checked, and none "
+		    "is ended",
+		    &e);
 	return r ? r : ret->all ? 0 : -EAGAIN;
 }
 

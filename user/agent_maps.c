@@ -148,7 +148,7 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 			return r;
 	}
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		health[i] = *agent_backend_health(&a->backends[i]);
+		health[i] = *agent_backend_health(a->backends[i]);
 	for (int id = 0; id < KLB_MAX_IDS; id++)
 		active[id] = a->state->stats[id].active + a->state->stats[id].connecting;
 	node_is_local(a->config->backends, a->config->n_backends, local);
@@ -161,7 +161,7 @@ static bool is_ramping(const struct agent *a)
 	__u64 now = node_now_ns();
 
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		if (health_share(agent_backend_health(&a->backends[i]), a->config->slow_start_ms,
+		if (health_share(agent_backend_health(a->backends[i]), a->config->slow_start_ms,
 				 now) != 1000)
 			return true;
 	return false;
@@ -192,7 +192,7 @@ void agent_apply(struct agent *a)
 		agent_reopen(a);
 	}
 	if (r != -ESTALE && r != -EBUSY)
-		agent_log_failure(a->maps_error, LOG_LEVEL_ERROR, "cannot update the maps", &e);
+		log_failure(a->maps_error, LOG_LEVEL_ERROR, "cannot update the maps", &e);
 out:
 	free(p);
 }

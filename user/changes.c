@@ -21,17 +21,49 @@ static struct change *add(struct list *list, enum change_kind kind, const struct
 	return c;
 }
 
-static void add_state(struct list *list, const struct plan_backend *b, enum klb_state was)
+/* A clock that has jumped does not put the past into the future. */
+static void date(struct change *c, __u64 then_ns)
 {
-	struct change *c = add(list, CHANGE_STATE, b);
+	if (then_ns && then_ns < c->time_ns)
+		c->time_ns = then_ns;
+}
 
-	c->was = was;
+static struct change *add_verdict(struct list *list, enum change_kind kind,
+				  const struct plan_backend *b)
+{
+	struct change *c = add(list, kind, b);
+
 	c->state = b->value.state;
 	c->reason = b->value.reason;
 	c->http_status = b->value.http_status;
-	/* A clock that has jumped does not put the past into the future. */
-	if (b->value.since_ns && b->value.since_ns < list->now_ns)
-		c->time_ns = b->value.since_ns;
+	return c;
+}
+
+static void add_state(struct list *list, const struct plan_backend *b, enum klb_state was)
+{
+	struct change *c = add_verdict(list, CHANGE_STATE, b);
+
+	c->was = was;
+	date(c, b->value.since_ns);
+}
+
+static void compare_verdicts(struct list *list, const struct klb_backend *was,
+			     const struct plan_backend *b)
+{
+	const struct klb_backend *is = &b->value;
+	struct change *c;
+
+	/* The same state since another time: it went and came back while nobody looked. Unknown is
+	 * nobody's verdict, whenever that began. */
+	if (was->state != is->state ||
+	    (was->since_ns != is->since_ns && is->state != KLB_STATE_UNKNOWN)) {
+		add_state(list, b, was->state);
+	} else if (was->reason != is->reason || was->http_status != is->http_status) {
+		c = add_verdict(list, CHANGE_REASON, b);
+		c->was_reason = was->reason;
+		c->was_http_status = was->http_status;
+		date(c, is->last_probe_ns);
+	}
 }
 
 static int planned_or(const struct klb_admin *wish)
@@ -53,12 +85,12 @@ static void compare(struct list *list, const struct datapath_state *was,
 {
 	const struct plan_backend *before = plan_find(&was->applied, &b->value.endpoint);
 
-	if (!before) {
+	/* One that went and came back is another one. */
+	if (!before || before->value.generation != b->value.generation) {
 		add(list, CHANGE_ADDED, b);
 		return;
 	}
-	if (before->value.state != b->value.state)
-		add_state(list, b, before->value.state);
+	compare_verdicts(list, &before->value, b);
 	compare_wishes(list, b, verdict_wish(was, before), verdict_wish(is, b));
 }
 
@@ -99,6 +131,8 @@ const char *changes_kind_name(enum change_kind kind)
 	switch (kind) {
 	case CHANGE_STATE:
 		return "state";
+	case CHANGE_REASON:
+		return "reason";
 	case CHANGE_ADDED:
 		return "added";
 	case CHANGE_REMOVED:

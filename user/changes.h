@@ -7,7 +7,8 @@
 #include "datapath.h"
 
 enum change_kind {
-	CHANGE_STATE, /* the agent's verdict */
+	CHANGE_STATE, /* the agent's verdict; was == state: it was another between the two looks */
+	CHANGE_REASON, /* the verdict stands, and the reason for it is another */
 	CHANGE_ADDED, /* a backend has come */
 	CHANGE_REMOVED, /* it has gone */
 	CHANGE_DRAINED, /* the operator's drain */
@@ -15,20 +16,23 @@ enum change_kind {
 	CHANGE_WEIGHT, /* the operator's weight, or the end of it */
 };
 
-/* was, state, reason, http_status: of CHANGE_STATE, as in klb_backend; was is unknown where
- * nobody has looked before. weight: of CHANGE_WEIGHT; -1: the planned one counts again. */
+/* state, reason, http_status: of CHANGE_STATE and CHANGE_REASON, as in klb_backend. was: of
+ * CHANGE_STATE; unknown where nobody has looked before. was_reason, was_http_status: of
+ * CHANGE_REASON. weight: of CHANGE_WEIGHT; -1: the planned one counts again. */
 struct change {
 	enum change_kind kind;
 	struct klb_endpoint backend;
 	__u32 id;
 	enum klb_state was, state;
-	enum klb_reason reason;
-	__u32 http_status;
+	enum klb_reason was_reason, reason;
+	__u32 was_http_status, http_status;
 	int weight;
-	__u64 time_ns; /* CLOCK_MONOTONIC; of when it was seen, for all but CHANGE_STATE */
+	/* CLOCK_MONOTONIC; of when it was seen, but for CHANGE_STATE (since when it stands) and
+	 * CHANGE_REASON (the probe that found it). */
+	__u64 time_ns;
 };
 
-/* A state, a drain and a weight for each that is there, and those that are gone. */
+/* A state or a reason, a drain and a weight for each that is there, and those that are gone. */
 #define CHANGES_MAX (4 * KLB_MAX_IDS)
 
 /*
@@ -38,7 +42,7 @@ struct change {
 unsigned int changes_between(const struct datapath_state *was, const struct datapath_state *is,
 			     __u64 now_ns, struct change *ret);
 
-/* "state", "added", "removed", "drained", "undrained" or "weight" */
+/* "state", "reason", "added", "removed", "drained", "undrained" or "weight" */
 const char *changes_kind_name(enum change_kind kind);
 
 #endif

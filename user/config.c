@@ -93,18 +93,34 @@ int config_parse(const char *text, size_t length, const char *source, bool host_
 	return build_end(b, rc, host_has_ipv6, ret);
 }
 
+static void identify_named(struct config_probe *probe)
+{
+	if (probe->ca)
+		file_identify(probe->ca, &probe->ca_seen);
+	if (probe->client_cert)
+		file_identify(probe->client_cert, &probe->client_cert_seen);
+	if (probe->client_key)
+		file_identify(probe->client_key, &probe->client_key_seen);
+}
+
 int config_load(const char *path, bool host_has_ipv6, struct config **ret, struct err *e)
 {
+	struct file_identity seen;
 	char *text = NULL;
 	size_t length = 0;
 	int rc;
 
+	file_identify(path, &seen);
 	rc = file_read_named(path, "-c FILE", CONFIG_BYTES_MAX, &text, &length, e);
 	if (rc < 0)
 		return rc == -EFBIG ? -EINVAL : rc;
 	rc = config_parse(text, length, path, host_has_ipv6, ret, e);
 	free(text);
-	return rc;
+	if (rc < 0)
+		return rc;
+	(*ret)->source_seen = seen;
+	identify_named(&(*ret)->probe);
+	return 0;
 }
 
 /* Reads what follows the address: nothing, or ",weight=N". */

@@ -13,6 +13,7 @@
 #include <kubelb/abi.h>
 
 #include "err.h"
+#include "file.h"
 
 #define CONFIG_PATH_DEFAULT "/etc/kubelb/kubelb.yaml"
 /* A configuration is a few hundred bytes; what is larger is not one. */
@@ -42,10 +43,12 @@ struct config_probe {
 	char *client_cert; /* file, or NULL; always together with client_key */
 	char *client_key;
 	bool anonymous_auth; /* false: the apiservers run with --anonymous-auth=false */
+	struct file_identity ca_seen, client_cert_seen, client_key_seen; /* by config_load */
 };
 
 struct config {
 	char *source; /* file name, or "command line" */
+	struct file_identity source_seen; /* by config_load */
 	unsigned int n_frontends;
 	struct config_frontend frontends[KLB_MAX_FRONTENDS];
 	unsigned int n_backends;
@@ -70,7 +73,8 @@ struct config {
  * to the default frontends. Returns 0 with a snapshot that the caller frees with
  * config_free, or a negative errno with e as `FILE:LINE: KEY: what is wrong; what
  * next`: -EINVAL for content, -ENOENT, -EACCES and the like for the file itself.
- * *ret is untouched on failure.
+ * *ret is untouched on failure. Each file's identity (..._seen) is of before it was read, by
+ * this function or by whoever reads those that the configuration names.
  */
 int config_load(const char *path, bool host_has_ipv6, struct config **ret, struct err *e);
 

@@ -47,6 +47,8 @@ static int look_for_them(struct look *look, bool rtt, struct err *e)
 	look->list = found.list;
 	look->n = connections_keep(found.list, found.n);
 	look->all = found.all;
+	if (!r)
+		ctl_say_list(found.n, look->n);
 	return r;
 }
 
@@ -59,8 +61,10 @@ static int look_at(const char *pin_dir, bool rtt, struct look **ret, struct err 
 		r = datapath_open(pin_dir, &look->dp, e);
 	if (!r)
 		r = datapath_read(look->dp, &look->state, e);
-	if (!r)
+	if (!r) {
+		ctl_say_state(pin_dir, &look->state);
 		r = look_for_them(look, rtt, e);
+	}
 	if (r)
 		look_free(look);
 	else
@@ -115,8 +119,10 @@ static void kill_one(struct sock_diag *diag, const struct klb_connection *c, str
 	t->tried++;
 	t->ended += !r;
 	t->gone += r == -ENOENT;
-	if (!r || r == -ENOENT)
+	if (!r || r == -ENOENT) {
+		ctl_say_end(c, r == -ENOENT);
 		return;
+	}
 	if (!t->failed++)
 		t->why = e;
 	printf("not ended: %s from %s: %s\n", text_process(c->record.comm, c->record.pid, process),

@@ -78,6 +78,8 @@ static int look(struct follower *f, struct err *e)
 					     f->news->changes);
 	f->seen = f->now;
 	f->now = swap;
+	if (!f->looked)
+		ctl_say_state(f->options->pin_dir, f->seen);
 	f->looked = true;
 	n = datapath_events(f->dp, &f->next, f->news->events, KLB_EVENTS, e);
 	f->news->n_events = n < 0 ? 0 : (unsigned int)n;

@@ -130,23 +130,32 @@ int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE 
 
 /* --- what user space has decided ----------------------------------------------------- */
 
+static void print_verdict(const struct change *c, FILE *to)
+{
+	char reason[VERDICT_REASON_MAX], was[VERDICT_REASON_MAX];
+
+	verdict_reason_text(c->reason, c->http_status, reason);
+	fprintf(to, "%-14s ", health_state_name(c->state));
+	if (c->kind == CHANGE_REASON)
+		fprintf(to, "%s, was %s", reason,
+			verdict_reason_text(c->was_reason, c->was_http_status, was));
+	else
+		fprintf(to, "was %s%s, %s", health_state_name(c->was),
+			c->was == c->state ? " and in between another" : "", reason);
+}
+
 static void print_detail(const struct change *c, FILE *to)
 {
-	char reason[VERDICT_REASON_MAX];
-
-	if (c->kind == CHANGE_WEIGHT && c->weight < 0) {
+	if (c->kind == CHANGE_WEIGHT && c->weight < 0)
 		fputs("auto, the planned one counts again", to);
-	} else if (c->kind == CHANGE_WEIGHT) {
+	else if (c->kind == CHANGE_WEIGHT)
 		fprintf(to, "%d, by the operator", c->weight);
-	} else if (c->kind == CHANGE_STATE) {
-		fprintf(to, "%-14s was %s, %s", health_state_name(c->state),
-			health_state_name(c->was),
-			verdict_reason_text(c->reason, c->http_status, reason));
-	} else {
+	else if (c->kind == CHANGE_STATE || c->kind == CHANGE_REASON)
+		print_verdict(c, to);
+	else
 		fputs(c->kind == CHANGE_DRAINED || c->kind == CHANGE_UNDRAINED ? "by the operator"
 									       : "-",
 		      to);
-	}
 }
 
 void events_print_change_text(const struct change *c, __u64 wall_offset_ns, FILE *to)
@@ -159,18 +168,20 @@ void events_print_change_text(const struct change *c, __u64 wall_offset_ns, FILE
 int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE *to)
 {
 	char when[STAMP_MAX + 16], backend[ENDPOINT_TEXT_MAX];
-	bool state = c->kind == CHANGE_STATE, weight = c->kind == CHANGE_WEIGHT && c->weight >= 0;
+	bool state = c->kind == CHANGE_STATE, reason = c->kind == CHANGE_REASON;
+	bool verdict = state || reason, weight = c->kind == CHANGE_WEIGHT && c->weight >= 0;
 
 	stamp_json(c->time_ns + wall_offset_ns, when);
 	return print_line(
-		json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:s?, s:s?, s:o, s:o}", "time", when,
-			  "monotonicNs", (json_int_t)c->time_ns, "event",
+		json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:s?, s:s?, s:s?, s:o, s:o}", "time",
+			  when, "monotonicNs", (json_int_t)c->time_ns, "event",
 			  changes_kind_name(c->kind), "backend",
 			  endpoint_format(&c->backend, backend), "backendId", (json_int_t)c->id,
-			  "reason", state ? health_reason_name(c->reason) : NULL, "state",
-			  state ? health_state_name(c->state) : NULL, "was",
-			  state ? health_state_name(c->was) : NULL, "httpStatus",
-			  state && c->http_status ? json_integer(c->http_status) : json_null(),
+			  "reason", verdict ? health_reason_name(c->reason) : NULL, "state",
+			  verdict ? health_state_name(c->state) : NULL, "was",
+			  state ? health_state_name(c->was) : NULL, "wasReason",
+			  reason ? health_reason_name(c->was_reason) : NULL, "httpStatus",
+			  verdict && c->http_status ? json_integer(c->http_status) : json_null(),
 			  "weight", weight ? json_integer(c->weight) : json_null()),
 		to);
 }

@@ -8,6 +8,31 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+void file_identify(const char *path, struct file_identity *ret)
+{
+	struct stat st;
+
+	*ret = (struct file_identity){ 0 };
+	if (stat(path, &st))
+		return;
+	ret->device = st.st_dev;
+	ret->inode = st.st_ino;
+	ret->size = st.st_size;
+	ret->modified = st.st_mtim;
+	ret->changed = st.st_ctim;
+}
+
+static bool same_time(const struct timespec *x, const struct timespec *y)
+{
+	return x->tv_sec == y->tv_sec && x->tv_nsec == y->tv_nsec;
+}
+
+bool file_is_same(const struct file_identity *x, const struct file_identity *y)
+{
+	return x->device == y->device && x->inode == y->inode && x->size == y->size &&
+	       same_time(&x->modified, &y->modified) && same_time(&x->changed, &y->changed);
+}
+
 static int open_regular(const char *path, struct err *e)
 {
 	struct stat st;

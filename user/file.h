@@ -3,9 +3,25 @@
 #ifndef KUBELB_FILE_H
 #define KUBELB_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
+#include <time.h>
 
 #include "err.h"
+
+/* What tells one content from another; all zero for a file that is not there. */
+struct file_identity {
+	dev_t device;
+	ino_t inode;
+	off_t size;
+	/* changed: a writer can set modified back, and rights decide whether it can be read. */
+	struct timespec modified, changed;
+};
+
+/* Of the file that path leads to. Before it is read: what is read later is never older. */
+void file_identify(const char *path, struct file_identity *ret);
+bool file_is_same(const struct file_identity *x, const struct file_identity *y);
 
 /*
  * Reads a regular file of at most max bytes (a link to one counts). Returns 0 with

@@ -24,7 +24,7 @@
 #define SETTLE_MS 200
 /* but no later than that after the first: others may be writing there all the time. */
 #define SETTLE_MAX_MS 1000
-/* A directory that is gone: nothing tells when it is back. */
+/* Where a directory went or came at the very moment when it was to be watched. */
 #define RETRY_MS 1000
 
 /* As many as the kernel follows (MAXSYMLINKS, include/linux/namei.h). */
@@ -34,63 +34,38 @@
 	(IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB | \
 	 IN_DELETE_SELF | IN_MOVE_SELF)
 
-/* What tells one content from another; all zero for a file that is not there. */
-struct identity {
-	dev_t device;
-	ino_t inode;
-	off_t size;
-	struct timespec modified;
-};
-
 struct filewatch {
 	int fd;
 	unsigned int n;
 	char *paths[FILEWATCH_MAX];
-	struct identity seen[FILEWATCH_MAX];
+	struct file_identity seen[FILEWATCH_MAX];
 	struct event *readable, *settled;
 	unsigned long burst_end_ms; /* of the burst that is being waited for; 0: none is */
 	void (*changed)(void *arg);
 	void *arg;
 };
 
-static void identify(const char *path, struct identity *ret)
-{
-	struct stat st;
-
-	memset(ret, 0, sizeof(*ret));
-	if (stat(path, &st))
-		return;
-	ret->device = st.st_dev;
-	ret->inode = st.st_ino;
-	ret->size = st.st_size;
-	ret->modified = st.st_mtim;
-}
-
 static bool look(struct filewatch *w)
 {
 	bool changed = false;
 
 	for (unsigned int i = 0; i < w->n; i++) {
-		struct identity now;
+		struct file_identity now;
 
-		identify(w->paths[i], &now);
-		if (now.device != w->seen[i].device || now.inode != w->seen[i].inode ||
-		    now.size != w->seen[i].size ||
-		    now.modified.tv_sec != w->seen[i].modified.tv_sec ||
-		    now.modified.tv_nsec != w->seen[i].modified.tv_nsec)
-			changed = true;
+		file_identify(w->paths[i], &now);
+		changed |= !file_is_same(&now, &w->seen[i]);
 		w->seen[i] = now;
 	}
 	return changed;
 }
 
-/* The directory that path's last part is in. Negative, with errno, when it cannot be. */
+/* The directory that path's last part is in. */
 static int watch_directory_of(struct filewatch *w, const char *path)
 {
 	char text[PATH_MAX];
 
 	snprintf(text, sizeof(text), "%s", path);
-	return inotify_add_watch(w->fd, dirname(text), INTERESTING);
+	return inotify_add_watch(w->fd, dirname(text), INTERESTING) < 0 ? -errno : 0;
 }
 
 /* Puts what the link at path leads to in its place, before rest. False: it cannot be. */
@@ -117,15 +92,16 @@ static bool follow(char path[PATH_MAX], const char *rest)
  * of the file, or of the first part that is not there. A directory is watched before what is
  * in it is read, so that what changes in between is not missed.
  */
-static void watch_way(struct filewatch *w, const char *path)
+static int watch_way(struct filewatch *w, const char *path)
 {
 	char at[PATH_MAX], rest[PATH_MAX];
 	unsigned int links = 0;
 	struct stat st;
 	char *end = at;
+	int r;
 
 	if (snprintf(at, sizeof(at), "%s", path) >= (int)sizeof(at))
-		return;
+		return -ENAMETOOLONG;
 	while (*end) {
 		end += strspn(end, "/");
 		end += strcspn(end, "/");
@@ -135,25 +111,17 @@ static void watch_way(struct filewatch *w, const char *path)
 			*end = rest[0];
 			continue;
 		}
-		watch_directory_of(w, at);
-		if (lstat(at, &st))
-			return;
+		r = watch_directory_of(w, at);
+		if (r || lstat(at, &st))
+			return r;
 		if (!S_ISLNK(st.st_mode)) {
 			*end = rest[0];
 			continue;
 		}
 		if (++links > LINKS_MAX || !follow(at, rest))
-			return;
+			return 0;
 		end = at;
 	}
-}
-
-static int watch_one(struct filewatch *w, const char *path, struct err *e)
-{
-	if (watch_directory_of(w, path) < 0)
-		return err_set(e, errno, "%s: cannot be watched for changes: %s", path,
-			       strerror(errno));
-	watch_way(w, path);
 	return 0;
 }
 
@@ -166,15 +134,15 @@ static void on_settled(evutil_socket_t fd, short what, void *arg)
 {
 	const struct timeval retry = in_ms(RETRY_MS);
 	struct filewatch *w = arg;
-	bool gone = false;
+	bool failed = false;
 
 	(void)fd;
 	(void)what;
 	w->burst_end_ms = 0;
 	/* A link may lead into a directory that is not watched yet. */
 	for (unsigned int i = 0; i < w->n; i++)
-		gone |= watch_one(w, w->paths[i], NULL) != 0;
-	if (gone)
+		failed |= watch_way(w, w->paths[i]) != 0;
+	if (failed)
 		event_add(w->settled, &retry);
 	if (look(w))
 		w->changed(w->arg);
@@ -214,36 +182,49 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	event_add(w->settled, &settle);
 }
 
-static int add_paths(struct filewatch *w, const char *const *paths, unsigned int n, struct err *e)
+static int add_file(struct filewatch *w, const struct filewatch_file *file, struct err *e)
 {
-	for (unsigned int i = 0; i < n; i++) {
-		int r;
+	int r;
 
-		if (!paths[i])
-			continue;
-		if (w->n == FILEWATCH_MAX)
-			return err_set(e, E2BIG, "%s: too many files to watch", paths[i]);
-		w->paths[w->n] = strdup(paths[i]);
-		if (!w->paths[w->n])
-			return err_set(e, ENOMEM, "out of memory");
-		identify(paths[i], &w->seen[w->n++]);
-		r = watch_one(w, paths[i], e);
-		if (r)
-			return r;
-	}
+	if (w->n == FILEWATCH_MAX)
+		return err_set(e, E2BIG, "%s: too many files to watch", file->path);
+	w->paths[w->n] = strdup(file->path);
+	if (!w->paths[w->n])
+		return err_set(e, ENOMEM, "out of memory");
+	w->seen[w->n++] = file->seen;
+	r = watch_way(w, file->path);
+	/* A directory that has just gone is looked for again. */
+	if (r && r != -ENOENT)
+		return err_set(e, -r, "%s: cannot be watched for changes: %s", file->path,
+			       strerror(-r));
 	return 0;
+}
+
+static int add_files(struct filewatch *w, const struct filewatch_file *files, unsigned int n,
+		     struct err *e)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; !r && i < n; i++)
+		if (files[i].path)
+			r = add_file(w, &files[i], e);
+	return r;
 }
 
 static int start(struct filewatch *w, struct event_base *base, struct err *e)
 {
+	/* Nothing tells what has changed before the watch was there: it is looked at once. */
+	const struct timeval settle = in_ms(SETTLE_MS);
+
 	w->readable = event_new(base, w->fd, EV_READ | EV_PERSIST, on_readable, w);
 	w->settled = evtimer_new(base, on_settled, w);
-	if (!w->readable || !w->settled || event_add(w->readable, NULL))
+	if (!w->readable || !w->settled || event_add(w->readable, NULL) ||
+	    event_add(w->settled, &settle))
 		return err_set(e, ENOMEM, "out of memory");
 	return 0;
 }
 
-int filewatch_new(struct event_base *base, const char *const *paths, unsigned int n,
+int filewatch_new(struct event_base *base, const struct filewatch_file *files, unsigned int n,
 		  void (*changed)(void *arg), void *arg, struct filewatch **ret, struct err *e)
 {
 	struct filewatch *w = calloc(1, sizeof(*w));
@@ -257,7 +238,7 @@ int filewatch_new(struct event_base *base, const char *const *paths, unsigned in
 	if (w->fd < 0)
 		r = err_set(e, errno, "cannot watch files: %s", strerror(errno));
 	else
-		r = add_paths(w, paths, n, e);
+		r = add_files(w, files, n, e);
 	if (!r)
 		r = start(w, base, e);
 	if (r) {

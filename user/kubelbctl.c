@@ -84,9 +84,12 @@ static int print_once(const struct ctl_options *o, bool compact)
 		r = datapath_read(dp, state, &e);
 	if (!r)
 		st.n_links = r = datapath_links(o->pin_dir, links, 16, &e);
-	if (r >= 0)
+	if (r >= 0) {
 		st.n_features = datapath_features_in_force(dp, &state->control, features,
 							   DATAPATH_FEATURES_MAX);
+		ctl_say_state(o->pin_dir, state);
+		ctl_say_links(links, r);
+	}
 	st.now_ns = node_now_ns();
 	if (r >= 0 && o->json)
 		status_print_json(&st, compact);
@@ -240,14 +243,17 @@ static int apply_change(const struct ctl_options *o, const struct klb_endpoint *
 		r = datapath_read(dp, state, e);
 	if (r)
 		goto out;
+	ctl_say_state(o->pin_dir, state);
 	b = plan_find(&state->applied, endpoint);
 	if (!b) {
 		r = ctl_unknown_backend(&state->applied, endpoint, e);
 		goto out;
 	}
 	r = datapath_change_admin(dp, b, change_wish, c, e);
-	if (!r)
-		report_change(c, state, b);
+	if (r)
+		goto out;
+	ctl_say_wish(dp, b);
+	report_change(c, state, b);
 out:
 	datapath_close(dp);
 	free(state);
@@ -334,6 +340,7 @@ static void usage(void)
 	     "  -w, --watch           status: refresh every second\n"
 	     "  -f, --follow          events: go on with those to come\n"
 	     "      --pin DIR         bpffs directory (default " DATAPATH_PIN_DEFAULT ")\n"
+	     "  -v, --verbose         say on standard error what is read, written and ended\n"
 	     "  -h, --help            this text\n"
 	     "  -V, --version         version\n"
 	     "\n"
@@ -370,7 +377,8 @@ static int parse_options(int argc, char **argv, struct ctl_options *o)
 		case 'p':
 			o->pin_dir = optarg;
 			break;
-		case 'v': /* as the other programs; there is nothing more to say yet */
+		case 'v':
+			log_init("kubelbctl", LOG_LEVEL_DEBUG);
 			break;
 		case 'h':
 			usage();

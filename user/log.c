@@ -181,6 +181,18 @@ const char *log_quote(char *buf, unsigned long size, const char *text)
 	return buf;
 }
 
+void log_failure(char last[ERR_TEXT_MAX], enum log_level level, const char *text,
+		 const struct err *e)
+{
+	char quoted[ERR_TEXT_MAX + 64];
+
+	if (!strcmp(last, e->text))
+		return;
+	memcpy(last, e->text, ERR_TEXT_MAX);
+	if (e->text[0])
+		log_event(level, text, "error=%s", log_quote(quoted, sizeof(quoted), e->text));
+}
+
 void log_line(const char *format, ...)
 {
 	struct line l;

@@ -9,6 +9,8 @@
 
 #include <stdbool.h>
 
+#include "err.h"
+
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
 /* program: for the prefix of log_line; not copied. level: the most talkative level that
@@ -27,6 +29,14 @@ void log_event(enum log_level level, const char *msg, const char *keys, ...)
 
 /* Copies text into buf as a logfmt value, quoted and escaped; returns buf. */
 const char *log_quote(char *buf, unsigned long size, const char *text);
+
+/*
+ * For what is tried again and again: logs text once for as long as it fails for the same
+ * reason, e's. last: the reason logged last, the caller's to keep; empties it when e is empty,
+ * as what has been mended may fail again.
+ */
+void log_failure(char last[ERR_TEXT_MAX], enum log_level level, const char *text,
+		 const struct err *e);
 
 /* Prints `program: text` for a person at a terminal: the one line of a failure. */
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -46,7 +46,8 @@ enum phase {
 
 struct probe {
 	struct event_base *base;
-	const struct config_probe *cfg;
+	unsigned int timeout_ms, connect_timeout_ms;
+	char *server_name; /* or NULL */
 	struct probe_tls *tls;
 	struct klb_endpoint backend;
 	struct probe_ops ops;
@@ -93,6 +94,7 @@ static void release(struct probe *p)
 		event_free(p->timer);
 	tls_peer_reset(&p->peer);
 	free(p->must_cover);
+	free(p->server_name);
 	free(p->requests[PROBE_READY]);
 	free(p->requests[PROBE_LIVE]);
 	free(p);
@@ -293,7 +295,7 @@ static void on_event(struct bufferevent *bev __attribute__((unused)), short what
 static void arm(struct probe *p, unsigned int most_ms)
 {
 	unsigned int passed = (unsigned int)((now_ns() - p->start_ns) / 1000000);
-	unsigned int left = p->cfg->timeout_ms > passed ? p->cfg->timeout_ms - passed : 0;
+	unsigned int left = p->timeout_ms > passed ? p->timeout_ms - passed : 0;
 	unsigned int ms = most_ms && most_ms < left ? most_ms : left;
 	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
 
@@ -347,7 +349,7 @@ static void dial(struct probe *p)
 		return;
 	}
 	/* A SYN waits as long as a client's would. */
-	arm(p, p->cfg->connect_timeout_ms);
+	arm(p, p->connect_timeout_ms);
 	p->fd = fd;
 	p->dialled = event_new(p->base, fd, EV_WRITE, on_dialled, p);
 	if (p->dialled && event_add(p->dialled, NULL) == 0)
@@ -456,17 +458,20 @@ int probe_new(struct event_base *base, const struct config_probe *cfg, struct pr
 	if (!p)
 		return err_set(e, ENOMEM, "probe: out of memory");
 	p->base = base;
-	p->cfg = cfg;
+	p->timeout_ms = cfg->timeout_ms;
+	p->connect_timeout_ms = cfg->connect_timeout_ms;
+	p->server_name = cfg->server_name ? strdup(cfg->server_name) : NULL;
 	p->tls = tls;
 	p->backend = *backend;
 	p->ops = *ops;
 	p->arg = arg;
-	tls_peer_init(&p->peer, cfg->server_name, backend);
+	tls_peer_init(&p->peer, p->server_name, backend);
 	p->timer = evtimer_new(base, on_timer, p);
 	p->requests[PROBE_READY] = probe_request(cfg->path, &p->peer);
 	p->requests[PROBE_LIVE] =
 		probe_request(cfg->live_path ? cfg->live_path : cfg->path, &p->peer);
 	if (!p->timer || !p->requests[PROBE_READY] || !p->requests[PROBE_LIVE] ||
+	    (cfg->server_name && !p->server_name) ||
 	    !copy_must_cover(p, must_cover, n_must_cover)) {
 		release(p);
 		return err_set(e, ENOMEM, "probe: out of memory");

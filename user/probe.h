@@ -25,6 +25,8 @@ struct probe;
  */
 int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct err *e);
 void probe_tls_free(struct probe_tls *tls);
+/* Whether what was loaded is the same; see tls_is_same. */
+bool probe_tls_is_same(const struct probe_tls *x, const struct probe_tls *y);
 
 /* What is asked for: config_probe's path or live_path. */
 enum probe_path { PROBE_READY, PROBE_LIVE };
@@ -52,8 +54,9 @@ struct probe_ops {
 };
 
 /*
- * A prober for one backend. cfg and tls must outlive it. must_cover: the
- * frontends' addresses, which clients expect in the certificate's SANs; copied.
+ * A prober for one backend. tls must outlive it; what it needs of cfg is copied.
+ * must_cover: the frontends' addresses, which clients expect in the certificate's SANs;
+ * copied.
  * Starts nothing yet. Free with probe_free, which is allowed inside a callback.
  */
 int probe_new(struct event_base *base, const struct config_probe *cfg, struct probe_tls *tls,

@@ -44,6 +44,11 @@ void probe_tls_free(struct probe_tls *tls)
 	free(tls);
 }
 
+bool probe_tls_is_same(const struct probe_tls *x, const struct probe_tls *y)
+{
+	return tls_is_same(x->tls, y->tls);
+}
+
 char *probe_request(const char *path, const struct tls_peer *peer)
 {
 	char address[ENDPOINT_TEXT_MAX], port[8] = "";

@@ -30,10 +30,15 @@
 /* A system's whole trust store is a quarter of that. */
 #define PEM_BYTES_MAX ((size_t)1024 * 1024)
 
+/* SHA-256 */
+#define DIGEST_BYTES 32
+
 struct tls {
 	SSL_CTX *ctx;
 	bool verify;
 	const struct tls_words *words;
+	unsigned char digest[DIGEST_BYTES]; /* of all PEM that was read, in its order */
+	bool unknown; /* not all that it goes by is in digest */
 };
 
 /* PEM on its way in. */
@@ -50,8 +55,19 @@ static void pem_close(struct pem *p)
 	file_forget(p->text, p->length);
 }
 
+/* Tells two apart without a copy of the key's text. */
+static void digest(struct tls *tls, const char *data, size_t length)
+{
+	unsigned char both[2 * DIGEST_BYTES];
+
+	memcpy(both, tls->digest, DIGEST_BYTES);
+	if (!EVP_Digest(data, length, both + DIGEST_BYTES, NULL, EVP_sha256(), NULL) ||
+	    !EVP_Digest(both, sizeof(both), tls->digest, NULL, EVP_sha256(), NULL))
+		tls->unknown = true;
+}
+
 /* OpenSSL's own messages for files are codes: this one says what the system says. */
-static int pem_open(const struct tls_pem *from, struct pem *ret, struct err *e)
+static int pem_open(struct tls *tls, const struct tls_pem *from, struct pem *ret, struct err *e)
 {
 	struct pem p = { .name = "the value", .length = from->length };
 	const char *data = from->data;
@@ -68,6 +84,7 @@ static int pem_open(const struct tls_pem *from, struct pem *ret, struct err *e)
 		pem_close(&p);
 		return err_set(e, EINVAL, "%s: out of memory", from->key);
 	}
+	digest(tls, data, p.length);
 	*ret = p;
 	return 0;
 }
@@ -106,40 +123,41 @@ static bool trust(SSL_CTX *ctx, BIO *bio)
 	return some && ok;
 }
 
-static int load_ca(SSL_CTX *ctx, const struct tls_pem *ca, struct err *e)
+static int load_ca(struct tls *tls, const struct tls_pem *ca, struct err *e)
 {
 	struct pem pem = { 0 };
 	int err;
 
 	if (is_absent(ca)) {
 		/* A directory by hash: nothing is read before it is needed. */
-		SSL_CTX_set_default_verify_paths(ctx);
+		SSL_CTX_set_default_verify_paths(tls->ctx);
+		tls->unknown = true;
 		return 0;
 	}
-	err = pem_open(ca, &pem, e);
+	err = pem_open(tls, ca, &pem, e);
 	if (err)
 		return err;
-	if (!trust(ctx, pem.bio))
+	if (!trust(tls->ctx, pem.bio))
 		err = err_set(e, EINVAL,
 			      "%s: %s holds no certificate in PEM; give the certificate of the "
 			      "cluster's CA",
 			      ca->key, pem.name);
 	pem_close(&pem);
 	/* What is named is trusted, be it a root or an intermediate. */
-	X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(ctx), X509_V_FLAG_PARTIAL_CHAIN);
+	X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(tls->ctx), X509_V_FLAG_PARTIAL_CHAIN);
 	return err;
 }
 
-static int load_key(SSL_CTX *ctx, const struct tls_pem *key, struct err *e)
+static int load_key(struct tls *tls, const struct tls_pem *key, struct err *e)
 {
 	struct pem pem = { 0 };
 	EVP_PKEY *private;
-	int err = pem_open(key, &pem, e);
+	int err = pem_open(tls, key, &pem, e);
 
 	if (err)
 		return err;
 	private = PEM_read_bio_PrivateKey(pem.bio, NULL, no_passphrase, NULL);
-	if (!private || SSL_CTX_use_PrivateKey(ctx, private) != 1)
+	if (!private || SSL_CTX_use_PrivateKey(tls->ctx, private) != 1)
 		err = err_set(e, EINVAL,
 			      "%s: %s holds no private key in PEM that can be read without a "
 			      "passphrase",
@@ -165,21 +183,21 @@ static bool use_chain(SSL_CTX *ctx, BIO *bio)
 	return ok && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
 }
 
-static int load_certificate(SSL_CTX *ctx, const struct tls_pem *from, struct err *e)
+static int load_certificate(struct tls *tls, const struct tls_pem *from, struct err *e)
 {
 	struct pem pem = { 0 };
-	int err = pem_open(from, &pem, e);
+	int err = pem_open(tls, from, &pem, e);
 
 	if (err)
 		return err;
-	if (!use_chain(ctx, pem.bio))
+	if (!use_chain(tls->ctx, pem.bio))
 		err = err_set(e, EINVAL, "%s: %s holds no usable certificate in PEM", from->key,
 			      pem.name);
 	pem_close(&pem);
 	return err;
 }
 
-static int load_client_certificate(SSL_CTX *ctx, const struct tls_options *o, struct err *e)
+static int load_client_certificate(struct tls *tls, const struct tls_options *o, struct err *e)
 {
 	int err;
 
@@ -189,12 +207,12 @@ static int load_client_certificate(SSL_CTX *ctx, const struct tls_options *o, st
 	 * The key goes first: OpenSSL drops one that does not fit the certificate
 	 * that follows, which tells a wrong pair from an unusable file.
 	 */
-	err = load_key(ctx, &o->key, e);
+	err = load_key(tls, &o->key, e);
 	if (!err)
-		err = load_certificate(ctx, &o->cert, e);
+		err = load_certificate(tls, &o->cert, e);
 	if (err)
 		return err;
-	if (SSL_CTX_check_private_key(ctx) != 1)
+	if (SSL_CTX_check_private_key(tls->ctx) != 1)
 		return err_set(e, EINVAL,
 			       "%s: %s is not the key of the certificate in %s; name the two of "
 			       "one pair",
@@ -299,11 +317,11 @@ static int load(struct tls *tls, const struct tls_options *o, struct err *e)
 	tls->verify = !o->insecure;
 	if (tls->verify) {
 		SSL_CTX_set_verify(tls->ctx, SSL_VERIFY_PEER, verify_callback);
-		err = load_ca(tls->ctx, &o->ca, e);
+		err = load_ca(tls, &o->ca, e);
 		if (err)
 			return err;
 	}
-	return load_client_certificate(tls->ctx, o, e);
+	return load_client_certificate(tls, o, e);
 }
 
 /* A program that has a handler of its own, or ignores it already, is left alone. */
@@ -350,6 +368,12 @@ void tls_free(struct tls *tls)
 		return;
 	SSL_CTX_free(tls->ctx);
 	free(tls);
+}
+
+bool tls_is_same(const struct tls *x, const struct tls *y)
+{
+	return !x->unknown && !y->unknown && x->verify == y->verify &&
+	       !memcmp(x->digest, y->digest, DIGEST_BYTES);
 }
 
 void tls_peer_init(struct tls_peer *peer, const char *server_name,

@@ -50,6 +50,11 @@ struct tls_options {
  */
 int tls_new(const struct tls_options *o, struct tls **ret, struct err *e);
 void tls_free(struct tls *tls);
+/*
+ * Whether both were made from the same: the contents of files count, not their names. The
+ * system's trust store, of which the contents are not known, is the same as nothing.
+ */
+bool tls_is_same(const struct tls *x, const struct tls *y);
 
 /* What TLS needs to know, and to remember, of one server. */
 struct tls_peer {

@@ -7,9 +7,10 @@
  *   LD_PRELOAD=./killat.so KILLAT=rename:PATH PROGRAM...
  *   LD_PRELOAD=./killat.so STOPAT=...             the same with SIGSTOP
  *
- * CALL: link_create, link_update, map_update, obj_pin (of bpf(2)), fork, rename,
- * connections (a read of the pin). Only the program itself gets the signal, not a child
- * that it forks. Without either nothing happens.
+ * CALL: link_create, link_update, map_update, obj_pin (of bpf(2)), fork, rename, inotify
+ * (inotify_init1(2)), connections (a read of the pin). Only the first process that makes such
+ * calls gets the signal: the program, and not its child beside it, or a child that alone makes
+ * them. Without either nothing happens.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -72,6 +73,14 @@ pid_t fork(void)
 
 	passing("fork", NULL);
 	return next();
+}
+
+int inotify_init1(int flags)
+{
+	int (*next)(int) = (int (*)(int))dlsym(RTLD_NEXT, "inotify_init1");
+
+	passing("inotify", NULL);
+	return next(flags);
 }
 
 int rename(const char *from, const char *to)

@@ -40,6 +40,16 @@ def world_fixture():
         yield world
 
 
+@pytest.fixture(name="library")
+def library_fixture(tmp_path):
+    """The environment of a program that ends or stops at a moment that no clock hits: see
+    tests/clients/killat.c."""
+    library = tmp_path / "killat.so"
+    system.run_checked(["gcc", "-O2", "-shared", "-fPIC", "-o", str(library),
+                        os.path.join(os.path.dirname(HERE), "clients", "killat.c")])
+    return {**os.environ, "LD_PRELOAD": str(library)}
+
+
 @pytest.fixture(name="stage")
 def stage_fixture(world):
     """The world with nothing attached and every backend well, before and after.

@@ -238,6 +238,15 @@ def catches(pid, number):
     return bool(int(fields["SigCgt"], 16) >> (number - 1) & 1)
 
 
+def wait_stopped(process):
+    """Until SIGSTOP has reached it."""
+    def state():
+        with open(f"/proc/{process.pid}/stat", encoding="ascii", errors="replace") as f:
+            return f.read().rpartition(")")[2].split()[0]
+
+    wait_until(lambda: state() == "T", lambda: f"it to stop, is {state()}")
+
+
 class Traffic:
     """A steady stream of connects for as long as the block takes. The block
     ends with an assertion that not one of them has failed."""

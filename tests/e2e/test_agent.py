@@ -33,6 +33,21 @@ def test_attaches_first(stage):
     assert served_set(stage, 60) == ALL
 
 
+@pytest.mark.parametrize("moment", ["map_update:1", "link_create:1", "link_create:3", "obj_pin:1"])
+def test_killed_while_it_attaches(stage, library, moment):
+    """Its child attaches, and is what the kernel kills for want of memory: said in one line,
+    exit 1, nothing is attached, and the next start does it."""
+    agent = stage.agent(env={**library, "KILLAT": moment})
+    assert agent.process.wait(timeout=20) == 1
+    assert agent.log() == ("kubelb-agent: cannot attach: ended by signal 9 (SIGKILL); run "
+                           "kubelb-load first, or allow it more memory: attaching takes 16 MiB\n")
+    assert dial_error(stage) == "ECONNREFUSED"
+    agent = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    assert served_set(stage, 60) == ALL
+    assert agent.stop() == 0
+
+
 def test_joins_what_is_attached(attached):
     before = pins(attached)
     attached.agent()

@@ -102,6 +102,57 @@ def test_unknown_output_format(attached):
     fails(attached.ctl("status", "-o", "xml"), 2, "xml")
 
 
+# --- verbose -----------------------------------------------------------------
+
+
+def said(stage, *args):
+    """The messages on standard error, with their pairs; -v changes nothing else."""
+    quiet, loud = ok(stage.ctl(*args)), ok(stage.ctl("-v", *args))
+    assert quiet.stderr == "" and loud.stdout.count("\n") == quiet.stdout.count("\n")
+    found = []
+    for line in loud.stderr.splitlines():
+        match = re.fullmatch(r'level=debug msg="?([^"]*?)"? (\w+=.*)', line)
+        assert match, line
+        found.append((match.group(1), dict(re.findall(r'(\w+)=("[^"]*"|\S+)', match.group(2)))))
+    return found
+
+
+def test_verbose(operated):
+    cp = operated.cp(1)
+    (what, pairs), *programs = said(operated, "status")
+    assert what == "maps read" and pairs["pin"] == f'"{operated.pin}"'
+    assert (pairs["backends"], pairs["connect_timeout_ms"]) == ("3", "1000")
+    assert (float(pairs["heartbeat_seconds_ago"]) < 0) == \
+        (agent_json(operated)["heartbeatSecondsAgo"] is None)
+    shown = json.loads(ok(operated.ctl("status", "-o", "json")).stdout)
+    assert int(pairs["config_serial"]) == shown["configSerial"]
+    assert {(p["name"], int(p["program_id"]), p["effective"]) for _what, p in programs} == \
+        {(p["name"], p["programId"], "yes") for p in shown["programs"]}
+    assert [what for what, _pairs in said(operated, "events")] == ["maps read"]
+    (_read, _), (what, pairs) = said(operated, "drain", cp.endpoint)
+    assert (what, pairs["backend"], pairs["drained"]) == ("wish written", cp.endpoint, "1")
+    (_read, _), (what, pairs) = said(operated, "undrain", cp.endpoint)
+    assert (what, pairs["drained"]) == ("wish written", "0")
+    (_read, _), (what, pairs) = said(operated, "weight", cp.endpoint, 7)
+    assert (pairs["weight_set"], pairs["weight"]) == ("1", "7")
+    ok(operated.ctl("weight", cp.endpoint, "auto"))
+
+
+def test_verbose_kill(attached):
+    """Each connection that was ended."""
+    with Held(attached, 30) as held:
+        listed = said(attached, "connections")
+        assert [what for what, _pairs in listed] == ["maps read", "sockets listed"]
+        assert listed[1][1]["open"] == "30"
+        done = ok(attached.ctl("kill", "-v", attached.cp(1).endpoint))
+        ends = [line for line in done.stderr.splitlines() if 'msg="connection ended"' in line]
+        assert len(ends) == 10 and "10 connections ended" in done.stdout
+        for line in ends:
+            assert f"backend={attached.cp(1).endpoint}" in line
+            assert f'process="nbconnect[{held.process.pid}]"' in line
+        held.close()
+
+
 # --- drain -------------------------------------------------------------------
 
 

@@ -104,6 +104,30 @@ def found_fixture(cluster):
     return cluster
 
 
+# --- probes ------------------------------------------------------------------
+
+
+def handshakes(api):
+    counted = api.counters()["handshakes"]
+    return counted["full"] + counted["resumed"]
+
+
+def test_probes_of_those_that_stay_are_kept(found):
+    """The list changes: whoever stays in it is not dialled anew for that. (The connection
+    for discovery ends after minutes, and the watch goes on.)"""
+    one, two, three = found.apis
+    before = [handshakes(api) for api in (one, two)]
+    found.say(1, 2)
+    found.wait(1, 2)
+    probes = [len(api.requests(uri="/readyz")) for api in found.apis]
+    found.say(1, 2, 3)
+    found.wait(1, 2, 3)
+    three.wait_counters(lambda c: c["requests"]["/readyz"] > probes[2], "a new probe")
+    for api, n in zip((one, two), probes):
+        wait_until(lambda a=api, n=n: len(a.requests(uri="/readyz")) > n + 2, "more probes")
+    assert [handshakes(api) for api in (one, two)] == before
+
+
 # --- from the seeds on -------------------------------------------------------
 
 

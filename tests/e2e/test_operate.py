@@ -15,7 +15,7 @@ import pytest
 
 from backend import PORT
 from helpers import (MAPPED, V4, V6, Held, Kept, backend_status, dial, fails, kept_to, make_socket,
-                     nbconnect, ok, served_set, stats, wait_states)
+                     nbconnect, ok, served_set, stats, wait_states, wait_stopped)
 from system import run_checked, wait_until
 
 SERVICE = "10.96.0.1"
@@ -466,6 +466,43 @@ def test_events_of_a_killed_backend(attached):
     for line, words in zip(text, (("connect-failed", "refused", ""),
                                   ("ejected", "refused", ", for 1s"), ("restored", "-", ""))):
         assert re.fullmatch(pattern % words, line), line
+
+
+def test_events_that_nobody_looked_at(balanced):
+    """A state that has come back between two looks has been another meanwhile. Stopped for
+    that long, the follower looks as seldom as the shortest of changes would take."""
+    cp = balanced.cp(2)
+    follower = Follower(balanced)
+    for backend in balanced.backends:
+        follower.wait("state", backend)
+    follower.process.send_signal(signal.SIGSTOP)
+    wait_stopped(follower.process)
+    count = len(follower.events)
+    cp.readyz(500)
+    wait_states(balanced, "draining", [cp])
+    cp.readyz(200)
+    wait_states(balanced, "ready", [cp])
+    follower.process.send_signal(signal.SIGCONT)
+    follower.wait("state", cp, 2)
+    follower.end()
+    found = [e for e in follower.events[count:] if e["event"] == "state"]
+    assert [(e["backend"], e["was"], e["state"]) for e in found] == [(cp.endpoint, "ready", "ready")]
+
+
+def test_events_of_a_reason_alone(balanced):
+    """The state stays, and why is another."""
+    cp = balanced.cp(2)
+    cp.readyz(500)
+    wait_states(balanced, "draining", [cp])
+    follower = Follower(balanced)
+    follower.wait("state", cp)
+    cp.readyz(403)
+    follower.wait("reason", cp)
+    follower.end()
+    event = next(e for e in follower.events if e["event"] == "reason")
+    assert (event["state"], event["reason"], event["wasReason"], event["httpStatus"]) == \
+        ("draining", "unauthorized", "not ready", 403)
+    assert kinds(follower.events, cp).count("state") == 1
 
 
 def test_events_of_the_agent_and_the_operator(stage):

@@ -20,11 +20,10 @@ from helpers import (MAPPED, V4, V6, Accepts, Held, Traffic, address_text, agent
                      attached_ids,
                      attached_programs, backend_ids,
                      bpftool, counters, dial, dial_error, dump, fails, http_call, make_socket,
-                     nbconnect, objects, ok, pins, served_set, stats, still_there, wait_states)
+                     nbconnect, objects, ok, pins, served_set, stats, still_there, wait_states,
+                     wait_stopped)
 from backend import PORT
-from system import (BPFFS, WorldError, cgroup2_root, group_members, inside, run_checked,
-                    wait_until)
-from world import ROOT
+from system import (BPFFS, WorldError, cgroup2_root, group_members, inside, wait_until)
 
 ALL = {"cp1", "cp2", "cp3"}
 NOBODY = 65534
@@ -244,15 +243,6 @@ def load_killed(stage, program, group, moment):
         process.wait()
         # The child of a test connect ends by itself.
         wait_until(lambda: not group_members(process.pid), "the end of its child")
-
-
-@pytest.fixture(name="library")
-def library_fixture(tmp_path):
-    """See tests/clients/killat.c."""
-    library = tmp_path / "killat.so"
-    run_checked(["gcc", "-O2", "-shared", "-fPIC", "-o", str(library),
-                 os.path.join(ROOT, "tests", "clients", "killat.c")])
-    return {**os.environ, "LD_PRELOAD": str(library)}
 
 
 @pytest.fixture(name="killat")
@@ -633,12 +623,8 @@ class InTheMiddle:
         self.process = stage.spawn([stage.program("kubelbctl"), "--pin", stage.pin, *args],
                                    env={**library, "STOPAT": f"connections:{read}"})
 
-    def state(self):
-        with open(f"/proc/{self.process.pid}/stat", encoding="ascii", errors="replace") as f:
-            return f.read().rpartition(")")[2].split()[0]
-
     def __enter__(self):
-        wait_until(lambda: self.state() == "T", lambda: f"it to stop, is {self.state()}")
+        wait_stopped(self.process)
         return self
 
     def __exit__(self, *exc):

@@ -82,6 +82,62 @@ static void a_verdict_changes(void **state)
 	assert_int_equal(found[0].time_ns, 1000);
 }
 
+/* Between two looks it was another for a while: the state is the same, and not since then. */
+static void a_verdict_goes_and_comes_back(void **state)
+{
+	(void)state;
+	put(&was, 1, KLB_STATE_READY, 500);
+	put(&is, 1, KLB_STATE_READY, 800)->value.reason = KLB_REASON_OK;
+	assert_int_equal(changes_between(&was, &is, 1000, found), 1);
+	assert_int_equal(found[0].kind, CHANGE_STATE);
+	assert_int_equal(found[0].was, KLB_STATE_READY);
+	assert_int_equal(found[0].state, KLB_STATE_READY);
+	assert_int_equal(found[0].time_ns, 800);
+	/* Attached anew, and nobody has asked yet: that is no verdict. */
+	was.applied.backends[0].value.state = KLB_STATE_UNKNOWN;
+	is.applied.backends[0].value.state = KLB_STATE_UNKNOWN;
+	is.applied.backends[0].value.reason = was.applied.backends[0].value.reason;
+	assert_int_equal(changes_between(&was, &is, 1000, found), 0);
+}
+
+static void a_reason_changes(void **state)
+{
+	struct klb_backend *now;
+
+	(void)state;
+	put(&was, 1, KLB_STATE_DEAD, 500)->value.reason = KLB_REASON_REFUSED;
+	now = &put(&is, 1, KLB_STATE_DEAD, 500)->value;
+	now->reason = KLB_REASON_UNREACHABLE;
+	now->last_probe_ns = 900;
+	assert_int_equal(changes_between(&was, &is, 1000, found), 1);
+	assert_int_equal(found[0].kind, CHANGE_REASON);
+	assert_int_equal(found[0].state, KLB_STATE_DEAD);
+	assert_int_equal(found[0].was_reason, KLB_REASON_REFUSED);
+	assert_int_equal(found[0].reason, KLB_REASON_UNREACHABLE);
+	assert_int_equal(found[0].time_ns, 900);
+	/* Another answer of the same kind. */
+	now->reason = KLB_REASON_REFUSED;
+	now->http_status = 500;
+	assert_int_equal(changes_between(&was, &is, 1000, found), 1);
+	assert_int_equal(found[0].kind, CHANGE_REASON);
+	assert_int_equal(found[0].was_http_status, 0);
+	assert_int_equal(found[0].http_status, 500);
+	/* With the state, it is part of that. */
+	now->state = KLB_STATE_DRAINING;
+	assert_int_equal(changes_between(&was, &is, 1000, found), 1);
+	assert_int_equal(found[0].kind, CHANGE_STATE);
+}
+
+/* The same address under another generation has nothing to do with the one before. */
+static void a_backend_is_another(void **state)
+{
+	(void)state;
+	put(&was, 1, KLB_STATE_DEAD, 1);
+	put(&is, 1, KLB_STATE_UNKNOWN, 900)->value.generation = 8;
+	assert_int_equal(changes_between(&was, &is, 1000, found), 1);
+	assert_int_equal(found[0].kind, CHANGE_ADDED);
+}
+
 static void backends_come_and_go(void **state)
 {
 	(void)state;
@@ -136,6 +192,9 @@ int main(void)
 		cmocka_unit_test_setup(first_look_finds_the_last_verdicts, start),
 		cmocka_unit_test_setup(nothing_new_is_nothing, start),
 		cmocka_unit_test_setup(a_verdict_changes, start),
+		cmocka_unit_test_setup(a_verdict_goes_and_comes_back, start),
+		cmocka_unit_test_setup(a_reason_changes, start),
+		cmocka_unit_test_setup(a_backend_is_another, start),
 		cmocka_unit_test_setup(backends_come_and_go, start),
 		cmocka_unit_test_setup(wishes_change, start),
 		cmocka_unit_test_setup(everything_changes, start),

@@ -121,11 +121,63 @@ static void local_time(void **state)
 	      "kube?let[1234] after 1003ms\n");
 }
 
+static void check_change(const struct change *c, bool json, const char *want)
+{
+	char *text = NULL;
+	size_t size = 0;
+	FILE *to = open_memstream(&text, &size);
+
+	if (json)
+		assert_int_equal(events_print_change_json(c, WALL_NS - 5000000000ULL, to), 0);
+	else
+		events_print_change_text(c, WALL_NS - 5000000000ULL, to);
+	fclose(to);
+	assert_string_equal(text, want);
+	free(text);
+}
+
+#define HEAD "2026-11-22 19:07:08.123 "
+#define HEAD_JSON "{\"time\":\"2026-11-22T19:07:08.123Z\",\"monotonicNs\":5123999999,"
+
+static void verdicts(void **state)
+{
+	struct change c = { .kind = CHANGE_STATE,
+			    .was = KLB_STATE_READY,
+			    .state = KLB_STATE_DRAINING,
+			    .reason = KLB_REASON_NOT_READY,
+			    .http_status = 500,
+			    .id = 3,
+			    .time_ns = 5123999999ULL };
+
+	(void)state;
+	assert_int_equal(endpoint_parse("192.0.2.11", 6443, &c.backend, NULL), 0);
+	check_change(&c, false,
+		     HEAD
+		     "state          192.0.2.11:6443       draining       was ready, not ready "
+		     "(HTTP 500)\n");
+	c.was = KLB_STATE_DRAINING;
+	check_change(&c, false,
+		     HEAD "state          192.0.2.11:6443       draining       was draining and in "
+			  "between another, not ready (HTTP 500)\n");
+	c.kind = CHANGE_REASON;
+	c.was_reason = KLB_REASON_UNAUTHORIZED;
+	c.was_http_status = 403;
+	check_change(&c, false,
+		     HEAD "reason         192.0.2.11:6443       draining       not ready (HTTP "
+			  "500), was unauthorized (HTTP 403)\n");
+	check_change(&c, true,
+		     HEAD_JSON "\"event\":\"reason\",\"backend\":\"192.0.2.11:6443\","
+			       "\"backendId\":3,\"reason\":\"not ready\",\"state\":\"draining\","
+			       "\"was\":null,\"wasReason\":\"unauthorized\",\"httpStatus\":500,"
+			       "\"weight\":null}\n");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(text_lines),
 		cmocka_unit_test(json_lines),
+		cmocka_unit_test(verdicts),
 		cmocka_unit_test(local_time),
 	};
 

@@ -1689,6 +1689,68 @@ static void test_system_store(void **state)
 	probe_tls_free(tls);
 }
 
+static struct probe_tls *load(char *ca, char *cert, char *key, bool insecure)
+{
+	const struct config_probe cfg = {
+		.ca = ca, .client_cert = cert, .client_key = key, .insecure_skip_verify = insecure
+	};
+	struct probe_tls *tls = NULL;
+	struct err e;
+
+	if (probe_tls_new(&cfg, &tls, &e))
+		fail_msg("%s", e.text);
+	return tls;
+}
+
+/* What is in the files counts, and not what they are called. */
+static void test_same_files(void **state)
+{
+	char copy[128];
+	struct probe_tls *all[] = {
+		load(pki.ca_file, NULL, NULL, false),
+		load(pki.other_ca_file, NULL, NULL, false),
+		load(pki.ca_file, pki.client_cert, pki.client_key, false),
+		load(pki.ca_file, NULL, NULL, true),
+		load(NULL, pki.client_cert, pki.client_key, true),
+		load(NULL, NULL, NULL, false),
+	};
+	const size_t system_store = ARRAY_SIZE(all) - 1;
+	struct probe_tls *renamed;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		for (size_t k = 0; k < ARRAY_SIZE(all); k++)
+			assert_int_equal(probe_tls_is_same(all[i], all[k]),
+					 i == k && i != system_store);
+	snprintf(copy, sizeof(copy), "%s.copy", pki.ca_file);
+	assert_int_equal(link(pki.ca_file, copy), 0);
+	renamed = load(copy, NULL, NULL, false);
+	assert_true(probe_tls_is_same(all[0], renamed));
+	unlink(copy);
+	probe_tls_free(renamed);
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		probe_tls_free(all[i]);
+}
+
+/* A probe outlives the configuration that it was made from. */
+static void test_configuration_goes(void **state)
+{
+	char path[] = "/readyz", name[] = "kubernetes.test";
+	struct world w = { .cfg = { .path = path, .server_name = name } };
+	struct server s;
+
+	(void)state;
+	assert_true(server_start(&s, &(struct script){ .answer = OK_ANSWER, .answers = 1 }));
+	world_open(&w, &s.at);
+	memset(path, 'x', strlen(path));
+	memset(name, 'x', strlen(name));
+	w.cfg.timeout_ms = 0;
+	probe_once(&w);
+	assert_outcome(&w, KLB_REASON_OK, 200);
+	world_close(&w);
+	server_stop(&s);
+}
+
 static void test_bad_text(void **state)
 {
 	static const struct {
@@ -1790,6 +1852,8 @@ int main(void)
 		TEST(test_free_at_any_time),
 		TEST(test_bad_files),
 		TEST(test_system_store),
+		TEST(test_same_files),
+		TEST(test_configuration_goes),
 		TEST(test_bad_text),
 	};
 
