@@ -160,6 +160,7 @@ struct klb_memory *object_memory_at(int map_fd)
 	void *at = mmap(NULL, sizeof(struct klb_memory), PROT_READ | PROT_WRITE, MAP_SHARED, map_fd,
 			0);
 
+	/* cppcheck-suppress memleak ; object_memory_put gives it back */
 	return at == MAP_FAILED ? NULL : at;
 }
 

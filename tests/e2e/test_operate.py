@@ -667,8 +667,8 @@ def test_status_json_is_complete(attached):
     fail_once(attached, attached.cp(1))
     document = json.loads(ok(attached.ctl("status", "-o", "json")).stdout)
     assert {"attached", "effective", "pin", "abiVersion", "configSerial", "hostNetnsCookie",
-            "agent", "discovery", "skipped", "repaired", "events", "programs", "frontends",
-            "backends"} == set(document)
+            "agent", "discovery", "skipped", "repaired", "events", "programs", "features",
+            "frontends", "backends"} == set(document)
     assert document["events"] == 2
     entry = {e["address"]: e for e in document["backends"]}[attached.cp(1).endpoint]
     assert (entry["state"], entry["ejected"], entry["ejections"]) == ("ejected", True, 1)
