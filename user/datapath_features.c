@@ -168,19 +168,24 @@ static void add_hook(struct feature_list *list, enum prog_index prog, const char
 /* --- what adds to it ---------------------------------------------------------------------------
  */
 
-static void add_program_features(struct feature_list *list, const __u16 *refused)
+/* no_btf: why nothing at all can be loaded, or NULL. */
+static void add_program_features(struct feature_list *list, const __u16 *refused,
+				 const char *no_btf)
 {
 	for (int f = 0; f <= KLB_FEATURE_CASTS; f++)
-		add_optional(list, f, !refused[f], word_of(refused[f]));
+		add_optional(list, f, !refused[f] && !no_btf,
+			     no_btf ? no_btf : word_of(refused[f]));
 }
 
-/* map_fd: of `sockets`; -1 where nothing is attached, and the kernel is asked with another. */
+/* map_fd: of a map like `sockets`; -1: there is none. */
 static void add_sock_diag(struct feature_list *list, int map_fd)
 {
 	struct sock_diag *diag = NULL;
 	struct err e = { "" };
 	int r = sock_diag_open(&diag, &e);
 
+	if (!r && map_fd < 0)
+		r = err_set(&e, ENOENT, "the map of the records cannot be made");
 	if (!r)
 		r = sock_diag_can_list(diag, map_fd, &e);
 	add_optional(list, OPTIONAL_CONNECTIONS, !r, e.text);
@@ -227,7 +232,7 @@ unsigned int datapath_features(const char *pin_dir, const char *cgroup,
 		 "send IPv4 connects to a backend (Linux 4.17)", wish.build, cgroup_fd, no_btf);
 	add_hook(&list, PROG_CONNECT6, "cgroup/connect6", "the same for IPv6 sockets (4.17)",
 		 wish.build, cgroup_fd, no_btf);
-	add_program_features(&list, wish.refused);
+	add_program_features(&list, wish.refused, no_btf);
 	map_fd = make_storage_map();
 	add_sock_diag(&list, map_fd);
 	if (map_fd >= 0)
@@ -243,7 +248,7 @@ unsigned int datapath_features_refused(const __u16 *refused, struct datapath_fea
 {
 	struct feature_list list = { ret, 0, max };
 
-	add_program_features(&list, refused);
+	add_program_features(&list, refused, NULL);
 	return list.n;
 }
 
@@ -252,7 +257,7 @@ unsigned int datapath_features_in_force(const struct datapath *dp, const struct 
 {
 	struct feature_list list = { ret, 0, max };
 
-	add_program_features(&list, c->refused);
+	add_program_features(&list, c->refused, NULL);
 	add_sock_diag(&list, dp->fds[MAP_SOCKETS]);
 	return list.n;
 }

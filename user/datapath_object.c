@@ -282,6 +282,9 @@ int object_find_refused(int cgroup_fd, struct object_wish *wish, enum prog_index
 	}
 	for (int f = 0; f < KLB_FEATURE_CASTS; f++)
 		wish->refused[f] = (__u16)try_feature(wish->build, (enum klb_feature)f, cgroup_fd);
+	/* With the connect programs refused, whatever the build, the third one tells. */
+	if (code && build == BUILD_COUNT - 1 && wish->build == BUILD_CASTS)
+		wish->refused[KLB_FEATURE_CASTS] = wish->refused[KLB_FEATURE_SOCKOPS];
 	libbpf_set_print(before);
 	return code ? -first : 0;
 }

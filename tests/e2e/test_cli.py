@@ -132,6 +132,8 @@ def test_check_of_what_will_not_do(stage, lack, missing, why):
     lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
     assert {name for verdict, name, _rest in lines if verdict == "MISSING"} == missing
     assert all(why in rest for verdict, _name, rest in lines if verdict == "MISSING")
+    assert ("ok" in {verdict for verdict, name, _rest in lines if name == "sockops"}) == \
+        (lack is with_cgroup_of_another_kind)
     assert len([1 for verdict, _name, _rest in lines if verdict == "ok"]) >= 3
     done = stage.exec([*argv, "-o", "json"])
     fails(done, 1)
@@ -141,6 +143,17 @@ def test_check_of_what_will_not_do(stage, lack, missing, why):
     assert all(why in f["detail"] and f["purpose"] for f in shown["features"]
                if f["name"] in missing)
     assert not os.path.exists(stage.pin)
+
+
+def test_load_where_something_is_missing(stage):
+    """One line that names it and what to do; exit 1; nothing is left behind."""
+    cases = [("mount -t tmpfs none /sys/kernel/btf", "BTF is missing", "CONFIG_DEBUG_INFO_BTF"),
+             ("umount -l $(findmnt -nro TARGET -t cgroup2)", "no cgroup2", "mount -t cgroup2")]
+    for command, what, next_step in cases:
+        done = stage.exec(["unshare", "--mount", "sh", "-c", f'{command} && exec "$@"', "sh",
+                           stage.program("kubelb-load"), "--pin", stage.pin, "-c", stage.config])
+        fails(done, 1, what, next_step)
+        assert not os.path.exists(stage.pin) and not os.path.exists(stage.pin + "_new")
 
 
 def test_check_without_what_can_be_made(stage):
