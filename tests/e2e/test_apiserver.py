@@ -16,7 +16,7 @@ import pytest
 
 from backend import PORT
 from helpers import Kept, dial, dial_error, ok, served_by, wait_states
-from system import WorldError, wait_until
+from system import WorldError, has_mptcp, wait_until
 
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
 KUBERNETES = f"{SLICES}?labelSelector=kubernetes.io%2Fservice-name%3Dkubernetes"
@@ -35,8 +35,8 @@ def api_fixture(stage):
     assert "Traceback" not in api.read("stderr.log"), api.read("stderr.log")
 
 
-def connect(world, api, **kwargs):
-    return Kept(world, api.v4, **kwargs)
+def connect(world, api, host=None, **kwargs):
+    return Kept(world, host or api.v4, **kwargs)
 
 
 def get(world, api, path, token=None, **kwargs):
@@ -652,6 +652,102 @@ def test_idle_timeout(stage, api):
         assert ends_with(connection) == "close"
 
 
+# --- its own life ------------------------------------------------------------
+
+LEASE = 0.5  # 15 in real life
+
+
+def wait_listed(stage, *apis):
+    wait_until(lambda: set(stage.etcd.listed()) == {api.v4 for api in apis},
+               lambda: f"{[api.name for api in apis]} in the list: {stage.etcd.listed()}")
+
+
+@pytest.fixture(name="pair")
+def pair_fixture(stage):
+    """Two apiservers that keep the list themselves."""
+    pair = [stage.apiserver(i, lease=LEASE) for i in (1, 2)]
+    wait_listed(stage, *pair)
+    return pair
+
+
+def test_leaves_the_list_at_sigterm(stage, pair):
+    """Before it does anything else: it serves on, and is in nobody's list. It is in it again
+    when it is ready."""
+    gone, other = pair
+    gone.set(shutdown_delay=1)
+    gone.terminate()
+    wait_listed(stage, other)
+    assert get(stage, gone, "/readyz")[0] == 500
+    assert get(stage, gone, "/livez")[0] == 200
+    assert gone.wait_exit() == 0
+    assert stage.etcd.listed() == [other.v4]
+    gone.start(sequence=[["unready", 30]])
+    time.sleep(LEASE)  # an absence takes its time to be seen
+    assert stage.etcd.listed() == [other.v4]
+    gone.phase("serving")
+    wait_listed(stage, gone, other)
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_others_remove_what_renews_no_lease(stage, pair, how):
+    """One that was killed, or hangs, is in the list until its lease is over."""
+    gone, other = pair
+    start = time.monotonic()
+    if how == "kill":
+        gone.kill()
+    else:
+        gone.stop()
+    assert gone.v4 in stage.etcd.listed()
+    wait_listed(stage, other)
+    assert time.monotonic() - start < 10 * LEASE
+    if how == "kill":
+        gone.start()
+    else:
+        gone.cont()
+    wait_listed(stage, gone, other)
+
+
+def test_the_last_one_stays_in_the_list(stage, pair):
+    for api in pair:
+        api.terminate()
+        assert api.wait_exit() == 0
+    assert stage.etcd.listed() == [pair[1].v4]
+
+
+@pytest.mark.parametrize("listen", ["tcp", "mptcp"])
+def test_its_own_client(stage, listen):
+    """Dials what it serves at, with what no other process has; until that has worked it is
+    not ready."""
+    if listen == "mptcp" and not has_mptcp():
+        pytest.skip("no MPTCP here")
+    api = stage.apiserver(1, loopback=["127.0.0.1", "::1"], listen=listen)
+    api.wait_ready()
+    assert get(stage, api, "/readyz") == (200, "ok")
+    assert get(stage, api, "/readyz", host=api.v6) == (200, "ok")
+    counters = api.counters()
+    assert counters["loopback"] == {"worked": 2, "failed": 0}
+    assert counters["users"]["system:apiserver"] == 2
+    assert {r["client"] for r in api.requests(user="system:apiserver")} == {"127.0.0.1", "::1"}
+    api.kill()
+    api.start(sequence=[["refused", 0.3]])
+    wait_until(lambda: api.counters()["loopback"]["failed"], "an attempt in vain")
+    assert not api.counters()["ready"]
+    api.wait_ready()
+
+
+def test_its_own_client_is_for_itself_alone(stage):
+    """Another apiserver has another certificate: for want of itself it is never ready, and
+    ends."""
+    other = stage.apiserver(2, loopback=["127.0.0.1"], lease=LEASE)
+    wait_listed(stage, other)
+    api = stage.apiserver(1, loopback=[other.v4], loopback_timeout=0.3, lease=LEASE)
+    assert get(stage, api, "/readyz")[0] == 500
+    assert api.wait_exit() == 1
+    log = api.read("stderr.log")
+    assert "rbac/bootstrap-roles" in log and "CERTIFICATE_VERIFY_FAILED" in log
+    assert stage.etcd.listed() == [other.v4]
+
+
 # --- what it counts ----------------------------------------------------------
 
 
@@ -672,6 +768,7 @@ def test_counters(stage, api, tls):
                 assert api.counters()["watches"] == 1
     assert counters == {
         "accepted": 3, "open": 2, "watches": 0, "errors": 0, "revision": stage.etcd.revision,
+        "ready": True, "loopback": {"worked": 0, "failed": 0},
         "handshakes": {"full": 1, "resumed": 1, "failed": 1}, "tls": {tls: 2},
         "requests": {"/readyz": 5, "/livez": 1, "list": 1}, "statuses": {"200": 7},
         "tokens": {TOKEN: 1}, "users": {"system:anonymous": 6, USER: 1}}
@@ -704,6 +801,7 @@ def test_misuse_is_told(stage, api):
         (lambda: api.set(token={}), "no setting 'token'"),
         (lambda: api.set(anonymous="perhaps"), "allow"),
         (lambda: api.set(idle_timeout=-1), "idle_timeout"),
+        (lambda: api.set(lease=-1), "lease"),
         (lambda: api.set(tls_versions=[]), "tls_versions"),
         (lambda: api.answer("readyzz", 500), "neither a path"),
         (lambda: api.answer("/readyz", 99), "99"),

@@ -6,7 +6,8 @@ HTTPS (HTTP/1.1, kept alive; TLS 1.2 and 1.3 with resumption) with /readyz, /liv
 /healthz, /version, and EndpointSlices to get, list and watch as apiserver 1.34 does it:
 label and field selectors, limit, bookmarks, sendInitialEvents, timeoutSeconds, 410.
 The objects come from etcd.py's file, which all apiservers of a world share. The answers
-themselves are in apiserver_api.py, TLS and HTTP in apiserver_wire.py; here is what goes wrong.
+themselves are in apiserver_api.py, TLS and HTTP in apiserver_wire.py, its own client and its
+place in the list of apiservers in apiserver_life.py; here is what goes wrong.
 
 For tests (Apiserver is in apiserver_backend.py; everything a Backend can do it can, too):
 
@@ -37,6 +38,16 @@ Settings
     bookmark_interval seconds between bookmarks (one comes before a timeout in any case)
     gone              "event" | "status": how a watch from a compacted version is told
     shutdown_delay, shutdown_linger    what SIGTERM uses
+    From the process's start on:
+    listen            "tcp" | "mptcp", as Go does since 1.24; one socket for both families
+    loopback          addresses that its own client dials (the real one: [::1] or 127.0.0.1), with
+                      a certificate and a token that only this process has; until each has worked
+                      /readyz, /livez and /healthz say 500
+    loopback_timeout  seconds after which it gives up on that: the process ends with status 1
+    lease             seconds (the real one: 15). It is in the EndpointSlice `kubernetes` from when
+                      it is ready until SIGTERM or the command shutdown, before all delays, and
+                      renews its lease; one that does not (kill -9, SIGSTOP, etcd-stall) is removed
+                      by the others when it has run out. None: the slice is the test's to write
 
 answer(WHERE, status=, body=, headers=, delay=, dribble=, cut=, hang=, times=)
     WHERE is a path, "list", "watch", "get" (of EndpointSlices) or "*". Nothing else given: as
@@ -75,6 +86,7 @@ watches(HOW), for every open watch; returns how many
 
 Counters
     accepted, open, watches, revision (of etcd, as far as it has read),
+    ready, loopback {worked, failed} (its own client's attempts),
     errors (exceptions: our own mistakes),
     handshakes {full, resumed, failed}, tls {version: n}, statuses {status: n},
     requests {path, "list", "watch" or "get": n}, tokens {token: n}, users {user: n}
@@ -106,6 +118,7 @@ import traceback
 
 from apiserver_api import (HEALTH, Refusal, Watch, documents, forced_response, health_response,
                            list_slices, one_slice, version_of)
+from apiserver_life import HOOK, RETRY, USER, Loopback, Membership
 from apiserver_wire import Connection, End, Left, json_response, text_response
 from etcd import Etcd, Store
 from system import WorldError
@@ -115,7 +128,7 @@ HANGS = (None, "tcp", "tls", "http", "watch")
 DISCONNECTS = ("close", "fin", "rst")
 WATCH_ORDERS = ("bookmark", "end", "expire", "half-json", "half-chunk", "garbage")
 ANONYMOUS = "system:anonymous"
-FAILING = {"unready": "poststarthook/rbac/bootstrap-roles", "shutdown": "shutdown"}
+FAILING = {"unready": HOOK, "shutdown": "shutdown"}
 IN_MODIFY = 2  # <sys/inotify.h>
 
 DEFAULTS = {
@@ -130,11 +143,16 @@ DEFAULTS = {
     "gone": "event",
     "shutdown_delay": 0.0,
     "shutdown_linger": 0.0,
+    "listen": "tcp",
+    "loopback": [],
+    "loopback_timeout": 30.0,
+    "lease": None,
 }
 CHOICES = {
     "anonymous": ("allow", "deny"),
     "client_certs": ("off", "optional", "required", "refused"),
     "gone": ("event", "status"),
+    "listen": ("tcp", "mptcp"),
 }
 TLS_SETTINGS = {"client_certs", "tls_versions"}
 TLS_VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
@@ -212,6 +230,7 @@ class Counters:
     def __init__(self):
         self.accepted = self.errors = 0
         self.handshakes = {"full": 0, "resumed": 0, "failed": 0}
+        self.loopback = {"worked": 0, "failed": 0}
         self.tls, self.requests, self.statuses, self.tokens, self.users = (
             collections.Counter() for _ in range(5))
 
@@ -237,10 +256,15 @@ class Server:
         self.timetable = None
         self.closing = False
         self.finished = asyncio.Event()
+        self.status = 0
         self.change = asyncio.get_running_loop().create_future()
         self.etcd = None  # to write, once asked to
         self.store = Store(args.etcd)
         self.store.follow()
+        self.loopback = Loopback(self.settings["loopback"], args.port) \
+            if self.settings["loopback"] else None
+        self.started = not self.loopback
+        self.membership = self.member()
         self.context = self.tls_context()
         self.log = open(args.access_log, "a", encoding="utf-8")  # pylint: disable=R1732
 
@@ -264,6 +288,8 @@ class Server:
         versions = [TLS_VERSIONS[v] for v in self.settings["tls_versions"]]
         context.minimum_version, context.maximum_version = min(versions), max(versions)
         context.set_alpn_protocols(["http/1.1"])
+        if self.loopback:
+            context.sni_callback = self.loopback.choose
         if self.settings["client_certs"] != "off":
             with naming(f"CA {self.args.ca}"):
                 context.load_verify_locations(self.args.ca)
@@ -293,17 +319,15 @@ class Server:
 
     def listen(self):
         loop = asyncio.get_running_loop()
-        for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            self.listeners.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            with naming(f"port {self.args.port} of {address}"):
-                sock.bind((address, self.args.port))
-        for sock in self.listeners:
-            sock.listen(4096)
-            self.accepting.append(loop.create_task(self.accept(sock, self.accepted)))
+        protocol = socket.IPPROTO_MPTCP if self.settings["listen"] == "mptcp" else 0
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, protocol)
+        self.listeners.append(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        with naming(f"port {self.args.port}"):
+            sock.bind(("::", self.args.port))
+        sock.listen(4096)
+        self.accepting.append(loop.create_task(self.accept(sock, self.accepted)))
 
     async def unlisten(self):
         for task in self.accepting:
@@ -330,7 +354,8 @@ class Server:
     def accepted(self, sock, peer):
         self.counters.accepted += 1
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(self, sock, self.counters.accepted, peer[0], self.context)
+        connection = Connection(self, sock, self.counters.accepted,
+                                peer[0].removeprefix("::ffff:"), self.context)
         self.connections[connection.number] = connection
         connection.task = asyncio.get_running_loop().create_task(self.serve(connection))
 
@@ -433,8 +458,11 @@ class Server:
         user = None
         if scheme.lower() == "bearer":
             request.token = token
-            self.counters.tokens[token] += 1
-            user = self.settings["tokens"].get(token)
+            if self.loopback and token == self.loopback.token:
+                user = USER
+            else:
+                self.counters.tokens[token] += 1
+                user = self.settings["tokens"].get(token)
         elif self.settings["anonymous"] == "allow":
             user = ANONYMOUS
         if certificate:
@@ -451,7 +479,7 @@ class Server:
         public = any(request.path == p or p.endswith("*") and request.path.startswith(p[:-1])
                      for p in self.settings["anonymous_paths"])
         restricted = user == ANONYMOUS or user in self.settings["forbidden_users"]
-        if self.phase != "forbidden" and (public or not restricted):
+        if user == USER or self.phase != "forbidden" and (public or not restricted):
             return
         if not request.verb:
             raise Refusal(403, f'forbidden: User "{user}" cannot {request.method.lower()} path '
@@ -462,6 +490,58 @@ class Server:
                       f'{request.verb} resource "endpointslices" in API group '
                       f'"discovery.k8s.io" {scope}',
                       details={"group": "discovery.k8s.io", "kind": "endpointslices"})
+
+    # its own life
+
+    def member(self):
+        if not self.settings["lease"]:
+            return None
+        if not self.args.advertise:
+            raise WorldError("lease: needs --advertise")
+        return Membership(self.args.etcd, self.args.advertise, self.settings["lease"])
+
+    async def live(self):
+        """From the listening to the list."""
+        if self.membership:
+            self.membership.leave()  # what a process that was killed has left
+        if self.loopback:
+            await self.post_start_hooks()
+        self.started = True
+        self.notify()
+        await self.until(self.is_ready)
+        if self.membership:
+            await self.renew_lease()
+
+    async def post_start_hooks(self):
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings["loopback_timeout"]
+        for address in self.loopback.addresses:
+            while problem := await self.loopback.problem(address):
+                self.counters.loopback["failed"] += 1
+                if loop.time() > deadline:
+                    self.end(1, f'PostStartHook "{HOOK[len("poststarthook/"):]}" failed: {problem}')
+                await asyncio.sleep(RETRY)
+            self.counters.loopback["worked"] += 1
+
+    def is_ready(self):
+        return self.started and self.phase == "serving"
+
+    async def renew_lease(self):
+        while self.membership:
+            await self.until(lambda: self.phase != "etcd-stall")
+            self.membership.renew()
+            await asyncio.sleep(self.membership.interval)
+
+    def leave_list(self):
+        """For good: nothing adds it again while it shuts down."""
+        if self.membership:
+            self.membership.leave()
+            self.membership = None
+
+    def end(self, status, why):
+        print(f"apiserver.py: {why}", file=sys.stderr)
+        self.status = status
+        self.finished.set()
 
     async def true_response(self, connection, request):
         if request.method != "GET":
@@ -476,7 +556,7 @@ class Server:
         return json_response(200, document)
 
     async def health(self, connection, request):
-        failing = FAILING.get(self.phase)
+        failing = FAILING.get(self.phase, None if self.started else HOOK)
         if self.phase == "shutdown" and request.path != "/readyz":
             failing = None
         if self.phase == "etcd-stall":
@@ -570,6 +650,7 @@ class Server:
         number("shutdown: delay", delay)
         number("shutdown: linger", linger)
         self.end_timetable()
+        self.leave_list()
         await self.enter("shutdown")
         self.timetable = asyncio.get_running_loop().create_task(self.leave(delay, linger))
 
@@ -622,7 +703,7 @@ class Server:
         await self.do_phase("serving")
 
     def do_counters(self):
-        return {**vars(self.counters), "open": len(self.connections),
+        return {**vars(self.counters), "ready": self.is_ready(), "open": len(self.connections),
                 "watches": len(self.watches), "revision": self.store.revision}
 
     def do_etcd(self, do, args=()):
@@ -687,11 +768,13 @@ async def run(args, settings):
         await server.do_sequence(json.loads(args.sequence))
     else:
         server.listen()
+    server.spawn(server.live())
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.terminate)
     # Last: whoever is answered here finds everything else in place.
     control = await server.listen_control()
     await server.finished.wait()
     control.cancel()
+    return server.status
 
 
 def parse(argv):
@@ -706,6 +789,7 @@ def parse(argv):
     parser.add_argument("--ca", required=True, help="CA of the clients' certificates")
     parser.add_argument("--etcd", required=True, metavar="FILE",
                         help="see etcd.py; an empty one will do")
+    parser.add_argument("--advertise", metavar="ADDRESS", help="what is listed of it; for a lease")
     parser.add_argument("--sequence", metavar="JSON",
                         help='start with these phases: [["refused", 0.5], ...]')
     args = parser.parse_args(argv)
@@ -725,8 +809,7 @@ def main(argv=None):
                 open(os.path.join(args.dir, "settings.json"), encoding="utf-8") as f:
             settings = json.load(f)
         check_settings(settings)
-        asyncio.run(run(args, settings))
-        return 0
+        return asyncio.run(run(args, settings))
     except (WorldError, OSError, ValueError) as e:
         print(f"apiserver.py: {e}", file=sys.stderr)
         return 1

@@ -9,7 +9,8 @@ import signal
 import sys
 
 from backend import Backend, UnixHTTP
-from system import WorldError, end_group, group_members, wait_until
+from etcd import locked
+from system import WorldError, end_group, group_members, in_cgroup, wait_until
 
 PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "apiserver.py")
 
@@ -20,8 +21,9 @@ class Apiserver(Backend):
 
     program = "apiserver"
 
-    def __init__(self, world_dir, prefix, index, settings):
+    def __init__(self, world_dir, prefix, index, settings, cgroup=None):
         super().__init__(world_dir, prefix, index)
+        self.cgroup = cgroup
         self.etcd_path = os.path.join(world_dir, "etcd")
         self.nginx = None  # whose place it has taken
         self.sequence_at_start = None
@@ -38,11 +40,12 @@ class Apiserver(Backend):
     def argv(self):
         # Without site-packages: it starts in half the time.
         argv = [sys.executable, "-S", PROGRAM, self.dir, "--name", self.name, "--etcd",
-                self.etcd_path, "--key", os.path.join(self.pki_dir, "server.key"),
-                "--ca", os.path.join(self.pki_dir, "ca.crt")]
+                self.etcd_path, "--advertise", self.v4, "--key",
+                os.path.join(self.pki_dir, "server.key"), "--ca",
+                os.path.join(self.pki_dir, "ca.crt")]
         if self.sequence_at_start:
             argv += ["--sequence", json.dumps(self.sequence_at_start)]
-        return argv
+        return in_cgroup(self.cgroup, argv)
 
     # its life
 
@@ -56,11 +59,30 @@ class Apiserver(Backend):
         """SIGTERM: a graceful shutdown, by the settings shutdown_*."""
         os.killpg(self.pgid(), signal.SIGTERM)
 
+    def stop(self):
+        # Not in the middle of a write, which would keep all others from writing.
+        with locked(self.etcd_path):
+            super().stop()
+
     def wait_exit(self, timeout=10):
-        """After terminate() or shutdown()."""
+        """After terminate() or shutdown(), or by itself; its status (None: another's child)."""
         wait_until(lambda: not group_members(self.pgid()), f"the end of {self.name}'s apiserver",
                    timeout, interval=0.005)
+        status = None
+        with contextlib.suppress(ChildProcessError):
+            status = os.waitid(os.P_PID, self.pgid(), os.WEXITED).si_status
         self.forget()
+        return status
+
+    def wait_ready(self, timeout=10):
+        """Until its own client has done its work; why it has ended, should it."""
+        def ready():
+            if not group_members(self.pgid()):
+                raise WorldError(f"{self.name} ended: {self.read('stderr.log')}")
+            return self.counters()["ready"]
+
+        wait_until(ready, lambda: f"{self.name} to be ready; counters: {self.counters()}", timeout,
+                   interval=0.005)
 
     def forget(self):
         end_group(self.pgid())

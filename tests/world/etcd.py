@@ -15,7 +15,9 @@ everything again, and one that was stopped catches up.
     etcd.advance(100)                            revisions that went to other objects
     etcd.compact()                               what is older than now is gone: watches
                                                  that want it get 410
-Each returns the revision that it led to.
+Each returns the revision that it led to. etcd.listed() are the addresses of a slice.
+
+Apiservers that have a lease (apiserver_life.py) write the slice `kubernetes` themselves.
 """
 
 import bisect
@@ -40,9 +42,8 @@ def endpoint_slice(name, endpoints, port=6443, service="kubernetes", namespace="
     or endpoint objects that are taken as they are."""
     endpoints = [e if isinstance(e, dict) else {"addresses": [e], "conditions": {"ready": True}}
                  for e in endpoints]
-    addresses = [a for e in endpoints for a in e.get("addresses") or []]
     if family is None:
-        family = "IPv6" if any(":" in a for a in addresses) else "IPv4"
+        family = "IPv6" if any(":" in a for a in addresses_of(endpoints)) else "IPv4"
     return {
         "metadata": {
             "name": name,
@@ -56,6 +57,10 @@ def endpoint_slice(name, endpoints, port=6443, service="kubernetes", namespace="
         "endpoints": endpoints,
         "ports": [{"name": "https", "protocol": "TCP", "port": port}],
     }
+
+
+def addresses_of(endpoints):
+    return [a for e in endpoints for a in e.get("addresses") or []]
 
 
 def key_of(obj):
@@ -101,6 +106,7 @@ class Store:
         self.revision = FIRST_REVISION
         self.compacted = 0
         self.objects = {}
+        self.leases = {}  # address -> when it ends
         self.events = []
         self.revisions = []  # of the events, to search in
 
@@ -121,6 +127,9 @@ class Store:
             self.add_event(self.objects.pop(tuple(record["delete"])), None)
         elif "compact" in record:
             self.compacted = record["compact"]
+        elif "lease" in record:
+            address, until = record["lease"]
+            self.leases[address] = until
 
     def apply_put(self, obj):
         key = key_of(obj)
@@ -150,6 +159,14 @@ class Store:
         self.file.close()
 
 
+@contextlib.contextmanager
+def locked(path):
+    """The file, to be added to by nobody else for the length of the block."""
+    with open(path, "ab") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield f
+
+
 class Etcd:
     """The side that writes. See the top of this file."""
 
@@ -162,14 +179,18 @@ class Etcd:
     @contextlib.contextmanager
     def locked(self):
         """One writer at a time, who has read everything."""
-        with open(self.path, "ab") as f:
-            fcntl.flock(f, fcntl.LOCK_EX)
+        with locked(self.path) as f:
             self.store.follow()
             yield f
 
     def write(self, *changes):
         """Appends the changes as one, so that a follower gets them in one go."""
+        return self.transact(lambda _store: changes)
+
+    def transact(self, decide):
+        """The same with the changes that decide(store) wants; what it sees is the last word."""
         with self.locked() as f:
+            changes = decide(self.store)
             for change in changes:
                 if "delete" in change and tuple(change["delete"]) not in self.store.objects:
                     raise WorldError(f"etcd: no EndpointSlice {'/'.join(change['delete'])} to "
@@ -187,6 +208,11 @@ class Etcd:
     def revision(self):
         self.store.follow()
         return self.store.revision
+
+    def listed(self, name="kubernetes", namespace="default"):
+        self.store.follow()
+        obj = self.store.objects.get((namespace, name))
+        return addresses_of(obj["endpoints"]) if obj else []
 
     def put(self, name, endpoints, **fields):
         return self.write({"put": endpoint_slice(name, endpoints, **fields)})

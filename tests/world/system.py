@@ -6,6 +6,7 @@ import ctypes
 import glob
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -111,6 +112,22 @@ def reap_group(pgid):
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-pgid, os.WNOHANG)[0] != 0:
             pass
+
+
+def in_cgroup(cgroup, argv):
+    """argv, to be executed as a member of that cgroup; None: of ours."""
+    if not cgroup:
+        return argv
+    return ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup, *argv]
+
+
+def has_mptcp():
+    """Whether this kernel speaks it; net.mptcp.enabled says no as well."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_MPTCP).close()
+        return True
+    except OSError:
+        return False
 
 
 def run_checked(argv, stdin=None):

@@ -43,7 +43,7 @@ from backend import NODE_HOST, PORT, STATUSES, V4_PREFIX, V6_PREFIX, Backend
 from etcd import Etcd
 from kubelb import Agent, yaml_text
 from system import (BPFFS, NETNS_DIR, WorldError, become_subreaper, cgroup2_root, end_group,
-                    end_with_parent, ensure_bpffs, inside, run_checked, wait_until)
+                    end_with_parent, ensure_bpffs, in_cgroup, inside, run_checked, wait_until)
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 POD_HOST = 200  # .201 is the first pod
@@ -161,26 +161,30 @@ class World:
     def local_apiserver(self):
         """cp0: an apiserver on the node itself, until the next reset(). Not in
         the default configuration. Like a real one it listens on every address."""
-        local = Backend(self.dir, self.prefix, 0)
-        if not os.path.isdir(local.dir):
-            local.prepare(self.pki)
+        local = self.local_place()
         local.readyz(200)
         local.start()
         self.local = local
         return local
 
-    def apiserver(self, index, **settings):
+    def local_place(self):
+        local = Backend(self.dir, self.prefix, 0)
+        if not os.path.isdir(local.dir):
+            local.prepare(self.pki)
+        return local
+
+    def apiserver(self, index, cgroup=None, **settings):
         """A test apiserver (see apiserver.py) in the place of a control plane's
         nginx until the next reset(); 0 is the node's own. The first one fills
         world.etcd with the slice that names every control plane."""
         if self.etcd is None:
             self.etcd = Etcd(os.path.join(self.dir, "etcd"))
             self.etcd.put("kubernetes", [b.v4 for b in self.backends])
-        old = self.cp(index) if index else self.local_apiserver()
+        old = self.cp(index) if index else self.local or self.local_place()
         if isinstance(old, Apiserver):
             raise WorldError(f"{old.name} is a test apiserver already; see its set()")
         old.kill()
-        api = Apiserver(self.dir, self.prefix, index, settings)
+        api = Apiserver(self.dir, self.prefix, index, settings, cgroup)
         api.nginx, api.certificate_kind = old, old.certificate_kind
         if index:
             self.backends[index - 1] = api
@@ -244,10 +248,8 @@ class World:
     # running things
 
     def argv(self, argv, ns=None, cgroup=None):
-        command = [str(a) for a in argv]
-        if cgroup:
-            command = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup] + command
-        return ["nsenter", f"--net={NETNS_DIR}/{ns or self.node}"] + command
+        command = in_cgroup(cgroup, [str(a) for a in argv])
+        return ["nsenter", f"--net={NETNS_DIR}/{ns or self.node}", *command]
 
     def exec(self, argv, ns=None, cgroup=None, stdin="", timeout=30, **kwargs):
         """Runs a command in a namespace (the node) to its end; text both ways."""
