@@ -12,13 +12,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(os.path.dirname(HERE), "world"),
                 os.path.join(os.path.dirname(HERE), "e2e")]
 
-from helpers import Kept, dial_error, wait_states  # noqa: E402  (after sys.path)
-from observe import (Background, BackendMap, hole_once, kill_once, known, kubeconfig,  # noqa: E402
-                     metric, wait_known)
+from deaths import USUAL, measure_deaths  # noqa: E402  (after sys.path)
+from helpers import Kept, dial_error, wait_states  # noqa: E402
+from observe import Background, known, kubeconfig, metric, wait_known  # noqa: E402
 from system import WorldError, wait_until  # noqa: E402
 from world import World  # noqa: E402
 
-USUAL = {"interval": "5s", "timeout": "3s"}  # the defaults
 HAPROXY_PORT = 6445
 # Kubespray's, less what logs.
 HAPROXY = """\
@@ -189,50 +188,6 @@ def report_probes(report, before, after, minutes):
             raise WorldError(f"haproxy made no {text}: nothing to compare with")
         report.at_most(f"{text}, kubelb / haproxy", [sum(kubelb) / sum(haproxy)], "ratio", share,
                        3)
-
-
-# --- deaths ------------------------------------------------------------------
-
-
-def report_worst(report, name, values, unit, limit, digits):
-    """The median has the target; the worst, which min .. max shows, is a row as well."""
-    report.at_most(name, values, unit, limit, digits)
-    report.row("  the worst", [max(values)], unit, digits)
-
-
-def rounds_of(world, once, effort):
-    """once() for one control plane after another; the results."""
-    results = []
-    with BackendMap(world) as maps:
-        for i in range(effort["deaths"]):
-            cp = world.cp(i % 3 + 1)
-            results.append(once(world, maps, cp))
-            cp.start()
-            wait_states(world, "ready", world.backends, timeout=30)
-    return results
-
-
-def measure_deaths(effort, report):
-    report.start("deaths", "An apiserver dies: default intervals, 100 connects a second",
-                 f"{effort['deaths']} rounds each; three kept connections to the dead one")
-    with World(backends=3) as world:
-        world.configure(probe=USUAL, slowStart="0")
-        world.agent()
-        wait_states(world, "ready", world.backends)
-        kills = rounds_of(world, kill_once, effort)
-        report_worst(report, "kill -9: in the maps", [k["known_ms"] for k in kills], "ms", 50, 1)
-        report_worst(report, "kill -9: connects that fail in the first 100 ms",
-                     [k["failed_first"] for k in kills], "", 2, 0)
-        report_worst(report, "kill -9: connects that fail later",
-                     [k["failed_later"] for k in kills], "", 0, 0)
-        report_worst(report, "kill -9: clients hear of it",
-                     [ms for k in kills for ms in k["ends_ms"]], "ms", 1000, 1)
-        holes = rounds_of(world, hole_once, effort)
-        report_worst(report, "black hole: in the maps", [h["known_s"] for h in holes], "s", 3, 2)
-        report_worst(report, "black hole: clients hear of it",
-                     [at for h in holes for _how, at in h["ends"]], "s", 5, 2)
-        report.row("black hole: connects that fail", [h["failed"] for h in holes], "")
-        report.row("black hole: the slowest connect", [h["worst_s"] for h in holes], "s", 2)
 
 
 # --- watch -------------------------------------------------------------------

@@ -22,8 +22,8 @@ Groups:
   agent      memory and CPU time of kubelb-agent at rest, with 3 and with 64 backends
   probes     TLS handshakes and requests that probes cost an apiserver while there is
              traffic, beside HAProxy's as Kubespray configures it
-  deaths     kill -9 and black holes: how soon the agent knows, what fails, how soon
-             clients of the dead hear of it
+  deaths     kill -9, black holes and hangs: how soon the agent knows, what fails of the
+             connects of somebody outside, how soon clients of the dead hear of it
   watch      thousands of EndpointSlice events: is the last list the cluster's, and
              what did it cost
 
@@ -71,11 +71,15 @@ BULK_BYTES = 8 << 20
 FULL = {"connects": 20000, "rounds": 7, "timed": 5000, "pairs": 60,
         "request_pairs": 40, "seconds": 0.5, "bulk_pairs": 20,
         "agent_settle": 10, "agent_idle": 20,
-        "probe_seconds": 300, "deaths": 10, "events": 10000}
+        "probe_seconds": 300, "events": 10000,
+        "deaths": 6, "deaths_fast": 3, "dial_rate": 100, "dial_rate_fast": 3000,
+        "dial_lead": 3, "dial_seconds": 12, "hang_seconds": 18}
 QUICK = {"connects": 20000, "rounds": 3, "timed": 3000, "pairs": 20,
          "request_pairs": 10, "seconds": 0.3, "bulk_pairs": 5,
          "agent_settle": 10, "agent_idle": 5,
-         "probe_seconds": 60, "deaths": 3, "events": 2000}
+         "probe_seconds": 60, "events": 2000,
+         "deaths": 3, "deaths_fast": 1, "dial_rate": 100, "dial_rate_fast": 3000,
+         "dial_lead": 3, "dial_seconds": 12, "hang_seconds": 18}
 # Of the durations in one run: those that nothing disturbed.
 UNDISTURBED = "p10_ns"
 
@@ -695,7 +699,8 @@ def run(args, report):
         for group in (g for g in GROUPS if g in args.only):
             try:
                 measure(group, stage, report)
-            except (WorldError, OSError, KeyError, ValueError, subprocess.SubprocessError) as e:
+            except (WorldError, OSError, KeyError, ValueError, AssertionError,
+                    subprocess.SubprocessError) as e:
                 report.problem(group, f"{type(e).__name__}: {e}")
                 with contextlib.suppress(WorldError):
                     stage.detach()
