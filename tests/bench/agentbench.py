@@ -18,6 +18,7 @@ from observe import Background, known, kubeconfig, metric, wait_known  # noqa: E
 from system import WorldError, wait_until  # noqa: E402
 from world import World  # noqa: E402
 
+INTERVAL = 5  # of USUAL, in seconds
 HAPROXY_PORT = 6445
 # Kubespray's, less what logs.
 HAPROXY = """\
@@ -95,13 +96,26 @@ def measure_at_rest(stage, report, backends, limit):
     report.at_most(f"{what}: resident memory (VmRSS)",
                    [status_kib(agent.pid, "VmRSS") / 1024], "MiB", limit, 1)
     report.row("  of it anonymous (RssAnon)", [status_kib(agent.pid, "RssAnon") / 1024], "MiB", 1)
-    start, begin = on_cpu_ns(agent.pid), time.monotonic()
+    probes = metric(stage.world, "kubelb_probes_total")
+    memory, start, begin = status_kib(agent.pid, "RssAnon"), on_cpu_ns(agent.pid), \
+        time.monotonic()
     time.sleep(effort["agent_idle"])
     spent, took = on_cpu_ns(agent.pid) - start, time.monotonic() - begin
     report.row(f"{what}: CPU time in {effort['agent_idle']} s", [spent / 1e6], "ms", 2)
     report.at_most("  of one CPU", [100 * spent / 1e9 / took], "%", 1, 4)
+    report.at_most("  RssAnon, grown meanwhile", [status_kib(agent.pid, "RssAnon") - memory],
+                   "KiB", 64)
+    report_made(report, metric(stage.world, "kubelb_probes_total") - probes,
+                len(backends) * took / INTERVAL)
     agent.stop()
     stage.detach()
+
+
+def report_made(report, made, due):
+    """Whoever does nothing needs no CPU time."""
+    report.row("  probes made meanwhile", [made], "")
+    if not 0.5 * due <= made <= 2 * due:
+        raise WorldError(f"{made:.0f} probes, where {due:.0f} were due")
 
 
 # --- probes ------------------------------------------------------------------
@@ -170,12 +184,21 @@ def measure_probes(effort, report):
         for api in theirs:
             api.wait_counters(lambda c: c["requests"].get("/healthz", 0) >= 1, "a check", 40)
         with Clients(world, 6443), Clients(world, HAPROXY_PORT):
+            skipped = metric(world, "kubelb_probes_skipped_total")
             before = [probe_load(ours), probe_load(theirs)]
             time.sleep(seconds)
             after = [probe_load(ours), probe_load(theirs)]
-        skipped = metric(world, "kubelb_probes_skipped_total")
+            skipped = metric(world, "kubelb_probes_skipped_total") - skipped
     report_probes(report, before, after, seconds / 60)
     report.row("probes that kubelb left out, all apiservers", [skipped], "")
+    check_due(sum(a[1] - b[1] for a, b in zip(after[0], before[0])) + skipped,
+              len(ours) * seconds / INTERVAL)
+
+
+def check_due(looked, due):
+    """Made or left out because clients had just had data: looking never is the cheapest."""
+    if looked < 0.5 * due:
+        raise WorldError(f"{looked:.0f} probes made or left out, where {due:.0f} were due")
 
 
 def report_probes(report, before, after, minutes):
@@ -192,30 +215,56 @@ def report_probes(report, before, after, minutes):
 
 # --- watch -------------------------------------------------------------------
 
+SINGLE = 10  # single changes, of which none may be missed
+
 
 def measure_watch(effort, report):
     events = effort["events"]
-    report.start("watch", f"{events} EndpointSlice events in one go, every one another list")
+    report.start("watch", f"{events} EndpointSlice events in one go, every one another list",
+                 f"then {SINGLE} single ones, each waited for, and as many again in one go")
     with World(backends=3) as world:
         apis = [world.apiserver(i, tokens={"t1": "system:node:worker"}) for i in (1, 2, 3)]
-        addresses = [api.v4 for api in apis]
         world.configure(backends=[apis[0].endpoint], slowStart="0", probe=USUAL,
                         discovery={"kubeconfig": kubeconfig(world, "token: t1"), "cache": ""})
         agent = world.agent()
         wait_known(world, apis)
         wait_states(world, "ready", apis)
-        memory, cpu, start = status_kib(agent.pid, "VmRSS"), on_cpu_ns(agent.pid), \
-            time.monotonic()
-        applied = metric(world, "kubelb_discovery_updates_total", result="applied")
-        world.etcd.burst(events, "kubernetes", addresses)
-        world.etcd.put("kubernetes", addresses[:2])
-        took = wait_last(world, agent, apis[:2]) - start
+        took, cpu, lists, grown = burst_once(world, agent, apis, events)
         report.row("until the last list is in the maps", [took], "s", 2)
-        report.row("  CPU time of the agent for it", [(on_cpu_ns(agent.pid) - cpu) / 1e9], "s", 2)
-        report.row("  lists that it took up", [metric(
-            world, "kubelb_discovery_updates_total", result="applied") - applied], "")
-        report.at_most("  resident memory, grown by",
-                       [(status_kib(agent.pid, "VmRSS") - memory) / 1024], "MiB", 1, 2)
+        report.row("  CPU time of the agent for it", [cpu], "s", 2)
+        report.row("  lists that it took up", [lists], "")
+        report.at_most("  RssAnon, grown by", [grown / 1024], "MiB", 1, 2)
+        report.at_most("a single change, until it is in the maps",
+                       single_changes(world, apis), "ms", 1000, 0)
+        # By now nothing is new: what still grows, grows for ever.
+        grown = burst_once(world, agent, apis, events)[3]
+        report.at_most("RssAnon, grown by a second burst", [grown], "KiB", 128)
+
+
+def burst_once(world, agent, apis, events):
+    """So many events; (seconds, CPU seconds, lists taken up, KiB grown) until the last one
+    counts."""
+    addresses = [api.v4 for api in apis]
+    memory, cpu, start = status_kib(agent.pid, "RssAnon"), on_cpu_ns(agent.pid), time.monotonic()
+    applied = metric(world, "kubelb_discovery_updates_total", result="applied")
+    world.etcd.burst(events, "kubernetes", addresses)
+    world.etcd.put("kubernetes", addresses[:2])
+    took = wait_last(world, agent, apis[:2]) - start
+    return (took, (on_cpu_ns(agent.pid) - cpu) / 1e9,
+            metric(world, "kubelb_discovery_updates_total", result="applied") - applied,
+            status_kib(agent.pid, "RssAnon") - memory)
+
+
+def single_changes(world, apis):
+    """Milliseconds until each was in the maps; the list has two at first."""
+    took = []
+    for i in range(SINGLE):
+        want = apis[:2 + (i + 1) % 2]
+        start = time.monotonic()
+        world.etcd.put("kubernetes", [api.v4 for api in want])
+        wait_known(world, want)
+        took.append(1000 * (time.monotonic() - start))
+    return took
 
 
 def wait_last(world, agent, apis):
