@@ -171,8 +171,8 @@ class Stage:
             raise WorldError(f"kubelb-load: {done.stderr.strip()}")
         missing = PROGRAMS - self.attached()
         if missing:
-            raise WorldError(f"kubelb-load has left out {', '.join(sorted(missing))}: whatever "
-                             "is measured now is cheap")
+            raise WorldError(f"{', '.join(sorted(missing))} not attached: what does not run "
+                             "costs nothing")
 
     def detach(self):
         done = self.world.detach()
