@@ -68,14 +68,16 @@ FULL = {"connects": 10000, "rounds": 9, "timed": 5000, "pairs": 60,
         "request_pairs": 40, "seconds": 0.5, "bulk_pairs": 20,
         "agent_settle": 10, "agent_idle": 20,
         "probe_seconds": 300, "events": 10000,
-        "deaths": 6, "deaths_fast": 3, "dial_rate": 100, "dial_rate_fast": 3000,
+        "deaths": 6, "deaths_fast": 3, "deaths_alone": 3,
+        "dial_rate": 100, "dial_rate_fast": 3000,
         "dial_lead": 3, "dial_seconds": 12, "hang_seconds": 18,
         "beside_rounds": 24, "beside_connects": 3000}
 QUICK = {"connects": 10000, "rounds": 5, "timed": 3000, "pairs": 20,
          "request_pairs": 10, "seconds": 0.3, "bulk_pairs": 5,
          "agent_settle": 10, "agent_idle": 10,
          "probe_seconds": 60, "events": 2000,
-         "deaths": 3, "deaths_fast": 1, "dial_rate": 100, "dial_rate_fast": 3000,
+         "deaths": 3, "deaths_fast": 1, "deaths_alone": 2,
+         "dial_rate": 100, "dial_rate_fast": 3000,
          "dial_lead": 3, "dial_seconds": 12, "hang_seconds": 18,
          "beside_rounds": 8, "beside_connects": 3000}
 # Of the durations in one run: those that nothing disturbed.

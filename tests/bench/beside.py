@@ -97,7 +97,8 @@ def report_pair(report, what, values, less):
     here, beside = ([ns - less for ns in values[name]] for name in ("here", "beside"))
     for name, side in (("beside", beside), ("here", here)):
         report.row(f"{what}, {name}", side, "ns")
-    report.at_most(f"  {what}, here / beside", [a / b for a, b in zip(here, beside)], "ratio", LIMIT, 3)
+    report.at_most(f"  {what}, here / beside", [a / b for a, b in zip(here, beside)], "ratio",
+                   LIMIT, 3)
     print(f"    ratio of the medians: {statistics.median(here) / statistics.median(beside):.3f}")
 
 

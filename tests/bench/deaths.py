@@ -14,7 +14,7 @@ import os
 import signal
 import time
 
-from helpers import Accepts, Kept, wait_idle, wait_states
+from helpers import Accepts, Kept, ok, wait_idle, wait_states
 from observe import BackendMap, direct, end_of, is_open
 from backend import PORT
 from system import WorldError, wait_until
@@ -105,8 +105,10 @@ def share_of(counts, name):
 
 
 def one_death(world, maps, cp, fault, rate, effort):
-    """One fault under traffic; what was seen of it."""
+    """One fault under traffic; what was seen of it. maps: None without an agent, and then it
+    is only about the connects."""
     wait_idle(world)
+    known, ends = None, []
     with even_clients(world) as kept, direct(world, cp) as own:
         accepts = Accepts(world)
         dialler = Dialler(world, rate, effort["dial_lead"] + effort[fault.seconds], fault.tls)
@@ -115,8 +117,9 @@ def one_death(world, maps, cp, fault, rate, effort):
         start = time.monotonic()
         fault.begin(cp)
         try:
-            known = maps.wait(cp.name, ("suspect", "dead"), 30)
-            ends = [end_of(connection, 30) for connection in kept[cp.name]]
+            if maps:
+                known = maps.wait(cp.name, ("suspect", "dead"), 30)
+                ends = [end_of(connection, 30) for connection in kept[cp.name]]
             after = [o for o in dialler.outcomes() if o[0] + o[1] >= start]
             check_others(kept, cp)
         finally:
@@ -126,7 +129,7 @@ def one_death(world, maps, cp, fault, rate, effort):
     if any(how is None for how, _at in ends):
         raise WorldError(f"clients of {cp.name} still wait 30 s after its {fault.name}")
     return Death(share, len(after), len([o for o in after if o[2]]),
-                 1000 * max(o[1] for o in after), known - start,
+                 1000 * max(o[1] for o in after), known and known - start,
                  [at - start for _how, at in ends])
 
 
@@ -155,6 +158,15 @@ def deaths_of(world, fault, count, rate, effort):
     return deaths
 
 
+def deaths_alone(world, fault, count, rate, effort):
+    """The same without an agent."""
+    deaths = []
+    for i in range(count):
+        deaths.append(one_death(world, None, world.cp(i % BACKENDS + 1), fault, rate, effort))
+        wait_forgiven(world)
+    return deaths
+
+
 def wait_forgiven(world):
     def forgiven():
         done = world.ctl("status", "-o", "json")
@@ -170,6 +182,8 @@ def wait_forgiven(world):
 # Clients of a killed server hear of it from its kernel, whatever we do, and whoever dials it
 # is refused at once: that says nothing about us.
 LIMITS = {KILL: (0.05, None, 1), HOLE: (3, 5, 4), HANG: (15, 25, 40)}
+# Failed connects without an agent: one whenever an ejection is over, which doubles each time.
+LIMITS_ALONE = {KILL: 6, HOLE: 6}
 
 
 def report_worst(report, name, values, unit, limit, digits):
@@ -181,19 +195,22 @@ def report_worst(report, name, values, unit, limit, digits):
 def report_deaths(report, fault, deaths, what):
     known, heard, failed = LIMITS[fault]
     unit, factor, digits = ("ms", 1000, 1) if fault is KILL else ("s", 1, 2)
-    attempts = "TLS handshakes" if fault.tls else "connects"
-    dials = min(d.dials for d in deaths)
-    report.row(f"{what}: of the connects before, to the dying one", [d.share for d in deaths],
-               "%", 1)
     report_worst(report, f"{what}: in the maps", [d.known_s * factor for d in deaths], unit,
                  known * factor, digits)
+    report_dials(report, fault, deaths, what, failed)
+    if heard is not None:
+        report_worst(report, f"{what}: its clients hear of it",
+                     [s for d in deaths for s in d.ends_s], unit, heard, digits)
+
+
+def report_dials(report, fault, deaths, what, limit):
+    attempts = "TLS handshakes" if fault.tls else "connects"
+    dials = min(d.dials for d in deaths)
     report_worst(report, f"{what}: {attempts} that fail, of {dials}",
-                 [d.failed for d in deaths], "", failed, 0)
-    if heard is None:
-        return
-    report_worst(report, f"{what}: its clients hear of it",
-                 [s for d in deaths for s in d.ends_s], unit, heard, digits)
-    report.row(f"{what}: the slowest of the {attempts}", [d.worst_ms for d in deaths], "ms", 1)
+                 [d.failed for d in deaths], "", limit, 0)
+    report.row("  of those before the fault, to the dying one", [d.share for d in deaths], "%", 1)
+    if fault is not KILL:
+        report.row(f"  the slowest of the {attempts}", [d.worst_ms for d in deaths], "ms", 1)
 
 
 def measure_deaths(effort, report):
@@ -214,3 +231,8 @@ def measure_deaths(effort, report):
                 (HANG, effort["deaths"], rate, HANG.name)):
             deaths = deaths_of(world, fault, count, a_second, effort)
             report_deaths(report, fault, deaths, what)
+    with World(backends=BACKENDS) as world:
+        ok(world.load())
+        for fault, limit in LIMITS_ALONE.items():
+            deaths = deaths_alone(world, fault, effort["deaths_alone"], rate, effort)
+            report_dials(report, fault, deaths, f"{fault.name}, no agent", limit)
