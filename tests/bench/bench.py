@@ -27,7 +27,7 @@ Groups:
   watch      thousands of EndpointSlice events: is the last list the cluster's, and
              what did it cost
 
-All of it takes about fifteen minutes, --quick about five. probes, deaths and watch make
+All of it takes about half an hour, --quick about ten minutes. probes, deaths and watch make
 worlds of their own, attached at the cgroup's root, for the node's namespace alone.
 
 --beside DIR measures two builds by turns, nothing else: see docs/bench.md, which also says
