@@ -3,6 +3,7 @@
 # Builds KubeLB and measures what it costs, in a throw-away network of its own.
 #
 #   scripts/bench.sh [--quick] [--only GROUP,...] [--json FILE]
+#   scripts/bench.sh [--quick] --beside DIR    this build and that in DIR, by turns
 #
 # KUBELB_BUILD names another build directory than build/. --help says more.
 set -euo pipefail

@@ -12,13 +12,13 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(os.path.dirname(HERE), "world"),
                 os.path.join(os.path.dirname(HERE), "e2e")]
 
-from helpers import Kept, dial_error, wait_states  # noqa: E402  (after sys.path)
-from observe import (Background, BackendMap, hole_once, kill_once, known, kubeconfig,  # noqa: E402
-                     metric, wait_known)
+from deaths import USUAL, measure_deaths  # noqa: E402  (after sys.path)
+from helpers import Kept, dial_error, wait_states  # noqa: E402
+from observe import Background, known, kubeconfig, metric, wait_known  # noqa: E402
 from system import WorldError, wait_until  # noqa: E402
 from world import World  # noqa: E402
 
-USUAL = {"interval": "5s", "timeout": "3s"}  # the defaults
+INTERVAL = 5  # of USUAL, in seconds
 HAPROXY_PORT = 6445
 # Kubespray's, less what logs.
 HAPROXY = """\
@@ -96,13 +96,26 @@ def measure_at_rest(stage, report, backends, limit):
     report.at_most(f"{what}: resident memory (VmRSS)",
                    [status_kib(agent.pid, "VmRSS") / 1024], "MiB", limit, 1)
     report.row("  of it anonymous (RssAnon)", [status_kib(agent.pid, "RssAnon") / 1024], "MiB", 1)
-    start, begin = on_cpu_ns(agent.pid), time.monotonic()
+    probes = metric(stage.world, "kubelb_probes_total")
+    memory, start, begin = status_kib(agent.pid, "RssAnon"), on_cpu_ns(agent.pid), \
+        time.monotonic()
     time.sleep(effort["agent_idle"])
     spent, took = on_cpu_ns(agent.pid) - start, time.monotonic() - begin
     report.row(f"{what}: CPU time in {effort['agent_idle']} s", [spent / 1e6], "ms", 2)
     report.at_most("  of one CPU", [100 * spent / 1e9 / took], "%", 1, 4)
+    report.at_most("  RssAnon, grown meanwhile", [status_kib(agent.pid, "RssAnon") - memory],
+                   "KiB", 64)
+    report_made(report, metric(stage.world, "kubelb_probes_total") - probes,
+                len(backends) * took / INTERVAL)
     agent.stop()
     stage.detach()
+
+
+def report_made(report, made, due):
+    """Whoever does nothing needs no CPU time."""
+    report.row("  probes made meanwhile", [made], "")
+    if not 0.5 * due <= made <= 2 * due:
+        raise WorldError(f"{made:.0f} probes, where {due:.0f} were due")
 
 
 # --- probes ------------------------------------------------------------------
@@ -171,12 +184,21 @@ def measure_probes(effort, report):
         for api in theirs:
             api.wait_counters(lambda c: c["requests"].get("/healthz", 0) >= 1, "a check", 40)
         with Clients(world, 6443), Clients(world, HAPROXY_PORT):
+            skipped = metric(world, "kubelb_probes_skipped_total")
             before = [probe_load(ours), probe_load(theirs)]
             time.sleep(seconds)
             after = [probe_load(ours), probe_load(theirs)]
-        skipped = metric(world, "kubelb_probes_skipped_total")
+            skipped = metric(world, "kubelb_probes_skipped_total") - skipped
     report_probes(report, before, after, seconds / 60)
     report.row("probes that kubelb left out, all apiservers", [skipped], "")
+    check_due(sum(a[1] - b[1] for a, b in zip(after[0], before[0])) + skipped,
+              len(ours) * seconds / INTERVAL)
+
+
+def check_due(looked, due):
+    """Made or left out because clients had just had data: looking never is the cheapest."""
+    if looked < 0.5 * due:
+        raise WorldError(f"{looked:.0f} probes made or left out, where {due:.0f} were due")
 
 
 def report_probes(report, before, after, minutes):
@@ -191,76 +213,58 @@ def report_probes(report, before, after, minutes):
                        3)
 
 
-# --- deaths ------------------------------------------------------------------
-
-
-def report_worst(report, name, values, unit, limit, digits):
-    """The median has the target; the worst, which min .. max shows, is a row as well."""
-    report.at_most(name, values, unit, limit, digits)
-    report.row("  the worst", [max(values)], unit, digits)
-
-
-def rounds_of(world, once, effort):
-    """once() for one control plane after another; the results."""
-    results = []
-    with BackendMap(world) as maps:
-        for i in range(effort["deaths"]):
-            cp = world.cp(i % 3 + 1)
-            results.append(once(world, maps, cp))
-            cp.start()
-            wait_states(world, "ready", world.backends, timeout=30)
-    return results
-
-
-def measure_deaths(effort, report):
-    report.start("deaths", "An apiserver dies: default intervals, 100 connects a second",
-                 f"{effort['deaths']} rounds each; three kept connections to the dead one")
-    with World(backends=3) as world:
-        world.configure(probe=USUAL, slowStart="0")
-        world.agent()
-        wait_states(world, "ready", world.backends)
-        kills = rounds_of(world, kill_once, effort)
-        report_worst(report, "kill -9: in the maps", [k["known_ms"] for k in kills], "ms", 50, 1)
-        report_worst(report, "kill -9: connects that fail in the first 100 ms",
-                     [k["failed_first"] for k in kills], "", 2, 0)
-        report_worst(report, "kill -9: connects that fail later",
-                     [k["failed_later"] for k in kills], "", 0, 0)
-        report_worst(report, "kill -9: clients hear of it",
-                     [ms for k in kills for ms in k["ends_ms"]], "ms", 1000, 1)
-        holes = rounds_of(world, hole_once, effort)
-        report_worst(report, "black hole: in the maps", [h["known_s"] for h in holes], "s", 3, 2)
-        report_worst(report, "black hole: clients hear of it",
-                     [at for h in holes for _how, at in h["ends"]], "s", 5, 2)
-        report.row("black hole: connects that fail", [h["failed"] for h in holes], "")
-        report.row("black hole: the slowest connect", [h["worst_s"] for h in holes], "s", 2)
-
-
 # --- watch -------------------------------------------------------------------
+
+SINGLE = 10  # single changes, of which none may be missed
 
 
 def measure_watch(effort, report):
     events = effort["events"]
-    report.start("watch", f"{events} EndpointSlice events in one go, every one another list")
+    report.start("watch", f"{events} EndpointSlice events in one go, every one another list",
+                 f"then {SINGLE} single ones, each waited for, and as many again in one go")
     with World(backends=3) as world:
         apis = [world.apiserver(i, tokens={"t1": "system:node:worker"}) for i in (1, 2, 3)]
-        addresses = [api.v4 for api in apis]
         world.configure(backends=[apis[0].endpoint], slowStart="0", probe=USUAL,
                         discovery={"kubeconfig": kubeconfig(world, "token: t1"), "cache": ""})
         agent = world.agent()
         wait_known(world, apis)
         wait_states(world, "ready", apis)
-        memory, cpu, start = status_kib(agent.pid, "VmRSS"), on_cpu_ns(agent.pid), \
-            time.monotonic()
-        applied = metric(world, "kubelb_discovery_updates_total", result="applied")
-        world.etcd.burst(events, "kubernetes", addresses)
-        world.etcd.put("kubernetes", addresses[:2])
-        took = wait_last(world, agent, apis[:2]) - start
+        took, cpu, lists, grown = burst_once(world, agent, apis, events)
         report.row("until the last list is in the maps", [took], "s", 2)
-        report.row("  CPU time of the agent for it", [(on_cpu_ns(agent.pid) - cpu) / 1e9], "s", 2)
-        report.row("  lists that it took up", [metric(
-            world, "kubelb_discovery_updates_total", result="applied") - applied], "")
-        report.at_most("  resident memory, grown by",
-                       [(status_kib(agent.pid, "VmRSS") - memory) / 1024], "MiB", 1, 2)
+        report.row("  CPU time of the agent for it", [cpu], "s", 2)
+        report.row("  lists that it took up", [lists], "")
+        report.at_most("  RssAnon, grown by", [grown / 1024], "MiB", 1, 2)
+        report.at_most("a single change, until it is in the maps",
+                       single_changes(world, apis), "ms", 1000, 0)
+        # By now nothing is new: what still grows, grows for ever.
+        grown = burst_once(world, agent, apis, events)[3]
+        report.at_most("RssAnon, grown by a second burst", [grown], "KiB", 128)
+
+
+def burst_once(world, agent, apis, events):
+    """So many events; (seconds, CPU seconds, lists taken up, KiB grown) until the last one
+    counts."""
+    addresses = [api.v4 for api in apis]
+    memory, cpu, start = status_kib(agent.pid, "RssAnon"), on_cpu_ns(agent.pid), time.monotonic()
+    applied = metric(world, "kubelb_discovery_updates_total", result="applied")
+    world.etcd.burst(events, "kubernetes", addresses)
+    world.etcd.put("kubernetes", addresses[:2])
+    took = wait_last(world, agent, apis[:2]) - start
+    return (took, (on_cpu_ns(agent.pid) - cpu) / 1e9,
+            metric(world, "kubelb_discovery_updates_total", result="applied") - applied,
+            status_kib(agent.pid, "RssAnon") - memory)
+
+
+def single_changes(world, apis):
+    """Milliseconds until each was in the maps; the list has two at first."""
+    took = []
+    for i in range(SINGLE):
+        want = apis[:2 + (i + 1) % 2]
+        start = time.monotonic()
+        world.etcd.put("kubernetes", [api.v4 for api in want])
+        wait_known(world, want)
+        took.append(1000 * (time.monotonic() - start))
+    return took
 
 
 def wait_last(world, agent, apis):

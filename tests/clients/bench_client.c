@@ -12,10 +12,17 @@
  *   bench_client unrelated [-n N]
  *       N times connect, accept, close and close against a listener of its own on
  *       127.0.0.1; times the four together.
+ *   bench_client dial [--rate R] [--seconds S] [--tls] [--give-up T] ADDRESS PORT
+ *       begins R connects a second (default 100) for S seconds, each on a socket of its
+ *       own and whatever became of those before; with --tls each makes a TLS handshake.
+ *       One that is not through after T seconds (default 10) has failed. Prints "begun",
+ *       and in the end a list with the start of each (CLOCK_MONOTONIC), how long it took,
+ *       both in seconds, and what became of it: null or an errno's name.
  *   bench_client serve ADDRESS PORT
  *       accepts and closes, until killed; prints "ready" when it listens.
  *
- * Clients close with a reset: no TIME_WAIT builds up from one run to the next.
+ * Clients close with a reset: no TIME_WAIT builds up from one run to the next. Those of dial
+ * close as anybody's do.
  * Exit status: 0 measured, 1 something failed, 2 the command line is wrong.
  */
 #ifndef _GNU_SOURCE
@@ -32,6 +39,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -43,16 +51,22 @@
 #define N_DEFAULT 20000
 #define N_MAX 10000000
 #define SECONDS_DEFAULT 2.0
+#define RATE_DEFAULT 100
+#define GIVE_UP_DEFAULT 10
 #define CHUNK 65536
 
 static struct {
 	long n;
-	double seconds;
+	double seconds, rate, give_up;
 	const char *path;
-	bool peer;
+	bool peer, tls;
 	struct sockaddr_storage to;
 	socklen_t to_len;
-} opt = { .n = N_DEFAULT, .seconds = SECONDS_DEFAULT, .path = "/version" };
+} opt = { .n = N_DEFAULT,
+	  .seconds = SECONDS_DEFAULT,
+	  .rate = RATE_DEFAULT,
+	  .give_up = GIVE_UP_DEFAULT,
+	  .path = "/version" };
 
 /* Durations in nanoseconds; grows as needed. */
 struct samples {
@@ -385,6 +399,172 @@ static void run_requests(void)
 	SSL_CTX_free(ctx);
 }
 
+/* --- dial ----------------------------------------------------------------------- */
+
+struct attempt {
+	uint64_t start_ns, took_ns;
+	SSL *ssl;
+	int fd; /* -1: it is over */
+	int error;
+	bool connected;
+};
+
+static struct {
+	struct attempt *all;
+	size_t n, begun, over;
+	size_t oldest; /* all before it are over */
+	SSL_CTX *tls; /* NULL: connects alone */
+	int epoll;
+} dialler;
+
+static void end_attempt(struct attempt *a, int error)
+{
+	a->took_ns = now_ns() - a->start_ns;
+	a->error = error;
+	SSL_free(a->ssl);
+	close(a->fd);
+	a->ssl = NULL;
+	a->fd = -1;
+	dialler.over++;
+}
+
+static void wait_for(struct attempt *a, int operation, uint32_t events)
+{
+	struct epoll_event e = { .events = events, .data.ptr = a };
+
+	if (epoll_ctl(dialler.epoll, operation, a->fd, &e) != 0)
+		fail_errno("epoll_ctl");
+}
+
+static void shake_hands(struct attempt *a)
+{
+	int r;
+
+	ERR_clear_error();
+	errno = 0;
+	r = SSL_connect(a->ssl);
+	if (r == 1) {
+		end_attempt(a, 0);
+		return;
+	}
+	switch (SSL_get_error(a->ssl, r)) {
+	case SSL_ERROR_WANT_READ:
+		wait_for(a, EPOLL_CTL_MOD, EPOLLIN);
+		break;
+	case SSL_ERROR_WANT_WRITE:
+		wait_for(a, EPOLL_CTL_MOD, EPOLLOUT);
+		break;
+	default:
+		end_attempt(a, errno ? errno : EPROTO);
+	}
+}
+
+static void on_connected(struct attempt *a)
+{
+	a->connected = true;
+	if (!dialler.tls) {
+		end_attempt(a, 0);
+		return;
+	}
+	a->ssl = SSL_new(dialler.tls);
+	if (!a->ssl || SSL_set_fd(a->ssl, a->fd) != 1)
+		fail_tls("SSL_new");
+	shake_hands(a);
+}
+
+static void go_on(struct attempt *a)
+{
+	int error = 0;
+	socklen_t len = sizeof(error);
+
+	if (a->connected) {
+		shake_hands(a);
+		return;
+	}
+	if (getsockopt(a->fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
+		fail_errno("getsockopt");
+	if (error)
+		end_attempt(a, error);
+	else
+		on_connected(a);
+}
+
+static void begin_attempt(void)
+{
+	struct attempt *a = &dialler.all[dialler.begun++];
+
+	a->fd = socket(opt.to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (a->fd < 0)
+		fail_errno("socket");
+	a->start_ns = now_ns();
+	if (connect(a->fd, (struct sockaddr *)&opt.to, opt.to_len) == 0 || errno == EINPROGRESS)
+		wait_for(a, EPOLL_CTL_ADD, EPOLLOUT);
+	else
+		end_attempt(a, errno);
+}
+
+/* They began in this order, and all have as long. */
+static void give_up(void)
+{
+	uint64_t now = now_ns();
+	struct attempt *a;
+
+	for (; dialler.oldest < dialler.begun; dialler.oldest++) {
+		a = &dialler.all[dialler.oldest];
+		if (a->fd < 0)
+			continue;
+		if (now - a->start_ns < (uint64_t)(opt.give_up * 1e9))
+			return;
+		end_attempt(a, ETIMEDOUT);
+	}
+}
+
+static void print_attempts(void)
+{
+	for (size_t i = 0; i < dialler.n; i++) {
+		const struct attempt *a = &dialler.all[i];
+
+		printf("%s[%.6f,%.6f,", i ? "," : "[", (double)a->start_ns / 1e9,
+		       (double)a->took_ns / 1e9);
+		if (a->error)
+			printf("\"%s\"]", strerrorname_np(a->error));
+		else
+			printf("null]");
+	}
+	puts("]");
+}
+
+static void run_dial(void)
+{
+	struct epoll_event events[64];
+	uint64_t start, now;
+
+	dialler.n = (size_t)(opt.rate * opt.seconds);
+	dialler.all = calloc(dialler.n, sizeof(*dialler.all));
+	dialler.epoll = epoll_create1(EPOLL_CLOEXEC);
+	dialler.tls = opt.tls ? SSL_CTX_new(TLS_client_method()) : NULL;
+	if (!dialler.n || !dialler.all || dialler.epoll < 0 || (opt.tls && !dialler.tls))
+		fail(1, "cannot begin");
+	puts("begun");
+	fflush(stdout);
+	start = now_ns();
+	while (dialler.over < dialler.n) {
+		int n = epoll_wait(dialler.epoll, events, 64, 1);
+
+		for (int i = 0; i < n; i++)
+			go_on(events[i].data.ptr);
+		now = now_ns();
+		while (dialler.begun < dialler.n &&
+		       (double)(now - start) >= (double)dialler.begun / opt.rate * 1e9)
+			begin_attempt();
+		give_up();
+	}
+	print_attempts();
+	free(dialler.all);
+	SSL_CTX_free(dialler.tls);
+	close(dialler.epoll);
+}
+
 /* --- command line --------------------------------------------------------------- */
 
 static double number(const char *what, const char *text, double min, double max)
@@ -403,6 +583,9 @@ static const char *parse_options(int argc, char **argv)
 		{ "seconds", required_argument, NULL, 's' },
 		{ "path", required_argument, NULL, 'p' },
 		{ "peer", no_argument, NULL, 'P' },
+		{ "rate", required_argument, NULL, 'r' },
+		{ "give-up", required_argument, NULL, 'g' },
+		{ "tls", no_argument, NULL, 't' },
 		{ 0 },
 	};
 	const char *mode;
@@ -422,12 +605,21 @@ static const char *parse_options(int argc, char **argv)
 		case 'P':
 			opt.peer = true;
 			break;
+		case 'r':
+			opt.rate = number("--rate", optarg, 0.1, 100000);
+			break;
+		case 'g':
+			opt.give_up = number("--give-up", optarg, 0.01, 3600);
+			break;
+		case 't':
+			opt.tls = true;
+			break;
 		default:
 			fail(2, "see the top of bench_client.c");
 		}
 	}
 	if (optind == argc)
-		fail(2, "want a mode: requests, connects, unrelated or serve");
+		fail(2, "want a mode: requests, connects, unrelated, dial or serve");
 	mode = argv[optind++];
 	if (strcmp(mode, "unrelated") != 0) {
 		if (argc - optind != 2)
@@ -445,9 +637,8 @@ int main(int argc, char **argv)
 		const char *name;
 		void (*run)(void);
 	} modes[] = {
-		{ "requests", run_requests },
-		{ "connects", run_connects },
-		{ "unrelated", run_unrelated },
+		{ "requests", run_requests },	{ "connects", run_connects },
+		{ "unrelated", run_unrelated }, { "dial", run_dial },
 		{ "serve", run_serve },
 	};
 	const char *mode = parse_options(argc, argv);
@@ -458,5 +649,5 @@ int main(int argc, char **argv)
 		modes[i].run();
 		return fflush(stdout) == 0 ? 0 : 1;
 	}
-	fail(2, "unknown mode '%s': want requests, connects, unrelated or serve", mode);
+	fail(2, "unknown mode '%s': want requests, connects, unrelated, dial or serve", mode);
 }

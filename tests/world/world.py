@@ -578,7 +578,8 @@ def sweep_one(prefix):
                 os.kill(int(pid), signal.SIGKILL)
     for ns in namespaces:
         run_checked(["ip", "netns", "del", ns])
-    for path in glob.glob(f"{tempfile.gettempdir()}/{prefix}-*") + [f"{BPFFS}/klb-{prefix[3:]}"]:
+    pin = f"{BPFFS}/klb-{prefix[3:]}"
+    for path in glob.glob(f"{tempfile.gettempdir()}/{prefix}-*") + [pin, *glob.glob(f"{pin}-*")]:
         shutil.rmtree(path, ignore_errors=True)
     # A container's cgroups are in each hierarchy of version 1, too.
     root = cgroup2_root()
