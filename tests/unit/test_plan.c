@@ -11,8 +11,8 @@
 
 #include <cmocka.h>
 
-#include "endpoint.h"
-#include "plan.h"
+#include "net/endpoint.h"
+#include "balance/plan.h"
 
 static struct config *config_of(const char *const *backends, unsigned int n)
 {
