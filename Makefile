@@ -48,7 +48,6 @@ BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 FOLDERS := agent load ctl import discovery datapath balance config host net base
 folder_objects = $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(wildcard user/$(1)/*.c)))
 ARCHIVES := $(FOLDERS:%=$(B)/user/%.a)
-LINKED := -Wl,--start-group $(ARCHIVES) -Wl,--end-group
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
 UNITS := audit believed changes config discovery endpoint events filewatch health log migrate mounts moves notify plan privileges probe \
@@ -114,15 +113,15 @@ $(foreach f,$(FOLDERS),$(eval $(call archive_rule,$(f))))
 
 $(B)/kubelb-load: $(B)/user/load/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) $< $(LINKED) -o $@ $(LIBS_BPF) $(LIBS_YAML) -levent_core $(LIBS_JSON)
+	$(Q)$(CC) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) -levent_core $(LIBS_JSON)
 
 $(B)/kubelb-agent: $(B)/user/agent/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) $< $(LINKED) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
+	$(Q)$(CC) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
 
 $(B)/kubelbctl: $(B)/user/ctl/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) $< $(LINKED) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_JSON)
+	$(Q)$(CC) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_JSON)
 
 # --- tests -----------------------------------------------------------------------
 
@@ -138,7 +137,7 @@ UNITFLAGS_sock_diag := -Wl,--wrap=recv
 define unit_rule
 $(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_WITH_$(1):%=$(B)/test/%.o) $(ARCHIVES)
 	$$(call say,LD,$$@)
-	$$(Q)$$(CC) $$(LDFLAGS) $(UNITFLAGS_$(1)) $$(filter %.o,$$^) $$(LINKED) -o $$@ -lcmocka $$(LIBS_BPF) $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
+	$$(Q)$$(CC) $$(LDFLAGS) $(UNITFLAGS_$(1)) $$(filter %.o,$$^) $$(ARCHIVES) -o $$@ -lcmocka $$(LIBS_BPF) $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
 endef
 $(foreach u,$(UNITS),$(eval $(call unit_rule,$(u))))
 
@@ -187,7 +186,7 @@ $(foreach f,$(FUZZ_FOLDERS),$(eval $(call fuzz_archive_rule,$(f))))
 
 $(B)/test/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_ARCHIVES) $(wildcard bpf/select.bpf.h) | $(B)/test
 	$(call say,FUZZ,$@)
-	$(Q)$(CLANG) $(CPPFLAGS) -Ibpf $(FUZZ_FLAGS) -fsanitize=fuzzer $< -Wl,--start-group $(FUZZ_ARCHIVES) -Wl,--end-group -o $@ \
+	$(Q)$(CLANG) $(CPPFLAGS) -Ibpf $(FUZZ_FLAGS) -fsanitize=fuzzer $< $(FUZZ_ARCHIVES) -o $@ \
 		$(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
 
 fuzz: $(FUZZERS:%=run-fuzz-%) ## Fuzz each input for FUZZ_SECONDS (60)
@@ -220,6 +219,7 @@ lint: all $(SKELETONS) compile_commands.json ## clang-format, clang-tidy, cppche
 	$(Q)shellcheck scripts/*.sh tests/vm/init .ci/run deploy/completion/*.bash deploy/debian/p*
 	$(Q)$(if $(wildcard docs/man/*),mandoc -T lint -W warning docs/man/*)
 	$(Q)scripts/check-docs.py
+	$(Q)scripts/check-layers.py $(B)
 	$(Q)for c in $(USER_C); do \
 		$(CLANG) $(CPPFLAGS) -std=gnu11 $(WARN) -fsyntax-only $$c || exit 1; done
 

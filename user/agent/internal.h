@@ -61,14 +61,17 @@ struct agent {
 	double start_time;
 };
 
-/* --- agent.c: its life --- */
+/* --- pages.c: what it serves --- */
+
+/* Serves http if the configuration wants it and nothing does yet; a failure is logged. */
+void agent_listen_http(struct agent *a);
+/* Why connects are not balanced, or the kernel does not believe this agent; NULL: all is well. */
+const char *agent_not_ready(const struct agent *a);
+
+/* --- reload.c: how a configuration gets in --- */
 
 /* The tick at the configuration's pace, from now on. */
 void agent_set_tick(struct agent *a);
-/* Serves http if the configuration wants it and nothing does yet; a failure is logged. */
-void agent_listen_http(struct agent *a);
-
-/* --- agent_config.c: how a configuration gets in --- */
 
 /* The file anew; an invalid one is logged, and the old one stays. */
 void agent_reload(struct agent *a);
@@ -83,7 +86,7 @@ void agent_read_cache(struct agent *a, const struct config *file);
 /* None are there any more; before a->config goes. */
 void agent_stop_backends(struct agent *a);
 
-/* --- agent_maps.c: the data path --- */
+/* --- sync.c: the data path --- */
 
 /* Opens, locks and reads it, and listens. On failure a->dp is NULL. */
 int agent_open_datapath(struct agent *a, struct err *e);
@@ -97,12 +100,15 @@ void agent_reopen(struct agent *a);
 /* Writes what has changed; what fails is logged and stays dirty. May reopen. */
 void agent_apply(struct agent *a);
 
-/* --- agent_kernel.c: what the kernel reports, and what is done about it --- */
+/* --- kernel_events.c: what the kernel reports --- */
 
 /* Sets up a->wakeup; needs a->dp and a->state. agent_drop_datapath takes it away. */
 int agent_listen_to_kernel(struct agent *a, struct err *e);
 /* What the kernel has seen since the last time. */
 void agent_take_events(struct agent *a);
+
+/* --- upkeep.c: what is done about what is known --- */
+
 /* At each tick, with a->dp: ends connections that have come to a dead backend since. */
 void agent_look_for_stuck(struct agent *a);
 /* At each tick, with a->dp: moves one connection when it is time to. */

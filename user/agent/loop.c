@@ -18,30 +18,12 @@
 #include "host/sd_notify.h"
 #include "balance/backend_status.h"
 
-/* A heartbeat this often, or as often as probes are made. */
-#define HEARTBEAT_MS 1000
 /* The kernel gives up on the agent after so many probe intervals. */
 #define HEARTBEAT_INTERVALS 3
 #define HEARTBEAT_AGE_MIN_MS 3000
 #define HEARTBEAT_AGE_MAX_MS 60000
-/* How often to try again to listen on the http address. */
-#define HTTP_RETRY_NS 10000000000ULL
 
 /* --- the heartbeat ------------------------------------------------------------------- */
-
-static unsigned int tick_ms(const struct agent *a)
-{
-	unsigned int interval = a->config->probe.interval_ms;
-
-	return interval < HEARTBEAT_MS ? interval : HEARTBEAT_MS;
-}
-
-void agent_set_tick(struct agent *a)
-{
-	struct timeval tv = { .tv_sec = tick_ms(a) / 1000, .tv_usec = tick_ms(a) % 1000 * 1000 };
-
-	event_add(a->tick, &tv);
-}
 
 static __u64 heartbeat_max_age_ns(const struct agent *a)
 {
@@ -98,66 +80,6 @@ static void heartbeat(struct agent *a)
 	}
 }
 
-/* --- http ---------------------------------------------------------------------------- */
-
-static char *on_metrics(void *arg, size_t *ret_length)
-{
-	struct agent *a = arg;
-	struct metrics_probe probes[KLB_MAX_BACKENDS];
-	struct metrics_input in = {
-		.probes = probes,
-		.n_probes = a->config->n_backends,
-		.now_ns = node_now_ns(),
-		.reloads_ok = a->reloads_ok,
-		.reloads_failed = a->reloads_failed,
-		.discovery_results = a->discovery ? a->discovery_results : NULL,
-		.start_time = a->start_time,
-	};
-	struct datapath_state *state = malloc(sizeof(*state));
-	struct datapath_link links[METRICS_LINKS];
-	int n_links = datapath_links(a->options->pin_dir, links, METRICS_LINKS, NULL);
-	struct datapath_feature features[DATAPATH_FEATURES_MAX];
-	char *text;
-
-	/* Nothing attached is none. */
-	in.links = links;
-	in.n_links = n_links > 0 ? (unsigned int)n_links : 0;
-	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		probes[i] = *agent_backend_metrics(a->backends[i]);
-	if (state && a->dp && !datapath_read(a->dp, state, NULL))
-		in.state = state;
-	in.features = features;
-	if (in.state)
-		in.n_features = agent_features(a, &state->control, features);
-	text = metrics_format(&in, ret_length);
-	free(state);
-	return text;
-}
-
-static const char *on_not_ready(void *arg)
-{
-	const struct agent *a = arg;
-
-	if (!a->dp)
-		return "nothing is attached: run kubelb-load";
-	if (!verdict_agent_alive(&a->state->control, node_now_ns()))
-		return "the heartbeat cannot be written";
-	return NULL;
-}
-
-/* The balancer works without it, so a taken port is a warning and tried again. */
-void agent_listen_http(struct agent *a)
-{
-	static const struct http_ops ops = { .metrics = on_metrics, .not_ready = on_not_ready };
-	struct err e = { "" };
-
-	if (a->http || !a->config->http_enabled || node_now_ns() < a->http_retry_ns)
-		return;
-	if (http_new(a->base, &a->config->http, &ops, a, &a->http, &e))
-		a->http_retry_ns = node_now_ns() + HTTP_RETRY_NS;
-	log_failure(a->http_error, LOG_LEVEL_WARN, "no metrics for now", &e);
-}
-
 /* --- the service manager ------------------------------------------------------------- */
 
 static void listen_to_manager(struct agent *a)
@@ -173,7 +95,7 @@ static void listen_to_manager(struct agent *a)
 /* Ready means: connects are balanced, and the kernel believes this agent. */
 static void tell_manager(struct agent *a)
 {
-	const char *why = on_not_ready(a);
+	const char *why = agent_not_ready(a);
 	const char *refused =
 		a->reload_refused ? "; the configuration was NOT reloaded, see the log" : "";
 	unsigned int ready = 0;

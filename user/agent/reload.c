@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <event2/event.h>
+
 #include "net/endpoint.h"
 #include "host/file_watch.h"
 #include "net/http_server.h"
@@ -43,6 +45,24 @@ static void warn_about_privileges(struct agent *a)
 			log_event(LOG_LEVEL_WARN, text, "");
 		a->missing_logged[i] |= text != NULL;
 	}
+}
+
+/* --- the tick ---------------------------------------------------------------------------- */
+
+/* A heartbeat this often, or as often as probes are made. */
+#define HEARTBEAT_MS 1000
+static unsigned int tick_ms(const struct agent *a)
+{
+	unsigned int interval = a->config->probe.interval_ms;
+
+	return interval < HEARTBEAT_MS ? interval : HEARTBEAT_MS;
+}
+
+void agent_set_tick(struct agent *a)
+{
+	struct timeval tv = { .tv_sec = tick_ms(a) / 1000, .tv_usec = tick_ms(a) % 1000 * 1000 };
+
+	event_add(a->tick, &tv);
 }
 
 /* --- the configuration in force ------------------------------------------------------ */
@@ -365,7 +385,7 @@ void agent_read_cache(struct agent *a, const struct config *file)
 {
 	struct err e = { "" };
 	char quoted[ERR_TEXT_MAX + 64];
-	int r = believed_from_cache(file, a->found, &a->n_found, &e);
+	int r = discovery_cached_list(file, a->found, &a->n_found, &e);
 
 	a->believed.alone = a->n_found && believed_was_heard(&a->state->control, node_now_ns());
 	if (r && r != -ENOENT)

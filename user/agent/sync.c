@@ -127,6 +127,7 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 {
 	struct health health[KLB_MAX_BACKENDS];
 	__u64 active[KLB_MAX_IDS];
+	struct klb_endpoint endpoints[KLB_MAX_BACKENDS];
 	bool local[KLB_MAX_BACKENDS];
 	struct plan_input in = {
 		.config = a->config,
@@ -151,7 +152,8 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 		health[i] = *agent_backend_health(a->backends[i]);
 	for (int id = 0; id < KLB_MAX_IDS; id++)
 		active[id] = a->state->stats[id].active + a->state->stats[id].connecting;
-	node_is_local(a->config->backends, a->config->n_backends, local);
+	config_endpoints(a->config, endpoints);
+	node_is_local(endpoints, a->config->n_backends, local);
 	return plan_make(&in, ret, e);
 }
 

@@ -7,7 +7,7 @@
 #ifndef KUBELB_VERDICT_H
 #define KUBELB_VERDICT_H
 
-#include "datapath/datapath.h"
+#include "balance/state.h"
 
 struct verdict {
 	const char *state; /* ready, suspect, draining, dead or ejected */

@@ -14,14 +14,6 @@
 #include "base/err.h"
 
 /*
- * Reads the cache that c names into ret (room for KLB_MAX_BACKENDS). *ret_n is 0 where
- * discovery is off or there is no list to believe; then -ENOENT, or what is wrong with the
- * cache, with e: a reason to say so and to go on without.
- */
-int believed_from_cache(const struct config *c, struct klb_endpoint *ret, unsigned int *ret_n,
-			struct err *e);
-
-/*
  * The list (n of them) and behind it those of c's own backends that it has not, as far as
  * there is room: ret has it for KLB_MAX_BACKENDS. Returns how many that are.
  */

@@ -4,20 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "net/endpoint.h"
-
-__u64 plan_hash(__u64 seed, const void *bytes, unsigned long length)
-{
-	const unsigned char *p = bytes;
-	__u64 h = 0xcbf29ce484222325ULL ^ seed;
-
-	while (length--)
-		h = (h ^ *p++) * 0x100000001b3ULL;
-	/* FNV leaves the high bits of short inputs alike: MurmurHash3's finaliser. */
-	h = (h ^ h >> 33) * 0xff51afd7ed558ccdULL;
-	h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53ULL;
-	return h ^ h >> 33;
-}
 
 /*
  * log2(x) in 1/2^20, bit by bit: squaring a number in [1, 2) doubles its logarithm.
@@ -45,7 +33,7 @@ static __u64 log2_q20(__u64 x)
  */
 static __u32 rank_of(__u64 node, const struct klb_endpoint *endpoint)
 {
-	__u64 h = plan_hash(node, endpoint, sizeof(*endpoint)) | 1;
+	__u64 h = hash_bytes(node, endpoint, sizeof(*endpoint)) | 1;
 	__u64 bits = (64ULL << 20) - log2_q20(h);
 
 	/* Times ln 2, in 1/2^16. */

@@ -71,7 +71,4 @@ const struct plan_backend *plan_find_id(const struct plan *p, __u32 id);
 const char *plan_policy_name(enum klb_policy policy);
 const char *plan_scope_name(enum klb_scope scope);
 
-/* FNV-1a of bytes, finished so that every input bit reaches every output bit. */
-__u64 plan_hash(__u64 seed, const void *bytes, unsigned long length);
-
 #endif

@@ -4,7 +4,7 @@
 #ifndef KUBELB_CHANGES_H
 #define KUBELB_CHANGES_H
 
-#include "datapath/datapath.h"
+#include "balance/state.h"
 
 enum change_kind {
 	CHANGE_STATE, /* the agent's verdict; was == state: it was another between the two looks */

@@ -269,3 +269,9 @@ void config_free(struct config *c)
 		free(*owned[i]);
 	free(c);
 }
+
+void config_endpoints(const struct config *c, struct klb_endpoint *ret)
+{
+	for (unsigned int i = 0; i < c->n_backends; i++)
+		ret[i] = c->backends[i].endpoint;
+}

@@ -107,4 +107,7 @@ void config_free(struct config *c);
  */
 int config_duration_ms(const char *text, unsigned int *ret);
 
+/* The backends' addresses, in their order: ret has room for KLB_MAX_BACKENDS. */
+void config_endpoints(const struct config *c, struct klb_endpoint *ret);
+
 #endif

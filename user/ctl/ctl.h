@@ -40,5 +40,8 @@ void ctl_say_end(const struct klb_connection *c, bool gone);
 int ctl_connections(const struct ctl_options *o, int argc, char **argv);
 int ctl_events(const struct ctl_options *o, int argc, char **argv);
 int ctl_kill(const struct ctl_options *o, int argc, char **argv);
+int ctl_drain(const struct ctl_options *o, int argc, char **argv);
+int ctl_undrain(const struct ctl_options *o, int argc, char **argv);
+int ctl_weight(const struct ctl_options *o, int argc, char **argv);
 
 #endif

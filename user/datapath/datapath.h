@@ -14,19 +14,10 @@
 #include <kubelb/abi.h>
 
 #include "base/err.h"
-#include "balance/plan.h"
+#include "balance/state.h"
 #include "net/sock_diag.h"
 
 #define DATAPATH_PIN_DEFAULT "/sys/fs/bpf/kubelb"
-
-/* Everything that the maps hold, read at one time. */
-struct datapath_state {
-	struct klb_control control;
-	struct klb_counters counters;
-	struct plan applied;
-	struct klb_stats stats[KLB_MAX_IDS];
-	struct klb_admin admin[KLB_MAX_IDS];
-};
 
 /* --- What is attached: open, look, change ------------------------------------ */
 

@@ -3,29 +3,12 @@
 #include "datapath/internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "net/endpoint.h"
-#include "host/refusal.h"
-
-const char *const map_pins[MAP_COUNT] = {
-	[MAP_FRONTENDS] = "frontends", [MAP_LOOKUP] = "lookup",	    [MAP_CANDIDATES] = "candidates",
-	[MAP_BACKENDS] = "backends",   [MAP_STATS] = "stats",	    [MAP_ADMIN] = "admin",
-	[MAP_CONTROL] = "control",     [MAP_COUNTERS] = "counters", [MAP_PENDING] = "pending",
-	[MAP_EVENTS] = "events",       [MAP_WAKEUP] = "wakeup",	    [MAP_SOCKETS] = "sockets",
-};
-
-bool map_is_optional(int index)
-{
-	return index == MAP_WAKEUP;
-}
 
 /* What this version expects behind each pin. */
 static const unsigned int value_sizes[MAP_COUNT] = {
@@ -41,89 +24,6 @@ static const unsigned int value_sizes[MAP_COUNT] = {
 	[MAP_EVENTS] = sizeof(struct klb_event),
 	[MAP_SOCKETS] = sizeof(struct klb_socket),
 };
-
-int path_join(char *ret, const char *dir, const char *name, struct err *e)
-{
-	int n = snprintf(ret, PATH_TEXT_MAX, "%s/%s", dir, name);
-
-	if (n < 0 || n >= PATH_TEXT_MAX)
-		return err_set(e, ENAMETOOLONG, "%.100s…: path too long", dir);
-	return 0;
-}
-
-int path_with_suffix(char *ret, const char *dir, struct err *e)
-{
-	int n = snprintf(ret, PATH_TEXT_MAX, "%s_new", dir);
-
-	if (n < 0 || n >= PATH_TEXT_MAX)
-		return err_set(e, ENAMETOOLONG, "%.100s…: path too long", dir);
-	return 0;
-}
-
-int require_root(struct err *e)
-{
-	if (!geteuid())
-		return 0;
-	return err_set(e, EPERM,
-		       "must run as root: it takes CAP_SYS_ADMIN and CAP_NET_ADMIN to see "
-		       "and to change what is attached");
-}
-
-bool is_private_dir(const char *path)
-{
-	struct stat st;
-
-	return !lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == 0 && !(st.st_mode & 022);
-}
-
-const char *bpf_errno_hint(int code)
-{
-	switch (code) {
-	case EPERM:
-	case EACCES:
-		return refusal_text();
-	case ENOMEM:
-		return "out of memory";
-	case EINVAL:
-	case EOPNOTSUPP:
-		return "the kernel does not know it; kubelb-load --check says what is missing";
-	default:
-		return strerror(code);
-	}
-}
-
-int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info,
-		 struct err *e)
-{
-	__u32 length = sizeof(*ret_info);
-	char path[PATH_TEXT_MAX];
-	int fd, r;
-
-	r = path_join(path, pin_dir, name, e);
-	if (r)
-		return r;
-	fd = bpf_obj_get(path);
-	if (fd < 0 && errno == ENOENT)
-		return err_set(e, ENOENT, "%s: not there; run kubelb-load", path);
-	if (fd < 0 && (errno == EPERM || errno == EACCES) && geteuid())
-		return err_set(e, errno, "%s: %s", path, bpf_errno_hint(errno));
-	if (fd < 0)
-		goto foreign;
-	memset(ret_info, 0, sizeof(*ret_info));
-	/* A link or a program answers with another structure; its type then differs. */
-	if (bpf_obj_get_info_by_fd(fd, ret_info, &length) ||
-	    length < offsetof(struct bpf_map_info, ifindex) ||
-	    strncmp(ret_info->name, "klb_", 4) != 0)
-		goto foreign;
-	return fd;
-foreign:
-	if (fd >= 0)
-		close(fd);
-	return err_set(
-		e, EEXIST,
-		"%s: not a map of kubelb's; move it away, or use another directory with --pin",
-		path);
-}
 
 void datapath_init(struct datapath *dp, const char *pin_dir)
 {
@@ -416,106 +316,6 @@ int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct 
 }
 
 /* --- small writes --------------------------------------------------------------- */
-
-#define LOCK_POLL_MS 20
-
-/* Whether path is still the directory behind fd: not removed, not renamed. */
-static bool same_dir(int fd, const char *path)
-{
-	struct stat held, there;
-
-	return !fstat(fd, &held) && !stat(path, &there) && held.st_ino == there.st_ino &&
-	       held.st_dev == there.st_dev;
-}
-
-/*
- * A bpffs is open to all by default (mode 1777): somebody could have made the
- * directory before us, and would own what we pin in it.
- */
-static int check_owner(int fd, const char *dir, struct err *e)
-{
-	struct stat st;
-
-	if (!fstat(fd, &st) && st.st_uid == 0 && !(st.st_mode & 022))
-		return 0;
-	return err_set(
-		e, EPERM,
-		"%s: belongs to user %u (mode %04o): others could change what is pinned there; "
-		"remove it, or use another directory with --pin",
-		dir, st.st_uid, st.st_mode & 07777);
-}
-
-/*
- * The directory that stands for the data path: pin_dir, or before the first load
- * the one that it is built in, which becomes pin_dir by a rename. ret: its name.
- */
-static int open_lock_dir(const char *pin_dir, bool create, char *ret, struct err *e)
-{
-	int r, fd = open(pin_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-
-	snprintf(ret, PATH_TEXT_MAX, "%s", pin_dir);
-	if (fd >= 0 || errno != ENOENT || !create)
-		goto out;
-	r = path_with_suffix(ret, pin_dir, e);
-	if (r)
-		return r;
-	/* Somebody else's empty one is nobody's loss. One that is not there stays alone: by
-	 * the time of the rmdir it could be that of a kubelb-load that has just locked it. */
-	if (!access(ret, F_OK) && !is_private_dir(ret))
-		rmdir(ret);
-	if (mkdir(ret, 0700) && errno != EEXIST)
-		return err_set(e, errno, "%s: %s%s", pin_dir, strerror(errno),
-			       errno == ENOENT ? ": make the directory that it is to be in first"
-					       : "");
-	fd = open(ret, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-out:
-	return fd >= 0 ? fd : err_set(e, errno, "%s: %s", ret, strerror(errno));
-}
-
-static int lock_failed(const char *pin_dir, struct err *e)
-{
-	return err_set(
-		e, EBUSY,
-		"%s: another kubelb-load is at work on it and holds the lock; try again when "
-		"it has ended",
-		pin_dir);
-}
-
-/*
- * Somebody who held the lock before us may have removed the directory, or turned
- * it into pin_dir: then the lock that we got is on nothing, and we start over.
- */
-int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct err *e)
-{
-	const struct timespec pause = { .tv_nsec = LOCK_POLL_MS * 1000000L };
-	char dir[PATH_TEXT_MAX];
-	unsigned int waited = 0;
-	int r;
-
-	for (;;) {
-		int fd = open_lock_dir(pin_dir, create, dir, e);
-
-		/* Renamed between the two looks: look again. */
-		if (fd == -ENOENT && create && waited < wait_ms)
-			goto wait;
-		if (fd < 0)
-			return fd;
-		r = check_owner(fd, dir, e);
-		if (r) {
-			close(fd);
-			return r;
-		}
-		if (!flock(fd, LOCK_EX | LOCK_NB) && same_dir(fd, dir) &&
-		    (!strcmp(dir, pin_dir) || access(pin_dir, F_OK)))
-			return fd;
-		close(fd);
-		if (waited >= wait_ms)
-			return lock_failed(pin_dir, e);
-	wait:
-		nanosleep(&pause, NULL);
-		waited += LOCK_POLL_MS;
-	}
-}
 
 /* Locks, and makes sure that the maps are still the pinned ones. */
 static int lock_current(const struct datapath *dp, unsigned int wait_ms, struct klb_control *ret,

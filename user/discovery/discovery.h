@@ -18,6 +18,7 @@
 #include <kubelb/abi.h>
 
 #include "base/err.h"
+#include "config/config.h"
 
 struct event_base;
 struct discovery;
@@ -131,5 +132,13 @@ int discovery_cache_load(const char *path, const struct klb_endpoint *frontends,
  */
 int discovery_cache_save(const char *path, const struct klb_endpoint *list, unsigned int n,
 			 struct err *e);
+
+/*
+ * Reads the cache that c names into ret (room for KLB_MAX_BACKENDS). *ret_n is 0 where
+ * discovery is off or there is no list to believe; then -ENOENT, or what is wrong with the
+ * cache, with e: a reason to say so and to go on without.
+ */
+int discovery_cached_list(const struct config *c, struct klb_endpoint *ret, unsigned int *ret_n,
+			  struct err *e);
 
 #endif

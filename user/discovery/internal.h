@@ -2,12 +2,13 @@
 /*
  * Between the parts of the discovery room. Nobody else includes this.
  *
- *   discovery.c              list, watch, back off
- *   discovery_link.c         one TLS connection and the GETs on it
- *   discovery_slices.c       the apiserver's JSON to a list: pure
- *   discovery_credentials.c  as whom, and with whom, to talk: files
- *   discovery_kubeconfig.c   the same from a kubeconfig's text: pure
- *   discovery_cache.c        the list on disk
+ *   watch.c           list, watch, back off
+ *   client.c          one TLS connection and the GETs on it
+ *   endpoint_slice.c  the apiserver's JSON to a list: pure
+ *   credential.c      as whom, and with whom, to talk: the type
+ *   credentials.c     the same from files
+ *   kubeconfig.c      the same from a kubeconfig's text: pure
+ *   cache.c           the list on disk
  */
 #ifndef KUBELB_DISCOVERY_INTERNAL_H
 #define KUBELB_DISCOVERY_INTERNAL_H

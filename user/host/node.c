@@ -9,9 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "config/config.h"
+#include "base/hash.h"
 #include "net/endpoint.h"
-#include "balance/plan.h"
 
 __u64 node_identity(void)
 {
@@ -26,7 +25,7 @@ __u64 node_identity(void)
 	if (!text[0])
 		gethostname(text, sizeof(text) - 1);
 	text[sizeof(text) - 1] = '\0';
-	return plan_hash(0, text, strlen(text));
+	return hash_bytes(0, text, strlen(text));
 }
 
 bool node_kernel_is(unsigned int major, unsigned int minor)
@@ -51,7 +50,7 @@ bool node_has_ipv6(void)
 	return !access("/proc/self/net/if_inet6", F_OK);
 }
 
-void node_is_local(const struct config_backend *backends, unsigned int n, bool *ret)
+void node_is_local(const struct klb_endpoint *endpoints, unsigned int n, bool *ret)
 {
 	struct ifaddrs *list = NULL;
 
@@ -64,8 +63,7 @@ void node_is_local(const struct config_backend *backends, unsigned int n, bool *
 		if (!a->ifa_addr || endpoint_from_sockaddr(a->ifa_addr, &local))
 			continue;
 		for (unsigned int i = 0; i < n; i++)
-			ret[i] |=
-				!memcmp(local.addr, backends[i].endpoint.addr, sizeof(local.addr));
+			ret[i] |= !memcmp(local.addr, endpoints[i].addr, sizeof(local.addr));
 	}
 	freeifaddrs(list);
 }

@@ -18,8 +18,7 @@ bool node_has_ipv6(void);
  * For each of n endpoints, whether an interface of this network namespace has its
  * address now. ret has room for n.
  */
-struct config_backend;
-void node_is_local(const struct config_backend *backends, unsigned int n, bool *ret);
+void node_is_local(const struct klb_endpoint *endpoints, unsigned int n, bool *ret);
 
 /* Whether the kernel is of that version or a later one; false when it cannot be told. */
 bool node_kernel_is(unsigned int major, unsigned int minor);

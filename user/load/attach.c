@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "balance/endpoint_source.h"
+#include "discovery/discovery.h"
 #include "datapath/datapath.h"
 #include "host/node.h"
 #include "balance/backend_status.h"
@@ -19,6 +20,7 @@ static int plan_for(const struct config *cfg, const struct datapath_state *state
 		    struct err *e)
 {
 	__u64 active[KLB_MAX_IDS];
+	struct klb_endpoint endpoints[KLB_MAX_BACKENDS];
 	bool local[KLB_MAX_BACKENDS];
 	struct plan_input in = {
 		.config = cfg,
@@ -31,7 +33,8 @@ static int plan_for(const struct config *cfg, const struct datapath_state *state
 	};
 
 	active_of(state, active);
-	node_is_local(cfg->backends, cfg->n_backends, local);
+	config_endpoints(cfg, endpoints);
+	node_is_local(endpoints, cfg->n_backends, local);
 	return plan_make(&in, ret, e);
 }
 
@@ -42,7 +45,7 @@ static int believe(const struct config *cfg, const struct datapath_state *state,
 	struct klb_endpoint cached[KLB_MAX_BACKENDS], list[KLB_MAX_BACKENDS];
 	struct err cache_error = { "" };
 	unsigned int n_cached = 0, n;
-	int r = believed_from_cache(cfg, cached, &n_cached, &cache_error);
+	int r = discovery_cached_list(cfg, cached, &n_cached, &cache_error);
 
 	rep->from_cache = n_cached > 0;
 	rep->seeds = 0;
