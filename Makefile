@@ -44,20 +44,10 @@ LDFLAGS ?= -Wl,-z,relro,-z,now -Wl,--as-needed
 BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 	$(WARN) -Wno-missing-declarations -ffile-prefix-map=$(CURDIR)=. -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
 
-COMMON := err refusal file log endpoint config config_build config_duration config_suggest config_value \
-	config_yaml yamldoc secret cli
-DISCOVERY := discovery discovery_cache discovery_credentials discovery_kubeconfig discovery_link \
-	discovery_slices offload
-DATAPATH := datapath datapath_records datapath_apply datapath_object datapath_load datapath_links \
-	datapath_selftest datapath_features mounts plan health sock_diag netns
-MIGRATE := migrate migrate_build migrate_words migrate_nginx migrate_haproxy migrate_kubeconfig
-LOAD := kubelb_load $(MIGRATE) attach verdict believed discovery_cache discovery_slices offload \
-	$(COMMON) $(DATAPATH) node
-AGENT := kubelb_agent agent agent_backend agent_config agent_kernel agent_maps agent_moves audit attach \
-	believed filewatch header http metrics memory moves notify privileges verdict \
-	probe probe_config request answer dial tls $(DISCOVERY) $(COMMON) $(DATAPATH) node
-CTL := kubelbctl ctl_connections ctl_events ctl_verbose changes connections events status table text verdict \
-	$(COMMON) $(DATAPATH) node
+# The folders of user/, each above those that it may use (scripts/check-layers.py).
+FOLDERS := agent load ctl import discovery datapath balance config host net base
+folder_objects = $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(wildcard user/$(1)/*.c)))
+ARCHIVES := $(FOLDERS:%=$(B)/user/%.a)
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
 UNITS := audit believed changes config discovery endpoint events filewatch health log migrate mounts moves notify plan privileges probe \
@@ -104,25 +94,34 @@ SKELETONS := $(BUILDS:%=$(B)/bpf/kubelb_%.skel.h)
 # --- user side -------------------------------------------------------------------
 
 # Only this one includes the skeletons.
-$(B)/user/datapath_object.o: $(SKELETONS)
+$(B)/user/datapath/object.o: $(SKELETONS)
 
 .SECONDARY: $(BUILDS:%=$(B)/bpf/kubelb_%.bpf.o)
 
-$(B)/user/%.o: user/%.c Makefile | $(B)/user
+$(B)/user/%.o: user/%.c Makefile
 	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(KCFLAGS) $(CFLAGS) -c $< -o $@
 
-$(B)/kubelb-load: $(LOAD:%=$(B)/user/%.o)
-	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS_BPF) $(LIBS_YAML) -levent_core $(LIBS_JSON)
+# Made anew, so that no object of a file that is gone stays in it.
+define archive_rule
+$(B)/user/$(1).a: $(call folder_objects,$(1))
+	$$(call say,AR,$$@)
+	$$(Q)rm -f $$@ && $(AR) rcs $$@ $$^
+endef
+$(foreach f,$(FOLDERS),$(eval $(call archive_rule,$(f))))
 
-$(B)/kubelb-agent: $(AGENT:%=$(B)/user/%.o)
+$(B)/kubelb-load: $(B)/user/load/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
+	$(Q)$(CC) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) -levent_core $(LIBS_JSON)
 
-$(B)/kubelbctl: $(CTL:%=$(B)/user/%.o)
+$(B)/kubelb-agent: $(B)/user/agent/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) $^ -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_JSON)
+	$(Q)$(CC) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
+
+$(B)/kubelbctl: $(B)/user/ctl/main.o $(ARCHIVES)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_JSON)
 
 # --- tests -----------------------------------------------------------------------
 
@@ -130,37 +129,15 @@ $(B)/test/%.o: tests/unit/%.c Makefile | $(B)/test
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) -Ibpf $(KCFLAGS) $(CFLAGS) -c $< -o $@
 
-UNIT_audit := audit
-UNIT_believed := believed discovery_cache discovery_slices offload verdict health $(COMMON)
-UNIT_config := $(COMMON)
-UNIT_endpoint := err endpoint
-UNIT_filewatch := filewatch file err
-UNIT_health := health
-UNIT_log := log
-UNIT_moves := moves
-UNIT_plan := plan health $(COMMON)
-UNIT_select :=
-UNIT_probe := probe probe_config answer header dial tls file err endpoint
-UNIT_mounts := mounts err
-UNIT_migrate := $(MIGRATE) $(COMMON) plan health
 # What tests share among themselves.
 UNIT_WITH_probe := pki
 UNIT_WITH_discovery := pki
-UNIT_discovery := $(DISCOVERY) answer header dial tls file secret yamldoc node plan health endpoint err
-UNIT_text := text err
-UNIT_table := table
-UNIT_changes := changes verdict plan health $(COMMON)
-UNIT_events := events changes text verdict plan health $(COMMON)
-UNIT_sock_diag := sock_diag netns endpoint err
 # The test is the kernel's voice.
 UNITFLAGS_sock_diag := -Wl,--wrap=recv
-UNIT_privileges := privileges err node plan endpoint health
-UNIT_notify := notify node plan endpoint health err
 define unit_rule
-$(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_WITH_$(1):%=$(B)/test/%.o) \
-		$(UNIT_$(1):%=$(B)/user/%.o)
+$(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_WITH_$(1):%=$(B)/test/%.o) $(ARCHIVES)
 	$$(call say,LD,$$@)
-	$$(Q)$$(CC) $$(LDFLAGS) $(UNITFLAGS_$(1)) $$^ -o $$@ -lcmocka $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
+	$$(Q)$$(CC) $$(LDFLAGS) $(UNITFLAGS_$(1)) $$(filter %.o,$$^) $$(ARCHIVES) -o $$@ -lcmocka $$(LIBS_BPF) $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
 endef
 $(foreach u,$(UNITS),$(eval $(call unit_rule,$(u))))
 
@@ -189,31 +166,36 @@ abi-next:
 # --- fuzzing ---------------------------------------------------------------------
 
 FUZZ_SECONDS ?= 60
-FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
 	$(WARN) -Wno-missing-prototypes
 FUZZERS := config select discovery migrate answer request
-FUZZ_config := err file endpoint config config_build config_duration config_suggest config_value config_yaml yamldoc secret
-FUZZ_select :=
-FUZZ_discovery := $(DISCOVERY) answer header dial tls file secret yamldoc node plan health endpoint err
-FUZZ_LIBS_discovery = $(LIBS_EVENT) $(LIBS_JSON)
-FUZZ_migrate := $(MIGRATE) $(FUZZ_config) plan health
-FUZZ_answer := answer header
-FUZZ_LIBS_answer := -levent_core
-FUZZ_request := request header
-define fuzz_rule
-$(B)/test/fuzz_$(1): tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) $(wildcard user/*.h bpf/select.bpf.h) | $(B)/test
-	$$(call say,FUZZ,$$@)
-	$$(Q)$(CLANG) $(CPPFLAGS) -Ibpf $(FUZZ_FLAGS) tests/fuzz/fuzz_$(1).c $(FUZZ_$(1):%=user/%.c) -o $$@ $(LIBS_YAML) $(FUZZ_LIBS_$(1))
+# Those that read what others wrote; in an order that the linker takes.
+FUZZ_FOLDERS := import discovery balance config host net base
+FUZZ_ARCHIVES := $(FUZZ_FOLDERS:%=$(B)/fuzz/%.a)
+
+$(B)/fuzz/user/%.o: user/%.c Makefile
+	$(call say,FUZZ,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(CPPFLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c $< -o $@
+
+define fuzz_archive_rule
+$(B)/fuzz/$(1).a: $(patsubst %.c,$(B)/fuzz/%.o,$(filter-out %/main.c,$(wildcard user/$(1)/*.c)))
+	$$(Q)rm -f $$@ && $(AR) rcs $$@ $$^
 endef
-$(foreach f,$(FUZZERS),$(eval $(call fuzz_rule,$(f))))
+$(foreach f,$(FUZZ_FOLDERS),$(eval $(call fuzz_archive_rule,$(f))))
+
+$(B)/test/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_ARCHIVES) $(wildcard bpf/select.bpf.h) | $(B)/test
+	$(call say,FUZZ,$@)
+	$(Q)$(CLANG) $(CPPFLAGS) -Ibpf $(FUZZ_FLAGS) -fsanitize=fuzzer $< $(FUZZ_ARCHIVES) -o $@ \
+		$(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
 
 fuzz: $(FUZZERS:%=run-fuzz-%) ## Fuzz each input for FUZZ_SECONDS (60)
 
 # Nothing of that name is ever made: with -j they run side by side.
 run-fuzz-%: $(B)/test/fuzz_%
-	$(Q)mkdir -p $(B)/fuzz/$*
+	$(Q)mkdir -p $(B)/fuzz/corpus/$*
 	$(Q)$< -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -artifact_prefix=$(B)/fuzz/ \
-		$(B)/fuzz/$* $(wildcard tests/fuzz/corpus/$*)
+		$(B)/fuzz/corpus/$* $(wildcard tests/fuzz/corpus/$*)
 
 units: $(UNIT_TESTS) ## Run the unit tests
 	$(Q)set -e; for t in $(UNIT_TESTS); do $$t; done
@@ -223,11 +205,11 @@ check: ## Run every test (scripts/test.sh)
 
 # --- lint ------------------------------------------------------------------------
 
-OWN_C := $(wildcard bpf/*.[ch] user/*.[ch] include/kubelb/*.h tests/unit/*.[ch] \
+OWN_C := $(wildcard bpf/*.[ch] user/*/*.[ch] include/kubelb/*.h tests/unit/*.[ch] \
 	tests/clients/*.c tests/vm/*.c tests/fuzz/*.c)
-USER_C := $(wildcard user/*.c)
+USER_C := $(wildcard user/*/*.c)
 
-lint: $(SKELETONS) compile_commands.json ## clang-format, clang-tidy, cppcheck, shellcheck, mandoc, pages, both compilers
+lint: all $(SKELETONS) compile_commands.json ## clang-format, clang-tidy, cppcheck, shellcheck, mandoc, pages, both compilers
 	$(Q)clang-format --dry-run -Werror $(OWN_C)
 	$(Q)clang-tidy --quiet -p . $(USER_C)
 	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr --library=posix \
@@ -237,6 +219,7 @@ lint: $(SKELETONS) compile_commands.json ## clang-format, clang-tidy, cppcheck, 
 	$(Q)shellcheck scripts/*.sh tests/vm/init .ci/run deploy/completion/*.bash deploy/debian/p*
 	$(Q)$(if $(wildcard docs/man/*),mandoc -T lint -W warning docs/man/*)
 	$(Q)scripts/check-docs.py
+	$(Q)scripts/check-layers.py $(B)
 	$(Q)for c in $(USER_C); do \
 		$(CLANG) $(CPPFLAGS) -std=gnu11 $(WARN) -fsyntax-only $$c || exit 1; done
 
@@ -287,7 +270,7 @@ deb: ## Build the Debian package, build/deb/kubelb_VERSION_ARCH.deb
 clean: ## Remove what was built
 	$(Q)rm -rf $(B) compile_commands.json
 
-$(B) $(B)/bpf $(B)/user $(B)/test:
+$(B) $(B)/bpf $(B)/test:
 	$(Q)mkdir -p $@
 
--include $(wildcard $(B)/*/*.d)
+-include $(wildcard $(B)/*/*.d $(B)/*/*/*.d $(B)/*/*/*/*.d)

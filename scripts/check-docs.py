@@ -7,7 +7,7 @@
 
 docs/operations.md
   Every state, reason, event, kind of failure, word of discovery and metric with its label
-  values has a row, and every metric there exists. Every message of user/*.c is explained: a
+  values has a row, and every metric there exists. Every message of user/*/*.c is explained: a
   format's longest stretch of constant text before its first ';' stands in a code span.
   Formats without such a stretch ("%s: %s") only wrap another error and are left out.
   Every alert of deploy/prometheus has a section, and its `runbook` leads there.
@@ -28,13 +28,15 @@ import sys
 PRINTERS = {"err_set": 2, "err_format": 1, "log_event": 1, "log_failure": 2, "log_line": 0, "cli_usage": 0,
             "config_fail": 2, "fail": None, "fail_dialling": 1, "tell_result": 2}
 # Where details and notes are put together piece by piece, and in which functions.
-DETAILS = {"probe.c": ("snprintf",), "tls.c": ("snprintf",), "verdict.c": ("snprintf",),
-           "kubelbctl.c": ("printf",), "ctl_connections.c": ("printf",)}
+DETAILS = {"agent/probe.c": ("snprintf",), "net/tls.c": ("snprintf",),
+           "balance/backend_status.c": ("snprintf",), "ctl/main.c": ("printf",),
+           "ctl/kill.c": ("printf",)}
 # Functions whose every literal is for people.
-SPOKEN = {"datapath.c": ("bpf_errno_hint",), "agent.c": ("on_not_ready",),
-          "config.c": ("next_step",), "status.c": ("effect_text", "print_notes", "print_head"),
-          "tls.c": ("describe_error",), "agent_backend.c": ("on_lost",),
-          "probe.c": ("on_timeout",), "discovery_kubeconfig.c": ("read_user",)}
+SPOKEN = {"datapath/maps.c": ("bpf_errno_hint",), "agent/loop.c": ("on_not_ready",),
+          "config/config.c": ("next_step",),
+          "ctl/status.c": ("effect_text", "print_notes", "print_head"),
+          "net/tls.c": ("describe_error",), "agent/backend.c": ("on_lost",),
+          "agent/probe.c": ("on_timeout",), "discovery/kubeconfig.c": ("read_user",)}
 MARK_LETTERS = 6
 
 
@@ -55,9 +57,10 @@ class Checker:
 
     def files(self, *directories):
         for directory in directories:
-            for name in sorted(os.listdir(os.path.join(self.root, directory))):
-                if name.endswith((".c", ".h")):
-                    yield f"{directory}/{name}"
+            for folder, _folders, names in sorted(os.walk(os.path.join(self.root, directory))):
+                for name in sorted(names):
+                    if name.endswith((".c", ".h")):
+                        yield os.path.relpath(os.path.join(folder, name), self.root)
 
     def want(self, there, where, what):
         if not there:
@@ -149,7 +152,7 @@ def mark(text):
 
 def spoken(path, text):
     """Every text that a file may print, and whether a single word is a message already."""
-    name = os.path.basename(path)
+    name = os.path.relpath(path, "user")
     text = re.sub(r"^#define(?:[^\n]*\\\n)*[^\n]*\n", "\n", text, flags=re.M)
     printers = {**PRINTERS, **dict.fromkeys(DETAILS.get(name, ()), None)}
     for printer, index in printers.items():
@@ -218,11 +221,11 @@ def first_literals(initializer):
 
 def vocabulary(check):
     """Heading of operations.md -> (what it is, the names that have a row there)."""
-    health, verdict = check.text("user/health.c"), check.text("user/verdict.c")
-    states = [s for s in returned(check, "user/health.c", "health_state_name") if s != "invalid"]
-    metric_states = STRING.findall(table(check.text("user/metrics.c"), "names"))
-    kinds = [k for k in returned(check, "user/events.c", "events_kind_name") if k != "unknown"]
-    discovery = check.text("user/discovery.c")
+    health, verdict = check.text("user/balance/health.c"), check.text("user/balance/backend_status.c")
+    states = [s for s in returned(check, "user/balance/health.c", "health_state_name") if s != "invalid"]
+    metric_states = STRING.findall(table(check.text("user/agent/metrics.c"), "names"))
+    kinds = [k for k in returned(check, "user/ctl/events.c", "events_kind_name") if k != "unknown"]
+    discovery = check.text("user/discovery/watch.c")
     return {
         "States": ("state", sorted({*states, *metric_states})),
         "Reasons": ("reason", STRING.findall(table(health, "names"))),
@@ -235,7 +238,7 @@ def vocabulary(check):
 
 def metrics(check):
     """name -> the names of its labels."""
-    text = without_comments(check.text("user/metrics.c"))
+    text = without_comments(check.text("user/agent/metrics.c"))
     found = {name: set() for name in METRIC.findall(text)}
     for function in re.findall(r"^\w[^\n;={]*?(\w+)\([^;{]*\)\n\{", text, re.M):
         definition = body(text, function)
@@ -260,7 +263,7 @@ def check_labels(check, items, where):
 
 
 def label_values(check):
-    text = check.text("user/metrics.c")
+    text = check.text("user/agent/metrics.c")
     results = STRING.findall(table(text, "result_labels"))
     ended = STRING.findall(body(text, "metrics_ended_name"))
     return [r for r in results if r != "none"], ended
@@ -333,8 +336,8 @@ def check_rooms(check):
 
 
 def pins(check):
-    others = re.findall(r'#define PIN_\w+ "(\w+)"', check.text("user/datapath_internal.h"))
-    return STRING.findall(table(check.text("user/datapath.c"), "map_pins")) + others + ["links/"]
+    others = re.findall(r'#define PIN_\w+ "(\w+)"', check.text("user/datapath/internal.h"))
+    return STRING.findall(table(check.text("user/datapath/maps.c"), "map_pins")) + others + ["links/"]
 
 
 def check_pins(check):
@@ -355,22 +358,26 @@ def options(text):
     return [(name, short if short in accepted and short else "") for name, _v, short in found]
 
 
+MAINS = {"kubelb-load": "user/load/main.c", "kubelb-agent": "user/agent/main.c",
+         "kubelbctl": "user/ctl/main.c"}
+
+
 def check_options(check):
-    for program in ("kubelb_load", "kubelb_agent", "kubelbctl"):
-        source = check.text(f"user/{program}.c")
-        where = man(program.replace("_", "-") + ".8")
+    for program, path in MAINS.items():
+        source = check.text(path)
+        where = man(f"{program}.8")
         items = re.findall(r"^\.It (Fl .*)$", check.text(where), re.M)
         found = options(source)
-        check.want(found, where, f"no options found in user/{program}.c")
+        check.want(found, where, f"no options found in {path}")
         for name, short in found:
             head = f"Fl {short} , -{name}" if short else f"Fl -{name}"
             check.want(any(i == head or i.startswith(head + " ") for i in items), where,
                        f"option --{name} is missing ('.It {head}')")
-        for status in re.findall(r"CLI_\w+ = (\d)", check.text("user/cli.h")):
+        for status in re.findall(r"CLI_\w+ = (\d)", check.text("user/base/cli.h")):
             section = re.search(r"^\.Sh EXIT STATUS$(.*?)^\.Sh", check.text(where), re.M | re.S)
             check.want(section and re.search(rf"^\.It {status}$", section.group(1), re.M), where,
                        f"exit status {status} is missing")
-    commands = re.findall(r'\{ "(\w+)", "', table(check.text("user/kubelbctl.c"), "commands"))
+    commands = re.findall(r'\{ "(\w+)", "', table(check.text("user/ctl/main.c"), "commands"))
     there = re.findall(r"^\.It Cm (\w+)", check.text(man("kubelbctl.8")), re.M)
     check.want_all(commands, there, man("kubelbctl.8"), "command")
 
@@ -397,7 +404,7 @@ def milliseconds(text):
 
 def configuration_keys(check):
     """dotted key -> its range as the page writes it, or "" """
-    text, found = check.text("user/config_yaml.c"), {}
+    text, found = check.text("user/config/schema.c"), {}
     tables = {"root_keys": "", "probe_keys": "probe.", "discovery_keys": "discovery.",
               "frontend_keys": "frontends[].", "backend_keys": "backends[]."}
     for name, prefix in tables.items():
@@ -455,7 +462,7 @@ def check_words(check):
                    words["Discovery's results"][1], plain(page), where, "label value")
     where = man("kubelbctl.8")
     keys = [k for f in ("status", "connections", "events")
-            for k in json_keys(check.text(f"user/{f}.c"))]
+            for k in json_keys(check.text(f"user/ctl/{f}.c"))]
     check.want_all(keys, plain(check.text(where)), where, "JSON key")
     check.want_all(words["Events"][1] + words["Discovery's states"][1],
                    plain(check.text(where)), where, "word")

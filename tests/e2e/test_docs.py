@@ -41,32 +41,32 @@ def test_pages_are_true(tree):
 
 # What changes in the sources, and the words of the complaint.
 SOURCES = [
-    ("user/metrics.c", r'"kubelb_ejections_total"', '"kubelb_novel_total"', "kubelb_novel_total"),
-    ("user/metrics.c", r'%s\{result=', "%s{novel=",
+    ("user/agent/metrics.c", r'"kubelb_ejections_total"', '"kubelb_novel_total"', "kubelb_novel_total"),
+    ("user/agent/metrics.c", r'%s\{result=', "%s{novel=",
      "'kubelb_discovery_updates_total' has the labels ['novel']"),
-    ("user/metrics.c", r'"%s\{backend=', '"%s{novel=',
+    ("user/agent/metrics.c", r'"%s\{backend=', '"%s{novel=',
      "'kubelb_connections_active' has the labels ['novel']"),
-    ("user/metrics.c", r'= "no_answer"', '= "novel"', "'novel'"),
-    ("user/metrics.c", r'"rebalance"', '"novel"', "'novel'"),
-    ("user/health.c", r'return "suspect"', 'return "novel"', "state 'novel'"),
-    ("user/health.c", r'= "tls handshake"', '= "novel reason"', "reason 'novel reason'"),
-    ("user/events.c", r'return "peer-lost"', 'return "novel"', "event 'novel'"),
-    ("user/verdict.c", r'\{ "gave_up"', '{ "novel"', "failure 'novel'"),
-    ("user/verdict.c", r'\{ "seeds"', '{ "novel"', "state of discovery 'novel'"),
-    ("user/discovery.c", r'= "expired"', '= "novel"', "result of discovery 'novel'"),
-    ("user/agent_maps.c", r'"cannot update the maps"', '"novel words of a log"',
+    ("user/agent/metrics.c", r'= "no_answer"', '= "novel"', "'novel'"),
+    ("user/agent/metrics.c", r'"rebalance"', '"novel"', "'novel'"),
+    ("user/balance/health.c", r'return "suspect"', 'return "novel"', "state 'novel'"),
+    ("user/balance/health.c", r'= "tls handshake"', '= "novel reason"', "reason 'novel reason'"),
+    ("user/ctl/events.c", r'return "peer-lost"', 'return "novel"', "event 'novel'"),
+    ("user/balance/backend_status.c", r'\{ "gave_up"', '{ "novel"', "failure 'novel'"),
+    ("user/balance/backend_status.c", r'\{ "seeds"', '{ "novel"', "state of discovery 'novel'"),
+    ("user/discovery/watch.c", r'= "expired"', '= "novel"', "result of discovery 'novel'"),
+    ("user/agent/sync.c", r'"cannot update the maps"', '"novel words of a log"',
      "novel words of a log"),
-    ("user/plan.c", r"carried by open", "carried by novel", "in use or carried by novel"),
-    ("user/config_build.c", r"would connect to ", "would novel to ", "would novel to itself"),
-    ("user/config_yaml.c", r'KEY\("connectTimeout"', 'KEY("novelKey"', "key novelKey is missing"),
-    ("user/config_yaml.c", r"\.min = 10, \.max = 5 \* MINUTE_MS|\.min = 10,\n\s+\.max = 5",
+    ("user/balance/plan.c", r"carried by open", "carried by novel", "in use or carried by novel"),
+    ("user/config/validate.c", r"would connect to ", "would novel to ", "would novel to itself"),
+    ("user/config/schema.c", r'KEY\("connectTimeout"', 'KEY("novelKey"', "key novelKey is missing"),
+    ("user/config/schema.c", r"\.min = 10, \.max = 5 \* MINUTE_MS|\.min = 10,\n\s+\.max = 5",
      ".min = 20,\n\t    .max = 5", "its range is '20ms to 5m'"),
-    ("user/kubelb_load.c", r'\{ "dry-run", no_argument', '{ "novel-run", no_argument',
+    ("user/load/main.c", r'\{ "dry-run", no_argument', '{ "novel-run", no_argument',
      "--novel-run is missing"),
-    ("user/kubelbctl.c", r'\{ "undrain", "BACKEND"', '{ "novel", "BACKEND"', "command 'novel'"),
-    ("user/cli.h", r"CLI_USAGE = 2", "CLI_USAGE = 7", "exit status 7"),
-    ("user/status.c", r'"heardSecondsAgo"', '"novelSecondsAgo"', "JSON key 'novelSecondsAgo'"),
-    ("user/datapath.c", r'\[MAP_WAKEUP\] = "wakeup"', '[MAP_WAKEUP] = "novel"', "pin 'novel'"),
+    ("user/ctl/main.c", r'\{ "undrain", "BACKEND"', '{ "novel", "BACKEND"', "command 'novel'"),
+    ("user/base/cli.h", r"CLI_USAGE = 2", "CLI_USAGE = 7", "exit status 7"),
+    ("user/ctl/status.c", r'"heardSecondsAgo"', '"novelSecondsAgo"', "JSON key 'novelSecondsAgo'"),
+    ("user/datapath/maps.c", r'\[MAP_WAKEUP\] = "wakeup"', '[MAP_WAKEUP] = "novel"', "pin 'novel'"),
     ("deploy/prometheus/kubelb-alerts.yaml", r"alert: KubelbAgentDown", "alert: KubelbNovel",
      "there is no alert KubelbAgentDown"),
     ("deploy/prometheus/kubelb-alerts.yaml", r"#kubelbimbalance", "#kubelbnovel", "no runbook"),
@@ -82,18 +82,18 @@ def test_news_in_the_sources(tree, path, pattern, replacement, words):
 
 
 def test_a_new_file_needs_a_room(tree):
-    (tree / "user" / "novel.c").write_text("")
+    (tree / "user" / "base" / "novel.c").write_text("")
     (tree / "bpf" / "novel.bpf.h").write_text("")
     done = check(tree)
     assert done.returncode == 1
-    assert "user/novel.c is in no room" in done.stderr
+    assert "user/base/novel.c is in no room" in done.stderr
     assert "bpf/novel.bpf.h is in no room" in done.stderr
 
 
 def test_a_room_that_is_gone(tree):
-    os.remove(tree / "user" / "moves.c")
+    os.remove(tree / "user" / "balance" / "rebalance.c")
     done = check(tree)
-    assert done.returncode == 1 and "there is no user/moves.c" in done.stderr
+    assert done.returncode == 1 and "there is no user/balance/rebalance.c" in done.stderr
 
 
 def test_a_page_that_forgets(tree):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A backend that has fallen into bad hands: whatever it sends, the agent's memory and time
 are bounded, and the others are probed as before. (What answers are taken for: the unit tests of
-user/answer.c and tests/fuzz/fuzz_answer.c.)"""
+user/net/http_response.c and tests/fuzz/fuzz_answer.c.)"""
 
 import contextlib
 import itertools

@@ -14,7 +14,7 @@ from helpers import V4, agent_serves, dial, dial_error, http_call, state_of, wai
 from system import wait_until
 
 PORT = 8081
-# user/http.c
+# user/net/http_server.c
 CONNECTIONS = 64
 REQUEST_S = 10
 HEAD_MAX = 8192

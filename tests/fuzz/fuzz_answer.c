@@ -10,9 +10,9 @@
 
 #include <event2/buffer.h>
 
-#include "answer.h"
+#include "net/http_response.h"
 
-/* user/answer.c: lines, and a body that nobody wants. */
+/* user/net/http_response.c: lines, and a body that nobody wants. */
 #define TAKEN_MAX ((size_t)(16 + 64) * 1024 + 4)
 #define CONTENT_MAX ((size_t)300)
 

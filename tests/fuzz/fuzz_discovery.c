@@ -10,9 +10,9 @@
 
 #include <event2/buffer.h>
 
-#include "answer.h"
-#include "discovery_internal.h"
-#include "endpoint.h"
+#include "net/http_response.h"
+#include "discovery/internal.h"
+#include "net/endpoint.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "audit.h"
+#include "balance/reconcile.h"
 
 static struct audit audit;
 static struct klb_stats before[KLB_MAX_IDS], after[KLB_MAX_IDS];

@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
-#include "believed.h"
-#include "endpoint.h"
+#include "balance/endpoint_source.h"
+#include "net/endpoint.h"
 
 #define N(table) (sizeof(table) / sizeof((table)[0]))
 #define S 1000000000ULL

@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "changes.h"
-#include "endpoint.h"
+#include "balance/state_diff.h"
+#include "net/endpoint.h"
 
 static struct datapath_state was, is;
 static struct change found[CHANGES_MAX];

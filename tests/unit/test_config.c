@@ -15,8 +15,8 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "config.h"
-#include "endpoint.h"
+#include "config/config.h"
+#include "net/endpoint.h"
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
 

@@ -33,10 +33,10 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
-#include "answer.h"
-#include "discovery_internal.h"
-#include "endpoint.h"
-#include "node.h"
+#include "net/http_response.h"
+#include "discovery/internal.h"
+#include "net/endpoint.h"
+#include "host/node.h"
 #include "pki.h"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "endpoint.h"
+#include "net/endpoint.h"
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
 

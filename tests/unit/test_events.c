@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
-#include "events.h"
-#include "endpoint.h"
+#include "ctl/events.h"
+#include "net/endpoint.h"
 
 /* 2026-11-22 19:07:08 UTC */
 #define WALL_NS (1795374428ULL * 1000000000ULL)

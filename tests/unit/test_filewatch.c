@@ -17,7 +17,7 @@
 #include <cmocka.h>
 #include <event2/event.h>
 
-#include "filewatch.h"
+#include "host/file_watch.h"
 
 /* Longer than a burst takes to settle: what has not been told by then never is. */
 #define QUIET_MS 300

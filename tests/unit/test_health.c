@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "health.h"
+#include "balance/health.h"
 
 static const struct health_rules rules = { .rise = 2, .fall = 2, .interval_ms = 5000 };
 

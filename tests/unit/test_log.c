@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "log.h"
+#include "base/log.h"
 
 /* Standard error, and where it is led to in the meantime. */
 struct fixture {

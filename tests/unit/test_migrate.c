@@ -11,9 +11,9 @@
 
 #include <cmocka.h>
 
-#include "config.h"
-#include "endpoint.h"
-#include "migrate.h"
+#include "config/config.h"
+#include "net/endpoint.h"
+#include "import/import.h"
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
 

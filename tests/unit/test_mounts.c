@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "mounts.h"
+#include "host/mounts.h"
 
 struct layout {
 	const char *what, *mountinfo;

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "moves.h"
+#include "balance/rebalance.h"
 
 #define N 200
 

@@ -15,8 +15,8 @@
 #include <cmocka.h>
 #include <event2/event.h>
 
-#include "node.h"
-#include "notify.h"
+#include "host/node.h"
+#include "host/sd_notify.h"
 
 struct manager {
 	int fd;

@@ -11,8 +11,9 @@
 
 #include <cmocka.h>
 
-#include "endpoint.h"
-#include "plan.h"
+#include "net/endpoint.h"
+#include "balance/plan.h"
+#include "base/hash.h"
 
 static struct config *config_of(const char *const *backends, unsigned int n)
 {
@@ -190,7 +191,7 @@ static void ranks_follow_weights(void **state)
 		unsigned int best = 0;
 		struct plan p;
 
-		in.node = plan_hash(0, &node, sizeof(node));
+		in.node = hash_bytes(0, &node, sizeof(node));
 		assert_int_equal(plan_make(&in, &p, &e), 0);
 		for (unsigned int i = 1; i < 3; i++)
 			if ((__u64)p.backends[i].rank * weights[best] <

@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#include "privileges.h"
+#include "host/privileges.h"
 
 static int bpf(int command, union bpf_attr *attr)
 {

@@ -37,7 +37,7 @@
 #include <openssl/x509v3.h>
 
 #include "pki.h"
-#include "probe_internal.h"
+#include "agent/probe_internal.h"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 

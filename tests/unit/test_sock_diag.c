@@ -25,9 +25,9 @@
 
 #include <cmocka.h>
 
-#include "endpoint.h"
-#include "netns.h"
-#include "sock_diag.h"
+#include "net/endpoint.h"
+#include "net/netns.h"
+#include "net/sock_diag.h"
 
 #ifndef SO_COOKIE
 #define SO_COOKIE 57

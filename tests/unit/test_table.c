@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "table.h"
+#include "base/table.h"
 
 static const struct table_column columns[] = {
 	{ .title = "NAME" },

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "text.h"
+#include "base/format.h"
 
 #define S 1000000000ULL
 

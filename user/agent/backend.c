@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "agent/backend.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include <event2/event.h>
+#include <event2/util.h>
+
+#include "net/endpoint.h"
+#include "base/log.h"
+#include "host/node.h"
+
+/* Probes of thousands of nodes must not fall into step. */
+#define JITTER_PERCENT 20
+/* A burst of events is one piece of news: no two probes follow closer than that. Yet what
+ * comes right behind a probe gets another one, as that may have seen nothing of it. */
+#define HURRY_MIN_MS 100
+
+/* --- the next probe ---------------------------------------------------------------- */
+
+/* 0 to most. */
+static unsigned int at_random(unsigned int most)
+{
+	unsigned short random = 0;
+
+	evutil_secure_rng_get_bytes(&random, sizeof(random));
+	return (unsigned int)((__u64)most * random / 65535);
+}
+
+static unsigned int jittered(unsigned int ms)
+{
+	unsigned int spread = ms * JITTER_PERCENT / 100;
+
+	return ms - spread + at_random(2 * spread);
+}
+
+static void schedule(struct agent_backend *b, unsigned int ms)
+{
+	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+
+	event_add(b->timer, &tv);
+}
+
+static void schedule_next(struct agent_backend *b)
+{
+	schedule(b, jittered(health_next_probe_ms(&b->health, &b->rules)));
+}
+
+/* Now, whatever was planned. */
+static void probe_now(struct agent_backend *b, enum probe_path path)
+{
+	event_del(b->timer);
+	b->begun = true;
+	b->probing = true;
+	b->again = false;
+	probe_start(b->probe, path);
+}
+
+/* While it answers its clients there is nothing to ask. */
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent_backend *b = arg;
+	__u64 answer_ns = b->ops->last_answer_ns(b->arg, &b->endpoint);
+
+	(void)fd;
+	(void)what;
+	if (b->begun && !b->again &&
+	    health_may_skip(&b->health, &b->rules, answer_ns, node_now_ns())) {
+		b->metrics.skipped++;
+		schedule_next(b);
+		return;
+	}
+	probe_now(b, PROBE_READY);
+}
+
+/* Probes out of turn: so many in a row, then one in so long. Anybody on this node can make
+ * connects fail as often as he likes, and a backend can close whatever it is asked on: no
+ * apiserver is to pay for the one, nor the agent for the other. */
+#define HURRY_BURST 5
+#define HURRY_NS 1000000000ULL
+
+/* Counts one; false when there are too many. hurried_ns: until when they are used up. */
+static bool may_hurry(struct agent_backend *b)
+{
+	__u64 now = node_now_ns();
+
+	if (b->hurried_ns < now)
+		b->hurried_ns = now;
+	if (b->hurried_ns - now > (HURRY_BURST - 1) * HURRY_NS)
+		return false;
+	b->hurried_ns += HURRY_NS;
+	return true;
+}
+
+/* --- what the probe reports ---------------------------------------------------------- */
+
+static void log_state(const struct agent_backend *b, enum klb_state was, const char *detail)
+{
+	char text[ENDPOINT_TEXT_MAX], quoted[512];
+	bool better = b->health.state < was || b->health.state == KLB_STATE_READY;
+
+	log_event(better ? LOG_LEVEL_INFO : LOG_LEVEL_WARN,
+		  b->health.state == was ? "backend is as it was" : "backend changed state",
+		  "backend=%s state=%s was=%s reason=%s http_status=%u detail=%s",
+		  endpoint_format(&b->endpoint, text), health_state_name(b->health.state),
+		  health_state_name(was),
+		  log_quote(quoted, 64, health_reason_name(b->health.reason)),
+		  b->health.http_status, log_quote(quoted + 64, sizeof(quoted) - 64, detail));
+}
+
+/* Connected, and no answer about readiness: an apiserver whose etcd stalls still answers
+ * about its liveness. Others are preferred in the meantime. */
+static void ask_for_life(struct agent_backend *b, const struct probe_result *result)
+{
+	enum klb_state was = b->health.state;
+	bool changed = health_unanswered(&b->health, node_now_ns());
+
+	if (changed)
+		log_state(b, was, result->detail ? result->detail : "");
+	probe_now(b, PROBE_LIVE);
+	if (changed)
+		b->ops->changed(b->arg, true);
+}
+
+/* Whatever it answers, it lives; and it has not said that it is ready. */
+static enum klb_reason verdict_on_life(enum klb_reason outcome)
+{
+	switch (outcome) {
+	case KLB_REASON_OK:
+	case KLB_REASON_UNAUTHORIZED:
+		return KLB_REASON_NOT_READY;
+	default:
+		return outcome;
+	}
+}
+
+static void on_done(void *arg, const struct probe_result *result)
+{
+	struct agent_backend *b = arg;
+	enum klb_state was = b->health.state;
+	enum klb_reason reason_was = b->health.reason, outcome = result->outcome;
+	char text[ENDPOINT_TEXT_MAX], quoted[256];
+	bool changed;
+
+	b->probing = false;
+	metrics_probe_observe(&b->metrics, outcome, result->duration_ns);
+	b->metrics.handshakes += result->handshake;
+	if (outcome == KLB_REASON_NO_ANSWER && result->path == PROBE_READY) {
+		ask_for_life(b, result);
+		return;
+	}
+	if (result->path == PROBE_LIVE)
+		outcome = verdict_on_life(outcome);
+	changed = health_probed(&b->health, &b->rules, outcome, result->http_status, node_now_ns());
+	/* Also why it is not ready, when that is new, and once after a start what was adopted. */
+	if (changed || (b->health.state != KLB_STATE_READY && outcome != KLB_REASON_OK &&
+			(reason_was != outcome || b->adopted)))
+		log_state(b, was, result->detail ? result->detail : "");
+	else if (log_enabled(LOG_LEVEL_DEBUG))
+		log_event(LOG_LEVEL_DEBUG, "probed",
+			  "backend=%s result=%s http_status=%u seconds=%.6f",
+			  endpoint_format(&b->endpoint, text),
+			  log_quote(quoted, sizeof(quoted), health_reason_name(outcome)),
+			  result->http_status, (double)result->duration_ns / 1e9);
+	b->adopted = false;
+	if (b->again)
+		schedule(b, HURRY_MIN_MS);
+	else
+		schedule_next(b);
+	b->ops->changed(b->arg, changed);
+}
+
+/* Nobody has asked it to: look at once whether the backend is still there. */
+static void on_lost(void *arg, bool timed_out)
+{
+	struct agent_backend *b = arg;
+	enum klb_state was = b->health.state;
+	bool changed = health_connection_lost(&b->health, &b->rules, timed_out, node_now_ns());
+
+	if (changed)
+		log_state(b, was,
+			  timed_out ? "nothing is acknowledged any more on the connection kept for "
+				      "probes"
+				    : "the connection kept for probes was closed");
+	if (may_hurry(b))
+		probe_now(b, PROBE_READY);
+	else
+		schedule_next(b);
+	if (changed)
+		b->ops->changed(b->arg, true);
+}
+
+static void on_not_covered(void *arg, const struct klb_endpoint *address)
+{
+	struct agent_backend *b = arg;
+	char text[ENDPOINT_TEXT_MAX], frontend[ENDPOINT_TEXT_MAX];
+
+	if (b->coverage_warned)
+		return;
+	b->coverage_warned = true;
+	endpoint_format_address(address, frontend);
+	log_event(LOG_LEVEL_WARN,
+		  "the backend's certificate does not cover the frontend's address: clients that "
+		  "dial it will refuse the certificate",
+		  "backend=%s frontend=%s fix=\"add %s to apiServer.certSANs in kubeadm's "
+		  "ClusterConfiguration; then on each control plane move "
+		  "/etc/kubernetes/pki/apiserver.crt and .key away, run kubeadm init phase certs "
+		  "apiserver --config FILE with that configuration, and restart the apiserver\"",
+		  endpoint_format(&b->endpoint, text), frontend, frontend);
+}
+
+static const struct probe_ops probe_callbacks = {
+	.done = on_done,
+	.lost = on_lost,
+	.not_covered = on_not_covered,
+};
+
+/* --- life ---------------------------------------------------------------------------- */
+
+static int make_parts(struct agent_backend *b, struct event_base *base, const struct config *cfg,
+		      struct probe_tls *tls, struct err *e)
+{
+	struct klb_endpoint cover[KLB_MAX_FRONTENDS];
+
+	for (unsigned int i = 0; i < cfg->n_frontends; i++)
+		cover[i] = cfg->frontends[i].endpoint;
+	b->timer = evtimer_new(base, on_timer, b);
+	if (!b->timer)
+		return err_set(e, ENOMEM, "out of memory");
+	return probe_new(base, &cfg->probe, tls, &b->endpoint, cover, cfg->n_frontends,
+			 &probe_callbacks, b, &b->probe, e);
+}
+
+int agent_backend_new(struct event_base *base, const struct config *cfg, unsigned int index,
+		      struct probe_tls *tls, const struct agent_backend_ops *ops, void *arg,
+		      struct agent_backend **ret, struct err *e)
+{
+	struct agent_backend *b = calloc(1, sizeof(*b));
+	int r;
+
+	if (!b)
+		return err_set(e, ENOMEM, "out of memory");
+	b->endpoint = cfg->backends[index].endpoint;
+	b->rules = (struct health_rules){ .rise = cfg->probe.rise,
+					  .fall = cfg->probe.fall,
+					  .no_anonymous = !cfg->probe.anonymous_auth,
+					  .interval_ms = cfg->probe.interval_ms };
+	b->metrics.backend = b->endpoint;
+	b->ops = ops;
+	b->arg = arg;
+	health_init(&b->health, node_now_ns());
+	r = make_parts(b, base, cfg, tls, e);
+	if (r) {
+		agent_backend_free(b);
+		return r;
+	}
+	*ret = b;
+	return 0;
+}
+
+void agent_backend_free(struct agent_backend *b)
+{
+	if (!b)
+		return;
+	if (b->timer)
+		event_free(b->timer);
+	probe_free(b->probe);
+	free(b);
+}
+
+void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *before)
+{
+	b->health = before->health;
+	b->metrics = before->metrics;
+	b->coverage_warned = before->coverage_warned;
+}
+
+void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen,
+			 unsigned int weight)
+{
+	health_adopt(&b->health, seen, weight);
+	b->adopted = true;
+}
+
+void agent_backend_start(struct agent_backend *b, unsigned int within_ms)
+{
+	schedule(b, at_random(within_ms));
+}
+
+void agent_backend_hurry(struct agent_backend *b)
+{
+	__u64 age_ms = (node_now_ns() - b->health.last_probe_ns) / 1000000;
+
+	/* Asked for already, or too often. */
+	if (b->again || !may_hurry(b))
+		return;
+	if (!b->probing && age_ms >= HURRY_MIN_MS) {
+		probe_now(b, PROBE_READY);
+		return;
+	}
+	if (!b->probing)
+		schedule(b, HURRY_MIN_MS - (unsigned int)age_ms);
+	b->again = true;
+}
+
+const struct health *agent_backend_health(const struct agent_backend *b)
+{
+	return &b->health;
+}
+
+const struct metrics_probe *agent_backend_metrics(const struct agent_backend *b)
+{
+	return &b->metrics;
+}
+
+struct agent_backend *agent_backend_find(struct agent_backend *const *list, unsigned int n,
+					 const struct klb_endpoint *endpoint)
+{
+	for (unsigned int i = 0; list && i < n; i++)
+		if (endpoint_equal(&list[i]->endpoint, endpoint))
+			return list[i];
+	return NULL;
+}

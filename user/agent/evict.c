@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "agent/evict.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <event2/util.h>
+
+#include "balance/rebalance.h"
+#include "host/privileges.h"
+#include "net/sock_diag.h"
+
+/* One that has ended by itself meanwhile is where it should be. */
+static int end_them(struct sock_diag *diag, const struct klb_connection *list,
+		    const unsigned int *picked, unsigned int n, struct agent_moves_result *ret,
+		    struct err *e)
+{
+	int r = sock_diag_can_destroy(diag, e), first = r;
+
+	for (unsigned int i = 0; !r && i < n; i++) {
+		const struct klb_connection *c = &list[picked[i]];
+		int one = sock_diag_destroy(diag, c, first ? NULL : e);
+
+		if (!one)
+			ret->ended[c->record.id]++;
+		else if (one != -ENOENT && !first)
+			first = one;
+	}
+	return first;
+}
+
+typedef unsigned int (*pick_fn)(const struct datapath_connections *all, const void *which,
+				unsigned int *ret, unsigned int *ret_left);
+
+/* Lists, picks and ends, with the privileges for that and no longer. */
+static int move(const struct datapath *dp, pick_fn pick, const void *which,
+		struct agent_moves_result *ret, struct err *e)
+{
+	struct datapath_connections all = { 0 };
+	unsigned int picked[MOVES_BATCH], n;
+	struct sock_diag *diag = NULL;
+	int r;
+
+	memset(ret, 0, sizeof(*ret));
+	privileges_raise();
+	r = sock_diag_open(&diag, e);
+	if (!r)
+		r = datapath_connections(dp, diag, false, &all, e);
+	if (!r) {
+		n = pick(&all, which, picked, &ret->left);
+		if (n)
+			r = end_them(diag, all.list, picked, n, ret, e);
+	}
+	sock_diag_close(diag);
+	privileges_lower();
+	free(all.list);
+	return r;
+}
+
+struct dead {
+	const struct datapath *dp;
+	const bool *ids; /* by id */
+	bool *hidden; /* out: some connections to them are not in the list */
+};
+
+/* How many the kernel counts. */
+static __u64 count_dead(const struct dead *d)
+{
+	struct klb_stats stats;
+	__u64 n = 0;
+
+	for (__u32 id = 1; id < KLB_MAX_IDS; id++)
+		if (d->ids[id] && !datapath_read_stat(d->dp, id, &stats, NULL))
+			n += stats.active + stats.connecting;
+	return n;
+}
+
+static unsigned int pick_dead(const struct datapath_connections *all, const void *which,
+			      unsigned int *ret, unsigned int *ret_left)
+{
+	const struct dead *d = which;
+	unsigned int n;
+	__u64 random;
+
+	evutil_secure_rng_get_bytes(&random, sizeof(random));
+	n = moves_from_dead(all->list, all->n, d->ids, random, MOVES_BATCH, ret, ret_left);
+	*d->hidden = !all->all && count_dead(d) > n + *ret_left;
+	return n;
+}
+
+static unsigned int pick_oldest(const struct datapath_connections *all, const void *id,
+				unsigned int *ret, unsigned int *ret_left)
+{
+	(void)ret_left;
+	*ret = moves_oldest(all->list, all->n, *(const __u32 *)id);
+	return *ret < all->n;
+}
+
+int agent_moves_dead(const struct datapath *dp, const bool *dead, struct agent_moves_result *ret,
+		     struct err *e)
+{
+	bool hidden = false;
+	const struct dead d = { .dp = dp, .ids = dead, .hidden = &hidden };
+	int r = move(dp, pick_dead, &d, ret, e);
+
+	if (!r && hidden)
+		r = err_set(e, ESRCH,
+			    "some are in network namespaces that cannot be looked into: that takes "
+			    "CAP_SYS_ADMIN, CAP_SYS_PTRACE and the host's PID namespace");
+	return r;
+}
+
+int agent_moves_one(const struct datapath *dp, __u32 id, struct agent_moves_result *ret,
+		    struct err *e)
+{
+	return move(dp, pick_oldest, &id, ret, e);
+}

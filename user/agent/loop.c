@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "agent/agent.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <event2/event.h>
+
+#include "agent/internal.h"
+#include "host/file_watch.h"
+#include "net/http_server.h"
+#include "base/log.h"
+#include "agent/metrics.h"
+#include "host/node.h"
+#include "host/sd_notify.h"
+#include "balance/backend_status.h"
+
+/* The kernel gives up on the agent after so many probe intervals. */
+#define HEARTBEAT_INTERVALS 3
+#define HEARTBEAT_AGE_MIN_MS 3000
+#define HEARTBEAT_AGE_MAX_MS 60000
+
+/* --- the heartbeat ------------------------------------------------------------------- */
+
+static __u64 heartbeat_max_age_ns(const struct agent *a)
+{
+	__u64 ms = (__u64)a->config->probe.interval_ms * HEARTBEAT_INTERVALS;
+
+	/* The beat itself is never slower than HEARTBEAT_MS: with a long interval a dead
+	 * agent is not believed for hours, with a short one a stall is no death. */
+	if (ms < HEARTBEAT_AGE_MIN_MS)
+		ms = HEARTBEAT_AGE_MIN_MS;
+	if (ms > HEARTBEAT_AGE_MAX_MS)
+		ms = HEARTBEAT_AGE_MAX_MS;
+	return ms * 1000000ULL;
+}
+
+static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
+{
+	struct discovery_state state;
+
+	ret->discovery = KLB_DISCOVERY_OFF;
+	if (!a->discovery)
+		return;
+	discovery_state(a->discovery, &state);
+	ret->discovery_heard_ns = state.heard_ns;
+	if (!a->n_found || agent_has_seeds(a))
+		ret->discovery = KLB_DISCOVERY_SEEDS;
+	else if (!a->heard)
+		ret->discovery = KLB_DISCOVERY_CACHE;
+	else
+		ret->discovery = state.error[0] ? KLB_DISCOVERY_FAILING : KLB_DISCOVERY_CURRENT;
+}
+
+static void heartbeat(struct agent *a)
+{
+	struct datapath_beat beat = { .now_ns = node_now_ns(),
+				      .max_age_ns = heartbeat_max_age_ns(a) };
+	__u64 serial = 0;
+	struct err e = { "" };
+	int r;
+
+	describe_discovery(a, &beat);
+	r = datapath_heartbeat(a->dp, &beat, &serial, &e);
+	if (!r) {
+		a->beaten = true;
+		a->state->control.heartbeat_ns = beat.now_ns;
+		a->state->control.heartbeat_max_age_ns = beat.max_age_ns;
+	}
+	/* kubelb-load was run: with a changed file, in all likelihood. */
+	if (r == -ESTALE || (!r && serial != a->state->applied.serial)) {
+		agent_reopen(a);
+		if (a->dp)
+			agent_reload(a);
+	} else if (r != -EBUSY) {
+		log_failure(a->heartbeat_error, LOG_LEVEL_ERROR, "cannot write the heartbeat", &e);
+	}
+}
+
+/* --- the service manager ------------------------------------------------------------- */
+
+static void listen_to_manager(struct agent *a)
+{
+	struct err e = { "" };
+	char quoted[ERR_TEXT_MAX + 64];
+
+	if (notify_new(a->base, &a->notify, &e))
+		log_event(LOG_LEVEL_WARN, "the service manager cannot be told anything", "error=%s",
+			  log_quote(quoted, sizeof(quoted), e.text));
+}
+
+/* Ready means: connects are balanced, and the kernel believes this agent. */
+static void tell_manager(struct agent *a)
+{
+	const char *why = agent_not_ready(a);
+	const char *refused =
+		a->reload_refused ? "; the configuration was NOT reloaded, see the log" : "";
+	unsigned int ready = 0;
+
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		ready += agent_backend_health(a->backends[i])->state == KLB_STATE_READY;
+	if (why || !a->beaten)
+		notify_status(a->notify, "%s%s", why ? why : "waiting for the maps", refused);
+	else if (!a->config->n_backends)
+		notify_ready(a->notify, "no backends: connects go through untouched%s", refused);
+	else
+		notify_ready(a->notify, "%u of %u backends ready%s", ready, a->config->n_backends,
+			     refused);
+}
+
+/* --- events -------------------------------------------------------------------------- */
+
+static void on_tick(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent *a = arg;
+
+	(void)fd;
+	(void)what;
+	if (!a->dp)
+		agent_reopen(a);
+	agent_review_list(a);
+	if (a->dp)
+		heartbeat(a);
+	if (a->dirty)
+		agent_apply(a);
+	if (a->dp) {
+		if (!a->wakeup)
+			agent_take_events(a);
+		agent_look_for_stuck(a);
+		agent_rebalance(a);
+	}
+	agent_listen_http(a);
+	tell_manager(a);
+}
+
+static void on_hup(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent *a = arg;
+
+	(void)fd;
+	(void)what;
+	notify_reloading(a->notify);
+	agent_reload(a);
+	tell_manager(a);
+}
+
+static void on_term(evutil_socket_t signal_number, short what, void *arg)
+{
+	struct agent *a = arg;
+
+	(void)what;
+	log_event(LOG_LEVEL_INFO, "ending, the data path stays attached", "signal=%d",
+		  (int)signal_number);
+	notify_stopping(a->notify);
+	event_base_loopbreak(a->base);
+}
+
+static int make_events(struct agent *a, struct err *e)
+{
+	a->tick = event_new(a->base, -1, EV_PERSIST, on_tick, a);
+	a->hup = evsignal_new(a->base, SIGHUP, on_hup, a);
+	a->term = evsignal_new(a->base, SIGTERM, on_term, a);
+	a->interrupt = evsignal_new(a->base, SIGINT, on_term, a);
+	a->audit_timer = evtimer_new(a->base, agent_on_audit, a);
+	a->moves_timer = evtimer_new(a->base, agent_on_moves, a);
+	if (!a->audit_timer || !a->moves_timer || !a->tick || !a->hup || !a->term ||
+	    !a->interrupt || event_add(a->hup, NULL) || event_add(a->term, NULL) ||
+	    event_add(a->interrupt, NULL))
+		return err_set(e, ENOMEM, "cannot set up events");
+	return 0;
+}
+
+/* --- start and end ------------------------------------------------------------------- */
+
+static void agent_free(struct agent *a)
+{
+	struct event *events[] = { a->tick,	 a->hup,	 a->term,
+				   a->interrupt, a->audit_timer, a->moves_timer };
+
+	http_free(a->http);
+	discovery_free(a->discovery);
+	filewatch_free(a->watch);
+	notify_free(a->notify);
+	agent_stop_backends(a);
+	probe_tls_free(a->tls);
+	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
+		if (events[i])
+			event_free(events[i]);
+	agent_drop_datapath(a);
+	if (a->base)
+		event_base_free(a->base);
+	config_free(a->config);
+	config_free(a->file);
+	free(a->state);
+}
+
+static int agent_start(struct agent *a, struct config *cfg, struct err *e)
+{
+	struct timespec now;
+	int r;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	a->start_time = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+	a->state = calloc(1, sizeof(*a->state));
+	a->base = event_base_new();
+	if (!a->state || !a->base) {
+		config_free(cfg);
+		return err_set(e, ENOMEM, "out of memory");
+	}
+	r = agent_open_datapath(a, e);
+	if (!r)
+		r = make_events(a, e);
+	if (!r) {
+		agent_read_cache(a, cfg);
+		r = agent_take_file(a, cfg, e);
+	}
+	if (r && a->file != cfg)
+		config_free(cfg);
+	return r;
+}
+
+int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
+{
+	struct agent a = { .options = o, .agent_lock = -1 };
+	int r = agent_start(&a, cfg, e);
+	char pin[512];
+
+	if (!r) {
+		log_event(LOG_LEVEL_INFO, "running", "version=%s pin=%s frontends=%u backends=%u",
+			  KLB_VERSION, log_quote(pin, sizeof(pin), o->pin_dir),
+			  a.config->n_frontends, a.config->n_backends);
+		listen_to_manager(&a);
+		agent_set_tick(&a);
+		on_tick(-1, 0, &a);
+		agent_on_audit(-1, 0, &a);
+		event_base_dispatch(a.base);
+	}
+	agent_free(&a);
+	return r;
+}

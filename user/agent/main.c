@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* kubelb-agent: probe, decide, update the maps. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent/agent.h"
+#include "load/attach.h"
+#include "base/cli.h"
+#include "datapath/datapath.h"
+#include "base/log.h"
+#include "host/node.h"
+#include "host/privileges.h"
+#include "agent/probe.h"
+
+struct options {
+	struct agent_options agent;
+	int verbosity;
+};
+
+static void usage(void)
+{
+	fputs("Usage: kubelb-agent [-c FILE] [--pin DIR]\n"
+	      "\n"
+	      "Probes the apiservers and keeps the balancer's maps up to date, in the\n"
+	      "foreground. Attaches first if nothing is attached.\n"
+	      "\n"
+	      "  -c, --config FILE  configuration (default " CONFIG_PATH_DEFAULT ")\n"
+	      "      --pin DIR      bpffs directory (default " DATAPATH_PIN_DEFAULT ")\n"
+	      "  -v, --verbose      log each probe\n"
+	      "  -h, --help         this text\n"
+	      "  -V, --version      version\n"
+	      "\n"
+	      "SIGHUP reloads the configuration. SIGTERM ends the agent; the data path stays\n"
+	      "attached and goes on without it.\n"
+	      "\n"
+	      "Exit status: 0 ended by a signal, 1 it could not run, 2 wrong command line or\n"
+	      "configuration.\n",
+	      stdout);
+}
+
+static const struct option long_options[] = {
+	{ "config", required_argument, NULL, 'c' }, { "pin", required_argument, NULL, 'p' },
+	{ "verbose", no_argument, NULL, 'v' },	    { "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, 'V' },	    { NULL, 0, NULL, 0 },
+};
+
+/* Returns -1 to go on, or an exit status. */
+static int parse_options(int argc, char **argv, struct options *o)
+{
+	int c;
+
+	*o = (struct options){ .agent = { CONFIG_PATH_DEFAULT, DATAPATH_PIN_DEFAULT } };
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":c:vhV", long_options, NULL)) != -1) {
+		switch (c) {
+		case 'c':
+			o->agent.config_path = optarg;
+			break;
+		case 'p':
+			o->agent.pin_dir = optarg;
+			break;
+		case 'v':
+			o->verbosity++;
+			break;
+		case 'h':
+			usage();
+			return CLI_OK;
+		case 'V':
+			return cli_version("kubelb-agent");
+		default:
+			return cli_usage("%s: %s", argv[optind - 1],
+					 c == ':' ? "needs a value" : "unknown option");
+		}
+	}
+	if (optind < argc)
+		return cli_usage("unexpected argument '%s'", argv[optind]);
+	if (o->agent.pin_dir[0] != '/')
+		return cli_usage("--pin takes an absolute path");
+	return -1;
+}
+
+/* In the child: the exit status is the verdict, the one line goes to stderr. */
+static int attach_here(const struct options *o, const struct config *cfg)
+{
+	struct attach_report *report = calloc(1, sizeof(*report));
+	struct err e = { "out of memory" };
+	char cgroup[512], pin[512];
+
+	if (!report || attach_run(cfg, o->agent.pin_dir, NULL, false, report, &e))
+		return cli_fail(CLI_FAILED, &e);
+	log_event(LOG_LEVEL_INFO, "attached", "cgroup=%s pin=%s",
+		  log_quote(cgroup, sizeof(cgroup), report->cgroup),
+		  log_quote(pin, sizeof(pin), o->agent.pin_dir));
+	free(report);
+	return CLI_OK;
+}
+
+/*
+ * Attaches in a child: loading programs takes libbpf through the whole of the
+ * kernel's type information, tens of megabytes that the agent would carry for ever.
+ */
+static int attach_in_child(const struct options *o, const struct config *cfg)
+{
+	int status = -1;
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(attach_here(o, cfg));
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		log_line("cannot attach: %s", strerror(errno));
+	else if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	else
+		/* SIGKILL: the kernel's own, for want of memory. */
+		log_line("cannot attach: ended by signal %d (SIG%s); run kubelb-load first, or "
+			 "allow it more memory: attaching takes 16 MiB",
+			 WTERMSIG(status), sigabbrev_np(WTERMSIG(status)));
+	return CLI_FAILED;
+}
+
+/* Whether an attachment of this version is there. */
+static bool is_attached(const struct options *o)
+{
+	struct datapath *dp = NULL;
+	struct err e = { "" };
+	int r = datapath_open(o->agent.pin_dir, &dp, &e);
+
+	datapath_close(dp);
+	return !r;
+}
+
+/* Attaching is what takes more than running does. */
+static int run_reduced(const struct options *o, struct config *cfg)
+{
+	struct privileges_need need;
+	struct err e = { "" };
+
+	agent_needs(cfg, &need);
+	if (privileges_reduce(&need, &e)) {
+		config_free(cfg);
+		return cli_fail(CLI_FAILED, &e);
+	}
+	return agent_run(&o->agent, cfg, &e) ? cli_fail(CLI_FAILED, &e) : CLI_OK;
+}
+
+/* What the agent could not run with is an error of the configuration. */
+static int read_config(const struct options *o, struct config **ret, struct err *e)
+{
+	struct probe_tls *tls = NULL;
+	int r = config_load(o->agent.config_path, node_has_ipv6(), ret, e);
+
+	if (r)
+		return r;
+	r = probe_tls_new(&(*ret)->probe, &tls, e);
+	probe_tls_free(tls);
+	if (r) {
+		config_free(*ret);
+		err_set(e, EINVAL, "%s: %s", o->agent.config_path, e->text);
+	}
+	return r;
+}
+
+/* Attaching takes seconds, and the file may be another one by now. */
+static void read_again(const struct options *o, struct config **cfg)
+{
+	struct config *newer = NULL;
+	struct err e = { "" };
+
+	/* One that is wrong is told when it is mended and read again. */
+	if (read_config(o, &newer, &e))
+		return;
+	config_free(*cfg);
+	*cfg = newer;
+}
+
+static int run(const struct options *o)
+{
+	struct config *cfg = NULL;
+	struct err e = { "" };
+	int status = CLI_OK;
+
+	if (privileges_begin(&e))
+		return cli_fail(CLI_FAILED, &e);
+	/* Before anything is attached. */
+	if (read_config(o, &cfg, &e))
+		return cli_fail(CLI_USAGE, &e);
+	if (!is_attached(o)) {
+		status = attach_in_child(o, cfg);
+		if (status == CLI_OK)
+			read_again(o, &cfg);
+	}
+	if (status != CLI_OK) {
+		config_free(cfg);
+		return status;
+	}
+	return run_reduced(o, cfg);
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	int status;
+
+	signal(SIGPIPE, SIG_IGN);
+	log_init("kubelb-agent", LOG_LEVEL_INFO);
+	status = parse_options(argc, argv, &o);
+	if (status < 0) {
+		log_init("kubelb-agent", o.verbosity ? LOG_LEVEL_DEBUG : LOG_LEVEL_INFO);
+		status = run(&o);
+	}
+	return cli_end(status);
+}

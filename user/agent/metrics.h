@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Counters to Prometheus' text format (version 0.0.4). Changes nothing. */
+#ifndef KUBELB_METRICS_H
+#define KUBELB_METRICS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "datapath/datapath.h"
+
+/* One for each enum klb_reason. */
+#define METRICS_RESULTS 12
+#define METRICS_BUCKETS 10
+/* More than there are programs. */
+#define METRICS_LINKS 16
+
+/* Why the agent has ended connections. */
+enum metrics_ended { METRICS_ENDED_DEAD, METRICS_ENDED_REBALANCE, METRICS_ENDED };
+
+/* "dead", as in kubelb_connections_ended_total{reason}. */
+const char *metrics_ended_name(enum metrics_ended why);
+
+/* What the agent counts of one backend. */
+struct metrics_probe {
+	struct klb_endpoint backend;
+	__u64 results[METRICS_RESULTS]; /* by enum klb_reason */
+	__u64 buckets[METRICS_BUCKETS]; /* not cumulated; what is longer is in count only */
+	__u64 count;
+	double sum_seconds;
+	__u64 skipped; /* probes that answers to clients made unnecessary */
+	__u64 handshakes; /* TLS handshakes made for probes */
+	__u64 ended[METRICS_ENDED];
+};
+
+/* Counts one probe that has ended. duration_ns: connecting included. m stays the caller's. */
+void metrics_probe_observe(struct metrics_probe *m, enum klb_reason result, __u64 duration_ns);
+
+struct metrics_input {
+	const struct datapath_state *state; /* NULL: nothing is attached */
+	const struct datapath_link *links; /* those that are pinned */
+	unsigned int n_links;
+	const struct datapath_feature *features; /* of what is attached */
+	unsigned int n_features;
+	const struct metrics_probe *probes;
+	unsigned int n_probes;
+	__u64 now_ns;
+	__u64 reloads_ok, reloads_failed;
+	const __u64 *discovery_results; /* by enum discovery_result; NULL: there is none */
+	double start_time; /* of the process, Unix time */
+};
+
+/* Returns text to free(3) and its length, or NULL without memory. */
+char *metrics_format(const struct metrics_input *in, size_t *ret_length);
+
+#endif

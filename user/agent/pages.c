@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The agent's own pages: /metrics, /healthz, /readyz. */
+#include "agent/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "agent/metrics.h"
+#include "balance/backend_status.h"
+#include "host/node.h"
+#include "net/http_server.h"
+
+/* How often to try again to listen on the http address. */
+#define HTTP_RETRY_NS 10000000000ULL
+
+static char *on_metrics(void *arg, size_t *ret_length)
+{
+	struct agent *a = arg;
+	struct metrics_probe probes[KLB_MAX_BACKENDS];
+	struct metrics_input in = {
+		.probes = probes,
+		.n_probes = a->config->n_backends,
+		.now_ns = node_now_ns(),
+		.reloads_ok = a->reloads_ok,
+		.reloads_failed = a->reloads_failed,
+		.discovery_results = a->discovery ? a->discovery_results : NULL,
+		.start_time = a->start_time,
+	};
+	struct datapath_state *state = malloc(sizeof(*state));
+	struct datapath_link links[METRICS_LINKS];
+	int n_links = datapath_links(a->options->pin_dir, links, METRICS_LINKS, NULL);
+	struct datapath_feature features[DATAPATH_FEATURES_MAX];
+	char *text;
+
+	/* Nothing attached is none. */
+	in.links = links;
+	in.n_links = n_links > 0 ? (unsigned int)n_links : 0;
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		probes[i] = *agent_backend_metrics(a->backends[i]);
+	if (state && a->dp && !datapath_read(a->dp, state, NULL))
+		in.state = state;
+	in.features = features;
+	if (in.state)
+		in.n_features = agent_features(a, &state->control, features);
+	text = metrics_format(&in, ret_length);
+	free(state);
+	return text;
+}
+
+const char *agent_not_ready(const struct agent *a)
+{
+	if (!a->dp)
+		return "nothing is attached: run kubelb-load";
+	if (!verdict_agent_alive(&a->state->control, node_now_ns()))
+		return "the heartbeat cannot be written";
+	return NULL;
+}
+
+static const char *on_not_ready(void *arg)
+{
+	return agent_not_ready(arg);
+}
+
+/* The balancer works without it, so a taken port is a warning and tried again. */
+void agent_listen_http(struct agent *a)
+{
+	static const struct http_ops ops = { .metrics = on_metrics, .not_ready = on_not_ready };
+	struct err e = { "" };
+
+	if (a->http || !a->config->http_enabled || node_now_ns() < a->http_retry_ns)
+		return;
+	if (http_new(a->base, &a->config->http, &ops, a, &a->http, &e))
+		a->http_retry_ns = node_now_ns() + HTTP_RETRY_NS;
+	log_failure(a->http_error, LOG_LEVEL_WARN, "no metrics for now", &e);
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The probes: one TLS connection per backend, kept open, and HTTP GETs on it.
+ * Reports outcomes; decides nothing.
+ */
+#ifndef KUBELB_PROBE_H
+#define KUBELB_PROBE_H
+
+#include <stdbool.h>
+
+#include <kubelb/abi.h>
+
+#include "config/config.h"
+#include "base/err.h"
+
+struct event_base;
+struct probe_tls;
+struct probe;
+
+/*
+ * Loads CA, client certificate and key once for all backends. Returns 0 and an
+ * object to free with probe_tls_free, or -EINVAL with e naming the file and key.
+ * Makes the process ignore SIGPIPE where nothing handles it yet: OpenSSL writes
+ * to sockets that a backend may have reset.
+ */
+int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct err *e);
+void probe_tls_free(struct probe_tls *tls);
+/* Whether what was loaded is the same; see tls_is_same. */
+bool probe_tls_is_same(const struct probe_tls *x, const struct probe_tls *y);
+
+/* What is asked for: config_probe's path or live_path. */
+enum probe_path { PROBE_READY, PROBE_LIVE };
+
+struct probe_result {
+	enum probe_path path;
+	enum klb_reason outcome; /* never KLB_REASON_NONE */
+	unsigned int http_status; /* 0: no answer */
+	__u64 duration_ns; /* from the start of the probe, connecting included */
+	const char *detail; /* one line for a person ("certificate has expired"), or NULL */
+	bool handshake; /* this probe made a new TLS connection */
+};
+
+struct probe_ops {
+	/* A probe has ended. */
+	void (*done)(void *arg, const struct probe_result *result);
+	/* The kept connection has ended while no probe was under way: it was closed, or
+	 * (timed_out) nothing was acknowledged any more. */
+	void (*lost)(void *arg, bool timed_out);
+	/*
+	 * The names of the certificate that a new connection brought do not cover
+	 * one of the addresses given to probe_new. Once per connection.
+	 */
+	void (*not_covered)(void *arg, const struct klb_endpoint *address);
+};
+
+/*
+ * A prober for one backend. tls must outlive it; what it needs of cfg is copied.
+ * must_cover: the frontends' addresses, which clients expect in the certificate's SANs;
+ * copied.
+ * Starts nothing yet. Free with probe_free, which is allowed inside a callback.
+ */
+int probe_new(struct event_base *base, const struct config_probe *cfg, struct probe_tls *tls,
+	      const struct klb_endpoint *backend, const struct klb_endpoint *must_cover,
+	      unsigned int n_must_cover, const struct probe_ops *ops, void *arg, struct probe **ret,
+	      struct err *e);
+void probe_free(struct probe *p);
+
+/*
+ * Starts a GET, on the kept connection when there is one. Ends in exactly one done() no
+ * later than cfg->timeout_ms from now, never from inside this call; a SYN is waited for
+ * no longer than cfg->connect_timeout_ms (0: no limit of its own). Ignored while a probe is
+ * under way.
+ */
+void probe_start(struct probe *p, enum probe_path path);
+
+#endif

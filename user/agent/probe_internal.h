@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Between the two parts of the probe room: probe.c (one backend's connection and
+ * the probes on it) and probe_config.c (what they need of the configuration).
+ * Nobody else includes this.
+ */
+#ifndef KUBELB_PROBE_INTERNAL_H
+#define KUBELB_PROBE_INTERNAL_H
+
+#include "net/http_response.h"
+#include "net/endpoint.h"
+#include "agent/probe.h"
+#include "net/tls.h"
+
+struct probe_tls {
+	struct tls *tls;
+};
+
+/* The GET for path, to be freed; NULL when memory is short. */
+char *probe_request(const char *path, const struct tls_peer *peer);
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What every probe needs, from the configuration: TLS, and the request. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "agent/probe_internal.h"
+
+#ifndef KLB_VERSION
+#define KLB_VERSION "dev"
+#endif
+
+int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct err *e)
+{
+	static const struct tls_words words = {
+		.peer = "backend",
+		.give_certificate = "set probe.clientCert and probe.clientKey",
+	};
+	const struct tls_options options = {
+		.ca = { .key = "probe.ca", .file = cfg->ca },
+		.cert = { .key = "probe.clientCert", .file = cfg->client_cert },
+		.key = { .key = "probe.clientKey", .file = cfg->client_key },
+		.insecure = cfg->insecure_skip_verify,
+		.words = &words,
+	};
+	struct probe_tls *tls = calloc(1, sizeof(*tls));
+	int err;
+
+	if (!tls)
+		return err_set(e, ENOMEM, "probe: out of memory");
+	err = tls_new(&options, &tls->tls, e);
+	if (err) {
+		free(tls);
+		return err;
+	}
+	*ret = tls;
+	return 0;
+}
+
+void probe_tls_free(struct probe_tls *tls)
+{
+	if (!tls)
+		return;
+	tls_free(tls->tls);
+	free(tls);
+}
+
+bool probe_tls_is_same(const struct probe_tls *x, const struct probe_tls *y)
+{
+	return tls_is_same(x->tls, y->tls);
+}
+
+char *probe_request(const char *path, const struct tls_peer *peer)
+{
+	char address[ENDPOINT_TEXT_MAX], port[8] = "";
+	char *request;
+
+	endpoint_format(&peer->address, address);
+	if (peer->dns)
+		snprintf(port, sizeof(port), ":%u", peer->address.port & 0xffff);
+	if (asprintf(&request,
+		     "GET %s HTTP/1.1\r\n"
+		     "Host: %s%s\r\n"
+		     "User-Agent: kubelb-agent/" KLB_VERSION "\r\n"
+		     "Accept: */*\r\n"
+		     "Connection: keep-alive\r\n"
+		     "\r\n",
+		     path, peer->dns ? peer->dns : address, port) < 0)
+		return NULL;
+	return request;
+}

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "agent/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+
+#include "base/log.h"
+#include "host/node.h"
+
+/* --- open and close ------------------------------------------------------------------ */
+
+/*
+ * One agent for each data path: two would overrule each other. The lock is on the
+ * links directory (the pin directory's own is for whoever changes the maps) and goes
+ * with the process, however it ends.
+ */
+static int lock_agent(const char *pin_dir, struct err *e)
+{
+	char path[512];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/links", pin_dir);
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return err_set(e, errno, "%s: %s", path, strerror(errno));
+	if (flock(fd, LOCK_EX | LOCK_NB)) {
+		close(fd);
+		return err_set(e, EBUSY, "%s: another kubelb-agent runs on it; end that one first",
+			       pin_dir);
+	}
+	return fd;
+}
+
+void agent_drop_datapath(struct agent *a)
+{
+	if (a->wakeup)
+		event_free(a->wakeup);
+	a->wakeup = NULL;
+	datapath_close(a->dp);
+	a->dp = NULL;
+	if (a->agent_lock >= 0)
+		close(a->agent_lock);
+	a->agent_lock = -1;
+}
+
+unsigned int agent_features(struct agent *a, const struct klb_control *control,
+			    struct datapath_feature *ret)
+{
+	unsigned int n;
+
+	privileges_raise();
+	n = datapath_features_in_force(a->dp, control, ret, DATAPATH_FEATURES_MAX);
+	privileges_lower();
+	return n;
+}
+
+/* What users do without on this kernel: once for each, as long as it stays off. */
+static void log_features(struct agent *a)
+{
+	struct datapath_feature features[DATAPATH_FEATURES_MAX];
+	unsigned int n = agent_features(a, &a->state->control, features);
+	char detail[512], loss[512];
+
+	for (unsigned int i = 0; i < n; i++) {
+		const struct datapath_feature *f = &features[i];
+
+		if (!f->present && !f->quiet && !a->feature_logged[i])
+			log_event(LOG_LEVEL_WARN, "the kernel refuses something, the rest works",
+				  "feature=%s error=%s loss=%s", f->name,
+				  log_quote(detail, sizeof(detail), f->detail),
+				  log_quote(loss, sizeof(loss), f->loss));
+		a->feature_logged[i] = !f->present;
+	}
+}
+
+int agent_open_datapath(struct agent *a, struct err *e)
+{
+	int r = datapath_open(a->options->pin_dir, &a->dp, e);
+
+	if (r)
+		return r;
+	a->agent_lock = lock_agent(a->options->pin_dir, e);
+	r = a->agent_lock < 0 ? a->agent_lock : datapath_read(a->dp, a->state, e);
+	if (!r)
+		r = agent_listen_to_kernel(a, e);
+	if (r)
+		agent_drop_datapath(a);
+	else
+		log_features(a);
+	return r;
+}
+
+/* Reads the maps anew after somebody else has changed or replaced them. */
+void agent_reopen(struct agent *a)
+{
+	struct err e = { "" };
+	char quoted[ERR_TEXT_MAX + 64], pin[512];
+	int r;
+
+	log_quote(pin, sizeof(pin), a->options->pin_dir);
+	agent_drop_datapath(a);
+	r = agent_open_datapath(a, &e);
+	if (!r) {
+		log_event(LOG_LEVEL_INFO,
+			  "data path changed by kubelb-load, applying the configuration",
+			  "pin=%s serial=%u", pin, a->state->applied.serial);
+		a->detached_logged = false;
+		a->config_pending = a->dirty = true;
+		return;
+	}
+	if (!a->detached_logged)
+		log_event(LOG_LEVEL_WARN, "no data path to work on, waiting for kubelb-load",
+			  "pin=%s error=%s", pin, log_quote(quoted, sizeof(quoted), e.text));
+	a->detached_logged = true;
+}
+
+/* --- write --------------------------------------------------------------------------- */
+
+static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct err *e)
+{
+	struct health health[KLB_MAX_BACKENDS];
+	__u64 active[KLB_MAX_IDS];
+	struct klb_endpoint endpoints[KLB_MAX_BACKENDS];
+	bool local[KLB_MAX_BACKENDS];
+	struct plan_input in = {
+		.config = a->config,
+		.health = health,
+		.local = local,
+		.applied = &a->state->applied,
+		.active = active,
+		.new_config = new_config,
+		.node = node_identity(),
+		.now_ns = node_now_ns(),
+	};
+
+	int r;
+
+	/* Which ids are free is a question of now: connections come and go. */
+	if (new_config) {
+		r = datapath_read(a->dp, a->state, e);
+		if (r)
+			return r;
+	}
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		health[i] = *agent_backend_health(a->backends[i]);
+	for (int id = 0; id < KLB_MAX_IDS; id++)
+		active[id] = a->state->stats[id].active + a->state->stats[id].connecting;
+	config_endpoints(a->config, endpoints);
+	node_is_local(endpoints, a->config->n_backends, local);
+	return plan_make(&in, ret, e);
+}
+
+/* Whether a backend that has come back still has less than its weight. */
+static bool is_ramping(const struct agent *a)
+{
+	__u64 now = node_now_ns();
+
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		if (health_share(agent_backend_health(a->backends[i]), a->config->slow_start_ms,
+				 now) != 1000)
+			return true;
+	return false;
+}
+
+/* Writes what has changed. Whatever fails is tried again with the next tick. */
+void agent_apply(struct agent *a)
+{
+	struct plan *p = malloc(sizeof(*p));
+	__u64 based_on;
+	struct err e = { "" };
+	bool ramping = is_ramping(a);
+	int r;
+
+	a->dirty = true;
+	if (!p || !a->dp)
+		goto out;
+	r = make_plan(a, a->config_pending, p, &e);
+	based_on = a->state->applied.serial;
+	if (!r)
+		r = datapath_apply(a->dp, based_on, p, &e);
+	if (!r) {
+		a->state->applied = *p;
+		a->config_pending = false;
+		/* Again with the next tick, and once more when the ramp is over. */
+		a->dirty = ramping;
+	} else if (r == -ESTALE) {
+		agent_reopen(a);
+	}
+	if (r != -ESTALE && r != -EBUSY)
+		log_failure(a->maps_error, LOG_LEVEL_ERROR, "cannot update the maps", &e);
+out:
+	free(p);
+}

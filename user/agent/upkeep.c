@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * What the loop does with what it knows: ends connections to dead backends, rebalances, corrects
+ * counts.
+ */
+#include "agent/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <event2/event.h>
+
+#include "agent/evict.h"
+#include "net/endpoint.h"
+#include "base/log.h"
+#include "base/mem_trim.h"
+#include "balance/rebalance.h"
+#include "host/node.h"
+#include "balance/backend_status.h"
+
+/* How often the counts are compared with the sockets, how soon after the start, and how
+ * soon again when they differ. */
+#define AUDIT_MS 30000
+#define AUDIT_FIRST_MS 5000
+#define AUDIT_AGAIN_MS 1000
+/* Connections to a dead backend end in batches so far apart; give or take a half. */
+#define MOVES_MS 100
+/* Rebalancing moves one connection this often; give or take a half. */
+#define REBALANCE_MS 10000
+
+/* --- connections to dead backends ---------------------------------------------------- */
+
+static const struct plan_backend *planned(const struct agent *a, unsigned int index)
+{
+	return plan_find(&a->state->applied, &a->config->backends[index].endpoint);
+}
+
+static void count_ended(struct agent *a, const struct agent_moves_result *ended,
+			enum metrics_ended why)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct plan_backend *b = planned(a, i);
+
+		if (!b || !ended->ended[b->id])
+			continue;
+		a->backends[i]->metrics.ended[why] += ended->ended[b->id];
+		log_event(LOG_LEVEL_INFO, "connections ended, their clients connect elsewhere",
+			  "backend=%s connections=%u reason=%s",
+			  endpoint_format(&b->value.endpoint, text), ended->ended[b->id],
+			  metrics_ended_name(why));
+	}
+}
+
+/* What counts: the operator's, else the planned one; 0 for one that is drained. */
+static unsigned int weight_of(const struct agent *a, const struct plan_backend *b)
+{
+	const struct klb_admin *wish = verdict_wish(a->state, b);
+
+	if (wish->drained)
+		return 0;
+	return wish->weight_set ? wish->weight : b->value.weight;
+}
+
+/* Whether the kernel may send a new connection there without reserve. */
+static bool takes_connections(const struct agent *a, const struct plan_backend *b)
+{
+	return b->value.state == KLB_STATE_READY && weight_of(a, b);
+}
+
+static bool some_takes_connections(struct agent *a)
+{
+	/* The operator's wishes change without a word to the agent. */
+	if (datapath_read_admin(a->dp, a->state->admin, NULL))
+		return false;
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct plan_backend *b = planned(a, i);
+
+		if (b && takes_connections(a, b))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Fills dead by id; whether there is one, and another that is ready to take its clients.
+ * Both as the maps have it: what the kernel does not know yet would lead the clients back.
+ */
+static bool find_dead(struct agent *a, bool *dead)
+{
+	bool some = false;
+
+	memset(dead, 0, KLB_MAX_IDS * sizeof(*dead));
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct health *h = agent_backend_health(a->backends[i]);
+		const struct plan_backend *b = planned(a, i);
+
+		if (!b)
+			continue;
+		dead[b->id] = b->value.state == KLB_STATE_DEAD && health_is_gone(h, node_now_ns());
+		some |= dead[b->id];
+	}
+	return some && some_takes_connections(a);
+}
+
+static unsigned int around(unsigned int ms)
+{
+	unsigned short random = 0;
+
+	evutil_secure_rng_get_bytes(&random, sizeof(random));
+	return ms / 2 + ms * random / 65535;
+}
+
+static void plan_moves(struct agent *a)
+{
+	unsigned int ms = around(MOVES_MS);
+	struct timeval tv = { .tv_usec = ms * 1000 };
+
+	if (!event_pending(a->moves_timer, EV_TIMEOUT, NULL))
+		event_add(a->moves_timer, &tv);
+}
+
+void agent_on_moves(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent_moves_result result;
+	struct agent *a = arg;
+	bool dead[KLB_MAX_IDS];
+	struct err e = { "" };
+
+	(void)fd;
+	(void)what;
+	if (!a->dp || !privileges_end_connections() || !find_dead(a, dead))
+		return;
+	agent_moves_dead(a->dp, dead, &result, &e);
+	log_failure(a->moves_error, LOG_LEVEL_ERROR, "cannot end connections to a dead backend",
+		    &e);
+	count_ended(a, &result, METRICS_ENDED_DEAD);
+	if (result.left)
+		plan_moves(a);
+}
+
+/* Connections that have come to a dead backend since, or could not be ended before. */
+void agent_look_for_stuck(struct agent *a)
+{
+	bool dead[KLB_MAX_IDS];
+	struct klb_stats stats;
+
+	if (!find_dead(a, dead))
+		return;
+	for (__u32 id = 1; id < KLB_MAX_IDS; id++)
+		if (dead[id] && !datapath_read_stat(a->dp, id, &stats, NULL) && stats.active)
+			plan_moves(a);
+}
+
+/* --- what backends report ------------------------------------------------------------ */
+
+void agent_on_backend_changed(void *arg, bool state_changed)
+{
+	struct agent *a = arg;
+
+	if (state_changed) {
+		agent_apply(a);
+		plan_moves(a);
+	} else
+		a->dirty = true;
+}
+
+__u64 agent_on_last_answer(void *arg, const struct klb_endpoint *backend)
+{
+	struct agent *a = arg;
+	const struct plan_backend *b = plan_find(&a->state->applied, backend);
+	struct klb_stats stats;
+
+	if (!a->dp || !b || datapath_read_stat(a->dp, b->id, &stats, NULL))
+		return 0;
+	return stats.last_answer_ns;
+}
+
+/* --- rebalancing --------------------------------------------------------------------- */
+
+/*
+ * What one backend has and should have. Where one is preferred (the one on this node), it
+ * should have all: what is ended elsewhere goes there, and what is ended there comes back.
+ */
+static bool read_load(const struct agent *a, unsigned int index, bool some_preferred,
+		      struct moves_load *ret)
+{
+	const struct health *h = agent_backend_health(a->backends[index]);
+	const struct plan_backend *b = planned(a, index);
+	struct klb_stats stats;
+
+	if (!b || !takes_connections(a, b) ||
+	    health_share(h, a->config->slow_start_ms, node_now_ns()) != 1000 ||
+	    datapath_read_stat(a->dp, b->id, &stats, NULL))
+		return false;
+	*ret = (struct moves_load){ .id = b->id,
+				    .active = stats.active,
+				    .weight =
+					    some_preferred && !b->preferred ? 0 : weight_of(a, b) };
+	return true;
+}
+
+/* The loads, if every backend takes connections and has all of its weight; else 0. */
+static unsigned int read_loads(const struct agent *a, struct moves_load *ret)
+{
+	bool some_preferred = false;
+
+	/* By the other policies a client may come back to where it was, to be ended again. */
+	if (a->config->policy != KLB_POLICY_LEAST_CONN ||
+	    datapath_read_admin(a->dp, a->state->admin, NULL))
+		return 0;
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct plan_backend *b = planned(a, i);
+
+		some_preferred |= b && b->preferred;
+	}
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		if (!read_load(a, i, some_preferred, &ret[i]))
+			return 0;
+	return a->config->n_backends;
+}
+
+void agent_rebalance(struct agent *a)
+{
+	struct moves_load loads[KLB_MAX_BACKENDS];
+	struct agent_moves_result result;
+	__u64 now = node_now_ns();
+	__u32 id;
+
+	if (!a->config->rebalance || now < a->rebalance_ns)
+		return;
+	a->rebalance_ns = now + around(REBALANCE_MS) * 1000000ULL;
+	id = moves_overloaded(loads, read_loads(a, loads));
+	if (id && !agent_moves_one(a->dp, id, &result, NULL))
+		count_ended(a, &result, METRICS_ENDED_REBALANCE);
+}
+
+/* --- the counts ---------------------------------------------------------------------- */
+
+static void repair(struct agent *a, const struct klb_adjustment *fix)
+{
+	const struct plan_backend *b = plan_find_id(&a->state->applied, fix->id);
+	char text[ENDPOINT_TEXT_MAX] = "removed", quoted[ERR_TEXT_MAX + 64];
+	struct err e = { "" };
+
+	if (b)
+		endpoint_format(&b->value.endpoint, text);
+	if (datapath_adjust(a->dp, fix, &e))
+		log_event(LOG_LEVEL_ERROR, "cannot correct a count", "backend=%s error=%s", text,
+			  log_quote(quoted, sizeof(quoted), e.text));
+	else
+		log_event(LOG_LEVEL_WARN, "count corrected: it did not agree with the sockets",
+			  "backend=%s id=%u active=%+lld connecting=%+lld", text, fix->id,
+			  fix->active, fix->connecting);
+}
+
+/* As long as it is not all that the kernel has counted, it says nothing. */
+static int list_all(struct agent *a, struct datapath_connections *ret)
+{
+	struct sock_diag *diag = NULL;
+	struct err e = { "" };
+	int r;
+
+	privileges_raise();
+	r = sock_diag_open(&diag, &e);
+	if (!r)
+		r = datapath_connections(a->dp, diag, false, ret, &e);
+	sock_diag_close(diag);
+	privileges_lower();
+	log_failure(a->audit_error, LOG_LEVEL_WARN,
+		    "connections cannot be listed: their counts are not checked, and none "
+		    "is ended",
+		    &e);
+	return r ? r : ret->all ? 0 : -EAGAIN;
+}
+
+/* Returns whether to look again soon. */
+static bool audit_counts(struct agent *a)
+{
+	struct klb_adjustment fixes[KLB_MAX_IDS];
+	struct datapath_connections all = { 0 };
+	struct klb_stats after[KLB_MAX_IDS];
+	unsigned int n_fixes;
+	bool again = false;
+
+	if (a->state->control.refused[KLB_FEATURE_ADJUST] ||
+	    a->state->control.refused[KLB_FEATURE_SOCKOPS])
+		return false;
+	if (datapath_read_stats(a->dp, a->state->stats, NULL) || list_all(a, &all) ||
+	    datapath_read_stats(a->dp, after, NULL))
+		goto out;
+	n_fixes = audit_look(&a->audit, a->state->stats, after, all.list, all.n, fixes, &again);
+	for (unsigned int i = 0; i < n_fixes; i++)
+		repair(a, &fixes[i]);
+out:
+	free(all.list);
+	return again;
+}
+
+void agent_on_audit(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent *a = arg;
+	unsigned int ms = a->dp && audit_counts(a) ? AUDIT_AGAIN_MS
+			  : a->audited		   ? AUDIT_MS
+						   : AUDIT_FIRST_MS;
+	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+
+	(void)fd;
+	(void)what;
+	event_add(a->audit_timer, &tv);
+	a->audited = true;
+	/* Also a good moment to forget what start, handshakes and reloads have needed. */
+	memory_trim();
+}

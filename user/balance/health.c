@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "balance/health.h"
+
+#include <string.h>
+
+/* While something is to be expected, it is looked for this often at least: a backend that
+ * drains ends or comes back soon, */
+#define DRAINING_INTERVAL_MS 1000
+/* and one of which a verdict is pending gets it before its clients have waited for long. */
+#define PENDING_INTERVAL_MS 500
+
+void health_init(struct health *h, __u64 now_ns)
+{
+	memset(h, 0, sizeof(*h));
+	h->state = KLB_STATE_UNKNOWN;
+	h->since_ns = now_ns;
+}
+
+static bool is_down(enum klb_state state)
+{
+	return state == KLB_STATE_DEAD || state == KLB_STATE_DRAINING;
+}
+
+/*
+ * The maps tell the state, not what was before it. One that drained and then closed its port
+ * still answers what is in flight: in doubt it is left to do so.
+ */
+static bool may_have_been_draining(const struct klb_backend *seen)
+{
+	return seen->state == KLB_STATE_DRAINING || seen->state == KLB_STATE_SUSPECT ||
+	       (seen->state == KLB_STATE_DEAD && seen->reason == KLB_REASON_REFUSED);
+}
+
+void health_adopt(struct health *h, const struct klb_backend *seen, unsigned int weight)
+{
+	memset(h, 0, sizeof(*h));
+	h->state = seen->state;
+	h->reason = seen->reason;
+	h->http_status = seen->http_status;
+	h->since_ns = seen->since_ns;
+	h->last_probe_ns = seen->last_probe_ns;
+	h->was_down = is_down(seen->state);
+	h->was_draining = may_have_been_draining(seen);
+	/* Ready since then, and not all of its weight yet. */
+	if (seen->state == KLB_STATE_READY && seen->weight < weight)
+		h->back_ns = seen->since_ns;
+}
+
+static bool turn(struct health *h, enum klb_state state, __u64 now_ns)
+{
+	if (h->state == state)
+		return false;
+	if (is_down(state))
+		h->was_down = true;
+	if (state == KLB_STATE_DRAINING)
+		h->was_draining = true;
+	if (state == KLB_STATE_READY)
+		h->was_draining = false;
+	if (state == KLB_STATE_READY && h->was_down) {
+		h->was_down = false;
+		h->back_ns = now_ns;
+	}
+	h->state = state;
+	h->since_ns = now_ns;
+	return true;
+}
+
+static void count_up(unsigned int *counter, unsigned int limit)
+{
+	if (*counter < limit)
+		(*counter)++;
+}
+
+static bool probed_ok(struct health *h, const struct health_rules *rules, __u64 now_ns)
+{
+	h->failures = 0;
+	count_up(&h->successes, rules->rise);
+	/* Nobody has asked before: there is nothing to be cautious about. */
+	if (h->state == KLB_STATE_UNKNOWN || h->successes >= rules->rise)
+		return turn(h, KLB_STATE_READY, now_ns);
+	/* It answers, so the verdict of death is wrong already. */
+	if (h->state == KLB_STATE_DEAD)
+		return turn(h, KLB_STATE_SUSPECT, now_ns);
+	return false;
+}
+
+/*
+ * An apiserver that shuts down gracefully says so for a few seconds while it still
+ * serves: one answer is enough to send new connections elsewhere.
+ */
+static bool probed_not_ready(struct health *h, __u64 now_ns)
+{
+	h->failures = 0;
+	h->successes = 0;
+	return turn(h, KLB_STATE_DRAINING, now_ns);
+}
+
+static bool probed_failed(struct health *h, const struct health_rules *rules, __u64 now_ns)
+{
+	h->successes = 0;
+	count_up(&h->failures, rules->fall);
+	if (h->failures >= rules->fall)
+		return turn(h, KLB_STATE_DEAD, now_ns);
+	if (h->state == KLB_STATE_DEAD)
+		return false;
+	return turn(h, KLB_STATE_SUSPECT, now_ns);
+}
+
+bool health_probed(struct health *h, const struct health_rules *rules, enum klb_reason outcome,
+		   unsigned int http_status, __u64 now_ns)
+{
+	h->last_probe_ns = now_ns;
+	h->reason = outcome;
+	h->http_status = http_status;
+	switch (outcome) {
+	case KLB_REASON_OK:
+		return probed_ok(h, rules, now_ns);
+	case KLB_REASON_NOT_READY:
+		return probed_not_ready(h, now_ns);
+	case KLB_REASON_UNAUTHORIZED:
+		return rules->no_anonymous ? probed_ok(h, rules, now_ns)
+					   : probed_not_ready(h, now_ns);
+	default:
+		return probed_failed(h, rules, now_ns);
+	}
+}
+
+#define IDLE_NS (HEALTH_IDLE_MS * 1000000ULL)
+
+/* Nothing has gone over the kept connection for longer than servers keep one. */
+static bool is_idle(const struct health *h, __u64 now_ns)
+{
+	return now_ns > h->last_probe_ns && now_ns - h->last_probe_ns >= IDLE_NS;
+}
+
+bool health_connection_lost(struct health *h, const struct health_rules *rules, bool timed_out,
+			    __u64 now_ns)
+{
+	if (timed_out) {
+		h->reason = KLB_REASON_UNREACHABLE;
+		h->http_status = 0;
+		return probed_failed(h, rules, now_ns);
+	}
+	if (is_down(h->state) || is_idle(h, now_ns))
+		return false;
+	h->successes = 0;
+	h->reason = KLB_REASON_CLOSED;
+	h->http_status = 0;
+	return turn(h, KLB_STATE_SUSPECT, now_ns);
+}
+
+bool health_unanswered(struct health *h, __u64 now_ns)
+{
+	if (is_down(h->state))
+		return false;
+	h->reason = KLB_REASON_NO_ANSWER;
+	h->http_status = 0;
+	return turn(h, KLB_STATE_SUSPECT, now_ns);
+}
+
+bool health_may_skip(const struct health *h, const struct health_rules *rules, __u64 last_answer_ns,
+		     __u64 now_ns)
+{
+	__u64 interval_ns = rules->interval_ms * 1000000ULL;
+
+	/* A clock that has jumped, or a count from before a reboot, proves nothing. */
+	if (last_answer_ns > now_ns || h->last_probe_ns > now_ns)
+		return false;
+	/* Jitter makes the next look up to a fifth later than an interval. */
+	return h->state == KLB_STATE_READY && !h->failures &&
+	       now_ns - last_answer_ns < interval_ns &&
+	       now_ns - h->last_probe_ns < HEALTH_STRETCH * interval_ns &&
+	       now_ns - h->last_probe_ns + interval_ns * 12 / 10 <= IDLE_NS;
+}
+
+bool health_is_gone(const struct health *h, __u64 now_ns)
+{
+	if (h->state != KLB_STATE_DEAD)
+		return false;
+	if (!h->was_draining || h->reason != KLB_REASON_REFUSED)
+		return true;
+	return now_ns > h->since_ns && now_ns - h->since_ns >= HEALTH_LINGER_MS * 1000000ULL;
+}
+
+#define SHARE_ALL 1000
+#define SHARE_FIRST 100
+
+unsigned int health_share(const struct health *h, unsigned int ramp_ms, __u64 now_ns)
+{
+	__u64 ramp_ns = ramp_ms * 1000000ULL;
+	__u64 since = now_ns - h->back_ns;
+
+	if (!h->back_ns || now_ns < h->back_ns || since >= ramp_ns)
+		return SHARE_ALL;
+	return SHARE_FIRST + (unsigned int)((SHARE_ALL - SHARE_FIRST) * since / ramp_ns);
+}
+
+unsigned int health_next_probe_ms(const struct health *h, const struct health_rules *rules)
+{
+	bool settled = h->state == KLB_STATE_READY ? !h->failures : h->state == KLB_STATE_DEAD;
+	unsigned int ms =
+		h->state == KLB_STATE_DRAINING ? DRAINING_INTERVAL_MS : PENDING_INTERVAL_MS;
+
+	return settled || rules->interval_ms < ms ? rules->interval_ms : ms;
+}
+
+const char *health_state_name(enum klb_state state)
+{
+	switch (state) {
+	case KLB_STATE_UNKNOWN:
+		return "unknown";
+	case KLB_STATE_READY:
+		return "ready";
+	case KLB_STATE_SUSPECT:
+		return "suspect";
+	case KLB_STATE_DRAINING:
+		return "draining";
+	case KLB_STATE_DEAD:
+		return "dead";
+	}
+	return "invalid";
+}
+
+const char *health_reason_name(enum klb_reason reason)
+{
+	static const char *const names[] = {
+		[KLB_REASON_NONE] = "not probed",
+		[KLB_REASON_OK] = "ok",
+		[KLB_REASON_NOT_READY] = "not ready",
+		[KLB_REASON_UNAUTHORIZED] = "unauthorized",
+		[KLB_REASON_REFUSED] = "refused",
+		[KLB_REASON_UNREACHABLE] = "unreachable",
+		[KLB_REASON_CONNECT_TIMEOUT] = "connect timeout",
+		[KLB_REASON_TLS] = "tls handshake",
+		[KLB_REASON_CERTIFICATE] = "certificate",
+		[KLB_REASON_NO_ANSWER] = "no answer",
+		[KLB_REASON_CLOSED] = "connection closed",
+		[KLB_REASON_PROTOCOL] = "not http",
+	};
+
+	if ((unsigned int)reason >= sizeof(names) / sizeof(names[0]))
+		return "invalid";
+	return names[reason];
+}

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "balance/plan.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "net/endpoint.h"
+
+/*
+ * log2(x) in 1/2^20, bit by bit: squaring a number in [1, 2) doubles its logarithm.
+ * Integers alone, so that every node computes the same and no program maps libm
+ * (half a megabyte) for one function. x: not 0.
+ */
+static __u64 log2_q20(__u64 x)
+{
+	int top = 63 - __builtin_clzll(x);
+	unsigned __int128 m = (unsigned __int128)x << (63 - top); /* in 1/2^63 */
+	__u64 result = (__u64)top;
+
+	for (int i = 0; i < 20; i++) {
+		m = m * m >> 63;
+		result = result << 1 | (__u64)(m >> 64);
+		m >>= (unsigned int)(m >> 64);
+	}
+	return result;
+}
+
+/*
+ * -ln(u) of a hash taken as a number u in (0, 1): exponentially distributed, so
+ * that the smallest rank/weight falls to each backend in proportion to its weight
+ * (weighted rendezvous hashing; Schindelhauer and Schomaker, SPAA 2005).
+ */
+static __u32 rank_of(__u64 node, const struct klb_endpoint *endpoint)
+{
+	__u64 h = hash_bytes(node, endpoint, sizeof(*endpoint)) | 1;
+	__u64 bits = (64ULL << 20) - log2_q20(h);
+
+	/* Times ln 2, in 1/2^16. */
+	return (__u32)(bits * 45426 >> 16);
+}
+
+const struct plan_backend *plan_find(const struct plan *p, const struct klb_endpoint *endpoint)
+{
+	for (unsigned int i = 0; i < p->n_backends; i++)
+		if (endpoint_equal(&p->backends[i].value.endpoint, endpoint))
+			return &p->backends[i];
+	return NULL;
+}
+
+const struct plan_backend *plan_find_id(const struct plan *p, __u32 id)
+{
+	for (unsigned int i = 0; i < p->n_backends; i++)
+		if (p->backends[i].id == id)
+			return &p->backends[i];
+	return NULL;
+}
+
+/*
+ * The lowest id that nothing carries: neither what is applied now (a removed
+ * backend's connections may be on their way) nor a connection nor this plan.
+ */
+static __u32 free_id(const struct plan_input *in, const struct plan *p)
+{
+	for (__u32 id = 1; id < KLB_ID_SELFTEST; id++) {
+		if (in->applied && plan_find_id(in->applied, id))
+			continue;
+		if (in->active && in->active[id])
+			continue;
+		if (!plan_find_id(p, id))
+			return id;
+	}
+	return 0;
+}
+
+static int plan_identity(const struct plan_input *in, const struct plan *p,
+			 struct plan_backend *ret, struct err *e)
+{
+	const struct plan_backend *old = NULL;
+	char text[ENDPOINT_TEXT_MAX];
+
+	if (in->applied)
+		old = plan_find(in->applied, &ret->value.endpoint);
+	if (old) {
+		ret->id = old->id;
+		ret->value.generation = old->value.generation;
+		return 0;
+	}
+	ret->id = free_id(in, p);
+	if (!ret->id)
+		return err_set(e, ENOSPC,
+			       "%s: no id is free for it: all %d are in use or carried by open "
+			       "connections; try again when some of them have closed",
+			       endpoint_format(&ret->value.endpoint, text), KLB_ID_SELFTEST - 1);
+	ret->value.generation = p->serial;
+	ret->fresh = true;
+	return 0;
+}
+
+/* With nobody to probe, what an agent found out earlier stands, as it stood. */
+static void plan_health(const struct plan_input *in, unsigned int index, struct plan_backend *ret)
+{
+	const struct plan_backend *old;
+
+	if (in->health) {
+		const struct health *h = &in->health[index];
+		unsigned int share = health_share(h, in->config->slow_start_ms, in->now_ns);
+
+		/* 0 takes none, which is not what a small share means. */
+		if (ret->value.weight)
+			ret->value.weight = ret->value.weight * share / 1000 ?: 1;
+		ret->value.state = h->state;
+		ret->value.reason = h->reason;
+		ret->value.http_status = h->http_status;
+		ret->value.since_ns = h->since_ns;
+		ret->value.last_probe_ns = h->last_probe_ns;
+		return;
+	}
+	old = in->applied ? plan_find(in->applied, &ret->value.endpoint) : NULL;
+	if (old) {
+		ret->value.state = old->value.state;
+		ret->value.reason = old->value.reason;
+		ret->value.http_status = old->value.http_status;
+		ret->value.since_ns = old->value.since_ns;
+		ret->value.last_probe_ns = old->value.last_probe_ns;
+		return;
+	}
+	ret->value.since_ns = in->now_ns;
+}
+
+static int plan_one_backend(const struct plan_input *in, unsigned int index, struct plan *p,
+			    struct err *e)
+{
+	const struct config_backend *cb = &in->config->backends[index];
+	struct plan_backend *b = &p->backends[p->n_backends];
+	int r;
+
+	memset(b, 0, sizeof(*b));
+	b->value.endpoint = cb->endpoint;
+	b->value.weight = cb->weight;
+	b->rank = rank_of(in->node, &cb->endpoint);
+	b->local = in->local && in->local[index];
+	b->preferred = in->config->prefer_local && b->local;
+	r = plan_identity(in, p, b, e);
+	if (r)
+		return r;
+	plan_health(in, index, b);
+	p->n_backends++;
+	return 0;
+}
+
+static void plan_one_frontend(const struct plan_input *in, unsigned int index, struct plan *p)
+{
+	const struct config_frontend *cf = &in->config->frontends[index];
+	struct plan_frontend *f = &p->frontends[p->n_frontends++];
+
+	memset(f, 0, sizeof(*f));
+	f->endpoint = cf->endpoint;
+	f->scope = cf->scope;
+	f->policy = in->config->policy;
+	f->n_backends = in->config->n_backends;
+	for (unsigned int i = 0; i < f->n_backends; i++)
+		f->ids[i] = (__u16)p->backends[i].id;
+}
+
+int plan_make(const struct plan_input *in, struct plan *ret, struct err *e)
+{
+	struct plan p;
+
+	memset(&p, 0, sizeof(p));
+	p.serial = (in->applied ? in->applied->serial : 0) + in->new_config;
+	p.connect_timeout_ms = in->config->connect_timeout_ms;
+	p.dead_peer_timeout_ms = in->config->dead_peer_timeout_ms;
+	for (unsigned int i = 0; i < in->config->n_backends; i++) {
+		int r = plan_one_backend(in, i, &p, e);
+
+		if (r)
+			return r;
+	}
+	for (unsigned int i = 0; i < in->config->n_frontends; i++)
+		plan_one_frontend(in, i, &p);
+	*ret = p;
+	return 0;
+}
+
+const char *plan_policy_name(enum klb_policy policy)
+{
+	switch (policy) {
+	case KLB_POLICY_LEAST_CONN:
+		return "least-conn";
+	case KLB_POLICY_RANDOM:
+		return "random";
+	case KLB_POLICY_RENDEZVOUS:
+		return "rendezvous";
+	case KLB_POLICY_LATENCY:
+		return "latency";
+	}
+	return "invalid";
+}
+
+const char *plan_scope_name(enum klb_scope scope)
+{
+	return scope == KLB_SCOPE_ALL ? "all" : "host";
+}

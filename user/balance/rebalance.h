@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Which connections are to be ended so that their clients connect again, elsewhere. Pure:
+ * decides, and ends nothing.
+ */
+#ifndef KUBELB_MOVES_H
+#define KUBELB_MOVES_H
+
+#include <stdbool.h>
+
+#include "net/connection.h"
+
+/* So many at a time, so that a node's clients do not all connect again at once. */
+#define MOVES_BATCH 16
+
+/*
+ * Of the connections to the backends in dead (by id), up to max at random: every node
+ * picks others, and no client is always the last. Fills ret with indexes into list;
+ * returns how many. *ret_left: how many more there are.
+ */
+unsigned int moves_from_dead(const struct klb_connection *list, unsigned int n, const bool *dead,
+			     __u64 random, unsigned int max, unsigned int *ret,
+			     unsigned int *ret_left);
+
+/* One backend, for moves_overloaded. */
+struct moves_load {
+	__u32 id;
+	__u64 active;
+	unsigned int weight;
+};
+
+/*
+ * The backend that has most above its fair share (its part, by weight, of all their
+ * connections), if that is two connections and a tenth of the share at least; else 0.
+ */
+__u32 moves_overloaded(const struct moves_load *loads, unsigned int n);
+
+/* The oldest established connection to it: an index into list, or n. */
+unsigned int moves_oldest(const struct klb_connection *list, unsigned int n, __u32 id);
+
+#endif

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "balance/reconcile.h"
+
+#include <string.h>
+
+struct tally {
+	__u64 active, connecting;
+};
+
+/* Those of an id's earlier owner count for nobody (klb_stats.generation). */
+static void count(const struct klb_stats *stats, const struct klb_connection *list, unsigned int n,
+		  struct tally *ret)
+{
+	memset(ret, 0, KLB_MAX_IDS * sizeof(*ret));
+	for (unsigned int i = 0; i < n; i++) {
+		const struct klb_socket *rec = &list[i].record;
+
+		if (rec->id >= KLB_MAX_IDS || rec->generation != stats[rec->id].generation)
+			continue;
+		ret[rec->id].active += rec->phase == KLB_PHASE_ACTIVE;
+		ret[rec->id].connecting += rec->phase == KLB_PHASE_CONNECTING;
+	}
+}
+
+/* Whether no socket of this backend came, changed or went between the two readings. */
+static bool is_quiet(const struct klb_stats *before, const struct klb_stats *after)
+{
+	return before->active == after->active && before->connecting == after->connecting &&
+	       before->opened == after->opened &&
+	       !memcmp(before->failed, after->failed, sizeof(before->failed));
+}
+
+unsigned int audit_look(struct audit *a, const struct klb_stats *before,
+			const struct klb_stats *after, const struct klb_connection *list,
+			unsigned int n, struct klb_adjustment *ret, bool *ret_again)
+{
+	struct tally seen[KLB_MAX_IDS];
+	unsigned int adjustments = 0;
+
+	*ret_again = false;
+	count(before, list, n, seen);
+	/* The last id is kubelb-load's own, for an instant. */
+	for (__u32 id = 1; id < KLB_ID_SELFTEST; id++) {
+		__s64 active = (__s64)(seen[id].active - before[id].active);
+		__s64 connecting = (__s64)(seen[id].connecting - before[id].connecting);
+		bool differs = is_quiet(&before[id], &after[id]) && (active || connecting);
+		bool confirmed = differs && a->last[id].differs && a->last[id].active == active &&
+				 a->last[id].connecting == connecting;
+
+		if (confirmed)
+			ret[adjustments++] =
+				(struct klb_adjustment){ .id = id,
+							 .generation = before[id].generation,
+							 .repair = 1,
+							 .active = active,
+							 .connecting = connecting };
+		a->last[id].active = active;
+		a->last[id].connecting = connecting;
+		a->last[id].differs = differs && !confirmed;
+		*ret_again |= a->last[id].differs;
+	}
+	return adjustments;
+}

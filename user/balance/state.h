@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What the maps hold, as a value: datapath/ reads it, balance/ judges it. */
+#ifndef KUBELB_STATE_H
+#define KUBELB_STATE_H
+
+#include <kubelb/abi.h>
+
+#include "balance/plan.h"
+
+/* Everything that the maps hold, read at one time. */
+struct datapath_state {
+	struct klb_control control;
+	struct klb_counters counters;
+	struct plan applied;
+	struct klb_stats stats[KLB_MAX_IDS];
+	struct klb_admin admin[KLB_MAX_IDS];
+};
+
+#endif

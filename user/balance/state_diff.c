@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "balance/state_diff.h"
+
+#include <stdlib.h>
+
+#include "balance/backend_status.h"
+
+struct list {
+	struct change *at;
+	unsigned int n;
+	__u64 now_ns;
+};
+
+static struct change *add(struct list *list, enum change_kind kind, const struct plan_backend *b)
+{
+	struct change *c = &list->at[list->n++];
+
+	*c = (struct change){
+		.kind = kind, .backend = b->value.endpoint, .id = b->id, .time_ns = list->now_ns
+	};
+	return c;
+}
+
+/* A clock that has jumped does not put the past into the future. */
+static void date(struct change *c, __u64 then_ns)
+{
+	if (then_ns && then_ns < c->time_ns)
+		c->time_ns = then_ns;
+}
+
+static struct change *add_verdict(struct list *list, enum change_kind kind,
+				  const struct plan_backend *b)
+{
+	struct change *c = add(list, kind, b);
+
+	c->state = b->value.state;
+	c->reason = b->value.reason;
+	c->http_status = b->value.http_status;
+	return c;
+}
+
+static void add_state(struct list *list, const struct plan_backend *b, enum klb_state was)
+{
+	struct change *c = add_verdict(list, CHANGE_STATE, b);
+
+	c->was = was;
+	date(c, b->value.since_ns);
+}
+
+static void compare_verdicts(struct list *list, const struct klb_backend *was,
+			     const struct plan_backend *b)
+{
+	const struct klb_backend *is = &b->value;
+	struct change *c;
+
+	/* The same state since another time: it went and came back while nobody looked. Unknown is
+	 * nobody's verdict, whenever that began. */
+	if (was->state != is->state ||
+	    (was->since_ns != is->since_ns && is->state != KLB_STATE_UNKNOWN)) {
+		add_state(list, b, was->state);
+	} else if (was->reason != is->reason || was->http_status != is->http_status) {
+		c = add_verdict(list, CHANGE_REASON, b);
+		c->was_reason = was->reason;
+		c->was_http_status = was->http_status;
+		date(c, is->last_probe_ns);
+	}
+}
+
+static int planned_or(const struct klb_admin *wish)
+{
+	return wish->weight_set ? (int)wish->weight : -1;
+}
+
+static void compare_wishes(struct list *list, const struct plan_backend *b,
+			   const struct klb_admin *was, const struct klb_admin *is)
+{
+	if (was->drained != is->drained)
+		add(list, is->drained ? CHANGE_DRAINED : CHANGE_UNDRAINED, b);
+	if (planned_or(was) != planned_or(is))
+		add(list, CHANGE_WEIGHT, b)->weight = planned_or(is);
+}
+
+static void compare(struct list *list, const struct datapath_state *was,
+		    const struct datapath_state *is, const struct plan_backend *b)
+{
+	const struct plan_backend *before = plan_find(&was->applied, &b->value.endpoint);
+
+	/* One that went and came back is another one. */
+	if (!before || before->value.generation != b->value.generation) {
+		add(list, CHANGE_ADDED, b);
+		return;
+	}
+	compare_verdicts(list, &before->value, b);
+	compare_wishes(list, b, verdict_wish(was, before), verdict_wish(is, b));
+}
+
+static int by_time(const void *a, const void *b)
+{
+	const struct change *x = a, *y = b;
+
+	if (x->time_ns != y->time_ns)
+		return x->time_ns < y->time_ns ? -1 : 1;
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+unsigned int changes_between(const struct datapath_state *was, const struct datapath_state *is,
+			     __u64 now_ns, struct change *ret)
+{
+	struct list list = { .at = ret, .now_ns = now_ns };
+
+	for (unsigned int i = 0; i < is->applied.n_backends; i++) {
+		const struct plan_backend *b = &is->applied.backends[i];
+
+		if (was)
+			compare(&list, was, is, b);
+		else if (b->value.state != KLB_STATE_UNKNOWN)
+			add_state(&list, b, KLB_STATE_UNKNOWN);
+	}
+	for (unsigned int i = 0; was && i < was->applied.n_backends; i++) {
+		const struct plan_backend *b = &was->applied.backends[i];
+
+		if (!plan_find(&is->applied, &b->value.endpoint))
+			add(&list, CHANGE_REMOVED, b);
+	}
+	qsort(ret, list.n, sizeof(*ret), by_time);
+	return list.n;
+}
+
+const char *changes_kind_name(enum change_kind kind)
+{
+	switch (kind) {
+	case CHANGE_STATE:
+		return "state";
+	case CHANGE_REASON:
+		return "reason";
+	case CHANGE_ADDED:
+		return "added";
+	case CHANGE_REMOVED:
+		return "removed";
+	case CHANGE_DRAINED:
+		return "drained";
+	case CHANGE_UNDRAINED:
+		return "undrained";
+	case CHANGE_WEIGHT:
+		return "weight";
+	}
+	return "unknown";
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "base/cli.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+
+int cli_fail(int status, const struct err *e)
+{
+	log_line("%s", e->text);
+	return status;
+}
+
+int cli_usage(const char *format, ...)
+{
+	char text[ERR_TEXT_MAX];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	log_line("%s; see --help", text);
+	return CLI_USAGE;
+}
+
+int cli_version(const char *program)
+{
+	printf("%s %s\n", program, KLB_VERSION);
+	return CLI_OK;
+}
+
+int cli_end(int status)
+{
+	if (!fflush(stdout) && !ferror(stdout))
+		return status;
+	log_line("cannot write to standard output: %s", strerror(errno));
+	return status == CLI_OK ? CLI_FAILED : status;
+}
+
+int cli_number(const char *text, unsigned long min, unsigned long max, unsigned long *ret)
+{
+	unsigned long value;
+	char *end;
+
+	if (*text < '0' || *text > '9')
+		return -EINVAL;
+	errno = 0;
+	value = strtoul(text, &end, 10);
+	if (errno || *end || value < min || value > max)
+		return -EINVAL;
+	*ret = value;
+	return 0;
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "base/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/*
+ * The length of the UTF-8 character at s, or 0 when a terminal must not get to
+ * see it: not UTF-8, or a control character. U+0080..U+009F are controls too; some
+ * terminals take U+009B for the beginning of an escape sequence.
+ */
+static size_t printable_length(const unsigned char *s)
+{
+	size_t length, i;
+
+	if (s[0] < 0x80)
+		return s[0] >= 0x20 && s[0] != 0x7f;
+	if (s[0] < 0xc2 || s[0] > 0xf4)
+		return 0;
+	length = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;
+	for (i = 1; i < length; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	/* Controls, overlong forms, surrogates, beyond U+10FFFF. */
+	if ((s[0] == 0xc2 && s[1] < 0xa0) || (s[0] == 0xe0 && s[1] < 0xa0) ||
+	    (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
+	    (s[0] == 0xf4 && s[1] > 0x8f))
+		return 0;
+	return length;
+}
+
+void err_make_printable(char *text)
+{
+	unsigned char *s = (unsigned char *)text;
+
+	while (*s) {
+		size_t length = printable_length(s);
+
+		if (!length) {
+			*s = '?';
+			length = 1;
+		}
+		s += length;
+	}
+}
+
+void err_format(struct err *e, const char *format, ...)
+{
+	/* Not straight into e: the arguments may be e's own text, being wrapped. */
+	char text[ERR_TEXT_MAX];
+	va_list ap;
+	int n;
+
+	if (!e)
+		return;
+	va_start(ap, format);
+	n = vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	if (n < 0)
+		text[0] = '\0';
+	else if ((size_t)n >= sizeof(text))
+		memcpy(text + sizeof(text) - 4, "...", 4);
+	/* It may quote a file or a peer. */
+	err_make_printable(text);
+	memcpy(e->text, text, sizeof(e->text));
+}

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+void file_identify(const char *path, struct file_identity *ret)
+{
+	struct stat st;
+
+	*ret = (struct file_identity){ 0 };
+	if (stat(path, &st))
+		return;
+	ret->device = st.st_dev;
+	ret->inode = st.st_ino;
+	ret->size = st.st_size;
+	ret->modified = st.st_mtim;
+	ret->changed = st.st_ctim;
+}
+
+static bool same_time(const struct timespec *x, const struct timespec *y)
+{
+	return x->tv_sec == y->tv_sec && x->tv_nsec == y->tv_nsec;
+}
+
+bool file_is_same(const struct file_identity *x, const struct file_identity *y)
+{
+	return x->device == y->device && x->inode == y->inode && x->size == y->size &&
+	       same_time(&x->modified, &y->modified) && same_time(&x->changed, &y->changed);
+}
+
+static int open_regular(const char *path, struct err *e)
+{
+	struct stat st;
+	int fd, rc = 0;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0 && errno == ENOENT)
+		return err_set(e, ENOENT, "%s: no such file", path);
+	if (fd < 0 && errno == EACCES && !geteuid())
+		return err_set(
+			e, EACCES,
+			"%s: cannot be opened: %m; root reads it only as the owner or by the "
+			"mode: chown it, or the folder that it is in, to root",
+			path);
+	if (fd < 0)
+		return err_set(e, errno, "%s: cannot be opened: %m", path);
+	if (fstat(fd, &st) < 0)
+		rc = err_set(e, errno, "%s: cannot be examined: %m", path);
+	else if (S_ISDIR(st.st_mode))
+		rc = err_set(e, EISDIR, "%s: is a directory", path);
+	else if (!S_ISREG(st.st_mode))
+		rc = err_set(e, EINVAL, "%s: is not a regular file", path);
+	if (rc < 0) {
+		close(fd);
+		return rc;
+	}
+	return fd;
+}
+
+/* Reads up to size bytes into buf; returns how many, or a negative errno. */
+static ssize_t read_all(int fd, char *buf, size_t size)
+{
+	size_t length = 0;
+
+	while (length < size) {
+		ssize_t n = read(fd, buf + length, size - length);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		length += (size_t)n;
+	}
+	return (ssize_t)length;
+}
+
+/* text has room for max bytes, one more that shows that it is too large, and a NUL. */
+static int read_text(const char *path, int fd, size_t max, char *text, size_t *ret_length,
+		     struct err *e)
+{
+	ssize_t length = read_all(fd, text, max + 1);
+
+	if (length < 0) {
+		errno = (int)-length;
+		return err_set(e, errno, "%s: cannot be read: %m", path);
+	}
+	if ((size_t)length > max)
+		return err_set(e, EFBIG, "%s: larger than %zu bytes", path, max);
+	text[length] = '\0';
+	*ret_length = (size_t)length;
+	return 0;
+}
+
+static int read_descriptor(const char *path, int fd, size_t max, char **ret, size_t *ret_length,
+			   struct err *e)
+{
+	char *text = malloc(max + 2);
+	int rc;
+
+	if (!text)
+		return err_set(e, ENOMEM, "%s: out of memory", path);
+	rc = read_text(path, fd, max, text, ret_length, e);
+	if (rc < 0) {
+		free(text);
+		return rc;
+	}
+	*ret = text;
+	return 0;
+}
+
+int file_read(const char *path, size_t max, char **ret, size_t *ret_length, struct err *e)
+{
+	int rc, fd = open_regular(path, e);
+
+	if (fd < 0)
+		return fd;
+	rc = read_descriptor(path, fd, max, ret, ret_length, e);
+	close(fd);
+	return rc;
+}
+
+/* Adds to why what to do about it. Returns rc. */
+static int fail_next(int rc, const struct err *why, const char *option, struct err *e)
+{
+	switch (rc) {
+	case -ENOENT:
+		return err_set(e, -rc, "%s; create it, or name another with %s", why->text, option);
+	case -EACCES:
+	case -EPERM:
+		return err_set(e, -rc, "%s; check its permissions, or run as root", why->text);
+	case -EFBIG:
+		return err_set(e, -rc, "%s; so it is no configuration; name another with %s",
+			       why->text, option);
+	default:
+		return err_set(e, -rc, "%s; name another with %s", why->text, option);
+	}
+}
+
+int file_read_named(const char *path, const char *option, size_t max, char **ret,
+		    size_t *ret_length, struct err *e)
+{
+	struct err why;
+	int rc = file_read(path, max, ret, ret_length, &why);
+
+	return rc < 0 ? fail_next(rc, &why, option, e) : 0;
+}
+
+int file_read_stdin(const char *option, size_t max, char **ret, size_t *ret_length, struct err *e)
+{
+	struct err why;
+	int rc = read_descriptor(FILE_STDIN, STDIN_FILENO, max, ret, ret_length, &why);
+
+	return rc < 0 ? fail_next(rc, &why, option, e) : 0;
+}
+
+void file_forget(char *text, size_t length)
+{
+	if (!text)
+		return;
+	explicit_bzero(text, length);
+	free(text);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "base/format.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define NS_PER_S 1000000000ULL
+#define COMM_SIZE 16 /* TASK_COMM_LEN, include/linux/sched.h */
+
+static const char *in_seconds(__u64 seconds, char *buf)
+{
+	static const struct {
+		__u64 seconds;
+		char unit;
+	} units[] = { { 86400, 'd' }, { 3600, 'h' }, { 60, 'm' }, { 1, 's' } };
+
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+		if (seconds >= 2 * units[i].seconds || units[i].seconds == 1) {
+			snprintf(buf, TEXT_TIME_MAX, "%llu%c", seconds / units[i].seconds,
+				 units[i].unit);
+			break;
+		}
+	}
+	return buf;
+}
+
+const char *text_age(__u64 then_ns, __u64 now_ns, char *buf)
+{
+	if (then_ns)
+		return in_seconds(now_ns > then_ns ? (now_ns - then_ns) / NS_PER_S : 0, buf);
+	snprintf(buf, TEXT_TIME_MAX, "-");
+	return buf;
+}
+
+const char *text_duration(__u64 ns, char *buf)
+{
+	if (ns >= 10 * NS_PER_S)
+		return in_seconds(ns / NS_PER_S, buf);
+	snprintf(buf, TEXT_TIME_MAX, "%.*fms", ns < 10000000 ? 2 : 0, (double)ns / 1e6);
+	return buf;
+}
+
+const char *text_comm(const char *comm, char *buf)
+{
+	memcpy(buf, comm, COMM_SIZE);
+	buf[COMM_SIZE] = '\0';
+	err_make_printable(buf);
+	return buf;
+}
+
+const char *text_process(const char *comm, __u32 pid, char *buf)
+{
+	char name[TEXT_COMM_MAX];
+
+	if (pid)
+		snprintf(buf, TEXT_PROCESS_MAX, "%s[%u]", text_comm(comm, name), pid);
+	else
+		snprintf(buf, TEXT_PROCESS_MAX, "-");
+	return buf;
+}

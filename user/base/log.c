@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* What does not fit is cut: a log line is for reading. */
+#define LINE_SIZE 4096
+#define MSG_SIZE 1024
+
+/* priority: of syslog(3), which journald takes from the <N> in front. */
+static const struct {
+	const char *name;
+	int priority;
+} levels[] = {
+	[LOG_LEVEL_ERROR] = { "error", 3 },
+	[LOG_LEVEL_WARN] = { "warn", 4 },
+	[LOG_LEVEL_INFO] = { "info", 6 },
+	[LOG_LEVEL_DEBUG] = { "debug", 7 },
+};
+
+/* Set once by log_init, before there is anything to say. */
+static struct {
+	const char *program;
+	enum log_level level;
+	bool journal;
+} voice = { "kubelb", LOG_LEVEL_INFO, false };
+
+/* A line under construction: always terminated, always with room for a newline. */
+struct line {
+	size_t length;
+	char text[LINE_SIZE];
+};
+
+/*
+ * JOURNAL_STREAM is inherited: only when it names the very file that stderr is
+ * does the journal read it, and not a terminal or a pipe (systemd.exec(5)).
+ */
+static bool stderr_is_journal(void)
+{
+	const char *stream = getenv("JOURNAL_STREAM");
+	unsigned long long dev, ino;
+	struct stat st;
+	char *end;
+
+	if (!stream)
+		return false;
+	dev = strtoull(stream, &end, 10);
+	if (*end != ':')
+		return false;
+	ino = strtoull(end + 1, NULL, 10);
+	return fstat(STDERR_FILENO, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
+}
+
+void log_init(const char *program, enum log_level level)
+{
+	voice.program = program;
+	voice.level = level;
+	voice.journal = stderr_is_journal();
+}
+
+bool log_enabled(enum log_level level)
+{
+	return level <= voice.level;
+}
+
+static void line_vadd(struct line *l, const char *format, va_list ap)
+	__attribute__((format(printf, 2, 0)));
+static void line_add(struct line *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void line_vadd(struct line *l, const char *format, va_list ap)
+{
+	size_t room = sizeof(l->text) - 1 - l->length;
+	int n = vsnprintf(l->text + l->length, room, format, ap);
+
+	if (n > 0)
+		l->length += (size_t)n < room ? (size_t)n : room - 1;
+}
+
+static void line_add(struct line *l, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	line_vadd(l, format, ap);
+	va_end(ap);
+}
+
+static void line_begin(struct line *l, enum log_level level)
+{
+	l->length = 0;
+	l->text[0] = '\0';
+	if (voice.journal)
+		line_add(l, "<%d>", levels[level].priority);
+}
+
+/* In one write, so that the lines of several processes do not mix. */
+static void line_write(struct line *l)
+{
+	size_t i;
+
+	for (i = 0; i < l->length; i++)
+		if ((unsigned char)l->text[i] < 0x20)
+			l->text[i] = ' ';
+	l->text[l->length++] = '\n';
+	while (write(STDERR_FILENO, l->text, l->length) < 0 && errno == EINTR)
+		;
+}
+
+void log_event(enum log_level level, const char *msg, const char *keys, ...)
+{
+	int saved_errno = errno;
+	char quoted[MSG_SIZE];
+	struct line l;
+	va_list ap;
+
+	if (!log_enabled(level))
+		return;
+	line_begin(&l, level);
+	line_add(&l, "level=%s msg=%s", levels[level].name, log_quote(quoted, sizeof(quoted), msg));
+	if (keys && keys[0]) {
+		line_add(&l, " ");
+		va_start(ap, keys);
+		line_vadd(&l, keys, ap);
+		va_end(ap);
+	}
+	line_write(&l);
+	errno = saved_errno;
+}
+
+/* Writes c as it stands in a quoted value to out, which takes 4 bytes; returns how many. */
+static size_t escape(unsigned char c, char *out)
+{
+	static const char hex[] = "0123456789abcdef";
+	static const char named[] = "\n\r\t\"\\", names[] = "nrt\"\\";
+	const char *at = c ? strchr(named, c) : NULL;
+
+	out[0] = '\\';
+	if (at) {
+		out[1] = names[at - named];
+		return 2;
+	}
+	if (c >= 0x20 && c < 0x7f) {
+		out[0] = (char)c;
+		return 1;
+	}
+	/* Not ASCII either: it may be no UTF-8, which the journal would store as a blob. */
+	out[1] = 'x';
+	out[2] = hex[c >> 4];
+	out[3] = hex[c & 15];
+	return 4;
+}
+
+const char *log_quote(char *buf, unsigned long size, const char *text)
+{
+	size_t length = 0;
+	char escaped[4];
+
+	if (size < 3) { /* not even "" fits */
+		if (size)
+			buf[0] = '\0';
+		return buf;
+	}
+	buf[length++] = '"';
+	for (; text && *text; text++) {
+		size_t n = escape((unsigned char)*text, escaped);
+
+		if (length + n + 2 > size)
+			break;
+		memcpy(buf + length, escaped, n);
+		length += n;
+	}
+	buf[length++] = '"';
+	buf[length] = '\0';
+	return buf;
+}
+
+void log_failure(char last[ERR_TEXT_MAX], enum log_level level, const char *text,
+		 const struct err *e)
+{
+	char quoted[ERR_TEXT_MAX + 64];
+
+	if (!strcmp(last, e->text))
+		return;
+	memcpy(last, e->text, ERR_TEXT_MAX);
+	if (e->text[0])
+		log_event(level, text, "error=%s", log_quote(quoted, sizeof(quoted), e->text));
+}
+
+void log_line(const char *format, ...)
+{
+	struct line l;
+	va_list ap;
+
+	line_begin(&l, LOG_LEVEL_ERROR);
+	line_add(&l, "%s: ", voice.program);
+	va_start(ap, format);
+	line_vadd(&l, format, ap);
+	va_end(ap);
+	line_write(&l);
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "base/mem_trim.h"
+
+#include <link.h>
+#include <malloc.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/*
+ * Code alone: it is never written to, so dropping it loses nothing. What looks read-only
+ * beside it may be relocated data (RELRO), whose pages exist in this process only.
+ */
+static int drop_code(struct dl_phdr_info *object, size_t size, void *arg)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+
+	(void)size;
+	(void)arg;
+	/* The kernel's own pages, which no file is behind. */
+	if (strstr(object->dlpi_name, "vdso"))
+		return 0;
+	for (int i = 0; i < object->dlpi_phnum; i++) {
+		const ElfW(Phdr) *part = &object->dlpi_phdr[i];
+		uintptr_t start = (object->dlpi_addr + part->p_vaddr) & ~(page - 1);
+		uintptr_t end = object->dlpi_addr + part->p_vaddr + part->p_memsz;
+
+		if (part->p_type == PT_LOAD && part->p_flags & PF_X && !(part->p_flags & PF_W))
+			madvise((void *)start, end - start, MADV_DONTNEED);
+	}
+	return 0;
+}
+
+void memory_trim(void)
+{
+	malloc_trim(0);
+	dl_iterate_phdr(drop_code, NULL);
+}

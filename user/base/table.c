@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "base/table.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int make_room(struct table *t)
+{
+	size_t room = t->room ? 2 * t->room : 64;
+	char **cells;
+
+	if (t->n < t->room)
+		return 0;
+	cells = realloc(t->cells, room * sizeof(*cells));
+	if (!cells)
+		return -ENOMEM;
+	t->cells = cells;
+	t->room = room;
+	return 0;
+}
+
+void table_cell(struct table *t, const char *format, ...)
+{
+	char *text = NULL;
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = vasprintf(&text, format, args);
+	va_end(args);
+	if (n < 0) {
+		t->no_memory = true;
+	} else if (make_room(t)) {
+		t->no_memory = true;
+		free(text);
+	} else {
+		t->cells[t->n++] = text;
+	}
+}
+
+/* Characters of UTF-8: the bytes that do not continue one. */
+static int width_of(const char *text)
+{
+	int n = 0;
+
+	for (; *text; text++)
+		n += ((unsigned char)*text & 0xc0) != 0x80;
+	return n;
+}
+
+/* 0 for a column that is left out. */
+static int column_width(const struct table *t, size_t column)
+{
+	bool says_something = !t->columns[column].optional;
+	int width = 0;
+
+	for (size_t i = column; i < t->n; i += t->n_columns) {
+		int w = width_of(t->cells[i]);
+
+		width = w > width ? w : width;
+		says_something |= strcmp(t->cells[i], "-") != 0 && strcmp(t->cells[i], "0") != 0;
+	}
+	if (!says_something)
+		return 0;
+	return width > width_of(t->columns[column].title) ? width
+							  : width_of(t->columns[column].title);
+}
+
+/* One cell; *blanks are owed before the next text, so that no line ends with some. */
+static void print_cell(const struct table *t, size_t column, int width, const char *text,
+		       int *blanks, FILE *to)
+{
+	int padding = width - width_of(text);
+
+	if (!width)
+		return;
+	*blanks += t->columns[column].right ? padding : 0;
+	if (*text) {
+		fprintf(to, "%*s%s", *blanks, "", text);
+		*blanks = 0;
+	}
+	*blanks += 1 + (t->columns[column].right ? 0 : padding);
+}
+
+/* cells: as many as there are columns. */
+static void print_row(const struct table *t, const int *widths, char *const *cells, FILE *to)
+{
+	int blanks = 0;
+
+	for (size_t c = 0; c < t->n_columns; c++)
+		print_cell(t, c, widths[c], cells ? cells[c] : t->columns[c].title, &blanks, to);
+	fputc('\n', to);
+}
+
+int table_print(const struct table *t, FILE *to)
+{
+	int *widths = calloc(t->n_columns, sizeof(*widths));
+
+	if (!widths || t->no_memory) {
+		free(widths);
+		return -ENOMEM;
+	}
+	for (size_t c = 0; c < t->n_columns; c++)
+		widths[c] = column_width(t, c);
+	print_row(t, widths, NULL, to);
+	for (size_t i = 0; i + t->n_columns <= t->n; i += t->n_columns)
+		print_row(t, widths, &t->cells[i], to);
+	free(widths);
+	return 0;
+}
+
+void table_free(struct table *t)
+{
+	for (size_t i = 0; i < t->n; i++)
+		free(t->cells[i]);
+	free(t->cells);
+	t->cells = NULL;
+	t->n = t->room = 0;
+}

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "config/config.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/internal.h"
+#include "net/endpoint.h"
+#include "base/file.h"
+
+static int set_defaults(struct config_build *b)
+{
+	struct config *c = b->config;
+	int rc;
+
+	c->policy = KLB_POLICY_LEAST_CONN;
+	c->prefer_local = true;
+	c->connect_timeout_ms = 1000;
+	c->dead_peer_timeout_ms = 10000;
+	c->slow_start_ms = 30000;
+	c->probe.interval_ms = 5000;
+	c->probe.timeout_ms = 3000;
+	c->probe.rise = 2;
+	c->probe.fall = 2;
+	c->probe.anonymous_auth = true;
+	c->http_enabled = true;
+	rc = endpoint_parse("127.0.0.1:8081", 0, &c->http, b->e);
+	if (rc == 0)
+		rc = config_set_string(b, &c->probe.path, "/readyz");
+	if (rc == 0)
+		rc = config_set_string(b, &c->probe.live_path, "/livez");
+	return rc;
+}
+
+static void build_free(struct config_build *b)
+{
+	if (!b)
+		return;
+	config_free(b->config);
+	free(b);
+}
+
+static int build_new(const char *source, struct err *e, struct config_build **ret)
+{
+	struct config_build *b = calloc(1, sizeof(*b));
+	int rc;
+
+	if (!b || !(b->config = calloc(1, sizeof(*b->config))) ||
+	    !(b->config->source = strdup(source))) {
+		build_free(b);
+		err_set(e, ENOMEM, "%s: out of memory", source);
+		return -ENOMEM;
+	}
+	b->e = e;
+	rc = set_defaults(b);
+	if (rc < 0) {
+		build_free(b);
+		return rc;
+	}
+	*ret = b;
+	return 0;
+}
+
+/* Hands the snapshot over when all went well, and frees the rest. */
+static int build_end(struct config_build *b, int rc, bool host_has_ipv6, struct config **ret)
+{
+	if (rc == 0)
+		rc = config_finish(b, host_has_ipv6);
+	if (rc == 0) {
+		*ret = b->config;
+		b->config = NULL;
+	}
+	build_free(b);
+	return rc;
+}
+
+int config_parse(const char *text, size_t length, const char *source, bool host_has_ipv6,
+		 struct config **ret, struct err *e)
+{
+	struct config_build *b;
+	int rc;
+
+	if (length > (size_t)CONFIG_BYTES_MAX)
+		return err_set(e, EINVAL,
+			       "%s: larger than %d bytes, so it is no configuration; name another",
+			       source, CONFIG_BYTES_MAX);
+	rc = build_new(source, e, &b);
+	if (rc < 0)
+		return rc;
+	rc = config_read_yaml(b, text, length);
+	return build_end(b, rc, host_has_ipv6, ret);
+}
+
+static void identify_named(struct config_probe *probe)
+{
+	if (probe->ca)
+		file_identify(probe->ca, &probe->ca_seen);
+	if (probe->client_cert)
+		file_identify(probe->client_cert, &probe->client_cert_seen);
+	if (probe->client_key)
+		file_identify(probe->client_key, &probe->client_key_seen);
+}
+
+int config_load(const char *path, bool host_has_ipv6, struct config **ret, struct err *e)
+{
+	struct file_identity seen;
+	char *text = NULL;
+	size_t length = 0;
+	int rc;
+
+	file_identify(path, &seen);
+	rc = file_read_named(path, "-c FILE", CONFIG_BYTES_MAX, &text, &length, e);
+	if (rc < 0)
+		return rc == -EFBIG ? -EINVAL : rc;
+	rc = config_parse(text, length, path, host_has_ipv6, ret, e);
+	free(text);
+	if (rc < 0)
+		return rc;
+	(*ret)->source_seen = seen;
+	identify_named(&(*ret)->probe);
+	return 0;
+}
+
+/* Reads what follows the address: nothing, or ",weight=N". */
+static int parse_weight(struct config_build *b, const struct config_where *at, const char *text,
+			unsigned int *ret)
+{
+	static const char prefix[] = ",weight=";
+	unsigned int weight;
+
+	if (!*text) {
+		*ret = KLB_WEIGHT_DEFAULT;
+		return 0;
+	}
+	if (strncmp(text, prefix, strlen(prefix)) != 0)
+		return config_fail(b, at, "'%.64s' is unknown; write ADDR[:PORT][,weight=N]", text);
+	text += strlen(prefix);
+	if (config_uint(text, &weight) < 0 || weight > KLB_WEIGHT_MAX)
+		return config_fail(b, at, "weight '%.64s' is no number in range; write 0..%d", text,
+				   KLB_WEIGHT_MAX);
+	*ret = weight;
+	return 0;
+}
+
+static int add_backend_arg(struct config_build *b, const char *arg)
+{
+	struct config_where at = { .line = 0 };
+	unsigned int weight = 0;
+	char *address;
+	int rc;
+
+	snprintf(at.key, sizeof(at.key), "-b %.64s", arg);
+	rc = parse_weight(b, &at, arg + strcspn(arg, ","), &weight);
+	if (rc < 0)
+		return rc;
+	address = strndup(arg, strcspn(arg, ","));
+	if (!address)
+		return config_fail_memory(b);
+	rc = config_add_backend(b, &at, address, weight);
+	free(address);
+	return rc;
+}
+
+static int add_frontend_arg(struct config_build *b, const char *arg)
+{
+	struct config_where at = { .line = 0 };
+
+	snprintf(at.key, sizeof(at.key), "-f %.64s", arg);
+	return config_add_frontend(b, &at, arg, KLB_SCOPE_HOST);
+}
+
+int config_from_args(const char *const *frontends, size_t n_frontends, const char *const *backends,
+		     size_t n_backends, bool host_has_ipv6, struct config **ret, struct err *e)
+{
+	struct config_build *b;
+	size_t i;
+	int rc;
+
+	rc = build_new("command line", e, &b);
+	if (rc < 0)
+		return rc;
+	snprintf(b->no_backend.key, sizeof(b->no_backend.key), "-b");
+	for (i = 0; rc == 0 && i < n_frontends; i++)
+		rc = add_frontend_arg(b, frontends[i]);
+	for (i = 0; rc == 0 && i < n_backends; i++)
+		rc = add_backend_arg(b, backends[i]);
+	return build_end(b, rc, host_has_ipv6, ret);
+}
+
+/* What a snapshot owns beside itself; for copying and freeing alike. */
+#define OWNED_MAX 10
+
+static unsigned int owned_strings(struct config *c, char **ret[OWNED_MAX])
+{
+	unsigned int n = 0;
+
+	ret[n++] = &c->source;
+	ret[n++] = &c->probe.path;
+	ret[n++] = &c->probe.live_path;
+	ret[n++] = &c->probe.ca;
+	ret[n++] = &c->probe.server_name;
+	ret[n++] = &c->probe.client_cert;
+	ret[n++] = &c->probe.client_key;
+	ret[n++] = &c->discovery_kubeconfig;
+	ret[n++] = &c->discovery_cache;
+	ret[n++] = &c->cgroup;
+	return n;
+}
+
+static struct config *copy(const struct config *c)
+{
+	struct config *ret = malloc(sizeof(*ret));
+	char **owned[OWNED_MAX];
+	bool failed = false;
+	unsigned int n;
+
+	if (!ret)
+		return NULL;
+	*ret = *c;
+	n = owned_strings(ret, owned);
+	for (unsigned int i = 0; i < n; i++) {
+		const char *text = *owned[i];
+
+		*owned[i] = text && !failed ? strdup(text) : NULL;
+		failed |= text && !*owned[i];
+	}
+	if (!failed)
+		return ret;
+	config_free(ret);
+	return NULL;
+}
+
+static unsigned int weight_in(const struct config *c, const struct klb_endpoint *backend)
+{
+	for (unsigned int i = 0; i < c->n_backends; i++)
+		if (endpoint_equal(&c->backends[i].endpoint, backend))
+			return c->backends[i].weight;
+	return KLB_WEIGHT_DEFAULT;
+}
+
+int config_with_backends(const struct config *c, const struct klb_endpoint *list, unsigned int n,
+			 struct config **ret, struct err *e)
+{
+	struct config *made = copy(c);
+
+	if (!made)
+		return err_set(e, ENOMEM, "%s: out of memory", c->source);
+	for (unsigned int i = 0; i < n && i < KLB_MAX_BACKENDS; i++) {
+		made->backends[i].endpoint = list[i];
+		made->backends[i].weight = weight_in(c, &list[i]);
+	}
+	if (n)
+		made->n_backends = n < KLB_MAX_BACKENDS ? n : KLB_MAX_BACKENDS;
+	*ret = made;
+	return 0;
+}
+
+void config_free(struct config *c)
+{
+	char **owned[OWNED_MAX];
+	unsigned int n;
+
+	if (!c)
+		return;
+	n = owned_strings(c, owned);
+	for (unsigned int i = 0; i < n; i++)
+		free(*owned[i]);
+	free(c);
+}
+
+void config_endpoints(const struct config *c, struct klb_endpoint *ret)
+{
+	for (unsigned int i = 0; i < c->n_backends; i++)
+		ret[i] = c->backends[i].endpoint;
+}

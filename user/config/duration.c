@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <errno.h>
+#include <limits.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config/internal.h"
+
+#define NS_PER_MS UINT64_C(1000000)
+#define NS_MAX (UINT_MAX * NS_PER_MS)
+
+/* The units of Go's time.ParseDuration; a longer name goes before its own beginning. */
+static const struct {
+	const char *name;
+	uint64_t ns;
+} units[] = {
+	{ "ns", 1 },
+	{ "us", 1000 },
+	{ "\u00b5s", 1000 }, /* micro sign */
+	{ "\u03bcs", 1000 }, /* Greek mu */
+	{ "ms", NS_PER_MS },
+	{ "s", NS_PER_MS * 1000 },
+	{ "m", NS_PER_MS * 1000 * 60 },
+	{ "h", NS_PER_MS * 1000 * 3600 },
+};
+
+static bool is_digit(char c)
+{
+	return c >= '0' && c <= '9';
+}
+
+/* Adds count times unit to *sum, up to NS_MAX. */
+static bool add_ns(uint64_t *sum, uint64_t count, uint64_t unit)
+{
+	if (count > (NS_MAX - *sum) / unit)
+		return false;
+	*sum += count * unit;
+	return true;
+}
+
+static bool take_unit(const char **text, uint64_t *ret_ns)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+		size_t length = strlen(units[i].name);
+
+		if (strncmp(*text, units[i].name, length) == 0) {
+			*text += length;
+			*ret_ns = units[i].ns;
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * Adds the fraction in digits..end of unit. A digit that is worth no whole number
+ * of nanoseconds cannot be part of whole milliseconds either.
+ */
+static bool add_fraction(uint64_t *sum, const char *digits, const char *end, uint64_t unit)
+{
+	bool exact = true;
+
+	for (; digits < end; digits++) {
+		exact = exact && unit % 10 == 0;
+		unit /= 10;
+		if (*digits == '0')
+			continue;
+		if (!exact || !add_ns(sum, (uint64_t)(*digits - '0'), unit))
+			return false;
+	}
+	return true;
+}
+
+/* Takes one "1.5h" off the front of *text and adds it to *sum. */
+static bool take_part(const char **text, uint64_t *sum)
+{
+	const char *whole = *text, *fraction, *end;
+	uint64_t unit, count = 0;
+
+	for (end = whole; is_digit(*end); end++)
+		if (count <= NS_MAX)
+			count = count * 10 + (uint64_t)(*end - '0');
+	fraction = end;
+	if (*end == '.')
+		for (fraction = ++end; is_digit(*end); end++)
+			;
+	if (!is_digit(*whole) && fraction == end) /* "s", ".s" */
+		return false;
+	*text = end;
+	return take_unit(text, &unit) && add_ns(sum, count, unit) &&
+	       add_fraction(sum, fraction, end, unit);
+}
+
+int config_duration_ms(const char *text, unsigned int *ret)
+{
+	uint64_t sum = 0;
+
+	if (strcmp(text, "0") == 0) { /* the one that needs no unit */
+		*ret = 0;
+		return 0;
+	}
+	if (!*text)
+		return -EINVAL;
+	while (*text)
+		if (!take_part(&text, &sum))
+			return -EINVAL;
+	if (sum % NS_PER_MS)
+		return -EINVAL;
+	*ret = (unsigned int)(sum / NS_PER_MS);
+	return 0;
+}
+
+const char *config_duration_format(unsigned int ms, char *buf)
+{
+	static const struct {
+		const char *name;
+		unsigned int ms;
+	} names[] = { { "h", 3600000 }, { "m", 60000 }, { "s", 1000 }, { "ms", 1 } };
+	size_t i = 0;
+
+	while (ms % names[i].ms)
+		i++;
+	snprintf(buf, CONFIG_DURATION_TEXT_MAX, "%u%s", ms / names[i].ms, ms ? names[i].name : "");
+	return buf;
+}
+
+int config_uint(const char *text, unsigned int *ret)
+{
+	unsigned int value = 0;
+
+	/* 010 is eight to one reader and ten to another: neither is taken. */
+	if (!*text || (text[0] == '0' && text[1]))
+		return -EINVAL;
+	for (; *text; text++) {
+		if (!is_digit(*text) || __builtin_mul_overflow(value, 10U, &value) ||
+		    __builtin_add_overflow(value, (unsigned int)(*text - '0'), &value))
+			return -EINVAL;
+	}
+	*ret = value;
+	return 0;
+}

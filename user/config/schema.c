@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * A document to a snapshot. The tables below say what may stand where; they also
+ * bound the walk, so that a document whose aliases form a circle is no danger.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config/internal.h"
+#include "config/yaml_doc.h"
+
+#define SECOND_MS 1000
+#define MINUTE_MS (60 * SECOND_MS)
+#define HOUR_MS (60 * MINUTE_MS)
+
+#define CACHE_DEFAULT "/var/lib/kubelb/backends.json"
+
+/* No table has more keys. */
+#define KEYS_MAX 16
+
+/* Every list full and every key given comes to depth 3 and some 450 values. */
+#define DEPTH_MAX 16
+#define NODES_MAX 4096
+
+/* An entry of frontends or backends; a string, or a mapping for more than the address. */
+struct item {
+	const char *address; /* owned by the document */
+	struct config_where where; /* of address */
+	enum klb_scope scope;
+	unsigned int weight;
+};
+
+static int read_frontends(struct config_build *b, const struct config_node *at,
+			  const struct config_key *key, void *base);
+static int read_backends(struct config_build *b, const struct config_node *at,
+			 const struct config_key *key, void *base);
+static int read_probe(struct config_build *b, const struct config_node *at,
+		      const struct config_key *key, void *base);
+static int read_discovery(struct config_build *b, const struct config_node *at,
+			  const struct config_key *key, void *base);
+static int read_item_address(struct config_build *b, const struct config_node *at,
+			     const struct config_key *key, void *base);
+
+/* clang-format off */
+#define KEY(key_name, reader, type, field, ...) \
+	{ .name = key_name, .read = reader, .offset = offsetof(struct type, field), __VA_ARGS__ }
+/* clang-format on */
+
+static const struct config_key root_keys[] = {
+	KEY("frontends", read_frontends, config, frontends),
+	KEY("backends", read_backends, config, backends),
+	KEY("policy", config_read_policy, config, policy),
+	KEY("preferLocal", config_read_bool, config, prefer_local),
+	KEY("connectTimeout", config_read_duration, config, connect_timeout_ms, .min = 10,
+	    .max = MINUTE_MS),
+	KEY("deadPeerTimeout", config_read_duration, config, dead_peer_timeout_ms, .min = SECOND_MS,
+	    .max = HOUR_MS, .or_off = true),
+	KEY("slowStart", config_read_duration, config, slow_start_ms, .min = SECOND_MS,
+	    .max = HOUR_MS, .or_off = true),
+	KEY("rebalance", config_read_bool, config, rebalance),
+	KEY("probe", read_probe, config, probe),
+	KEY("discovery", read_discovery, config, discovery),
+	KEY("http", config_read_http, config, http),
+	KEY("cgroup", config_read_file, config, cgroup, .or_off = true),
+	{ .name = NULL },
+};
+
+static const struct config_key probe_keys[] = {
+	KEY("path", config_read_http_path, config_probe, path),
+	KEY("livePath", config_read_http_path, config_probe, live_path),
+	KEY("interval", config_read_duration, config_probe, interval_ms, .min = 100,
+	    .max = HOUR_MS),
+	KEY("timeout", config_read_duration, config_probe, timeout_ms, .min = 10,
+	    .max = 5 * MINUTE_MS),
+	KEY("rise", config_read_uint, config_probe, rise, .min = 1, .max = 100),
+	KEY("fall", config_read_uint, config_probe, fall, .min = 1, .max = 100),
+	KEY("ca", config_read_file, config_probe, ca),
+	KEY("insecureSkipVerify", config_read_bool, config_probe, insecure_skip_verify),
+	KEY("serverName", config_read_server_name, config_probe, server_name),
+	KEY("clientCert", config_read_file, config_probe, client_cert),
+	KEY("clientKey", config_read_file, config_probe, client_key),
+	KEY("anonymousAuth", config_read_bool, config_probe, anonymous_auth),
+	{ .name = NULL },
+};
+
+static const struct config_key discovery_keys[] = {
+	KEY("kubeconfig", config_read_file, config, discovery_kubeconfig),
+	KEY("cache", config_read_file, config, discovery_cache, .or_off = true),
+	{ .name = NULL },
+};
+
+static const struct config_key frontend_keys[] = {
+	KEY("address", read_item_address, item, address),
+	KEY("scope", config_read_scope, item, scope),
+	{ .name = NULL },
+};
+
+static const struct config_key backend_keys[] = {
+	KEY("address", read_item_address, item, address),
+	KEY("weight", config_read_uint, item, weight, .min = 0, .max = KLB_WEIGHT_MAX),
+	{ .name = NULL },
+};
+
+static void set_where(struct config_where *where, unsigned int line, const char *parent,
+		      const char *name)
+{
+	where->line = line;
+	snprintf(where->key, sizeof(where->key), "%.48s%s%.40s", parent, *parent ? "." : "", name);
+}
+
+/* Says that name is no key here. The caller returns the error, for compilers to see. */
+static void explain_unknown(const struct config_build *b, const struct config_where *at,
+			    const struct config_key *keys, const char *name)
+{
+	const char *suggestion = config_suggest(keys, name);
+	char known[256] = "";
+	size_t length = 0;
+
+	if (suggestion) {
+		config_explain(b, at, "unknown key; did you mean %s?", suggestion);
+		return;
+	}
+	for (; keys->name && length < sizeof(known); keys++)
+		length += (size_t)snprintf(known + length, sizeof(known) - length, "%s%s",
+					   length ? ", " : "", keys->name);
+	config_explain(b, at, "unknown key; remove it, or write one of %s", known);
+}
+
+/* Finds a pair's key in the table, and the value that belongs to it. */
+static int read_key(const struct config_build *b, const struct config_node *mapping,
+		    const yaml_node_pair_t *pair, const struct config_key *keys,
+		    const struct config_key **ret_key, struct config_node *ret_value)
+{
+	yaml_node_t *node = yaml_document_get_node(mapping->document, pair->key);
+	struct config_node value = { .document = mapping->document };
+	const struct config_key *key = keys;
+	const char *name = "";
+
+	if (node->type == YAML_SCALAR_NODE)
+		name = (const char *)node->data.scalar.value;
+	/* Of the key, not of the value: an alias has the line of its anchor. */
+	set_where(&value.where, yamldoc_line(node), mapping->where.key, name);
+	if (node->type != YAML_SCALAR_NODE)
+		return config_fail(b, &value.where, "a key that is not a string; remove it");
+	while (key->name && strcmp(key->name, name) != 0)
+		key++;
+	if (!key->name || strlen(name) != node->data.scalar.length) {
+		explain_unknown(b, &value.where, keys, name);
+		return -EINVAL;
+	}
+	value.node = yaml_document_get_node(mapping->document, pair->value);
+	*ret_key = key;
+	*ret_value = value;
+	return 0;
+}
+
+static int expect(const struct config_build *b, const struct config_node *at, yaml_node_type_t type,
+		  const char *want)
+{
+	const char *tag = type == YAML_MAPPING_NODE ? YAML_MAP_TAG : YAML_SEQ_TAG;
+
+	if (yamldoc_is_null(at->node))
+		return config_fail(b, &at->where, "no value; write %s, or remove the key", want);
+	if (at->node->type != type)
+		return config_fail(b, &at->where, "a %s; write %s", config_kind(at->node), want);
+	if (strcmp((const char *)at->node->tag, tag) != 0)
+		return config_fail(b, &at->where,
+				   "a tag, as YAML takes a word that begins with '!'; remove it");
+	return 0;
+}
+
+/* Reads every pair of a mapping into base, by the table. */
+static int read_mapping(struct config_build *b, const struct config_node *at,
+			const struct config_key *keys, void *base)
+{
+	unsigned int lines[KEYS_MAX] = { 0 };
+	const yaml_node_pair_t *pair;
+	int rc;
+
+	rc = expect(b, at, YAML_MAPPING_NODE, "a mapping, key: value");
+	for (pair = at->node->data.mapping.pairs.start;
+	     rc == 0 && pair < at->node->data.mapping.pairs.top; pair++) {
+		const struct config_key *key = NULL;
+		struct config_node value = { 0 };
+		unsigned int *line;
+
+		rc = read_key(b, at, pair, keys, &key, &value);
+		if (rc < 0)
+			return rc;
+		line = &lines[key - keys];
+		if (*line)
+			return config_fail(b, &value.where,
+					   "is there already (on line %u); remove one of the two",
+					   *line);
+		*line = value.where.line;
+		rc = key->read(b, &value, key, base);
+	}
+	return rc;
+}
+
+static int read_item_address(struct config_build *b, const struct config_node *at,
+			     const struct config_key *key, void *base)
+{
+	struct item *item = base;
+
+	(void)key;
+	item->where = at->where;
+	return config_read_text(b, at, "an address", &item->address);
+}
+
+static int read_item(struct config_build *b, const struct config_node *at,
+		     const struct config_key *keys, struct item *item)
+{
+	int rc;
+
+	if (at->node->type != YAML_MAPPING_NODE) {
+		item->where = at->where;
+		return config_read_text(b, at, "an address, or a mapping with one", &item->address);
+	}
+	rc = read_mapping(b, at, keys, item);
+	if (rc < 0)
+		return rc;
+	if (!item->address)
+		return config_fail(b, &at->where, "no address; add address: a.b.c.d:port");
+	return 0;
+}
+
+static int add_frontend(struct config_build *b, const struct item *item)
+{
+	return config_add_frontend(b, &item->where, item->address, item->scope);
+}
+
+static int add_backend(struct config_build *b, const struct item *item)
+{
+	return config_add_backend(b, &item->where, item->address, item->weight);
+}
+
+static int read_list(struct config_build *b, const struct config_node *at,
+		     const struct config_key *item_keys,
+		     int (*add)(struct config_build *b, const struct item *item))
+{
+	const yaml_node_item_t *start, *i;
+	int rc;
+
+	rc = expect(b, at, YAML_SEQUENCE_NODE, "a list of addresses");
+	if (rc < 0)
+		return rc;
+	start = at->node->data.sequence.items.start;
+	for (i = start; rc == 0 && i < at->node->data.sequence.items.top; i++) {
+		struct item item = { .scope = KLB_SCOPE_HOST, .weight = KLB_WEIGHT_DEFAULT };
+		struct config_node value = { .document = at->document };
+
+		value.node = yaml_document_get_node(at->document, *i);
+		value.where.line = yamldoc_line(value.node);
+		snprintf(value.where.key, sizeof(value.where.key), "%.32s[%td]", at->where.key,
+			 i - start);
+		rc = read_item(b, &value, item_keys, &item);
+		if (rc == 0)
+			rc = add(b, &item);
+	}
+	return rc;
+}
+
+static int read_frontends(struct config_build *b, const struct config_node *at,
+			  const struct config_key *key, void *base)
+{
+	int rc;
+
+	(void)key;
+	(void)base;
+	rc = read_list(b, at, frontend_keys, add_frontend);
+	if (rc == 0 && !b->config->n_frontends)
+		return config_fail(b, &at->where, "empty; remove the key for the default");
+	return rc;
+}
+
+/* An empty list is all right when there is discovery: config_finish decides. */
+static int read_backends(struct config_build *b, const struct config_node *at,
+			 const struct config_key *key, void *base)
+{
+	(void)key;
+	(void)base;
+	b->no_backend = at->where;
+	return read_list(b, at, backend_keys, add_backend);
+}
+
+static int fail_alone(const struct config_build *b, const struct config_node *mapping,
+		      const char *name, const char *missing)
+{
+	struct config_where where = mapping->where;
+	const yaml_node_pair_t *pair = mapping->node->data.mapping.pairs.start;
+
+	for (; pair < mapping->node->data.mapping.pairs.top; pair++) {
+		const yaml_node_t *node = yaml_document_get_node(mapping->document, pair->key);
+
+		if (strcmp((const char *)node->data.scalar.value, name) == 0)
+			set_where(&where, yamldoc_line(node), mapping->where.key, name);
+	}
+	return config_fail(b, &where, "given without %s; add %s, or remove both", missing, missing);
+}
+
+static int read_probe(struct config_build *b, const struct config_node *at,
+		      const struct config_key *key, void *base)
+{
+	struct config_probe *probe = &((struct config *)base)->probe;
+	int rc;
+
+	(void)key;
+	rc = read_mapping(b, at, probe_keys, probe);
+	if (rc < 0)
+		return rc;
+	if (probe->client_cert && !probe->client_key)
+		return fail_alone(b, at, "clientCert", "clientKey");
+	if (probe->client_key && !probe->client_cert)
+		return fail_alone(b, at, "clientKey", "clientCert");
+	return 0;
+}
+
+static int read_discovery(struct config_build *b, const struct config_node *at,
+			  const struct config_key *key, void *base)
+{
+	struct config *c = base;
+	int rc;
+
+	(void)key;
+	c->discovery = true;
+	rc = config_set_string(b, &c->discovery_cache, CACHE_DEFAULT);
+	if (rc < 0)
+		return rc;
+	return read_mapping(b, at, discovery_keys, c);
+}
+
+static int read_root(struct config_build *b, yaml_document_t *document)
+{
+	struct config_node root = { .document = document };
+
+	set_where(&b->no_backend, 1, "", "backends");
+	root.node = yaml_document_get_root_node(document);
+	/* An empty file lacks backends, and that is what to say of it. */
+	if (!root.node || yamldoc_is_null(root.node))
+		return 0;
+	root.where.line = yamldoc_line(root.node);
+	return read_mapping(b, &root, root_keys, b->config);
+}
+
+const struct yamldoc_limits config_limits = {
+	.depth = DEPTH_MAX,
+	.nodes = NODES_MAX,
+	.advice = "check quotes and indentation (no tabs); IPv6 with a port is written in quotes, "
+		  "\"[::1]:6443\"",
+};
+
+int config_read_yaml(struct config_build *b, const char *text, size_t length)
+{
+	yaml_document_t document;
+	int rc;
+
+	rc = yamldoc_load(b->config->source, text, length, &config_limits, &document, b->e);
+	if (rc < 0)
+		return rc;
+	rc = read_root(b, &document);
+	yaml_document_delete(&document);
+	return rc;
+}

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config/internal.h"
+#include "net/endpoint.h"
+
+#define WHERE_TEXT_MAX (CONFIG_KEY_MAX + 8)
+
+void config_explain(const struct config_build *b, const struct config_where *at, const char *format,
+		    ...)
+{
+	const char *source = b->config->source;
+	const char *colon = at->key[0] ? ": " : "";
+	char what[ERR_TEXT_MAX];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(what, sizeof(what), format, ap);
+	va_end(ap);
+	if (at->line)
+		err_set(b->e, EINVAL, "%s:%u: %s%s%s", source, at->line, at->key, colon, what);
+	else
+		err_set(b->e, EINVAL, "%s: %s%s%s", source, at->key, colon, what);
+}
+
+int config_fail_memory(const struct config_build *b)
+{
+	return err_set(b->e, ENOMEM, "%s: out of memory", b->config->source);
+}
+
+/* Names the place of an entry in a message about another one. */
+static const char *where_text(const struct config_where *at, char *buf)
+{
+	if (at->line)
+		snprintf(buf, WHERE_TEXT_MAX, "on line %u", at->line);
+	else
+		snprintf(buf, WHERE_TEXT_MAX, "%s", at->key[0] ? at->key : "by default");
+	return buf;
+}
+
+static int fail_duplicate(const struct config_build *b, const struct config_where *at,
+			  const struct klb_endpoint *ep, const struct config_where *first)
+{
+	char address[ENDPOINT_TEXT_MAX], where[WHERE_TEXT_MAX];
+
+	return config_fail(b, at, "%s is there already (%s); remove one of the two",
+			   endpoint_format(ep, address), where_text(first, where));
+}
+
+/* What holds for every address that is dialled. */
+static int parse_address(const struct config_build *b, const struct config_where *at,
+			 const char *text, unsigned int default_port, struct klb_endpoint *ret)
+{
+	struct err why;
+
+	if (endpoint_parse(text, default_port, ret, &why) < 0)
+		return config_fail(b, at, "%s", why.text);
+	if (endpoint_is_unspecified(ret))
+		return config_fail(b, at, "'%.64s' is no address to connect to; write a host's own",
+				   text);
+	if (endpoint_is_multicast(ret))
+		return config_fail(
+			b, at, "'%.64s' is for multicast or broadcast; write a host's own", text);
+	return 0;
+}
+
+int config_add_frontend(struct config_build *b, const struct config_where *at, const char *text,
+			enum klb_scope scope)
+{
+	struct config *c = b->config;
+	struct klb_endpoint ep;
+	unsigned int i;
+	int rc;
+
+	if (c->n_frontends == KLB_MAX_FRONTENDS)
+		return config_fail(b, at, "more than %u frontends; remove some", KLB_MAX_FRONTENDS);
+	rc = parse_address(b, at, text, 0, &ep);
+	if (rc < 0)
+		return rc;
+	for (i = 0; i < c->n_frontends; i++)
+		if (endpoint_equal(&ep, &c->frontends[i].endpoint))
+			return fail_duplicate(b, at, &ep, &b->frontends[i]);
+	b->frontends[c->n_frontends] = *at;
+	c->frontends[c->n_frontends].endpoint = ep;
+	c->frontends[c->n_frontends++].scope = scope;
+	return 0;
+}
+
+int config_add_backend(struct config_build *b, const struct config_where *at, const char *text,
+		       unsigned int weight)
+{
+	struct config *c = b->config;
+	struct klb_endpoint ep;
+	unsigned int i;
+	int rc;
+
+	if (c->n_backends == KLB_MAX_BACKENDS)
+		return config_fail(b, at, "more than %u backends; remove some", KLB_MAX_BACKENDS);
+	rc = parse_address(b, at, text, KLB_PORT_DEFAULT, &ep);
+	if (rc < 0)
+		return rc;
+	if (endpoint_is_link_local_v6(&ep))
+		return config_fail(b, at,
+				   "'%.64s' is link-local, it needs a zone; write a routable one",
+				   text);
+	for (i = 0; i < c->n_backends; i++)
+		if (endpoint_equal(&ep, &c->backends[i].endpoint))
+			return fail_duplicate(b, at, &ep, &b->backends[i]);
+	b->backends[c->n_backends] = *at;
+	c->backends[c->n_backends].endpoint = ep;
+	c->backends[c->n_backends++].weight = weight;
+	return 0;
+}
+
+static int add_default_frontends(struct config_build *b, bool host_has_ipv6)
+{
+	static const struct config_where by_default;
+	int rc;
+
+	rc = config_add_frontend(b, &by_default, "127.0.0.1:6443", KLB_SCOPE_HOST);
+	if (rc == 0 && host_has_ipv6)
+		rc = config_add_frontend(b, &by_default, "[::1]:6443", KLB_SCOPE_HOST);
+	return rc;
+}
+
+/* Where the frontend with this address stands, or NULL. */
+static const struct config_where *find_frontend(const struct config_build *b,
+						const struct klb_endpoint *ep)
+{
+	unsigned int i;
+
+	for (i = 0; i < b->config->n_frontends; i++)
+		if (endpoint_equal(ep, &b->config->frontends[i].endpoint))
+			return &b->frontends[i];
+	return NULL;
+}
+
+/* A connect to such a backend would be sent to itself. */
+static int check_backends(const struct config_build *b)
+{
+	const struct config *c = b->config;
+	char address[ENDPOINT_TEXT_MAX], where[WHERE_TEXT_MAX];
+	unsigned int i;
+
+	if (!c->n_backends && !c->discovery)
+		return config_fail(b, &b->no_backend,
+				   "no backend; give the address of at least one apiserver");
+	for (i = 0; i < c->n_backends; i++) {
+		const struct klb_endpoint *ep = &c->backends[i].endpoint;
+		const struct config_where *frontend = find_frontend(b, ep);
+
+		if (frontend)
+			return config_fail(b, &b->backends[i],
+					   "%s is also a frontend (%s), and would connect to "
+					   "itself; write the apiserver's own address",
+					   endpoint_format(ep, address),
+					   where_text(frontend, where));
+	}
+	return 0;
+}
+
+/*
+ * The agent would listen there, and whoever asks it would reach an apiserver. The
+ * command line knows no http and no agent, so there is nothing to compare.
+ */
+static int check_http(const struct config_build *b)
+{
+	const struct config_where *frontend;
+	char where[WHERE_TEXT_MAX];
+
+	frontend = b->config->http_enabled ? find_frontend(b, &b->config->http) : NULL;
+	if (frontend && b->http.line)
+		return config_fail(b, &b->http, "is also a frontend (%s); choose another port",
+				   where_text(frontend, where));
+	if (frontend && frontend->line)
+		return config_fail(b, frontend,
+				   "is where the agent serves http by default; choose another port "
+				   "for one of the two");
+	return 0;
+}
+
+int config_finish(struct config_build *b, bool host_has_ipv6)
+{
+	int rc = 0;
+
+	if (!b->config->n_frontends)
+		rc = add_default_frontends(b, host_has_ipv6);
+	if (rc == 0)
+		rc = check_backends(b);
+	if (rc == 0)
+		rc = check_http(b);
+	b->config->probe.connect_timeout_ms = b->config->connect_timeout_ms;
+	return rc;
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "config/yaml_doc.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* A text on its way to a document. */
+struct reading {
+	const char *source;
+	const char *text;
+	size_t length;
+	const struct yamldoc_limits *limits;
+	struct err *e;
+	/* How much of it has been seen. */
+	unsigned int documents, depth, nodes;
+};
+
+unsigned int yamldoc_line(const yaml_node_t *node)
+{
+	return (unsigned int)node->start_mark.line + 1;
+}
+
+bool yamldoc_is_null(const yaml_node_t *node)
+{
+	static const char *const nulls[] = { "", "~", "null", "Null", "NULL" };
+	size_t i;
+
+	if (node->type != YAML_SCALAR_NODE || node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
+		return false;
+	for (i = 0; i < sizeof(nulls) / sizeof(nulls[0]); i++)
+		if (strcmp((const char *)node->data.scalar.value, nulls[i]) == 0)
+			return true;
+	return false;
+}
+
+bool yamldoc_is(const yaml_node_t *node, const char *text)
+{
+	return node->type == YAML_SCALAR_NODE && node->data.scalar.length == strlen(text) &&
+	       memcmp(node->data.scalar.value, text, node->data.scalar.length) == 0;
+}
+
+const yaml_node_pair_t *yamldoc_pair(yaml_document_t *document, const yaml_node_t *mapping,
+				     const char *name, const yaml_node_pair_t *after)
+{
+	const yaml_node_pair_t *pair = after ? after + 1 : mapping->data.mapping.pairs.start;
+
+	for (; pair < mapping->data.mapping.pairs.top; pair++)
+		if (yamldoc_is(yaml_document_get_node(document, pair->key), name))
+			return pair;
+	return NULL;
+}
+
+yaml_node_t *yamldoc_item(yaml_document_t *document, const yaml_node_t *list, size_t n)
+{
+	const yaml_node_item_t *start = list->data.sequence.items.start;
+
+	if (n >= (size_t)(list->data.sequence.items.top - start))
+		return NULL;
+	return yaml_document_get_node(document, start[n]);
+}
+
+/* libyaml gives the place of bytes that are not text as an offset only. */
+static unsigned int line_at(const struct reading *r, size_t offset)
+{
+	unsigned int line = 1;
+	size_t i;
+
+	for (i = 0; i < r->length && i < offset; i++)
+		line += r->text[i] == '\n';
+	return line;
+}
+
+static int fail_memory(const struct reading *r)
+{
+	return err_set(r->e, ENOMEM, "%s: out of memory", r->source);
+}
+
+static int fail_syntax(const struct reading *r, const yaml_parser_t *parser)
+{
+	const char *problem = parser->problem;
+	size_t line = parser->problem_mark.line + 1;
+
+	/* The composer may run out of memory without saying so. */
+	if (!problem || parser->error == YAML_MEMORY_ERROR)
+		return fail_memory(r);
+	if (parser->error == YAML_READER_ERROR)
+		return err_set(r->e, EINVAL, "%s:%u: YAML: %s; save the file as UTF-8 text",
+			       r->source, line_at(r, parser->problem_offset), problem);
+	if (!parser->context)
+		return err_set(r->e, EINVAL, "%s:%zu: YAML: %s; %s", r->source, line, problem,
+			       r->limits->advice);
+	return err_set(r->e, EINVAL, "%s:%zu: YAML: %s %s that begins on line %zu; %s", r->source,
+		       line, problem, parser->context, parser->context_mark.line + 1,
+		       r->limits->advice);
+}
+
+/* Counts one event in, and says what there is too much of. */
+static int check_event(struct reading *r, const yaml_event_t *event)
+{
+	size_t line = event->start_mark.line + 1;
+
+	switch (event->type) {
+	case YAML_DOCUMENT_START_EVENT:
+		/* Which of two would count? */
+		if (r->documents++)
+			return err_set(r->e, EINVAL, "%s:%zu: YAML: a second document; remove it",
+				       r->source, line);
+		break;
+	case YAML_SEQUENCE_START_EVENT:
+	case YAML_MAPPING_START_EVENT:
+		r->nodes++;
+		if (++r->depth > r->limits->depth)
+			return err_set(r->e, EINVAL,
+				       "%s:%zu: YAML: nested too deeply; remove some brackets",
+				       r->source, line);
+		break;
+	case YAML_SEQUENCE_END_EVENT:
+	case YAML_MAPPING_END_EVENT:
+		r->depth--;
+		break;
+	case YAML_SCALAR_EVENT:
+	case YAML_ALIAS_EVENT:
+		r->nodes++;
+		break;
+	default:
+		break;
+	}
+	if (r->nodes > r->limits->nodes)
+		return err_set(r->e, EINVAL, "%s:%zu: YAML: more than %u values; remove some",
+			       r->source, line, r->limits->nodes);
+	return 0;
+}
+
+/*
+ * Goes over the document once without keeping it. libyaml's time grows with the
+ * square of the nesting and of the anchors, which makes minutes of a few hundred
+ * kilobytes of brackets: this pass stops at the limit.
+ */
+static int check_shape(struct reading *r, yaml_parser_t *parser)
+{
+	bool end = false;
+	int rc = 0;
+
+	while (rc == 0 && !end) {
+		yaml_event_t event;
+
+		if (!yaml_parser_parse(parser, &event))
+			return fail_syntax(r, parser);
+		rc = check_event(r, &event);
+		end = event.type == YAML_STREAM_END_EVENT;
+		yaml_event_delete(&event);
+	}
+	return rc;
+}
+
+/* ret NULL: the first pass, which keeps nothing. */
+static int run(struct reading *r, yaml_document_t *ret)
+{
+	yaml_parser_t parser;
+	int rc = 0;
+
+	if (!yaml_parser_initialize(&parser))
+		return fail_memory(r);
+	yaml_parser_set_input_string(&parser, (const unsigned char *)r->text, r->length);
+	if (!ret)
+		rc = check_shape(r, &parser);
+	else if (!yaml_parser_load(&parser, ret))
+		rc = fail_syntax(r, &parser);
+	yaml_parser_delete(&parser);
+	return rc;
+}
+
+int yamldoc_load(const char *source, const char *text, size_t length,
+		 const struct yamldoc_limits *limits, yaml_document_t *ret, struct err *e)
+{
+	struct reading r = {
+		.source = source, .text = text, .length = length, .limits = limits, .e = e
+	};
+	yaml_document_t document;
+	int rc = run(&r, NULL);
+
+	if (rc == 0)
+		rc = run(&r, &document);
+	if (rc == 0)
+		*ret = document;
+	return rc;
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* kubelbctl drain, undrain, weight */
+#include "ctl/ctl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "balance/backend_status.h"
+#include "base/cli.h"
+#include "host/node.h"
+#include "net/endpoint.h"
+
+/* What a command does to the wish. */
+struct wish {
+	enum { WISH_DRAIN, WISH_UNDRAIN, WISH_WEIGHT, WISH_WEIGHT_AUTO } kind;
+	unsigned int weight;
+};
+
+static void change_wish(struct klb_admin *wish, const void *arg)
+{
+	const struct wish *c = arg;
+
+	switch (c->kind) {
+	case WISH_DRAIN:
+	case WISH_UNDRAIN:
+		wish->drained = c->kind == WISH_DRAIN;
+		break;
+	case WISH_WEIGHT:
+	case WISH_WEIGHT_AUTO:
+		wish->weight_set = c->kind == WISH_WEIGHT;
+		wish->weight = c->weight;
+		break;
+	}
+}
+
+static void list_backends(const struct plan *p, char *ret, size_t size)
+{
+	char text[ENDPOINT_TEXT_MAX];
+	size_t used = 0;
+
+	ret[0] = '\0';
+	for (unsigned int i = 0; i < p->n_backends && used < size; i++)
+		used += (size_t)snprintf(ret + used, size - used, "%s%s", i ? ", " : "",
+					 endpoint_format(&p->backends[i].value.endpoint, text));
+}
+
+int ctl_unknown_backend(const struct plan *p, const struct klb_endpoint *endpoint, struct err *e)
+{
+	char text[ENDPOINT_TEXT_MAX], known[512];
+
+	list_backends(p, known, sizeof(known));
+	return err_set(e, ENOENT, "%s: no such backend; there are: %s",
+		       endpoint_format(endpoint, text), known);
+}
+
+/* Backends, other than this one, that take new connections without reserve. */
+static unsigned int others_ready(const struct datapath_state *s, const struct plan_backend *b)
+{
+	struct verdict v;
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
+		verdict_of(s, &s->applied.backends[i], node_now_ns(), &v);
+		n += s->applied.backends[i].id != b->id && !strcmp(v.state, "ready") && v.weight;
+	}
+	return n;
+}
+
+/* Whether any other backend has a weight, ready or not. */
+static bool others_weighted(const struct datapath_state *s, const struct plan_backend *b)
+{
+	struct verdict v;
+
+	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
+		verdict_of(s, &s->applied.backends[i], node_now_ns(), &v);
+		if (s->applied.backends[i].id != b->id && v.weight)
+			return true;
+	}
+	return false;
+}
+
+static void report_change(const struct wish *c, const struct datapath_state *s,
+			  const struct plan_backend *b)
+{
+	char text[ENDPOINT_TEXT_MAX];
+	struct verdict v;
+
+	endpoint_format(&b->value.endpoint, text);
+	switch (c->kind) {
+	case WISH_DRAIN:
+		printf("%s: draining; %llu connections to it stay until they close\n", text,
+		       s->stats[b->id].active);
+		verdict_of(s, b, node_now_ns(), &v);
+		if (!others_ready(s, b) && v.weight)
+			printf("note: no other backend is ready; it still gets what no other can "
+			       "take\n");
+		break;
+	case WISH_UNDRAIN:
+		printf("%s: takes new connections again\n", text);
+		break;
+	case WISH_WEIGHT:
+		printf("%s: weight %u, until `kubelbctl weight %s auto`\n", text, c->weight, text);
+		if (!c->weight && !others_weighted(s, b))
+			printf("note: every backend has weight 0 now: connects go through "
+			       "untouched, "
+			       "to nobody in all likelihood\n");
+		break;
+	case WISH_WEIGHT_AUTO:
+		printf("%s: weight %u, from the configuration, slow start included\n", text,
+		       b->value.weight);
+		break;
+	}
+}
+
+static int apply_change(const struct ctl_options *o, const struct klb_endpoint *endpoint,
+			const struct wish *c, struct err *e)
+{
+	struct datapath_state *state = malloc(sizeof(*state));
+	struct datapath *dp = NULL;
+	const struct plan_backend *b;
+	int r = state ? 0 : err_set(e, ENOMEM, "out of memory");
+
+	if (!r)
+		r = datapath_open(o->pin_dir, &dp, e);
+	if (!r)
+		r = datapath_read(dp, state, e);
+	if (r)
+		goto out;
+	ctl_say_state(o->pin_dir, state);
+	b = plan_find(&state->applied, endpoint);
+	if (!b) {
+		r = ctl_unknown_backend(&state->applied, endpoint, e);
+		goto out;
+	}
+	r = datapath_change_admin(dp, b, change_wish, c, e);
+	if (r)
+		goto out;
+	ctl_say_wish(dp, b);
+	report_change(c, state, b);
+out:
+	datapath_close(dp);
+	free(state);
+	return r;
+}
+
+static int change_backend(const struct ctl_options *o, const char *backend, const struct wish *c)
+{
+	struct klb_endpoint endpoint;
+	struct err e = { "" };
+
+	if (endpoint_parse(backend, KLB_PORT_DEFAULT, &endpoint, &e))
+		return cli_fail(CLI_USAGE, &e);
+	return apply_change(o, &endpoint, c, &e) ? cli_fail(CLI_FAILED, &e) : CLI_OK;
+}
+
+int ctl_drain(const struct ctl_options *o, int argc, char **argv)
+{
+	const struct wish c = { .kind = WISH_DRAIN };
+
+	return argc == 1 ? change_backend(o, argv[0], &c) : cli_usage("drain takes one BACKEND");
+}
+
+int ctl_undrain(const struct ctl_options *o, int argc, char **argv)
+{
+	const struct wish c = { .kind = WISH_UNDRAIN };
+
+	return argc == 1 ? change_backend(o, argv[0], &c) : cli_usage("undrain takes one BACKEND");
+}
+
+int ctl_weight(const struct ctl_options *o, int argc, char **argv)
+{
+	struct wish c = { .kind = WISH_WEIGHT_AUTO };
+	unsigned long weight;
+
+	if (argc != 2)
+		return cli_usage("weight takes a BACKEND and a number or auto");
+	if (strcmp(argv[1], "auto") != 0) {
+		if (cli_number(argv[1], 0, KLB_WEIGHT_MAX, &weight))
+			return cli_usage("weight '%s': want 0 to %d, or auto", argv[1],
+					 KLB_WEIGHT_MAX);
+		c.kind = WISH_WEIGHT;
+		c.weight = (unsigned int)weight;
+	}
+	return change_backend(o, argv[0], &c);
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "ctl/events.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <time.h>
+
+#include <jansson.h>
+
+#include "net/endpoint.h"
+#include "balance/health.h"
+#include "base/format.h"
+#include "balance/backend_status.h"
+
+#define NS_PER_S 1000000000ULL
+/* "2026-11-22T19:07:08" and its NUL; years have four digits for long enough. */
+#define STAMP_MAX 32
+
+const char *events_kind_name(enum klb_event_kind kind)
+{
+	switch (kind) {
+	case KLB_EVENT_CONNECT_FAILED:
+		return "connect-failed";
+	case KLB_EVENT_SUSPECT:
+		return "suspect";
+	case KLB_EVENT_EJECTED:
+		return "ejected";
+	case KLB_EVENT_RESTORED:
+		return "restored";
+	case KLB_EVENT_PEER_LOST:
+		return "peer-lost";
+	}
+	return "unknown";
+}
+
+/* A restored backend has no reason to give. */
+static bool has_reason(const struct klb_event *event)
+{
+	return event->kind != KLB_EVENT_RESTORED;
+}
+
+/* The seconds as text; returns the rest in nanoseconds. */
+static unsigned int stamp(__u64 wall_ns, bool utc, const char *format, char *ret)
+{
+	time_t seconds = (time_t)(wall_ns / NS_PER_S);
+	struct tm parts = { 0 };
+
+	if (utc)
+		gmtime_r(&seconds, &parts);
+	else
+		localtime_r(&seconds, &parts);
+	if (!strftime(ret, STAMP_MAX, format, &parts))
+		ret[0] = '\0';
+	return (unsigned int)(wall_ns % NS_PER_S);
+}
+
+/* The columns that every line begins with. */
+static void print_head(__u64 wall_ns, const char *kind, const struct klb_endpoint *backend,
+		       FILE *to)
+{
+	char when[STAMP_MAX], text[ENDPOINT_TEXT_MAX];
+	unsigned int ns = stamp(wall_ns, false, "%F %T", when);
+
+	fprintf(to, "%s.%03u %-14s %-21s ", when, ns / 1000000, kind,
+		endpoint_format(backend, text));
+}
+
+void events_print_text(const struct klb_event *event, __u64 wall_offset_ns, FILE *to)
+{
+	char process[TEXT_PROCESS_MAX], after[TEXT_TIME_MAX];
+
+	print_head(event->time_ns + wall_offset_ns, events_kind_name(event->kind), &event->backend,
+		   to);
+	fprintf(to, "%-14s %s after %s",
+		has_reason(event) ? verdict_failure_name(event->failure) : "-",
+		text_process(event->comm, event->pid, process),
+		text_duration(event->latency_ns, after));
+	if (event->kind == KLB_EVENT_EJECTED)
+		fprintf(to, ", for %gs", (double)event->ejected_ns / NS_PER_S);
+	fputc('\n', to);
+}
+
+static json_t *json_event(const struct klb_event *event, const char *when)
+{
+	char backend[ENDPOINT_TEXT_MAX], comm[TEXT_COMM_MAX];
+	bool ejected = event->kind == KLB_EVENT_EJECTED;
+
+	return json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:{s:s, s:I, s:I}, s:f, s:o, s:I}",
+			 "time", when, "monotonicNs", (json_int_t)event->time_ns, "event",
+			 events_kind_name(event->kind), "backend",
+			 endpoint_format(&event->backend, backend), "backendId",
+			 (json_int_t)event->id, "reason",
+			 has_reason(event) ? verdict_failure_key(event->failure) : NULL, "process",
+			 "name", text_comm(event->comm, comm), "pid", (json_int_t)event->pid,
+			 "cgroupId", (json_int_t)event->cgroup_id, "latencySeconds",
+			 (double)event->latency_ns / NS_PER_S, "ejectedSeconds",
+			 ejected ? json_real((double)event->ejected_ns / NS_PER_S) : json_null(),
+			 "number", (json_int_t)(event->number - 1));
+}
+
+static void stamp_json(__u64 wall_ns, char when[STAMP_MAX + 16])
+{
+	char seconds[STAMP_MAX];
+	unsigned int ns = stamp(wall_ns, true, "%FT%T", seconds);
+
+	snprintf(when, STAMP_MAX + 16, "%s.%03uZ", seconds, ns / 1000000);
+}
+
+/* Takes root; NULL: there was no memory for it. */
+static int print_line(json_t *root, FILE *to)
+{
+	int r;
+
+	if (!root)
+		return -ENOMEM;
+	r = json_dumpf(root, to, JSON_COMPACT | JSON_REAL_PRECISION(9));
+	fputc('\n', to);
+	json_decref(root);
+	/* What did not get out is cli_end's to say. */
+	return r && !ferror(to) ? -ENOMEM : 0;
+}
+
+int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE *to)
+{
+	char when[STAMP_MAX + 16];
+
+	stamp_json(event->time_ns + wall_offset_ns, when);
+	return print_line(json_event(event, when), to);
+}
+
+/* --- what user space has decided ----------------------------------------------------- */
+
+static void print_verdict(const struct change *c, FILE *to)
+{
+	char reason[VERDICT_REASON_MAX], was[VERDICT_REASON_MAX];
+
+	verdict_reason_text(c->reason, c->http_status, reason);
+	fprintf(to, "%-14s ", health_state_name(c->state));
+	if (c->kind == CHANGE_REASON)
+		fprintf(to, "%s, was %s", reason,
+			verdict_reason_text(c->was_reason, c->was_http_status, was));
+	else
+		fprintf(to, "was %s%s, %s", health_state_name(c->was),
+			c->was == c->state ? " and in between another" : "", reason);
+}
+
+static void print_detail(const struct change *c, FILE *to)
+{
+	if (c->kind == CHANGE_WEIGHT && c->weight < 0)
+		fputs("auto, the planned one counts again", to);
+	else if (c->kind == CHANGE_WEIGHT)
+		fprintf(to, "%d, by the operator", c->weight);
+	else if (c->kind == CHANGE_STATE || c->kind == CHANGE_REASON)
+		print_verdict(c, to);
+	else
+		fputs(c->kind == CHANGE_DRAINED || c->kind == CHANGE_UNDRAINED ? "by the operator"
+									       : "-",
+		      to);
+}
+
+void events_print_change_text(const struct change *c, __u64 wall_offset_ns, FILE *to)
+{
+	print_head(c->time_ns + wall_offset_ns, changes_kind_name(c->kind), &c->backend, to);
+	print_detail(c, to);
+	fputc('\n', to);
+}
+
+int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE *to)
+{
+	char when[STAMP_MAX + 16], backend[ENDPOINT_TEXT_MAX];
+	bool state = c->kind == CHANGE_STATE, reason = c->kind == CHANGE_REASON;
+	bool verdict = state || reason, weight = c->kind == CHANGE_WEIGHT && c->weight >= 0;
+
+	stamp_json(c->time_ns + wall_offset_ns, when);
+	return print_line(
+		json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:s?, s:s?, s:s?, s:o, s:o}", "time",
+			  when, "monotonicNs", (json_int_t)c->time_ns, "event",
+			  changes_kind_name(c->kind), "backend",
+			  endpoint_format(&c->backend, backend), "backendId", (json_int_t)c->id,
+			  "reason", verdict ? health_reason_name(c->reason) : NULL, "state",
+			  verdict ? health_state_name(c->state) : NULL, "was",
+			  state ? health_state_name(c->was) : NULL, "wasReason",
+			  reason ? health_reason_name(c->was_reason) : NULL, "httpStatus",
+			  verdict && c->http_status ? json_integer(c->http_status) : json_null(),
+			  "weight", weight ? json_integer(c->weight) : json_null()),
+		to);
+}

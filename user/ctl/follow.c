@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* kubelbctl events */
+#include "ctl/ctl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "balance/state_diff.h"
+#include "base/cli.h"
+#include "ctl/events.h"
+#include "base/log.h"
+#include "host/node.h"
+
+#define POLL_MS 100
+
+/* What there is to print of one look, by time. */
+struct news {
+	struct klb_event events[KLB_EVENTS];
+	struct change changes[CHANGES_MAX];
+	unsigned int n_events, n_changes;
+};
+
+struct follower {
+	const struct ctl_options *options;
+	struct datapath *dp; /* NULL: nothing is attached */
+	__u64 next; /* see datapath_events */
+	__u64 printed_ns; /* time of the newest event that was printed */
+	__u64 after_ns; /* older ones were printed from the maps before these */
+	bool waiting; /* it has been said */
+	struct datapath_state *seen, *now; /* seen: at the look before */
+	bool looked; /* seen is filled */
+	struct news *news;
+};
+
+static __u64 wall_offset_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (__u64)now.tv_sec * 1000000000ULL + (__u64)now.tv_nsec - node_now_ns();
+}
+
+static int print_event(struct follower *f, const struct klb_event *event, __u64 offset,
+		       struct err *e)
+{
+	if (event->time_ns <= f->after_ns)
+		return 0;
+	if (event->time_ns > f->printed_ns)
+		f->printed_ns = event->time_ns;
+	if (f->options->json && events_print_json(event, offset, stdout))
+		return err_set(e, ENOMEM, "out of memory");
+	if (!f->options->json)
+		events_print_text(event, offset, stdout);
+	return 0;
+}
+
+static int print_change(const struct follower *f, const struct change *change, __u64 offset,
+			struct err *e)
+{
+	if (f->options->json && events_print_change_json(change, offset, stdout))
+		return err_set(e, ENOMEM, "out of memory");
+	if (!f->options->json)
+		events_print_change_text(change, offset, stdout);
+	return 0;
+}
+
+/* The kernel's log, and what user space has decided since the last look. */
+static int look(struct follower *f, struct err *e)
+{
+	struct datapath_state *swap = f->seen;
+	int n, r = datapath_read(f->dp, f->now, e);
+
+	if (r)
+		return r;
+	f->news->n_changes = changes_between(f->looked ? f->seen : NULL, f->now, node_now_ns(),
+					     f->news->changes);
+	f->seen = f->now;
+	f->now = swap;
+	if (!f->looked)
+		ctl_say_state(f->options->pin_dir, f->seen);
+	f->looked = true;
+	n = datapath_events(f->dp, &f->next, f->news->events, KLB_EVENTS, e);
+	f->news->n_events = n < 0 ? 0 : (unsigned int)n;
+	return n < 0 ? n : 0;
+}
+
+/* Prints what there is. */
+static int print_new(struct follower *f, struct err *e)
+{
+	const struct news *news = f->news;
+	__u64 offset = wall_offset_ns();
+	unsigned int i = 0, k = 0;
+	int r = look(f, e);
+
+	while (!r && (i < news->n_events || k < news->n_changes)) {
+		bool event =
+			k == news->n_changes ||
+			(i < news->n_events && news->events[i].time_ns <= news->changes[k].time_ns);
+
+		r = event ? print_event(f, &news->events[i++], offset, e)
+			  : print_change(f, &news->changes[k++], offset, e);
+	}
+	return r;
+}
+
+/*
+ * The pins lead to other maps by now, or nowhere. An upgrade may have copied the log that
+ * we know: what is in it is told apart by time.
+ */
+static int leave(struct follower *f, struct err *e)
+{
+	int r = print_new(f, e);
+
+	datapath_close(f->dp);
+	f->dp = NULL;
+	f->next = 0;
+	f->after_ns = f->printed_ns;
+	return r;
+}
+
+static int open_again(struct follower *f, struct err *e)
+{
+	int r = datapath_open(f->options->pin_dir, &f->dp, e);
+
+	if (r != -ENOENT) {
+		f->waiting = false;
+		return r;
+	}
+	if (!f->waiting)
+		log_line("%s: nothing is attached any more; waiting for kubelb-load",
+			 f->options->pin_dir);
+	f->waiting = true;
+	return 0;
+}
+
+static int step(struct follower *f, struct err *e)
+{
+	int r = f->dp ? 0 : open_again(f, e);
+
+	if (!r && f->dp)
+		r = print_new(f, e);
+	if (!r && f->dp && !datapath_is_current(f->dp))
+		r = leave(f, e);
+	return r;
+}
+
+static int follow(struct follower *f, struct err *e)
+{
+	int r;
+
+	ctl_catch_end();
+	do
+		r = step(f, e);
+	while (!r && ctl_flush() && ctl_pause(POLL_MS));
+	return r;
+}
+
+static int run(struct follower *f, struct err *e)
+{
+	int r = datapath_open(f->options->pin_dir, &f->dp, e);
+
+	if (!r)
+		r = f->options->follow ? follow(f, e) : print_new(f, e);
+	datapath_close(f->dp);
+	return r;
+}
+
+int ctl_events(const struct ctl_options *o, int argc, char **argv)
+{
+	struct follower f = { .options = o };
+	struct err e = { "" };
+	int r;
+
+	(void)argv;
+	if (argc)
+		return cli_usage("events takes no argument");
+	f.seen = calloc(1, sizeof(*f.seen));
+	f.now = calloc(1, sizeof(*f.now));
+	f.news = calloc(1, sizeof(*f.news));
+	r = f.seen && f.now && f.news ? run(&f, &e) : err_set(&e, ENOMEM, "out of memory");
+	free(f.seen);
+	free(f.now);
+	free(f.news);
+	return r ? cli_fail(CLI_FAILED, &e) : CLI_OK;
+}

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "ctl/status.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "net/endpoint.h"
+#include "base/table.h"
+#include "base/format.h"
+#include "balance/backend_status.h"
+
+#define NS_PER_S 1000000000.0
+
+/* --- text -------------------------------------------------------------------------- */
+
+enum effect { EFFECT_NONE, EFFECT_ALL, EFFECT_HIDDEN };
+
+static enum effect effect_of(const struct datapath_link *links, int n_links)
+{
+	int effective = 0, hidden = 0;
+
+	for (int i = 0; i < n_links; i++) {
+		effective += links[i].effective;
+		hidden += links[i].hidden;
+	}
+	if (n_links && effective == n_links)
+		return EFFECT_ALL;
+	return effective + hidden < n_links || !n_links ? EFFECT_NONE : EFFECT_HIDDEN;
+}
+
+static const char *effect_text(enum effect effect)
+{
+	switch (effect) {
+	case EFFECT_ALL:
+		return "all effective";
+	case EFFECT_HIDDEN:
+		return "whether they are effective takes CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH to "
+		       "see";
+	default:
+		return "NOT ALL EFFECTIVE: run kubelb-load again";
+	}
+}
+
+static json_t *effect_json(enum effect effect)
+{
+	return effect == EFFECT_HIDDEN ? json_null() : json_boolean(effect == EFFECT_ALL);
+}
+
+/* What concerns no single backend, where there is something to say. */
+static void print_notes(const struct klb_counters *c)
+{
+	const struct {
+		__u64 n;
+		const char *what;
+	} notes[] = {
+		{ c->skipped_loopback_source, "connects left alone, bound to a loopback source" },
+		{ c->skipped_no_backend,
+		  "connects left alone, no backend that the socket can reach" },
+		{ c->skipped_other_netns,
+		  "connects left alone, from another network namespace (scope: host)" },
+		{ c->skipped_own_listener,
+		  "connects left alone, of this node's own apiserver to itself" },
+		{ c->repaired, "corrections to the counts of connections" },
+	};
+
+	for (size_t i = 0; i < sizeof(notes) / sizeof(notes[0]); i++)
+		if (notes[i].n)
+			printf("note      %s: %llu\n", notes[i].what, notes[i].n);
+}
+
+/* What users do without on this kernel. */
+static void print_losses(const struct status *st)
+{
+	for (unsigned int i = 0; i < st->n_features; i++) {
+		const struct datapath_feature *f = &st->features[i];
+
+		if (!f->present && !f->quiet)
+			printf("OFF       %s (%s): %s\n", f->name, f->detail, f->loss);
+	}
+}
+
+static void print_head(const struct status *st)
+{
+	const struct datapath_state *s = st->state;
+	__u64 now_ns = st->now_ns;
+	char text[TEXT_TIME_MAX];
+
+	printf("programs  %d attached, %s\n", st->n_links,
+	       effect_text(effect_of(st->links, st->n_links)));
+	print_losses(st);
+	if (verdict_agent_alive(&s->control, now_ns))
+		printf("agent     alive, last sign of life %s ago\n",
+		       text_age(s->control.heartbeat_ns, now_ns, text));
+	else if (s->control.heartbeat_ns)
+		printf("agent     SILENT for %s: its verdicts do not count any more\n",
+		       text_age(s->control.heartbeat_ns, now_ns, text));
+	else
+		printf("agent     none: every backend counts as ready\n");
+	if (s->control.discovery)
+		printf("discovery %s (heard %s%s)\n", verdict_discovery_text(s->control.discovery),
+		       text_age(s->control.discovery_heard_ns, now_ns, text),
+		       s->control.discovery_heard_ns ? " ago" : "");
+	print_notes(&s->counters);
+}
+
+static const struct table_column frontend_columns[] = {
+	{ .title = "FRONTEND" },
+	{ .title = "POLICY" },
+	{ .title = "SCOPE" },
+	{ "BACKENDS", .right = true },
+};
+
+static int print_frontends(const struct plan *p)
+{
+	struct table t = { .columns = frontend_columns, .n_columns = 4 };
+	char text[ENDPOINT_TEXT_MAX];
+	int r;
+
+	for (unsigned int i = 0; i < p->n_frontends; i++) {
+		const struct plan_frontend *f = &p->frontends[i];
+
+		table_cell(&t, "%s", endpoint_format(&f->endpoint, text));
+		table_cell(&t, "%s", plan_policy_name(f->policy));
+		table_cell(&t, "%s", plan_scope_name(f->scope));
+		table_cell(&t, "%u", f->n_backends);
+	}
+	putchar('\n');
+	r = table_print(&t, stdout);
+	table_free(&t);
+	return r;
+}
+
+static const struct table_column backend_columns[] = {
+	{ .title = "BACKEND" },
+	{ .title = "STATE" },
+	{ "WEIGHT", .right = true },
+	{ "ACTIVE", .right = true },
+	{ "CONNECTING", .right = true, .optional = true },
+	{ "OPENED", .right = true },
+	{ "FAILED", .right = true },
+	{ "RTT", .right = true },
+	{ "SINCE", .right = true },
+	{ "PROBED", .right = true, .optional = true },
+	{ .title = "WHY" },
+};
+
+#define N_BACKEND_COLUMNS (sizeof(backend_columns) / sizeof(backend_columns[0]))
+
+static void add_backend(struct table *t, const struct datapath_state *s,
+			const struct plan_backend *b, __u64 now_ns)
+{
+	const struct klb_stats *stats = &s->stats[b->id];
+	char text[ENDPOINT_TEXT_MAX], time[TEXT_TIME_MAX];
+	struct verdict v;
+
+	verdict_of(s, b, now_ns, &v);
+	table_cell(t, "%s", endpoint_format(&b->value.endpoint, text));
+	table_cell(t, "%s", v.state);
+	table_cell(t, "%u%s", v.weight, verdict_wish(s, b)->weight_set ? "*" : "");
+	table_cell(t, "%llu", stats->active);
+	table_cell(t, "%llu", stats->connecting);
+	table_cell(t, "%llu", stats->opened);
+	table_cell(t, "%llu", verdict_failed(stats));
+	table_cell(t, "%s", stats->srtt_us ? text_duration(stats->srtt_us * 1000ULL, time) : "-");
+	table_cell(t, "%s", text_age(b->value.since_ns, now_ns, time));
+	table_cell(t, "%s", text_age(b->value.last_probe_ns, now_ns, time));
+	table_cell(t, "%s", v.why);
+}
+
+int status_print_text(const struct status *st)
+{
+	const struct datapath_state *s = st->state;
+	struct table t = { .columns = backend_columns, .n_columns = N_BACKEND_COLUMNS };
+	bool overridden = false;
+	int r;
+
+	print_head(st);
+	r = print_frontends(&s->applied);
+	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
+		add_backend(&t, s, &s->applied.backends[i], st->now_ns);
+		overridden |= verdict_wish(s, &s->applied.backends[i])->weight_set;
+	}
+	putchar('\n');
+	if (!r)
+		r = table_print(&t, stdout);
+	table_free(&t);
+	if (overridden)
+		printf("\n* set by the operator; `kubelbctl weight BACKEND auto` takes it back\n");
+	return r;
+}
+
+/* --- JSON --------------------------------------------------------------------------- */
+
+/* Seconds since then, or null for never. */
+static json_t *seconds_since(__u64 then_ns, __u64 now_ns)
+{
+	if (!then_ns)
+		return json_null();
+	return json_real(now_ns > then_ns ? (double)(now_ns - then_ns) / NS_PER_S : 0);
+}
+
+static json_t *json_failures(const struct klb_stats *stats)
+{
+	json_t *by_reason = json_object();
+
+	for (int i = 0; i < KLB_FAILURES; i++)
+		json_object_set_new(by_reason, verdict_failure_key((enum klb_failure)i),
+				    json_integer((json_int_t)stats->failed[i]));
+	return by_reason;
+}
+
+static json_t *json_backend(const struct datapath_state *s, const struct plan_backend *b,
+			    __u64 now_ns)
+{
+	const struct klb_stats *stats = &s->stats[b->id];
+	const struct klb_admin *wish = verdict_wish(s, b);
+	char text[ENDPOINT_TEXT_MAX];
+	struct verdict v;
+
+	verdict_of(s, b, now_ns, &v);
+	/* configuredWeight is the planned one: the maps hold no other. */
+	return json_pack(
+		"{s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:b, s:b, s:o, s:I, s:I, s:I, "
+		"s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}",
+		"id", (int)b->id, "generation", (int)b->value.generation, "address",
+		endpoint_format(&b->value.endpoint, text), "state", v.state, "why", v.why, "reason",
+		health_reason_name(b->value.reason), "httpStatus", (int)b->value.http_status,
+		"weight", (int)v.weight, "configuredWeight", (int)b->value.weight, "weightOverride",
+		wish->weight_set ? json_integer(wish->weight) : json_null(), "drained",
+		(int)wish->drained, "ejected", stats->ejected_until_ns > now_ns,
+		"ejectedForSeconds",
+		stats->ejected_until_ns > now_ns ? seconds_since(now_ns, stats->ejected_until_ns)
+						 : json_null(),
+		"active", (json_int_t)stats->active, "opened", (json_int_t)stats->opened,
+		"connecting", (json_int_t)stats->connecting, "failed", json_failures(stats), "lost",
+		(json_int_t)stats->lost, "ejections", (json_int_t)stats->ejections, "suspected",
+		(json_int_t)stats->suspected, "rttSeconds",
+		stats->srtt_us ? json_real(stats->srtt_us / 1e6) : json_null(), "connectSeconds",
+		stats->opened
+			? json_real((double)stats->connect_ns / NS_PER_S / (double)stats->opened)
+			: json_null(),
+		"sinceSeconds", seconds_since(b->value.since_ns, now_ns), "lastProbeSecondsAgo",
+		seconds_since(b->value.last_probe_ns, now_ns), "lastSuccessSecondsAgo",
+		seconds_since(stats->last_success_ns, now_ns), "lastFailureSecondsAgo",
+		seconds_since(stats->last_failure_ns, now_ns));
+}
+
+static json_t *json_backends(const struct datapath_state *s, __u64 now_ns)
+{
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < s->applied.n_backends; i++)
+		json_array_append_new(list, json_backend(s, &s->applied.backends[i], now_ns));
+	return list;
+}
+
+static json_t *json_frontends(const struct plan *p)
+{
+	json_t *list = json_array();
+	char text[ENDPOINT_TEXT_MAX];
+
+	for (unsigned int i = 0; i < p->n_frontends; i++) {
+		const struct plan_frontend *f = &p->frontends[i];
+		json_t *backends = json_array();
+
+		for (unsigned int j = 0; j < f->n_backends; j++) {
+			const struct plan_backend *b = plan_find_id(p, f->ids[j]);
+
+			if (b)
+				json_array_append_new(backends, json_string(endpoint_format(
+									&b->value.endpoint, text)));
+		}
+		json_array_append_new(list,
+				      json_pack("{s:s, s:s, s:s, s:o}", "address",
+						endpoint_format(&f->endpoint, text), "policy",
+						plan_policy_name(f->policy), "scope",
+						plan_scope_name(f->scope), "backends", backends));
+	}
+	return list;
+}
+
+static json_t *json_programs(const struct datapath_link *links, int n_links)
+{
+	json_t *list = json_array();
+
+	for (int i = 0; i < n_links; i++)
+		json_array_append_new(list,
+				      json_pack("{s:s, s:i, s:o}", "name", links[i].name,
+						"programId", (int)links[i].prog_id, "effective",
+						effect_json(effect_of(&links[i], 1))));
+	return list;
+}
+
+static json_t *json_features(const struct status *st)
+{
+	json_t *list = json_array();
+
+	for (unsigned int i = 0; i < st->n_features; i++) {
+		const struct datapath_feature *f = &st->features[i];
+
+		json_array_append_new(list,
+				      json_pack("{s:s, s:b, s:s, s:s?}", "name", f->name, "present",
+						f->present, "detail", f->detail, "loss", f->loss));
+	}
+	return list;
+}
+
+void status_print_json(const struct status *st, bool compact)
+{
+	const struct datapath_state *s = st->state;
+	__u64 now_ns = st->now_ns;
+	json_t *root = json_pack(
+		"{s:b, s:o, s:s, s:i, s:I, s:I, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, s:I, "
+		"s:I}, "
+		"s:I, s:I, s:o, s:o, s:o, s:o}",
+		"attached", st->n_links > 0, "effective",
+		effect_json(effect_of(st->links, st->n_links)), "pin", st->pin_dir, "abiVersion",
+		(int)s->control.abi_version, "configSerial", (json_int_t)s->control.config_serial,
+		"hostNetnsCookie", (json_int_t)s->control.host_netns_cookie, "agent", "alive",
+		verdict_agent_alive(&s->control, now_ns), "heartbeatSecondsAgo",
+		seconds_since(s->control.heartbeat_ns, now_ns), "discovery", "state",
+		verdict_discovery_key(s->control.discovery), "heardSecondsAgo",
+		seconds_since(s->control.discovery_heard_ns, now_ns), "skipped", "loopbackSource",
+		(json_int_t)s->counters.skipped_loopback_source, "noBackend",
+		(json_int_t)s->counters.skipped_no_backend, "otherNetns",
+		(json_int_t)s->counters.skipped_other_netns, "ownListener",
+		(json_int_t)s->counters.skipped_own_listener, "repaired",
+		(json_int_t)s->counters.repaired, "events", (json_int_t)s->counters.events,
+		"programs", json_programs(st->links, st->n_links), "features", json_features(st),
+		"frontends", json_frontends(&s->applied), "backends", json_backends(s, now_ns));
+
+	json_dumpf(root, stdout,
+		   (compact ? JSON_COMPACT : JSON_INDENT(2)) | JSON_REAL_PRECISION(9));
+	putchar('\n');
+	json_decref(root);
+}

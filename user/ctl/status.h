@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* What is attached and how it fares, for people and as JSON. Writes no maps. */
+#ifndef KUBELB_STATUS_H
+#define KUBELB_STATUS_H
+
+#include "datapath/datapath.h"
+
+/*
+ * links, n_links: from datapath_links. features: from datapath_features_in_force.
+ */
+struct status {
+	const struct datapath_state *state;
+	const struct datapath_link *links;
+	int n_links;
+	const struct datapath_feature *features;
+	unsigned int n_features;
+	const char *pin_dir;
+	__u64 now_ns;
+};
+
+/* Print to stdout. Text: 0 or -ENOMEM. */
+int status_print_text(const struct status *st);
+void status_print_json(const struct status *st, bool compact);
+
+#endif

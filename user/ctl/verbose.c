@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* kubelbctl -v: what a command reads and writes, on standard error */
+#include "ctl/ctl.h"
+
+#include "net/endpoint.h"
+#include "base/log.h"
+#include "host/node.h"
+#include "base/format.h"
+
+/* Seconds since then; negative for never. */
+static double ago(__u64 then_ns, __u64 now_ns)
+{
+	if (!then_ns)
+		return -1;
+	return now_ns > then_ns ? (double)(now_ns - then_ns) / 1e9 : 0;
+}
+
+void ctl_say_state(const char *pin_dir, const struct datapath_state *s)
+{
+	const struct klb_control *c = &s->control;
+	__u64 now = node_now_ns();
+	char pin[512];
+
+	log_event(LOG_LEVEL_DEBUG, "maps read",
+		  "pin=%s abi_version=%u config_serial=%llu config_seconds_ago=%.1f "
+		  "heartbeat_seconds_ago=%.1f heartbeat_good_for_seconds=%.1f "
+		  "connect_timeout_ms=%u dead_peer_timeout_ms=%u host_netns=%llu "
+		  "frontends=%u backends=%u events=%llu",
+		  log_quote(pin, sizeof(pin), pin_dir), c->abi_version, c->config_serial,
+		  ago(c->config_applied_ns, now), ago(c->heartbeat_ns, now),
+		  (double)c->heartbeat_max_age_ns / 1e9, c->connect_timeout_ms,
+		  c->dead_peer_timeout_ms, c->host_netns, s->applied.n_frontends,
+		  s->applied.n_backends, s->counters.events);
+}
+
+static const char *effect_name(const struct datapath_link *link)
+{
+	if (link->effective)
+		return "yes";
+	return link->hidden ? "unknown" : "no";
+}
+
+void ctl_say_links(const struct datapath_link *links, int n)
+{
+	for (int i = 0; i < n; i++)
+		log_event(LOG_LEVEL_DEBUG, "link read", "name=%s program_id=%u effective=%s",
+			  links[i].name, links[i].prog_id, effect_name(&links[i]));
+}
+
+void ctl_say_wish(const struct datapath *dp, const struct plan_backend *b)
+{
+	struct klb_admin wishes[KLB_MAX_IDS];
+	const struct klb_admin *wish = &wishes[b->id];
+	char text[ENDPOINT_TEXT_MAX];
+
+	if (!log_enabled(LOG_LEVEL_DEBUG) || datapath_read_admin(dp, wishes, NULL))
+		return;
+	log_event(LOG_LEVEL_DEBUG, "wish written",
+		  "map=admin backend=%s id=%u generation=%u drained=%u weight_set=%u weight=%u",
+		  endpoint_format(&b->value.endpoint, text), b->id, wish->generation, wish->drained,
+		  wish->weight_set, wish->weight);
+}
+
+void ctl_say_list(unsigned int records, unsigned int open)
+{
+	log_event(LOG_LEVEL_DEBUG, "sockets listed", "records=%u open=%u", records, open);
+}
+
+void ctl_say_end(const struct klb_connection *c, bool gone)
+{
+	char process[TEXT_PROCESS_MAX], quoted[2 * TEXT_PROCESS_MAX];
+	char local[ENDPOINT_TEXT_MAX], backend[ENDPOINT_TEXT_MAX];
+
+	text_process(c->record.comm, c->record.pid, process);
+	log_event(LOG_LEVEL_DEBUG, gone ? "connection had ended by itself" : "connection ended",
+		  "process=%s local=%s backend=%s netns=%llu cookie=%llu",
+		  log_quote(quoted, sizeof(quoted), process), endpoint_format(&c->local, local),
+		  endpoint_format(&c->record.backend, backend), c->netns, c->cookie);
+}

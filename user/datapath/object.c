@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "datapath/object.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kubelb_casts.skel.h"
+#include "kubelb_old.skel.h"
+#include "kubelb_plain.skel.h"
+#include "host/node.h"
+
+static const char *const prog_names[PROG_COUNT] = {
+	[PROG_CONNECT4] = "klb_connect4", [PROG_CONNECT6] = "klb_connect6",
+	[PROG_GETPEER4] = "klb_getpeer4", [PROG_GETPEER6] = "klb_getpeer6",
+	[PROG_SOCKOPS] = "klb_sockops",	  [PROG_ADJUST] = "klb_adjust",
+};
+
+static bool is_of(enum prog_index prog, enum klb_feature feature)
+{
+	switch (feature) {
+	case KLB_FEATURE_GETPEERNAME:
+		return prog == PROG_GETPEER4 || prog == PROG_GETPEER6;
+	case KLB_FEATURE_SOCKOPS:
+		return prog == PROG_SOCKOPS;
+	case KLB_FEATURE_ADJUST:
+		return prog == PROG_ADJUST;
+	default:
+		return false;
+	}
+}
+
+/* A cgroup's hook, and not run by us. */
+static bool is_attached(enum prog_index prog)
+{
+	return prog != PROG_ADJUST;
+}
+
+void object_wish_all(struct object_wish *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->build = node_kernel_is(6, 2) ? BUILD_CASTS : BUILD_PLAIN;
+	/* Not refused, but not there either. */
+	if (ret->build != BUILD_CASTS)
+		ret->refused[KLB_FEATURE_CASTS] = ENOSYS;
+	for (int i = 0; i < PROG_COUNT; i++)
+		ret->progs[i] = true;
+}
+
+static bool wishes_for(const struct object_wish *wish, enum prog_index prog)
+{
+	for (int f = 0; f < KLB_FEATURES; f++)
+		if (wish->refused[f] && is_of(prog, (enum klb_feature)f))
+			return false;
+	return wish->progs[prog];
+}
+
+/* --- open ------------------------------------------------------------------------------ */
+
+static const void *elf_of(enum object_build build, size_t *ret_size)
+{
+	switch (build) {
+	case BUILD_CASTS:
+		return kubelb_casts__elf_bytes(ret_size);
+	case BUILD_PLAIN:
+		return kubelb_plain__elf_bytes(ret_size);
+	default:
+		return kubelb_old__elf_bytes(ret_size);
+	}
+}
+
+static int missing(const char *what, struct err *e)
+{
+	return err_set(e, ENOENT, "%s is not among the programs: a broken build of kubelb", what);
+}
+
+static int find_maps(struct object *o, struct err *e)
+{
+	char name[32];
+
+	for (int i = 0; i < MAP_COUNT; i++) {
+		snprintf(name, sizeof(name), "klb_%s", map_pins[i]);
+		o->maps[i] = bpf_object__find_map_by_name(o->object, name);
+		if (!o->maps[i])
+			return missing(name, e);
+	}
+	return 0;
+}
+
+/* Before the load: afterwards the kernel has frozen it. */
+static int set_options(struct object *o, const struct object_wish *wish, struct err *e)
+{
+	const struct klb_options options = { .sockops = !wish->refused[KLB_FEATURE_SOCKOPS],
+					     .wakeup = !wish->refused[KLB_FEATURE_WAKEUP] };
+	struct bpf_map *map = bpf_object__find_map_by_name(o->object, ".rodata");
+
+	if (!map || bpf_map__set_initial_value(map, &options, sizeof(options)))
+		return missing("klb_options", e);
+	return 0;
+}
+
+static int find_progs(struct object *o, const struct object_wish *wish, struct err *e)
+{
+	for (int i = 0; i < PROG_COUNT; i++) {
+		struct bpf_program *p = bpf_object__find_program_by_name(o->object, prog_names[i]);
+		bool wanted = wishes_for(wish, (enum prog_index)i);
+
+		if (!p)
+			return missing(prog_names[i], e);
+		bpf_program__set_autoload(p, wanted);
+		o->progs[i] = wanted ? p : NULL;
+	}
+	return 0;
+}
+
+int object_open(struct object *o, const struct object_wish *wish, struct err *e)
+{
+	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "kubelb");
+	const void *elf;
+	size_t size = 0;
+	int r;
+
+	memset(o, 0, sizeof(*o));
+	elf = elf_of(wish->build, &size);
+	o->object = bpf_object__open_mem(elf, size, &opts);
+	if (!o->object)
+		return err_set(e, errno, "cannot open the programs: %s; see kubelb-load --check",
+			       bpf_errno_hint(errno));
+	r = find_maps(o, e);
+	if (!r)
+		r = set_options(o, wish, e);
+	if (!r)
+		r = find_progs(o, wish, e);
+	if (!r && wish->refused[KLB_FEATURE_WAKEUP])
+		bpf_map__set_autocreate(o->maps[MAP_WAKEUP], false);
+	return r;
+}
+
+void object_close(struct object *o)
+{
+	bpf_object__close(o->object);
+	memset(o, 0, sizeof(*o));
+}
+
+/* By the kernel's map: what libbpf calls the initial value is a copy of its own, unless it has
+ * loaded the object as a skeleton. */
+struct klb_memory *object_memory(const struct object *o)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(o->object, ".bss");
+
+	if (!map || bpf_map__value_size(map) != sizeof(struct klb_memory))
+		return NULL;
+	return object_memory_at(bpf_map__fd(map));
+}
+
+struct klb_memory *object_memory_at(int map_fd)
+{
+	void *at = mmap(NULL, sizeof(struct klb_memory), PROT_READ | PROT_WRITE, MAP_SHARED, map_fd,
+			0);
+
+	/* cppcheck-suppress memleak ; object_memory_put gives it back */
+	return at == MAP_FAILED ? NULL : at;
+}
+
+void object_memory_put(struct klb_memory *memory)
+{
+	if (memory)
+		munmap(memory, sizeof(*memory));
+}
+
+/* --- what the kernel takes ---------------------------------------------------------------- */
+
+int object_print_nothing(enum libbpf_print_level level, const char *format, va_list args)
+{
+	(void)level;
+	(void)format;
+	(void)args;
+	return 0;
+}
+
+/* Gone with its descriptor. */
+static int attach_for_an_instant(const struct bpf_program *prog, int cgroup_fd)
+{
+	int fd = bpf_link_create(bpf_program__fd(prog), cgroup_fd,
+				 bpf_program__expected_attach_type(prog), NULL);
+
+	if (fd < 0)
+		return errno;
+	close(fd);
+	return 0;
+}
+
+int object_try_attach(const struct object *o, enum klb_feature feature, int cgroup_fd)
+{
+	int code = 0;
+
+	for (int i = 0; !code && i < PROG_COUNT; i++)
+		if (o->progs[i] && is_of((enum prog_index)i, feature) &&
+		    is_attached((enum prog_index)i))
+			code = attach_for_an_instant(o->progs[i], cgroup_fd);
+	return code;
+}
+
+/* Loads what is wished for, alone, and attaches it for an instant to the cgroup (-1: not at
+ * all): 0 or a positive errno. */
+static int try_wish(const struct object_wish *wish, int cgroup_fd)
+{
+	struct object o;
+	int code = -object_open(&o, wish, NULL);
+
+	if (!code)
+		code = -bpf_object__load(o.object);
+	for (int i = 0; !code && cgroup_fd >= 0 && i < PROG_COUNT; i++)
+		if (o.progs[i] && is_attached((enum prog_index)i))
+			code = attach_for_an_instant(o.progs[i], cgroup_fd);
+	object_close(&o);
+	return code;
+}
+
+/* Nothing but the maps that every program needs. */
+static void wish_nothing(enum object_build build, struct object_wish *ret)
+{
+	object_wish_all(ret);
+	ret->build = build;
+	memset(ret->progs, 0, sizeof(ret->progs));
+	ret->refused[KLB_FEATURE_WAKEUP] = ENOSYS;
+}
+
+int object_try_prog(enum object_build build, enum prog_index prog, int cgroup_fd)
+{
+	struct object_wish wish;
+
+	wish_nothing(build, &wish);
+	wish.progs[prog] = true;
+	return try_wish(&wish, cgroup_fd);
+}
+
+static int try_required(enum object_build build, enum prog_index *ret_prog)
+{
+	static const enum prog_index required[] = { PROG_CONNECT4, PROG_CONNECT6 };
+	struct object_wish wish;
+	int code = 0;
+
+	/* Loaded alone: whether they can be attached is for the attaching itself to say. */
+	for (size_t i = 0; !code && i < sizeof(required) / sizeof(required[0]); i++) {
+		wish_nothing(build, &wish);
+		wish.progs[required[i]] = true;
+		code = try_wish(&wish, -1);
+		if (code && ret_prog)
+			*ret_prog = required[i];
+	}
+	return code;
+}
+
+static int try_feature(enum object_build build, enum klb_feature feature, int cgroup_fd)
+{
+	struct object_wish wish;
+
+	wish_nothing(build, &wish);
+	if (feature == KLB_FEATURE_WAKEUP)
+		wish.refused[KLB_FEATURE_WAKEUP] = 0;
+	for (int i = 0; i < PROG_COUNT; i++)
+		wish.progs[i] = is_of((enum prog_index)i, feature);
+	return try_wish(&wish, cgroup_fd);
+}
+
+int object_find_refused(int cgroup_fd, struct object_wish *wish, enum prog_index *ret_prog)
+{
+	libbpf_print_fn_t before = libbpf_set_print(object_print_nothing);
+	enum object_build build = wish->build;
+	int first = try_required(build, ret_prog), code = first;
+
+	/* Which is what an older kernel answers, too; then the first refusal is the one to tell. */
+	while (code && build + 1 < BUILD_COUNT)
+		code = try_required(++build, NULL);
+	if (!code && build != wish->build) {
+		if (wish->build == BUILD_CASTS)
+			wish->refused[KLB_FEATURE_CASTS] = (__u16)first;
+		wish->build = build;
+	}
+	for (int f = 0; f < KLB_FEATURE_CASTS; f++)
+		wish->refused[f] = (__u16)try_feature(wish->build, (enum klb_feature)f, cgroup_fd);
+	/* With the connect programs refused, whatever the build, the third one tells. */
+	if (code && build == BUILD_COUNT - 1 && wish->build == BUILD_CASTS)
+		wish->refused[KLB_FEATURE_CASTS] = wish->refused[KLB_FEATURE_SOCKOPS];
+	libbpf_set_print(before);
+	return code ? -first : 0;
+}

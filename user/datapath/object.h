@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The programs and maps of one load, as libbpf's objects, in whichever build and with
+ * whichever features this kernel takes.
+ */
+#ifndef KUBELB_DATAPATH_OBJECT_H
+#define KUBELB_DATAPATH_OBJECT_H
+
+#include "datapath/internal.h"
+
+/* The same programs three times; see bpf/kernel.bpf.h. In the order in which they are tried. */
+enum object_build { BUILD_CASTS, BUILD_PLAIN, BUILD_OLD, BUILD_COUNT };
+
+enum prog_index {
+	PROG_CONNECT4,
+	PROG_CONNECT6,
+	PROG_GETPEER4,
+	PROG_GETPEER6,
+	PROG_SOCKOPS,
+	PROG_ADJUST,
+	PROG_COUNT
+};
+
+/* What is to be loaded. refused: see klb_control.refused. */
+struct object_wish {
+	enum object_build build;
+	__u16 refused[KLB_FEATURES];
+	bool progs[PROG_COUNT]; /* these alone; wishes made by object_wish_all have all */
+};
+
+struct object {
+	struct bpf_object *object;
+	struct bpf_map *maps[MAP_COUNT];
+	struct bpf_program *progs[PROG_COUNT]; /* NULL: left out */
+};
+
+/* Everything, in the first build that this kernel may take. */
+void object_wish_all(struct object_wish *ret);
+
+/* Opens the build and leaves out what is refused or not wished for. Returns 0 or a negative
+ * errno with e. Close with object_close, also on failure. */
+int object_open(struct object *o, const struct object_wish *wish, struct err *e);
+void object_close(struct object *o);
+
+/* The programs' own memory, shared with them; NULL where there is none, or before the load.
+ * Give it back with object_memory_put, which takes NULL. */
+struct klb_memory *object_memory(const struct object *o);
+/* The same of a map that is one. */
+struct klb_memory *object_memory_at(int map_fd);
+void object_memory_put(struct klb_memory *memory);
+
+/*
+ * Which build, and which features, the kernel takes: by loading them one after another, and
+ * attaching them to the cgroup (-1: not at all) for an instant where that is how they are used.
+ * Fills wish->build and wish->refused. Returns 0, or the errno, negative, with which the kernel
+ * refused a program that the main job needs; ret_prog (NULL is allowed) is that program then.
+ */
+int object_find_refused(int cgroup_fd, struct object_wish *wish, enum prog_index *ret_prog);
+
+/* Whether the feature's programs can be attached, by doing so; 0 or a positive errno. o is
+ * loaded. Nothing stays attached. */
+int object_try_attach(const struct object *o, enum klb_feature feature, int cgroup_fd);
+
+/* One required program or feature by itself, for --check: 0 or a positive errno. */
+int object_try_prog(enum object_build build, enum prog_index prog, int cgroup_fd);
+
+/* Keeps libbpf silent: a refusal that is asked for is no failure of ours. */
+int object_print_nothing(enum libbpf_print_level level, const char *format, va_list args);
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Paths, pins, and the errors of bpf(2): what every other file here stands on. */
+#include "datapath/internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "host/refusal.h"
+
+const char *const map_pins[MAP_COUNT] = {
+	[MAP_FRONTENDS] = "frontends", [MAP_LOOKUP] = "lookup",	    [MAP_CANDIDATES] = "candidates",
+	[MAP_BACKENDS] = "backends",   [MAP_STATS] = "stats",	    [MAP_ADMIN] = "admin",
+	[MAP_CONTROL] = "control",     [MAP_COUNTERS] = "counters", [MAP_PENDING] = "pending",
+	[MAP_EVENTS] = "events",       [MAP_WAKEUP] = "wakeup",	    [MAP_SOCKETS] = "sockets",
+};
+
+bool map_is_optional(int index)
+{
+	return index == MAP_WAKEUP;
+}
+
+int path_join(char *ret, const char *dir, const char *name, struct err *e)
+{
+	int n = snprintf(ret, PATH_TEXT_MAX, "%s/%s", dir, name);
+
+	if (n < 0 || n >= PATH_TEXT_MAX)
+		return err_set(e, ENAMETOOLONG, "%.100s…: path too long", dir);
+	return 0;
+}
+
+int path_with_suffix(char *ret, const char *dir, struct err *e)
+{
+	int n = snprintf(ret, PATH_TEXT_MAX, "%s_new", dir);
+
+	if (n < 0 || n >= PATH_TEXT_MAX)
+		return err_set(e, ENAMETOOLONG, "%.100s…: path too long", dir);
+	return 0;
+}
+
+int require_root(struct err *e)
+{
+	if (!geteuid())
+		return 0;
+	return err_set(e, EPERM,
+		       "must run as root: it takes CAP_SYS_ADMIN and CAP_NET_ADMIN to see "
+		       "and to change what is attached");
+}
+
+bool is_private_dir(const char *path)
+{
+	struct stat st;
+
+	return !lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == 0 && !(st.st_mode & 022);
+}
+
+const char *bpf_errno_hint(int code)
+{
+	switch (code) {
+	case EPERM:
+	case EACCES:
+		return refusal_text();
+	case ENOMEM:
+		return "out of memory";
+	case EINVAL:
+	case EOPNOTSUPP:
+		return "the kernel does not know it; kubelb-load --check says what is missing";
+	default:
+		return strerror(code);
+	}
+}
+
+int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info,
+		 struct err *e)
+{
+	__u32 length = sizeof(*ret_info);
+	char path[PATH_TEXT_MAX];
+	int fd, r;
+
+	r = path_join(path, pin_dir, name, e);
+	if (r)
+		return r;
+	fd = bpf_obj_get(path);
+	if (fd < 0 && errno == ENOENT)
+		return err_set(e, ENOENT, "%s: not there; run kubelb-load", path);
+	if (fd < 0 && (errno == EPERM || errno == EACCES) && geteuid())
+		return err_set(e, errno, "%s: %s", path, bpf_errno_hint(errno));
+	if (fd < 0)
+		goto foreign;
+	memset(ret_info, 0, sizeof(*ret_info));
+	/* A link or a program answers with another structure; its type then differs. */
+	if (bpf_obj_get_info_by_fd(fd, ret_info, &length) ||
+	    length < offsetof(struct bpf_map_info, ifindex) ||
+	    strncmp(ret_info->name, "klb_", 4) != 0)
+		goto foreign;
+	return fd;
+foreign:
+	if (fd >= 0)
+		close(fd);
+	return err_set(
+		e, EEXIST,
+		"%s: not a map of kubelb's; move it away, or use another directory with --pin",
+		path);
+}

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The sockets' records, the events, and corrections to the counters. */
+#include "datapath/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* --- connections ------------------------------------------------------------------- */
+
+struct connection_list {
+	struct klb_connection *at;
+	unsigned int n, room;
+};
+
+static int append(const struct klb_connection *c, void *arg)
+{
+	struct connection_list *list = arg;
+
+	if (list->n == list->room) {
+		unsigned int room = list->room ? 2 * list->room : 64;
+		void *at = realloc(list->at, room * sizeof(*list->at));
+
+		if (!at)
+			return -ENOMEM;
+		list->at = at;
+		list->room = room;
+	}
+	list->at[list->n++] = *c;
+	return 0;
+}
+
+/* How many of our sockets the kernel counts outside of the host's network namespace. */
+static int count_elsewhere(const struct datapath *dp, __u64 *ret, struct err *e)
+{
+	struct klb_counters counters;
+	__u32 zero = 0;
+
+	if (bpf_map_lookup_elem(dp->fds[MAP_COUNTERS], &zero, &counters))
+		return err_set(e, errno, "%s/counters: %s", dp->pin_dir, bpf_errno_hint(errno));
+	*ret = counters.other_netns;
+	return 0;
+}
+
+/* Those of the list. */
+static unsigned int found_elsewhere(const struct connection_list *list)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < list->n; i++)
+		n += list->at[i].record.flags & KLB_SOCKET_OTHER_NETNS &&
+		     (list->at[i].record.phase == KLB_PHASE_CONNECTING ||
+		      list->at[i].record.phase == KLB_PHASE_ACTIVE);
+	return n;
+}
+
+/* How far to look: each is dearer than the one before. */
+enum reach { REACH_HOST, REACH_PROCESSES, REACH_SOCKETS };
+
+static int list_once(const struct datapath *dp, struct sock_diag *diag, bool rtt, enum reach reach,
+		     struct connection_list *ret, struct err *e)
+{
+	struct sock_diag_query q = { .map_fd = dp->fds[MAP_SOCKETS],
+				     .elsewhere = reach >= REACH_PROCESSES,
+				     .everywhere = reach == REACH_SOCKETS,
+				     .rtt = rtt };
+	struct klb_control control;
+	__u32 zero = 0;
+
+	if (bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, &control))
+		return err_set(e, errno, "%s/control: %s", dp->pin_dir, bpf_errno_hint(errno));
+	q.netns = control.host_netns;
+	ret->n = 0;
+	return sock_diag_list(diag, &q, append, ret, e);
+}
+
+/* As far as it takes to find as many as the kernel counts. */
+int datapath_connections(const struct datapath *dp, struct sock_diag *diag, bool rtt,
+			 struct datapath_connections *ret, struct err *e)
+{
+	struct connection_list list = { 0 };
+	bool all = false;
+	int r = 0;
+
+	for (enum reach reach = REACH_HOST; !r && !all && reach <= REACH_SOCKETS; reach++) {
+		__u64 before = 0, after = 0;
+
+		r = count_elsewhere(dp, &before, e);
+		if (!r)
+			r = list_once(dp, diag, rtt, reach, &list, e);
+		if (!r)
+			r = count_elsewhere(dp, &after, e);
+		/* Some may have come or gone meanwhile. */
+		all = !r && found_elsewhere(&list) >= (before < after ? before : after);
+	}
+	if (r) {
+		free(list.at);
+		return r;
+	}
+	*ret = (struct datapath_connections){ .list = list.at, .n = list.n, .all = all };
+	return 0;
+}
+
+/* --- events -------------------------------------------------------------------------- */
+
+/* 0 with one event, -EAGAIN when it is being written, -ESTALE when a newer one is there. */
+static int read_event(int fd, __u64 number, struct klb_event *ret)
+{
+	__u32 index = (__u32)(number % KLB_EVENTS);
+	struct klb_event again;
+
+	if (bpf_map_lookup_elem(fd, &index, ret) || bpf_map_lookup_elem(fd, &index, &again))
+		return -errno;
+	/* Changed while it was being copied. */
+	if (!ret->number || ret->number != again.number)
+		return -EAGAIN;
+	return ret->number == number + 1 ? 0 : ret->number > number + 1 ? -ESTALE : -EAGAIN;
+}
+
+/*
+ * Whether an event behind number, of `end` in all, is there whole. An entry that is still
+ * unfinished then was never written to this map (an upgrade copies the log while others
+ * write), or its writer is very late: nobody waits for it.
+ */
+static bool is_overtaken(int fd, __u64 number, __u64 end)
+{
+	struct klb_event event;
+
+	while (++number < end)
+		if (!read_event(fd, number, &event))
+			return true;
+	return false;
+}
+
+/* The same as read_event; -ESTALE for what is not going to be whole. */
+static int next_event(int fd, __u64 number, __u64 end, struct klb_event *ret)
+{
+	int r = read_event(fd, number, ret);
+
+	if (r != -EAGAIN || !is_overtaken(fd, number, end))
+		return r;
+	r = read_event(fd, number, ret);
+	return r == -EAGAIN ? -ESTALE : r;
+}
+
+int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *ret, unsigned int max,
+		    struct err *e)
+{
+	struct klb_counters counters;
+	unsigned int n = 0;
+	__u32 zero = 0;
+
+	if (bpf_map_lookup_elem(dp->fds[MAP_COUNTERS], &zero, &counters))
+		return err_set(e, errno, "%s/counters: %s", dp->pin_dir, bpf_errno_hint(errno));
+	/* Another data path, whose count began anew. */
+	if (*next > counters.events)
+		*next = 0;
+	if (counters.events - *next > KLB_EVENTS)
+		*next = counters.events - KLB_EVENTS;
+	while (n < max && *next < counters.events) {
+		int r = next_event(dp->fds[MAP_EVENTS], *next, counters.events, &ret[n]);
+
+		if (r == -EAGAIN)
+			break;
+		if (r && r != -ESTALE)
+			return err_set(e, -r, "%s/events: %s", dp->pin_dir, bpf_errno_hint(-r));
+		n += !r;
+		++*next;
+	}
+	return (int)n;
+}
+
+/* The number of the event is of no use here: the log has it. */
+static int on_wakeup(void *ctx, void *data, size_t size)
+{
+	(void)ctx;
+	(void)data;
+	(void)size;
+	return 0;
+}
+
+int datapath_wakeup_fd(struct datapath *dp, struct err *e)
+{
+	if (dp->fds[MAP_WAKEUP] < 0)
+		return -EOPNOTSUPP;
+	if (!dp->wakeup)
+		dp->wakeup = ring_buffer__new(dp->fds[MAP_WAKEUP], on_wakeup, NULL, NULL);
+	if (!dp->wakeup)
+		return err_set(e, errno, "%s/wakeup: %s", dp->pin_dir, bpf_errno_hint(errno));
+	return ring_buffer__epoll_fd(dp->wakeup);
+}
+
+void datapath_wakeup_clear(struct datapath *dp)
+{
+	if (dp->wakeup)
+		ring_buffer__consume(dp->wakeup);
+}
+
+/* --- corrections --------------------------------------------------------------------- */
+
+int datapath_adjust(const struct datapath *dp, const struct klb_adjustment *a, struct err *e)
+{
+	struct klb_adjustment copy = *a;
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &copy, .ctx_size_in = sizeof(copy));
+	char path[PATH_TEXT_MAX];
+	int fd, r = path_join(path, dp->pin_dir, PIN_ADJUST, e);
+
+	if (r)
+		return r;
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		return err_set(e, errno, "%s: %s; run kubelb-load", path, strerror(errno));
+	if (bpf_prog_test_run_opts(fd, &opts))
+		r = err_set(e, errno, "%s: cannot be run: %s", path, bpf_errno_hint(errno));
+	else if (opts.retval)
+		r = err_set(e, EINVAL, "%s: no backend has the id %u", path, a->id);
+	close(fd);
+	return r;
+}

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * One connect through the attached programs. A link that is there, pinned and
+ * listed says little: it may hang on a cgroup that no process of this host is in.
+ */
+#include "datapath/internal.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "net/endpoint.h"
+
+#define CGROUP_PREFIX "kubelb-selftest-"
+
+/* The child's exit status. */
+enum verdict {
+	VERDICT_OK,
+	VERDICT_NOT_BALANCED, /* the connect went where it was dialled */
+	VERDICT_NO_PEERNAME, /* balanced, but getpeername is not rewritten */
+	VERDICT_CANNOT_JOIN, /* the cgroup takes no process */
+};
+
+/* A loopback TCP socket on a free port. */
+static int bound_socket(struct klb_endpoint *ret, struct err *e)
+{
+	struct sockaddr_in sin = { .sin_family = AF_INET,
+				   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t length = sizeof(sin);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sin, length) ||
+	    getsockname(fd, (struct sockaddr *)&sin, &length)) {
+		int r = err_set(e, errno, "test connect: cannot bind to 127.0.0.1: %s",
+				strerror(errno));
+
+		if (fd >= 0)
+			close(fd);
+		return r;
+	}
+	endpoint_from_sockaddr((struct sockaddr *)&sin, ret);
+	return fd;
+}
+
+static int install(const struct datapath *dp, enum klb_scope scope,
+		   const struct klb_endpoint *frontend, const struct klb_endpoint *backend,
+		   struct err *e)
+{
+	const struct klb_lookup_entry entry = { .endpoint = *frontend,
+						.policy = KLB_POLICY_RANDOM,
+						.scope = scope,
+						.table = KLB_TABLE_SELFTEST };
+	struct klb_candidates table;
+	__u32 key = KLB_TABLE_SELFTEST;
+
+	memset(&table, 0, sizeof(table));
+	table.n = 1;
+	table.at[0].endpoint = *backend;
+	table.at[0].id = KLB_ID_SELFTEST;
+	table.at[0].weight = KLB_WEIGHT_DEFAULT;
+	table.at[0].state = KLB_STATE_READY;
+	table.at[0].ipv4 = 1;
+	if (bpf_map_update_elem(dp->fds[MAP_CANDIDATES], &key, &table, BPF_ANY) ||
+	    lookup_set(dp->fds[MAP_LOOKUP], KLB_MAX_FRONTENDS, &entry))
+		return err_set(e, errno, "%s/lookup: cannot write: %s", dp->pin_dir,
+			       bpf_errno_hint(errno));
+	return 0;
+}
+
+/* Through an IPv4 socket, or through an IPv6 one that dials ::ffff:127.0.0.1. */
+static enum verdict try_connect(const struct klb_endpoint *frontend, int family)
+{
+	struct sockaddr_storage ss, peer;
+	socklen_t length = sizeof(peer);
+	struct klb_endpoint seen;
+	enum verdict v = VERDICT_NOT_BALANCED;
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int v6only = 0;
+
+	if (fd < 0)
+		return family == AF_INET6 ? VERDICT_OK : VERDICT_NOT_BALANCED;
+	if (family == AF_INET6) {
+		struct sockaddr_in6 *sin6 = (struct sockaddr_in6 *)&ss;
+
+		memset(&ss, 0, sizeof(ss));
+		sin6->sin6_family = AF_INET6;
+		sin6->sin6_port = htons((unsigned short)frontend->port);
+		memcpy(&sin6->sin6_addr, frontend->addr, sizeof(sin6->sin6_addr));
+		length = sizeof(*sin6);
+		/* The host's default may be the other (net.ipv6.bindv6only): no such
+		 * socket dials an IPv4 address. */
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof(v6only));
+	} else {
+		length = endpoint_to_sockaddr(frontend, &ss);
+	}
+	if (connect(fd, (struct sockaddr *)&ss, length))
+		goto out;
+	v = VERDICT_NO_PEERNAME;
+	length = sizeof(peer);
+	if (!getpeername(fd, (struct sockaddr *)&peer, &length) &&
+	    !endpoint_from_sockaddr((struct sockaddr *)&peer, &seen) &&
+	    endpoint_equal(&seen, frontend))
+		v = VERDICT_OK;
+out:
+	close(fd);
+	return v;
+}
+
+static enum verdict try_both(const struct klb_endpoint *frontend)
+{
+	enum verdict v = try_connect(frontend, AF_INET);
+
+	return v == VERDICT_OK ? try_connect(frontend, AF_INET6) : v;
+}
+
+static bool join(const char *cgroup)
+{
+	char path[PATH_TEXT_MAX];
+	ssize_t n = -1;
+	int fd;
+
+	if (path_join(path, cgroup, "cgroup.procs", NULL))
+		return false;
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = write(fd, "0", 1);
+		close(fd);
+	}
+	return n == 1;
+}
+
+/*
+ * In a child, in a cgroup of its own below the one attached to: a cgroup that has
+ * controllers for its children takes no processes itself.
+ */
+static enum verdict try_inside(const char *cgroup, const struct klb_endpoint *frontend)
+{
+	char dir[PATH_TEXT_MAX];
+	int status = -1;
+	pid_t pid;
+
+	if (snprintf(dir, sizeof(dir), "%s/" CGROUP_PREFIX "%d", cgroup, (int)getpid()) >=
+	    (int)sizeof(dir))
+		return VERDICT_CANNOT_JOIN;
+	if (mkdir(dir, 0755))
+		return VERDICT_CANNOT_JOIN;
+	pid = fork();
+	if (!pid)
+		_exit(join(dir) ? try_both(frontend) : VERDICT_CANNOT_JOIN);
+	if (pid > 0)
+		waitpid(pid, &status, 0);
+	rmdir(dir);
+	return pid > 0 && WIFEXITED(status) ? (enum verdict)WEXITSTATUS(status)
+					    : VERDICT_CANNOT_JOIN;
+}
+
+static int report(enum verdict v, const char *cgroup, struct err *e)
+{
+	switch (v) {
+	case VERDICT_OK:
+		return 0;
+	case VERDICT_CANNOT_JOIN:
+		return err_set(
+			e, EIO,
+			"cgroup %s: attached, but no process can join it for a test connect, so "
+			"it is not known to work; nothing was kept: choose another --cgroup",
+			cgroup);
+	default:
+		return err_set(
+			e, EIO,
+			"cgroup %s: attached, but a test connect was not %s: the programs are "
+			"not effective here (is it the host's cgroup root? is lo up?); nothing "
+			"was kept",
+			cgroup, v == VERDICT_NO_PEERNAME ? "given its peer name" : "balanced");
+	}
+}
+
+void selftest_sweep(int lookup_fd, const char *cgroup)
+{
+	char pattern[PATH_TEXT_MAX + 32];
+	glob_t found;
+
+	if (lookup_fd >= 0)
+		lookup_set(lookup_fd, KLB_MAX_FRONTENDS, NULL);
+	snprintf(pattern, sizeof(pattern), "%s/" CGROUP_PREFIX "*", cgroup);
+	if (glob(pattern, GLOB_NOSORT, NULL, &found))
+		return;
+	/* Of one that is in use, rmdir says EBUSY. */
+	for (size_t i = 0; i < found.gl_pathc; i++)
+		rmdir(found.gl_pathv[i]);
+	globfree(&found);
+}
+
+static int run(const struct selftest *t, const struct klb_endpoint *frontend, struct err *e)
+{
+	enum verdict v = t->cgroup_id == 1 ? try_both(frontend) : try_inside(t->cgroup, frontend);
+
+	if (!t->peername && v == VERDICT_NO_PEERNAME)
+		v = VERDICT_OK;
+	return report(v, t->cgroup, e);
+}
+
+int selftest_connect(const struct datapath *dp, const struct selftest *t, struct err *e)
+{
+	struct klb_endpoint frontend = { { 0 }, 0 }, backend = { { 0 }, 0 };
+	/* Bound but not listening: nobody else can answer on the frontend's port. */
+	int reserved = bound_socket(&frontend, e);
+	int listener = reserved < 0 ? reserved : bound_socket(&backend, e);
+	int r = listener < 0 ? listener : 0;
+
+	if (!r && listen(listener, 4))
+		r = err_set(e, errno, "test connect: cannot listen: %s", strerror(errno));
+	if (!r)
+		r = install(dp, t->scope, &frontend, &backend, e);
+	if (!r) {
+		r = run(t, &frontend, e);
+		lookup_set(dp->fds[MAP_LOOKUP], KLB_MAX_FRONTENDS, NULL);
+	}
+	if (listener >= 0)
+		close(listener);
+	if (reserved >= 0)
+		close(reserved);
+	return r;
+}

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The last believed list on disk, for a boot at which nothing answers yet:
+ *
+ *   { "kind": "kubelb-backends", "version": 1, "written": "2026-01-31T23:59:59Z",
+ *     "backends": ["192.168.17.11:6443", "[fd00::11]:6443"] }
+ *
+ * It decides whom the node takes for its apiservers, so it counts whole or not at all.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "discovery/internal.h"
+#include "net/endpoint.h"
+#include "base/file.h"
+
+#define KIND "kubelb-backends"
+#define VERSION 1
+#define TIME_FORMAT "%Y-%m-%dT%H:%M:%SZ"
+/* KLB_MAX_BACKENDS addresses take some 4 KiB. */
+#define BYTES_MAX ((size_t)64 * 1024)
+
+/* --- reading ------------------------------------------------------------------------- */
+
+#define fail(e, path, format, ...)                                             \
+	err_set((e), EINVAL,                                                   \
+		"%s: " format "; ignored, and replaced by the next list that " \
+		"the apiserver gives",                                         \
+		(path), ##__VA_ARGS__)
+
+/* Whoever can write it decides where the node's connects go. */
+static int check_owner(const char *path, struct err *e)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return err_set(e, errno, "%s: cannot be examined: %m", path);
+	if (st.st_uid != 0 && st.st_uid != geteuid())
+		return err_set(e, EACCES,
+			       "%s: belongs to user %u and is ignored; remove it, or "
+			       "chown it to root",
+			       path, st.st_uid);
+	if (st.st_mode & (S_IWGRP | S_IWOTH))
+		return err_set(e, EACCES,
+			       "%s: others can write it and it is ignored; remove it, "
+			       "or chmod 600 it",
+			       path);
+	return 0;
+}
+
+static int read_time(const char *path, const json_t *root, time_t *ret, struct err *e)
+{
+	const char *text = json_string_value(json_object_get(root, "written"));
+	struct tm tm = { 0 };
+	const char *end = text ? strptime(text, TIME_FORMAT, &tm) : NULL;
+
+	if (!end || *end)
+		return fail(e, path, "written: not a time");
+	*ret = timegm(&tm);
+	return 0;
+}
+
+static int read_entry(const char *path, const json_t *entry, const struct klb_endpoint *frontends,
+		      unsigned int n_frontends, struct discovery_cached *c, struct err *e)
+{
+	const char *text = json_string_value(entry);
+	struct klb_endpoint ep;
+	struct err why;
+
+	if (!text)
+		return fail(e, path, "backends[%u]: not a string", c->n);
+	if (endpoint_parse(text, 0, &ep, &why) < 0)
+		return fail(e, path, "backends[%u]: %s", c->n, why.text);
+	if (!discovery_usable(&ep, frontends, n_frontends))
+		return fail(e, path,
+			    "backends[%u]: '%s' is a frontend, or an address that no "
+			    "apiserver has",
+			    c->n, text);
+	c->list[c->n++] = ep;
+	return 0;
+}
+
+static int read_backends(const char *path, const json_t *root, const struct klb_endpoint *frontends,
+			 unsigned int n_frontends, struct discovery_cached *c, struct err *e)
+{
+	const json_t *list = json_object_get(root, "backends");
+	size_t n = json_array_size(list), i;
+	int rc = 0;
+
+	if (!n || n > KLB_MAX_BACKENDS)
+		return fail(e, path, "backends: not a list of 1 to %d addresses", KLB_MAX_BACKENDS);
+	for (i = 0; !rc && i < n; i++)
+		rc = read_entry(path, json_array_get(list, i), frontends, n_frontends, c, e);
+	if (rc)
+		return rc;
+	qsort(c->list, c->n, sizeof(*c->list), discovery_compare);
+	for (i = 1; i < n; i++)
+		if (endpoint_equal(&c->list[i], &c->list[i - 1]))
+			return fail(e, path, "backends: an address twice");
+	return 0;
+}
+
+static int read_root(const char *path, const json_t *root, const struct klb_endpoint *frontends,
+		     unsigned int n_frontends, struct discovery_cached *c, struct err *e)
+{
+	const char *kind = json_string_value(json_object_get(root, "kind"));
+	json_int_t version = json_integer_value(json_object_get(root, "version"));
+	int rc;
+
+	if (!kind || strcmp(kind, KIND) != 0)
+		return fail(e, path, "not a cache of kubelb's (no kind '" KIND "')");
+	if (version != VERSION)
+		return fail(e, path, "its version is not %d", VERSION);
+	rc = read_time(path, root, &c->written, e);
+	return rc ? rc : read_backends(path, root, frontends, n_frontends, c, e);
+}
+
+int cache_parse(const char *path, const char *text, size_t length,
+		const struct klb_endpoint *frontends, unsigned int n_frontends,
+		struct discovery_cached *ret, struct err *e)
+{
+	struct discovery_cached cached = { 0 };
+	json_error_t why;
+	json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why);
+	int rc;
+
+	if (!root)
+		return fail(e, path, "not JSON: line %d: %s", why.line, why.text);
+	rc = read_root(path, root, frontends, n_frontends, &cached, e);
+	json_decref(root);
+	if (!rc)
+		*ret = cached;
+	return rc;
+}
+
+int discovery_cache_load(const char *path, const struct klb_endpoint *frontends,
+			 unsigned int n_frontends, struct discovery_cached *ret, struct err *e)
+{
+	size_t length = 0;
+	char *text = NULL;
+	int rc = file_read(path, BYTES_MAX, &text, &length, e);
+
+	if (rc < 0)
+		return rc == -EFBIG ? -EINVAL : rc;
+	rc = check_owner(path, e);
+	if (!rc)
+		rc = cache_parse(path, text, length, frontends, n_frontends, ret, e);
+	free(text);
+	return rc;
+}
+
+/* --- writing ------------------------------------------------------------------------- */
+
+static json_t *list_to_json(const struct klb_endpoint *list, unsigned int n)
+{
+	json_t *array = json_array();
+	char text[ENDPOINT_TEXT_MAX];
+	unsigned int i;
+
+	for (i = 0; i < n; i++)
+		if (json_array_append_new(array, json_string(endpoint_format(&list[i], text))) < 0)
+			goto fail;
+	return array;
+fail:
+	json_decref(array);
+	return NULL;
+}
+
+/* To be freed; NULL when memory is short. */
+static char *to_text(const struct klb_endpoint *list, unsigned int n)
+{
+	time_t now = time(NULL);
+	char written[32], *text;
+	json_t *root;
+	struct tm tm;
+
+	strftime(written, sizeof(written), TIME_FORMAT, gmtime_r(&now, &tm));
+	root = json_pack("{s:s, s:i, s:s, s:o}", "kind", KIND, "version", VERSION, "written",
+			 written, "backends", list_to_json(list, n));
+	text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+	json_decref(root);
+	return text;
+}
+
+static int write_all(int fd, const char *text)
+{
+	size_t left = strlen(text);
+
+	while (left) {
+		ssize_t n = write(fd, text, left);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		text += n;
+		left -= (size_t)n;
+	}
+	return 0;
+}
+
+/* A file of ours that an earlier run left half done is in the way, and goes. */
+static int write_new(const char *path, const char *text, struct err *e)
+{
+	int fd, rc;
+
+	unlink(path);
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return err_set(e, errno, "%s: cannot be created: %m", path);
+	rc = write_all(fd, text);
+	if (!rc && fsync(fd) < 0)
+		rc = -errno;
+	/* NFS and quotas may tell only now. */
+	if (close(fd) < 0 && !rc)
+		rc = -errno;
+	if (!rc)
+		return 0;
+	unlink(path);
+	return err_set(e, -rc, "%s: cannot be written: %s", path, strerror(-rc));
+}
+
+/* Or a power cut may take the rename back. */
+static void flush_folder(const char *folder)
+{
+	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	fsync(fd);
+	close(fd);
+}
+
+static int replace(const char *path, const char *folder, const char *text, struct err *e)
+{
+	char *temporary;
+	int rc;
+
+	if (mkdir(folder, 0700) < 0 && errno != EEXIST)
+		return err_set(e, errno,
+			       "%s: cannot be created: %m; create it, or set "
+			       "discovery.cache to another file",
+			       folder);
+	if (asprintf(&temporary, "%s.tmp", path) < 0)
+		return err_set(e, ENOMEM, "out of memory");
+	rc = write_new(temporary, text, e);
+	if (!rc && rename(temporary, path) < 0) {
+		rc = err_set(e, errno, "%s: cannot be replaced: %m", path);
+		unlink(temporary);
+	}
+	free(temporary);
+	if (!rc)
+		flush_folder(folder);
+	return rc;
+}
+
+int discovery_cache_save(const char *path, const struct klb_endpoint *list, unsigned int n,
+			 struct err *e)
+{
+	const char *slash = strrchr(path, '/');
+	char *folder, *text;
+	int rc;
+
+	if (!slash)
+		return err_set(e, EINVAL, "%s: not an absolute path", path);
+	folder = strndup(path, slash == path ? 1 : (size_t)(slash - path));
+	text = to_text(list, n);
+	if (folder && text)
+		rc = replace(path, folder, text, e);
+	else
+		rc = err_set(e, ENOMEM, "%s: out of memory", path);
+	free(folder);
+	free(text);
+	return rc;
+}
+
+static bool is_cached(const char *path, const struct klb_endpoint *list, unsigned int n)
+{
+	struct discovery_cached c = { .n = 0 };
+
+	return !discovery_cache_load(path, NULL, 0, &c, NULL) && c.n == n &&
+	       !memcmp(c.list, list, n * sizeof(*list));
+}
+
+/* Does not write what is there already. */
+static int update(const char *path, const struct klb_endpoint *list, unsigned int n, struct err *e)
+{
+	return is_cached(path, list, n) ? 0 : discovery_cache_save(path, list, n, e);
+}
+
+/* --- in the background --------------------------------------------------------------- */
+
+struct cache_job {
+	char *path;
+	unsigned int n;
+	struct klb_endpoint list[KLB_MAX_BACKENDS];
+	int rc;
+	struct err e;
+};
+
+static void job_drop(void *data)
+{
+	struct cache_job *job = data;
+
+	free(job->path);
+	free(job);
+}
+
+static void job_work(void *data)
+{
+	struct cache_job *job = data;
+
+	job->rc = update(job->path, job->list, job->n, &job->e);
+}
+
+struct cache_writer {
+	struct event_base *base;
+	char *path;
+	void (*failed)(void *arg, const char *why);
+	void *arg;
+	struct offload *job; /* under way */
+	bool again; /* there is a newer list than the job's */
+	unsigned int n;
+	struct klb_endpoint list[KLB_MAX_BACKENDS];
+};
+
+static void write_next(struct cache_writer *w);
+
+static void on_done(void *arg, void *data)
+{
+	const struct cache_job *job = data;
+	struct cache_writer *w = arg;
+
+	w->job = NULL;
+	if (w->again)
+		write_next(w);
+	if (job->rc)
+		w->failed(w->arg, job->e.text);
+}
+
+static void write_next(struct cache_writer *w)
+{
+	static const struct offload_ops ops = { .work = job_work,
+						.done = on_done,
+						.drop = job_drop };
+	struct cache_job *job = calloc(1, sizeof(*job));
+
+	w->again = false;
+	if (!job)
+		return;
+	job->path = strdup(w->path);
+	job->n = w->n;
+	memcpy(job->list, w->list, sizeof(job->list));
+	if (!job->path)
+		job_drop(job);
+	else if (offload_start(w->base, &ops, w, job, &w->job, NULL))
+		w->job = NULL;
+}
+
+int cache_writer_new(struct event_base *base, const char *path,
+		     void (*failed)(void *arg, const char *why), void *arg,
+		     struct cache_writer **ret)
+{
+	struct cache_writer *w = calloc(1, sizeof(*w));
+
+	if (!w || !(w->path = strdup(path))) {
+		free(w);
+		return -ENOMEM;
+	}
+	w->base = base;
+	w->failed = failed;
+	w->arg = arg;
+	*ret = w;
+	return 0;
+}
+
+void cache_writer_put(struct cache_writer *w, const struct klb_endpoint *list, unsigned int n)
+{
+	if (!w)
+		return;
+	w->n = n;
+	memcpy(w->list, list, n * sizeof(*list));
+	w->again = true;
+	if (!w->job)
+		write_next(w);
+}
+
+void cache_writer_free(struct cache_writer *w)
+{
+	if (!w)
+		return;
+	offload_finish(w->job);
+	/* Its end is not awaited by anybody: the newest list must not be lost for that. */
+	if (w->again)
+		update(w->path, w->list, w->n, NULL);
+	free(w->path);
+	free(w);
+}
+
+int discovery_cached_list(const struct config *c, struct klb_endpoint *ret, unsigned int *ret_n,
+			  struct err *e)
+{
+	struct klb_endpoint frontends[KLB_MAX_FRONTENDS];
+	struct discovery_cached cached;
+	int r;
+
+	*ret_n = 0;
+	if (!c->discovery || !c->discovery_cache)
+		return -ENOENT;
+	for (unsigned int i = 0; i < c->n_frontends; i++)
+		frontends[i] = c->frontends[i].endpoint;
+	r = discovery_cache_load(c->discovery_cache, frontends, c->n_frontends, &cached, e);
+	if (r)
+		return r;
+	memcpy(ret, cached.list, cached.n * sizeof(*ret));
+	*ret_n = cached.n;
+	return 0;
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * As whom, and with whom, to talk. Read anew for each connection: kubelets and
+ * projected tokens rotate their files, and a link among them points elsewhere then.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "discovery/internal.h"
+#include "net/endpoint.h"
+#include "base/file.h"
+
+#define SERVICE_ACCOUNT "/var/run/secrets/kubernetes.io/serviceaccount"
+#define KUBECONFIG_BYTES_MAX ((size_t)1024 * 1024)
+/* Signed tokens are a kilobyte or two. */
+#define TOKEN_BYTES_MAX ((size_t)16 * 1024)
+
+/* --- the token ----------------------------------------------------------------------- */
+
+/* A file ends with a line end; that is not part of it. */
+static void trim(struct credential *token)
+{
+	while (token->length && strchr(" \t\r\n", token->data[token->length - 1]))
+		token->data[--token->length] = '\0';
+}
+
+static int check_token(const struct credential *token, struct err *e)
+{
+	if (!token->length)
+		return err_set(e, EINVAL, "%s: the token is empty", token->key);
+	if (strlen(token->data) != token->length || !credentials_is_header_text(token->data))
+		return err_set(e, EINVAL,
+			       "%s: the token has a blank or a character that no token has",
+			       token->key);
+	return 0;
+}
+
+static int load_token(struct credential *token, struct err *e)
+{
+	struct err why;
+	int rc;
+
+	if (!token->file && !token->data)
+		return 0;
+	if (token->file) {
+		file_forget(token->data, token->length);
+		token->data = NULL;
+		rc = file_read(token->file, TOKEN_BYTES_MAX, &token->data, &token->length, &why);
+		if (rc < 0)
+			return err_set(e, -rc, "%s: %s", token->key, why.text);
+	}
+	trim(token);
+	return check_token(token, e);
+}
+
+/* --- in a pod ------------------------------------------------------------------------ */
+
+static bool set_file(struct credential *c, const char *dir, const char *name)
+{
+	return asprintf(&c->file, "%s/%s", dir, name) >= 0 &&
+	       asprintf(&c->key, "in-cluster credentials") >= 0;
+}
+
+/* Where Kubernetes says it is, or where it is by convention. */
+static int set_in_cluster_server(struct credentials *c, struct err *e)
+{
+	const char *host = getenv("KUBERNETES_SERVICE_HOST");
+	const char *port = getenv("KUBERNETES_SERVICE_PORT");
+	bool bare_v6 = host && strchr(host, ':');
+	char url[512];
+
+	if (!host || !*host)
+		return credentials_set_server(c, "https://kubernetes.default.svc", e);
+	snprintf(url, sizeof(url), "https://%s%.300s%s:%.16s", bare_v6 ? "[" : "", host,
+		 bare_v6 ? "]" : "", port && *port ? port : "443");
+	if (credentials_set_server(c, url, e) < 0)
+		return err_set(e, EINVAL, "KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT: %s",
+			       e ? e->text : "");
+	return 0;
+}
+
+static int load_in_cluster(struct credentials *c, const char *dir, struct err *e)
+{
+	if (!set_file(&c->token, dir, "token") || !set_file(&c->ca, dir, "ca.crt"))
+		return err_set(e, ENOMEM, "out of memory");
+	return set_in_cluster_server(c, e);
+}
+
+/* --- either -------------------------------------------------------------------------- */
+
+static int load_kubeconfig(const char *path, struct credentials **ret, struct err *e)
+{
+	size_t length = 0;
+	char *text = NULL;
+	int rc = file_read(path, KUBECONFIG_BYTES_MAX, &text, &length, e);
+
+	if (rc < 0)
+		return rc;
+	rc = kubeconfig_parse(text, length, path, ret, e);
+	file_forget(text, length);
+	return rc;
+}
+
+int credentials_load(const char *kubeconfig, const char *service_account, struct credentials **ret,
+		     struct err *e)
+{
+	struct credentials *c = NULL;
+	int rc;
+
+	if (kubeconfig) {
+		rc = load_kubeconfig(kubeconfig, &c, e);
+	} else {
+		c = calloc(1, sizeof(*c));
+		rc = c ? load_in_cluster(c, service_account ? service_account : SERVICE_ACCOUNT, e)
+		       : err_set(e, ENOMEM, "out of memory");
+	}
+	if (!rc)
+		rc = load_token(&c->token, e);
+	if (rc) {
+		credentials_free(c);
+		return rc;
+	}
+	*ret = c;
+	return 0;
+}

@@ -1,0 +1,777 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * List, watch, and again.
+ *
+ *           ┌──────────── backoff ◄────────── whatever fails ◄──────┐
+ *           ▼                                                       │
+ *   IDLE ─► CONNECTING ─► LISTING ─► WATCHING ── its time is up ─► IDLE
+ *                 └── the version is known ─▲
+ *
+ * A connection carries one list and one watch at most, and lasts for minutes: the next
+ * one reads the credentials anew, and goes where the kernel balances it to.
+ */
+#include "discovery/discovery.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <event2/event.h>
+#include <event2/util.h>
+
+#include "discovery/internal.h"
+#include "net/endpoint.h"
+#include "host/node.h"
+#include "base/redact.h"
+
+#define MS_NS 1000000ULL
+
+#define SLICES_PATH                                                   \
+	"/apis/discovery.k8s.io/v1/namespaces/default/endpointslices" \
+	"?labelSelector=kubernetes.io%2Fservice-name%3Dkubernetes"
+#define PATH_TEXT_MAX 384
+
+/* Watches that fail one after the other, before the version itself is doubted. */
+#define WATCH_FAILURES_MAX 3
+
+const struct discovery_timing discovery_timing_default = {
+	.connect = 10000,
+	.answer = 30000,
+	.line = 30000,
+	.silence = 180000,
+	.watch = 300000,
+	.stable = 10000,
+	.relist = 3600000,
+	.backoff_min = 500,
+	.backoff_max = 30000,
+	.forbidden = 45000,
+};
+
+enum phase { PHASE_IDLE, PHASE_CONNECTING, PHASE_LISTING, PHASE_WATCHING };
+
+struct discovery {
+	struct event_base *base;
+	struct discovery_ops ops;
+	void *arg;
+	char *kubeconfig, *service_account;
+	struct klb_endpoint *frontends;
+	unsigned int n_frontends;
+	bool has_server;
+	bool cache_doubtful; /* whether it holds what is believed */
+	struct klb_endpoint server;
+	struct discovery_timing timing;
+	struct cache_writer *cache; /* NULL: none */
+
+	/* The attempt under way. */
+	enum phase phase;
+	bool fruitful; /* it has brought a list, or a watch */
+	bool beyond; /* the timer is for the watch's end */
+	struct event *timer; /* the phase's end */
+	struct credentials *credentials;
+	struct tls *tls;
+	struct link *link;
+	__u64 opened_ns; /* 0: not yet */
+	__u64 watch_end_ns; /* when the apiserver should have ended it */
+	__u64 line_ns; /* since when there is a part of an event; 0: none */
+
+	/* What is known. */
+	struct slices slices;
+	char version[DISCOVERY_VERSION_MAX + 1];
+	bool need_list;
+	__u64 relist_ns; /* when to list anew in any case */
+	unsigned int failures, watch_failures; /* in a row */
+
+	/* What is believed. */
+	unsigned int n;
+	struct klb_endpoint list[KLB_MAX_BACKENDS];
+	__u64 changed_ns, heard_ns, failed_ns;
+	char error[ERR_TEXT_MAX];
+	bool empty; /* the last word was not believed */
+	bool failing; /* the last result told was a failure */
+	/* What has been warned of. */
+	bool warned_insecure, warned_many;
+	unsigned int warned_unusable;
+
+	/* Ops may call discovery_free: it is done when the last event is over. */
+	unsigned int calling;
+	bool freed;
+};
+
+const char *discovery_result_name(enum discovery_result result)
+{
+	static const char *const names[DISCOVERY_RESULTS] = {
+		[DISCOVERY_APPLIED] = "applied",     [DISCOVERY_UNCHANGED] = "unchanged",
+		[DISCOVERY_EMPTY] = "empty",	     [DISCOVERY_EXPIRED] = "expired",
+		[DISCOVERY_FORBIDDEN] = "forbidden", [DISCOVERY_CREDENTIALS] = "credentials",
+		[DISCOVERY_ERROR] = "error",
+	};
+
+	return names[result];
+}
+
+/* --- telling the owner --------------------------------------------------------------- */
+
+static void tell_result(struct discovery *d, enum discovery_result result, const char *detail)
+{
+	d->failing = result >= DISCOVERY_FORBIDDEN;
+	if (!d->freed)
+		d->ops.result(d->arg, result, detail);
+}
+
+static void tell_warning(struct discovery *d, const char *text)
+{
+	if (!d->freed)
+		d->ops.warning(d->arg, text);
+}
+
+static void on_cache_failed(void *arg, const char *why)
+{
+	struct discovery *d = arg;
+	struct err e;
+
+	d->cache_doubtful = true;
+	err_set(&e, EIO, "the list could not be cached, the next boot finds an older one: %s", why);
+	tell_warning(d, e.text);
+}
+
+/* --- time ---------------------------------------------------------------------------- */
+
+/* Between low and high. */
+static unsigned int by_chance(unsigned int low, unsigned int high)
+{
+	uint32_t random;
+
+	evutil_secure_rng_get_bytes(&random, sizeof(random));
+	return low + (unsigned int)(((__u64)(high - low) * random) >> 32);
+}
+
+static void arm(struct discovery *d, unsigned int ms)
+{
+	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000 };
+
+	event_add(d->timer, &tv);
+}
+
+static void arm_at(struct discovery *d, __u64 ns)
+{
+	__u64 now = node_now_ns();
+
+	arm(d, ns > now ? (unsigned int)((ns - now) / MS_NS) + 1 : 0);
+}
+
+/* Doubles with each failure; half of it is left to chance, as thousands of nodes wait. */
+static unsigned int backoff(const struct discovery *d)
+{
+	unsigned int ms = d->timing.backoff_min, i;
+
+	for (i = 1; i < d->failures && ms < d->timing.backoff_max; i++)
+		ms *= 2;
+	if (ms > d->timing.backoff_max)
+		ms = d->timing.backoff_max;
+	return by_chance(ms / 2, ms);
+}
+
+/* --- the end of an attempt ----------------------------------------------------------- */
+
+static void drop_attempt(struct discovery *d)
+{
+	link_free(d->link);
+	tls_free(d->tls);
+	credentials_free(d->credentials);
+	d->link = NULL;
+	d->tls = NULL;
+	d->credentials = NULL;
+	d->phase = PHASE_IDLE;
+}
+
+/*
+ * An apiserver that hangs up at once each time gets no more attempts than one that is
+ * not there: what it said before counts for nothing unless it went on for a while.
+ */
+static void end_attempt(struct discovery *d, unsigned int wait_at_least)
+{
+	unsigned int wait;
+
+	if (d->fruitful && node_now_ns() - d->opened_ns >= d->timing.stable * MS_NS)
+		d->failures = 0;
+	d->failures++;
+	wait = backoff(d);
+	if (wait < wait_at_least)
+		wait = by_chance(wait_at_least / 2, wait_at_least);
+	drop_attempt(d);
+	arm(d, wait);
+}
+
+/* Whoever quotes an answer may quote what the answer quotes. */
+static bool has_secret(const struct discovery *d, const char *text)
+{
+	const char *token = d->credentials ? d->credentials->token.data : NULL;
+
+	return token && secret_is_in(text, token);
+}
+
+static void fail(struct discovery *d, enum discovery_result result, const char *detail)
+{
+	struct err e;
+
+	if (d->freed)
+		return;
+	err_set(&e, EIO, "%s",
+		has_secret(d, detail) ? "the answer repeats the token: not shown" : detail);
+	snprintf(d->error, sizeof(d->error), "%s", e.text);
+	d->failed_ns = node_now_ns();
+	if (d->phase == PHASE_WATCHING && ++d->watch_failures >= WATCH_FAILURES_MAX)
+		d->need_list = true;
+	end_attempt(d, result == DISCOVERY_FORBIDDEN ? d->timing.forbidden : 0);
+	tell_result(d, result, e.text);
+}
+
+/* --- what is believed ---------------------------------------------------------------- */
+
+static void warn_about(struct discovery *d, const struct slices_merged *m)
+{
+	struct err e;
+
+	if (m->total > KLB_MAX_BACKENDS && !d->warned_many) {
+		err_set(&e, E2BIG,
+			"the cluster has %u apiservers, of which the first %d by address "
+			"are used",
+			m->total, KLB_MAX_BACKENDS);
+		tell_warning(d, e.text);
+	}
+	d->warned_many = m->total > KLB_MAX_BACKENDS;
+	if (m->unusable && m->unusable != d->warned_unusable) {
+		err_set(&e, EINVAL,
+			"%u endpoints are not used: without a port named https, or with "
+			"an address that no apiserver has (a frontend, loopback, "
+			"link-local, a name)",
+			m->unusable);
+		tell_warning(d, e.text);
+	}
+	d->warned_unusable = m->unusable;
+}
+
+static void describe_list(const struct klb_endpoint *list, unsigned int n, struct err *e)
+{
+	char text[ENDPOINT_TEXT_MAX];
+	unsigned int i;
+
+	err_set(e, EIO, "%u endpoint%s:", n, n == 1 ? "" : "s");
+	for (i = 0; i < n; i++)
+		err_set(e, EIO, "%s %s", e->text, endpoint_format(&list[i], text));
+}
+
+static void keep(struct discovery *d)
+{
+	d->cache_doubtful = false;
+	cache_writer_put(d->cache, d->list, d->n);
+}
+
+static void adopt(struct discovery *d, const struct slices_merged *m)
+{
+	struct err e;
+
+	memcpy(d->list, m->list, sizeof(d->list));
+	d->n = m->n;
+	d->changed_ns = d->heard_ns;
+	describe_list(m->list, m->n, &e);
+	keep(d);
+	if (!d->freed)
+		d->ops.updated(d->arg, m->list, m->n);
+	tell_result(d, DISCOVERY_APPLIED, e.text);
+}
+
+static void refuse_empty(struct discovery *d, const struct slices_merged *m)
+{
+	struct err e;
+
+	err_set(&e, EINVAL,
+		"the apiserver names no usable endpoint in %u EndpointSlices (%u not ready, %u not "
+		"usable), which is not believed: the last list stays",
+		d->slices.n, m->not_ready, m->unusable);
+	memcpy(d->error, e.text, sizeof(d->error));
+	d->failed_ns = node_now_ns();
+	tell_result(d, DISCOVERY_EMPTY, e.text);
+}
+
+/* Goes by what the slices say now. */
+static void believe(struct discovery *d)
+{
+	struct slices_merged m;
+
+	slices_merge(&d->slices, d->frontends, d->n_frontends, &m);
+	d->heard_ns = node_now_ns();
+	warn_about(d, &m);
+	d->empty = !m.n;
+	if (d->empty) {
+		refuse_empty(d, &m);
+		return;
+	}
+	d->error[0] = '\0';
+	if (m.n != d->n || memcmp(m.list, d->list, m.n * sizeof(*m.list)) != 0) {
+		adopt(d, &m);
+		return;
+	}
+	if (d->cache_doubtful)
+		keep(d);
+	tell_result(d, DISCOVERY_UNCHANGED, "the list is the same");
+}
+
+/* --- list ---------------------------------------------------------------------------- */
+
+struct refusal {
+	unsigned int status;
+	enum discovery_result result;
+	const char *what, *next;
+};
+
+static const struct refusal *find_refusal(unsigned int status)
+{
+	static const struct refusal refusals[] = {
+		{ 401, DISCOVERY_FORBIDDEN, "the apiserver does not accept the credentials",
+		  "; renew them" },
+		{ 403, DISCOVERY_FORBIDDEN,
+		  "may not list and watch endpointslices in namespace default",
+		  "; allow it by RBAC, as kubelb.yaml(5) shows" },
+		{ 404, DISCOVERY_ERROR, "no EndpointSlices (discovery.k8s.io/v1) here",
+		  "; they need Kubernetes 1.21 or later" },
+		{ 410, DISCOVERY_EXPIRED, "the watch fell behind, listing anew", "" },
+	};
+	static const struct refusal other = { 0, DISCOVERY_ERROR,
+					      "not the answer that was asked for", "" };
+	size_t i;
+
+	for (i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++)
+		if (refusals[i].status == status)
+			return &refusals[i];
+	return &other;
+}
+
+/*
+ * Whether the refusal is about the version that a watch began with. An apiserver that is
+ * overloaded is not to be asked by thousands of nodes for the list as well; should it be
+ * the version nevertheless, WATCH_FAILURES_MAX finds out.
+ */
+static bool doubts_version(unsigned int status)
+{
+	return status == 400 || status == 404 || status == 410;
+}
+
+static void refuse_status(struct discovery *d, unsigned int status)
+{
+	const struct refusal *refusal = find_refusal(status);
+	const struct text *text = link_text(d->link);
+	char message[256];
+	struct err e;
+
+	slices_status_message(text->bytes ? text->bytes : "", text->length,
+			      d->credentials->token.data, message, sizeof(message));
+	d->need_list |= doubts_version(status);
+	err_set(&e, EIO, "%u: %s%s%s%s", status, refusal->what, *message ? ": " : "", message,
+		refusal->next);
+	fail(d, refusal->result, e.text);
+}
+
+static void start_get(struct discovery *d, enum phase phase, const char *path, size_t content_max)
+{
+	d->phase = phase;
+	if (link_get(d->link, path, content_max) < 0)
+		fail(d, DISCOVERY_ERROR, "out of memory");
+	else
+		arm(d, d->timing.answer);
+}
+
+/*
+ * The first list may be any apiserver's idea of it, which costs etcd nothing and the
+ * watch soon corrects. One that replaces a doubtful state must be the newest.
+ */
+static void start_list(struct discovery *d)
+{
+	start_get(d, PHASE_LISTING, d->version[0] ? SLICES_PATH : SLICES_PATH "&resourceVersion=0",
+		  DISCOVERY_TEXT_MAX);
+}
+
+static void start_watch(struct discovery *d)
+{
+	unsigned int ms = by_chance(d->timing.watch, 2 * d->timing.watch);
+	char path[PATH_TEXT_MAX];
+
+	snprintf(path, sizeof(path),
+		 "%s&watch=true&allowWatchBookmarks=true&timeoutSeconds=%u&resourceVersion=%s",
+		 SLICES_PATH, ms / 1000 ? ms / 1000 : 1, d->version);
+	d->watch_end_ns = node_now_ns() + (ms + d->timing.answer) * MS_NS;
+	d->line_ns = 0;
+	start_get(d, PHASE_WATCHING, path, SIZE_MAX);
+}
+
+static void take_list(struct discovery *d)
+{
+	const struct text *text = link_text(d->link);
+	unsigned int relist = d->timing.relist;
+	struct err e;
+
+	if (slices_list(&d->slices, text->bytes ? text->bytes : "", text->length, d->version, &e) <
+	    0) {
+		fail(d, DISCOVERY_ERROR, e.text);
+		return;
+	}
+	text_free(link_text(d->link));
+	d->fruitful = true;
+	d->need_list = false;
+	d->watch_failures = 0;
+	/* The file may be a new one, or gone, while the list stays what it was. */
+	d->cache_doubtful = true;
+	d->relist_ns = node_now_ns() + by_chance(relist - relist / 4, relist + relist / 4) * MS_NS;
+	believe(d);
+	if (d->freed)
+		return;
+	if (link_is_kept(d->link))
+		start_watch(d);
+	else
+		end_attempt(d, 0);
+}
+
+/* --- watch --------------------------------------------------------------------------- */
+
+/* Takes in every event that is complete. Returns 0, or a negative errno with e. */
+static int take_events(struct discovery *d, bool *changed, struct err *e)
+{
+	struct text *text = link_text(d->link);
+	enum slices_event event;
+	size_t length;
+	char *line;
+	int rc = 0;
+
+	while (!rc && (line = text_line(text, &length))) {
+		if (length) {
+			rc = slices_watch(&d->slices, line, length, d->version, &event, e);
+			if (!rc && event == SLICES_EVENT_EXPIRED)
+				rc = err_set(e, ESTALE, "410: the watch fell behind, listing anew");
+			else if (!rc && event == SLICES_EVENT_CHANGE)
+				*changed = true;
+			d->line_ns = 0;
+		}
+		text_drop(text, length + 1);
+	}
+	return rc;
+}
+
+/* Returns false when the watch is over. */
+static bool take_news(struct discovery *d)
+{
+	size_t before = link_text(d->link)->length;
+	bool changed = false;
+	struct err e;
+	int rc = take_events(d, &changed, &e);
+
+	d->fruitful = true;
+	if (!d->empty)
+		d->error[0] = '\0';
+	if (changed || before != link_text(d->link)->length) {
+		d->watch_failures = 0;
+		d->heard_ns = node_now_ns();
+	}
+	/* What came before the trouble is true all the same. */
+	if (changed)
+		believe(d);
+	if (d->freed)
+		return false;
+	if (rc) {
+		d->need_list = true;
+		fail(d, rc == -ESTALE ? DISCOVERY_EXPIRED : DISCOVERY_ERROR, e.text);
+		return false;
+	}
+	return true;
+}
+
+/*
+ * A watch has begun: what failed before works again, and what was believed is still true.
+ * Nothing else may say so for an hour, as the apiservers of most clusters never change.
+ */
+static void tell_recovery(struct discovery *d)
+{
+	if (d->failing && !d->empty)
+		tell_result(d, DISCOVERY_UNCHANGED, "the watch has begun again");
+}
+
+static void await_news(struct discovery *d)
+{
+	__u64 now = node_now_ns(), until = now + d->timing.silence * MS_NS;
+
+	/* An event that has begun is not one that dribbles in for ever. */
+	if (link_text(d->link)->length) {
+		if (!d->line_ns)
+			d->line_ns = now;
+		until = d->line_ns + d->timing.line * MS_NS;
+	}
+	d->beyond = d->watch_end_ns < until;
+	arm_at(d, d->beyond ? d->watch_end_ns : until);
+}
+
+static void end_watch(struct discovery *d)
+{
+	if (!take_news(d))
+		return;
+	if (link_text(d->link)->length)
+		fail(d, DISCOVERY_ERROR, "the watch ended in the middle of an event");
+	else
+		end_attempt(d, 0);
+}
+
+/* --- events -------------------------------------------------------------------------- */
+
+static void release(struct discovery *d)
+{
+	if (d->timer)
+		event_free(d->timer);
+	cache_writer_free(d->cache);
+	slices_clear(&d->slices);
+	free(d->kubeconfig);
+	free(d->service_account);
+	free(d->frontends);
+	free(d);
+}
+
+static void enter_event(struct discovery *d)
+{
+	d->calling++;
+}
+
+/* d may be gone afterwards. */
+static void leave_event(struct discovery *d)
+{
+	if (--d->calling == 0 && d->freed)
+		release(d);
+}
+
+static void on_opened(void *arg)
+{
+	struct discovery *d = arg;
+
+	enter_event(d);
+	d->opened_ns = node_now_ns();
+	if (d->need_list || node_now_ns() >= d->relist_ns)
+		start_list(d);
+	else
+		start_watch(d);
+	leave_event(d);
+}
+
+static void on_content(void *arg)
+{
+	struct discovery *d = arg;
+
+	enter_event(d);
+	/* A list counts whole. */
+	if (d->phase == PHASE_WATCHING && take_news(d)) {
+		await_news(d);
+		tell_recovery(d);
+	}
+	leave_event(d);
+}
+
+static void on_answered(void *arg, unsigned int status)
+{
+	struct discovery *d = arg;
+
+	enter_event(d);
+	if (status != 200)
+		refuse_status(d, status);
+	else if (d->phase == PHASE_LISTING)
+		take_list(d);
+	else
+		end_watch(d);
+	leave_event(d);
+}
+
+static void on_failed(void *arg, const char *why)
+{
+	struct discovery *d = arg;
+
+	enter_event(d);
+	fail(d, DISCOVERY_ERROR, why);
+	leave_event(d);
+}
+
+static void warn_insecure(struct discovery *d)
+{
+	if (!d->credentials->insecure || d->warned_insecure)
+		return;
+	d->warned_insecure = true;
+	tell_warning(d, "insecure-skip-tls-verify: the apiserver's certificate is NOT verified: "
+			"whoever answers decides where this node's connects go");
+}
+
+static struct tls_pem pem_of(const struct credential *c)
+{
+	return (struct tls_pem){
+		.key = c->key, .data = c->data, .length = c->length, .file = c->file
+	};
+}
+
+static int load(struct discovery *d, struct err *e)
+{
+	static const struct tls_words words = {
+		.peer = "apiserver",
+		.give_certificate = "add client-certificate and client-key to the kubeconfig",
+	};
+	struct tls_options options = { .words = &words };
+	int rc = credentials_load(d->kubeconfig, d->service_account, &d->credentials, e);
+
+	if (rc)
+		return rc;
+	options.ca = pem_of(&d->credentials->ca);
+	options.cert = pem_of(&d->credentials->cert);
+	options.key = pem_of(&d->credentials->key);
+	options.insecure = d->credentials->insecure;
+	return tls_new(&options, &d->tls, e);
+}
+
+static void attempt(struct discovery *d)
+{
+	static const struct link_ops ops = {
+		.opened = on_opened,
+		.content = on_content,
+		.answered = on_answered,
+		.failed = on_failed,
+	};
+	struct err e;
+
+	d->opened_ns = 0;
+	d->fruitful = false;
+	if (load(d, &e) < 0) {
+		fail(d, DISCOVERY_CREDENTIALS, e.text);
+		return;
+	}
+	warn_insecure(d);
+	if (d->freed)
+		return;
+	d->phase = PHASE_CONNECTING;
+	if (link_open(d->base, d->has_server ? &d->server : NULL, d->failures, d->credentials,
+		      d->tls, &ops, d, &d->link, &e) < 0)
+		fail(d, DISCOVERY_ERROR, e.text);
+	else
+		arm(d, d->timing.connect);
+}
+
+static void time_out(struct discovery *d)
+{
+	struct err e;
+
+	switch (d->phase) {
+	case PHASE_CONNECTING:
+		err_set(&e, ETIMEDOUT, "no connection within %u ms", d->timing.connect);
+		break;
+	case PHASE_LISTING:
+		err_set(&e, ETIMEDOUT, "no whole answer to the list within %u ms",
+			d->timing.answer);
+		break;
+	default:
+		if (link_status(d->link) != 200)
+			err_set(&e, ETIMEDOUT, "no whole answer to the watch within %u ms",
+				d->timing.answer);
+		else if (d->beyond)
+			err_set(&e, ETIMEDOUT, "the watch goes on beyond its time");
+		else if (d->line_ns)
+			err_set(&e, ETIMEDOUT, "an event is not complete within %u ms",
+				d->timing.line);
+		else
+			err_set(&e, ETIMEDOUT, "the watch is silent for %u ms", d->timing.silence);
+	}
+	fail(d, DISCOVERY_ERROR, e.text);
+}
+
+static void on_timer(evutil_socket_t fd __attribute__((unused)), short what __attribute__((unused)),
+		     void *arg)
+{
+	struct discovery *d = arg;
+
+	enter_event(d);
+	if (d->phase == PHASE_IDLE)
+		attempt(d);
+	else
+		time_out(d);
+	leave_event(d);
+}
+
+/* --- life ---------------------------------------------------------------------------- */
+
+static bool copy_text(char **ret, const char *text)
+{
+	if (text)
+		*ret = strdup(text);
+	return !text || *ret;
+}
+
+static bool copy_options(struct discovery *d, const struct discovery_options *o)
+{
+	unsigned int i;
+
+	if (!copy_text(&d->kubeconfig, o->kubeconfig) ||
+	    !copy_text(&d->service_account, o->service_account))
+		return false;
+	d->timing = o->timing ? *o->timing : discovery_timing_default;
+	d->has_server = o->server;
+	if (o->server)
+		d->server = *o->server;
+	for (i = 0; i < o->n_believed && i < KLB_MAX_BACKENDS; i++)
+		d->list[d->n++] = o->believed[i];
+	qsort(d->list, d->n, sizeof(*d->list), discovery_compare);
+	d->frontends = calloc(o->n_frontends + 1, sizeof(*d->frontends));
+	if (!d->frontends)
+		return false;
+	for (i = 0; i < o->n_frontends; i++)
+		d->frontends[d->n_frontends++] = o->frontends[i];
+	return !o->cache || cache_writer_new(d->base, o->cache, on_cache_failed, d, &d->cache) == 0;
+}
+
+int discovery_new(struct event_base *base, const struct discovery_options *o,
+		  const struct discovery_ops *ops, void *arg, struct discovery **ret, struct err *e)
+{
+	struct discovery *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return err_set(e, ENOMEM, "discovery: out of memory");
+	d->base = base;
+	d->ops = *ops;
+	d->arg = arg;
+	d->need_list = true;
+	d->timer = evtimer_new(base, on_timer, d);
+	if (!d->timer || !copy_options(d, o)) {
+		release(d);
+		return err_set(e, ENOMEM, "discovery: out of memory");
+	}
+	*ret = d;
+	return 0;
+}
+
+void discovery_start(struct discovery *d)
+{
+	arm(d, 0);
+}
+
+void discovery_free(struct discovery *d)
+{
+	if (!d || d->freed)
+		return;
+	d->freed = true;
+	event_del(d->timer);
+	drop_attempt(d);
+	if (!d->calling)
+		release(d);
+}
+
+void discovery_state(const struct discovery *d, struct discovery_state *ret)
+{
+	*ret = (struct discovery_state){
+		.watching = d->phase == PHASE_WATCHING && link_status(d->link) == 200,
+		.n_endpoints = d->n,
+		.changed_ns = d->changed_ns,
+		.heard_ns = d->heard_ns,
+		.failed_ns = d->failed_ns,
+	};
+	memcpy(ret->version, d->version, sizeof(ret->version));
+	memcpy(ret->error, d->error, sizeof(ret->error));
+}

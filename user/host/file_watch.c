@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * inotify on the directories, not on the files: a rename puts another inode in a file's
+ * place, and what was watched would be the old one. What a directory reports is only the
+ * occasion to look: whether a file has changed is for stat(2) to say, which follows links.
+ */
+#include "host/file_watch.h"
+
+#include <errno.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+
+/* After the last change of a burst, */
+#define SETTLE_MS 200
+/* but no later than that after the first: others may be writing there all the time. */
+#define SETTLE_MAX_MS 1000
+/* Where a directory went or came at the very moment when it was to be watched. */
+#define RETRY_MS 1000
+
+/* As many as the kernel follows (MAXSYMLINKS, include/linux/namei.h). */
+#define LINKS_MAX 40
+
+#define INTERESTING                                                                         \
+	(IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB | \
+	 IN_DELETE_SELF | IN_MOVE_SELF)
+
+struct filewatch {
+	int fd;
+	unsigned int n;
+	char *paths[FILEWATCH_MAX];
+	struct file_identity seen[FILEWATCH_MAX];
+	struct event *readable, *settled;
+	unsigned long burst_end_ms; /* of the burst that is being waited for; 0: none is */
+	void (*changed)(void *arg);
+	void *arg;
+};
+
+static bool look(struct filewatch *w)
+{
+	bool changed = false;
+
+	for (unsigned int i = 0; i < w->n; i++) {
+		struct file_identity now;
+
+		file_identify(w->paths[i], &now);
+		changed |= !file_is_same(&now, &w->seen[i]);
+		w->seen[i] = now;
+	}
+	return changed;
+}
+
+/* The directory that path's last part is in. */
+static int watch_directory_of(struct filewatch *w, const char *path)
+{
+	char text[PATH_MAX];
+
+	snprintf(text, sizeof(text), "%s", path);
+	return inotify_add_watch(w->fd, dirname(text), INTERESTING) < 0 ? -errno : 0;
+}
+
+/* Puts what the link at path leads to in its place, before rest. False: it cannot be. */
+static bool follow(char path[PATH_MAX], const char *rest)
+{
+	char text[PATH_MAX], target[PATH_MAX], whole[PATH_MAX];
+	ssize_t n = readlink(path, target, sizeof(target) - 1);
+	int length;
+
+	if (n < 0)
+		return false;
+	target[n] = '\0';
+	snprintf(text, sizeof(text), "%s", path);
+	length = snprintf(whole, sizeof(whole), "%s%s%s%s", target[0] == '/' ? "" : dirname(text),
+			  target[0] == '/' ? "" : "/", target, rest);
+	if (length >= (int)sizeof(whole))
+		return false;
+	memcpy(path, whole, (size_t)length + 1);
+	return true;
+}
+
+/*
+ * Every directory on path's way in which a link stands, and the one in which it ends: that
+ * of the file, or of the first part that is not there. A directory is watched before what is
+ * in it is read, so that what changes in between is not missed.
+ */
+static int watch_way(struct filewatch *w, const char *path)
+{
+	char at[PATH_MAX], rest[PATH_MAX];
+	unsigned int links = 0;
+	struct stat st;
+	char *end = at;
+	int r;
+
+	if (snprintf(at, sizeof(at), "%s", path) >= (int)sizeof(at))
+		return -ENAMETOOLONG;
+	while (*end) {
+		end += strspn(end, "/");
+		end += strcspn(end, "/");
+		memcpy(rest, end, strlen(end) + 1);
+		*end = '\0';
+		if (!lstat(at, &st) && !S_ISLNK(st.st_mode) && rest[0]) {
+			*end = rest[0];
+			continue;
+		}
+		r = watch_directory_of(w, at);
+		if (r || lstat(at, &st))
+			return r;
+		if (!S_ISLNK(st.st_mode)) {
+			*end = rest[0];
+			continue;
+		}
+		if (++links > LINKS_MAX || !follow(at, rest))
+			return 0;
+		end = at;
+	}
+	return 0;
+}
+
+static struct timeval in_ms(unsigned int ms)
+{
+	return (struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+}
+
+static void on_settled(evutil_socket_t fd, short what, void *arg)
+{
+	const struct timeval retry = in_ms(RETRY_MS);
+	struct filewatch *w = arg;
+	bool failed = false;
+
+	(void)fd;
+	(void)what;
+	w->burst_end_ms = 0;
+	/* A link may lead into a directory that is not watched yet. */
+	for (unsigned int i = 0; i < w->n; i++)
+		failed |= watch_way(w, w->paths[i]) != 0;
+	if (failed)
+		event_add(w->settled, &retry);
+	if (look(w))
+		w->changed(w->arg);
+}
+
+static unsigned long now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (unsigned long)t.tv_sec * 1000 + (unsigned long)t.tv_nsec / 1000000;
+}
+
+/* When to look: a moment from now, within the burst's limit. */
+static unsigned int settle_ms(struct filewatch *w)
+{
+	unsigned long now = now_ms();
+
+	if (!w->burst_end_ms)
+		w->burst_end_ms = now + SETTLE_MAX_MS;
+	if (w->burst_end_ms <= now)
+		return 0;
+	return w->burst_end_ms - now < SETTLE_MS ? (unsigned int)(w->burst_end_ms - now)
+						 : SETTLE_MS;
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+	struct filewatch *w = arg;
+	struct timeval settle;
+	char buffer[4096];
+
+	(void)what;
+	while (read(fd, buffer, sizeof(buffer)) > 0)
+		;
+	settle = in_ms(settle_ms(w));
+	event_add(w->settled, &settle);
+}
+
+static int add_file(struct filewatch *w, const struct filewatch_file *file, struct err *e)
+{
+	int r;
+
+	if (w->n == FILEWATCH_MAX)
+		return err_set(e, E2BIG, "%s: too many files to watch", file->path);
+	w->paths[w->n] = strdup(file->path);
+	if (!w->paths[w->n])
+		return err_set(e, ENOMEM, "out of memory");
+	w->seen[w->n++] = file->seen;
+	r = watch_way(w, file->path);
+	/* A directory that has just gone is looked for again. */
+	if (r && r != -ENOENT)
+		return err_set(e, -r, "%s: cannot be watched for changes: %s", file->path,
+			       strerror(-r));
+	return 0;
+}
+
+static int add_files(struct filewatch *w, const struct filewatch_file *files, unsigned int n,
+		     struct err *e)
+{
+	int r = 0;
+
+	for (unsigned int i = 0; !r && i < n; i++)
+		if (files[i].path)
+			r = add_file(w, &files[i], e);
+	return r;
+}
+
+static int start(struct filewatch *w, struct event_base *base, struct err *e)
+{
+	/* Nothing tells what has changed before the watch was there: it is looked at once. */
+	const struct timeval settle = in_ms(SETTLE_MS);
+
+	w->readable = event_new(base, w->fd, EV_READ | EV_PERSIST, on_readable, w);
+	w->settled = evtimer_new(base, on_settled, w);
+	if (!w->readable || !w->settled || event_add(w->readable, NULL) ||
+	    event_add(w->settled, &settle))
+		return err_set(e, ENOMEM, "out of memory");
+	return 0;
+}
+
+int filewatch_new(struct event_base *base, const struct filewatch_file *files, unsigned int n,
+		  void (*changed)(void *arg), void *arg, struct filewatch **ret, struct err *e)
+{
+	struct filewatch *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (!w)
+		return err_set(e, ENOMEM, "out of memory");
+	w->changed = changed;
+	w->arg = arg;
+	w->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (w->fd < 0)
+		r = err_set(e, errno, "cannot watch files: %s", strerror(errno));
+	else
+		r = add_files(w, files, n, e);
+	if (!r)
+		r = start(w, base, e);
+	if (r) {
+		filewatch_free(w);
+		return r;
+	}
+	*ret = w;
+	return 0;
+}
+
+void filewatch_free(struct filewatch *w)
+{
+	if (!w)
+		return;
+	if (w->readable)
+		event_free(w->readable);
+	if (w->settled)
+		event_free(w->settled);
+	if (w->fd >= 0)
+		close(w->fd);
+	for (unsigned int i = 0; i < w->n; i++)
+		free(w->paths[i]);
+	free(w);
+}

@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "host/mounts.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define BPFFS_MOUNT "/sys/fs/bpf"
+
+/* One line of mountinfo, as far as it matters here. */
+struct mount_line {
+	char root[512];
+	char point[512];
+	char type[32];
+};
+
+static bool parse_line(const char *line, struct mount_line *ret)
+{
+	const char *dash = strstr(line, " - ");
+
+	return dash && sscanf(line, "%*s %*s %*s %511s %511s", ret->root, ret->point) == 2 &&
+	       sscanf(dash + 3, "%31s", ret->type) == 1;
+}
+
+/* mountinfo writes blanks and backslashes as \ooo. */
+static void unescape(char *s)
+{
+	char *to = s;
+
+	for (; *s; s++) {
+		if (s[0] == '\\' && s[1] && s[2] && s[3]) {
+			*to++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
+			s += 3;
+		} else {
+			*to++ = *s;
+		}
+	}
+	*to = '\0';
+}
+
+/*
+ * How near a mount of cgroup2 is to the hierarchy's root, by its root's path: that is
+ * told from where our cgroup namespace begins (cgroup_namespaces(7)). "/" is this
+ * beginning, a container's own cgroup if we are in one; "/../.." is two above it; "/a"
+ * and "/../a" are branches off the way up, and the last to be taken.
+ */
+static int root_rank(const char *root)
+{
+	int up = 0;
+
+	for (; !strncmp(root, "/..", 3) && (!root[3] || root[3] == '/'); root += 3)
+		up++;
+	return !*root || !strcmp(root, "/") ? up : -1;
+}
+
+int mounts_find_cgroup2(const char *mountinfo, char *ret, size_t size)
+{
+	int best = INT_MIN;
+
+	for (const char *line = mountinfo; line && *line;) {
+		const char *end = strchr(line, '\n');
+		size_t length = end ? (size_t)(end - line) : strlen(line);
+		struct mount_line m;
+		char copy[2048];
+
+		snprintf(copy, sizeof(copy), "%.*s", (int)length, line);
+		line = end ? end + 1 : NULL;
+		if (!parse_line(copy, &m) || strcmp(m.type, "cgroup2") != 0)
+			continue;
+		if (root_rank(m.root) <= best)
+			continue;
+		best = root_rank(m.root);
+		unescape(m.point);
+		snprintf(ret, size, "%s", m.point);
+	}
+	return best == INT_MIN ? -ENOENT : 0;
+}
+
+static char *read_whole(const char *path)
+{
+	size_t capacity = 16384, length = 0;
+	char *text = malloc(capacity);
+	FILE *f = fopen(path, "re");
+
+	while (f && text) {
+		size_t got = fread(text + length, 1, capacity - length - 1, f);
+		char *more;
+
+		length += got;
+		if (!got)
+			break;
+		if (length < capacity - 1)
+			continue;
+		more = realloc(text, capacity *= 2);
+		if (!more)
+			free(text);
+		text = more;
+	}
+	if (f)
+		fclose(f);
+	else {
+		free(text);
+		text = NULL;
+	}
+	if (text)
+		text[length] = '\0';
+	return text;
+}
+
+int mounts_cgroup2_root(char *ret, size_t size, struct err *e)
+{
+	char *text = read_whole("/proc/self/mountinfo");
+	int r;
+
+	if (!text)
+		return err_set(e, errno ? errno : ENOMEM, "/proc/self/mountinfo: %s",
+			       strerror(errno));
+	r = mounts_find_cgroup2(text, ret, size);
+	free(text);
+	if (r)
+		return err_set(
+			e, ENOENT,
+			"no cgroup2 file system is mounted; mount one (mount -t cgroup2 none "
+			"/sys/fs/cgroup) or name its directory with --cgroup");
+	return 0;
+}
+
+int mounts_open_cgroup(const char *dir, unsigned long long *ret_id, struct err *e)
+{
+	struct statfs fs;
+	struct stat st;
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_set(e, errno, "cgroup %s: %s; name a cgroup v2 directory with --cgroup",
+			       dir, strerror(errno));
+	if (fstatfs(fd, &fs) || fs.f_type != CGROUP2_SUPER_MAGIC || fstat(fd, &st)) {
+		close(fd);
+		return err_set(
+			e, EINVAL,
+			"cgroup %s: not on a cgroup2 file system; name a cgroup v2 directory "
+			"with --cgroup",
+			dir);
+	}
+	/* kernfs shows the cgroup's id as the inode number on 64-bit hosts. */
+	*ret_id = st.st_ino;
+	return fd;
+}
+
+bool mounts_is_bpffs(const char *dir)
+{
+	struct statfs fs;
+
+	return !statfs(dir, &fs) && fs.f_type == BPF_FS_MAGIC;
+}
+
+/* The nearest directory above path (or path itself) that exists. */
+static void existing_above(const char *path, char *ret, size_t size)
+{
+	struct stat st;
+
+	snprintf(ret, size, "%s", path);
+	while (stat(ret, &st) && strlen(ret) > 1) {
+		char *slash = strrchr(ret, '/');
+
+		if (!slash)
+			break;
+		slash[slash == ret ? 1 : 0] = '\0';
+	}
+}
+
+static int mount_bpffs_locked(struct err *e)
+{
+	if (mount("bpf", BPFFS_MOUNT, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME,
+		  "mode=0700"))
+		return err_set(e, errno,
+			       "cannot mount bpffs at " BPFFS_MOUNT
+			       ": %s; mount it (mount -t bpf bpf " BPFFS_MOUNT ") and try again",
+			       strerror(errno));
+	return 0;
+}
+
+static int mount_bpffs(struct err *e)
+{
+	/* Two at once would mount one over the other, and hide its pins. */
+	int lock = open(BPFFS_MOUNT, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+
+	if (lock >= 0)
+		flock(lock, LOCK_EX);
+	if (!mounts_is_bpffs(BPFFS_MOUNT))
+		r = mount_bpffs_locked(e);
+	if (lock >= 0)
+		close(lock);
+	return r;
+}
+
+int mounts_ensure_bpffs(const char *dir, struct err *e)
+{
+	char above[512];
+	size_t n = strlen(BPFFS_MOUNT);
+
+	if (strlen(dir) >= sizeof(above) - 16)
+		return err_set(e, ENAMETOOLONG, "%.64s...: path too long", dir);
+	existing_above(dir, above, sizeof(above));
+	if (strchr(dir + strlen(above), '.'))
+		return err_set(e, EINVAL,
+			       "%s: a bpffs allows no dots in names; use another directory with "
+			       "--pin",
+			       dir);
+	if (mounts_is_bpffs(above))
+		return 0;
+	if (strncmp(dir, BPFFS_MOUNT, n) != 0 || (dir[n] && dir[n] != '/'))
+		return err_set(e, EINVAL,
+			       "%s: not on a bpffs; pins live on one only: use a directory "
+			       "below " BPFFS_MOUNT " or mount a bpffs there",
+			       dir);
+	if (access(BPFFS_MOUNT, F_OK))
+		return err_set(e, ENOENT,
+			       BPFFS_MOUNT
+			       " does not exist: sysfs is not mounted, or the kernel has "
+			       "no bpffs; see kubelb-load --check");
+	return mount_bpffs(e);
+}

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* The system calls themselves: libcap would be a library for two of them. */
+#include "host/privileges.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/bpf.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "host/node.h"
+
+/* Newer than the headers of some distributions. */
+#ifndef CAP_BPF
+#define CAP_BPF 39
+#endif
+
+#if defined(__x86_64__)
+#define NATIVE_ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define NATIVE_ARCH AUDIT_ARCH_AARCH64
+#else
+#error "which architecture's calls does seccomp(2) see here?"
+#endif
+
+#define BIT(capability) ((uint64_t)1 << (capability))
+
+/* Past the owner and the mode of files. */
+#define FILES (BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH))
+/* Into another network namespace, and to the link in /proc that leads there. */
+#define PODS (BIT(CAP_SYS_ADMIN) | BIT(CAP_SYS_PTRACE))
+
+struct sets {
+	uint64_t effective, permitted;
+};
+
+static int get(struct sets *ret)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+	if (syscall(SYS_capget, &header, data))
+		return err_negative(errno);
+	ret->effective = data[0].effective | (uint64_t)data[1].effective << 32;
+	ret->permitted = data[0].permitted | (uint64_t)data[1].permitted << 32;
+	return 0;
+}
+
+/* Nothing is inheritable: the agent executes nothing. */
+static int set(const struct sets *s)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {
+		{ .effective = (__u32)s->effective, .permitted = (__u32)s->permitted },
+		{ .effective = (__u32)(s->effective >> 32),
+		  .permitted = (__u32)(s->permitted >> 32) },
+	};
+
+	return syscall(SYS_capset, &header, data) ? err_negative(errno) : 0;
+}
+
+/* Before 5.19 unprivileged_bpf_disabled, which distributions set, also closes the commands
+ * that only use what is there (kernel/bpf/syscall.c). */
+static bool needs_bpf(void)
+{
+	return !node_kernel_is(5, 19);
+}
+
+/* What is not effective but between raise and lower. */
+static uint64_t asleep(void)
+{
+	return PODS | (needs_bpf() ? 0 : BIT(CAP_BPF));
+}
+
+static uint64_t wanted(const struct privileges_need *need)
+{
+	return BIT(CAP_NET_ADMIN) | BIT(CAP_BPF) | (need->pods ? PODS : 0) |
+	       (need->low_port ? BIT(CAP_NET_BIND_SERVICE) : 0);
+}
+
+/*
+ * It takes CAP_SETPCAP, which a container or a unit may have kept back: then the set is
+ * theirs, and no_new_privs sees to it that nothing comes out of it.
+ */
+static void narrow_bounding_set(uint64_t keep)
+{
+	for (unsigned long i = 0; i < 64 && prctl(PR_CAPBSET_READ, i, 0, 0, 0) >= 0; i++)
+		if (!(keep & BIT(i)))
+			prctl(PR_CAPBSET_DROP, i, 0, 0, 0);
+}
+
+/* Of bpf(2), what a process needs that only uses what is there. */
+static const unsigned int bpf_commands[] = {
+	BPF_MAP_LOOKUP_ELEM,   BPF_MAP_UPDATE_ELEM,  BPF_MAP_DELETE_ELEM,
+	BPF_MAP_GET_NEXT_KEY,  BPF_OBJ_GET,	     BPF_PROG_TEST_RUN,
+	BPF_PROG_GET_FD_BY_ID, BPF_MAP_GET_FD_BY_ID, BPF_OBJ_GET_INFO_BY_FD,
+	BPF_PROG_QUERY,
+};
+
+#define N_BPF_COMMANDS (sizeof(bpf_commands) / sizeof(bpf_commands[0]))
+
+static int failed(const char *what, int code, struct err *e)
+{
+	return err_set(e, code, "cannot give up privileges: %s: %s", what, strerror(code));
+}
+
+/*
+ * The number of a call means one thing for each architecture that the kernel can run: a call
+ * of another one is refused, as is x32's, which counts from 0x40000000.
+ */
+static int forbid_programs(struct err *e)
+{
+	struct sock_filter f[8 + N_BPF_COMMANDS] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 0, N_BPF_COMMANDS + 2),
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+	};
+	const struct sock_fprog program = { .len = 8 + N_BPF_COMMANDS, .filter = f };
+	unsigned int n = 6;
+
+	for (unsigned int i = 0; i < N_BPF_COMMANDS; i++, n++)
+		f[n] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, bpf_commands[i],
+						    (unsigned char)(N_BPF_COMMANDS - i), 0);
+	f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
+	f[n] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	/* EINVAL: this kernel has no seccomp filters. */
+	if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) ||
+	    errno == EINVAL || errno == ENOSYS)
+		return 0;
+	return failed("seccomp", errno, e);
+}
+
+int privileges_begin(struct err *e)
+{
+	struct sets s = { 0 };
+	int r;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return failed("no_new_privs", errno, e);
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+		return failed("dumpable", errno, e);
+	r = get(&s);
+	if (r)
+		return failed("capget", -r, e);
+	s.permitted &= ~FILES;
+	s.effective &= s.permitted;
+	r = set(&s);
+	return r ? failed("capset", -r, e) : 0;
+}
+
+int privileges_reduce(const struct privileges_need *need, struct err *e)
+{
+	uint64_t keep = wanted(need);
+	struct sets s = { 0 };
+	int r = get(&s);
+
+	if (r)
+		return failed("capget", -r, e);
+	narrow_bounding_set(keep);
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	s.permitted &= keep;
+	s.effective = s.permitted & ~asleep();
+	r = set(&s);
+	return r ? failed("capset", -r, e) : forbid_programs(e);
+}
+
+/* CAP_SYS_ADMIN includes CAP_BPF (bpf_capable, include/linux/capability.h). */
+static bool has(uint64_t capabilities)
+{
+	struct sets s = { 0 };
+
+	if (get(&s))
+		return false;
+	if (s.permitted & BIT(CAP_SYS_ADMIN))
+		s.permitted |= BIT(CAP_BPF);
+	return (s.permitted & capabilities) == capabilities;
+}
+
+bool privileges_end_connections(void)
+{
+	return has(BIT(CAP_NET_ADMIN));
+}
+
+static const char *if_missing(uint64_t capabilities, const char *text)
+{
+	return has(capabilities) ? NULL : text;
+}
+
+const char *privileges_missing(const struct privileges_need *need, unsigned int i)
+{
+	switch (i) {
+	case 0:
+		return if_missing(BIT(CAP_NET_ADMIN),
+				  "CAP_NET_ADMIN is missing: connections to dead backends are not "
+				  "ended and rebalance moves none; their clients find out by "
+				  "deadPeerTimeout");
+	case 1:
+		return if_missing(
+			BIT(CAP_BPF),
+			"CAP_BPF is missing: connections are not listed, so that those to "
+			"dead backends are not ended, rebalance moves none, and their counts "
+			"are not checked");
+	case 2:
+		if (!need->pods || !privileges_end_connections())
+			return NULL;
+		return if_missing(PODS, "connections of pods are not ended: that takes "
+					"CAP_SYS_ADMIN and CAP_SYS_PTRACE, and a start with scope: "
+					"all in the configuration (restart the agent)");
+	case 3:
+		if (!need->low_port)
+			return NULL;
+		return if_missing(BIT(CAP_NET_BIND_SERVICE),
+				  "an http port below 1024 may be refused: that takes "
+				  "CAP_NET_BIND_SERVICE, and a start with such a port in the "
+				  "configuration (restart the agent)");
+	default:
+		return NULL;
+	}
+}
+
+static void set_effective(bool all)
+{
+	struct sets s = { 0 };
+
+	if (get(&s))
+		return;
+	s.effective = all ? s.permitted : s.permitted & ~asleep();
+	set(&s);
+}
+
+void privileges_raise(void)
+{
+	set_effective(true);
+}
+
+void privileges_lower(void)
+{
+	set_effective(false);
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "host/sd_notify.h"
+
+#include <limits.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <event2/event.h>
+
+#include "host/node.h"
+
+#define STATUS_MAX 256
+
+struct notify {
+	int fd;
+	struct sockaddr_un to;
+	socklen_t to_length;
+	struct event *watchdog;
+	bool ready; /* the manager knows */
+	bool reloading; /* it has been told so, and waits for READY=1 */
+	char status[STATUS_MAX]; /* the manager has it */
+};
+
+/* A trailing null byte would be part of an abstract name: the length counts. */
+static int parse_address(const char *text, struct notify *n, struct err *e)
+{
+	size_t length = strlen(text);
+
+	if ((text[0] != '/' && text[0] != '@') || length < 2)
+		return err_set(e, EINVAL,
+			       "NOTIFY_SOCKET=%.128s: neither an absolute path nor @name; the "
+			       "service manager is told nothing",
+			       text);
+	if (length >= sizeof(n->to.sun_path))
+		return err_set(e, EINVAL,
+			       "NOTIFY_SOCKET=%.128s...: longer than the %zu bytes of a socket's "
+			       "name; the service manager is told nothing",
+			       text, sizeof(n->to.sun_path) - 1);
+	n->to.sun_family = AF_UNIX;
+	memcpy(n->to.sun_path, text, length);
+	n->to_length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+	if (text[0] == '@')
+		n->to.sun_path[0] = '\0';
+	return 0;
+}
+
+/* Never waits: the loop has better things to do than a manager that does not read. */
+static bool tell(const struct notify *n, const char *text)
+{
+	ssize_t sent = sendto(n->fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL,
+			      (const struct sockaddr *)&n->to, n->to_length);
+
+	return sent >= 0;
+}
+
+static void on_watchdog(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	tell(arg, "WATCHDOG=1");
+}
+
+static int parse_number(const char *name, unsigned long long max, unsigned long long *ret,
+			struct err *e)
+{
+	const char *text = getenv(name);
+	char *end = NULL;
+
+	*ret = 0;
+	if (!text)
+		return 0;
+	errno = 0;
+	if (text[0] >= '0' && text[0] <= '9')
+		*ret = strtoull(text, &end, 10);
+	if (!end || *end || errno || !*ret || *ret > max)
+		return err_set(e, EINVAL, "%s=%.64s: not a number from 1 to %llu; no watchdog",
+			       name, text, max);
+	return 0;
+}
+
+/* WATCHDOG_PID is inherited along with the rest: only the process it names is meant. */
+static int start_watchdog(struct notify *n, struct event_base *base, struct err *e)
+{
+	unsigned long long us = 0, pid = 0;
+	struct timeval half;
+	int r = parse_number("WATCHDOG_USEC", LONG_MAX, &us, e);
+
+	if (!r)
+		r = parse_number("WATCHDOG_PID", INT_MAX, &pid, e);
+	if (r || !us || (pid && pid != (unsigned long long)getpid()))
+		return r;
+	us = us > 1 ? us / 2 : 1;
+	half.tv_sec = (time_t)(us / 1000000);
+	half.tv_usec = (suseconds_t)(us % 1000000);
+	n->watchdog = event_new(base, -1, EV_PERSIST, on_watchdog, n);
+	if (!n->watchdog || event_add(n->watchdog, &half))
+		return err_set(e, ENOMEM, "out of memory");
+	return 0;
+}
+
+int notify_new(struct event_base *base, struct notify **ret, struct err *e)
+{
+	const char *address = getenv("NOTIFY_SOCKET");
+	struct notify *n;
+	int r;
+
+	*ret = NULL;
+	if (!address)
+		return 0;
+	n = calloc(1, sizeof(*n));
+	if (!n)
+		return err_set(e, ENOMEM, "out of memory");
+	n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	r = n->fd < 0 ? err_set(e, errno, "cannot make a socket for NOTIFY_SOCKET: %s",
+				strerror(errno))
+		      : parse_address(address, n, e);
+	if (!r)
+		r = start_watchdog(n, base, e);
+	if (r)
+		notify_free(n);
+	else
+		*ret = n;
+	return r;
+}
+
+void notify_free(struct notify *n)
+{
+	if (!n)
+		return;
+	if (n->watchdog)
+		event_free(n->watchdog);
+	if (n->fd >= 0)
+		close(n->fd);
+	free(n);
+}
+
+/* A line feed would begin a key of its own. */
+static void one_line(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < 0x20)
+			*text = ' ';
+}
+
+static void tell_status(struct notify *n, bool ready, const char *format, va_list args)
+{
+	bool say_ready = n->reloading || (ready && !n->ready);
+	char status[STATUS_MAX], text[STATUS_MAX + 32];
+
+	vsnprintf(status, sizeof(status), format, args);
+	one_line(status);
+	if (!say_ready && !strcmp(status, n->status))
+		return;
+	snprintf(text, sizeof(text), "%sSTATUS=%s", say_ready ? "READY=1\n" : "", status);
+	if (!tell(n, text))
+		return;
+	n->ready |= ready;
+	n->reloading = false;
+	memcpy(n->status, status, sizeof(status));
+}
+
+void notify_ready(struct notify *n, const char *status, ...)
+{
+	va_list args;
+
+	va_start(args, status);
+	if (n)
+		tell_status(n, true, status, args);
+	va_end(args);
+}
+
+void notify_status(struct notify *n, const char *status, ...)
+{
+	va_list args;
+
+	va_start(args, status);
+	if (n)
+		tell_status(n, false, status, args);
+	va_end(args);
+}
+
+void notify_reloading(struct notify *n)
+{
+	char text[64];
+
+	if (!n || !n->ready)
+		return;
+	snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%llu", node_now_ns() / 1000);
+	n->reloading = tell(n, text);
+}
+
+void notify_stopping(struct notify *n)
+{
+	if (n)
+		tell(n, "STOPPING=1");
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Work that may block (a name to look up, a disk to flush), away from the event
+ * loop: on a thread of its own, with its end reported in the loop.
+ */
+#ifndef KUBELB_OFFLOAD_H
+#define KUBELB_OFFLOAD_H
+
+#include "base/err.h"
+
+struct event_base;
+struct offload;
+
+struct offload_ops {
+	/* On the thread: may touch data alone. */
+	void (*work)(void *data);
+	/* Then in the loop. The offload is gone after this call, and data with it. */
+	void (*done)(void *arg, void *data);
+	/* Frees data, in whichever thread is the last to need it. */
+	void (*drop)(void *data);
+};
+
+/*
+ * Returns 0 with an object that lives until done() was called or the object was
+ * cancelled or finished. Takes data over, in the case of failure too.
+ */
+int offload_start(struct event_base *base, const struct offload_ops *ops, void *arg, void *data,
+		  struct offload **ret, struct err *e);
+
+/* Waits for nothing: the work goes on, and done() is not called. NULL is allowed. */
+void offload_cancel(struct offload *o);
+/* Waits for the work; done() is not called. NULL is allowed. */
+void offload_finish(struct offload *o);
+
+#endif

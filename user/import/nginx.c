@@ -1,0 +1,772 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * nginx.conf: stream {} with upstreams, and servers that pass to them. A file that is
+ * meant to be included in stream {}, and so has no block around it, will do as well.
+ * Nothing is included: what another file says is not known here, and said so.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "net/endpoint.h"
+#include "import/internal.h"
+
+#define DEPTH_MAX 32
+
+/* Where the tokenizer is. The text is changed in place: words end in NULs. */
+struct scanner {
+	struct migrate *m;
+	char *at;
+	unsigned int line;
+	bool open; /* the last item still takes words */
+	size_t blocks[DEPTH_MAX];
+	size_t depth;
+};
+
+/* A range of items: what stands inside of a block, or the whole file. */
+struct context {
+	size_t first, last;
+};
+
+/* --- words -------------------------------------------------------------------- */
+
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* Reads an escape into *to. */
+static void take_escape(struct scanner *s, char **to)
+{
+	static const char names[] = "trn", values[] = "\t\r\n";
+	char c = s->at[1];
+	const char *name = c ? strchr(names, c) : NULL;
+
+	if (name) {
+		*(*to)++ = values[name - names];
+	} else if (c == '"' || c == '\'' || c == '\\') {
+		*(*to)++ = c;
+	} else { /* stays, for regular expressions */
+		*(*to)++ = '\\';
+		if (c)
+			*(*to)++ = c;
+	}
+	s->line += c == '\n';
+	s->at += c ? 2 : 1;
+}
+
+/* A word in quotes, from the opening one on. Leaves at behind the closing one. */
+static int take_quoted(struct scanner *s, char **ret)
+{
+	unsigned int begin = s->line;
+	char quote = *s->at++, *to = s->at;
+
+	*ret = to;
+	while (*s->at && *s->at != quote) {
+		s->line += *s->at == '\n';
+		if (*s->at == '\\')
+			take_escape(s, &to);
+		else
+			*to++ = *s->at++;
+	}
+	if (!*s->at)
+		return migrate_fail(s->m, begin, "this quote is never closed; add the other one");
+	s->at++;
+	*to = '\0';
+	return 0;
+}
+
+/* A word without quotes. Returns what ended it, which its NUL may have replaced. */
+static char take_plain(struct scanner *s, char **ret)
+{
+	char *to = s->at, end;
+	bool variable = false; /* behind a $, where a brace belongs to the word */
+
+	*ret = to;
+	while (*s->at && !is_blank(*s->at) && *s->at != ';' && (*s->at != '{' || variable)) {
+		variable = *s->at == '$';
+		if (*s->at == '\\')
+			take_escape(s, &to);
+		else
+			*to++ = *s->at++;
+	}
+	end = *s->at;
+	*to = '\0';
+	return end;
+}
+
+static int add_word(struct scanner *s, char *word, unsigned int line)
+{
+	struct migrate_words *w = &s->m->words;
+	int rc = 0;
+
+	if (!s->open)
+		rc = migrate_words_item(w, line);
+	s->open = true;
+	if (rc == 0)
+		rc = migrate_words_word(w, word);
+	return rc < 0 ? migrate_fail_memory(s->m) : 0;
+}
+
+/* --- blocks ------------------------------------------------------------------- */
+
+static int begin_block(struct scanner *s)
+{
+	struct migrate_words *w = &s->m->words;
+
+	if (!s->open)
+		return migrate_fail(s->m, s->line,
+				    "'{' without a name before it; is this an "
+				    "nginx.conf?");
+	if (s->depth == DEPTH_MAX)
+		return migrate_fail(s->m, s->line,
+				    "more than %d blocks inside of each other; "
+				    "remove some",
+				    DEPTH_MAX);
+	w->items[w->n_items - 1].block = true;
+	s->blocks[s->depth++] = w->n_items - 1;
+	s->open = false;
+	return 0;
+}
+
+static int end_block(struct scanner *s)
+{
+	struct migrate_words *w = &s->m->words;
+
+	if (s->open)
+		return migrate_fail(s->m, w->items[w->n_items - 1].line,
+				    "'%.64s' is not ended by ';'; add it",
+				    migrate_word(w, w->n_items - 1, 0));
+	if (!s->depth)
+		return migrate_fail(s->m, s->line, "'}' without a '{' before it; remove it");
+	w->items[s->blocks[--s->depth]].end = w->n_items;
+	return 0;
+}
+
+static int end_directive(struct scanner *s)
+{
+	if (!s->open)
+		return migrate_fail(s->m, s->line, "';' without anything before it; remove it");
+	s->open = false;
+	return 0;
+}
+
+/* ; { or }, whichever c is. */
+static int take_mark(struct scanner *s, char c)
+{
+	s->at++;
+	return c == ';' ? end_directive(s) : c == '{' ? begin_block(s) : end_block(s);
+}
+
+static int take_word(struct scanner *s)
+{
+	unsigned int line = s->line;
+	char *word = NULL, end = '\0';
+	int rc = 0;
+
+	if (*s->at == '"' || *s->at == '\'')
+		rc = take_quoted(s, &word);
+	else
+		end = take_plain(s, &word);
+	if (rc == 0)
+		rc = add_word(s, word, line);
+	if (rc < 0 || !end)
+		return rc;
+	/* What ended the word may be under its NUL, so it is taken here. */
+	if (end == ';' || end == '{')
+		return take_mark(s, end);
+	s->line += end == '\n';
+	s->at++;
+	return 0;
+}
+
+static int take_next(struct scanner *s)
+{
+	char c = *s->at;
+
+	if (is_blank(c)) {
+		s->line += c == '\n';
+		s->at++;
+		return 0;
+	}
+	if (c == '#') {
+		s->at += strcspn(s->at, "\n");
+		return 0;
+	}
+	if (c == ';' || c == '{' || c == '}')
+		return take_mark(s, c);
+	return take_word(s);
+}
+
+static int scan(struct migrate *m)
+{
+	struct migrate_words *w = &m->words;
+	struct scanner s = { .m = m, .at = w->text, .line = 1 };
+	int rc = 0;
+
+	while (rc == 0 && *s.at)
+		rc = take_next(&s);
+	if (rc < 0)
+		return rc;
+	if (s.open)
+		return migrate_fail(m, w->items[w->n_items - 1].line,
+				    "'%.64s' is not ended by ';'; is the file complete?",
+				    migrate_word(w, w->n_items - 1, 0));
+	if (s.depth)
+		return migrate_fail(m, w->items[s.blocks[s.depth - 1]].line,
+				    "the '{' of '%.64s' is never closed; is the file complete?",
+				    migrate_word(w, s.blocks[s.depth - 1], 0));
+	return 0;
+}
+
+/* --- finding things ----------------------------------------------------------- */
+
+static struct context inside(const struct migrate *m, size_t item)
+{
+	return (struct context){ item + 1, m->words.items[item].end };
+}
+
+/* The first directive of that name in a context, if there is one. */
+static bool find(const struct migrate *m, struct context in, const char *name, size_t *ret)
+{
+	MIGRATE_EACH(&m->words, i, in.first, in.last)
+	if (migrate_is(&m->words, i, name)) {
+		*ret = i;
+		return true;
+	}
+	return false;
+}
+
+/* A setting of the server, or of the stream {} around it. */
+static bool find_setting(const struct migrate *m, size_t server, struct context stream,
+			 const char *name, size_t *ret)
+{
+	return find(m, inside(m, server), name, ret) || find(m, stream, name, ret);
+}
+
+static const char *target_of(const struct migrate *m, size_t server)
+{
+	size_t pass;
+
+	return find(m, inside(m, server), "proxy_pass", &pass) ? migrate_word(&m->words, pass, 1)
+							       : "";
+}
+
+/* A server {} of a stream that balances TCP. */
+static bool is_server(const struct migrate *m, size_t item)
+{
+	size_t listen;
+
+	return m->words.items[item].block && migrate_is(&m->words, item, "server") &&
+	       *target_of(m, item) &&
+	       !(find(m, inside(m, item), "listen", &listen) &&
+		 migrate_has(&m->words, listen, "udp"));
+}
+
+static bool find_upstream(const struct migrate *m, struct context stream, const char *name,
+			  size_t *ret)
+{
+	MIGRATE_EACH(&m->words, i, stream.first, stream.last)
+	if (m->words.items[i].block && migrate_is(&m->words, i, "upstream") &&
+	    strcmp(migrate_word(&m->words, i, 1), name) == 0) {
+		*ret = i;
+		return true;
+	}
+	return false;
+}
+
+/* --- addresses and times ------------------------------------------------------ */
+
+/* `port`, `address:port`, `*:port`, `[v6]:port` or `localhost:port`. */
+static int parse_listen(const char *text, struct klb_endpoint *ret, struct err *e)
+{
+	static const char *const names[][2] = { { "*:", "0.0.0.0:" },
+						{ "localhost:", "127.0.0.1:" } };
+	char full[ENDPOINT_TEXT_MAX + 16];
+	unsigned int port;
+
+	if (migrate_uint(text, &port)) {
+		snprintf(full, sizeof(full), "0.0.0.0:%.32s", text);
+		return endpoint_parse(full, 0, ret, e);
+	}
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strncmp(text, names[i][0], strlen(names[i][0])) == 0) {
+			snprintf(full, sizeof(full), "%s%.32s", names[i][1],
+				 text + strlen(names[i][0]));
+			return endpoint_parse(full, 0, ret, e);
+		}
+	return endpoint_parse(text, 0, ret, e);
+}
+
+/* nginx's times: "1m 30s" in one word or more, seconds where no unit is given. */
+static bool parse_time(const char *text, unsigned int *ret_ms)
+{
+	static const struct {
+		const char *name;
+		uint64_t ms;
+	} units[] = { { "ms", 1 },	   { "s", 1000 },	{ "m", 60000 },
+		      { "h", 3600000 },	   { "d", 86400000 },	{ "w", 604800000 },
+		      { "M", 2592000000 }, { "y", 31536000000 } };
+	uint64_t sum = 0;
+
+	if (!*text)
+		return false;
+	while (*text) {
+		size_t digits = strspn(text, "0123456789"), i = 0;
+		uint64_t value = 0;
+
+		if (!digits || digits > 9)
+			return false;
+		for (size_t n = 0; n < digits; n++)
+			value = value * 10 + (uint64_t)(*text++ - '0');
+		if (!*text) {
+			sum += value * 1000;
+			break;
+		}
+		while (i < sizeof(units) / sizeof(units[0]) &&
+		       strncmp(text, units[i].name, strlen(units[i].name)) != 0)
+			i++;
+		if (i == sizeof(units) / sizeof(units[0]))
+			return false;
+		sum += value * units[i].ms;
+		text += strlen(units[i].name);
+		text += strspn(text, " ");
+	}
+	*ret_ms = sum > UINT_MAX ? UINT_MAX : (unsigned int)sum;
+	return true;
+}
+
+/* --- the choice --------------------------------------------------------------- */
+
+static bool upstream_has_6443(const struct migrate *m, struct context stream, const char *target)
+{
+	struct klb_endpoint ep;
+	bool all = false;
+	size_t upstream;
+
+	if (!find_upstream(m, stream, target, &upstream))
+		return endpoint_parse(target, 0, &ep, NULL) == 0 && ep.port == KLB_PORT_DEFAULT;
+	MIGRATE_EACH(&m->words, i, upstream + 1, m->words.items[upstream].end)
+	{
+		if (!migrate_is(&m->words, i, "server"))
+			continue;
+		if (endpoint_parse(migrate_word(&m->words, i, 1), 0, &ep, NULL) < 0 ||
+		    ep.port != KLB_PORT_DEFAULT)
+			return false;
+		all = true;
+	}
+	return all;
+}
+
+static bool listens_on_6443(const struct migrate *m, size_t server)
+{
+	struct context in = inside(m, server);
+	struct klb_endpoint ep;
+
+	MIGRATE_EACH(&m->words, i, in.first, in.last)
+	if (migrate_is(&m->words, i, "listen") &&
+	    parse_listen(migrate_word(&m->words, i, 1), &ep, NULL) == 0 &&
+	    ep.port == KLB_PORT_DEFAULT)
+		return true;
+	return false;
+}
+
+static void fill_candidate(const struct migrate *m, struct context stream, size_t server,
+			   struct migrate_candidate *c)
+{
+	char listens[MIGRATE_LABEL_MAX], target[MIGRATE_LABEL_MAX];
+	size_t listen;
+
+	*c = (struct migrate_candidate){ .line = m->words.items[server].line, .item = server };
+	c->listens_6443 = listens_on_6443(m, server);
+	c->leads_to_6443 = upstream_has_6443(m, stream, target_of(m, server));
+	migrate_ascii(find(m, inside(m, server), "listen", &listen)
+			      ? migrate_word(&m->words, listen, 1)
+			      : "nowhere",
+		      listens, sizeof(listens));
+	snprintf(c->label, sizeof(c->label), "%s to %s", listens,
+		 migrate_ascii(target_of(m, server), target, sizeof(target)));
+}
+
+/* Servers that pass to the same upstream are one candidate: [::1] beside 127.0.0.1, say. */
+static int list_candidates(struct migrate *m, struct context stream, struct migrate_candidate *list,
+			   size_t *n)
+{
+	MIGRATE_EACH(&m->words, i, stream.first, stream.last)
+	{
+		size_t same = 0;
+
+		if (!is_server(m, i))
+			continue;
+		while (same < *n && strcmp(target_of(m, list[same].item), target_of(m, i)) != 0)
+			same++;
+		if (same < *n) {
+			list[same].listens_6443 |= listens_on_6443(m, i);
+			continue;
+		}
+		if (*n == MIGRATE_CANDIDATES_MAX)
+			return migrate_fail(
+				m, m->words.items[i].line,
+				"more than %d upstreams that servers pass to; leave one "
+				"in a copy of the file and name that",
+				MIGRATE_CANDIDATES_MAX);
+		fill_candidate(m, stream, i, &list[(*n)++]);
+	}
+	return 0;
+}
+
+/* --- reading what was chosen -------------------------------------------------- */
+
+static int read_listen(struct migrate *m, size_t item)
+{
+	unsigned int line = m->words.items[item].line;
+	const char *address = migrate_word(&m->words, item, 1);
+	struct klb_endpoint ep, any;
+	struct err why;
+	int rc;
+
+	if (strncmp(address, "unix:", 5) == 0) {
+		migrate_note(m, line, "listen %s: only addresses are balanced", address);
+		return 0;
+	}
+	if (migrate_has(&m->words, item, "ssl"))
+		return migrate_fail(
+			m, line,
+			"listen ... ssl: nginx ends the clients' TLS here, which KubeLB "
+			"does not; let clients reach the apiserver's own TLS first");
+	if (parse_listen(address, &ep, &why) < 0)
+		return migrate_fail(m, line, "listen: %s", why.text);
+	rc = migrate_add_frontend(m, line, ep);
+	for (size_t n = 2; rc == 0 && n < m->words.items[item].n_words; n++) {
+		const char *word = migrate_word(&m->words, item, n);
+
+		if (strcmp(word, "ipv6only=off") == 0 && endpoint_is_unspecified(&ep)) {
+			parse_listen("*:1", &any, NULL);
+			any.port = ep.port;
+			rc = migrate_add_frontend(m, line, any);
+		} else if (strncmp(word, "ipv6only=", 9) != 0) {
+			migrate_note(m, line, "listen ... %s", word);
+		}
+	}
+	return rc;
+}
+
+/* The value behind name=, or NULL. */
+static const char *value_of(const char *word, const char *name)
+{
+	size_t length = strlen(name);
+
+	return strncmp(word, name, length) == 0 && word[length] == '=' ? word + length + 1 : NULL;
+}
+
+static int read_parameter(struct migrate *m, struct migrate_backend *b, const char *word)
+{
+	const char *weight = value_of(word, "weight");
+
+	if (weight && (!migrate_uint(weight, &b->weight) || !b->weight))
+		return migrate_fail(m, b->line, "'%.64s' is no weight; write weight=1 or more",
+				    word);
+	if (strcmp(word, "down") == 0)
+		b->off = true;
+	else if (strcmp(word, "backup") == 0)
+		b->backup = true;
+	else if (value_of(word, "max_fails") || value_of(word, "fail_timeout"))
+		migrate_note(m, b->line, "%s: has no key; probes tell who is dead", word);
+	else if (!weight)
+		migrate_note(m, b->line, "server ... %s", word);
+	return 0;
+}
+
+static int read_server(struct migrate *m, size_t item)
+{
+	struct migrate_backend b = { .line = m->words.items[item].line, .weight = 1 };
+	const char *address = migrate_word(&m->words, item, 1);
+	struct err why;
+	int rc = 0;
+
+	if (strncmp(address, "unix:", 5) == 0)
+		return migrate_fail(m, b.line,
+				    "'%.64s' is a unix socket, and backends are "
+				    "addresses; write the apiserver's",
+				    address);
+	if (endpoint_parse(address, 0, &b.endpoint, &why) < 0)
+		return migrate_fail(m, b.line, "server: %s", why.text);
+	for (size_t n = 2; rc == 0 && n < m->words.items[item].n_words; n++)
+		rc = read_parameter(m, &b, migrate_word(&m->words, item, n));
+	return rc < 0 ? rc : migrate_add_backend(m, &b);
+}
+
+/* random [two [least_conn]] */
+static void read_random(struct migrate *m, size_t item)
+{
+	bool counts = migrate_has(&m->words, item, "least_conn");
+
+	migrate_set_policy(m, counts ? KLB_POLICY_LEAST_CONN : KLB_POLICY_RANDOM,
+			   m->words.items[item].line, "random");
+	if (counts)
+		migrate_note(m, m->words.items[item].line,
+			     "random two least_conn: least-conn compares them all");
+}
+
+static void read_hash(struct migrate *m, size_t item)
+{
+	migrate_set_policy(m, KLB_POLICY_RENDEZVOUS, m->words.items[item].line, "hash");
+	migrate_note(m, m->words.items[item].line,
+		     "hash %s: rendezvous goes by the node, which is always the same one",
+		     migrate_word(&m->words, item, 1));
+}
+
+static int read_upstream(struct migrate *m, size_t upstream)
+{
+	struct context in = inside(m, upstream);
+	unsigned int line = m->words.items[upstream].line;
+	char text[160];
+
+	MIGRATE_EACH(&m->words, i, in.first, in.last)
+	{
+		int rc = 0;
+
+		if (migrate_is(&m->words, i, "server"))
+			rc = read_server(m, i);
+		else if (migrate_is(&m->words, i, "least_conn"))
+			migrate_set_policy(m, KLB_POLICY_LEAST_CONN, m->words.items[i].line,
+					   "least_conn");
+		else if (migrate_is(&m->words, i, "random"))
+			read_random(m, i);
+		else if (migrate_is(&m->words, i, "hash"))
+			read_hash(m, i);
+		else if (!migrate_is(&m->words, i, "include")) /* see note_includes */
+			migrate_note(m, m->words.items[i].line, "%s",
+				     migrate_join(&m->words, i, text, sizeof(text)));
+		if (rc < 0)
+			return rc;
+	}
+	if (!m->n_backends)
+		return migrate_fail(m, line,
+				    "upstream '%.64s' has no server; is it in another file "
+				    "that is included?",
+				    migrate_word(&m->words, upstream, 1));
+	if (!m->policy_line)
+		migrate_note(m, line,
+			     "round robin, nginx's default: least-conn, KubeLB's, is the "
+			     "nearest to it");
+	return 0;
+}
+
+/* proxy_pass to an upstream, or to a single address. */
+static int read_target(struct migrate *m, struct context stream, size_t server)
+{
+	struct migrate_backend b = { .weight = 1 };
+	size_t upstream, pass = server;
+	const char *target;
+	struct err why;
+
+	find(m, inside(m, server), "proxy_pass", &pass);
+	target = migrate_word(&m->words, pass, 1);
+	b.line = m->words.items[pass].line;
+	if (strchr(target, '$'))
+		return migrate_fail(m, b.line,
+				    "proxy_pass %.64s is chosen for each connection by what it "
+				    "carries, which KubeLB does not look at; write the upstream "
+				    "of the apiservers there in a copy of the file",
+				    target);
+	if (find_upstream(m, stream, target, &upstream))
+		return read_upstream(m, upstream);
+	if (endpoint_parse(target, 0, &b.endpoint, &why) < 0)
+		return migrate_fail(m, b.line,
+				    "no upstream '%.64s' in this file, and as an address: %s",
+				    target, why.text);
+	return migrate_add_backend(m, &b);
+}
+
+static int read_connect_timeout(struct migrate *m, struct context stream, size_t server)
+{
+	struct migrate_number n = { .origin = "proxy_connect_timeout" };
+	char text[160];
+	size_t item;
+
+	if (!find_setting(m, server, stream, n.origin, &item))
+		return 0;
+	n.line = m->words.items[item].line;
+	if (!parse_time(migrate_word(&m->words, item, 1), &n.value))
+		return migrate_fail(m, n.line, "'%.64s' is no time; write one such as 1s",
+				    migrate_word(&m->words, item, 1));
+	if (n.value)
+		migrate_set_number(m, &m->connect_timeout_ms, &n);
+	else
+		migrate_note(m, n.line, "%s", migrate_join(&m->words, item, text, sizeof(text)));
+	return 0;
+}
+
+/* What changes the bytes on the way, and so has no place where there is no way. */
+static int check_changes(struct migrate *m, struct context stream, size_t server)
+{
+	size_t item;
+
+	if (find_setting(m, server, stream, "proxy_ssl", &item) &&
+	    migrate_has(&m->words, item, "on"))
+		return migrate_fail(m, m->words.items[item].line,
+				    "proxy_ssl on: nginx speaks TLS for the clients, which KubeLB "
+				    "does not; let clients speak TLS first");
+	if (find_setting(m, server, stream, "proxy_protocol", &item) &&
+	    migrate_has(&m->words, item, "on"))
+		return migrate_fail(m, m->words.items[item].line,
+				    "proxy_protocol on: no apiserver understands that; see that "
+				    "this server {} leads to apiservers");
+	return 0;
+}
+
+/* A directive of the server, or of the stream {} around it, that has no key. */
+static void note_setting(struct migrate *m, size_t item)
+{
+	char text[160];
+
+	if (migrate_listed(migrate_word(&m->words, item, 0),
+			   "listen proxy_pass proxy_connect_timeout proxy_ssl proxy_protocol "
+			   "server upstream include map log_format"))
+		return;
+	migrate_join(&m->words, item, text, sizeof(text));
+	if (migrate_is(&m->words, item, "proxy_timeout"))
+		migrate_note(m, m->words.items[item].line,
+			     "%s: no connection is ended for being idle", text);
+	else
+		migrate_note(m, m->words.items[item].line, "%s", text);
+}
+
+static int read_servers(struct migrate *m, struct context stream, size_t chosen)
+{
+	MIGRATE_EACH(&m->words, i, stream.first, stream.last)
+	{
+		struct context in = inside(m, i);
+		int rc;
+
+		if (!is_server(m, i) || strcmp(target_of(m, i), target_of(m, chosen)) != 0)
+			continue;
+		rc = check_changes(m, stream, i);
+		MIGRATE_EACH(&m->words, k, in.first, in.last)
+		{
+			if (rc == 0 && migrate_is(&m->words, k, "listen"))
+				rc = read_listen(m, k);
+			note_setting(m, k);
+		}
+		if (rc == 0)
+			rc = read_connect_timeout(m, stream, i);
+		if (rc < 0)
+			return rc;
+	}
+	if (!m->n_frontends)
+		return migrate_fail(m, m->words.items[chosen].line,
+				    "this server {} listens on no TCP address; add a listen");
+	return 0;
+}
+
+/* --- around it ---------------------------------------------------------------- */
+
+/* What is included where it could matter: in the file, in stream {} and what is inside. */
+static void note_includes(struct migrate *m, struct context in)
+{
+	MIGRATE_EACH(&m->words, i, in.first, in.last)
+	{
+		if (migrate_is(&m->words, i, "include"))
+			migrate_hint(m, m->words.items[i].line,
+				     "include %s is not followed: if the apiservers are in there, "
+				     "give that file",
+				     migrate_word(&m->words, i, 1));
+		else if (migrate_is(&m->words, i, "stream") || migrate_is(&m->words, i, "server") ||
+			 migrate_is(&m->words, i, "upstream"))
+			note_includes(m, inside(m, i));
+	}
+}
+
+/* Every port that anything in the file listens on. */
+static void note_ports(struct migrate *m)
+{
+	struct klb_endpoint ep;
+
+	for (size_t i = 0; i < m->words.n_items; i++)
+		if (migrate_is(&m->words, i, "listen") &&
+		    parse_listen(migrate_word(&m->words, i, 1), &ep, NULL) == 0)
+			migrate_busy(m, &ep);
+}
+
+static void note_rest(struct migrate *m, struct context file, struct context stream)
+{
+	note_includes(m, file);
+	note_ports(m);
+	if (stream.first != file.first)
+		MIGRATE_EACH(&m->words, i, file.first, file.last)
+	if (!migrate_is(&m->words, i, "stream") && !migrate_is(&m->words, i, "include"))
+		migrate_own(m, migrate_word(&m->words, i, 0));
+	MIGRATE_EACH(&m->words, i, stream.first, stream.last)
+	note_setting(m, i);
+}
+
+static int fail_none(struct migrate *m, struct context file)
+{
+	unsigned int line = 0;
+	const char *what = "no server {} with a proxy_pass in a stream {}";
+	size_t item;
+
+	if (find(m, file, "stream", &item))
+		line = m->words.items[item].line;
+	else if (find(m, file, "http", &item))
+		line = m->words.items[item].line;
+	else if (!m->words.n_items)
+		return migrate_fail(m, 0, "empty; name the nginx.conf of the local proxy");
+	if (line && migrate_is(&m->words, item, "http"))
+		return migrate_fail(m, line,
+				    "%s; a proxy in http {} ends the clients' TLS, and has "
+				    "no counterpart",
+				    what);
+	note_includes(m, file);
+	if (m->n_notes)
+		return migrate_fail(m, line ? line : 1,
+				    "%s, but an include (line %u), which is not "
+				    "followed; name that file",
+				    what, m->notes[0].lines[0]);
+	return migrate_fail(m, line ? line : 1, "%s; name the nginx.conf of the local proxy", what);
+}
+
+/* Where upstreams and servers are: in stream {}, or at the top of a file to be included. */
+static struct context find_stream(const struct migrate *m, struct context file)
+{
+	size_t stream, other;
+
+	if (find(m, file, "stream", &stream) && m->words.items[stream].block)
+		return inside(m, stream);
+	if (find(m, file, "http", &other) || find(m, file, "events", &other))
+		return (struct context){ 0, 0 };
+	return file;
+}
+
+int migrate_read_nginx(struct migrate *m, const char *text, size_t length)
+{
+	struct migrate_candidate list[MIGRATE_CANDIDATES_MAX];
+	struct context file = { 0, 0 }, stream;
+	size_t n = 0, chosen = 0;
+	int rc;
+
+	m->words.text = strndup(text, length);
+	if (!m->words.text)
+		return migrate_fail_memory(m);
+	rc = scan(m);
+	if (rc < 0)
+		return rc;
+	file.last = m->words.n_items;
+	stream = find_stream(m, file);
+	rc = list_candidates(m, stream, list, &n);
+	if (rc == 0 && !n)
+		return fail_none(m, file);
+	if (rc == 0)
+		rc = migrate_choose(m, list, n, "upstream", &chosen);
+	if (rc == 0)
+		rc = read_servers(m, stream, list[chosen].item);
+	if (rc == 0)
+		rc = read_target(m, stream, list[chosen].item);
+	if (rc == 0)
+		note_rest(m, file, stream);
+	return rc;
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "load/attach.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "balance/endpoint_source.h"
+#include "discovery/discovery.h"
+#include "datapath/datapath.h"
+#include "host/node.h"
+#include "balance/backend_status.h"
+
+static void active_of(const struct datapath_state *state, __u64 *ret)
+{
+	for (int id = 0; id < KLB_MAX_IDS; id++)
+		ret[id] = state->stats[id].active + state->stats[id].connecting;
+}
+
+static int plan_for(const struct config *cfg, const struct datapath_state *state, struct plan *ret,
+		    struct err *e)
+{
+	__u64 active[KLB_MAX_IDS];
+	struct klb_endpoint endpoints[KLB_MAX_BACKENDS];
+	bool local[KLB_MAX_BACKENDS];
+	struct plan_input in = {
+		.config = cfg,
+		.local = local,
+		.applied = &state->applied,
+		.active = active,
+		.new_config = true,
+		.node = node_identity(),
+		.now_ns = node_now_ns(),
+	};
+
+	active_of(state, active);
+	config_endpoints(cfg, endpoints);
+	node_is_local(endpoints, cfg->n_backends, local);
+	return plan_make(&in, ret, e);
+}
+
+/* The configuration with the backends that count. */
+static int believe(const struct config *cfg, const struct datapath_state *state,
+		   struct config **ret, struct attach_report *rep, struct err *e)
+{
+	struct klb_endpoint cached[KLB_MAX_BACKENDS], list[KLB_MAX_BACKENDS];
+	struct err cache_error = { "" };
+	unsigned int n_cached = 0, n;
+	int r = discovery_cached_list(cfg, cached, &n_cached, &cache_error);
+
+	rep->from_cache = n_cached > 0;
+	rep->seeds = 0;
+	/* None there yet is nothing to speak of. */
+	snprintf(rep->cache_error, sizeof(rep->cache_error), "%s",
+		 r && r != -ENOENT ? cache_error.text : "");
+	if (!n_cached || believed_was_heard(&state->control, node_now_ns()))
+		return config_with_backends(cfg, cached, n_cached, ret, e);
+	n = believed_with_seeds(cfg, cached, n_cached, list);
+	rep->seeds = n - n_cached;
+	return config_with_backends(cfg, list, n, ret, e);
+}
+
+int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup, bool dry_run,
+	       struct attach_report *ret, struct err *e)
+{
+	const struct datapath_state *state;
+	struct config *believed = NULL;
+	struct datapath_load *load;
+	int r;
+
+	r = datapath_load_begin(pin_dir, cgroup ? cgroup : cfg->cgroup, dry_run, &load, e);
+	if (r)
+		return r;
+	state = datapath_load_state(load);
+	ret->upgrade = datapath_load_is_upgrade(load);
+	ret->dry_run = dry_run;
+	ret->n_features = datapath_features_refused(datapath_load_refused(load), ret->features,
+						    DATAPATH_FEATURES_MAX);
+	ret->agent_alive = verdict_agent_alive(&state->control, node_now_ns());
+	ret->before = state->applied;
+	snprintf(ret->cgroup, sizeof(ret->cgroup), "%s", datapath_load_cgroup(load));
+	r = believe(cfg, state, &believed, ret, e);
+	if (!r)
+		r = plan_for(believed, state, &ret->after, e);
+	if (!r && !dry_run)
+		r = datapath_load_commit(load, &ret->after, e);
+	datapath_load_free(load);
+	config_free(believed);
+	return r;
+}

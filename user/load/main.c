@@ -1,0 +1,439 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* kubelb-load: attach, once, and leave. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <jansson.h>
+
+#include "load/attach.h"
+#include "base/cli.h"
+#include "config/config.h"
+#include "datapath/datapath.h"
+#include "net/endpoint.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "import/import.h"
+#include "host/node.h"
+
+/* As the FILE of --from-...: standard input. */
+#define STDIN_PATH "-"
+
+/* More -f or -b than any valid configuration has: the rest is config_from_args' to refuse. */
+#define ARGS_MAX 256
+
+enum action { ACTION_ATTACH, ACTION_DETACH, ACTION_CHECK, ACTION_MIGRATE };
+
+struct options {
+	enum action action;
+	bool dry_run, json;
+	int verbosity;
+	const char *config, *pin_dir, *cgroup;
+	enum migrate_kind from;
+	const char *from_file;
+	const char *frontends[ARGS_MAX], *backends[ARGS_MAX];
+	size_t n_frontends, n_backends;
+};
+
+static void usage(void)
+{
+	fputs("Usage: kubelb-load [-n] [-c FILE]\n"
+	      "       kubelb-load [-n] [-f ADDR:PORT]... [-b ADDR[:PORT][,weight=N]]...\n"
+	      "       kubelb-load --detach | --check\n"
+	      "       kubelb-load --from-nginx FILE | --from-haproxy FILE | --from-kubeconfig "
+	      "FILE\n"
+	      "\n"
+	      "Attaches the balancer, or brings what is attached in line with the configuration.\n"
+	      "Programs are replaced in place; a failed run leaves what was there untouched.\n"
+	      "\n"
+	      "  -c, --config FILE     configuration (default " CONFIG_PATH_DEFAULT ")\n"
+	      "  -f, --frontend ADDR:PORT\n"
+	      "                        an address that clients dial\n"
+	      "                        (default 127.0.0.1:6443 and [::1]:6443)\n"
+	      "  -b, --backend ADDR[:PORT][,weight=N]\n"
+	      "                        an apiserver (default port 6443)\n"
+	      "      --cgroup DIR      cgroup v2 directory to attach to (default: the root)\n"
+	      "      --pin DIR         bpffs directory (default " DATAPATH_PIN_DEFAULT ")\n"
+	      "  -n, --dry-run         say what would change; change nothing\n"
+	      "      --detach          remove every program, map and pin\n"
+	      "      --check           list the kernel features that are needed\n"
+	      "      --from-nginx FILE, --from-haproxy FILE, --from-kubeconfig FILE\n"
+	      "                        print the configuration that does what this local proxy\n"
+	      "                        does; change nothing (FILE -: standard input)\n"
+	      "  -o, --output FORMAT   text (default) or json, for --check\n"
+	      "  -v, --verbose         say more\n"
+	      "  -h, --help            this text\n"
+	      "  -V, --version         version\n"
+	      "\n"
+	      "Exit status: 0 done, 1 it could not be done, 2 wrong command line or "
+	      "configuration.\n",
+	      stdout);
+}
+
+enum {
+	OPT_CGROUP = 256,
+	OPT_PIN,
+	OPT_DETACH,
+	OPT_CHECK,
+	OPT_FROM, /* and, behind it, one for each enum migrate_kind */
+};
+
+static const struct option long_options[] = {
+	{ "config", required_argument, NULL, 'c' },
+	{ "frontend", required_argument, NULL, 'f' },
+	{ "backend", required_argument, NULL, 'b' },
+	{ "cgroup", required_argument, NULL, OPT_CGROUP },
+	{ "pin", required_argument, NULL, OPT_PIN },
+	{ "dry-run", no_argument, NULL, 'n' },
+	{ "detach", no_argument, NULL, OPT_DETACH },
+	{ "check", no_argument, NULL, OPT_CHECK },
+	{ "from-nginx", required_argument, NULL, OPT_FROM + MIGRATE_NGINX },
+	{ "from-haproxy", required_argument, NULL, OPT_FROM + MIGRATE_HAPROXY },
+	{ "from-kubeconfig", required_argument, NULL, OPT_FROM + MIGRATE_KUBECONFIG },
+	{ "output", required_argument, NULL, 'o' },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, 'V' },
+	{ NULL, 0, NULL, 0 },
+};
+
+static int add_arg(const char **list, size_t *n, const char *what)
+{
+	if (*n >= ARGS_MAX)
+		return cli_usage("more than %d arguments of %s", ARGS_MAX, what);
+	list[(*n)++] = optarg;
+	return -1;
+}
+
+static int take_action(struct options *o, enum action action)
+{
+	if (o->action != ACTION_ATTACH && o->action != action)
+		return cli_usage("--detach, --check and --from-... do not go together");
+	o->action = action;
+	return -1;
+}
+
+static int take_source(struct options *o, enum migrate_kind from)
+{
+	if (o->from_file)
+		return cli_usage("more than one file to take a configuration from");
+	o->from = from;
+	o->from_file = optarg;
+	return take_action(o, ACTION_MIGRATE);
+}
+
+/* Returns -1 to go on, or an exit status. */
+static int take_option(int c, struct options *o)
+{
+	switch (c) {
+	case 'c':
+		o->config = optarg;
+		return -1;
+	case 'f':
+		return add_arg(o->frontends, &o->n_frontends, "--frontend");
+	case 'b':
+		return add_arg(o->backends, &o->n_backends, "--backend");
+	case OPT_CGROUP:
+		o->cgroup = optarg;
+		return -1;
+	case OPT_PIN:
+		o->pin_dir = optarg;
+		return -1;
+	case 'n':
+		o->dry_run = true;
+		return -1;
+	case OPT_DETACH:
+		return take_action(o, ACTION_DETACH);
+	case OPT_CHECK:
+		return take_action(o, ACTION_CHECK);
+	case OPT_FROM + MIGRATE_NGINX:
+	case OPT_FROM + MIGRATE_HAPROXY:
+	case OPT_FROM + MIGRATE_KUBECONFIG:
+		return take_source(o, (enum migrate_kind)(c - OPT_FROM));
+	case 'o':
+		o->json = !strcmp(optarg, "json");
+		return o->json || !strcmp(optarg, "text")
+			       ? -1
+			       : cli_usage("-o %s: want text or json", optarg);
+	case 'v':
+		o->verbosity++;
+		return -1;
+	case 'h':
+		usage();
+		return CLI_OK;
+	case 'V':
+		return cli_version("kubelb-load");
+	default:
+		return cli_usage("unknown option");
+	}
+}
+
+static int parse_options(int argc, char **argv, struct options *o)
+{
+	int c, status;
+
+	*o = (struct options){ .pin_dir = DATAPATH_PIN_DEFAULT };
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, ":c:f:b:no:vhV", long_options, NULL)) != -1) {
+		if (c == '?' || c == ':')
+			return cli_usage("%s: %s", argv[optind - 1],
+					 c == ':' ? "needs a value" : "unknown option");
+		status = take_option(c, o);
+		if (status >= 0)
+			return status;
+	}
+	if (optind < argc)
+		return cli_usage("unexpected argument '%s'", argv[optind]);
+	if (o->pin_dir[0] != '/' || (o->cgroup && o->cgroup[0] != '/'))
+		return cli_usage("--pin and --cgroup take absolute paths");
+	if (o->config && (o->n_frontends || o->n_backends))
+		return cli_usage("-c and -f/-b do not go together");
+	if (o->action != ACTION_ATTACH && (o->config || o->n_frontends || o->n_backends))
+		return cli_usage("--detach, --check and --from-... take no configuration");
+	if (o->action != ACTION_ATTACH && o->dry_run)
+		return cli_usage("--dry-run goes with attaching alone");
+	if (o->json && o->action != ACTION_CHECK)
+		return cli_usage("-o json goes with --check");
+	return -1;
+}
+
+static int read_config(const struct options *o, struct config **ret, struct err *e)
+{
+	if (o->n_frontends || o->n_backends)
+		return config_from_args(o->frontends, o->n_frontends, o->backends, o->n_backends,
+					node_has_ipv6(), ret, e);
+	return config_load(o->config ? o->config : CONFIG_PATH_DEFAULT, node_has_ipv6(), ret, e);
+}
+
+/* --- what changed ------------------------------------------------------------- */
+
+static void print_backend_change(const struct plan_backend *b, const struct plan_backend *old)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	endpoint_format(&b->value.endpoint, text);
+	if (!old)
+		printf("  + backend %s weight %u\n", text, b->value.weight);
+	else if (old->value.weight != b->value.weight)
+		printf("  ~ backend %s weight %u -> %u\n", text, old->value.weight,
+		       b->value.weight);
+	else
+		printf("    backend %s weight %u\n", text, b->value.weight);
+}
+
+static const struct plan_frontend *find_frontend(const struct plan *p,
+						 const struct klb_endpoint *endpoint)
+{
+	for (unsigned int i = 0; i < p->n_frontends; i++)
+		if (endpoint_equal(&p->frontends[i].endpoint, endpoint))
+			return &p->frontends[i];
+	return NULL;
+}
+
+static void print_frontend_change(const struct plan_frontend *f, const struct plan_frontend *old)
+{
+	char text[ENDPOINT_TEXT_MAX];
+	char mark = !old ? '+' : old->policy == f->policy && old->scope == f->scope ? ' ' : '~';
+
+	printf("  %c frontend %s policy %s scope %s\n", mark, endpoint_format(&f->endpoint, text),
+	       plan_policy_name(f->policy), plan_scope_name(f->scope));
+}
+
+static void print_changes(const struct attach_report *rep)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	for (unsigned int i = 0; i < rep->after.n_frontends; i++)
+		print_frontend_change(
+			&rep->after.frontends[i],
+			find_frontend(&rep->before, &rep->after.frontends[i].endpoint));
+	for (unsigned int i = 0; i < rep->before.n_frontends; i++)
+		if (!find_frontend(&rep->after, &rep->before.frontends[i].endpoint))
+			printf("  - frontend %s\n",
+			       endpoint_format(&rep->before.frontends[i].endpoint, text));
+	for (unsigned int i = 0; i < rep->after.n_backends; i++)
+		print_backend_change(
+			&rep->after.backends[i],
+			plan_find(&rep->before, &rep->after.backends[i].value.endpoint));
+	for (unsigned int i = 0; i < rep->before.n_backends; i++)
+		if (!plan_find(&rep->after, &rep->before.backends[i].value.endpoint))
+			printf("  - backend %s\n",
+			       endpoint_format(&rep->before.backends[i].value.endpoint, text));
+}
+
+/* What will not do what one may expect of it. */
+static void print_warnings(const struct options *o, const struct config *cfg,
+			   const struct attach_report *rep)
+{
+	const struct {
+		const char *key, *file;
+	} files[] = { { "probe.ca", cfg->probe.ca },
+		      { "probe.clientCert", cfg->probe.client_cert },
+		      { "probe.clientKey", cfg->probe.client_key } };
+
+	if (rep->cache_error[0])
+		log_line("warning: the cache of discovery is not used: %s", rep->cache_error);
+	for (unsigned int i = 0; i < rep->n_features; i++)
+		if (!rep->features[i].present && !rep->features[i].quiet)
+			log_line("warning: without %s, which the kernel refuses (%s): %s",
+				 rep->features[i].name, rep->features[i].detail,
+				 rep->features[i].loss);
+	if (!rep->after.n_backends)
+		log_line("warning: no backends: connects go through untouched");
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
+		if (files[i].file && access(files[i].file, R_OK))
+			log_line("warning: %s: %s: %s: kubelb-agent will not start with it",
+				 files[i].key, files[i].file, strerror(errno));
+	if (rep->agent_alive && (o->n_backends || o->n_frontends))
+		log_line("warning: a kubelb-agent runs and will apply its own file again in a "
+			 "moment; change that file instead");
+}
+
+static void print_report(const struct options *o, const struct config *cfg,
+			 const struct attach_report *rep)
+{
+	printf("%s %u frontend%s, %u backend%s on cgroup %s, pins in %s\n",
+	       rep->dry_run ? (rep->upgrade ? "would update:" : "would attach:")
+			    : (rep->upgrade ? "updated:" : "attached:"),
+	       rep->after.n_frontends, rep->after.n_frontends == 1 ? "" : "s",
+	       rep->after.n_backends, rep->after.n_backends == 1 ? "" : "s", rep->cgroup,
+	       o->pin_dir);
+	if (rep->from_cache)
+		printf("backends: those that discovery has left in %s%s\n", cfg->discovery_cache,
+		       rep->seeds ? ", and the configuration's own" : "");
+	print_warnings(o, cfg, rep);
+	if (rep->dry_run || o->verbosity)
+		print_changes(rep);
+}
+
+/* --- the actions ----------------------------------------------------------------- */
+
+static int run_attach(const struct options *o)
+{
+	struct attach_report *rep;
+	struct config *cfg = NULL;
+	struct err e = { "" };
+	int r = read_config(o, &cfg, &e);
+
+	if (r)
+		return cli_fail(CLI_USAGE, &e);
+	rep = calloc(1, sizeof(*rep));
+	if (!rep)
+		r = err_set(&e, ENOMEM, "out of memory");
+	else
+		r = attach_run(cfg, o->pin_dir, o->cgroup, o->dry_run, rep, &e);
+	if (!r)
+		print_report(o, cfg, rep);
+	free(rep);
+	config_free(cfg);
+	return r ? cli_fail(CLI_FAILED, &e) : CLI_OK;
+}
+
+static int run_detach(const struct options *o)
+{
+	struct err e = { "" };
+	bool removed;
+
+	if (datapath_detach(o->pin_dir, &removed, &e))
+		return cli_fail(CLI_FAILED, &e);
+	if (removed)
+		printf("detached: removed every program, map and pin below %s\n", o->pin_dir);
+	else
+		printf("nothing to detach: %s does not exist\n", o->pin_dir);
+	return CLI_OK;
+}
+
+static void print_feature(const struct datapath_feature *f)
+{
+	printf("%-8s %-16s %s%s%s%s\n",
+	       f->present    ? "ok"
+	       : f->required ? "MISSING"
+			     : "absent",
+	       f->name, f->purpose, f->detail[0] ? " [" : "", f->detail, f->detail[0] ? "]" : "");
+	if (!f->present && f->loss && f->loss[0])
+		printf("%-8s %-16s without it, %s\n", "", "", f->loss);
+}
+
+static void print_features_json(const struct datapath_feature *features, unsigned int n,
+				bool usable)
+{
+	json_t *list = json_array();
+	json_t *root = json_pack("{s:b, s:o}", "usable", usable, "features", list);
+
+	for (unsigned int i = 0; i < n; i++)
+		json_array_append_new(
+			list, json_pack("{s:s, s:s, s:b, s:b, s:s, s:s?}", "name", features[i].name,
+					"purpose", features[i].purpose, "required",
+					features[i].required, "present", features[i].present,
+					"detail", features[i].detail, "loss", features[i].loss));
+	json_dumpf(root, stdout, JSON_INDENT(2));
+	putchar('\n');
+	json_decref(root);
+}
+
+static int run_check(const struct options *o)
+{
+	struct datapath_feature features[DATAPATH_FEATURES_MAX];
+	unsigned int n, missing = 0;
+	struct err e;
+
+	if (geteuid()) {
+		err_set(&e, EPERM, "must run as root: --check asks the kernel what it has");
+		return cli_fail(CLI_FAILED, &e);
+	}
+	n = datapath_features(o->pin_dir, o->cgroup, features, DATAPATH_FEATURES_MAX);
+	for (unsigned int i = 0; i < n; i++)
+		missing += features[i].required && !features[i].present;
+	if (o->json)
+		print_features_json(features, n, !missing);
+	else
+		for (unsigned int i = 0; i < n; i++)
+			print_feature(&features[i]);
+	if (!missing)
+		return CLI_OK;
+	err_set(&e, ENOSYS, "%u of the features that kubelb needs %s missing (listed above)",
+		missing, missing == 1 ? "is" : "are");
+	return cli_fail(CLI_FAILED, &e);
+}
+
+/* Prints what would be a configuration; changes nothing. */
+static int run_migrate(const struct options *o)
+{
+	bool from_stdin = !strcmp(o->from_file, STDIN_PATH);
+	char option[32], *text = NULL, *made = NULL;
+	struct err e = { "" };
+	size_t length = 0;
+	int r;
+
+	snprintf(option, sizeof(option), "%s FILE", migrate_option(o->from));
+	if (from_stdin)
+		r = file_read_stdin(option, CONFIG_BYTES_MAX, &text, &length, &e);
+	else
+		r = file_read_named(o->from_file, option, CONFIG_BYTES_MAX, &text, &length, &e);
+	if (!r)
+		r = migrate_convert(o->from, text, length, from_stdin ? FILE_STDIN : o->from_file,
+				    &made, &e);
+	if (!r)
+		fputs(made, stdout);
+	free(made);
+	free(text);
+	return r ? cli_fail(CLI_USAGE, &e) : CLI_OK;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	int status;
+
+	log_init("kubelb-load", LOG_LEVEL_WARN);
+	status = parse_options(argc, argv, &o);
+	if (status < 0)
+		status = o.action == ACTION_DETACH    ? run_detach(&o)
+			 : o.action == ACTION_CHECK   ? run_check(&o)
+			 : o.action == ACTION_MIGRATE ? run_migrate(&o)
+						      : run_attach(&o);
+	return cli_end(status);
+}

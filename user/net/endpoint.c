@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "net/endpoint.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ::ffff:0:0/96, RFC 4291, 2.5.5.2 */
+static const __u8 ipv4_prefix[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
+
+/* A text taken apart, not yet understood. */
+struct parts {
+	const char *at; /* the address, without brackets */
+	size_t length;
+	char host[INET6_ADDRSTRLEN]; /* the same, terminated */
+	const char *port; /* NULL: none */
+	bool v6;
+};
+
+static int split_bracketed(const char *text, struct parts *p, struct err *e)
+{
+	const char *end = strchr(text, ']');
+
+	if (!end)
+		return err_set(e, EINVAL, "'%.64s' lacks its closing bracket; write [address]:port",
+			       text);
+	if (end[1] && end[1] != ':')
+		return err_set(e, EINVAL,
+			       "'%.64s': '%.16s' follows the bracket; write [address]:port", text,
+			       end + 1);
+	p->at = text + 1;
+	p->length = (size_t)(end - p->at);
+	p->port = end[1] ? end + 2 : NULL;
+	p->v6 = true;
+	return 0;
+}
+
+/* A single colon separates a port; two make it a bare IPv6 address. */
+static void split_bare(const char *text, struct parts *p)
+{
+	const char *colon = strchr(text, ':');
+
+	p->v6 = colon && strchr(colon + 1, ':');
+	p->port = colon && !p->v6 ? colon + 1 : NULL;
+	p->at = text;
+	p->length = p->port ? (size_t)(colon - text) : strlen(text);
+}
+
+/* Whether this could be a DNS name, with or without a port. */
+static bool is_name(const char *text)
+{
+	bool letter = false;
+
+	for (; *text && *text != ':'; text++) {
+		if ((*text >= 'a' && *text <= 'z') || (*text >= 'A' && *text <= 'Z'))
+			letter = true;
+		else if (!strchr("0123456789.-_", *text))
+			return false;
+	}
+	return letter;
+}
+
+/* Says why text is no address, as near to what was meant as can be told. */
+static int fail_address(const char *text, const struct parts *p, struct err *e)
+{
+	if (strstr(text, "://"))
+		return err_set(e, EINVAL, "'%.64s' is a URL; write the address and port alone",
+			       text);
+	if (strchr(text, '%'))
+		return err_set(e, EINVAL, "'%.64s' has a zone id; write an address without one",
+			       text);
+	if (!p->v6 && is_name(text))
+		return err_set(e, EINVAL,
+			       "'%.64s' is a name, and names are not looked up; write the address",
+			       text);
+	return err_set(e, EINVAL,
+		       "'%.64s' is not an IPv%c address; write a.b.c.d:port or [v6]:port", text,
+		       p->v6 ? '6' : '4');
+}
+
+static int split(const char *text, struct parts *p, struct err *e)
+{
+	int rc = 0;
+
+	if (!text[0])
+		return err_set(e, EINVAL, "the address is empty; write a.b.c.d:port or [v6]:port");
+	if (text[0] == '[')
+		rc = split_bracketed(text, p, e);
+	else
+		split_bare(text, p);
+	if (rc < 0)
+		return rc;
+	if (p->length >= sizeof(p->host))
+		return fail_address(text, p, e);
+	memcpy(p->host, p->at, p->length);
+	p->host[p->length] = '\0';
+	return 0;
+}
+
+static int parse_host(const char *text, const struct parts *p, __u8 *ret_addr, struct err *e)
+{
+	if (p->v6) {
+		if (inet_pton(AF_INET6, p->host, ret_addr) != 1)
+			return fail_address(text, p, e);
+		return 0;
+	}
+	memcpy(ret_addr, ipv4_prefix, sizeof(ipv4_prefix));
+	if (inet_pton(AF_INET, p->host, ret_addr + sizeof(ipv4_prefix)) != 1)
+		return fail_address(text, p, e);
+	return 0;
+}
+
+/* Decimal digits alone: strtoul would let " +6443" pass. */
+static int parse_port(const char *text, const char *port, __u32 *ret, struct err *e)
+{
+	size_t length = strspn(port, "0123456789");
+	__u32 value = 0;
+	size_t i;
+
+	if (!length || port[length] || length > 5 || port[0] == '0')
+		goto bad;
+	for (i = 0; i < length; i++)
+		value = value * 10 + (__u32)(port[i] - '0');
+	if (value > 65535)
+		goto bad;
+	*ret = value;
+	return 0;
+bad:
+	return err_set(e, EINVAL, "'%.64s': port '%.16s' is no port number; write 1..65535", text,
+		       port);
+}
+
+int endpoint_parse(const char *text, unsigned int default_port, struct klb_endpoint *ret,
+		   struct err *e)
+{
+	struct klb_endpoint ep = { .port = default_port };
+	struct parts p = { .at = text };
+	int rc;
+
+	rc = split(text, &p, e);
+	if (rc < 0)
+		return rc;
+	rc = parse_host(text, &p, ep.addr, e);
+	if (rc < 0)
+		return rc;
+	if (p.port) {
+		rc = parse_port(text, p.port, &ep.port, e);
+		if (rc < 0)
+			return rc;
+	} else if (!default_port) {
+		return err_set(e, EINVAL, "'%.64s' has no port; write %s%.45s%s:PORT", text,
+			       p.v6 ? "[" : "", p.host, p.v6 ? "]" : "");
+	}
+	*ret = ep;
+	return 0;
+}
+
+const char *endpoint_format_address(const struct klb_endpoint *ep, char *buf)
+{
+	const char *text;
+
+	if (endpoint_is_ipv4(ep))
+		text = inet_ntop(AF_INET, ep->addr + sizeof(ipv4_prefix), buf, ENDPOINT_TEXT_MAX);
+	else
+		text = inet_ntop(AF_INET6, ep->addr, buf, ENDPOINT_TEXT_MAX);
+	if (!text)
+		buf[0] = '\0';
+	return buf;
+}
+
+const char *endpoint_format(const struct klb_endpoint *ep, char *buf)
+{
+	char address[ENDPOINT_TEXT_MAX];
+
+	endpoint_format_address(ep, address);
+	snprintf(buf, ENDPOINT_TEXT_MAX, endpoint_is_ipv4(ep) ? "%.45s:%u" : "[%.45s]:%u", address,
+		 ep->port);
+	return buf;
+}
+
+bool endpoint_equal(const struct klb_endpoint *a, const struct klb_endpoint *b)
+{
+	return a->port == b->port && memcmp(a->addr, b->addr, sizeof(a->addr)) == 0;
+}
+
+bool endpoint_is_ipv4(const struct klb_endpoint *ep)
+{
+	return memcmp(ep->addr, ipv4_prefix, sizeof(ipv4_prefix)) == 0;
+}
+
+bool endpoint_is_unspecified(const struct klb_endpoint *ep)
+{
+	static const __u8 zero[16];
+	size_t from = endpoint_is_ipv4(ep) ? sizeof(ipv4_prefix) : 0;
+
+	return memcmp(ep->addr + from, zero, sizeof(zero) - from) == 0;
+}
+
+bool endpoint_is_multicast(const struct klb_endpoint *ep)
+{
+	static const __u8 broadcast[4] = { 255, 255, 255, 255 };
+	const __u8 *ipv4 = ep->addr + sizeof(ipv4_prefix);
+
+	if (!endpoint_is_ipv4(ep))
+		return ep->addr[0] == 0xff;
+	return (ipv4[0] & 0xf0) == 0xe0 || memcmp(ipv4, broadcast, sizeof(broadcast)) == 0;
+}
+
+bool endpoint_is_link_local_v6(const struct klb_endpoint *ep)
+{
+	return ep->addr[0] == 0xfe && (ep->addr[1] & 0xc0) == 0x80;
+}
+
+bool endpoint_is_link_local(const struct klb_endpoint *ep)
+{
+	const __u8 *ipv4 = ep->addr + sizeof(ipv4_prefix);
+
+	if (endpoint_is_ipv4(ep))
+		return ipv4[0] == 169 && ipv4[1] == 254;
+	return endpoint_is_link_local_v6(ep);
+}
+
+bool endpoint_is_loopback(const struct klb_endpoint *ep)
+{
+	static const __u8 one[16] = { [15] = 1 };
+
+	if (endpoint_is_ipv4(ep))
+		return ep->addr[sizeof(ipv4_prefix)] == 127;
+	return memcmp(ep->addr, one, sizeof(one)) == 0;
+}
+
+/* Copied, not cast: neither side promises the other's alignment or type. */
+socklen_t endpoint_to_sockaddr(const struct klb_endpoint *ep, struct sockaddr_storage *ss)
+{
+	struct sockaddr_in in = { .sin_family = AF_INET };
+	struct sockaddr_in6 in6 = { .sin6_family = AF_INET6 };
+
+	memset(ss, 0, sizeof(*ss));
+	if (endpoint_is_ipv4(ep)) {
+		in.sin_port = htons((uint16_t)ep->port);
+		memcpy(&in.sin_addr, ep->addr + sizeof(ipv4_prefix), sizeof(in.sin_addr));
+		memcpy(ss, &in, sizeof(in));
+		return sizeof(in);
+	}
+	in6.sin6_port = htons((uint16_t)ep->port);
+	memcpy(&in6.sin6_addr, ep->addr, sizeof(in6.sin6_addr));
+	memcpy(ss, &in6, sizeof(in6));
+	return sizeof(in6);
+}
+
+int endpoint_from_sockaddr(const struct sockaddr *sa, struct klb_endpoint *ret)
+{
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+
+	switch (sa->sa_family) {
+	case AF_INET:
+		memcpy(&in, sa, sizeof(in));
+		memcpy(ret->addr, ipv4_prefix, sizeof(ipv4_prefix));
+		memcpy(ret->addr + sizeof(ipv4_prefix), &in.sin_addr, sizeof(in.sin_addr));
+		ret->port = ntohs(in.sin_port);
+		return 0;
+	case AF_INET6:
+		memcpy(&in6, sa, sizeof(in6));
+		memcpy(ret->addr, &in6.sin6_addr, sizeof(ret->addr));
+		ret->port = ntohs(in6.sin6_port);
+		return 0;
+	default:
+		return -EAFNOSUPPORT;
+	}
+}

@@ -1,0 +1,557 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "net/sock_diag.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "net/endpoint.h"
+#include "net/netns.h"
+
+/* include/net/tcp_states.h: the states are an enum of the kernel's alone. */
+#define STATE_ESTABLISHED 1
+#define STATE_SYN_SENT 2
+#define STATE_FIN_WAIT1 4
+#define STATE_FIN_WAIT2 5
+#define STATE_CLOSE_WAIT 8
+#define STATE_LAST_ACK 9
+#define STATE_LISTEN 10
+#define STATE_CLOSING 11
+
+/* All that a connection of a client's goes through, but TIME_WAIT, which is no socket. */
+#define CONNECTION_STATES                                                         \
+	(1U << STATE_ESTABLISHED | 1U << STATE_SYN_SENT | 1U << STATE_FIN_WAIT1 | \
+	 1U << STATE_FIN_WAIT2 | 1U << STATE_CLOSE_WAIT | 1U << STATE_LAST_ACK |  \
+	 1U << STATE_CLOSING)
+
+/* A part of a dump is 32 KiB at most (netlink_dump, net/netlink/af_netlink.c). */
+#define PART_SIZE 65536
+
+/* A netlink socket in one network namespace; fd is a negative errno when it was not found. */
+struct place {
+	__u64 netns;
+	__u64 cookie;
+	int fd;
+};
+
+struct sock_diag {
+	__u32 sequence;
+	struct place own;
+	struct place *others;
+	size_t n_others;
+	char *part; /* PART_SIZE */
+};
+
+struct request {
+	struct nlmsghdr header;
+	struct inet_diag_req_v2 body;
+	/* The records of which map: sent by sock_diag_list alone. */
+	struct nlattr storages;
+	struct nlattr map;
+	__u32 map_fd;
+};
+
+#define PLAIN_REQUEST offsetof(struct request, storages)
+
+/* --- netlink ------------------------------------------------------------------------ */
+
+typedef int (*message_fn)(const struct inet_diag_msg *m, size_t length, void *arg);
+
+/* The answer's error, 0 or negative. */
+static int error_of(const struct nlmsghdr *header)
+{
+	struct nlmsgerr error;
+
+	if (header->nlmsg_len < NLMSG_LENGTH(sizeof(error)))
+		return -EPROTO;
+	memcpy(&error, NLMSG_DATA(header), sizeof(error));
+	return error.error <= 0 ? error.error : -EPROTO;
+}
+
+/* The end of a list, which says how it went (netlink_dump_done, net/netlink/af_netlink.c). */
+static int end_of(const struct nlmsghdr *header)
+{
+	int code = 0;
+
+	if (header->nlmsg_len >= NLMSG_LENGTH(sizeof(code)))
+		memcpy(&code, NLMSG_DATA(header), sizeof(code));
+	return code < 0 ? code : 0;
+}
+
+/* Returns 1 to go on, or how it has ended: 0 or negative. */
+static int take_message(const struct nlmsghdr *header, __u32 sequence, message_fn take, void *arg)
+{
+	int r;
+
+	if (header->nlmsg_seq != sequence)
+		return 1;
+	if (header->nlmsg_type == NLMSG_DONE)
+		return end_of(header);
+	if (header->nlmsg_type == NLMSG_ERROR)
+		return error_of(header);
+	if (!take || header->nlmsg_len < NLMSG_LENGTH(sizeof(struct inet_diag_msg)))
+		return 1;
+	r = take(NLMSG_DATA(header), header->nlmsg_len - NLMSG_HDRLEN, arg);
+	return r ? r : 1;
+}
+
+static int receive(struct sock_diag *d, int fd, message_fn take, void *arg)
+{
+	for (;;) {
+		struct nlmsghdr *header = (struct nlmsghdr *)d->part;
+		ssize_t n = recv(fd, d->part, PART_SIZE, 0);
+		size_t left = (size_t)n;
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return errno == EAGAIN ? -ETIMEDOUT : -errno;
+		for (; NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
+			int r = take_message(header, d->sequence, take, arg);
+
+			if (r <= 0)
+				return r;
+		}
+	}
+}
+
+/* size: of the request; what is behind PLAIN_REQUEST may be left out. */
+static int ask(struct sock_diag *d, int fd, struct request *q, size_t size, message_fn take,
+	       void *arg)
+{
+	const struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+
+	q->header.nlmsg_len = (__u32)size;
+	q->header.nlmsg_type = q->header.nlmsg_type ? q->header.nlmsg_type : SOCK_DIAG_BY_FAMILY;
+	q->header.nlmsg_flags |= NLM_F_REQUEST;
+	q->header.nlmsg_seq = ++d->sequence;
+	q->body.sdiag_protocol = IPPROTO_TCP;
+	if (sendto(fd, q, size, 0, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0)
+		return -errno;
+	return receive(d, fd, take, arg);
+}
+
+/* --- where a socket is ------------------------------------------------------------------ */
+
+/* The kernel has answered when sendto returns; the limit is for the day when it has not. */
+static void limit_wait(int fd)
+{
+	const struct timeval limit = { .tv_sec = 1 };
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+}
+
+/* Without a cookie, as before Linux 5.14, the inode number has to do. */
+static void fill_place(struct place *p, __u64 netns, int fd)
+{
+	*p = (struct place){ .netns = netns, .fd = fd };
+	if (fd < 0)
+		return;
+	if (netns_cookie(fd, &p->cookie))
+		p->cookie = 0;
+	limit_wait(fd);
+}
+
+static struct place *find_place(struct sock_diag *d, __u64 netns)
+{
+	if (netns == d->own.netns)
+		return &d->own;
+	for (size_t i = 0; i < d->n_others; i++)
+		if (d->others[i].netns == netns)
+			return &d->others[i];
+	return NULL;
+}
+
+/* What was not found (fd negative) is remembered as well. */
+static int add_place(struct sock_diag *d, __u64 netns, int fd)
+{
+	struct place *others = realloc(d->others, (d->n_others + 1) * sizeof(*others));
+
+	if (!others)
+		return -ENOMEM;
+	d->others = others;
+	fill_place(&others[d->n_others++], netns, fd);
+	return 0;
+}
+
+struct walk {
+	struct sock_diag *d;
+	__u64 only; /* 0: every one */
+	bool out_of_memory;
+};
+
+static bool wants(void *arg, __u64 netns)
+{
+	const struct walk *w = arg;
+
+	return (!w->only || netns == w->only) && !find_place(w->d, netns);
+}
+
+static bool takes(void *arg, __u64 netns, int fd)
+{
+	struct walk *w = arg;
+
+	if (add_place(w->d, netns, fd)) {
+		close(fd);
+		w->out_of_memory = true;
+		return false;
+	}
+	return netns != w->only;
+}
+
+/* only: 0 for all. pid: a process that may be there; 0 for none. */
+static int visit_places(struct sock_diag *d, __u64 only, __u32 pid, bool everywhere, struct err *e)
+{
+	struct walk w = { .d = d, .only = only };
+	const struct netns_visitor visitor = { .wants = wants, .takes = takes, .arg = &w };
+	int r = netns_visit(pid, NETLINK_SOCK_DIAG, &visitor, e);
+
+	if (!r && everywhere)
+		r = netns_visit_sockets(NETLINK_SOCK_DIAG, &visitor, e);
+	return w.out_of_memory ? err_set(e, ENOMEM, "out of memory") : r;
+}
+
+static int place_of(struct sock_diag *d, __u64 netns, __u32 pid, struct place **ret, struct err *e)
+{
+	struct place *p = find_place(d, netns);
+	int r = p ? 0 : visit_places(d, netns, pid, false, e);
+
+	if (r)
+		return r;
+	p = find_place(d, netns);
+	if (!p && add_place(d, netns, -ESRCH))
+		return err_set(e, ENOMEM, "out of memory");
+	p = find_place(d, netns);
+	if (p->fd < 0)
+		return err_set(e, ESRCH,
+			       "no process, and no name in /run/netns, leads to its network "
+			       "namespace; run this in the host's PID namespace");
+	*ret = p;
+	return 0;
+}
+
+/* --- open and close ----------------------------------------------------------------------- */
+
+int sock_diag_open(struct sock_diag **ret, struct err *e)
+{
+	struct sock_diag *d = calloc(1, sizeof(*d));
+	__u64 netns = 0;
+	int fd, r;
+
+	if (d)
+		d->part = malloc(PART_SIZE);
+	if (!d || !d->part) {
+		free(d);
+		return err_set(e, ENOMEM, "out of memory");
+	}
+	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	r = fd < 0 ? -errno : netns_own(&netns);
+	fill_place(&d->own, netns, fd);
+	if (r) {
+		sock_diag_close(d);
+		return err_set(e, -r, "cannot open a sock_diag socket: %s", strerror(-r));
+	}
+	*ret = d;
+	return 0;
+}
+
+void sock_diag_close(struct sock_diag *d)
+{
+	if (!d)
+		return;
+	if (d->own.fd >= 0)
+		close(d->own.fd);
+	for (size_t i = 0; i < d->n_others; i++)
+		if (d->others[i].fd >= 0)
+			close(d->others[i].fd);
+	free(d->others);
+	free(d->part);
+	free(d);
+}
+
+/* --- the list --------------------------------------------------------------------------- */
+
+struct listing {
+	const struct place *place;
+	int (*visit)(const struct klb_connection *c, void *arg);
+	void *arg;
+};
+
+/* The payload of the first attribute of that type; NULL for none. ret_length: its bytes. */
+static const void *find_attribute(const void *attributes, size_t length, int type,
+				  size_t *ret_length)
+{
+	const struct rtattr *a = attributes;
+
+	for (; RTA_OK(a, length); a = RTA_NEXT(a, length)) {
+		if ((a->rta_type & NLA_TYPE_MASK) != type)
+			continue;
+		*ret_length = RTA_PAYLOAD(a);
+		return RTA_DATA(a);
+	}
+	return NULL;
+}
+
+/* The record inside INET_DIAG_SK_BPF_STORAGES (diag_get, net/core/bpf_sk_storage.c). */
+static bool find_record(const void *attributes, size_t length, struct klb_socket *ret)
+{
+	const void *at = find_attribute(attributes, length, INET_DIAG_SK_BPF_STORAGES, &length);
+
+	if (at)
+		at = find_attribute(at, length, SK_DIAG_BPF_STORAGE, &length);
+	if (at)
+		at = find_attribute(at, length, SK_DIAG_BPF_STORAGE_MAP_VALUE, &length);
+	if (!at || length != sizeof(*ret))
+		return false;
+	memcpy(ret, at, sizeof(*ret));
+	return true;
+}
+
+static __u32 find_rtt(const void *attributes, size_t length)
+{
+	struct tcp_info info = { 0 };
+	const void *at = find_attribute(attributes, length, INET_DIAG_INFO, &length);
+
+	if (at)
+		memcpy(&info, at, length < sizeof(info) ? length : sizeof(info));
+	return info.tcpi_rtt;
+}
+
+static void read_local(const struct inet_diag_msg *m, struct klb_endpoint *ret)
+{
+	if (m->idiag_family == AF_INET) {
+		memset(ret->addr, 0, 10);
+		memset(ret->addr + 10, 0xff, 2);
+		memcpy(ret->addr + 12, m->id.idiag_src, 4);
+	} else {
+		memcpy(ret->addr, m->id.idiag_src, sizeof(ret->addr));
+	}
+	ret->port = ntohs(m->id.idiag_sport);
+}
+
+static int take_connection(const struct inet_diag_msg *m, size_t length, void *arg)
+{
+	const struct listing *l = arg;
+	struct klb_connection c;
+
+	length -= sizeof(*m);
+	memset(&c, 0, sizeof(c));
+	/* Somebody else's socket carries none. */
+	if (!find_record(m + 1, length, &c.record))
+		return 0;
+	read_local(m, &c.local);
+	c.tcp_state = m->idiag_state;
+	c.bound_if = m->id.idiag_if;
+	c.cookie = m->id.idiag_cookie[0] | (__u64)m->id.idiag_cookie[1] << 32;
+	c.srtt_us = find_rtt(m + 1, length);
+	c.netns = l->place->netns;
+	c.netns_cookie = l->place->cookie;
+	return l->visit(&c, l->arg);
+}
+
+/* l: NULL to ask for sockets of no state at all, which is nobody. */
+static int list_family(struct sock_diag *d, int fd, int family, const struct sock_diag_query *q,
+		       struct listing *l)
+{
+	struct request r = {
+		.header.nlmsg_flags = NLM_F_DUMP,
+		.body = { .sdiag_family = (__u8)family,
+			  .idiag_states = l ? CONNECTION_STATES : 0,
+			  .idiag_ext = q->rtt ? 1 << (INET_DIAG_INFO - 1) : 0 },
+		.storages = { .nla_len = sizeof(r) - PLAIN_REQUEST,
+			      .nla_type = INET_DIAG_REQ_SK_BPF_STORAGES | NLA_F_NESTED },
+		.map = { .nla_len = sizeof(r.map) + sizeof(r.map_fd),
+			 .nla_type = SK_DIAG_BPF_STORAGE_REQ_MAP_FD },
+		.map_fd = (__u32)q->map_fd,
+	};
+
+	return ask(d, fd, &r, sizeof(r), l ? take_connection : NULL, l);
+}
+
+static int list_error(int code, struct err *e)
+{
+	switch (code) {
+	case ENOENT:
+		return err_set(e, EOPNOTSUPP,
+			       "this kernel cannot list connections: tcp_diag is missing "
+			       "(CONFIG_INET_TCP_DIAG); `modprobe tcp_diag`");
+	case EPERM:
+		return err_set(e, EPERM, "not permitted: it takes CAP_BPF to list connections");
+	case EOPNOTSUPP:
+		return err_set(e, EOPNOTSUPP,
+			       "this kernel cannot list connections: sock_diag knows no BPF "
+			       "storages (Linux 5.7)");
+	default:
+		return err_set(e, code, "cannot list connections: sock_diag: %s", strerror(code));
+	}
+}
+
+int sock_diag_can_list(struct sock_diag *d, int map_fd, struct err *e)
+{
+	const struct sock_diag_query q = { .map_fd = map_fd };
+	int r = list_family(d, d->own.fd, AF_INET, &q, NULL);
+
+	return r ? list_error(-r, e) : 0;
+}
+
+static int list_place(struct sock_diag *d, const struct place *p, const struct sock_diag_query *q,
+		      struct listing *l, struct err *e)
+{
+	int r;
+
+	if (p->fd < 0)
+		return 0;
+	l->place = p;
+	r = list_family(d, p->fd, AF_INET, q, l);
+	if (r)
+		return list_error(-r, e);
+	/* An IPv6 socket that is connected to ::ffff:a.b.c.d is among these. A kernel without
+	 * IPv6 has no such family. */
+	r = list_family(d, p->fd, AF_INET6, q, l);
+	return r && r != -ENOENT ? list_error(-r, e) : 0;
+}
+
+int sock_diag_list(struct sock_diag *d, const struct sock_diag_query *q,
+		   int (*visit)(const struct klb_connection *c, void *arg), void *arg,
+		   struct err *e)
+{
+	struct listing l = { .visit = visit, .arg = arg };
+	struct place *first = NULL;
+	int r = place_of(d, q->netns ? q->netns : d->own.netns, 0, &first, e);
+	__u64 done = r ? 0 : first->netns;
+
+	if (!r)
+		r = list_place(d, first, q, &l, e);
+	if (r || !q->elsewhere)
+		return r;
+	r = visit_places(d, 0, 0, q->everywhere, e);
+	if (!r && d->own.netns != done)
+		r = list_place(d, &d->own, q, &l, e);
+	for (size_t i = 0; !r && i < d->n_others; i++)
+		if (d->others[i].netns != done)
+			r = list_place(d, &d->others[i], q, &l, e);
+	return r;
+}
+
+/* --- who listens --------------------------------------------------------------------------- */
+
+static int take_listener(const struct inet_diag_msg *m, size_t length, void *arg)
+{
+	unsigned int port = ntohs(m->id.idiag_sport);
+	__u64 *ports = arg;
+
+	(void)length;
+	ports[port / 64] |= 1ULL << port % 64;
+	return 0;
+}
+
+static int list_listeners(struct sock_diag *d, int family, __u64 *ret)
+{
+	struct request q = { .header.nlmsg_flags = NLM_F_DUMP,
+			     .body = { .sdiag_family = (__u8)family,
+				       .idiag_states = 1U << STATE_LISTEN } };
+
+	return ask(d, d->own.fd, &q, PLAIN_REQUEST, take_listener, ret);
+}
+
+int sock_diag_listeners(struct sock_diag *d, __u64 *ret, struct err *e)
+{
+	int r = list_listeners(d, AF_INET, ret);
+
+	if (!r)
+		r = list_listeners(d, AF_INET6, ret);
+	/* No IPv6 in this kernel: nobody listens on it. */
+	if (r == -ENOENT && !list_listeners(d, AF_INET, ret))
+		r = 0;
+	return r ? err_set(e, -r, "cannot list what listens: sock_diag: %s", strerror(-r)) : 0;
+}
+
+/* --- ending ----------------------------------------------------------------------------------- */
+
+/*
+ * A kernel without tcp_diag answers ENOENT, as it does for a socket that has ended. It
+ * also does to a list of no state at all, which is otherwise empty.
+ */
+static int check_diag(struct sock_diag *d, struct err *e)
+{
+	struct request q = { .header = { .nlmsg_flags = NLM_F_DUMP },
+			     .body = { .sdiag_family = AF_INET } };
+	int r = ask(d, d->own.fd, &q, PLAIN_REQUEST, NULL, NULL);
+
+	if (r == -ENOENT)
+		return err_set(
+			e, EOPNOTSUPP,
+			"this kernel cannot end connections: tcp_diag is missing "
+			"(CONFIG_INET_TCP_DIAG); `modprobe tcp_diag`, or restart the clients");
+	if (r)
+		return err_set(e, -r, "sock_diag: %s", strerror(-r));
+	return 0;
+}
+
+int sock_diag_can_destroy(struct sock_diag *d, struct err *e)
+{
+	/* Nothing has port 0. */
+	struct request q = { .header = { .nlmsg_type = SOCK_DESTROY, .nlmsg_flags = NLM_F_ACK },
+			     .body = { .sdiag_family = AF_INET } };
+	int r = check_diag(d, e);
+
+	if (r)
+		return r;
+	r = ask(d, d->own.fd, &q, PLAIN_REQUEST, NULL, NULL);
+	if (r == -EOPNOTSUPP)
+		return err_set(e, EOPNOTSUPP,
+			       "this kernel cannot end connections: it was built without "
+			       "CONFIG_INET_DIAG_DESTROY; restart the clients instead");
+	if (r != -ENOENT)
+		return err_set(e, r ? -r : EPROTO, "sock_diag: %s",
+			       r ? strerror(-r) : "it claims to have ended no socket at all");
+	return 0;
+}
+
+/*
+ * An AF_INET6 socket that is connected to ::ffff:a.b.c.d lies among the IPv4 ones
+ * (inet_diag_find_one_icsk, net/ipv4/inet_diag.c), and is found there by either family.
+ */
+static void name_socket(const struct klb_connection *c, struct inet_diag_req_v2 *ret)
+{
+	const struct klb_endpoint *local = &c->local, *remote = &c->record.backend;
+	bool ipv4 = endpoint_is_ipv4(remote);
+	size_t skip = ipv4 ? 12 : 0;
+
+	ret->sdiag_family = ipv4 ? AF_INET : AF_INET6;
+	ret->id.idiag_sport = htons((uint16_t)local->port);
+	ret->id.idiag_dport = htons((uint16_t)remote->port);
+	memcpy(ret->id.idiag_src, local->addr + skip, sizeof(local->addr) - skip);
+	memcpy(ret->id.idiag_dst, remote->addr + skip, sizeof(remote->addr) - skip);
+	ret->id.idiag_if = c->bound_if;
+	ret->id.idiag_cookie[0] = (__u32)c->cookie;
+	ret->id.idiag_cookie[1] = (__u32)(c->cookie >> 32);
+}
+
+int sock_diag_destroy(struct sock_diag *d, const struct klb_connection *c, struct err *e)
+{
+	struct request q = { .header = { .nlmsg_type = SOCK_DESTROY, .nlmsg_flags = NLM_F_ACK } };
+	struct place *p = NULL;
+	int r = place_of(d, c->netns, c->record.pid, &p, e);
+
+	if (r)
+		return r;
+	name_socket(c, &q.body);
+	r = ask(d, p->fd, &q, PLAIN_REQUEST, NULL, NULL);
+	if (!r || r == -ENOENT)
+		return r;
+	if (r == -EPERM)
+		return err_set(e, EPERM, "not permitted: it takes CAP_NET_ADMIN");
+	return err_set(e, -r, "%s", strerror(-r));
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The client's side of TLS, for the probes and for discovery: what is loaded once,
+ * how a certificate is judged, and what a failure means. The only room with OpenSSL.
+ */
+#ifndef KUBELB_TLS_H
+#define KUBELB_TLS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <kubelb/abi.h>
+
+#include "base/err.h"
+
+struct bufferevent;
+struct ssl_session_st;
+struct ssl_st;
+struct tls;
+
+/* A detail is one line; the names in a certificate are the peer's and may be long. */
+#define TLS_DETAIL_MAX 384
+
+/* Something in PEM. With neither data nor file it is absent. */
+struct tls_pem {
+	const char *key; /* what messages call it: "probe.ca" */
+	const char *data; /* the PEM itself; goes before file */
+	size_t length; /* of data */
+	const char *file;
+};
+
+/* What messages call things. */
+struct tls_words {
+	const char *peer; /* the other side: "backend" */
+	const char *give_certificate; /* what to do when it asks for one */
+};
+
+struct tls_options {
+	struct tls_pem ca; /* absent: the system's trust store */
+	struct tls_pem cert, key; /* the client's own; both or neither */
+	bool insecure; /* verify nothing */
+	const struct tls_words *words; /* must outlive the object */
+};
+
+/*
+ * Reads the files and keeps what is in them: o can go afterwards. Returns 0 and an
+ * object to free with tls_free, or -EINVAL with e naming the key and the file.
+ * Makes the process ignore SIGPIPE where nothing handles it yet: OpenSSL writes
+ * to sockets that a peer may have reset.
+ */
+int tls_new(const struct tls_options *o, struct tls **ret, struct err *e);
+void tls_free(struct tls *tls);
+/*
+ * Whether both were made from the same: the contents of files count, not their names. The
+ * system's trust store, of which the contents are not known, is the same as nothing.
+ */
+bool tls_is_same(const struct tls *x, const struct tls *y);
+
+/* What TLS needs to know, and to remember, of one server. */
+struct tls_peer {
+	const char *dns; /* the name that the certificate must have, or NULL: address */
+	struct klb_endpoint address;
+	const struct tls_words *words;
+	struct ssl_session_st *session; /* to resume on the next connection, or NULL */
+	char refusal[TLS_DETAIL_MAX]; /* why the certificate does not verify, or "" */
+};
+
+/*
+ * server_name (not copied) may be NULL, an address or a DNS name: what the
+ * certificate must name, by default the address.
+ */
+void tls_peer_init(struct tls_peer *peer, const char *server_name,
+		   const struct klb_endpoint *address);
+/* Forgets the session. */
+void tls_peer_reset(struct tls_peer *peer);
+
+/*
+ * A TLS client for one new connection, which resumes peer's session when there
+ * is one; NULL when memory is short. peer must live until tls_hang_up.
+ */
+struct ssl_st *tls_connection(struct tls *tls, struct tls_peer *peer);
+
+/*
+ * To be called before ssl is freed. Leaves the session fit to be resumed. polite:
+ * tell the other side first, which only a connection that has not failed may do.
+ */
+void tls_hang_up(struct ssl_st *ssl, bool polite);
+
+/*
+ * Tells why bev reported BEV_EVENT_ERROR or BEV_EVENT_EOF; os_error: errno as bev's
+ * callback found it. Fills detail (TLS_DETAIL_MAX).
+ */
+enum klb_reason tls_failure(struct tls_peer *peer, struct bufferevent *bev, short what,
+			    int os_error, char *detail);
+
+/* Whether the SANs of the other side's certificate name this address. */
+bool tls_covers(struct ssl_st *ssl, const struct klb_endpoint *address);
+
+/* The reason for what connect(2) or an established connection failed with. */
+enum klb_reason tls_socket_reason(int os_error);
+
+#endif
