@@ -220,7 +220,8 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	ret_view->rank = cand->rank;
 	ret_view->preferred = cand->preferred & 1;
 	ret_view->eligible = reach >> (cand->ipv4 & 1) & 1;
-	ret_view->active = stats->active + stats->connecting;
+	/* Without klb_sockops nobody counts them down. */
+	ret_view->active = (stats->active + stats->connecting) & (0 - (__u64)klb_options.sockops);
 	ret_view->srtt_us = stats->srtt_us;
 	ret_view->ejected = (__u32)klb_negative(now - stats->ejected_until_ns);
 	ret_view->answered =
@@ -292,7 +293,7 @@ static __always_inline void hand_over(struct bpf_sock_addr *ctx, const struct wa
 	if (p) {
 		describe(&p->route, frontend, cand, flags, w->now);
 		if (KLB_IS_OLD)
-			klb_name_owner(&p->owner);
+			klb_sign_now(&p->left);
 		*(volatile __u64 *)&p->number = w->number;
 		return;
 	}
@@ -315,7 +316,7 @@ static __always_inline void send(struct bpf_sock_addr *ctx, const struct way *w,
 	__u32 flags = witness(w, control);
 
 	/* Who may not say that it has failed does not try for others either. */
-	if (stats)
+	if (stats && klb_options.sockops)
 		klb_try(stats, w->now, klb_decision_ns(control), flags & KLB_SOCKET_WITNESS);
 	hand_over(ctx, w, dst, cand, flags);
 	*dst = cand->endpoint;

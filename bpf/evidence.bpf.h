@@ -268,7 +268,10 @@ static __always_inline void klb_answered(struct klb_stats *stats, const struct k
 	if (rec->flags & (KLB_SOCKET_WITNESS | KLB_SOCKET_HEARSAY) &&
 	    klb_age(at_ns, stats->last_answer_ns) > (__s64)KLB_ANSWER_NS) {
 		stats->last_answer_ns = at_ns;
-		stats->answered_until = (__u32)(at_ns >> KLB_ANSWERED_SHIFT) + KLB_ANSWERED_UNITS;
+		/* What it said before connects to it failed speaks for it no more. */
+		if (stats->evidence == KLB_EVIDENCE_NONE || at_ns >= stats->ejected_until_ns)
+			stats->answered_until =
+				(__u32)(at_ns >> KLB_ANSWERED_SHIFT) + KLB_ANSWERED_UNITS;
 	}
 }
 

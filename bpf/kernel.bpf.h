@@ -129,8 +129,9 @@ static __always_inline __u64 klb_count_up(__u64 *number)
 #endif
 }
 
-/* Makes *place `to` if it is `from`, and returns whether it was. Without the atomic operation,
- * of two that meet the later one has it. */
+/* Makes *place `to` if it is `from`, and returns whether it was. Without the atomic operation
+ * two that meet both think that they have it: one of the two connects is then not recorded, or
+ * under the other's frontend. */
 static __always_inline int klb_take_over(__u64 *place, __u64 from, __u64 to)
 {
 #ifdef KLB_BUILD_OLD

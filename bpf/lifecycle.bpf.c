@@ -53,7 +53,7 @@ static __always_inline void keep_callbacks(struct bpf_sock_ops *ctx, int wanted)
 
 /* Fetches the choice that the connect program has left for this socket. */
 static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
-				 struct klb_route *ret, struct klb_owner *ret_owner)
+				 struct klb_route *ret, const struct klb_socket **ret_owner)
 {
 	__u64 number = klb_socket_number(tp);
 	struct klb_pending *p = klb_pending_of(number);
@@ -63,7 +63,7 @@ static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 		return -1;
 	*ret = p->route;
 	if (KLB_IS_OLD)
-		*ret_owner = p->owner;
+		*ret_owner = &p->left;
 	*(volatile __u64 *)&p->number = 0;
 	/* A connect that found no route leaves its choice behind; the socket may then
 	 * have been sent somewhere else. */
@@ -73,14 +73,14 @@ static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 
 /* Who connects. Here it is known; when the connect fails, some other task runs. */
 static __always_inline void sign(struct klb_socket *rec, struct tcp_sock *tp,
-				 const struct klb_owner *owner)
+				 const struct klb_socket *owner)
 {
 	(void)tp;
 	(void)owner;
 #ifdef KLB_BUILD_OLD
 	/* NULL: signed in the connect hook already. */
 	if (owner)
-		klb_sign(rec, owner);
+		klb_sign_as(rec, owner);
 #else
 	struct task_struct *task = bpf_get_current_task_btf();
 
@@ -91,7 +91,7 @@ static __always_inline void sign(struct klb_socket *rec, struct tcp_sock *tp,
 }
 
 static __always_inline void begin(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
-				  struct klb_socket *rec, const struct klb_owner *owner)
+				  struct klb_socket *rec, const struct klb_socket *owner)
 {
 	struct klb_stats *stats = klb_stats_of_record(rec);
 	struct klb_control *control = klb_control_get();
@@ -111,7 +111,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 	struct bpf_sock *sk = klb_ops_sk(ctx);
 	struct klb_endpoint remote;
 	struct klb_socket *rec;
-	struct klb_owner owner;
+	const struct klb_socket *owner = 0;
 	struct klb_route route;
 
 	if (!sk || !tp)
@@ -119,7 +119,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 	if (!fetch(ctx, tp, &route, &owner)) {
 		rec = klb_socket_record(sk, &route);
 		if (rec)
-			begin(ctx, tp, rec, &owner);
+			begin(ctx, tp, rec, owner);
 		return;
 	}
 	if (!klb_has_storage(tp))
@@ -163,7 +163,8 @@ static __always_inline void on_timeout_init(struct bpf_sock_ops *ctx)
 	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING)
 		return;
 	keep_callbacks(ctx, CALLBACKS);
-	if (!(rec->flags & KLB_SOCKET_SYN_TIMER))
+	/* No tick yet: a first load has not made its test connect. */
+	if (!(rec->flags & KLB_SOCKET_SYN_TIMER) || !control->tick_ns)
 		return;
 	stats = klb_stats_of_record(rec);
 	ctx->reply = klb_syn_ticks(control, stats ? stats->srtt_us : 0);

@@ -19,7 +19,10 @@ int klb_adjust(struct klb_adjustment *ctx)
 	struct klb_stats *stats = klb_stats_of(ctx->id, ctx->generation);
 	struct klb_counters *counters = klb_counters_get();
 
-	if (!stats || !counters)
+	if (!counters)
+		return 1;
+	__sync_fetch_and_add(&counters->other_netns, (__u64)ctx->other_netns);
+	if (!stats)
 		return 1;
 	__sync_fetch_and_add(&stats->active, (__u64)ctx->active);
 	__sync_fetch_and_add(&stats->connecting, (__u64)ctx->connecting);

@@ -112,13 +112,6 @@ static __always_inline void klb_socket_forget(struct bpf_sock *sk, struct klb_so
 
 /* Who runs at this moment. For kernels that do not tell it to sock_ops, and for records that
  * no sock_ops program ever sees. */
-static __always_inline void klb_name_owner(struct klb_owner *ret)
-{
-	ret->pid = (__u32)(bpf_get_current_pid_tgid() >> 32);
-	ret->cgroup_id = bpf_get_current_cgroup_id();
-	bpf_get_current_comm(ret->comm, sizeof(ret->comm));
-}
-
 static __always_inline void klb_sign_now(struct klb_socket *rec)
 {
 	rec->pid = (__u32)(bpf_get_current_pid_tgid() >> 32);
@@ -126,11 +119,11 @@ static __always_inline void klb_sign_now(struct klb_socket *rec)
 	bpf_get_current_comm(rec->comm, sizeof(rec->comm));
 }
 
-static __always_inline void klb_sign(struct klb_socket *rec, const struct klb_owner *owner)
+static __always_inline void klb_sign_as(struct klb_socket *rec, const struct klb_socket *other)
 {
-	rec->pid = owner->pid;
-	rec->cgroup_id = owner->cgroup_id;
-	__builtin_memcpy(rec->comm, owner->comm, sizeof(rec->comm));
+	rec->pid = other->pid;
+	rec->cgroup_id = other->cgroup_id;
+	__builtin_memcpy(rec->comm, other->comm, sizeof(rec->comm));
 }
 
 /* --- between hook and SYN --- */

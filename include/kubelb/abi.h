@@ -460,18 +460,11 @@ struct klb_route {
  * number: the inode number of the socket's file; 0: free; KLB_PENDING_CLAIMED: being filled.
  * turn: counts the connects that came by, so that a socket that tries again does not
  *   draw what it drew before.
- * left: what is told of a choice that was left behind; on the stack there is no room.
- * owner: who connects, before Linux 5.11; later kernels tell that to klb_sockops.
+ * left: what is told of a choice that was left behind; on the stack there is no room. Before
+ *   Linux 5.11, until then, who connects: pid, comm, cgroup_id; later kernels tell klb_sockops.
  */
 #define KLB_PENDING_SLOTS 64
 #define KLB_PENDING_CLAIMED (~0ULL)
-
-struct klb_owner {
-	__u64 cgroup_id;
-	__u32 pid;
-	char comm[16];
-	__u32 pad;
-};
 
 struct klb_pending {
 	__u64 number;
@@ -479,7 +472,6 @@ struct klb_pending {
 	__u32 pad;
 	struct klb_route route;
 	struct klb_socket left;
-	struct klb_owner owner;
 };
 
 enum klb_event_kind {
@@ -550,6 +542,7 @@ struct klb_adjustment {
 	__s64 active;
 	__s64 connecting;
 	__u64 opened;
+	__s64 other_netns; /* of klb_counters */
 };
 
 #define KLB_ASSERT_SIZE(type, size) \
@@ -572,6 +565,7 @@ KLB_ASSERT_SIZE(klb_counters, 80);
 KLB_ASSERT_SIZE(klb_event, 96);
 #endif
 KLB_ASSERT_SIZE(klb_socket, 136);
+KLB_ASSERT_SIZE(klb_pending, 216);
 KLB_ASSERT_SIZE(klb_route, 64);
 KLB_ASSERT_AT(klb_frontend, ids, 16);
 KLB_ASSERT_AT(klb_candidate, id, 20);

@@ -20,7 +20,7 @@ from world import ROOT
 # include/uapi/linux/bpf.h
 SOCK_OPS, SOCK_ADDR, SYSCALL, RINGBUF = 13, 18, 31, 27
 CONNECT4, CONNECT6, GETPEERNAME4, GETPEERNAME6, SOCK_OPS_HOOK = 10, 11, 29, 30, 3
-EINVAL, ENOTSUPP = 22, 524
+ENOMEM, EINVAL = 12, 22
 
 GETPEERNAME = (f"prog={SOCK_ADDR}/{GETPEERNAME4}", f"prog={SOCK_ADDR}/{GETPEERNAME6}")
 
@@ -205,6 +205,32 @@ def test_refused_now_what_ran_before(attached, refuse):
     """A load that the kernel refuses leaves what was there, under traffic."""
     with Traffic(attached):
         fails(load_without(attached, refuse, (f"prog={SOCK_ADDR}",)), 1)
+        assert served_set(attached) == {"cp1", "cp2", "cp3"}
+
+
+def test_nothing_is_attached_a_second_time(attached, library):
+    """What runs is replaced and not tried beside itself: two sock_ops programs would spoil each
+    other's records."""
+    ok(attached.load(env={**library, "KILLAT": "link_create:1"}))
+
+
+def test_out_of_memory_is_no_refusal(attached, refuse):
+    """What is for lack of something is an error, and what runs stays."""
+    before = objects(attached)
+    fails(load_without(attached, refuse, (f"errno={ENOMEM}", f"prog={SOCK_OPS}")), 1,
+          "out of memory")
+    assert objects(attached) == before and off(attached) == set()
+
+
+def test_counts_that_nobody_keeps_do_not_count(attached, refuse):
+    """The kernel refuses klb_sockops from now on: what it has counted stays as it was then."""
+    for b in attached.backends[1:]:
+        ok(attached.ctl("drain", b.endpoint))
+    with Held(attached, 10):
+        assert stats(attached, "active")["cp1"] == 10
+        for b in attached.backends[1:]:
+            ok(attached.ctl("undrain", b.endpoint))
+        ok(load_without(attached, refuse, CASES["sockops"][0]))
         assert served_set(attached) == {"cp1", "cp2", "cp3"}
 
 

@@ -398,6 +398,43 @@ static void says_why_one_was_not_ended(void **state)
 	sock_diag_close(s);
 }
 
+/* A second socket that says what the kernel would. */
+static int forge(unsigned int port)
+{
+	struct sockaddr_nl to = { .nl_family = AF_NETLINK, .nl_pid = port };
+	struct nlmsghdr done = { .nlmsg_len = sizeof(done), .nlmsg_type = NLMSG_DONE };
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	int code = 0;
+
+	assert_true(fd >= 0);
+	if (sendto(fd, &done, sizeof(done), 0, (struct sockaddr *)&to, sizeof(to)) < 0)
+		code = errno;
+	close(fd);
+	return code;
+}
+
+static void hears_the_kernel_alone(void **state)
+{
+	struct sockaddr_nl name = { .nl_family = AF_NETLINK };
+	socklen_t length = sizeof(name);
+	struct sock_diag *s;
+	int fd = dup(0);
+
+	(void)state;
+	/* The next descriptor is the socket's. */
+	close(fd);
+	s = open_diag();
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&name, &length), 0);
+	assert_int_not_equal(name.nl_pid, 0);
+	assert_int_equal(forge(name.nl_pid), ECONNREFUSED);
+	sock_diag_close(s);
+	/* The same to one that is not connected arrives. */
+	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	assert_int_equal(bind(fd, (struct sockaddr *)&name, sizeof(name)), 0);
+	assert_int_equal(forge(name.nl_pid), 0);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -408,6 +445,7 @@ int main(void)
 		cmocka_unit_test(leaks_no_descriptor),
 		cmocka_unit_test(names_what_the_kernel_lacks),
 		cmocka_unit_test(says_why_one_was_not_ended),
+		cmocka_unit_test(hears_the_kernel_alone),
 	};
 
 	return cmocka_run_group_tests_name("sock_diag", tests, NULL, NULL);

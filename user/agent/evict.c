@@ -46,7 +46,7 @@ static int move(const struct datapath *dp, pick_fn pick, const void *which,
 	privileges_raise();
 	r = sock_diag_open(&diag, e);
 	if (!r)
-		r = datapath_connections(dp, diag, false, &all, e);
+		r = datapath_connections(dp, diag, &(struct datapath_looks){ 0 }, &all, e);
 	if (!r) {
 		n = pick(&all, which, picked, &ret->left);
 		if (n)

@@ -42,6 +42,7 @@ struct agent {
 	__u64 next_event; /* of the event log */
 	__u64 rebalance_ns; /* not before */
 	struct audit audit;
+	__s64 excess; /* see audit_elsewhere */
 	bool audited; /* once */
 	bool beaten; /* a heartbeat of this process is in the maps */
 	bool reload_refused; /* the file is not the configuration that is in force */

@@ -266,7 +266,7 @@ static int list_all(struct agent *a, struct datapath_connections *ret)
 	privileges_raise();
 	r = sock_diag_open(&diag, &e);
 	if (!r)
-		r = datapath_connections(a->dp, diag, false, ret, &e);
+		r = datapath_connections(a->dp, diag, &(struct datapath_looks){ 0 }, ret, &e);
 	sock_diag_close(diag);
 	privileges_lower();
 	log_failure(a->audit_error, LOG_LEVEL_WARN,
@@ -274,6 +274,29 @@ static int list_all(struct agent *a, struct datapath_connections *ret)
 		    "is ended",
 		    &e);
 	return r ? r : ret->all ? 0 : -EAGAIN;
+}
+
+/*
+ * The count of sockets in other namespaces, by which one knows whether a list is whole, is
+ * corrected like the others: when two looks agree. Where not every process is to be seen, what is
+ * missing may be hidden.
+ */
+static void audit_elsewhere(struct agent *a, __s64 excess)
+{
+	const struct klb_adjustment fix = { .other_netns = -excess };
+	bool confirmed = excess && excess == a->excess;
+	char quoted[ERR_TEXT_MAX + 64];
+	struct err e = { "" };
+
+	a->excess = confirmed ? 0 : excess;
+	if (!confirmed || !privileges_see_pods() || !node_sees_every_process())
+		return;
+	if (datapath_adjust(a->dp, &fix, &e))
+		log_event(LOG_LEVEL_ERROR, "cannot correct a count", "error=%s",
+			  log_quote(quoted, sizeof(quoted), e.text));
+	else
+		log_event(LOG_LEVEL_WARN, "count corrected: it did not agree with the sockets",
+			  "other_netns=%+lld", fix.other_netns);
 }
 
 /* Returns whether to look again soon. */
@@ -284,12 +307,17 @@ static bool audit_counts(struct agent *a)
 	struct klb_stats after[KLB_MAX_IDS];
 	unsigned int n_fixes;
 	bool again = false;
+	int r;
 
 	if (a->state->control.refused[KLB_FEATURE_ADJUST] ||
 	    a->state->control.refused[KLB_FEATURE_SOCKOPS])
 		return false;
-	if (datapath_read_stats(a->dp, a->state->stats, NULL) || list_all(a, &all) ||
-	    datapath_read_stats(a->dp, after, NULL))
+	if (datapath_read_stats(a->dp, a->state->stats, NULL))
+		return false;
+	r = list_all(a, &all);
+	if (!r || r == -EAGAIN)
+		audit_elsewhere(a, all.excess);
+	if (r || datapath_read_stats(a->dp, after, NULL))
 		goto out;
 	n_fixes = audit_look(&a->audit, a->state->stats, after, all.list, all.n, fixes, &again);
 	for (unsigned int i = 0; i < n_fixes; i++)

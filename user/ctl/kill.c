@@ -39,11 +39,12 @@ static void look_free(struct look *look)
 /* The connections as they are now. */
 static int look_for_them(struct look *look, bool rtt, struct err *e)
 {
+	const struct datapath_looks how = { .rtt = rtt, .everywhere = true };
 	struct datapath_connections found = { 0 };
 	int r = sock_diag_open(&look->diag, e);
 
 	if (!r)
-		r = datapath_connections(look->dp, look->diag, rtt, &found, e);
+		r = datapath_connections(look->dp, look->diag, &how, &found, e);
 	look->list = found.list;
 	look->n = connections_keep(found.list, found.n);
 	look->all = found.all;

@@ -79,15 +79,24 @@ struct datapath_connections {
 	struct klb_connection *list; /* to be freed; NULL for none */
 	unsigned int n;
 	bool all; /* none that the kernel counts was hidden from us in a network namespace */
+	/* So many more does the kernel count outside of the host's namespace than are found there;
+	 * 0 also when they were coming and going. */
+	__s64 excess;
+};
+
+struct datapath_looks {
+	bool rtt; /* srtt_us is wanted */
+	bool everywhere; /* also by way of every process's descriptors, where some are missing */
 };
 
 /*
  * The sockets that carry a record, as they are now, in every network namespace in scope;
  * those that are closing too (see klb_phase). diag: see sock_diag.h, also for what it takes;
- * the same one ends them. rtt: whether srtt_us is wanted.
+ * the same one ends them.
  */
-int datapath_connections(const struct datapath *dp, struct sock_diag *diag, bool rtt,
-			 struct datapath_connections *ret, struct err *e);
+int datapath_connections(const struct datapath *dp, struct sock_diag *diag,
+			 const struct datapath_looks *how, struct datapath_connections *ret,
+			 struct err *e);
 
 /*
  * Copies up to max events, the oldest first, from number *next on (0: all that are still

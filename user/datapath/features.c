@@ -227,7 +227,7 @@ unsigned int datapath_features(const char *pin_dir, const char *cgroup,
 	no_btf = add_btf(&list);
 	cgroup_fd = add_cgroup(&list, cgroup);
 	add_bpffs(&list, pin_dir);
-	object_find_refused(cgroup_fd, &wish, NULL);
+	object_find_refused(cgroup_fd, NULL, &wish, NULL);
 	add_hook(&list, PROG_CONNECT4, "cgroup/connect4",
 		 "send IPv4 connects to a backend (Linux 4.17)", wish.build, cgroup_fd, no_btf);
 	add_hook(&list, PROG_CONNECT6, "cgroup/connect6", "the same for IPv6 sockets (4.17)",

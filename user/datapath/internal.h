@@ -119,7 +119,8 @@ int links_remove_tree(const char *dir, bool *ret_removed, struct err *e);
  * its descriptor, -ENOENT, or -EPERM when we may not look.
  */
 int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info);
-/* Opens the memory (struct klb_memory) of the program that the link ran before; -ENOENT: none. */
+/* Opens the memory of the program that the link ran before: struct klb_memory, or another
+ * version's, of which the first page is there and begins alike. -ENOENT: none. */
 int links_old_memory(const struct link_slot *slot);
 /* The id of the program that the pinned link connect4 runs; 0 when there is none. */
 __u32 links_connect4_prog(const char *pin_dir);

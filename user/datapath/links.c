@@ -125,8 +125,8 @@ int links_old_memory(const struct link_slot *slot)
 	if (slot->old_prog_fd < 0)
 		return -ENOENT;
 	fd = map_of_prog(slot->old_prog_fd, "kubelb.bss", &info);
-	/* Another version's is of another size, if it has any. */
-	if (fd >= 0 && info.value_size != sizeof(struct klb_memory)) {
+	/* Another version's may be of another size; listens_known stays first. */
+	if (fd >= 0 && info.value_size < sizeof(__u32)) {
 		close(fd);
 		return -ENOENT;
 	}

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +50,7 @@ struct datapath_load {
 	struct datapath view; /* the maps in use, whichever they are */
 	struct datapath_state state;
 	struct klb_stats carried[KLB_MAX_IDS]; /* the old stats, as they were copied */
+	__u64 carried_elsewhere; /* and klb_counters.other_netns */
 	struct link_slot slots[LINK_COUNT_MAX];
 	unsigned int n_slots;
 };
@@ -245,7 +247,10 @@ static int load_wish(struct datapath_load *l, struct err *e)
 	object_close(&l->o);
 	last_warning[0] = '\0';
 	r = object_open(&l->o, &l->wish, e);
+	links_close(l->slots, l->n_slots);
 	name_slots(l);
+	if (!r && l->exists)
+		r = links_open(l->pin_dir, l->cgroup_id, l->slots, l->n_slots, e);
 	if (!r)
 		r = reuse_maps(l, e);
 	if (!r) {
@@ -257,27 +262,49 @@ static int load_wish(struct datapath_load *l, struct err *e)
 	return r;
 }
 
-/* Whether the optional programs that are to be attached anew can be. */
-static int try_attaching(const struct datapath_load *l)
+static bool has_link(const struct datapath_load *l, enum prog_index prog)
 {
-	static const enum klb_feature attached[] = { KLB_FEATURE_GETPEERNAME, KLB_FEATURE_SOCKOPS };
+	for (unsigned int i = 0; i < l->n_slots; i++)
+		if (l->slots[i].prog == l->o.progs[prog])
+			return l->slots[i].link_fd >= 0;
+	return false;
+}
+
+/* By feature: whether its programs are attached already. To try that once more, beside the ones
+ * that run, would have two of them at work on one socket. */
+static void find_attached(const struct datapath_load *l, bool *ret)
+{
+	memset(ret, 0, KLB_FEATURES * sizeof(*ret));
+	ret[KLB_FEATURE_GETPEERNAME] = has_link(l, PROG_GETPEER4) && has_link(l, PROG_GETPEER6);
+	ret[KLB_FEATURE_SOCKOPS] = has_link(l, PROG_SOCKOPS);
+}
+
+/* Whether the optional programs that are to be attached anew can be. */
+static int try_attaching(const struct datapath_load *l, const bool *attached)
+{
 	int code = 0;
 
-	for (size_t i = 0; !code && i < sizeof(attached) / sizeof(attached[0]); i++)
-		code = object_try_attach(&l->o, attached[i], l->cgroup_fd);
+	for (int f = 0; !code && f < KLB_FEATURES; f++)
+		if (!attached[f])
+			code = object_try_attach(&l->o, (enum klb_feature)f, l->cgroup_fd);
 	return code;
 }
 
 /* All of it, if the kernel takes it; else what is left without that which it refuses. */
 static int load_programs(struct datapath_load *l, bool look_only, struct err *e)
 {
+	bool attached[KLB_FEATURES];
 	int r;
 
 	object_wish_all(&l->wish);
 	r = load_wish(l, e);
-	if (!r && (look_only || !try_attaching(l)))
+	find_attached(l, attached);
+	if (!r && (look_only || !try_attaching(l, attached)))
 		return 0;
-	r = object_find_refused(l->cgroup_fd, &l->wish, NULL);
+	/* What is for lack of something is no refusal, and what runs stays. */
+	if (r && object_is_transient(-r))
+		return load_error(l, -r, e);
+	r = object_find_refused(l->cgroup_fd, attached, &l->wish, NULL);
 	if (!r) {
 		r = load_wish(l, e);
 		if (!r)
@@ -324,17 +351,21 @@ static void read_old_stats(const struct datapath_load *l, struct klb_stats *ret)
 	free(value);
 }
 
-/* An older version did not say whose counters they are. */
+/* Versions up to 0.1 did not say whose counters they are. Nobody's are those of a backend that has
+ * gone: what its sockets will say matches nothing. */
 static void name_owners(const struct datapath_load *l, struct klb_stats *ret)
 {
 	char value[256] = { 0 };
 	struct klb_backend backend;
 
-	if (l->old[MAP_BACKENDS].value_size > sizeof(value))
+	if (l->old[MAP_STATS].value_size > offsetof(struct klb_stats, generation) ||
+	    l->old[MAP_BACKENDS].value_size > sizeof(value))
 		return;
 	for (__u32 id = 0; id < KLB_MAX_IDS; id++) {
-		if (bpf_map_lookup_elem(l->old_fds[MAP_BACKENDS], &id, value))
+		if (bpf_map_lookup_elem(l->old_fds[MAP_BACKENDS], &id, value)) {
+			memset(&ret[id], 0, sizeof(ret[id]));
 			continue;
+		}
 		memcpy(&backend, value, sizeof(backend));
 		ret[id].generation = backend.generation;
 	}
@@ -355,6 +386,21 @@ static int carry_stats(struct datapath_load *l, struct err *e)
 	return 0;
 }
 
+/* klb_counters.other_netns of the old map; false where it has none. */
+static bool read_old_elsewhere(const struct datapath_load *l, __u64 *ret)
+{
+	char value[256] = { 0 };
+	__u32 zero = 0;
+
+	if (l->old_fds[MAP_COUNTERS] < 0 || l->reused[MAP_COUNTERS] ||
+	    l->old[MAP_COUNTERS].value_size > sizeof(value) ||
+	    l->old[MAP_COUNTERS].value_size < offsetof(struct klb_counters, selftest) ||
+	    bpf_map_lookup_elem(l->old_fds[MAP_COUNTERS], &zero, value))
+		return false;
+	memcpy(ret, value + offsetof(struct klb_counters, other_netns), sizeof(*ret));
+	return true;
+}
+
 /* The tables are filled from the plan; the sockets' records stay with the sockets. */
 static int carry_maps(struct datapath_load *l, struct err *e)
 {
@@ -369,6 +415,7 @@ static int carry_maps(struct datapath_load *l, struct err *e)
 		if (l->old_fds[index] >= 0 && !l->reused[index])
 			r = carry_map(l, index, e);
 	}
+	read_old_elsewhere(l, &l->carried_elsewhere);
 	return r ? r : carry_stats(l, e);
 }
 
@@ -397,9 +444,23 @@ static void reconcile_stats(struct datapath_load *l)
 		};
 		LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &a, .ctx_size_in = sizeof(a));
 
-		if (a.active || a.connecting || a.opened)
+		if (a.generation && (a.active || a.connecting || a.opened))
 			bpf_prog_test_run_opts(bpf_program__fd(l->o.progs[PROG_ADJUST]), &opts);
 	}
+}
+
+/* The same for the sockets that are counted outside of the host's network namespace. */
+static void reconcile_elsewhere(struct datapath_load *l)
+{
+	struct klb_adjustment a = { 0 };
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &a, .ctx_size_in = sizeof(a));
+	__u64 now;
+
+	if (!l->o.progs[PROG_ADJUST] || !read_old_elsewhere(l, &now))
+		return;
+	a.other_netns = (__s64)(now - l->carried_elsewhere);
+	if (a.other_netns)
+		bpf_prog_test_run_opts(bpf_program__fd(l->o.progs[PROG_ADJUST]), &opts);
 }
 
 /* Whether the kernel refuses this map; the programs do without. */
@@ -515,8 +576,6 @@ int datapath_load_begin(const char *pin_dir, const char *cgroup, bool look_only,
 		r = look_only ? look_at_place(l, e) : prepare_place(l, e);
 	if (!r)
 		r = load_programs(l, look_only, e);
-	if (!r && l->exists)
-		r = links_open(pin_dir, l->cgroup_id, l->slots, l->n_slots, e);
 	if (!r)
 		r = carry_maps(l, e);
 	if (!r)
@@ -608,6 +667,17 @@ static int write_control(struct datapath_load *l, struct err *e)
 	return put_control(l, &control, e);
 }
 
+/* Since Linux 5.14 the kernel tells user space, too. */
+static bool own_cookie(__u64 *ret)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool told = fd >= 0 && !netns_cookie(fd, ret);
+
+	if (fd >= 0)
+		close(fd);
+	return told;
+}
+
 /*
  * What a test connect has told: the number of our network namespace as the programs see it,
  * and how their clock goes with CLOCK_MONOTONIC. Until then connects of the host's scope go
@@ -629,7 +699,9 @@ static int learn(struct datapath_load *l, struct err *e)
 	if (clock_getres(CLOCK_MONOTONIC_COARSE, &tick) || netns_own(&control.host_netns))
 		return err_set(e, errno, "cannot tell the clock or the network namespace: %s",
 			       strerror(errno));
-	control.host_netns_cookie = counters.selftest.netns_cookie;
+	/* Somebody else may have dialled there at that moment. */
+	if (!own_cookie(&control.host_netns_cookie))
+		control.host_netns_cookie = counters.selftest.netns_cookie;
 	control.tick_ns = (__u64)tick.tv_nsec;
 	control.tick_offset_ns =
 		counters.selftest.now_ns - counters.selftest.jiffies * control.tick_ns;
@@ -664,14 +736,10 @@ static void doubt_old_lists(const struct datapath_load *l)
 {
 	for (unsigned int i = 0; i < l->n_slots; i++) {
 		int fd = links_old_memory(&l->slots[i]);
-		struct klb_memory *memory;
 
 		if (fd < 0)
 			continue;
-		memory = object_memory_at(fd);
-		if (memory)
-			__atomic_store_n(&memory->listens_known, 0, __ATOMIC_RELEASE);
-		object_memory_put(memory);
+		object_doubt_listeners(fd);
 		close(fd);
 	}
 }
@@ -840,8 +908,10 @@ static int commit(struct datapath_load *l, const struct plan *p, struct err *e)
 		list_listeners(l);
 		r = prove(l, e);
 	}
-	if (!r)
+	if (!r) {
 		reconcile_stats(l);
+		reconcile_elsewhere(l);
+	}
 	if (!r)
 		r = l->exists ? pin_all(l, l->pin_dir, e) : pin_first(l, e);
 	if (!r && !l->fresh_tables)

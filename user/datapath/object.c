@@ -150,18 +150,24 @@ struct klb_memory *object_memory(const struct object *o)
 {
 	struct bpf_map *map = bpf_object__find_map_by_name(o->object, ".bss");
 
-	if (!map || bpf_map__value_size(map) != sizeof(struct klb_memory))
-		return NULL;
-	return object_memory_at(bpf_map__fd(map));
+	void *at = MAP_FAILED;
+
+	if (map && bpf_map__value_size(map) == sizeof(struct klb_memory))
+		at = mmap(NULL, sizeof(struct klb_memory), PROT_READ | PROT_WRITE, MAP_SHARED,
+			  bpf_map__fd(map), 0);
+	return at == MAP_FAILED ? NULL : at;
 }
 
-struct klb_memory *object_memory_at(int map_fd)
+/* One page: another version's memory may be of another size. */
+void object_doubt_listeners(int map_fd)
 {
-	void *at = mmap(NULL, sizeof(struct klb_memory), PROT_READ | PROT_WRITE, MAP_SHARED, map_fd,
-			0);
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	void *at = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, map_fd, 0);
 
-	/* cppcheck-suppress memleak ; object_memory_put gives it back */
-	return at == MAP_FAILED ? NULL : at;
+	if (at == MAP_FAILED)
+		return;
+	__atomic_store_n(&((struct klb_memory *)at)->listens_known, 0, __ATOMIC_RELEASE);
+	munmap(at, page);
 }
 
 void object_memory_put(struct klb_memory *memory)
@@ -266,7 +272,14 @@ static int try_feature(enum object_build build, enum klb_feature feature, int cg
 	return try_wish(&wish, cgroup_fd);
 }
 
-int object_find_refused(int cgroup_fd, struct object_wish *wish, enum prog_index *ret_prog)
+bool object_is_transient(int code)
+{
+	return code == ENOMEM || code == EAGAIN || code == EINTR || code == EMFILE ||
+	       code == ENFILE;
+}
+
+int object_find_refused(int cgroup_fd, const bool *attached, struct object_wish *wish,
+			enum prog_index *ret_prog)
 {
 	libbpf_print_fn_t before = libbpf_set_print(object_print_nothing);
 	enum object_build build = wish->build;
@@ -281,10 +294,14 @@ int object_find_refused(int cgroup_fd, struct object_wish *wish, enum prog_index
 		wish->build = build;
 	}
 	for (int f = 0; f < KLB_FEATURE_CASTS; f++)
-		wish->refused[f] = (__u16)try_feature(wish->build, (enum klb_feature)f, cgroup_fd);
+		wish->refused[f] = (__u16)try_feature(wish->build, (enum klb_feature)f,
+						      attached && attached[f] ? -1 : cgroup_fd);
 	/* With the connect programs refused, whatever the build, the third one tells. */
 	if (code && build == BUILD_COUNT - 1 && wish->build == BUILD_CASTS)
 		wish->refused[KLB_FEATURE_CASTS] = wish->refused[KLB_FEATURE_SOCKOPS];
+	for (int f = 0; !code && f < KLB_FEATURES; f++)
+		if (object_is_transient(wish->refused[f]))
+			code = first = wish->refused[f];
 	libbpf_set_print(before);
 	return code ? -first : 0;
 }

@@ -45,17 +45,23 @@ void object_close(struct object *o);
 /* The programs' own memory, shared with them; NULL where there is none, or before the load.
  * Give it back with object_memory_put, which takes NULL. */
 struct klb_memory *object_memory(const struct object *o);
-/* The same of a map that is one. */
-struct klb_memory *object_memory_at(int map_fd);
 void object_memory_put(struct klb_memory *memory);
+
+/* Has programs with that memory, of whatever version, take anybody for a listener. */
+void object_doubt_listeners(int map_fd);
 
 /*
  * Which build, and which features, the kernel takes: by loading them one after another, and
- * attaching them to the cgroup (-1: not at all) for an instant where that is how they are used.
+ * attaching them to the cgroup (-1: not at all) for an instant where that is how they are used;
+ * not those that are attached already, by feature (NULL: none is).
  * Fills wish->build and wish->refused. Returns 0, or the errno, negative, with which the kernel
  * refused a program that the main job needs; ret_prog (NULL is allowed) is that program then.
  */
-int object_find_refused(int cgroup_fd, struct object_wish *wish, enum prog_index *ret_prog);
+int object_find_refused(int cgroup_fd, const bool *attached, struct object_wish *wish,
+			enum prog_index *ret_prog);
+
+/* Whether the error says that something was short, and not that the kernel refuses it. */
+bool object_is_transient(int code);
 
 /* Whether the feature's programs can be attached, by doing so; 0 or a positive errno. o is
  * loaded. Nothing stays attached. */

@@ -32,15 +32,16 @@ static int append(const struct klb_connection *c, void *arg)
 	return 0;
 }
 
-/* How many of our sockets the kernel counts outside of the host's network namespace. */
-static int count_elsewhere(const struct datapath *dp, __u64 *ret, struct err *e)
+/* How many of our sockets the kernel counts outside of the host's network namespace; below 0 the
+ * count has gone wrong. */
+static int count_elsewhere(const struct datapath *dp, __s64 *ret, struct err *e)
 {
 	struct klb_counters counters;
 	__u32 zero = 0;
 
 	if (bpf_map_lookup_elem(dp->fds[MAP_COUNTERS], &zero, &counters))
 		return err_set(e, errno, "%s/counters: %s", dp->pin_dir, bpf_errno_hint(errno));
-	*ret = counters.other_netns;
+	*ret = (__s64)counters.other_netns;
 	return 0;
 }
 
@@ -76,30 +77,37 @@ static int list_once(const struct datapath *dp, struct sock_diag *diag, bool rtt
 	return sock_diag_list(diag, &q, append, ret, e);
 }
 
-/* As far as it takes to find as many as the kernel counts. */
-int datapath_connections(const struct datapath *dp, struct sock_diag *diag, bool rtt,
-			 struct datapath_connections *ret, struct err *e)
+/* As far as it takes to find as many as the kernel counts; a count that is wrong is no reason to
+ * look no further than here. */
+int datapath_connections(const struct datapath *dp, struct sock_diag *diag,
+			 const struct datapath_looks *how, struct datapath_connections *ret,
+			 struct err *e)
 {
+	enum reach last = how->everywhere ? REACH_SOCKETS : REACH_PROCESSES;
 	struct connection_list list = { 0 };
+	__s64 before = 0, after = 0, found = 0, least = 0;
 	bool all = false;
 	int r = 0;
 
-	for (enum reach reach = REACH_HOST; !r && !all && reach <= REACH_SOCKETS; reach++) {
-		__u64 before = 0, after = 0;
-
+	for (enum reach reach = REACH_HOST; !r && !all && reach <= last; reach++) {
 		r = count_elsewhere(dp, &before, e);
 		if (!r)
-			r = list_once(dp, diag, rtt, reach, &list, e);
+			r = list_once(dp, diag, how->rtt, reach, &list, e);
 		if (!r)
 			r = count_elsewhere(dp, &after, e);
 		/* Some may have come or gone meanwhile. */
-		all = !r && found_elsewhere(&list) >= (before < after ? before : after);
+		found = found_elsewhere(&list);
+		least = before < after ? before : after;
+		all = !r && found >= least && (least >= 0 || reach >= REACH_PROCESSES);
 	}
 	if (r) {
 		free(list.at);
 		return r;
 	}
-	*ret = (struct datapath_connections){ .list = list.at, .n = list.n, .all = all };
+	*ret = (struct datapath_connections){ .list = list.at,
+					      .n = list.n,
+					      .all = all,
+					      .excess = before == after ? before - found : 0 };
 	return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
@@ -41,6 +42,16 @@ bool node_kernel_is(unsigned int major, unsigned int minor)
 		return false;
 	has_minor = strtoul(end + 1, NULL, 10);
 	return has_major > major || (has_major == major && has_minor >= minor);
+}
+
+/* PROC_PID_INIT_INO, include/linux/proc_ns.h */
+#define FIRST_PID_NAMESPACE 0xeffffffcU
+
+bool node_sees_every_process(void)
+{
+	struct stat st;
+
+	return !stat("/proc/self/ns/pid", &st) && st.st_ino == FIRST_PID_NAMESPACE;
 }
 
 bool node_has_ipv6(void)

@@ -20,6 +20,9 @@ bool node_has_ipv6(void);
  */
 void node_is_local(const struct klb_endpoint *endpoints, unsigned int n, bool *ret);
 
+/* Whether /proc shows the processes of the whole machine, and not of a container. */
+bool node_sees_every_process(void);
+
 /* Whether the kernel is of that version or a later one; false when it cannot be told. */
 bool node_kernel_is(unsigned int major, unsigned int minor);
 

@@ -31,6 +31,9 @@
 #error "which architecture's calls does seccomp(2) see here?"
 #endif
 
+/* x32 counts its calls from here on (include/uapi/asm/unistd.h), for the same architecture. */
+#define FOREIGN_CALLS 0x40000000
+
 #define BIT(capability) ((uint64_t)1 << (capability))
 
 /* Past the owner and the mode of files. */
@@ -112,22 +115,21 @@ static int failed(const char *what, int code, struct err *e)
 	return err_set(e, code, "cannot give up privileges: %s: %s", what, strerror(code));
 }
 
-/*
- * The number of a call means one thing for each architecture that the kernel can run: a call
- * of another one is refused, as is x32's, which counts from 0x40000000.
- */
+/* The number of a call means another thing for each architecture that the kernel can run: calls
+ * of another one are refused. */
 static int forbid_programs(struct err *e)
 {
-	struct sock_filter f[8 + N_BPF_COMMANDS] = {
+	struct sock_filter f[9 + N_BPF_COMMANDS] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 1, 0),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, FOREIGN_CALLS, N_BPF_COMMANDS + 2, 0),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 0, N_BPF_COMMANDS + 2),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
 	};
-	const struct sock_fprog program = { .len = 8 + N_BPF_COMMANDS, .filter = f };
-	unsigned int n = 6;
+	const struct sock_fprog program = { .len = 9 + N_BPF_COMMANDS, .filter = f };
+	unsigned int n = 7;
 
 	for (unsigned int i = 0; i < N_BPF_COMMANDS; i++, n++)
 		f[n] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, bpf_commands[i],
@@ -185,6 +187,11 @@ static bool has(uint64_t capabilities)
 	if (s.permitted & BIT(CAP_SYS_ADMIN))
 		s.permitted |= BIT(CAP_BPF);
 	return (s.permitted & capabilities) == capabilities;
+}
+
+bool privileges_see_pods(void)
+{
+	return has(PODS);
 }
 
 bool privileges_end_connections(void)

@@ -50,6 +50,9 @@ int privileges_reduce(const struct privileges_need *need, struct err *e);
  */
 const char *privileges_missing(const struct privileges_need *need, unsigned int i);
 
+/* Whether pods' network namespaces can be entered, between raise and lower. */
+bool privileges_see_pods(void);
+
 /* Whether connections can be ended at all. */
 bool privileges_end_connections(void);
 

@@ -130,14 +130,12 @@ static int receive(struct sock_diag *d, int fd, message_fn take, void *arg)
 static int ask(struct sock_diag *d, int fd, struct request *q, size_t size, message_fn take,
 	       void *arg)
 {
-	const struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
-
 	q->header.nlmsg_len = (__u32)size;
 	q->header.nlmsg_type = q->header.nlmsg_type ? q->header.nlmsg_type : SOCK_DIAG_BY_FAMILY;
 	q->header.nlmsg_flags |= NLM_F_REQUEST;
 	q->header.nlmsg_seq = ++d->sequence;
 	q->body.sdiag_protocol = IPPROTO_TCP;
-	if (sendto(fd, q, size, 0, (const struct sockaddr *)&kernel, sizeof(kernel)) < 0)
+	if (send(fd, q, size, 0) < 0)
 		return -errno;
 	return receive(d, fd, take, arg);
 }
@@ -152,11 +150,24 @@ static void limit_wait(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 }
 
+/* Connected, a netlink socket takes nothing but what its peer sends: otherwise whoever has
+ * CAP_NET_ADMIN in that namespace could answer in the kernel's place (netlink_unicast). */
+static int hear_the_kernel_alone(int fd)
+{
+	const struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+
+	return connect(fd, (const struct sockaddr *)&kernel, sizeof(kernel)) ? -errno : 0;
+}
+
 /* Without a cookie, as before Linux 5.14, the inode number has to do. */
 static void fill_place(struct place *p, __u64 netns, int fd)
 {
-	*p = (struct place){ .netns = netns, .fd = fd };
-	if (fd < 0)
+	int r = fd < 0 ? fd : hear_the_kernel_alone(fd);
+
+	*p = (struct place){ .netns = netns, .fd = r ? r : fd };
+	if (r && fd >= 0)
+		close(fd);
+	if (r)
 		return;
 	if (netns_cookie(fd, &p->cookie))
 		p->cookie = 0;
@@ -257,7 +268,8 @@ int sock_diag_open(struct sock_diag **ret, struct err *e)
 	}
 	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
 	r = fd < 0 ? -errno : netns_own(&netns);
-	fill_place(&d->own, netns, fd);
+	fill_place(&d->own, netns, r ? r : fd);
+	r = d->own.fd < 0 ? d->own.fd : 0;
 	if (r) {
 		sock_diag_close(d);
 		return err_set(e, -r, "cannot open a sock_diag socket: %s", strerror(-r));
