@@ -3,8 +3,9 @@
 """Do the folders of user/ keep their order, and do no files call each other in a circle? Part of
 `make lint`.
 
-    scripts/check-layers.py [BUILD]      0: they do. 1: a line for each arrow that goes the wrong way
-    scripts/check-layers.py --draw       the folders and who uses whom, for docs/architecture.md
+    scripts/check-layers.py [BUILD]      0: they do, and docs/architecture.md shows them as they are.
+                                         1: a line for each arrow that goes the wrong way
+    scripts/check-layers.py --draw       the drawing for docs/architecture.md
 
 A file uses another when it includes its header, or (with BUILD, where the objects are: build/)
 when its object refers to a symbol that the other's defines (nm).
@@ -109,13 +110,34 @@ def circles(arrows):
     return found
 
 
+def draw(arrows):
+    """The folders, each with those that it uses, the topmost first."""
+    used = collections.defaultdict(set)
+    for user, other in arrows:
+        if folder(user) != folder(other):
+            used[folder(user)].add(folder(other))
+    return "".join(f"{name:<10}" + (" → " + " ".join(n for n in reversed(RANK) if n in used[name])
+                                    if used[name] else "") + "\n" for name in reversed(RANK))
+
+
+def check_drawing(root, arrows):
+    where = os.path.join(root, "docs", "architecture.md")
+    with open(where, encoding="utf-8") as f:
+        if f"```\n{draw(arrows)}```\n" not in f.read():
+            yield "docs/architecture.md: the drawing is out of date; scripts/check-layers.py --draw"
+
+
 def main():
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     args = [a for a in sys.argv[1:] if not a.startswith("-")]
     arrows = list(include_arrows(root))
+    if "--draw" in sys.argv[1:]:
+        print(draw(arrows), end="")
+        return 0
     calls = list(symbol_arrows(root, args[0])) if args else []
     faults = list(wrong_way(arrows + calls))
     faults += ["a circle: " + ", ".join(group) for group in circles(calls)]
+    faults += check_drawing(root, arrows)
     for fault in faults:
         print(f"check-layers: {fault}")
     return bool(faults)
