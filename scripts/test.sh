@@ -25,15 +25,15 @@ finish() {
 
 # step NAME COMMAND...: one more that passed or failed; its output only if it failed.
 step() {
-	local name=$1
+	local name=$1 out=$logs/step.$BASHPID
 	shift
-	if "$@" >"$logs/step.$BASHPID" 2>&1; then
+	if "$@" >"$out" 2>&1; then
 		passed=$((passed + 1))
 		echo "ok    $name"
 	else
 		failed=$((failed + 1))
 		echo "FAIL  $name"
-		sed 's/^/      /' "$logs/step.$BASHPID" | tail -n 60
+		sed 's/^/      /' "$out" | tail -n 60
 		return 1
 	fi
 }

@@ -66,7 +66,7 @@ SOURCES = [
     ("user/ctl/main.c", r'\{ "undrain", "BACKEND"', '{ "novel", "BACKEND"', "command 'novel'"),
     ("user/base/cli.h", r"CLI_USAGE = 2", "CLI_USAGE = 7", "exit status 7"),
     ("user/ctl/status.c", r'"heardSecondsAgo"', '"novelSecondsAgo"', "JSON key 'novelSecondsAgo'"),
-    ("user/datapath/maps.c", r'\[MAP_WAKEUP\] = "wakeup"', '[MAP_WAKEUP] = "novel"', "pin 'novel'"),
+    ("user/datapath/pin.c", r'\[MAP_WAKEUP\] = "wakeup"', '[MAP_WAKEUP] = "novel"', "pin 'novel'"),
     ("deploy/prometheus/kubelb-alerts.yaml", r"alert: KubelbAgentDown", "alert: KubelbNovel",
      "there is no alert KubelbAgentDown"),
     ("deploy/prometheus/kubelb-alerts.yaml", r"#kubelbimbalance", "#kubelbnovel", "no runbook"),

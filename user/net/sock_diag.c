@@ -254,11 +254,31 @@ static int place_of(struct sock_diag *d, __u64 netns, __u32 pid, struct place **
 
 /* --- open and close ----------------------------------------------------------------------- */
 
+/* In this process' network namespace. Owned by the caller. */
+static int diag_socket(void)
+{
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+
+	if (fd < 0)
+		return -errno;
+	return fd;
+}
+
+static int open_own(struct place *own)
+{
+	__u64 netns;
+	int r = netns_own(&netns);
+
+	if (r)
+		return r;
+	fill_place(own, netns, diag_socket());
+	return own->fd < 0 ? own->fd : 0;
+}
+
 int sock_diag_open(struct sock_diag **ret, struct err *e)
 {
 	struct sock_diag *d = calloc(1, sizeof(*d));
-	__u64 netns = 0;
-	int fd, r;
+	int r;
 
 	if (d)
 		d->part = malloc(PART_SIZE);
@@ -266,10 +286,8 @@ int sock_diag_open(struct sock_diag **ret, struct err *e)
 		free(d);
 		return err_set(e, ENOMEM, "out of memory");
 	}
-	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	r = fd < 0 ? -errno : netns_own(&netns);
-	fill_place(&d->own, netns, r ? r : fd);
-	r = d->own.fd < 0 ? d->own.fd : 0;
+	d->own.fd = -1;
+	r = open_own(&d->own);
 	if (r) {
 		sock_diag_close(d);
 		return err_set(e, -r, "cannot open a sock_diag socket: %s", strerror(-r));
