@@ -337,7 +337,7 @@ def check_rooms(check):
 
 def pins(check):
     others = re.findall(r'#define PIN_\w+ "(\w+)"', check.text("user/datapath/internal.h"))
-    return STRING.findall(table(check.text("user/datapath/maps.c"), "map_pins")) + others + ["links/"]
+    return STRING.findall(table(check.text("user/datapath/pin.c"), "map_pins")) + others + ["links/"]
 
 
 def check_pins(check):
