@@ -128,10 +128,12 @@ def body(text, function):
 
 
 def table(text, name):
-    """An array's initializer."""
+    """An array's initializer; without one, what is read from it would check nothing."""
     match = re.search(rf"\b{name}(?:\[\w*\])+ = \{{(.*?)^\}};|\b{name}(?:\[\w*\])+ = \{{(.*?)\}};",
                       text, re.S | re.M)
-    return (match.group(1) or match.group(2)) if match else ""
+    if not match:
+        sys.exit(f"check-docs.py: no table {name} where it is looked for; say where it is now")
+    return match.group(1) or match.group(2)
 
 
 # --- what the programs say ----------------------------------------------------------------

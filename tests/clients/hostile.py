@@ -32,7 +32,7 @@ import time
 SO_ATTACH_FILTER, IP_MINTTL, TCP_MD5SIG = 26, 21, 14
 TCP_USER_TIMEOUT, TCP_FASTOPEN_CONNECT, SOL_TCP = 18, 30, 6
 RET_NOTHING = struct.pack("HBBI", 0x06, 0, 0, 0)
-PORT = 30000
+PORT = 10000  # outside ip_local_port_range of the world: no other socket happens to have it
 
 
 def drop_all(sock):
