@@ -201,29 +201,13 @@ static __always_inline __u64 launder(__u64 x)
 	return *(volatile __u64 *)&slot;
 }
 
-/* What is the same for every candidate of a choice. */
-struct moment {
-	__u64 now;
-	__u64 answered; /* now, in the unit of klb_stats.answered_until */
-	__u64 counted; /* all ones; 0 without klb_sockops, when nobody counts connections down */
-};
-
-static __always_inline void moment_init(struct moment *at, __u64 now)
-{
-	at->now = now;
-	at->answered = now >> KLB_ANSWERED_SHIFT;
-	at->counted = 0 - (__u64)klb_options.sockops;
-	KLB_OPAQUE(at->answered);
-	KLB_OPAQUE(at->counted);
-}
-
 /*
  * Returns 0, or -ENOENT for an id that cannot be. Without a branch but that one, and the
  * caller gives up on it: whatever comes back into the loop by another way is a path of
  * its own through the rounds that are left.
  */
-static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach,
-				   const struct moment *at, struct klb_view *ret_view)
+static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach, __u64 now,
+				   struct klb_view *ret_view)
 {
 	__u32 id = cand->id;
 	struct klb_stats *stats = bpf_map_lookup_elem(&klb_stats, &id);
@@ -236,10 +220,12 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	ret_view->rank = cand->rank;
 	ret_view->preferred = cand->preferred & 1;
 	ret_view->eligible = reach >> (cand->ipv4 & 1) & 1;
-	ret_view->active = (stats->active + stats->connecting) & at->counted;
+	/* Without klb_sockops nobody counts them down. */
+	ret_view->active = (stats->active + stats->connecting) & (0 - (__u64)klb_options.sockops);
 	ret_view->srtt_us = stats->srtt_us;
-	ret_view->ejected = klb_negative_mask(at->now - stats->ejected_until_ns);
-	ret_view->answered = klb_negative_mask(at->answered - stats->answered_until);
+	ret_view->ejected = (__u32)klb_negative(now - stats->ejected_until_ns);
+	ret_view->answered =
+		(__u32)klb_negative((now >> KLB_ANSWERED_SHIFT) - stats->answered_until);
 	meant = klb_same(admin->generation, cand->generation);
 	ret_view->drained = admin->drained & meant;
 	ret_view->weight = klb_blend(cand->weight, admin->weight, 0 - (admin->weight_set & meant));
@@ -253,7 +239,6 @@ choose(const struct klb_candidates *table, enum klb_policy policy,
 	/* By klb_candidate.ipv4: bit 0 for IPv6 backends, bit 1 for IPv4. */
 	__u32 reach = r->ipv6 | r->ipv4 << 1;
 	struct klb_choice choice;
-	struct moment at;
 	__u64 best;
 	__u32 i, n;
 
@@ -262,14 +247,13 @@ choose(const struct klb_candidates *table, enum klb_policy policy,
 		reach = (__u32)launder(reach);
 	n = table->n;
 	klb_choice_init(&choice, policy, seed, agent_alive(control, now));
-	moment_init(&at, now);
 	for (i = 0; i < KLB_MAX_BACKENDS; i++) {
 		const struct klb_candidate *cand = &table->at[i];
 		struct klb_view view;
 
 		if (i >= n)
 			break;
-		if (view_of(cand, reach, &at, &view))
+		if (view_of(cand, reach, now, &view))
 			return 0;
 		klb_choice_offer(&choice, i, &view);
 	}

@@ -60,8 +60,8 @@ struct klb_view {
 	__u32 weight; /* 0..KLB_WEIGHT_MAX, an override applied */
 	__u32 eligible; /* 0/1: this socket can reach it */
 	__u32 drained; /* 0/1: by the operator */
-	__u32 ejected; /* all ones if it is by the kernel, at this moment, else 0 */
-	__u32 answered; /* all ones if clients have had data from it lately, and no failure since */
+	__u32 ejected; /* 0/1: by the kernel, at this moment */
+	__u32 answered; /* 0/1: clients have had data from it lately, and no failure since */
 	__u32 preferred; /* 0/1 */
 	__u64 active; /* connections, those under way included */
 	__u32 srtt_us;
@@ -79,20 +79,12 @@ struct klb_pick {
 	__u32 seed;
 };
 
-/* Tiers by state, three bits each: see KLB_TIER_OF. if_…: the bits that this changes in plain. */
-struct klb_tiers {
-	__u32 plain;
-	__u32 if_drained;
-	__u32 if_preferred;
-	__u32 if_answered;
-	__u32 ejected; /* instead of all the others */
-};
-
 /* A choice: one draw, or two that compete by cost (KLB_POLICY_LATENCY). */
 struct klb_choice {
 	__u64 active_mask; /* all ones where active connections are the load */
 	__u64 rank_mask; /* all ones where the rank is */
-	struct klb_tiers tiers; /* with that trust */
+	__u32 trust;
+	__u32 tiers; /* by state, for that trust */
 	__u32 two;
 	struct klb_pick first;
 	struct klb_pick second;
@@ -109,14 +101,20 @@ static inline __attribute__((always_inline)) void klb_pick_init(struct klb_pick 
 	p->seed = seed;
 }
 
+/* Tiers by state, three bits each, for klb_choice.tiers. */
 #define KLB_TIER_OF(state, tier) ((__u32)(tier) << 3 * (state))
-#define KLB_TIERS(unknown, ready, suspect, draining, dead)                                     \
-	(KLB_TIER_OF(KLB_STATE_UNKNOWN, unknown) | KLB_TIER_OF(KLB_STATE_READY, ready) |       \
-	 KLB_TIER_OF(KLB_STATE_SUSPECT, suspect) | KLB_TIER_OF(KLB_STATE_DRAINING, draining) | \
-	 KLB_TIER_OF(KLB_STATE_DEAD, dead))
-#define KLB_TIERS_OF_ALL(tier) KLB_TIERS(tier, tier, tier, tier, tier)
-/* What turns usable into another tier, for those that are. */
-#define KLB_USABLE_TO(tier) (KLB_TIER_USABLE ^ (tier))
+#define KLB_TIERS_TRUSTED                                     \
+	(KLB_TIER_OF(KLB_STATE_UNKNOWN, KLB_TIER_USABLE) |    \
+	 KLB_TIER_OF(KLB_STATE_READY, KLB_TIER_USABLE) |      \
+	 KLB_TIER_OF(KLB_STATE_SUSPECT, KLB_TIER_SUSPECT) |   \
+	 KLB_TIER_OF(KLB_STATE_DRAINING, KLB_TIER_UNWANTED) | \
+	 KLB_TIER_OF(KLB_STATE_DEAD, KLB_TIER_DEAD))
+#define KLB_TIERS_ALONE                                     \
+	(KLB_TIER_OF(KLB_STATE_UNKNOWN, KLB_TIER_USABLE) |  \
+	 KLB_TIER_OF(KLB_STATE_READY, KLB_TIER_USABLE) |    \
+	 KLB_TIER_OF(KLB_STATE_SUSPECT, KLB_TIER_USABLE) |  \
+	 KLB_TIER_OF(KLB_STATE_DRAINING, KLB_TIER_USABLE) | \
+	 KLB_TIER_OF(KLB_STATE_DEAD, KLB_TIER_USABLE))
 
 /* 1 if a is negative as a signed number, else 0. */
 static inline __attribute__((always_inline)) __u64 klb_negative(__u64 a)
@@ -125,13 +123,6 @@ static inline __attribute__((always_inline)) __u64 klb_negative(__u64 a)
 	a >>= 63;
 	KLB_OPAQUE(a);
 	return a;
-}
-
-/* All ones if a is negative as a signed number, else 0. */
-static inline __attribute__((always_inline)) __u32 klb_negative_mask(__u64 a)
-{
-	KLB_OPAQUE(a);
-	return (__u32)((__s64)a >> 63);
 }
 
 /* 1 if a and b are the same, else 0. */
@@ -149,21 +140,21 @@ static inline __attribute__((always_inline)) __u64 klb_blend(__u64 a, __u64 b, _
 /*
  * The tier of a candidate: of its state, worse if it is usable and drained, better if it is
  * usable and preferred, or suspect or dead and clients have just had data from it. Ejected
- * comes last among those not dead, and last among the dead. All states' tiers are changed in one
- * word, and the one of its state is taken from it: that needs no comparisons. No two changes
- * meet in one state: drained and preferred would, so preferred gives way, and ejected replaces all.
+ * comes last among those not dead, and last among the dead. By the bits of the tiers, which
+ * spares comparisons: only dead (6) has the third; usable (1) has no second; and of those
+ * that have it, unwanted (2) has no other, suspect (3) and dead have.
  */
-static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_view *v,
-							    const struct klb_tiers *t)
+static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_view *v, __u32 tiers,
+							    __u32 trust)
 {
-	__u32 preferred = v->preferred & ~v->drained;
-	__u32 tiers = t->plain;
+	__u32 tier = tiers >> 3 * (v->state & 7) & 7;
+	__u32 dead = tier >> 2 & 1;
+	__u32 usable = 1 & ~(tier >> 1);
+	__u32 doubted = tier >> 1 & (tier | dead);
 
-	tiers ^= t->if_drained & (0 - v->drained);
-	tiers ^= t->if_preferred & (0 - preferred);
-	tiers ^= t->if_answered & v->answered;
-	tiers ^= (tiers ^ t->ejected) & v->ejected;
-	return tiers >> 3 * (v->state & 7) & 7;
+	tier += (usable & v->drained) - (usable & v->preferred & trust & ~v->drained);
+	tier -= doubted & v->answered;
+	return klb_blend(tier, KLB_TIER_EJECTED + 3 * dead, 0 - (__u64)v->ejected);
 }
 
 /*
@@ -200,33 +191,6 @@ klb_pick_offer_cost(struct klb_pick *p, __u64 index, __u64 tier, __u64 weight, _
 	p->cost = klb_blend(p->cost, cost, klb_pick_offer(p, index, tier, weight, 0));
 }
 
-/* trusted: all ones while the agent is alive, else 0. */
-static inline __attribute__((always_inline)) void klb_tiers_init(struct klb_tiers *t, __u32 trusted)
-{
-	t->plain = (__u32)klb_blend(KLB_TIERS_OF_ALL(KLB_TIER_USABLE),
-				    KLB_TIERS(KLB_TIER_USABLE, KLB_TIER_USABLE, KLB_TIER_SUSPECT,
-					      KLB_TIER_UNWANTED, KLB_TIER_DEAD),
-				    trusted);
-	t->if_drained = (__u32)klb_blend(KLB_TIERS_OF_ALL(KLB_USABLE_TO(KLB_TIER_UNWANTED)),
-					 KLB_TIERS(KLB_USABLE_TO(KLB_TIER_UNWANTED),
-						   KLB_USABLE_TO(KLB_TIER_UNWANTED), 0, 0, 0),
-					 trusted);
-	t->if_preferred = trusted & KLB_TIERS(KLB_USABLE_TO(KLB_TIER_PREFERRED),
-					      KLB_USABLE_TO(KLB_TIER_PREFERRED), 0, 0, 0);
-	t->if_answered = trusted & KLB_TIERS(0, 0, KLB_TIER_SUSPECT ^ KLB_TIER_UNWANTED, 0,
-					     KLB_TIER_DEAD ^ KLB_TIER_DEAD_ANSWERED);
-	t->ejected =
-		(__u32)klb_blend(KLB_TIERS_OF_ALL(KLB_TIER_EJECTED),
-				 KLB_TIERS(KLB_TIER_EJECTED, KLB_TIER_EJECTED, KLB_TIER_EJECTED,
-					   KLB_TIER_EJECTED, KLB_TIER_DEAD_EJECTED),
-				 trusted);
-	KLB_OPAQUE(t->plain);
-	KLB_OPAQUE(t->if_drained);
-	KLB_OPAQUE(t->if_preferred);
-	KLB_OPAQUE(t->if_answered);
-	KLB_OPAQUE(t->ejected);
-}
-
 /*
  * seed: 32 random bits. trust: 1 while the agent is alive, so that its verdicts count;
  * without it suspect, draining and dead are not believed (fail-static), and nothing is
@@ -238,7 +202,10 @@ klb_choice_init(struct klb_choice *c, enum klb_policy policy, __u32 seed, __u32 
 	c->active_mask = 0 - klb_same(policy, KLB_POLICY_LEAST_CONN);
 	c->rank_mask = 0 - klb_same(policy, KLB_POLICY_RENDEZVOUS);
 	c->two = policy == KLB_POLICY_LATENCY;
-	klb_tiers_init(&c->tiers, 0 - trust);
+	c->trust = trust;
+	c->tiers = KLB_TIERS_ALONE ^ ((KLB_TIERS_ALONE ^ KLB_TIERS_TRUSTED) & (0 - trust));
+	KLB_OPAQUE(c->trust);
+	KLB_OPAQUE(c->tiers);
 	KLB_OPAQUE(c->two);
 	KLB_OPAQUE(c->active_mask);
 	KLB_OPAQUE(c->rank_mask);
@@ -253,7 +220,7 @@ klb_choice_offer(struct klb_choice *c, __u32 index, const struct klb_view *v)
 	__u64 active = v->active & (klb_negative(v->active) - 1);
 	__u64 load = (active & c->active_mask) | (v->rank & c->rank_mask);
 	__u64 weight = v->weight & (0 - (__u64)v->eligible);
-	__u64 tier = klb_tier(v, &c->tiers);
+	__u64 tier = klb_tier(v, c->tiers, c->trust);
 
 	if (c->two) {
 		/* An RTT nobody measured yet counts as the best: it gets measured. */
