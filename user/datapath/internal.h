@@ -45,7 +45,6 @@ struct datapath {
 };
 
 void datapath_init(struct datapath *dp, const char *pin_dir);
-void datapath_close_fds(struct datapath *dp);
 
 /* -EPERM with e for everybody but root: one line, before anything is touched. */
 int require_root(struct err *e);

@@ -454,7 +454,7 @@ static bool is_slot(const char *name, const struct link_slot *slots, unsigned in
 	return false;
 }
 
-static int retire_one(const char *dir, const char *name, struct err *e)
+static int retire_one(const char *dir, const char *name, remove_fn remove_one, struct err *e)
 {
 	char path[PATH_TEXT_MAX];
 	bool ours;
@@ -465,7 +465,7 @@ static int retire_one(const char *dir, const char *name, struct err *e)
 	fd = bpf_obj_get(path);
 	if (fd < 0)
 		return 0;
-	r = remove_link(path, fd, &ours, e);
+	r = remove_one(path, fd, &ours, e);
 	close(fd);
 	return r;
 }
@@ -484,25 +484,14 @@ int links_retire(const char *pin_dir, const struct link_slot *slots, unsigned in
 		return err_set(e, errno, "%s: %s", dir, strerror(errno));
 	while (!r && (d = readdir(handle)))
 		if (d->d_name[0] != '.' && !is_slot(d->d_name, slots, n))
-			r = retire_one(dir, d->d_name, e);
+			r = retire_one(dir, d->d_name, remove_link, e);
 	closedir(handle);
 	return r;
 }
 
 int links_retire_pin(const char *pin_dir, const char *name, struct err *e)
 {
-	char path[PATH_TEXT_MAX];
-	bool ours;
-	int fd, r = path_join(path, pin_dir, name, e);
-
-	if (r)
-		return r;
-	fd = bpf_obj_get(path);
-	if (fd < 0)
-		return 0;
-	r = remove_object(path, fd, &ours, e);
-	close(fd);
-	return r;
+	return retire_one(pin_dir, name, remove_object, e);
 }
 
 int links_sweep(const char *pin_dir, struct err *e)

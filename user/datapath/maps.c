@@ -33,7 +33,7 @@ void datapath_init(struct datapath *dp, const char *pin_dir)
 	dp->wakeup = NULL;
 }
 
-void datapath_close_fds(struct datapath *dp)
+static void datapath_close_fds(struct datapath *dp)
 {
 	for (int i = 0; i < MAP_COUNT; i++) {
 		if (dp->fds[i] >= 0)
