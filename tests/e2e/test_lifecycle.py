@@ -900,16 +900,21 @@ def test_address_of_the_wrong_family(single):
     assert total(single, "ejections") == 0
 
 
+def leave_behind(stage, sock):
+    """A connect that has no route to the only backend, cp1: its choice stays in its place."""
+    route = f"unreachable {stage.cp(1).v4}/32"
+    stage.ip_batch(stage.node, [f"route add {route}"])
+    try:
+        assert sock.connect_ex((V4, PORT)) == errno.EHOSTUNREACH
+    finally:
+        stage.ip_batch(stage.node, [f"route del {route}"])
+
+
 def test_left_behind_long_ago(single):
     """A connect without a route is noticed when somebody comes by its place; when the
     backend has served others since, it is no news any more."""
-    route = f"unreachable {single.cp(1).v4}/32"
     with make_socket(single, socket.AF_INET) as sock:
-        single.ip_batch(single.node, [f"route add {route}"])
-        try:
-            assert sock.connect_ex((V4, PORT)) == errno.EHOSTUNREACH
-        finally:
-            single.ip_batch(single.node, [f"route del {route}"])
+        leave_behind(single, sock)
         assert nbconnect(single, "-n", 3, V4)["ok"] == 3
         assert sock.connect_ex((V4, PORT)) == 0
     assert failures(single) == {"unreachable": 1}
@@ -934,13 +939,8 @@ def nobody_is_blamed(stage):
 
 def test_left_behind_until_the_id_is_anothers(single):
     """A choice that nobody fetched is not held against its id's next owner."""
-    route = f"unreachable {single.cp(1).v4}/32"
     with make_socket(single, socket.AF_INET) as sock:
-        single.ip_batch(single.node, [f"route add {route}"])
-        try:
-            assert sock.connect_ex((V4, PORT)) == errno.EHOSTUNREACH
-        finally:
-            single.ip_batch(single.node, [f"route del {route}"])
+        leave_behind(single, sock)
         hand_on_the_id(single)
         # The same socket comes by the same place, and finds what it has left there.
         assert sock.connect_ex((V4, PORT)) == 0
