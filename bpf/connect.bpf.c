@@ -93,10 +93,8 @@ static __always_inline int in_scope(__u64 netns, const struct found *fe,
 static __always_inline __u32 seed_of(struct klb_pending *p, __u64 number,
 				     const struct klb_control *control)
 {
-	__u64 h = number ^ control->seed;
+	__u64 h = number ^ control->seed ^ (__u64)p->turn++ << 40;
 
-	if (p)
-		h ^= (__u64)p->turn++ << 40;
 	h = (h ^ h >> 33) * 0xff51afd7ed558ccdULL;
 	h = (h ^ h >> 33) * 0xc4ceb9fe1a85ec53ULL;
 	return (__u32)(h >> 32);
@@ -188,17 +186,42 @@ static __always_inline void reach_from_source(const struct klb_endpoint *source,
 }
 
 /*
- * Returns x, as a number of which the verifier knows nothing. An index that is
- * added to a pointer makes it retrace, on every path, all that the index was
- * computed from; through 64 rounds that is more than it has patience for. After
- * an atomic addition it does not know what the stack holds.
+ * Returns x, as a number of which the verifier knows nothing.
+ *
+ *   - An index that is added to a pointer makes it retrace, on every path, all that the
+ *     index was computed from; through 64 rounds that is more than it has patience for.
+ *   - A number of which it knows more on one way than on another makes it take both through
+ *     the rounds.
+ *
+ * It remembers what the stack holds by slots of 8 bytes, and what it knows of a number in the
+ * upper half of one is lost (check_stack_write_fixed_off, kernel/bpf/verifier.c); but 0 it
+ * would know again, so it is never 0 that lies there. Before Linux 6.8 it retraces through
+ * the frame pointer alone, which the address here is a copy of.
  */
-static __always_inline __u64 launder(__u64 x)
+static __always_inline __u32 launder(__u32 x)
 {
-	__u64 slot = 0;
+	__u32 slot[2] __attribute__((aligned(8)));
+	volatile __u32 *upper = &slot[1];
 
-	__sync_fetch_and_add(&slot, x);
-	return *(volatile __u64 *)&slot;
+	KLB_OPAQUE(upper);
+	*upper = ~x;
+	return ~*upper;
+}
+
+/* What is the same for every candidate of a choice. */
+struct moment {
+	__u64 now;
+	__u64 answered; /* now, in the unit of klb_stats.answered_until */
+	__u64 counted; /* all ones; 0 without klb_sockops, when nobody counts connections down */
+};
+
+static __always_inline void moment_init(struct moment *at, __u64 now)
+{
+	at->now = now;
+	at->answered = now >> KLB_ANSWERED_SHIFT;
+	at->counted = 0 - (__u64)klb_options.sockops;
+	KLB_OPAQUE(at->answered);
+	KLB_OPAQUE(at->counted);
 }
 
 /*
@@ -206,8 +229,8 @@ static __always_inline __u64 launder(__u64 x)
  * caller gives up on it: whatever comes back into the loop by another way is a path of
  * its own through the rounds that are left.
  */
-static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach, __u64 now,
-				   struct klb_view *ret_view)
+static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach,
+				   const struct moment *at, struct klb_view *ret_view)
 {
 	__u32 id = cand->id;
 	struct klb_stats *stats = bpf_map_lookup_elem(&klb_stats, &id);
@@ -220,12 +243,10 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	ret_view->rank = cand->rank;
 	ret_view->preferred = cand->preferred & 1;
 	ret_view->eligible = reach >> (cand->ipv4 & 1) & 1;
-	/* Without klb_sockops nobody counts them down. */
-	ret_view->active = (stats->active + stats->connecting) & (0 - (__u64)klb_options.sockops);
+	ret_view->active = (stats->active + stats->connecting) & at->counted;
 	ret_view->srtt_us = stats->srtt_us;
-	ret_view->ejected = (__u32)klb_negative(now - stats->ejected_until_ns);
-	ret_view->answered =
-		(__u32)klb_negative((now >> KLB_ANSWERED_SHIFT) - stats->answered_until);
+	ret_view->ejected = klb_negative_mask(at->now - stats->ejected_until_ns);
+	ret_view->answered = klb_negative_mask(at->answered - stats->answered_until);
 	meant = klb_same(admin->generation, cand->generation);
 	ret_view->drained = admin->drained & meant;
 	ret_view->weight = klb_blend(cand->weight, admin->weight, 0 - (admin->weight_set & meant));
@@ -237,27 +258,26 @@ choose(const struct klb_candidates *table, enum klb_policy policy,
        const struct klb_control *control, const struct reach *r, __u32 seed, __u64 now)
 {
 	/* By klb_candidate.ipv4: bit 0 for IPv6 backends, bit 1 for IPv4. */
-	__u32 reach = r->ipv6 | r->ipv4 << 1;
+	__u32 reach = launder(r->ipv6 | r->ipv4 << 1);
 	struct klb_choice choice;
-	__u64 best;
+	struct moment at;
+	__u32 best;
 	__u32 i, n;
 
-	/* An IPv6 socket comes here in many ways, with a number for each. */
-	if (r->ipv6_socket)
-		reach = (__u32)launder(reach);
 	n = table->n;
-	klb_choice_init(&choice, policy, seed, agent_alive(control, now));
+	klb_choice_init(&choice, launder(policy), seed, agent_alive(control, now));
+	moment_init(&at, now);
 	for (i = 0; i < KLB_MAX_BACKENDS; i++) {
 		const struct klb_candidate *cand = &table->at[i];
 		struct klb_view view;
 
 		if (i >= n)
 			break;
-		if (view_of(cand, reach, now, &view))
+		if (view_of(cand, reach, &at, &view))
 			return 0;
 		klb_choice_offer(&choice, i, &view);
 	}
-	best = launder(klb_choice_result(&choice));
+	best = launder((__u32)klb_choice_result(&choice));
 	if (best >= KLB_MAX_BACKENDS)
 		return 0;
 	return &table->at[best];
@@ -378,6 +398,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 		COUNT(skipped_other_netns);
 		return -ENODEV;
 	}
+	fe.scope = launder(fe.scope); /* it was compared, and is again after the choice */
 	/* It could not leave the host from there; what listens locally gets it. In one
 	 * branch, which the verifier does not carry through the choice twice. */
 	if (klb_is_loopback(source) |
@@ -393,7 +414,8 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	w.number = klb_socket_number(w.tp);
 	w.pending = klb_pending_of(w.number);
 	table = bpf_map_lookup_elem(&klb_candidates, &fe.table);
-	if (!table)
+	/* Neither can be; the choice is not gone through for it. */
+	if (!table || !w.pending)
 		return -ENOENT;
 	cand = choose(table, fe.policy, control, r, seed_of(w.pending, w.number, control), w.now);
 	/* After the choice, though it be in vain: before it, the verifier would go through the

@@ -177,7 +177,7 @@ static __always_inline struct klb_pending *klb_pending_claim(struct klb_pending 
 {
 	__u64 seen;
 
-	if (!p || !number)
+	if (!number)
 		return 0;
 	seen = *(volatile __u64 *)&p->number;
 	if (seen == KLB_PENDING_CLAIMED ||

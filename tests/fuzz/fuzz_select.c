@@ -66,9 +66,9 @@ static void view_from(const uint8_t *p, struct klb_view *ret)
 	ret->weight = (p[9] | (uint32_t)p[10] << 8) % (KLB_WEIGHT_MAX + 1);
 	ret->state = p[11] % (KLB_STATE_DEAD + 1);
 	ret->drained = p[12] & 1;
-	ret->ejected = p[12] >> 3 & 1;
+	ret->ejected = 0 - (p[12] >> 3 & 1u);
 	ret->preferred = p[12] >> 1 & 1;
-	ret->answered = p[12] >> 4 & 1;
+	ret->answered = 0 - (p[12] >> 4 & 1u);
 	ret->eligible = !(p[12] >> 2 & 1);
 	ret->rank = (p[13] | (uint32_t)p[14] << 8) << (p[15] & 15);
 	ret->srtt_us = ret->rank;

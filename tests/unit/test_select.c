@@ -14,6 +14,9 @@
 
 #include "select.bpf.h"
 
+/* What klb_view.ejected and klb_view.answered say for yes. */
+#define ALL_ONES (~0u)
+
 /* xorshift64*: the test's own source of seeds, of another kind than the one tested. */
 static uint64_t rng_state = 88172645463325252ULL;
 
@@ -189,38 +192,39 @@ struct tier_case {
 	{                                                                            \
 		.state = KLB_STATE_READY, .weight = 100, .eligible = 1, .drained = 1 \
 	}
-#define EJECTED                                                                      \
-	{                                                                            \
-		.state = KLB_STATE_READY, .weight = 100, .eligible = 1, .ejected = 1 \
+#define EJECTED                                                                             \
+	{                                                                                   \
+		.state = KLB_STATE_READY, .weight = 100, .eligible = 1, .ejected = ALL_ONES \
 	}
-#define DRAINING_EJECTED                                                                \
-	{                                                                               \
-		.state = KLB_STATE_DRAINING, .weight = 100, .eligible = 1, .ejected = 1 \
+#define DRAINING_EJECTED                                                                       \
+	{                                                                                      \
+		.state = KLB_STATE_DRAINING, .weight = 100, .eligible = 1, .ejected = ALL_ONES \
 	}
 #define DEAD_DRAINED                                                                \
 	{                                                                           \
 		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .drained = 1 \
 	}
-#define DEAD_EJECTED                                                                \
-	{                                                                           \
-		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .ejected = 1 \
+#define DEAD_EJECTED                                                                       \
+	{                                                                                  \
+		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .ejected = ALL_ONES \
 	}
-#define ANSWERED(kind)                                                                 \
-	{                                                                              \
-		.state = KLB_STATE_##kind, .weight = 100, .eligible = 1, .answered = 1 \
+#define ANSWERED(kind)                                                                        \
+	{                                                                                     \
+		.state = KLB_STATE_##kind, .weight = 100, .eligible = 1, .answered = ALL_ONES \
 	}
 #define READY_ANSWERED ANSWERED(READY)
 #define SUSPECT_ANSWERED ANSWERED(SUSPECT)
 #define DRAINING_ANSWERED ANSWERED(DRAINING)
 #define DEAD_ANSWERED ANSWERED(DEAD)
-#define DEAD_ANSWERED_EJECTED                                                                      \
-	{                                                                                          \
-		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .answered = 1, .ejected = 1 \
+#define DEAD_ANSWERED_EJECTED                                                                \
+	{                                                                                    \
+		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .answered = ALL_ONES, \
+		.ejected = ALL_ONES                                                          \
 	}
 #define LOCAL_EJECTED                                                                   \
 	{                                                                               \
 		.state = KLB_STATE_READY, .weight = 100, .eligible = 1, .preferred = 1, \
-		.ejected = 1                                                            \
+		.ejected = ALL_ONES                                                     \
 	}
 #define WEIGHTLESS                                                   \
 	{                                                            \
