@@ -8,4 +8,4 @@
 
 #include "connect.bpf.c"
 #include "lifecycle.bpf.c"
-#include "service.bpf.c"
+#include "adjust.bpf.c"

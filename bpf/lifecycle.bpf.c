@@ -8,7 +8,7 @@
 #include "maps.bpf.h"
 
 #include "address.bpf.h"
-#include "options.bpf.h"
+#include "sockopts.bpf.h"
 #include "socket.bpf.h"
 
 #define AF_INET 2 /* include/linux/socket.h */

@@ -12,7 +12,7 @@
 #ifndef KUBELB_SOCKET_BPF_H
 #define KUBELB_SOCKET_BPF_H
 
-#include "evidence.bpf.h"
+#include "outlier.bpf.h"
 #include "kernel.bpf.h"
 #include "maps.bpf.h"
 

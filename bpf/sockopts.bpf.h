@@ -6,8 +6,8 @@
  * TCP_USER_TIMEOUT bounds both, one after the other: connectTimeout until the connection
  * is established, deadPeerTimeout from then on.
  */
-#ifndef KUBELB_OPTIONS_BPF_H
-#define KUBELB_OPTIONS_BPF_H
+#ifndef KUBELB_SOCKOPTS_BPF_H
+#define KUBELB_SOCKOPTS_BPF_H
 
 #include "kernel.bpf.h"
 #include "maps.bpf.h"

@@ -15,8 +15,8 @@
  * Ejected means that others are preferred (bpf/select.bpf.h): the last one is used all
  * the same.
  */
-#ifndef KUBELB_EVIDENCE_BPF_H
-#define KUBELB_EVIDENCE_BPF_H
+#ifndef KUBELB_OUTLIER_BPF_H
+#define KUBELB_OUTLIER_BPF_H
 
 #include "kernel.bpf.h"
 #include "maps.bpf.h"

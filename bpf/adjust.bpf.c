@@ -5,7 +5,7 @@
  */
 #include "maps.bpf.h"
 
-#include "evidence.bpf.h"
+#include "outlier.bpf.h"
 
 static __always_inline __u64 magnitude(__s64 x)
 {
