@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The context's addresses, in and out of struct klb_endpoint: IPv4, IPv6 and
- * v4-mapped become one form here, once, so that nothing behind it has two copies.
+ * Converts addresses between a program's context and struct klb_endpoint. IPv4, IPv6
+ * and v4-mapped addresses take one form here, so that the code after it needs no second copy
+ * for the other family.
  *
  * user_port and the words of user_ip6 are only accepted as whole 32-bit loads at
  * constant offsets; the volatile accessors keep the compiler from narrowing,

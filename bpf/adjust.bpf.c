@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What user space runs by itself, on no event: corrections to counters that the kernel
- * writes.
+ * The program that user space runs to correct counters which the kernel writes.
  */
 #include "maps.bpf.h"
 

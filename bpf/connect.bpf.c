@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * connect4/6 and getpeername4/6: normalise the address, look up, select, rewrite.
+ * The programs at connect4/6 and getpeername4/6: normalise the address, find the frontend,
+ * choose a backend, rewrite the address.
  *
- * Every hook returns "proceed" whatever happens: what is not ours, and what we
- * cannot help, goes through untouched. A return of 0 would be EPERM in the hands
- * of a client that knows nothing of us.
+ * Every hook returns "proceed", whatever happens. A connect to something that is no
+ * frontend, and one that cannot be balanced, goes through unchanged. A return of 0 would
+ * give the client an EPERM that it cannot explain.
  */
 #include "maps.bpf.h"
 
@@ -18,19 +19,8 @@
 
 #define KLB_PROCEED 1
 
-#define AF_INET 2 /* include/linux/socket.h */
-#define AF_INET6 10
-#define LOOPBACK_IFINDEX 1 /* include/net/flow.h */
-#define SOCK_STREAM 1 /* include/linux/net.h: not in BTF, an enum without users there */
-
-/* errno values: macros, hence not in vmlinux.h (uapi/asm-generic/errno-base.h). */
-#define ENOENT 2
-#define ENODEV 19
-#define EADDRINUSE 98
-#define EADDRNOTAVAIL 99
-
-/* Which backends a socket can go to. */
-struct reach {
+/* Which address families of backends a socket can connect to: 0 or 1 each. */
+struct address_families {
 	__u32 ipv4;
 	__u32 ipv6;
 	__u32 ipv6_socket; /* constant at each use */
@@ -43,15 +33,15 @@ struct reach {
 			__sync_fetch_and_add(&counters_->field, 1);  \
 	} while (0)
 
-/* What `lookup` says of a frontend, without a pointer into it: with one, the verifier
- * would go through the rest of the program once for each place. */
-struct found {
+/* The entry of `lookup` that matches, copied. With a pointer to it the verifier would go
+ * through the rest of the program once for each index. */
+struct frontend_match {
 	__u32 policy;
 	__u32 scope;
 	__u32 table;
 };
 
-static __always_inline int find_frontend(const struct klb_endpoint *dst, struct found *ret)
+static __always_inline int find_frontend(const struct klb_endpoint *dst, struct frontend_match *ret)
 {
 	struct klb_lookup *lookup;
 	__u32 zero = 0, i, slots;
@@ -74,21 +64,19 @@ static __always_inline int find_frontend(const struct klb_endpoint *dst, struct 
 }
 
 /*
- * Scope host is the namespace that kubelb-load ran in. (A field of the socket: every
- * helper call pays for the CPU's mitigations.) Its number comes from
- * user space: that of init_net would be another one inside kind or any container that
- * plays a node.
+ * Scope host means the network namespace in which kubelb-load ran. Its cookie comes from user
+ * space: in kind, or in any other container that acts as a node, it is not init_net's.
  */
-static __always_inline int in_scope(__u64 netns, const struct found *fe,
+static __always_inline int in_scope(__u64 netns, const struct frontend_match *match,
 				    const struct klb_control *control)
 {
-	return fe->scope == KLB_SCOPE_ALL || netns == control->host_netns_cookie;
+	return match->scope == KLB_SCOPE_ALL || netns == control->host_netns_cookie;
 }
 
 /*
- * 32 bits for the draws: no two sockets have the same number, no two connects of one
- * the same turn, and the mixing (MurmurHash3's finaliser) leaves nothing of
- * their being sequences.
+ * Returns 32 random bits for one choice. Each socket has its own number and each connect of
+ * a socket its own turn; the mixing (MurmurHash3's finaliser) makes numbers that follow
+ * each other look unrelated.
  */
 static __always_inline __u32 seed_of(struct klb_pending *p, __u64 number,
 				     const struct klb_control *control)
@@ -101,9 +89,10 @@ static __always_inline __u32 seed_of(struct klb_pending *p, __u64 number,
 }
 
 /*
- * The agent's verdicts are believed while its heartbeat is fresh; 0 means that there
- * never was one. A beat that comes in while we run is newer than now: signed. Without
- * branches, as all that goes into the choice.
+ * Returns 1 while the agent's heartbeat is fresh, so that its states count, else 0. A
+ * heartbeat of 0 means that there was none yet. A heartbeat that is written while this runs
+ * is newer than now, so the difference is signed. Without branches, as everything that goes
+ * into the choice.
  */
 static __always_inline __u32 agent_alive(const struct klb_control *control, __u64 now)
 {
@@ -114,9 +103,9 @@ static __always_inline __u32 agent_alive(const struct klb_control *control, __u6
 }
 
 /* One connect on its way through the hook. */
-struct way {
+struct connect_ctx {
 	struct tcp_sock *tp;
-	struct klb_pending *pending; /* this socket's place, whoever is in it */
+	struct klb_pending *pending; /* the entry for this socket; another one may be using it */
 	__u64 number;
 	__u64 netns; /* the cookie of its network namespace */
 	__u64 now;
@@ -127,110 +116,86 @@ static __always_inline __u32 ipv6_only(struct sock *sock)
 	return BPF_CORE_READ_BITFIELD(&sock->__sk_common, skc_ipv6only);
 }
 
-/* 1 if any bit of x is set, else 0. */
-static __always_inline __u32 any_bit(__u64 x)
-{
-	return (__u32)klb_negative(x | (0 - x));
-}
-
 /*
- * Whether the outcome says something about the backend. A pod may be cut off from it by
- * a policy, and a socket with a device, a mark, a source or a port of its own goes where
- * its owner wants it to, or fails for being the second there: none of them may take a
- * backend from everybody else. One under repair (TCP_REPAIR) is established without a SYN.
- * Nor may a user who only has to give his socket a filter; but where no agent looks for
- * itself, there is nobody else to ask.
+ * Returns the flags that say whether this connect's outcome counts against the backend.
+ *
+ *   trusted    root's socket in the host's network namespace; anybody's while no agent runs,
+ *              as then nobody else reports
+ *   untrusted  another user's: a socket filter is enough to make its connects fail
+ *   neither    a pod's, which a network policy may cut off; a socket with a device, a mark, a
+ *              source address or a port of its own, which may fail for that reason; a
+ *              socket under repair (TCP_REPAIR), which sends no SYN
  */
-static __always_inline __u32 witness(const struct way *w, const struct klb_control *control)
+static __always_inline __u32 reporter_flags(const struct connect_ctx *conn,
+					    const struct klb_control *control)
 {
-	struct sock *sock = klb_sock_of(w->tp);
+	struct sock *sock = klb_sock_of(conn->tp);
 	/* SOCK_BINDADDR_LOCK and SOCK_BINDPORT_LOCK, macros of include/net/sock.h. */
 	__u32 tied = sock->__sk_common.skc_bound_dev_if | sock->sk_mark |
 		     (BPF_CORE_READ_BITFIELD(sock, sk_userlocks) & 12) |
-		     BPF_CORE_READ_BITFIELD(w->tp, repair);
-	__u32 foreign = any_bit(w->netns ^ control->host_netns_cookie);
-	__u32 counts = 1 ^ (any_bit(tied) | foreign);
-	__u32 hearsay = agent_alive(control, w->now) & any_bit(sock->sk_uid.val);
+		     BPF_CORE_READ_BITFIELD(conn->tp, repair);
+	__u32 foreign = klb_any_bit(conn->netns ^ control->host_netns_cookie);
+	__u32 counts = 1 ^ (klb_any_bit(tied) | foreign);
+	__u32 hearsay = agent_alive(control, conn->now) & klb_any_bit(sock->sk_uid.val);
 
-	/* Without branches: what follows would be gone through once for each way. */
+	/* Without branches, or the verifier goes through the rest once for each outcome. */
 	return (KLB_SOCKET_OTHER_NETNS & (0 - foreign)) |
-	       (KLB_SOCKET_HEARSAY & (0 - (counts & hearsay))) |
-	       (KLB_SOCKET_WITNESS & (0 - (counts & (1 ^ hearsay))));
+	       (KLB_SOCKET_UNTRUSTED & (0 - (counts & hearsay))) |
+	       (KLB_SOCKET_TRUSTED & (0 - (counts & (1 ^ hearsay))));
 }
 
 /*
- * A socket that tried an IPv4 backend and failed keeps the operations of v4-mapped
- * addresses in the kernel (tcp_v6_connect); its next SYN to an IPv6 address is never
- * answered. It stays with IPv4.
+ * An IPv6 socket whose connect to an IPv4 backend failed keeps the operations for v4-mapped
+ * addresses (tcp_v6_connect), and gets no answer to its next SYN to an IPv6 address. So it
+ * stays with IPv4.
  */
-static __always_inline void reach_from_record(struct bpf_sock *sk, struct reach *r)
+static __always_inline void families_from_record(struct bpf_sock *sk,
+						 struct address_families *families)
 {
 	struct klb_socket *rec;
 
-	if (!r->ipv4 || !r->ipv6)
+	if (!families->ipv4 || !families->ipv6)
 		return;
 	rec = bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
 	if (rec && klb_is_ipv4(&rec->backend))
-		r->ipv6 = 0;
+		families->ipv6 = 0;
 }
 
-/* A source that the client bound decides the family that it can talk to. */
-static __always_inline void reach_from_source(const struct klb_endpoint *source, struct reach *r)
+/* A source address that the client has bound decides the address family. */
+static __always_inline void families_from_source(const struct klb_endpoint *source,
+						 struct address_families *families)
 {
 	if (klb_is_unspecified(source))
 		return;
 	if (klb_is_ipv4(source))
-		r->ipv6 = 0;
+		families->ipv6 = 0;
 	else
-		r->ipv4 = 0;
+		families->ipv4 = 0;
 }
 
-/*
- * Returns x, as a number of which the verifier knows nothing.
- *
- *   - An index that is added to a pointer makes it retrace, on every path, all that the
- *     index was computed from; through 64 rounds that is more than it has patience for.
- *   - A number of which it knows more on one way than on another makes it take both through
- *     the rounds.
- *
- * It remembers what the stack holds by slots of 8 bytes, and what it knows of a number in the
- * upper half of one is lost (check_stack_write_fixed_off, kernel/bpf/verifier.c); but 0 it
- * would know again, so it is never 0 that lies there. Before Linux 6.8 it retraces through
- * the frame pointer alone, which the address here is a copy of.
- */
-static __always_inline __u32 launder(__u32 x)
-{
-	__u32 slot[2] __attribute__((aligned(8)));
-	volatile __u32 *upper = &slot[1];
-
-	KLB_OPAQUE(upper);
-	*upper = ~x;
-	return ~*upper;
-}
-
-/* What is the same for every candidate of a choice. */
-struct moment {
+/* What is the same for every candidate. */
+struct choice_inputs {
 	__u64 now;
 	__u64 answered; /* now, in the unit of klb_stats.answered_until */
-	__u64 counted; /* all ones; 0 without klb_sockops, when nobody counts connections down */
+	__u64 counted; /* all ones; 0 without klb_sockops, when no count ever goes down */
 };
 
-static __always_inline void moment_init(struct moment *at, __u64 now)
+static __always_inline void choice_inputs_init(struct choice_inputs *in, __u64 now)
 {
-	at->now = now;
-	at->answered = now >> KLB_ANSWERED_SHIFT;
-	at->counted = 0 - (__u64)klb_options.sockops;
-	KLB_OPAQUE(at->answered);
-	KLB_OPAQUE(at->counted);
+	in->now = now;
+	in->answered = now >> KLB_ANSWERED_SHIFT;
+	in->counted = 0 - (__u64)klb_options.sockops;
+	KLB_OPAQUE(in->answered);
+	KLB_OPAQUE(in->counted);
 }
 
 /*
- * Returns 0, or -ENOENT for an id that cannot be. Without a branch but that one, and the
- * caller gives up on it: whatever comes back into the loop by another way is a path of
- * its own through the rounds that are left.
+ * Fills ret_view. Returns 0, or -ENOENT for an id that is out of range, which ends the
+ * choice: a branch that comes back into the caller's loop would be one more path through all
+ * rounds that are left.
  */
 static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach,
-				   const struct moment *at, struct klb_view *ret_view)
+				   const struct choice_inputs *in, struct klb_view *ret_view)
 {
 	__u32 id = cand->id;
 	struct klb_stats *stats = bpf_map_lookup_elem(&klb_stats, &id);
@@ -243,41 +208,43 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	ret_view->rank = cand->rank;
 	ret_view->preferred = cand->preferred & 1;
 	ret_view->eligible = reach >> (cand->ipv4 & 1) & 1;
-	ret_view->active = (stats->active + stats->connecting) & at->counted;
+	ret_view->active = (stats->active + stats->connecting) & in->counted;
 	ret_view->srtt_us = stats->srtt_us;
-	ret_view->ejected = klb_negative_mask(at->now - stats->ejected_until_ns);
-	ret_view->answered = klb_negative_mask(at->answered - stats->answered_until);
+	ret_view->ejected = klb_negative_mask(in->now - stats->ejected_until_ns);
+	ret_view->answered = klb_negative_mask(in->answered - stats->answered_until);
 	meant = klb_same(admin->generation, cand->generation);
 	ret_view->drained = admin->drained & meant;
 	ret_view->weight = klb_blend(cand->weight, admin->weight, 0 - (admin->weight_set & meant));
 	return 0;
 }
 
-static __always_inline const struct klb_candidate *
-choose(const struct klb_candidates *table, enum klb_policy policy,
-       const struct klb_control *control, const struct reach *r, __u32 seed, __u64 now)
+static __always_inline const struct klb_candidate *choose(const struct klb_candidates *table,
+							  enum klb_policy policy,
+							  const struct klb_control *control,
+							  const struct address_families *families,
+							  __u32 seed, __u64 now)
 {
 	/* By klb_candidate.ipv4: bit 0 for IPv6 backends, bit 1 for IPv4. */
-	__u32 reach = launder(r->ipv6 | r->ipv4 << 1);
+	__u32 reach = klb_make_unknown_scalar(families->ipv6 | families->ipv4 << 1);
 	struct klb_choice choice;
-	struct moment at;
+	struct choice_inputs in;
 	__u32 best;
 	__u32 i, n;
 
 	n = table->n;
-	klb_choice_init(&choice, launder(policy), seed, agent_alive(control, now));
-	moment_init(&at, now);
+	klb_choice_init(&choice, klb_make_unknown_scalar(policy), seed, agent_alive(control, now));
+	choice_inputs_init(&in, now);
 	for (i = 0; i < KLB_MAX_BACKENDS; i++) {
 		const struct klb_candidate *cand = &table->at[i];
 		struct klb_view view;
 
 		if (i >= n)
 			break;
-		if (view_of(cand, reach, &at, &view))
+		if (view_of(cand, reach, &in, &view))
 			return 0;
 		klb_choice_offer(&choice, i, &view);
 	}
-	best = launder((__u32)klb_choice_result(&choice));
+	best = klb_make_unknown_scalar((__u32)klb_choice_result(&choice));
 	if (best >= KLB_MAX_BACKENDS)
 		return 0;
 	return &table->at[best];
@@ -296,67 +263,68 @@ static __always_inline void describe(struct klb_route *ret, const struct klb_end
 }
 
 /*
- * Leaves the choice where the sock_ops program finds it. A connect whose SYN goes out
- * at some later time, with the first data (TCP_FASTOPEN_CONNECT), and one whose slot is
- * taken get their record here and now; and all do where there is no such program.
+ * Stores the choice in `pending` for the sock_ops program. The record is made at once when
+ * there is no such program, when the SYN leaves later with the first data
+ * (TCP_FASTOPEN_CONNECT), and when another connect uses the entry.
  */
-static __always_inline void hand_over(struct bpf_sock_addr *ctx, const struct way *w,
-				      const struct klb_endpoint *frontend,
-				      const struct klb_candidate *cand, __u32 flags)
+static __always_inline void stash(struct bpf_sock_addr *ctx, const struct connect_ctx *conn,
+				  const struct klb_endpoint *frontend,
+				  const struct klb_candidate *cand, __u32 flags)
 {
 	struct klb_pending *p = 0;
 	struct klb_route route = {};
 	struct klb_socket *rec;
 
-	if (klb_options.sockops && !BPF_CORE_READ_BITFIELD(w->tp, fastopen_connect))
-		p = klb_pending_claim(w->pending, w->number, w->now);
+	if (klb_options.sockops && !BPF_CORE_READ_BITFIELD(conn->tp, fastopen_connect))
+		p = klb_pending_claim(conn->pending, conn->number, conn->now);
 	if (p) {
-		describe(&p->route, frontend, cand, flags, w->now);
+		describe(&p->route, frontend, cand, flags, conn->now);
 		if (KLB_IS_OLD)
-			klb_sign_now(&p->left);
-		*(volatile __u64 *)&p->number = w->number;
+			klb_set_owner(&p->left);
+		*(volatile __u64 *)&p->number = conn->number;
 		return;
 	}
-	describe(&route, frontend, cand, flags | KLB_SOCKET_EARLY, w->now);
+	describe(&route, frontend, cand, flags | KLB_SOCKET_EARLY, conn->now);
 	rec = klb_socket_record(ctx->sk, &route);
 	if (!rec)
 		return;
 	klb_memory.has_early = 1;
-	/* Nobody comes by later to sign it. */
+	/* The sock_ops program does not do it later. */
 	if (KLB_IS_OLD || !klb_options.sockops)
-		klb_sign_now(rec);
+		klb_set_owner(rec);
 }
 
 /* Sends the connect to the candidate. */
-static __always_inline void send(struct bpf_sock_addr *ctx, const struct way *w,
+static __always_inline void send(struct bpf_sock_addr *ctx, const struct connect_ctx *conn,
 				 struct klb_endpoint *dst, const struct klb_candidate *cand,
 				 const struct klb_control *control)
 {
 	struct klb_stats *stats = klb_stats_at(cand->id);
-	__u32 flags = witness(w, control);
+	__u32 flags = reporter_flags(conn, control);
 
-	/* Who may not say that it has failed does not try for others either. */
+	/* A connect whose outcome does not count must not be the one that tries. */
 	if (stats && klb_options.sockops)
-		klb_try(stats, w->now, klb_decision_ns(control), flags & KLB_SOCKET_WITNESS);
-	hand_over(ctx, w, dst, cand, flags);
+		klb_half_open(stats, conn->now, klb_decision_ns(control),
+			      flags & KLB_SOCKET_TRUSTED);
+	stash(ctx, conn, dst, cand, flags);
 	*dst = cand->endpoint;
 }
 
-/* Tells kubelb-load what it cannot learn by itself. */
-static __always_inline void answer_selftest(const struct way *w)
+/* Stores what kubelb-load cannot find out by itself. */
+static __always_inline void answer_selftest(const struct connect_ctx *conn)
 {
 	struct klb_counters *counters = klb_counters_get();
 
 	if (!counters)
 		return;
-	counters->selftest.netns_cookie = w->netns;
+	counters->selftest.netns_cookie = conn->netns;
 	counters->selftest.jiffies = bpf_jiffies64();
 	counters->selftest.now_ns = bpf_ktime_get_ns();
 }
 
 /*
- * A record that was made here, for a SYN that then never left (TCP_FASTOPEN_CONNECT, and
- * AF_UNSPEC after it), is not about what the socket dials now, be it the same backend.
+ * Drops a record whose SYN never left (TCP_FASTOPEN_CONNECT, then a connect to AF_UNSPEC):
+ * it says nothing about what the socket dials now, even if that is the same backend.
  */
 static __always_inline void forget_early(struct bpf_sock *sk)
 {
@@ -370,58 +338,61 @@ static __always_inline void forget_early(struct bpf_sock *sk)
 }
 
 /*
- * The heart: dst is a destination that somebody dials; when it is a frontend of
- * ours, it becomes the chosen backend. Returns 0 then, and a negative errno with
- * dst untouched when the connect is to go through as it is.
+ * Balances one connect: when dst is a frontend, it becomes the chosen backend. Returns 0
+ * then, else a negative errno with dst unchanged: the connect goes through as it is.
  */
 static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoint *dst,
-				   const struct klb_endpoint *source, struct reach *r)
+				   const struct klb_endpoint *source,
+				   struct address_families *families)
 {
 	const struct klb_candidates *table;
 	const struct klb_candidate *cand;
 	struct klb_control *control;
 	struct sock *sock;
-	struct found fe;
-	struct way w;
+	struct frontend_match match;
+	struct connect_ctx conn;
 
-	if (find_frontend(dst, &fe)) {
+	if (find_frontend(dst, &match)) {
 		forget_early(ctx->sk);
 		return -ENOENT;
 	}
 	control = klb_control_get();
-	w.tp = klb_addr_tcp_sock(ctx);
-	if (!control || !w.tp)
+	conn.tp = klb_addr_tcp_sock(ctx);
+	if (!control || !conn.tp)
 		return -ENOENT;
-	sock = klb_sock_of(w.tp);
-	w.netns = klb_netns_of(ctx, w.tp);
-	if (!in_scope(w.netns, &fe, control)) {
+	sock = klb_sock_of(conn.tp);
+	conn.netns = klb_netns_of(ctx, conn.tp);
+	if (!in_scope(conn.netns, &match, control)) {
 		COUNT(skipped_other_netns);
 		return -ENODEV;
 	}
-	fe.scope = launder(fe.scope); /* it was compared, and is again after the choice */
-	/* It could not leave the host from there; what listens locally gets it. In one
-	 * branch, which the verifier does not carry through the choice twice. */
+	match.scope = klb_make_unknown_scalar(
+		match.scope); /* it was compared, and is again after the choice */
+	/* Such a connect cannot leave the host: it goes to what listens locally. One branch
+	 * for both cases, so that the verifier goes through the choice once. */
 	if (klb_is_loopback(source) |
 	    klb_same(sock->__sk_common.skc_bound_dev_if, LOOPBACK_IFINDEX)) {
 		COUNT(skipped_loopback_source);
 		return -EADDRNOTAVAIL;
 	}
-	/* Bit fields of IPv4 sockets say 0 here. */
-	r->ipv4 &= 1 ^ ipv6_only(sock);
-	reach_from_source(source, r);
-	reach_from_record(ctx->sk, r);
-	w.now = klb_now_ns(control);
-	w.number = klb_socket_number(w.tp);
-	w.pending = klb_pending_of(w.number);
-	table = bpf_map_lookup_elem(&klb_candidates, &fe.table);
-	/* Neither can be; the choice is not gone through for it. */
-	if (!table || !w.pending)
+	/* 0 for IPv4 sockets. */
+	families->ipv4 &= 1 ^ ipv6_only(sock);
+	families_from_source(source, families);
+	families_from_record(ctx->sk, families);
+	conn.now = klb_now_ns(control);
+	conn.number = klb_socket_number(conn.tp);
+	conn.pending = klb_pending_of(conn.number);
+	table = bpf_map_lookup_elem(&klb_candidates, &match.table);
+	/* Neither happens: both are arrays. Checked before the choice, or the verifier
+	 * goes through it twice. */
+	if (!table || !conn.pending)
 		return -ENOENT;
-	cand = choose(table, fe.policy, control, r, seed_of(w.pending, w.number, control), w.now);
-	/* After the choice, though it be in vain: before it, the verifier would go through the
-	 * choice once for each way. */
-	if (klb_may_dial_itself(dst, fe.scope) &&
-	    (r->ipv6_socket ? klb_dials_itself6(ctx) : klb_dials_itself4(ctx))) {
+	cand = choose(table, match.policy, control, families,
+		      seed_of(conn.pending, conn.number, control), conn.now);
+	/* After the choice, although that may be for nothing: before it, the verifier would go
+	 * through the choice once for each outcome. */
+	if (klb_may_dial_itself(dst, match.scope) &&
+	    (families->ipv6_socket ? klb_dials_itself6(ctx) : klb_dials_itself4(ctx))) {
 		COUNT(skipped_own_listener);
 		return -EADDRINUSE;
 	}
@@ -430,14 +401,14 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 		return -ENOENT;
 	}
 	if (cand->id == KLB_ID_SELFTEST)
-		answer_selftest(&w);
-	send(ctx, &w, dst, cand, control);
+		answer_selftest(&conn);
+	send(ctx, &conn, dst, cand, control);
 	return 0;
 }
 
 /*
- * TCP alone. MPTCP runs this hook on its subflow, whose protocol is TCP. An address that
- * says it is of another family than the socket's is refused after us (tcp_v4_connect).
+ * TCP only. MPTCP runs this hook for its subflow, whose protocol is TCP. An address of
+ * another family than the socket's is left alone: the kernel refuses it (tcp_v4_connect).
  */
 static __always_inline int is_tcp(struct bpf_sock_addr *ctx, __u32 family)
 {
@@ -449,7 +420,7 @@ static __always_inline int is_tcp(struct bpf_sock_addr *ctx, __u32 family)
 SEC("cgroup/connect4")
 int klb_connect4(struct bpf_sock_addr *ctx)
 {
-	struct reach r = { .ipv4 = 1, .ipv6 = 0 };
+	struct address_families families = { .ipv4 = 1, .ipv6 = 0 };
 	struct klb_endpoint dst, source;
 	struct bpf_sock *sk = ctx->sk;
 
@@ -457,16 +428,16 @@ int klb_connect4(struct bpf_sock_addr *ctx)
 		return KLB_PROCEED;
 	klb_ctx_get4(ctx, &dst);
 	klb_set_ipv4_be(&source, sk->src_ip4);
-	if (!balance(ctx, &dst, &source, &r))
+	if (!balance(ctx, &dst, &source, &families))
 		klb_ctx_set4(ctx, &dst);
 	return KLB_PROCEED;
 }
 
-/* Gets ::ffff:127.0.0.1 as well, whatever the host thinks of IPv6. */
+/* Also runs for ::ffff:127.0.0.1, whether the host uses IPv6 or not. */
 SEC("cgroup/connect6")
 int klb_connect6(struct bpf_sock_addr *ctx)
 {
-	struct reach r = { .ipv4 = 1, .ipv6 = 1, .ipv6_socket = 1 };
+	struct address_families families = { .ipv4 = 1, .ipv6 = 1, .ipv6_socket = 1 };
 	struct klb_endpoint dst, source;
 	struct bpf_sock *sk = ctx->sk;
 
@@ -477,14 +448,14 @@ int klb_connect6(struct bpf_sock_addr *ctx)
 	klb_set_word_be(&source, 1, sk->src_ip6[1]);
 	klb_set_word_be(&source, 2, sk->src_ip6[2]);
 	klb_set_word_be(&source, 3, sk->src_ip6[3]);
-	if (!balance(ctx, &dst, &source, &r))
+	if (!balance(ctx, &dst, &source, &families))
 		klb_ctx_set6(ctx, &dst);
 	return KLB_PROCEED;
 }
 
 /*
- * What the client dialled, for a socket whose peer is still the backend of its
- * record: the record outlives an association.
+ * Returns what the client dialled, or NULL when the socket's peer is not the backend of its
+ * record any more: the record stays when the socket is connected to something else.
  */
 static __always_inline const struct klb_endpoint *dialled(struct bpf_sock_addr *ctx,
 							  const struct klb_endpoint *peer)
@@ -507,7 +478,8 @@ int klb_getpeer4(struct bpf_sock_addr *ctx)
 
 	klb_ctx_get4(ctx, &peer);
 	frontend = dialled(ctx, &peer);
-	/* IPV6_ADDRFORM turns an IPv6 socket into this; an IPv6 frontend has no IPv4 name. */
+	/* IPV6_ADDRFORM turns an IPv6 socket into an IPv4 one; an IPv6 frontend has no IPv4
+	 * address to show. */
 	if (frontend && klb_is_ipv4(frontend))
 		klb_ctx_set4(ctx, frontend);
 	return KLB_PROCEED;

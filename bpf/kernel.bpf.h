@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The kernel's own view of the socket behind a context, and what differs between kernels.
+ * The kernel's own structures behind a context, and what differs between kernels.
  *
  * The programs are built three times (Makefile), and kubelb-load takes the first build that
  * the kernel accepts:
@@ -24,6 +24,25 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+/* The kernel's macros, which BTF and so vmlinux.h do not have. */
+#define AF_INET 2 /* include/linux/socket.h */
+#define AF_INET6 10
+#define LOOPBACK_IFINDEX 1 /* include/net/flow.h */
+#define SOCK_STREAM 1 /* include/linux/net.h: an enum that nothing there uses */
+
+/* include/uapi/asm-generic/errno-base.h, errno.h */
+#define ENOENT 2
+#define EACCES 13 /* ICMPv6's "administratively prohibited" (icmpv6_err_convert) */
+#define ENODEV 19
+#define EADDRINUSE 98
+#define EADDRNOTAVAIL 99
+#define ENETUNREACH 101
+#define ECONNABORTED 103
+#define ETIMEDOUT 110
+#define ECONNREFUSED 111
+#define EHOSTDOWN 112
+#define EHOSTUNREACH 113
+
 #ifdef KLB_BUILD_CASTS
 #define KLB_HAS_CASTS 1
 extern void *bpf_cast_to_kern_ctx(void *ctx) __ksym;
@@ -45,8 +64,8 @@ static __always_inline struct tcp_sock *klb_tcp_sock_of(const void *sock)
 	return bpf_rdonly_cast(sock, bpf_core_type_id_kernel(struct tcp_sock));
 }
 
-/* The field sk of the context, in one load: the compiler would share the field's address among
- * several, which the verifier refuses ("dereference of modified ctx ptr"). */
+/* The field sk of the context, in one load. Otherwise the compiler keeps the field's address
+ * for several loads, which the verifier refuses ("dereference of modified ctx ptr"). */
 static __always_inline struct bpf_sock *klb_ops_sk(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk;
@@ -81,7 +100,7 @@ static __always_inline struct tcp_sock *klb_ops_tcp_sock(struct bpf_sock_ops *ct
 
 		return klb_tcp_sock_of(kern->sk);
 	}
-	/* Once: what was compared with NULL must be what is passed on. */
+	/* Read once: the value that was compared with NULL must be the one that is passed on. */
 	sk = klb_ops_sk(ctx);
 	return sk ? bpf_skc_to_tcp_sock(sk) : 0;
 }
@@ -102,8 +121,8 @@ static __always_inline __u64 klb_cgroup_of(struct tcp_sock *tp)
 	return sk->sk_cgrp_data.cgroup->kn->id;
 }
 
-/* The number of its network namespace, as SO_NETNS_COOKIE. Before 5.12 the kernel gives one
- * out when it is first asked for, which is what the helper does. */
+/* The cookie of its network namespace, as SO_NETNS_COOKIE. Before 5.12 a namespace gets one
+ * when it is first asked for, which the helper does. */
 static __always_inline __u64 klb_netns_of(struct bpf_sock_addr *ctx, struct tcp_sock *tp)
 {
 	(void)ctx;
@@ -115,8 +134,8 @@ static __always_inline __u64 klb_netns_of(struct bpf_sock_addr *ctx, struct tcp_
 #endif
 }
 
-/* Adds 1 and returns what was there before. Without atomic operations that return something
- * two that meet get the same. */
+/* Adds 1 and returns the value before. On a kernel without atomic operations that return a
+ * value, two CPUs at the same time may get the same number. */
 static __always_inline __u64 klb_count_up(__u64 *number)
 {
 #ifdef KLB_BUILD_OLD
@@ -129,9 +148,9 @@ static __always_inline __u64 klb_count_up(__u64 *number)
 #endif
 }
 
-/* Makes *place `to` if it is `from`, and returns whether it was. Without the atomic operation
- * two that meet both think that they have it: one of the two connects is then not recorded, or
- * under the other's frontend. */
+/* Compare and swap: makes *place `to` if it is `from`, and returns whether it was. On a kernel
+ * without the atomic operation two CPUs at the same time may both succeed: one of the two
+ * connects is then not recorded, or recorded under the other's frontend. */
 static __always_inline int klb_take_over(__u64 *place, __u64 from, __u64 to)
 {
 #ifdef KLB_BUILD_OLD
@@ -144,8 +163,8 @@ static __always_inline int klb_take_over(__u64 *place, __u64 from, __u64 to)
 #endif
 }
 
-/* Whether any BPF program has stored something with the socket: a look that spares most
- * sockets a helper call. */
+/* Whether any BPF program has stored something with the socket. This saves most sockets a
+ * helper call. */
 static __always_inline int klb_has_storage(struct tcp_sock *tp)
 {
 	return klb_sock_of(tp)->sk_bpf_storage != 0;

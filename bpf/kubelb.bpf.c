@@ -4,8 +4,8 @@
  * objects call is more than the linker of libbpf 1.1 can merge ("failed to resolve size
  * of underlying type").
  */
-#include "maps.bpf.c"
-
 #include "connect.bpf.c"
 #include "lifecycle.bpf.c"
 #include "adjust.bpf.c"
+
+char klb_license[] SEC("license") = "Dual BSD/GPL";

@@ -1,26 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What became of our sockets. Touches none that carries no record of ours.
+ * Follows balanced sockets from SYN to close. Changes no socket that has no record.
  *
- * sock_ops runs for every TCP socket below the cgroup, some nine times in the life of a
- * connection; the callbacks of a socket's later life are switched on for ours alone.
+ * sock_ops runs for every TCP socket below the cgroup, about nine times in the life of a
+ * connection. The callbacks that come after the SYN are switched on for balanced sockets only.
  */
 #include "maps.bpf.h"
 
 #include "address.bpf.h"
 #include "sockopts.bpf.h"
 #include "socket.bpf.h"
-
-#define AF_INET 2 /* include/linux/socket.h */
-
-/* errno values: macros, hence not in vmlinux.h (uapi/asm-generic/errno.h, errno-base.h). */
-#define EACCES 13 /* ICMPv6's "administratively prohibited" (icmpv6_err_convert) */
-#define ENETUNREACH 101
-#define ECONNABORTED 103
-#define ETIMEDOUT 110
-#define ECONNREFUSED 111
-#define EHOSTDOWN 112
-#define EHOSTUNREACH 113
 
 #define CALLBACKS (BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG)
 /* And once there is a connection. */
@@ -40,8 +29,8 @@ static __always_inline void remote_of(struct bpf_sock_ops *ctx, struct klb_endpo
 	ret->port = bpf_ntohl(KLB_CTX_READ(ctx->remote_port));
 }
 
-/* Nobody else's flags are lost by it. */
-static __always_inline void keep_callbacks(struct bpf_sock_ops *ctx, int wanted)
+/* Keeps the flags that other programs have set. */
+static __always_inline void want_callbacks(struct bpf_sock_ops *ctx, int wanted)
 {
 	int flags = ctx->bpf_sock_ops_cb_flags;
 
@@ -51,7 +40,7 @@ static __always_inline void keep_callbacks(struct bpf_sock_ops *ctx, int wanted)
 
 /* --- the SYN leaves ------------------------------------------------------------ */
 
-/* Fetches the choice that the connect program has left for this socket. */
+/* Takes the choice that the connect program has stored for this socket out of `pending`. */
 static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 				 struct klb_route *ret, const struct klb_socket **ret_owner)
 {
@@ -65,22 +54,22 @@ static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 	if (KLB_IS_OLD)
 		*ret_owner = &p->left;
 	*(volatile __u64 *)&p->number = 0;
-	/* A connect that found no route leaves its choice behind; the socket may then
-	 * have been sent somewhere else. */
+	/* The choice may be one of an earlier connect that found no route. */
 	remote_of(ctx, &remote);
 	return klb_endpoint_equal(&remote, &ret->backend) ? 0 : -1;
 }
 
-/* Who connects. Here it is known; when the connect fails, some other task runs. */
-static __always_inline void sign(struct klb_socket *rec, struct tcp_sock *tp,
-				 const struct klb_socket *owner)
+/* Records which process connects. This task is that process; when the connect fails, some
+ * other task runs. */
+static __always_inline void record_owner(struct klb_socket *rec, struct tcp_sock *tp,
+					 const struct klb_socket *owner)
 {
 	(void)tp;
 	(void)owner;
 #ifdef KLB_BUILD_OLD
-	/* NULL: signed in the connect hook already. */
+	/* NULL: the connect hook has recorded it. */
 	if (owner)
-		klb_sign_as(rec, owner);
+		klb_copy_owner(rec, owner);
 #else
 	struct task_struct *task = bpf_get_current_task_btf();
 
@@ -97,12 +86,12 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 	struct klb_control *control = klb_control_get();
 
 	rec->flags &= ~KLB_SOCKET_EARLY;
-	sign(rec, tp, owner);
+	record_owner(rec, tp, owner);
 	rec->connect_ns = bpf_ktime_get_ns();
-	keep_callbacks(ctx, CALLBACKS);
+	want_callbacks(ctx, CALLBACKS);
 	klb_socket_begin(rec, stats);
 	if (control)
-		klb_bound_connect(ctx, tp, rec, control, stats ? stats->srtt_us : 0);
+		klb_limit_connect(ctx, tp, rec, control, stats ? stats->srtt_us : 0);
 }
 
 static __always_inline void on_connect(struct bpf_sock_ops *ctx)
@@ -133,18 +122,17 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 		begin(ctx, tp, rec, 0);
 		return;
 	}
-	klb_give_back(ctx, tp, rec);
+	klb_restore_sockopts(ctx, tp, rec);
 	klb_socket_forget(sk, rec);
 }
 
 /* --- later ------------------------------------------------------------------------ */
 
 /*
- * The record of a socket that is ours, or NULL. The flags do not tell: another sock_ops
- * program may have set them to what it wants itself, which most do with no regard for
- * others.
+ * Returns the record of a balanced socket, or NULL. The callback flags do not tell: most
+ * other sock_ops programs overwrite them.
  */
-static __always_inline struct klb_socket *ours(struct bpf_sock_ops *ctx)
+static __always_inline struct klb_socket *record_of(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = klb_ops_sk(ctx);
 
@@ -153,16 +141,16 @@ static __always_inline struct klb_socket *ours(struct bpf_sock_ops *ctx)
 	return bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
 }
 
-/* How long the first SYN waits for its answer. */
+/* The kernel asks how long the first SYN waits for an answer. */
 static __always_inline void on_timeout_init(struct bpf_sock_ops *ctx)
 {
-	struct klb_socket *rec = ours(ctx);
+	struct klb_socket *rec = record_of(ctx);
 	struct klb_control *control = klb_control_get();
 	struct klb_stats *stats;
 
 	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING)
 		return;
-	keep_callbacks(ctx, CALLBACKS);
+	want_callbacks(ctx, CALLBACKS);
 	/* No tick yet: a first load has not made its test connect. */
 	if (!(rec->flags & KLB_SOCKET_SYN_TIMER) || !control->tick_ns)
 		return;
@@ -173,13 +161,13 @@ static __always_inline void on_timeout_init(struct bpf_sock_ops *ctx)
 static __always_inline void on_established(struct bpf_sock_ops *ctx)
 {
 	struct klb_control *control = klb_control_get();
-	struct klb_socket *rec = ours(ctx);
+	struct klb_socket *rec = record_of(ctx);
 	struct tcp_sock *tp;
 	struct klb_stats *stats;
 
 	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING)
 		return;
-	keep_callbacks(ctx, CALLBACKS_ESTABLISHED);
+	want_callbacks(ctx, CALLBACKS_ESTABLISHED);
 	stats = klb_stats_of_record(rec);
 	klb_socket_establish(rec, stats);
 	rec->established_ns = bpf_ktime_get_ns();
@@ -187,14 +175,14 @@ static __always_inline void on_established(struct bpf_sock_ops *ctx)
 		klb_succeeded(stats, rec, ctx->srtt_us >> 3, rec->established_ns);
 	tp = klb_ops_tcp_sock(ctx);
 	if (tp)
-		klb_guard_established(ctx, tp, rec, control);
+		klb_limit_silence(ctx, tp, rec, control);
 }
 
 /* A SYN, or data, goes out once more. */
 static __always_inline void on_retransmit(struct bpf_sock_ops *ctx)
 {
 	struct klb_control *control = klb_control_get();
-	struct klb_socket *rec = ours(ctx);
+	struct klb_socket *rec = record_of(ctx);
 	struct klb_stats *stats;
 	struct tcp_sock *tp;
 
@@ -225,11 +213,11 @@ static __always_inline void note_answer(struct tcp_sock *tp, const struct klb_so
 		klb_answered(stats, rec, klb_tick_time_ns(control, jiffies - age));
 }
 
-/* Data of ours was acknowledged. */
+/* The peer has acknowledged data. */
 static __always_inline void on_acknowledged(struct bpf_sock_ops *ctx)
 {
 	struct klb_control *control = klb_control_get();
-	struct klb_socket *rec = ours(ctx);
+	struct klb_socket *rec = record_of(ctx);
 	struct klb_stats *stats;
 	struct tcp_sock *tp;
 
@@ -285,9 +273,9 @@ static __always_inline int was_answering(struct tcp_sock *tp)
 	return !tp->inet_conn.icsk_retransmits && !tp->inet_conn.icsk_probes_out;
 }
 
-/* What a connection that has done its work leaves behind. */
-static __always_inline void end_well(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
-				     const struct klb_socket *rec, struct klb_stats *stats)
+/* Takes what a connection that ended normally says about its backend. */
+static __always_inline void note_normal_end(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+					    const struct klb_socket *rec, struct klb_stats *stats)
 {
 	struct klb_control *control = klb_control_get();
 
@@ -298,7 +286,7 @@ static __always_inline void end_well(struct bpf_sock_ops *ctx, struct tcp_sock *
 
 static __always_inline void on_close(struct bpf_sock_ops *ctx)
 {
-	struct klb_socket *rec = ours(ctx);
+	struct klb_socket *rec = record_of(ctx);
 	struct klb_stats *stats;
 	enum klb_failure failure;
 	struct tcp_sock *tp;
@@ -321,7 +309,7 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
 		return;
 	failure = failure_of(error);
 	now = bpf_ktime_get_ns();
-	/* A client that changes its mind at once has learned nothing. */
+	/* A client that gives up before a retransmission says nothing about the backend. */
 	if (was == KLB_PHASE_CONNECTING &&
 	    (failure != KLB_FAILURE_GAVE_UP || rec->flags & KLB_SOCKET_RETRANSMITTED))
 		klb_failed(stats, rec, failure, now);
@@ -331,19 +319,19 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
 	    (failure == KLB_FAILURE_TIMED_OUT && !was_answering(tp)))
 		klb_peer_lost(stats, rec, now);
 	else
-		end_well(ctx, tp, rec, stats);
+		note_normal_end(ctx, tp, rec, stats);
 }
 
 #define SHUTDOWN_MASK 3 /* include/net/sock.h */
 
 /*
- * The client has closed and TCP says good-bye: for the balance this is the end, which
- * comes a round trip before TCP's own, and much earlier where the peer is gone. Not after
- * shutdown(SHUT_WR): the answer to that is still to be read.
+ * The client has closed and the FIN leaves. The connection stops counting here: a round trip
+ * before TCP ends it, and much earlier when the peer is gone. Not after shutdown(SHUT_WR): the
+ * client still reads the answer.
  */
-static __always_inline void on_farewell(struct bpf_sock_ops *ctx)
+static __always_inline void on_client_closed(struct bpf_sock_ops *ctx)
 {
-	struct klb_socket *rec = ours(ctx);
+	struct klb_socket *rec = record_of(ctx);
 	struct tcp_sock *tp = klb_ops_tcp_sock(ctx);
 	struct klb_stats *stats;
 
@@ -353,7 +341,7 @@ static __always_inline void on_farewell(struct bpf_sock_ops *ctx)
 	stats = klb_stats_of_record(rec);
 	klb_socket_end(rec, stats);
 	if (stats)
-		end_well(ctx, tp, rec, stats);
+		note_normal_end(ctx, tp, rec, stats);
 }
 
 static __always_inline void on_state(struct bpf_sock_ops *ctx)
@@ -361,7 +349,7 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx)
 	switch (ctx->args[1]) {
 	case BPF_TCP_FIN_WAIT1:
 	case BPF_TCP_LAST_ACK:
-		on_farewell(ctx);
+		on_client_closed(ctx);
 		break;
 	case BPF_TCP_CLOSE:
 		on_close(ctx);
@@ -369,7 +357,8 @@ static __always_inline void on_state(struct bpf_sock_ops *ctx)
 	}
 }
 
-/* Somebody listens: whoever dials that port may dial itself (listener.bpf.h). */
+/* A server listens on this port: a connect to it may come from that server itself
+ * (listener.bpf.h). */
 static __always_inline void on_listen(struct bpf_sock_ops *ctx)
 {
 	klb_memory.listens[ctx->local_port % KLB_LISTEN_SLOTS] = 1;

@@ -13,8 +13,8 @@
  *     (copy_creds, kernel/cred.c); or
  *   - both are in one cgroup, which is one container or one unit. The root is neither.
  *
- * Looking for a listener costs as much as all the rest of a connect. So klb_sockops notes
- * every port that somebody listens on, and only then somebody looks.
+ * The search for a listener costs as much as the rest of a connect. So klb_sockops notes every
+ * port that a server listens on, and connects to other ports do not search.
  */
 #ifndef KUBELB_LISTENER_BPF_H
 #define KUBELB_LISTENER_BPF_H
@@ -23,16 +23,16 @@
 #include "kernel.bpf.h"
 #include "maps.bpf.h"
 
-/* What is in no container and no unit is in here together (kernfs numbers the root first). */
+/* The root cgroup holds what is in no container and no unit (kernfs numbers it first). */
 #define KLB_CGROUP_ROOT_ID 1
 
-/* With SO_REUSEPORT several listen on one port, and the kernel picks one by a hash of the
- * client's address. Of two that take turns, asked for so many clients, it names both but once in
- * 30,000 times; of more than four it may leave some out. */
+/* With SO_REUSEPORT several sockets listen on one port, and the kernel picks one by a hash of
+ * the client's address. Asked for so many clients, it misses one of two listeners once in 30,000
+ * times; of more than four it may miss some. */
 #define KLB_LISTENER_ASKS 16
 
-/* Finds what listens on dst in the namespace of ctx's socket; to be released. client: a port
- * that somebody might come from. */
+/* Finds what listens on dst in the namespace of ctx's socket. The caller releases it. client:
+ * the port of an imagined client, network byte order. */
 static __always_inline struct bpf_sock *
 klb_listener_get(struct bpf_sock_addr *ctx, const struct klb_endpoint *dst, __u16 client)
 {
@@ -90,8 +90,8 @@ static __always_inline int klb_dials_itself(struct bpf_sock_addr *ctx,
 }
 
 /*
- * The same, for the two hooks. Functions of their own, which the verifier goes through once
- * and not after each way through the choice; for that they take the context and nothing else.
+ * The same, for the two hooks. The verifier goes once through a function that takes only the
+ * context, and not once for each path through the choice.
  */
 __noinline int klb_dials_itself4(struct bpf_sock_addr *ctx)
 {
@@ -109,7 +109,8 @@ __noinline int klb_dials_itself6(struct bpf_sock_addr *ctx)
 	return klb_dials_itself(ctx, &dst);
 }
 
-/* Whether it is worth looking. Another namespace's listeners are nobody's to list. */
+/* Whether a search is needed. Listeners in other namespaces are not listed, so scope all always
+ * searches. */
 static __always_inline int klb_may_dial_itself(const struct klb_endpoint *dst, __u32 scope)
 {
 	return !klb_options.sockops || !klb_memory.listens_known || scope == KLB_SCOPE_ALL ||

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The maps, declared once. What each value means, who writes it and in which
- * units is in include/kubelb/abi.h; maps.bpf.c defines them.
+ * The maps. What each value means, who writes it and in which units is in
+ * include/kubelb/abi.h.
  *
  * Pinned under the name after `klb_`.
  */
@@ -15,114 +15,136 @@
 #include <kubelb/abi.h>
 
 /* Endpoint dialled -> what is wanted for it, for people. */
-struct klb_map_frontends {
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, KLB_FRONTEND_SLOTS);
 	__type(key, struct klb_endpoint);
 	__type(value, struct klb_frontend);
-};
+} klb_frontends SEC(".maps");
 
 /* The frontends as the kernel compares them. */
-struct klb_map_lookup {
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct klb_lookup);
-};
+} klb_lookup SEC(".maps");
 
-/* Choices between connect and SYN. */
-struct klb_map_pending {
+/* Choices of connects whose SYN has not left yet. */
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, KLB_PENDING_SLOTS);
 	__type(key, __u32);
 	__type(value, struct klb_pending);
-};
+} klb_pending SEC(".maps");
 
 /* Table -> candidates. An array: its lookup is inlined by the verifier. */
-struct klb_map_candidates {
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, KLB_MAX_TABLES);
 	__type(key, __u32);
 	__type(value, struct klb_candidates);
-};
+} klb_candidates SEC(".maps");
 
 /* Id -> what user space knows. A hash, so that a dump shows what exists only. */
-struct klb_map_backends {
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, KLB_MAX_IDS);
 	__type(key, __u32);
 	__type(value, struct klb_backend);
-};
+} klb_backends SEC(".maps");
 
 /* Id -> counters. Read for every candidate of every connect: an array. */
-struct klb_map_stats {
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, KLB_MAX_IDS);
 	__type(key, __u32);
 	__type(value, struct klb_stats);
-};
+} klb_stats SEC(".maps");
 
-/* Id -> the operator's wish. Read as often as `stats`. */
-struct klb_map_admin {
+/* Id -> admin state: what the operator wants. Read as often as `stats`. */
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, KLB_MAX_IDS);
 	__type(key, __u32);
 	__type(value, struct klb_admin);
-};
+} klb_admin SEC(".maps");
 
-struct klb_map_control {
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct klb_control);
-};
+} klb_control SEC(".maps");
 
-struct klb_map_counters {
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct klb_counters);
-};
+} klb_counters SEC(".maps");
 
-/* The last KLB_EVENTS things that went wrong or right again. */
-struct klb_map_events {
+/* The last KLB_EVENTS events. */
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, KLB_EVENTS);
 	__type(key, __u32);
 	__type(value, struct klb_event);
-};
+} klb_events SEC(".maps");
 
-/* Rings when there is a new event; the agent alone listens. Full without one, which does no
+/* Wakes the agent when there is a new event. Without an agent it fills up, which does no
  * harm. */
-struct klb_map_wakeup {
+struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4096);
-};
+} klb_wakeup SEC(".maps");
 
 /* Socket -> its record. */
-struct klb_map_sockets {
+struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct klb_socket);
-};
+} klb_sockets SEC(".maps");
 
-extern struct klb_map_frontends klb_frontends SEC(".maps");
-extern struct klb_map_lookup klb_lookup SEC(".maps");
-extern struct klb_map_pending klb_pending SEC(".maps");
-extern struct klb_map_candidates klb_candidates SEC(".maps");
-extern struct klb_map_backends klb_backends SEC(".maps");
-extern struct klb_map_stats klb_stats SEC(".maps");
-extern struct klb_map_admin klb_admin SEC(".maps");
-extern struct klb_map_control klb_control SEC(".maps");
-extern struct klb_map_counters klb_counters SEC(".maps");
-extern struct klb_map_events klb_events SEC(".maps");
-extern struct klb_map_wakeup klb_wakeup SEC(".maps");
-extern struct klb_map_sockets klb_sockets SEC(".maps");
+/* --- .rodata and .bss --- */
 
-/* --- not maps to whoever writes the programs: .rodata and .bss --- */
+const volatile struct klb_options klb_options = { .sockops = 1, .wakeup = 1 };
+struct klb_memory klb_memory;
 
-extern const volatile struct klb_options klb_options;
-extern struct klb_memory klb_memory;
+/* --- entries --- */
+
+/* The counters of the backend that has the id now. */
+static __always_inline struct klb_stats *klb_stats_at(__u32 id)
+{
+	return bpf_map_lookup_elem(&klb_stats, &id);
+}
+
+/* The counters of a backend; NULL when another one has its id by now. */
+static __always_inline struct klb_stats *klb_stats_of(__u32 id, __u32 generation)
+{
+	struct klb_stats *stats = klb_stats_at(id);
+
+	return stats && stats->generation == generation ? stats : 0;
+}
+
+static __always_inline struct klb_stats *klb_stats_of_record(const struct klb_socket *rec)
+{
+	return klb_stats_of(rec->id, rec->generation);
+}
+
+static __always_inline struct klb_control *klb_control_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&klb_control, &zero);
+}
+
+static __always_inline struct klb_counters *klb_counters_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&klb_counters, &zero);
+}
 
 #endif

@@ -1,37 +1,35 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Choosing a backend: pure functions over numbers, without a context and without
- * maps, so that the very same code is unit-tested, fuzzed and simulated on the
- * host. The caller offers the candidates one after another and asks at the end.
+ * Chooses a backend: pure functions over numbers, without a context and without maps, so
+ * that the same code is unit-tested and fuzzed on the host. The caller offers the candidates
+ * one after another and asks for the result at the end.
  *
- * Tiers, the best non-empty one counts:
- *   0  takes connections and is preferred: the one on this very node, while the
- *      agent vouches for it
- *   1  takes connections: ready, not ejected, not drained
- *   2  unwanted, but there: draining, or drained by the operator; or suspect, and clients
+ * Tiers; the best one that is not empty counts:
+ *   0  usable and preferred: the one on this node, while the agent says that it is ready
+ *   1  usable: ready, not ejected, not drained
+ *   2  unwanted, but alive: draining, or drained by the operator; or suspect, and clients
  *      have just had data from it
  *   3  suspect
  *   4  ejected: connects to it have just failed
  *   5  dead by the agent's verdict, but clients have just had data from it
- *   6  dead: a wrong verdict must never cut a node off
- *   7  dead, and connects to it have just failed: the agent is right about this one
- * Weight 0 is the operator's word and takes none in any tier.
+ *   6  dead: the agent may be wrong, so they are used when nothing else is left
+ *   7  dead, and connects to it have just failed: here the agent is right
+ * A backend of weight 0 takes no connections in any tier: the operator wants it so.
  *
- * Within the tier every policy is "the smallest load/weight, ties broken by a
- * draw that is weighted too": least-conn's load is the active connections,
- * random's is 0 for everybody (all tie), rendezvous' is the candidate's rank. So a
- * node whose connections are short sees least-conn spread by weight, not by order.
- * Latency draws twice at random and takes the one with the smaller RTT x (active + 1).
+ * Within the tier every policy takes the smallest load/weight; ties are broken by a weighted
+ * draw. The load is the number of active connections for least-conn, 0 for random (all tie),
+ * the candidate's rank for rendezvous. So short connections are spread by weight under
+ * least-conn as well, not by order. Latency draws two at random and takes the one with the
+ * smaller RTT x (active + 1).
  *
- * The arithmetic has no branches on purpose: the verifier follows both sides of
- * each branch through all 64 rounds of the caller's loop, and told apart by what
- * they know of tier and index the paths multiply until it gives up. Without
- * branches every round looks like the one before.
+ * The arithmetic has no branches: see branchless.bpf.h.
  */
 #ifndef KUBELB_SELECT_BPF_H
 #define KUBELB_SELECT_BPF_H
 
 #include <kubelb/abi.h>
+
+#include "branchless.bpf.h"
 
 #define KLB_TIER_PREFERRED 0
 #define KLB_TIER_USABLE 1
@@ -52,9 +50,6 @@
  */
 #define KLB_TIER_SHIFT 33
 #define KLB_LOAD_MAX ((1ULL << KLB_TIER_SHIFT) - 1)
-
-/* Keeps the compiler from turning arithmetic back into a branch. */
-#define KLB_OPAQUE(x) __asm__ volatile("" : "+r"(x))
 
 /* What is known of one candidate at the moment of the choice. */
 struct klb_view {
@@ -104,7 +99,7 @@ static inline __attribute__((always_inline)) void klb_pick_init(struct klb_pick 
 	p->index = KLB_PICK_NONE;
 	p->weight = 0;
 	p->tied = 0;
-	p->burden = 1; /* without a weight: more than anybody's */
+	p->burden = 1; /* without a weight: more than any candidate's */
 	p->cost = 0;
 	p->seed = seed;
 }
@@ -117,34 +112,6 @@ static inline __attribute__((always_inline)) void klb_pick_init(struct klb_pick 
 #define KLB_TIERS_OF_ALL(tier) KLB_TIERS(tier, tier, tier, tier, tier)
 /* What turns usable into another tier, for those that are. */
 #define KLB_USABLE_TO(tier) (KLB_TIER_USABLE ^ (tier))
-
-/* 1 if a is negative as a signed number, else 0. */
-static inline __attribute__((always_inline)) __u64 klb_negative(__u64 a)
-{
-	KLB_OPAQUE(a);
-	a >>= 63;
-	KLB_OPAQUE(a);
-	return a;
-}
-
-/* All ones if a is negative as a signed number, else 0. */
-static inline __attribute__((always_inline)) __u32 klb_negative_mask(__u64 a)
-{
-	KLB_OPAQUE(a);
-	return (__u32)((__s64)a >> 63);
-}
-
-/* 1 if a and b are the same, else 0. */
-static inline __attribute__((always_inline)) __u64 klb_same(__u32 a, __u32 b)
-{
-	return klb_negative((__u64)(a ^ b) - 1);
-}
-
-/* b where mask is all ones, a where it is 0. */
-static inline __attribute__((always_inline)) __u64 klb_blend(__u64 a, __u64 b, __u64 mask)
-{
-	return a ^ ((a ^ b) & mask);
-}
 
 /*
  * The tier of a candidate: of its state, worse if it is usable and drained, better if it is
@@ -254,7 +221,7 @@ klb_choice_offer(struct klb_choice *c, __u32 index, const struct klb_view *v)
 	__u64 burden = klb_tier(v, &c->tiers) * weight << KLB_TIER_SHIFT;
 
 	if (c->two) {
-		/* An RTT nobody measured yet counts as the best: it gets measured. */
+		/* An RTT that is not known yet counts as the best, so that it gets measured. */
 		__u64 cost = v->srtt_us * (active + 1);
 
 		klb_pick_offer_cost(&c->second, index, weight, burden, cost);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The record that a socket of ours carries, and the counts that hang on it. Kept in one
- * place, so that every way into and out of `connecting` and `active` goes through the
- * same few functions. All of them run under the socket's lock (the connect hook and the
- * sock_ops calls do), so a record has one writer at a time.
+ * The record of a balanced socket, and the counts that depend on it. Every change of
+ * `connecting` and `active` goes through the few functions here. All of them run under the
+ * socket's lock, as the connect hook and the sock_ops calls do, so a record has one writer at
+ * a time.
  *
- * The record is made when the SYN leaves (sock_ops), not in the connect hook: its
- * memory is the most expensive part of a connect by far, and a connect that fails for
- * want of a route needs none. In between, the choice waits in `pending`.
+ * The record is made when the SYN leaves (sock_ops), not in the connect hook: its memory is
+ * the most expensive part of a connect, and a connect that finds no route needs none. In
+ * between, the choice is in `pending`.
  */
 #ifndef KUBELB_SOCKET_BPF_H
 #define KUBELB_SOCKET_BPF_H
@@ -16,11 +16,11 @@
 #include "kernel.bpf.h"
 #include "maps.bpf.h"
 
-/* A choice that nobody has fetched for so long belongs to a connect that never sent
- * its SYN. */
+/* A choice that is still in `pending` after this time belongs to a connect that never sent its
+ * SYN. */
 #define KLB_PENDING_NS 1000000000ULL
-/* What was left behind longer ago proves nothing any more. */
-#define KLB_LEFT_BEHIND_NS 60000000000ULL
+/* An abandoned route that is older says nothing about the backend any more. */
+#define KLB_ABANDONED_NS 60000000000ULL
 
 /* --- counts --- */
 
@@ -73,7 +73,7 @@ static __always_inline void klb_socket_fill(struct klb_socket *rec, const struct
 	rec->backend = route->backend;
 	rec->id = route->id;
 	rec->generation = route->generation;
-	/* What we set on the socket stays set when it is connected again. */
+	/* Options set on the socket stay set when it is connected again. */
 	rec->flags = route->flags | (rec->flags & (KLB_SOCKET_SYN_TIMER | KLB_SOCKET_KEEPALIVE));
 	rec->phase = KLB_PHASE_NEW;
 	rec->connect_ns = route->chosen_ns;
@@ -99,8 +99,8 @@ static __always_inline struct klb_socket *klb_socket_record(struct bpf_sock *sk,
 }
 
 /*
- * A socket of ours that is connected to something that is not ours has left us: a
- * record that stayed would count it, and lie about its peer.
+ * The socket is now connected to something that is no backend. With the record it would still
+ * be counted, and getpeername would show the wrong peer.
  */
 static __always_inline void klb_socket_forget(struct bpf_sock *sk, struct klb_socket *rec)
 {
@@ -108,18 +108,18 @@ static __always_inline void klb_socket_forget(struct bpf_sock *sk, struct klb_so
 	bpf_sk_storage_delete(&klb_sockets, sk);
 }
 
-/* --- whose it is --- */
+/* --- owner --- */
 
-/* Who runs at this moment. For kernels that do not tell it to sock_ops, and for records that
- * no sock_ops program ever sees. */
-static __always_inline void klb_sign_now(struct klb_socket *rec)
+/* Records the running process as the owner: on kernels where sock_ops cannot read it, and for
+ * records that no sock_ops program sees. */
+static __always_inline void klb_set_owner(struct klb_socket *rec)
 {
 	rec->pid = (__u32)(bpf_get_current_pid_tgid() >> 32);
 	rec->cgroup_id = bpf_get_current_cgroup_id();
 	bpf_get_current_comm(rec->comm, sizeof(rec->comm));
 }
 
-static __always_inline void klb_sign_as(struct klb_socket *rec, const struct klb_socket *other)
+static __always_inline void klb_copy_owner(struct klb_socket *rec, const struct klb_socket *other)
 {
 	rec->pid = other->pid;
 	rec->cgroup_id = other->cgroup_id;
@@ -129,9 +129,9 @@ static __always_inline void klb_sign_as(struct klb_socket *rec, const struct klb
 /* --- between hook and SYN --- */
 
 /*
- * What tells sockets apart between the hook and the SYN: the number of the inode that
- * is the socket's file. The socket's cookie would do as well; to make one takes five
- * times as long. 0 for a socket that the kernel made for itself, which has no file.
+ * Identifies a socket between the hook and the SYN: the inode number of the socket's file. The
+ * socket's cookie would do as well but takes five times as long to make. 0 for a socket that
+ * the kernel made for itself, which has no file.
  */
 static __always_inline __u64 klb_socket_number(struct tcp_sock *tp)
 {
@@ -146,12 +146,12 @@ static __always_inline struct klb_pending *klb_pending_of(__u64 number)
 }
 
 /*
- * The choice in p was left behind: its connect failed before a SYN could leave. For want
- * of a route, or of a local port to that address; either way the next one does better
- * with another backend. Nobody comes by to see it for as long as the place is not needed:
- * if another connect has succeeded in the meantime, it is no news. The caller has claimed p.
+ * The choice in p is abandoned: its connect failed before a SYN could leave, without a route
+ * or without a free local port to that address. Either way another backend is better for the
+ * next connect. It is noticed only when the entry is needed again; if another connect has
+ * succeeded since, it does not count. The caller has claimed p.
  */
-static __noinline int klb_left_behind(struct klb_pending *p, __u64 now)
+static __noinline int klb_abandoned_route(struct klb_pending *p, __u64 now)
 {
 	struct klb_socket *rec;
 	struct klb_stats *stats;
@@ -163,15 +163,15 @@ static __noinline int klb_left_behind(struct klb_pending *p, __u64 now)
 	stats = klb_stats_of_record(rec);
 	if (!stats)
 		return 0;
-	if (klb_age(now, rec->connect_ns) > (__s64)KLB_LEFT_BEHIND_NS ||
+	if (klb_age(now, rec->connect_ns) > (__s64)KLB_ABANDONED_NS ||
 	    stats->last_success_ns > rec->connect_ns)
 		rec->flags = 0;
 	klb_failed(stats, rec, KLB_FAILURE_UNREACHABLE, now);
 	return 0;
 }
 
-/* Claims the slot of this socket. Returns NULL when another connect, on its way
- * between hook and SYN at this very moment, has it. */
+/* Claims the entry for this socket. Returns NULL while another connect, between hook and SYN,
+ * uses it. */
 static __always_inline struct klb_pending *klb_pending_claim(struct klb_pending *p, __u64 number,
 							     __u64 now)
 {
@@ -186,7 +186,7 @@ static __always_inline struct klb_pending *klb_pending_claim(struct klb_pending 
 	if (!klb_take_over(&p->number, seen, KLB_PENDING_CLAIMED))
 		return 0;
 	if (seen)
-		klb_left_behind(p, now);
+		klb_abandoned_route(p, now);
 	return p;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Time-outs on the client's own socket: how long its SYN may go unanswered, and how long
- * its peer may be silent. What the application has set itself stays.
+ * Sets time-outs on the client's socket: how long its SYN may stay unanswered, and how long
+ * its peer may be silent. Options that the application has set itself stay.
  *
  * TCP_USER_TIMEOUT bounds both, one after the other: connectTimeout until the connection
  * is established, deadPeerTimeout from then on.
@@ -33,7 +33,7 @@ static __always_inline int klb_set_option(struct bpf_sock_ops *ctx, int level, i
 }
 
 /* The timer of the first SYN: short, so that a backend that does not answer is suspect
- * before the next connect is sent to it, but never a good part of the whole time. */
+ * before the next connect is sent to it, but never more than a quarter of connectTimeout. */
 static __always_inline __u32 klb_syn_ms(const struct klb_control *control, __u32 srtt_us)
 {
 	__u32 ms = srtt_us ? 3 * srtt_us / 1000 + 1 : KLB_SYN_UNKNOWN_MS;
@@ -66,11 +66,11 @@ static __always_inline int klb_syn_retries(const struct klb_control *control, __
 }
 
 /*
- * Before the SYN. rec->user_timeout_ms: what an earlier connect of this socket has left.
- * An application that bounds its connects itself, by time or by the number of SYNs, is
- * left to it, timer and all: a short first timer would use its SYNs up early.
+ * Before the SYN. rec->user_timeout_ms: what an earlier connect of this socket has set. When
+ * the application limits its connects itself, by time or by the number of SYNs, nothing is
+ * changed, not even the first timer: a short one would use up its SYNs early.
  */
-static __always_inline void klb_bound_connect(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+static __always_inline void klb_limit_connect(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 					      struct klb_socket *rec,
 					      const struct klb_control *control, __u32 srtt_us)
 {
@@ -105,9 +105,9 @@ static __always_inline int klb_keeps_alive(struct sock *sk)
 }
 
 /*
- * A peer that answers nothing while data waits for it is given up after the user time-out
- * by itself; one that is only listened to is asked from half that time on, every tenth
- * of it, and given up at the same moment (tcp_keepalive_timer).
+ * While data is unacknowledged, TCP_USER_TIMEOUT ends the connection to a silent peer. While
+ * the client only listens, keepalive probes go out after half of that time, then every tenth
+ * of it, and end the connection after the same time (tcp_keepalive_timer).
  */
 static __always_inline void klb_keep_alive(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 					   struct klb_socket *rec, __u32 timeout_ms)
@@ -123,13 +123,13 @@ static __always_inline void klb_keep_alive(struct bpf_sock_ops *ctx, struct tcp_
 }
 
 /*
- * The socket is connected to something that is not ours: what is still as we have set it
- * becomes what the host has. The number of SYNs is the host's of this moment, as 0, which
- * would say so, cannot be set. The times of its keepalive stay: without keepalive, which is
- * switched off again, they do nothing.
+ * The socket is now connected to something that is no backend: options that still have the
+ * values set here get the host's defaults again. The number of SYNs becomes the host's present
+ * value, since 0 ("the default") cannot be set. The keepalive times stay, as they do nothing
+ * once keepalive is off.
  */
-static __always_inline void klb_give_back(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
-					  const struct klb_socket *rec)
+static __always_inline void klb_restore_sockopts(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+						 const struct klb_socket *rec)
 {
 	struct sock *sk = klb_sock_of(tp);
 	__u32 own = tp->inet_conn.icsk_user_timeout;
@@ -144,11 +144,11 @@ static __always_inline void klb_give_back(struct bpf_sock_ops *ctx, struct tcp_s
 }
 
 /*
- * A peer whose process reads nothing for a while keeps its window shut and acknowledges
- * every probe: it is alive. TCP_USER_TIMEOUT would end the connection all the same, as it
- * counts from the first probe (tcp_probe_timer), so ours is lifted. Shut is what has no
- * room for one segment. The window shuts with the acknowledgement of the data that filled
- * it; that it has opened shows with the next one, or with data that is sent again.
+ * A peer whose process does not read keeps its window shut and acknowledges every probe: it
+ * is alive. TCP_USER_TIMEOUT counts from the first probe (tcp_probe_timer) and would end the
+ * connection, so it is lifted meanwhile. A window is shut when it has no room for one
+ * segment. It shuts with the acknowledgement of the data that filled it; that it is open again
+ * shows with the next acknowledgement, or when data is sent again.
  */
 static __always_inline void klb_window_shut(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 					    struct klb_socket *rec)
@@ -171,10 +171,11 @@ static __always_inline void klb_window_opened(struct bpf_sock_ops *ctx, struct t
 		klb_set_option(ctx, SOL_TCP, TCP_USER_TIMEOUT, rec->user_timeout_ms);
 }
 
-/* From connectTimeout to deadPeerTimeout, unless the application has come first. */
-static __always_inline void klb_guard_established(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
-						  struct klb_socket *rec,
-						  const struct klb_control *control)
+/* Changes the limit from connectTimeout to deadPeerTimeout, unless the application has set its
+ * own. */
+static __always_inline void klb_limit_silence(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+					      struct klb_socket *rec,
+					      const struct klb_control *control)
 {
 	__u32 own = tp->inet_conn.icsk_user_timeout;
 

@@ -73,7 +73,7 @@ enum klb_scope {
 enum klb_state {
 	KLB_STATE_UNKNOWN = 0, /* not probed yet: counts as ready */
 	KLB_STATE_READY = 1, /* takes new connections */
-	KLB_STATE_SUSPECT = 2, /* failed a probe, verdict pending: others preferred */
+	KLB_STATE_SUSPECT = 2, /* failed a probe, may be dead: others preferred */
 	KLB_STATE_DRAINING = 3, /* alive but not ready: others preferred */
 	KLB_STATE_DEAD = 4, /* unreachable */
 };
@@ -131,8 +131,8 @@ struct klb_frontend {
 
 /*
  * Value of `lookup`, one entry: every dialled address is compared with these. A few
- * comparisons of a port cost less than a hash, for connects that are not ours above
- * all. Written by kubelb-load and kubelb-agent.
+ * comparisons of a port cost less than a hash, above all for connects that go elsewhere.
+ * Written by kubelb-load and kubelb-agent.
  * slots: how many of `at` may be in use. A frontend keeps its place for as long as
  *   it exists, and an unused place has port 0: a write that a connect overtakes can
  *   then be half done only for a frontend that comes or goes.
@@ -221,12 +221,12 @@ enum klb_failure {
 	KLB_FAILURES = 5,
 };
 
-/* What the kernel itself makes of a backend: klb_stats.evidence. */
+/* Outlier detection, what the kernel itself has seen of a backend: klb_stats.evidence. */
 enum klb_evidence {
 	KLB_EVIDENCE_NONE = 0,
 	KLB_EVIDENCE_SUSPECT = 1, /* a SYN had to be sent again */
 	KLB_EVIDENCE_EJECTED = 2, /* a connect failed */
-	KLB_EVIDENCE_TRIAL = 3, /* the ejection is over and one connect is trying */
+	KLB_EVIDENCE_TRIAL = 3, /* half-open: the ejection is over and one connect is trying */
 };
 
 /* An ejection takes so long, doubling with each that follows without a success. */
@@ -240,19 +240,19 @@ enum klb_evidence {
  * connecting: SYN sent, outcome open.
  * ejected_until_ns: others are preferred until then, for the reason in evidence.
  * srtt_us: smoothed round trip time over handshakes and ended connections.
- * streak: ejections since the last success.
- * answered_until: for how long that speaks for the backend, in 2^KLB_ANSWERED_SHIFT ns; 0: not
- *   at all, as a connect has failed since.
+ * streak: consecutive failures: ejections since the last success.
+ * answered_until: until when last_answer_ns counts for the backend, in 2^KLB_ANSWERED_SHIFT
+ *   ns; 0: not at all, as a connect has failed since.
  * opened: connections that were established. failed: connects that were not, by reason.
  * lost: established connections that ended because the peer stopped answering.
  * ejections, suspected: how often evidence became that.
  * connect_ns: sum of the time from SYN to established over `opened`.
  * last_success_ns, last_failure_ns: when a connect last ended so, or (failure) a peer was
- *   lost. The backend's kernel completes connects by itself, though its process hang.
+ *   lost. The backend's kernel completes connects even while its process hangs.
  * last_answer_ns: when a client last had data from it, to about a tenth of a second, as
  *   far as the client then sent something itself or closed.
- * generation: whose counters these are. What a socket says of another generation's backend
- *   counts for nobody. Written by user space, with the zeroes.
+ * generation: of the backend that these counters are about. A socket of another generation
+ *   changes none of them. Written by user space, with the zeroes.
  */
 #define KLB_ANSWERED_SHIFT 30 /* about a second */
 
@@ -280,8 +280,8 @@ struct klb_stats {
 
 /*
  * Value of `admin`, index: id. Written by kubelbctl alone.
- * generation: of the backend that the wish is about; when it is not the one of
- *   the candidate, the id has moved on and the wish is void.
+ * generation: of the backend that this is about; when it is not the one of the candidate,
+ *   another backend has the id and this entry means nothing.
  */
 struct klb_admin {
 	__u32 generation;
@@ -292,7 +292,7 @@ struct klb_admin {
 };
 
 /*
- * What adds to a rewritten connect, and what a kernel may refuse without being unfit for it.
+ * Features that a rewritten connect does not need, so that a kernel may refuse them.
  * The order is part of the ABI: klb_control.refused is indexed by it.
  */
 enum klb_feature {
@@ -306,19 +306,20 @@ enum klb_feature {
 
 /*
  * Value of `control`, one entry. Written by kubelb-load and kubelb-agent.
- * abi_version stays first for ever: it says how to read the rest.
+ * abi_version always stays first: it says how to read the rest.
  * connect4_prog: id of the program that links/connect4 runs once the load that made these
- *   maps the ones in use is complete; 0: not told. Whoever may not ask the kernel for a
- *   program's maps (CAP_SYS_ADMIN) knows by it whether these are still the ones.
+ *   maps the ones in use is complete; 0: not known. A process that may not ask the kernel for
+ *   a program's maps (CAP_SYS_ADMIN) compares it to see whether these maps are still in use.
  * host_netns_cookie: SO_NETNS_COOKIE of the namespace that kubelb-load ran in, as the kernel
  *   says in klb_counters.selftest. host_netns: inode number of the same, for user space.
- * heartbeat_ns: the agent's last sign of life; 0 when no agent ever ran.
- * heartbeat_max_age_ns: older than this, and states are not believed any more.
+ * heartbeat_ns: when the agent last wrote it; 0 when no agent ever ran.
+ * heartbeat_max_age_ns: with an older heartbeat the agent's states do not count.
  * config_serial: counts up with every configuration applied, so that an agent
  *   notices that kubelb-load has changed what it runs on.
  * tick_ns, tick_offset_ns: CLOCK_MONOTONIC is jiffies64 * tick_ns + tick_offset_ns, to
- *   the tick: a programs' clock that costs one load and not a call.
- * seed: random, of this attachment; spreads equal sequences of nodes that boot alike.
+ *   the tick: a clock that costs one load and not a call.
+ * seed: random, one for each attachment, so that nodes that boot at the same time do not make
+ *   the same choices.
  * connect_timeout_ms: how long one backend may leave a SYN unanswered; 0: as the host has it.
  * dead_peer_timeout_ms: TCP_USER_TIMEOUT and keepalive of established connections;
  *   0: they are left alone.
@@ -360,8 +361,8 @@ struct klb_options {
 /*
  * Value of `counters`, one entry. Written by the kernel: connects to a frontend
  * that went through untouched, by cause; and what concerns no single backend.
- * repaired: connections that the agent's audit has added to or taken from `active` and
- *   `connecting` because the sockets' records said so.
+ * repaired: connections that the agent has added to or taken from `active` and `connecting`
+ *   because the sockets' records said so (reconcile).
  * events: how many were ever written to `events`; the newest is number events - 1.
  * other_netns: sockets that are part of `active` or `connecting` and live outside of the
  *   host's network namespace.
@@ -379,13 +380,13 @@ struct klb_counters {
 	__u64 skipped_other_netns; /* scope host, and a foreign namespace */
 	__u64 repaired;
 	__u64 events;
-	__u64 skipped_own_listener; /* dialled by whoever listens there */
+	__u64 skipped_own_listener; /* dialled by the server that listens there */
 	__u64 other_netns;
 	struct klb_selftest selftest;
 	KLB_ABI_GROWTH
 };
 
-/* Where a socket of ours is in its life. */
+/* The phase of a balanced socket. */
 enum klb_phase {
 	KLB_PHASE_NEW = 0, /* chosen, no SYN yet: counted nowhere */
 	KLB_PHASE_CONNECTING = 1, /* part of stats[id].connecting */
@@ -394,33 +395,33 @@ enum klb_phase {
 };
 
 /* klb_socket.flags, klb_route.flags */
-/* What becomes of it says something about the backend: a socket of the host's network
- * namespace that nobody tied to a device, a mark, a source or a port of its own; root's,
- * as long as there is an agent, and anybody's without. */
-#define KLB_SOCKET_WITNESS 1u
+/* Trusted reporter: its outcome counts. A socket of the host's network namespace without a
+ * device, a mark, a source address or a port of its own; root's while an agent runs, anybody's
+ * without. */
+#define KLB_SOCKET_TRUSTED 1u
 /* The record was made in the connect hook; its SYN leaves later. */
 #define KLB_SOCKET_EARLY 2u
 /* Its SYN was sent more than once. */
 #define KLB_SOCKET_RETRANSMITTED 4u
-/* The number of SYNs and their timer are ours. */
+/* KubeLB has set the number of SYNs and their timer. */
 #define KLB_SOCKET_SYN_TIMER 8u
-/* Keepalive was switched on by us. */
+/* KubeLB has switched keepalive on. */
 #define KLB_SOCKET_KEEPALIVE 16u
-/* As WITNESS, of another user, who could make a connect fail on purpose (a socket filter
- * that lets nothing in, say): believed now and then. */
-#define KLB_SOCKET_HEARSAY 32u
-/* The peer takes no data at the moment, but says so: our TCP_USER_TIMEOUT is lifted. */
+/* Untrusted reporter: as TRUSTED, but of another user, who can make a connect fail on purpose
+ * (with a socket filter, say). It counts once in a while. */
+#define KLB_SOCKET_UNTRUSTED 32u
+/* The peer's window is shut: KubeLB's TCP_USER_TIMEOUT is lifted. */
 #define KLB_SOCKET_SHUT 64u
 /* Of another network namespace than the host's. */
 #define KLB_SOCKET_OTHER_NETNS 128u
 
 /*
- * Value of `sockets`, the record that a socket of ours carries. Written by the
- * kernel. Lives and dies with the socket (BPF_MAP_TYPE_SK_STORAGE), so it cannot
- * go stale as a table keyed by address or cookie does.
- * frontend: what the client dialled; getpeername gives it back.
- * user_timeout_ms: the TCP_USER_TIMEOUT that we set, 0 for none: as long as the socket
- *   has it, the application has not set its own.
+ * Value of `sockets`, the record of a balanced socket. Written by the kernel. It ends with
+ * the socket (BPF_MAP_TYPE_SK_STORAGE), so it cannot become stale as an entry of a table
+ * keyed by address or cookie can.
+ * frontend: what the client dialled; getpeername returns it.
+ * user_timeout_ms: the TCP_USER_TIMEOUT that KubeLB has set, 0 for none. While the socket has
+ *   this value, the application has not set its own.
  * pid, comm, cgroup_id: of the process that connected (in the host's pid namespace).
  * connect_ns: of the SYN. established_ns: 0 until then.
  * reserved: for later versions. This value alone must never change its size: the
@@ -458,10 +459,11 @@ struct klb_route {
  * program, which runs for the same socket when the SYN leaves, and makes the record.
  * Index: the socket's number modulo KLB_PENDING_SLOTS. Kernel only.
  * number: the inode number of the socket's file; 0: free; KLB_PENDING_CLAIMED: being filled.
- * turn: counts the connects that came by, so that a socket that tries again does not
- *   draw what it drew before.
- * left: what is told of a choice that was left behind; on the stack there is no room. Before
- *   Linux 5.11, until then, who connects: pid, comm, cgroup_id; later kernels tell klb_sockops.
+ * turn: counts the connects that used this entry, so that a socket that tries again gets
+ *   other random bits.
+ * left: room for the record of an abandoned route, which the stack does not have. Before
+ *   Linux 5.11 it also holds the owner (pid, comm, cgroup_id), which klb_sockops cannot read
+ *   there.
  */
 #define KLB_PENDING_SLOTS 64
 #define KLB_PENDING_CLAIMED (~0ULL)
@@ -483,10 +485,9 @@ enum klb_event_kind {
 };
 
 /*
- * Value of `events`, index: number modulo KLB_EVENTS. Written by the kernel. A log
- * that any number of readers follow, each at its own place, and that still has the last
- * ones when somebody begins to look: a BPF ring buffer has one reader, and what that
- * one took nobody else sees.
+ * Value of `events`, index: number modulo KLB_EVENTS. Written by the kernel. Any number of
+ * readers can follow it, each at its own position, and a new reader sees the last ones. A
+ * BPF ring buffer has one reader, which takes the events away from all others.
  * number: of the event, plus 1; 0 while the entry is being written. A reader copies,
  *   and looks at the number once more.
  * ejected_ns: for how long (KLB_EVENT_EJECTED).
@@ -511,15 +512,14 @@ struct klb_event {
 };
 
 /*
- * What the programs remember among themselves, in their own memory (.bss): it begins as
- * zeroes with each load.
- * listens_known: 1: `listens` is complete; until then anybody may listen. Written by
- *   kubelb-load, when klb_sockops hears of every new listener and the old ones are listed;
- *   taken back by the next one, before it replaces the first program.
+ * The programs' own memory (.bss), zero after each load.
+ * listens_known: 1: `listens` is complete; until then any port may have a listener. Written
+ *   by kubelb-load, once klb_sockops sees every new listener and the old ones are listed;
+ *   cleared by the next load, before it replaces the first program.
  * has_early: 1: there have been records that were made in the connect hook.
- * listens: 1: somebody listens, or has listened, on one of the TCP ports that share this
- *   place: number n is in listens[n % KLB_LISTEN_SLOTS]. Written by klb_sockops and
- *   kubelb-load; never taken back, so that neither can undo what the other has just done.
+ * listens: 1: a server listens, or has listened, on one of the TCP ports n with this index,
+ *   n % KLB_LISTEN_SLOTS. Written by klb_sockops and kubelb-load; never cleared, so that neither
+ *   can undo what the other has just written.
  */
 #define KLB_LISTEN_SLOTS 4096
 
@@ -531,8 +531,8 @@ struct klb_memory {
 
 /*
  * Argument of the program klb_adjust: adds, atomically, to counters that the kernel is
- * writing. After an upgrade that had to copy `stats`: what the old copy has moved since.
- * By the agent's audit: what counters and records differ by (repair: 1).
+ * writing. kubelb-load adds, after an upgrade that had to copy `stats`, what the old copy has
+ * changed since. The agent adds what counters and records differ by (reconcile; repair: 1).
  */
 struct klb_adjustment {
 	__u32 id;
