@@ -223,17 +223,17 @@ def first_literals(initializer):
 
 def vocabulary(check):
     """Heading of operations.md -> (what it is, the names that have a row there)."""
-    health, verdict = check.text("user/balance/health.c"), check.text("user/balance/backend_status.c")
-    states = [s for s in returned(check, "user/balance/health.c", "health_state_name") if s != "invalid"]
+    names = check.text("user/balance/names.c")
+    states = [s for s in returned(check, "user/balance/names.c", "names_state") if s != "invalid"]
     metric_states = STRING.findall(table(check.text("user/agent/metrics.c"), "names"))
     kinds = [k for k in returned(check, "user/ctl/events.c", "events_kind_name") if k != "unknown"]
     discovery = check.text("user/discovery/watch.c")
     return {
         "States": ("state", sorted({*states, *metric_states})),
-        "Reasons": ("reason", STRING.findall(table(health, "names"))),
+        "Reasons": ("reason", STRING.findall(table(names, "reasons"))),
         "Events": ("event", kinds),
-        "How a connect fails": ("failure", first_literals(table(verdict, "failures"))),
-        "Discovery's states": ("state of discovery", first_literals(table(verdict, "discoveries"))),
+        "How a connect fails": ("failure", first_literals(table(names, "failures"))),
+        "Discovery's states": ("state of discovery", first_literals(table(names, "discoveries"))),
         "Discovery's results": ("result of discovery", first_literals(table(discovery, "names"))),
     }
 

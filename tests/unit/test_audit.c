@@ -9,7 +9,7 @@
 
 #include "balance/reconcile.h"
 
-static struct audit audit;
+static struct reconcile reconcile;
 static struct klb_stats before[KLB_MAX_IDS], after[KLB_MAX_IDS];
 static struct klb_connection list[8];
 static struct klb_adjustment fixes[KLB_MAX_IDS];
@@ -19,7 +19,7 @@ static bool again;
 static int setup(void **state)
 {
 	(void)state;
-	memset(&audit, 0, sizeof(audit));
+	memset(&reconcile, 0, sizeof(reconcile));
 	memset(before, 0, sizeof(before));
 	memset(list, 0, sizeof(list));
 	n = 0;
@@ -35,7 +35,7 @@ static void add(__u32 id, enum klb_phase phase)
 static unsigned int look(void)
 {
 	memcpy(after, before, sizeof(after));
-	return audit_look(&audit, before, after, list, n, fixes, &again);
+	return reconcile_look(&reconcile, before, after, list, n, fixes, &again);
 }
 
 static void agreement(void **state)
@@ -97,7 +97,8 @@ static void what_moves_is_not_judged(void **state)
 			after[1].opened++;
 		else
 			after[1].failed[KLB_FAILURE_REFUSED]++;
-		assert_int_equal(audit_look(&audit, before, after, list, n, fixes, &again), 0);
+		assert_int_equal(reconcile_look(&reconcile, before, after, list, n, fixes, &again),
+				 0);
 		assert_false(again);
 	}
 	/* A look that was disturbed confirms nothing. */

@@ -35,14 +35,14 @@ static void seeds_follow_the_list(void **state)
 	c.backends[0].endpoint = endpoint("10.0.0.1");
 	c.backends[1].endpoint = endpoint("10.0.0.2");
 	c.backends[2].endpoint = endpoint("10.0.0.3:7443");
-	assert_int_equal(believed_with_seeds(&c, list, N(list), ret), 4);
+	assert_int_equal(endpoint_source_with_seeds(&c, list, N(list), ret), 4);
 	assert_memory_equal(ret, list, sizeof(list));
 	want = endpoint("10.0.0.1");
 	assert_true(endpoint_equal(&ret[2], &want));
 	want = endpoint("10.0.0.3:7443");
 	assert_true(endpoint_equal(&ret[3], &want));
 	c.n_backends = 0;
-	assert_int_equal(believed_with_seeds(&c, list, N(list), ret), 2);
+	assert_int_equal(endpoint_source_with_seeds(&c, list, N(list), ret), 2);
 }
 
 static void the_list_goes_first(void **state)
@@ -58,10 +58,11 @@ static void the_list_goes_first(void **state)
 		snprintf(text, sizeof(text), "10.0.1.%u", i);
 		list[i] = endpoint(text);
 	}
-	assert_int_equal(believed_with_seeds(&c, list, KLB_MAX_BACKENDS, ret), KLB_MAX_BACKENDS);
+	assert_int_equal(endpoint_source_with_seeds(&c, list, KLB_MAX_BACKENDS, ret),
+			 KLB_MAX_BACKENDS);
 	assert_memory_equal(ret, list, sizeof(list));
 	/* Room for one. */
-	assert_int_equal(believed_with_seeds(&c, list, KLB_MAX_BACKENDS - 1, ret),
+	assert_int_equal(endpoint_source_with_seeds(&c, list, KLB_MAX_BACKENDS - 1, ret),
 			 KLB_MAX_BACKENDS);
 	assert_true(endpoint_equal(&ret[KLB_MAX_BACKENDS - 1], &c.backends[0].endpoint));
 }
@@ -78,14 +79,18 @@ static void heard_by_an_agent_that_lives(void **state)
 	(void)state;
 	for (unsigned int i = 0; i < N(heard); i++) {
 		control.discovery = i;
-		assert_int_equal(believed_was_heard(&control, 102 * S), heard[i]);
-		assert_false(believed_was_heard(&control, 104 * S));
+		assert_int_equal(endpoint_source_was_heard(&control, 102 * S), heard[i]);
+		assert_false(endpoint_source_was_heard(&control, 104 * S));
 	}
 }
 
 /* --- the decision --------------------------------------------------------------------- */
 
-enum { AS_BEFORE = BELIEVED_AS_BEFORE, ALONE = BELIEVED_ALONE, SEEDS = BELIEVED_SEEDS };
+enum {
+	AS_BEFORE = ENDPOINT_SOURCE_AS_BEFORE,
+	ALONE = ENDPOINT_SOURCE_ALONE,
+	SEEDS = ENDPOINT_SOURCE_SEEDS
+};
 
 /* One look after the other. */
 struct look {
@@ -95,25 +100,25 @@ struct look {
 	bool alone; /* afterwards */
 };
 
-static void check(struct believed b, bool more, unsigned int interval_ms, const struct look *looks,
-		  size_t n)
+static void check(struct endpoint_source b, bool more, unsigned int interval_ms,
+		  const struct look *looks, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		const struct look *l = &looks[i];
-		struct believed_facts f = { .heard = l->heard,
-					    .takes = l->takes,
-					    .more = more,
-					    .interval_ms = interval_ms,
-					    .now_ns = l->at_s * S };
+		struct endpoint_source_facts f = { .heard = l->heard,
+						   .takes = l->takes,
+						   .more = more,
+						   .interval_ms = interval_ms,
+						   .now_ns = l->at_s * S };
 
-		assert_int_equal(believed_review(&b, &f), l->want);
+		assert_int_equal(endpoint_source_review(&b, &f), l->want);
 		assert_int_equal(b.alone, l->alone);
 	}
 }
 
 #define CHECK(b, more, interval_ms, looks) check(b, more, interval_ms, looks, N(looks))
 
-static const struct believed at_start, was_alone = { .alone = true };
+static const struct endpoint_source at_start, was_alone = { .alone = true };
 
 static void both_until_heard(void **state)
 {

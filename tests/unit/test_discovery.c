@@ -1531,8 +1531,8 @@ static void test_believed(void **state)
 
 	(void)state;
 	world_init(&w);
-	w.options.believed = known;
-	w.options.n_believed = 2;
+	w.options.initial = known;
+	w.options.n_initial = 2;
 	world_start(&w);
 	await_request(&w, 1, LIST_PATH);
 	answer(&w, "200 OK", TWO);
@@ -2303,8 +2303,8 @@ static void test_cache_of_what_is_believed(void **state)
 
 		world_init(&w);
 		w.options.cache = in_dir(path, "other.json");
-		w.options.believed = &known;
-		w.options.n_believed = 1;
+		w.options.initial = &known;
+		w.options.n_initial = 1;
 		if (contents[i])
 			write_file(path, contents[i]);
 		world_start(&w);
@@ -2331,8 +2331,8 @@ static void test_cache_that_is_right(void **state)
 	(void)state;
 	world_init(&w);
 	w.options.cache = in_dir(path, "right.json");
-	w.options.believed = &known;
-	w.options.n_believed = 1;
+	w.options.initial = &known;
+	w.options.n_initial = 1;
 	assert_int_equal(discovery_cache_save(path, &known, 1, &e), 0);
 	assert_int_equal(stat(path, &before), 0);
 	world_start(&w);

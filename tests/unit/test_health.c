@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "balance/health.h"
+#include "balance/names.h"
 
 static const struct health_rules rules = { .rise = 2, .fall = 2, .interval_ms = 5000 };
 
@@ -30,8 +31,8 @@ static void walk(struct health *h, const struct step *steps, size_t n)
 				: health_probed(h, &rules, steps[i].outcome, steps[i].status, now);
 
 		if (h->state != steps[i].want)
-			fail_msg("step %zu: state %s, want %s", i, health_state_name(h->state),
-				 health_state_name(steps[i].want));
+			fail_msg("step %zu: state %s, want %s", i, names_state(h->state),
+				 names_state(steps[i].want));
 		assert_int_equal(changed, before != h->state);
 		if (changed)
 			assert_int_equal(h->since_ns, now);
@@ -673,11 +674,11 @@ static void names_are_distinct(void **state)
 	(void)state;
 	for (int i = KLB_STATE_UNKNOWN; i <= KLB_STATE_DEAD; i++)
 		for (int j = i + 1; j <= KLB_STATE_DEAD; j++)
-			assert_string_not_equal(health_state_name(i), health_state_name(j));
+			assert_string_not_equal(names_state(i), names_state(j));
 	for (int i = KLB_REASON_NONE; i <= KLB_REASON_PROTOCOL; i++)
 		for (int j = i + 1; j <= KLB_REASON_PROTOCOL; j++)
-			assert_string_not_equal(health_reason_name(i), health_reason_name(j));
-	assert_string_equal(health_reason_name(99), "invalid");
+			assert_string_not_equal(names_reason(i), names_reason(j));
+	assert_string_equal(names_reason(99), "invalid");
 }
 
 int main(void)

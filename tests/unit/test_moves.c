@@ -43,7 +43,7 @@ static void takes_all_of_few(void **state)
 	(void)state;
 	fill(1, KLB_PHASE_ACTIVE);
 	list[3].record.id = list[7].record.id = list[199].record.id = 2;
-	assert_int_equal(moves_from_dead(list, N, dead, 1, MOVES_BATCH, picked, &left), 3);
+	assert_int_equal(rebalance_pick_dead(list, N, dead, 1, MOVES_BATCH, picked, &left), 3);
 	assert_int_equal(left, 0);
 	assert_int_equal(picked[0], 3);
 	assert_int_equal(picked[1], 7);
@@ -57,10 +57,10 @@ static void none_for_the_living(void **state)
 
 	(void)state;
 	fill(1, KLB_PHASE_ACTIVE);
-	assert_int_equal(moves_from_dead(list, N, dead, 1, MOVES_BATCH, picked, &left), 0);
+	assert_int_equal(rebalance_pick_dead(list, N, dead, 1, MOVES_BATCH, picked, &left), 0);
 	assert_int_equal(left, 0);
 	left = 99;
-	assert_int_equal(moves_from_dead(list, 0, dead, 1, MOVES_BATCH, picked, &left), 0);
+	assert_int_equal(rebalance_pick_dead(list, 0, dead, 1, MOVES_BATCH, picked, &left), 0);
 	assert_int_equal(left, 0);
 }
 
@@ -76,9 +76,9 @@ static void bounded(void **state)
 		bool seen[N] = { false };
 
 		picked[MOVES_BATCH] = 12345;
-		assert_int_equal(
-			moves_from_dead(list, N, dead, seed_of(round), MOVES_BATCH, picked, &left),
-			MOVES_BATCH);
+		assert_int_equal(rebalance_pick_dead(list, N, dead, seed_of(round), MOVES_BATCH,
+						     picked, &left),
+				 MOVES_BATCH);
 		assert_int_equal(left, N - MOVES_BATCH);
 		assert_int_equal(picked[MOVES_BATCH], 12345);
 		for (unsigned int i = 0; i < MOVES_BATCH; i++) {
@@ -101,7 +101,7 @@ static void fair(void **state)
 	for (__u64 round = 0; round < rounds; round++) {
 		unsigned int picked[MOVES_BATCH], left;
 
-		moves_from_dead(list, N, dead, seed_of(round), MOVES_BATCH, picked, &left);
+		rebalance_pick_dead(list, N, dead, seed_of(round), MOVES_BATCH, picked, &left);
 		for (unsigned int i = 0; i < MOVES_BATCH; i++)
 			count[picked[i]]++;
 	}
@@ -118,7 +118,7 @@ static void seed_zero(void **state)
 
 	(void)state;
 	fill(5, KLB_PHASE_ACTIVE);
-	assert_int_equal(moves_from_dead(list, N, dead, 0, MOVES_BATCH, picked, &left),
+	assert_int_equal(rebalance_pick_dead(list, N, dead, 0, MOVES_BATCH, picked, &left),
 			 MOVES_BATCH);
 	for (unsigned int i = 0; i < MOVES_BATCH; i++)
 		assert_in_range(picked[i], 0, N - 1);
@@ -137,7 +137,7 @@ static void open_phases_only(void **state)
 		unsigned int picked[MOVES_BATCH], left;
 
 		fill(5, phases[i]);
-		assert_int_equal(moves_from_dead(list, 1, dead, 1, MOVES_BATCH, picked, &left),
+		assert_int_equal(rebalance_pick_dead(list, 1, dead, 1, MOVES_BATCH, picked, &left),
 				 open);
 	}
 }
@@ -152,7 +152,7 @@ static void ids_out_of_range(void **state)
 	memset(dead, 1, sizeof(dead));
 	fill(KLB_MAX_IDS, KLB_PHASE_ACTIVE);
 	list[1].record.id = ~0U;
-	assert_int_equal(moves_from_dead(list, 2, dead, 1, MOVES_BATCH, picked, &left), 0);
+	assert_int_equal(rebalance_pick_dead(list, 2, dead, 1, MOVES_BATCH, picked, &left), 0);
 	assert_int_equal(left, 0);
 }
 
@@ -160,7 +160,7 @@ static void ids_out_of_range(void **state)
 
 struct overload {
 	const char *what;
-	struct moves_load loads[4];
+	struct rebalance_load loads[4];
 	unsigned int n;
 	__u32 want;
 };
@@ -192,7 +192,7 @@ static void overloaded(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(overloads) / sizeof(overloads[0]); i++) {
 		const struct overload *o = &overloads[i];
-		__u32 id = moves_overloaded(o->loads, o->n);
+		__u32 id = rebalance_overloaded(o->loads, o->n);
 
 		if (id != o->want)
 			fail_msg("%s: %u, want %u", o->what, id, o->want);
@@ -207,18 +207,18 @@ static void comes_to_rest(void **state)
 {
 	(void)state;
 	for (__u64 round = 0; round < 2000; round++) {
-		struct moves_load loads[4];
+		struct rebalance_load loads[4];
 		__u64 total = 0, moved = 0;
 
 		for (unsigned int i = 0; i < 4; i++) {
 			__u64 r = seed_of(round * 4 + i);
 
-			loads[i] = (struct moves_load){ .id = i + 1,
-							.active = r % 60,
-							.weight = 1 + (r >> 32) % 300 };
+			loads[i] = (struct rebalance_load){ .id = i + 1,
+							    .active = r % 60,
+							    .weight = 1 + (r >> 32) % 300 };
 			total += loads[i].active;
 		}
-		for (__u32 id; (id = moves_overloaded(loads, 4)); moved++) {
+		for (__u32 id; (id = rebalance_overloaded(loads, 4)); moved++) {
 			unsigned int to = 0;
 
 			loads[id - 1].active--;
@@ -238,19 +238,19 @@ static void oldest(void **state)
 {
 	(void)state;
 	fill(1, KLB_PHASE_ACTIVE);
-	assert_int_equal(moves_oldest(list, N, 1), 0);
+	assert_int_equal(rebalance_pick_oldest(list, N, 1), 0);
 	list[120].record.established_ns = 10;
-	assert_int_equal(moves_oldest(list, N, 1), 120);
+	assert_int_equal(rebalance_pick_oldest(list, N, 1), 120);
 	/* Of that backend, and established. */
 	list[120].record.id = 2;
 	list[121].record.established_ns = 5;
 	list[121].record.phase = KLB_PHASE_CONNECTING;
 	list[122].record.established_ns = 6;
 	list[122].record.phase = KLB_PHASE_ENDED;
-	assert_int_equal(moves_oldest(list, N, 1), 0);
-	assert_int_equal(moves_oldest(list, N, 2), 120);
-	assert_int_equal(moves_oldest(list, N, 3), N);
-	assert_int_equal(moves_oldest(list, 0, 1), 0);
+	assert_int_equal(rebalance_pick_oldest(list, N, 1), 0);
+	assert_int_equal(rebalance_pick_oldest(list, N, 2), 120);
+	assert_int_equal(rebalance_pick_oldest(list, N, 3), N);
+	assert_int_equal(rebalance_pick_oldest(list, 0, 1), 0);
 }
 
 int main(void)

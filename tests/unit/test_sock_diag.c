@@ -25,6 +25,7 @@
 
 #include <cmocka.h>
 
+#include "balance/names.h"
 #include "net/endpoint.h"
 #include "net/netns.h"
 #include "net/sock_diag.h"

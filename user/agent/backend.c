@@ -7,6 +7,7 @@
 #include <event2/event.h>
 #include <event2/util.h>
 
+#include "balance/names.h"
 #include "net/endpoint.h"
 #include "base/log.h"
 #include "host/node.h"
@@ -103,9 +104,8 @@ static void log_state(const struct agent_backend *b, enum klb_state was, const c
 	log_event(better ? LOG_LEVEL_INFO : LOG_LEVEL_WARN,
 		  b->health.state == was ? "backend is as it was" : "backend changed state",
 		  "backend=%s state=%s was=%s reason=%s http_status=%u detail=%s",
-		  endpoint_format(&b->endpoint, text), health_state_name(b->health.state),
-		  health_state_name(was),
-		  log_quote(quoted, 64, health_reason_name(b->health.reason)),
+		  endpoint_format(&b->endpoint, text), names_state(b->health.state),
+		  names_state(was), log_quote(quoted, 64, names_reason(b->health.reason)),
 		  b->health.http_status, log_quote(quoted + 64, sizeof(quoted) - 64, detail));
 }
 
@@ -124,7 +124,7 @@ static void ask_for_life(struct agent_backend *b, const struct probe_result *res
 }
 
 /* Whatever it answers, it lives; and it has not said that it is ready. */
-static enum klb_reason verdict_on_life(enum klb_reason outcome)
+static enum klb_reason reason_while_alive(enum klb_reason outcome)
 {
 	switch (outcome) {
 	case KLB_REASON_OK:
@@ -151,7 +151,7 @@ static void on_done(void *arg, const struct probe_result *result)
 		return;
 	}
 	if (result->path == PROBE_LIVE)
-		outcome = verdict_on_life(outcome);
+		outcome = reason_while_alive(outcome);
 	changed = health_probed(&b->health, &b->rules, outcome, result->http_status, node_now_ns());
 	/* Also why it is not ready, when that is new, and once after a start what was adopted. */
 	if (changed || (b->health.state != KLB_STATE_READY && outcome != KLB_REASON_OK &&
@@ -161,7 +161,7 @@ static void on_done(void *arg, const struct probe_result *result)
 		log_event(LOG_LEVEL_DEBUG, "probed",
 			  "backend=%s result=%s http_status=%u seconds=%.6f",
 			  endpoint_format(&b->endpoint, text),
-			  log_quote(quoted, sizeof(quoted), health_reason_name(outcome)),
+			  log_quote(quoted, sizeof(quoted), names_reason(outcome)),
 			  result->http_status, (double)result->duration_ns / 1e9);
 	b->adopted = false;
 	if (b->again)

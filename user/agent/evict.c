@@ -13,7 +13,7 @@
 
 /* One that has ended by itself meanwhile is where it should be. */
 static int end_them(struct sock_diag *diag, const struct klb_connection *list,
-		    const unsigned int *picked, unsigned int n, struct agent_moves_result *ret,
+		    const unsigned int *picked, unsigned int n, struct agent_evict_result *ret,
 		    struct err *e)
 {
 	int r = sock_diag_can_destroy(diag, e), first = r;
@@ -35,7 +35,7 @@ typedef unsigned int (*pick_fn)(const struct datapath_connections *all, const vo
 
 /* Lists, picks and ends, with the privileges for that and no longer. */
 static int move(const struct datapath *dp, pick_fn pick, const void *which,
-		struct agent_moves_result *ret, struct err *e)
+		struct agent_evict_result *ret, struct err *e)
 {
 	struct datapath_connections all = { 0 };
 	unsigned int picked[MOVES_BATCH], n;
@@ -84,7 +84,7 @@ static unsigned int pick_dead(const struct datapath_connections *all, const void
 	__u64 random;
 
 	evutil_secure_rng_get_bytes(&random, sizeof(random));
-	n = moves_from_dead(all->list, all->n, d->ids, random, MOVES_BATCH, ret, ret_left);
+	n = rebalance_pick_dead(all->list, all->n, d->ids, random, MOVES_BATCH, ret, ret_left);
 	*d->hidden = !all->all && count_dead(d) > n + *ret_left;
 	return n;
 }
@@ -93,11 +93,11 @@ static unsigned int pick_oldest(const struct datapath_connections *all, const vo
 				unsigned int *ret, unsigned int *ret_left)
 {
 	(void)ret_left;
-	*ret = moves_oldest(all->list, all->n, *(const __u32 *)id);
+	*ret = rebalance_pick_oldest(all->list, all->n, *(const __u32 *)id);
 	return *ret < all->n;
 }
 
-int agent_moves_dead(const struct datapath *dp, const bool *dead, struct agent_moves_result *ret,
+int agent_evict_dead(const struct datapath *dp, const bool *dead, struct agent_evict_result *ret,
 		     struct err *e)
 {
 	bool hidden = false;
@@ -111,7 +111,7 @@ int agent_moves_dead(const struct datapath *dp, const bool *dead, struct agent_m
 	return r;
 }
 
-int agent_moves_one(const struct datapath *dp, __u32 id, struct agent_moves_result *ret,
+int agent_evict_one(const struct datapath *dp, __u32 id, struct agent_evict_result *ret,
 		    struct err *e)
 {
 	return move(dp, pick_oldest, &id, ret, e);

@@ -24,7 +24,7 @@ struct agent {
 	struct klb_endpoint found[KLB_MAX_BACKENDS]; /* by discovery */
 	unsigned int n_found; /* 0: the file's own backends count */
 	bool heard; /* found is the cluster's word, and not only a cache's */
-	struct believed believed; /* whether the file's own backends count beside found */
+	struct endpoint_source source; /* whether the file's own backends count beside found */
 	struct discovery *discovery;
 	__u64 discovery_results[DISCOVERY_RESULTS];
 	struct filewatch *watch;
@@ -37,13 +37,13 @@ struct agent {
 	struct notify *notify; /* NULL: nobody asked to be told */
 	__u64 http_retry_ns;
 	struct event *tick, *hup, *term, *interrupt;
-	struct event *audit_timer, *moves_timer;
+	struct event *reconcile_timer, *evict_timer;
 	struct event *wakeup; /* the kernel has seen something */
 	__u64 next_event; /* of the event log */
 	__u64 rebalance_ns; /* not before */
-	struct audit audit;
-	__s64 excess; /* see audit_elsewhere */
-	bool audited; /* once */
+	struct reconcile reconcile;
+	__s64 excess; /* see reconcile_other_netns */
+	bool reconciled; /* once */
 	bool beaten; /* a heartbeat of this process is in the maps */
 	bool reload_refused; /* the file is not the configuration that is in force */
 	bool dirty; /* something to write that can wait for the tick */
@@ -52,8 +52,8 @@ struct agent {
 	bool missing_logged[PRIVILEGES_FUNCTIONS]; /* that a privilege is missing */
 	bool feature_logged[DATAPATH_FEATURES_MAX]; /* that it is off */
 	/* The last ones logged; empty while it works. */
-	char moves_error[ERR_TEXT_MAX];
-	char audit_error[ERR_TEXT_MAX];
+	char evict_error[ERR_TEXT_MAX];
+	char reconcile_error[ERR_TEXT_MAX];
 	char http_error[ERR_TEXT_MAX];
 	char heartbeat_error[ERR_TEXT_MAX];
 	char maps_error[ERR_TEXT_MAX];
@@ -114,10 +114,10 @@ void agent_take_events(struct agent *a);
 void agent_look_for_stuck(struct agent *a);
 /* At each tick, with a->dp: moves one connection when it is time to. */
 void agent_rebalance(struct agent *a);
-/* Of a->moves_timer: one batch of connections to dead backends. arg: the agent, here and below. */
-void agent_on_moves(evutil_socket_t fd, short what, void *arg);
-/* Of a->audit_timer: compares counts and sockets, and sets the timer again. */
-void agent_on_audit(evutil_socket_t fd, short what, void *arg);
+/* Of a->evict_timer: one batch of connections to dead backends. arg: the agent, here and below. */
+void agent_on_evict(evutil_socket_t fd, short what, void *arg);
+/* Of a->reconcile_timer: compares counts and sockets, and sets the timer again. */
+void agent_on_reconcile(evutil_socket_t fd, short what, void *arg);
 /* For struct agent_backend_ops. */
 void agent_on_backend_changed(void *arg, bool state_changed);
 __u64 agent_on_last_answer(void *arg, const struct klb_endpoint *backend);

@@ -16,7 +16,6 @@
 #include "agent/metrics.h"
 #include "host/node.h"
 #include "host/sd_notify.h"
-#include "balance/backend_status.h"
 
 /* The kernel gives up on the agent after so many probe intervals. */
 #define HEARTBEAT_INTERVALS 3
@@ -164,9 +163,9 @@ static int make_events(struct agent *a, struct err *e)
 	a->hup = evsignal_new(a->base, SIGHUP, on_hup, a);
 	a->term = evsignal_new(a->base, SIGTERM, on_term, a);
 	a->interrupt = evsignal_new(a->base, SIGINT, on_term, a);
-	a->audit_timer = evtimer_new(a->base, agent_on_audit, a);
-	a->moves_timer = evtimer_new(a->base, agent_on_moves, a);
-	if (!a->audit_timer || !a->moves_timer || !a->tick || !a->hup || !a->term ||
+	a->reconcile_timer = evtimer_new(a->base, agent_on_reconcile, a);
+	a->evict_timer = evtimer_new(a->base, agent_on_evict, a);
+	if (!a->reconcile_timer || !a->evict_timer || !a->tick || !a->hup || !a->term ||
 	    !a->interrupt || event_add(a->hup, NULL) || event_add(a->term, NULL) ||
 	    event_add(a->interrupt, NULL))
 		return err_set(e, ENOMEM, "cannot set up events");
@@ -177,8 +176,8 @@ static int make_events(struct agent *a, struct err *e)
 
 static void agent_free(struct agent *a)
 {
-	struct event *events[] = { a->tick,	 a->hup,	 a->term,
-				   a->interrupt, a->audit_timer, a->moves_timer };
+	struct event *events[] = { a->tick,	  a->hup, a->term, a->interrupt, a->reconcile_timer,
+				   a->evict_timer };
 
 	http_free(a->http);
 	discovery_free(a->discovery);
@@ -235,7 +234,7 @@ int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 		listen_to_manager(&a);
 		agent_set_tick(&a);
 		on_tick(-1, 0, &a);
-		agent_on_audit(-1, 0, &a);
+		agent_on_reconcile(-1, 0, &a);
 		event_base_dispatch(a.base);
 	}
 	agent_free(&a);

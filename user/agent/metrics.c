@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "balance/names.h"
 #include "base/cli.h"
 #include "discovery/discovery.h"
 #include "net/endpoint.h"
@@ -138,9 +139,9 @@ static double rtt_of(const struct datapath_state *s, const struct plan_backend *
 
 static double weight_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns)
 {
-	struct verdict v;
+	struct backend_status v;
 
-	verdict_of(s, b, now_ns, &v);
+	backend_status_of(s, b, now_ns, &v);
 	return v.weight;
 }
 
@@ -162,14 +163,14 @@ static void states(FILE *f, const struct metrics_input *in)
 {
 	static const char *const names[] = { "ready", "suspect", "draining", "ejected", "dead" };
 	char text[ENDPOINT_TEXT_MAX];
-	struct verdict v;
+	struct backend_status v;
 
 	head(f, "kubelb_backend_state", "gauge",
 	     "1 for the state that the backend is in, as the kernel goes by it, 0 for the others.");
 	for (unsigned int i = 0; in->state && i < in->state->applied.n_backends; i++) {
 		const struct plan_backend *b = &in->state->applied.backends[i];
 
-		verdict_of(in->state, b, in->now_ns, &v);
+		backend_status_of(in->state, b, in->now_ns, &v);
 		endpoint_format(&b->value.endpoint, text);
 		for (size_t j = 0; j < sizeof(names) / sizeof(names[0]); j++)
 			fprintf(f, "kubelb_backend_state{backend=\"%s\",state=\"%s\"} %d\n", text,
@@ -191,7 +192,7 @@ static void failures(FILE *f, const struct metrics_input *in)
 			fprintf(f,
 				"kubelb_connect_failures_total{backend=\"%s\",reason=\"%s\"} "
 				"%llu\n",
-				text, verdict_failure_key((enum klb_failure)j),
+				text, names_failure_key((enum klb_failure)j),
 				in->state->stats[b->id].failed[j]);
 	}
 }

@@ -51,7 +51,7 @@ const char *agent_not_ready(const struct agent *a)
 {
 	if (!a->dp)
 		return "nothing is attached: run kubelb-load";
-	if (!verdict_agent_alive(&a->state->control, node_now_ns()))
+	if (!backend_status_agent_alive(&a->state->control, node_now_ns()))
 		return "the heartbeat cannot be written";
 	return NULL;
 }

@@ -101,7 +101,8 @@ static void inherit_health(const struct agent *a, const struct config_backend *c
 
 	if (before)
 		agent_backend_inherit(b, before);
-	else if (seen && !a->config && verdict_agent_alive(&a->state->control, node_now_ns()))
+	else if (seen && !a->config &&
+		 backend_status_agent_alive(&a->state->control, node_now_ns()))
 		agent_backend_adopt(b, &seen->value, cfg->weight);
 }
 
@@ -212,8 +213,8 @@ static int take_effective(struct agent *a, const struct config *file, struct pro
 	unsigned int n = file->discovery ? a->n_found : 0;
 	int r;
 
-	if (n && !a->believed.alone) {
-		n = believed_with_seeds(file, a->found, n, list);
+	if (n && !a->source.alone) {
+		n = endpoint_source_with_seeds(file, a->found, n, list);
 		counts = list;
 	}
 	r = config_with_backends(file, counts, n, &effective, e);
@@ -232,7 +233,7 @@ static unsigned int count_seeds(const struct agent *a)
 {
 	struct klb_endpoint list[KLB_MAX_BACKENDS];
 
-	return believed_with_seeds(a->file, a->found, a->n_found, list) - a->n_found;
+	return endpoint_source_with_seeds(a->file, a->found, a->n_found, list) - a->n_found;
 }
 
 /* Suspect is not alive: a verdict is pending, and one may be for ever. */
@@ -249,41 +250,41 @@ static bool takes_connections(const struct agent *a)
 	return false;
 }
 
-static enum believed_step review(struct agent *a)
+static enum endpoint_source_step review(struct agent *a)
 {
-	struct believed_facts facts = { .heard = a->heard,
-					.takes = takes_connections(a),
-					.more = count_seeds(a) > 0,
-					.interval_ms = a->file->probe.interval_ms,
-					.now_ns = node_now_ns() };
+	struct endpoint_source_facts facts = { .heard = a->heard,
+					       .takes = takes_connections(a),
+					       .more = count_seeds(a) > 0,
+					       .interval_ms = a->file->probe.interval_ms,
+					       .now_ns = node_now_ns() };
 
-	return believed_review(&a->believed, &facts);
+	return endpoint_source_review(&a->source, &facts);
 }
 
 bool agent_has_seeds(const struct agent *a)
 {
-	return a->heard && !a->believed.alone && count_seeds(a) > 0;
+	return a->heard && !a->source.alone && count_seeds(a) > 0;
 }
 
 void agent_review_list(struct agent *a)
 {
-	struct believed before = a->believed;
-	enum believed_step step;
+	struct endpoint_source before = a->source;
+	enum endpoint_source_step step;
 	char quoted[ERR_TEXT_MAX + 64];
 	struct err e = { "" };
 
 	if (!a->file->discovery || !a->n_found)
 		return;
 	step = review(a);
-	if (step == BELIEVED_AS_BEFORE)
+	if (step == ENDPOINT_SOURCE_AS_BEFORE)
 		return;
 	if (take_effective(a, a->file, a->tls, &e)) {
-		a->believed = before; /* Tried again with the next tick. */
+		a->source = before; /* Tried again with the next tick. */
 		log_event(LOG_LEVEL_ERROR, "cannot take the discovered backends", "error=%s",
 			  log_quote(quoted, sizeof(quoted), e.text));
 		return;
 	}
-	if (step == BELIEVED_SEEDS)
+	if (step == ENDPOINT_SOURCE_SEEDS)
 		log_event(LOG_LEVEL_WARN,
 			  "none of the cluster's apiservers takes connections, the "
 			  "configuration's own backends count beside them",
@@ -360,8 +361,8 @@ static int start_discovery(struct agent *a, struct err *e)
 		.server = &frontends[0],
 		.frontends = frontends,
 		.n_frontends = a->file->n_frontends,
-		.believed = a->found,
-		.n_believed = a->n_found,
+		.initial = a->found,
+		.n_initial = a->n_found,
 	};
 	int r;
 
@@ -387,7 +388,8 @@ void agent_read_cache(struct agent *a, const struct config *file)
 	char quoted[ERR_TEXT_MAX + 64];
 	int r = discovery_cached_list(file, a->found, &a->n_found, &e);
 
-	a->believed.alone = a->n_found && believed_was_heard(&a->state->control, node_now_ns());
+	a->source.alone =
+		a->n_found && endpoint_source_was_heard(&a->state->control, node_now_ns());
 	if (r && r != -ENOENT)
 		log_event(LOG_LEVEL_WARN, "the cache of discovery is not used", "error=%s",
 			  log_quote(quoted, sizeof(quoted), e.text));

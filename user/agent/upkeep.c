@@ -21,9 +21,9 @@
 
 /* How often the counts are compared with the sockets, how soon after the start, and how
  * soon again when they differ. */
-#define AUDIT_MS 30000
-#define AUDIT_FIRST_MS 5000
-#define AUDIT_AGAIN_MS 1000
+#define RECONCILE_MS 30000
+#define RECONCILE_FIRST_MS 5000
+#define RECONCILE_AGAIN_MS 1000
 /* Connections to a dead backend end in batches so far apart; give or take a half. */
 #define MOVES_MS 100
 /* Rebalancing moves one connection this often; give or take a half. */
@@ -36,7 +36,7 @@ static const struct plan_backend *planned(const struct agent *a, unsigned int in
 	return plan_find(&a->state->applied, &a->config->backends[index].endpoint);
 }
 
-static void count_ended(struct agent *a, const struct agent_moves_result *ended,
+static void count_ended(struct agent *a, const struct agent_evict_result *ended,
 			enum metrics_ended why)
 {
 	char text[ENDPOINT_TEXT_MAX];
@@ -57,11 +57,11 @@ static void count_ended(struct agent *a, const struct agent_moves_result *ended,
 /* What counts: the operator's, else the planned one; 0 for one that is drained. */
 static unsigned int weight_of(const struct agent *a, const struct plan_backend *b)
 {
-	const struct klb_admin *wish = verdict_wish(a->state, b);
+	const struct klb_admin *admin = backend_status_admin(a->state, b);
 
-	if (wish->drained)
+	if (admin->drained)
 		return 0;
-	return wish->weight_set ? wish->weight : b->value.weight;
+	return admin->weight_set ? admin->weight : b->value.weight;
 }
 
 /* Whether the kernel may send a new connection there without reserve. */
@@ -72,7 +72,7 @@ static bool takes_connections(const struct agent *a, const struct plan_backend *
 
 static bool some_takes_connections(struct agent *a)
 {
-	/* The operator's wishes change without a word to the agent. */
+	/* The operator's admins change without a word to the agent. */
 	if (datapath_read_admin(a->dp, a->state->admin, NULL))
 		return false;
 	for (unsigned int i = 0; i < a->config->n_backends; i++) {
@@ -113,18 +113,18 @@ static unsigned int around(unsigned int ms)
 	return ms / 2 + ms * random / 65535;
 }
 
-static void plan_moves(struct agent *a)
+static void start_evicting(struct agent *a)
 {
 	unsigned int ms = around(MOVES_MS);
 	struct timeval tv = { .tv_usec = ms * 1000 };
 
-	if (!event_pending(a->moves_timer, EV_TIMEOUT, NULL))
-		event_add(a->moves_timer, &tv);
+	if (!event_pending(a->evict_timer, EV_TIMEOUT, NULL))
+		event_add(a->evict_timer, &tv);
 }
 
-void agent_on_moves(evutil_socket_t fd, short what, void *arg)
+void agent_on_evict(evutil_socket_t fd, short what, void *arg)
 {
-	struct agent_moves_result result;
+	struct agent_evict_result result;
 	struct agent *a = arg;
 	bool dead[KLB_MAX_IDS];
 	struct err e = { "" };
@@ -133,12 +133,12 @@ void agent_on_moves(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	if (!a->dp || !privileges_end_connections() || !find_dead(a, dead))
 		return;
-	agent_moves_dead(a->dp, dead, &result, &e);
-	log_failure(a->moves_error, LOG_LEVEL_ERROR, "cannot end connections to a dead backend",
+	agent_evict_dead(a->dp, dead, &result, &e);
+	log_failure(a->evict_error, LOG_LEVEL_ERROR, "cannot end connections to a dead backend",
 		    &e);
 	count_ended(a, &result, METRICS_ENDED_DEAD);
 	if (result.left)
-		plan_moves(a);
+		start_evicting(a);
 }
 
 /* Connections that have come to a dead backend since, or could not be ended before. */
@@ -151,7 +151,7 @@ void agent_look_for_stuck(struct agent *a)
 		return;
 	for (__u32 id = 1; id < KLB_MAX_IDS; id++)
 		if (dead[id] && !datapath_read_stat(a->dp, id, &stats, NULL) && stats.active)
-			plan_moves(a);
+			start_evicting(a);
 }
 
 /* --- what backends report ------------------------------------------------------------ */
@@ -162,7 +162,7 @@ void agent_on_backend_changed(void *arg, bool state_changed)
 
 	if (state_changed) {
 		agent_apply(a);
-		plan_moves(a);
+		start_evicting(a);
 	} else
 		a->dirty = true;
 }
@@ -185,7 +185,7 @@ __u64 agent_on_last_answer(void *arg, const struct klb_endpoint *backend)
  * should have all: what is ended elsewhere goes there, and what is ended there comes back.
  */
 static bool read_load(const struct agent *a, unsigned int index, bool some_preferred,
-		      struct moves_load *ret)
+		      struct rebalance_load *ret)
 {
 	const struct health *h = agent_backend_health(a->backends[index]);
 	const struct plan_backend *b = planned(a, index);
@@ -195,15 +195,16 @@ static bool read_load(const struct agent *a, unsigned int index, bool some_prefe
 	    health_share(h, a->config->slow_start_ms, node_now_ns()) != 1000 ||
 	    datapath_read_stat(a->dp, b->id, &stats, NULL))
 		return false;
-	*ret = (struct moves_load){ .id = b->id,
-				    .active = stats.active,
-				    .weight =
-					    some_preferred && !b->preferred ? 0 : weight_of(a, b) };
+	*ret = (struct rebalance_load){ .id = b->id,
+					.active = stats.active,
+					.weight = some_preferred && !b->preferred
+							  ? 0
+							  : weight_of(a, b) };
 	return true;
 }
 
 /* The loads, if every backend takes connections and has all of its weight; else 0. */
-static unsigned int read_loads(const struct agent *a, struct moves_load *ret)
+static unsigned int read_loads(const struct agent *a, struct rebalance_load *ret)
 {
 	bool some_preferred = false;
 
@@ -224,16 +225,16 @@ static unsigned int read_loads(const struct agent *a, struct moves_load *ret)
 
 void agent_rebalance(struct agent *a)
 {
-	struct moves_load loads[KLB_MAX_BACKENDS];
-	struct agent_moves_result result;
+	struct rebalance_load loads[KLB_MAX_BACKENDS];
+	struct agent_evict_result result;
 	__u64 now = node_now_ns();
 	__u32 id;
 
 	if (!a->config->rebalance || now < a->rebalance_ns)
 		return;
 	a->rebalance_ns = now + around(REBALANCE_MS) * 1000000ULL;
-	id = moves_overloaded(loads, read_loads(a, loads));
-	if (id && !agent_moves_one(a->dp, id, &result, NULL))
+	id = rebalance_overloaded(loads, read_loads(a, loads));
+	if (id && !agent_evict_one(a->dp, id, &result, NULL))
 		count_ended(a, &result, METRICS_ENDED_REBALANCE);
 }
 
@@ -269,7 +270,7 @@ static int list_all(struct agent *a, struct datapath_connections *ret)
 		r = datapath_connections(a->dp, diag, &(struct datapath_looks){ 0 }, ret, &e);
 	sock_diag_close(diag);
 	privileges_lower();
-	log_failure(a->audit_error, LOG_LEVEL_WARN,
+	log_failure(a->reconcile_error, LOG_LEVEL_WARN,
 		    "connections cannot be listed: their counts are not checked, and none "
 		    "is ended",
 		    &e);
@@ -281,7 +282,7 @@ static int list_all(struct agent *a, struct datapath_connections *ret)
  * corrected like the others: when two looks agree. Where not every process is to be seen, what is
  * missing may be hidden.
  */
-static void audit_elsewhere(struct agent *a, __s64 excess)
+static void reconcile_other_netns(struct agent *a, __s64 excess)
 {
 	const struct klb_adjustment fix = { .other_netns = -excess };
 	bool confirmed = excess && excess == a->excess;
@@ -300,7 +301,7 @@ static void audit_elsewhere(struct agent *a, __s64 excess)
 }
 
 /* Returns whether to look again soon. */
-static bool audit_counts(struct agent *a)
+static bool reconcile_counts(struct agent *a)
 {
 	struct klb_adjustment fixes[KLB_MAX_IDS];
 	struct datapath_connections all = { 0 };
@@ -316,10 +317,11 @@ static bool audit_counts(struct agent *a)
 		return false;
 	r = list_all(a, &all);
 	if (!r || r == -EAGAIN)
-		audit_elsewhere(a, all.excess);
+		reconcile_other_netns(a, all.excess);
 	if (r || datapath_read_stats(a->dp, after, NULL))
 		goto out;
-	n_fixes = audit_look(&a->audit, a->state->stats, after, all.list, all.n, fixes, &again);
+	n_fixes = reconcile_look(&a->reconcile, a->state->stats, after, all.list, all.n, fixes,
+				 &again);
 	for (unsigned int i = 0; i < n_fixes; i++)
 		repair(a, &fixes[i]);
 out:
@@ -327,18 +329,18 @@ out:
 	return again;
 }
 
-void agent_on_audit(evutil_socket_t fd, short what, void *arg)
+void agent_on_reconcile(evutil_socket_t fd, short what, void *arg)
 {
 	struct agent *a = arg;
-	unsigned int ms = a->dp && audit_counts(a) ? AUDIT_AGAIN_MS
-			  : a->audited		   ? AUDIT_MS
-						   : AUDIT_FIRST_MS;
+	unsigned int ms = a->dp && reconcile_counts(a) ? RECONCILE_AGAIN_MS
+			  : a->reconciled	       ? RECONCILE_MS
+						       : RECONCILE_FIRST_MS;
 	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
 
 	(void)fd;
 	(void)what;
-	event_add(a->audit_timer, &tv);
-	a->audited = true;
+	event_add(a->reconcile_timer, &tv);
+	a->reconciled = true;
 	/* Also a good moment to forget what start, handshakes and reloads have needed. */
 	memory_trim();
 }

@@ -17,26 +17,26 @@
  * The list (n of them) and behind it those of c's own backends that it has not, as far as
  * there is room: ret has it for KLB_MAX_BACKENDS. Returns how many that are.
  */
-unsigned int believed_with_seeds(const struct config *c, const struct klb_endpoint *list,
-				 unsigned int n, struct klb_endpoint *ret);
+unsigned int endpoint_source_with_seeds(const struct config *c, const struct klb_endpoint *list,
+					unsigned int n, struct klb_endpoint *ret);
 
 /* Whether the maps hold the cluster's own word, by an agent that lives: then the cache does. */
-bool believed_was_heard(const struct klb_control *control, __u64 now_ns);
+bool endpoint_source_was_heard(const struct klb_control *control, __u64 now_ns);
 
 /* --- when the seeds count ------------------------------------------------------------- */
 
 /* Nobody of the list takes connections for so many probe intervals, and so long at least. */
-#define BELIEVED_INTERVALS 2
-#define BELIEVED_PATIENCE_MIN_MS 5000
+#define ENDPOINT_SOURCE_INTERVALS 2
+#define ENDPOINT_SOURCE_PATIENCE_MIN_MS 5000
 
 /* All 0: nothing is known yet. */
-struct believed {
+struct endpoint_source {
 	bool alone; /* the list counts without the seeds */
-	bool told; /* BELIEVED_SEEDS, since the list was of use last */
+	bool told; /* ENDPOINT_SOURCE_SEEDS, since the list was of use last */
 	__u64 idle_ns; /* since when nobody of the list takes connections; 0: somebody does */
 };
 
-struct believed_facts {
+struct endpoint_source_facts {
 	bool heard; /* the cluster, since this program's start */
 	bool takes; /* somebody of the list is ready, or lives at least */
 	bool more; /* there are seeds that are not in the list */
@@ -44,13 +44,14 @@ struct believed_facts {
 	__u64 now_ns; /* of CLOCK_MONOTONIC */
 };
 
-enum believed_step {
-	BELIEVED_AS_BEFORE,
-	BELIEVED_ALONE, /* the seeds do not count any more */
-	BELIEVED_SEEDS, /* the list leads nowhere: the seeds count beside it; once */
+enum endpoint_source_step {
+	ENDPOINT_SOURCE_AS_BEFORE,
+	ENDPOINT_SOURCE_ALONE, /* the seeds do not count any more */
+	ENDPOINT_SOURCE_SEEDS, /* the list leads nowhere: the seeds count beside it; once */
 };
 
 /* To be called again and again. Pure. */
-enum believed_step believed_review(struct believed *b, const struct believed_facts *f);
+enum endpoint_source_step endpoint_source_review(struct endpoint_source *b,
+						 const struct endpoint_source_facts *f);
 
 #endif

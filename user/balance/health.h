@@ -107,8 +107,4 @@ unsigned int health_share(const struct health *h, unsigned int ramp_ms, __u64 no
  */
 unsigned int health_next_probe_ms(const struct health *h, const struct health_rules *rules);
 
-/* "ready", "connection closed": static, and "invalid" for what is none. */
-const char *health_state_name(enum klb_state state);
-const char *health_reason_name(enum klb_reason reason);
-
 #endif

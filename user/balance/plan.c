@@ -182,23 +182,3 @@ int plan_make(const struct plan_input *in, struct plan *ret, struct err *e)
 	*ret = p;
 	return 0;
 }
-
-const char *plan_policy_name(enum klb_policy policy)
-{
-	switch (policy) {
-	case KLB_POLICY_LEAST_CONN:
-		return "least-conn";
-	case KLB_POLICY_RANDOM:
-		return "random";
-	case KLB_POLICY_RENDEZVOUS:
-		return "rendezvous";
-	case KLB_POLICY_LATENCY:
-		return "latency";
-	}
-	return "invalid";
-}
-
-const char *plan_scope_name(enum klb_scope scope)
-{
-	return scope == KLB_SCOPE_ALL ? "all" : "host";
-}

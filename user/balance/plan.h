@@ -67,8 +67,4 @@ int plan_make(const struct plan_input *in, struct plan *ret, struct err *e);
 const struct plan_backend *plan_find(const struct plan *p, const struct klb_endpoint *endpoint);
 const struct plan_backend *plan_find_id(const struct plan *p, __u32 id);
 
-/* The configuration's words for them. */
-const char *plan_policy_name(enum klb_policy policy);
-const char *plan_scope_name(enum klb_scope scope);
-
 #endif

@@ -23,9 +23,9 @@ static __u64 next_random(__u64 *state)
 	return x * 0x2545f4914f6cdd1dULL;
 }
 
-unsigned int moves_from_dead(const struct klb_connection *list, unsigned int n, const bool *dead,
-			     __u64 random, unsigned int max, unsigned int *ret,
-			     unsigned int *ret_left)
+unsigned int rebalance_pick_dead(const struct klb_connection *list, unsigned int n,
+				 const bool *dead, __u64 random, unsigned int max,
+				 unsigned int *ret, unsigned int *ret_left)
 {
 	unsigned int seen = 0;
 
@@ -43,7 +43,7 @@ unsigned int moves_from_dead(const struct klb_connection *list, unsigned int n, 
 	return seen - *ret_left;
 }
 
-__u32 moves_overloaded(const struct moves_load *loads, unsigned int n)
+__u32 rebalance_overloaded(const struct rebalance_load *loads, unsigned int n)
 {
 	__u64 active = 0, weight = 0, most = 0;
 	__u32 id = 0;
@@ -65,7 +65,7 @@ __u32 moves_overloaded(const struct moves_load *loads, unsigned int n)
 	return id;
 }
 
-unsigned int moves_oldest(const struct klb_connection *list, unsigned int n, __u32 id)
+unsigned int rebalance_pick_oldest(const struct klb_connection *list, unsigned int n, __u32 id)
 {
 	unsigned int oldest = n;
 

@@ -18,12 +18,12 @@
  * picks others, and no client is always the last. Fills ret with indexes into list;
  * returns how many. *ret_left: how many more there are.
  */
-unsigned int moves_from_dead(const struct klb_connection *list, unsigned int n, const bool *dead,
-			     __u64 random, unsigned int max, unsigned int *ret,
-			     unsigned int *ret_left);
+unsigned int rebalance_pick_dead(const struct klb_connection *list, unsigned int n,
+				 const bool *dead, __u64 random, unsigned int max,
+				 unsigned int *ret, unsigned int *ret_left);
 
-/* One backend, for moves_overloaded. */
-struct moves_load {
+/* One backend, for rebalance_overloaded. */
+struct rebalance_load {
 	__u32 id;
 	__u64 active;
 	unsigned int weight;
@@ -33,9 +33,9 @@ struct moves_load {
  * The backend that has most above its fair share (its part, by weight, of all their
  * connections), if that is two connections and a tenth of the share at least; else 0.
  */
-__u32 moves_overloaded(const struct moves_load *loads, unsigned int n);
+__u32 rebalance_overloaded(const struct rebalance_load *loads, unsigned int n);
 
 /* The oldest established connection to it: an index into list, or n. */
-unsigned int moves_oldest(const struct klb_connection *list, unsigned int n, __u32 id);
+unsigned int rebalance_pick_oldest(const struct klb_connection *list, unsigned int n, __u32 id);
 
 #endif

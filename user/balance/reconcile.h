@@ -13,7 +13,7 @@
 #include "net/connection.h"
 
 /* What the last look has found, by id: a difference counts when two looks agree on it. */
-struct audit {
+struct reconcile {
 	struct {
 		__s64 active, connecting;
 		bool differs;
@@ -25,8 +25,8 @@ struct audit {
  * between is not judged. Fills ret (room for KLB_MAX_IDS) with what to correct now, and
  * returns how many. *ret_again: whether a second look should follow soon.
  */
-unsigned int audit_look(struct audit *a, const struct klb_stats *before,
-			const struct klb_stats *after, const struct klb_connection *list,
-			unsigned int n, struct klb_adjustment *ret, bool *ret_again);
+unsigned int reconcile_look(struct reconcile *a, const struct klb_stats *before,
+			    const struct klb_stats *after, const struct klb_connection *list,
+			    unsigned int n, struct klb_adjustment *ret, bool *ret_again);
 
 #endif

@@ -66,13 +66,13 @@ static void compare_verdicts(struct list *list, const struct klb_backend *was,
 	}
 }
 
-static int planned_or(const struct klb_admin *wish)
+static int planned_or(const struct klb_admin *admin)
 {
-	return wish->weight_set ? (int)wish->weight : -1;
+	return admin->weight_set ? (int)admin->weight : -1;
 }
 
-static void compare_wishes(struct list *list, const struct plan_backend *b,
-			   const struct klb_admin *was, const struct klb_admin *is)
+static void compare_admin(struct list *list, const struct plan_backend *b,
+			  const struct klb_admin *was, const struct klb_admin *is)
 {
 	if (was->drained != is->drained)
 		add(list, is->drained ? CHANGE_DRAINED : CHANGE_UNDRAINED, b);
@@ -91,7 +91,7 @@ static void compare(struct list *list, const struct datapath_state *was,
 		return;
 	}
 	compare_verdicts(list, &before->value, b);
-	compare_wishes(list, b, verdict_wish(was, before), verdict_wish(is, b));
+	compare_admin(list, b, backend_status_admin(was, before), backend_status_admin(is, b));
 }
 
 static int by_time(const void *a, const void *b)

@@ -110,4 +110,8 @@ int config_duration_ms(const char *text, unsigned int *ret);
 /* The backends' addresses, in their order: ret has room for KLB_MAX_BACKENDS. */
 void config_endpoints(const struct config *c, struct klb_endpoint *ret);
 
+/* The words that the configuration has for them; "invalid" for what is none. */
+const char *config_policy_name(enum klb_policy policy);
+const char *config_scope_name(enum klb_scope scope);
+
 #endif

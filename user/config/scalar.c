@@ -26,6 +26,19 @@ static const char *const scopes[] = {
 	[KLB_SCOPE_ALL] = "all",
 };
 
+#define N_POLICIES (sizeof(policies) / sizeof(policies[0]))
+#define N_SCOPES (sizeof(scopes) / sizeof(scopes[0]))
+
+const char *config_policy_name(enum klb_policy policy)
+{
+	return policy && (unsigned int)policy < N_POLICIES ? policies[policy] : "invalid";
+}
+
+const char *config_scope_name(enum klb_scope scope)
+{
+	return scope && (unsigned int)scope < N_SCOPES ? scopes[scope] : "invalid";
+}
+
 static void *field_of(const struct config_key *key, void *base)
 {
 	return (char *)base + key->offset;
@@ -260,7 +273,7 @@ int config_read_policy(struct config_build *b, const struct config_node *at,
 	rc = config_read_text(b, at, "least-conn, random, rendezvous or latency", &text);
 	if (rc < 0)
 		return rc;
-	found = find_name(policies, sizeof(policies) / sizeof(policies[0]), text);
+	found = find_name(policies, N_POLICIES, text);
 	if (!found)
 		return config_fail(b, &at->where,
 				   "'%.64s' is not a policy; write least-conn, random, rendezvous "
@@ -281,7 +294,7 @@ int config_read_scope(struct config_build *b, const struct config_node *at,
 	rc = config_read_text(b, at, "host or all", &text);
 	if (rc < 0)
 		return rc;
-	found = find_name(scopes, sizeof(scopes) / sizeof(scopes[0]), text);
+	found = find_name(scopes, N_SCOPES, text);
 	if (!found)
 		return config_fail(b, &at->where, "'%.64s' is not a scope; write host or all",
 				   text);

@@ -12,25 +12,25 @@
 #include "host/node.h"
 #include "net/endpoint.h"
 
-/* What a command does to the wish. */
-struct wish {
-	enum { WISH_DRAIN, WISH_UNDRAIN, WISH_WEIGHT, WISH_WEIGHT_AUTO } kind;
+/* What a command does to the admin. */
+struct admin_change {
+	enum { ADMIN_DRAIN, ADMIN_UNDRAIN, ADMIN_WEIGHT, ADMIN_WEIGHT_AUTO } kind;
 	unsigned int weight;
 };
 
-static void change_wish(struct klb_admin *wish, const void *arg)
+static void edit_admin(struct klb_admin *admin, const void *arg)
 {
-	const struct wish *c = arg;
+	const struct admin_change *c = arg;
 
 	switch (c->kind) {
-	case WISH_DRAIN:
-	case WISH_UNDRAIN:
-		wish->drained = c->kind == WISH_DRAIN;
+	case ADMIN_DRAIN:
+	case ADMIN_UNDRAIN:
+		admin->drained = c->kind == ADMIN_DRAIN;
 		break;
-	case WISH_WEIGHT:
-	case WISH_WEIGHT_AUTO:
-		wish->weight_set = c->kind == WISH_WEIGHT;
-		wish->weight = c->weight;
+	case ADMIN_WEIGHT:
+	case ADMIN_WEIGHT_AUTO:
+		admin->weight_set = c->kind == ADMIN_WEIGHT;
+		admin->weight = c->weight;
 		break;
 	}
 }
@@ -58,11 +58,11 @@ int ctl_unknown_backend(const struct plan *p, const struct klb_endpoint *endpoin
 /* Backends, other than this one, that take new connections without reserve. */
 static unsigned int others_ready(const struct datapath_state *s, const struct plan_backend *b)
 {
-	struct verdict v;
+	struct backend_status v;
 	unsigned int n = 0;
 
 	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
-		verdict_of(s, &s->applied.backends[i], node_now_ns(), &v);
+		backend_status_of(s, &s->applied.backends[i], node_now_ns(), &v);
 		n += s->applied.backends[i].id != b->id && !strcmp(v.state, "ready") && v.weight;
 	}
 	return n;
@@ -71,43 +71,43 @@ static unsigned int others_ready(const struct datapath_state *s, const struct pl
 /* Whether any other backend has a weight, ready or not. */
 static bool others_weighted(const struct datapath_state *s, const struct plan_backend *b)
 {
-	struct verdict v;
+	struct backend_status v;
 
 	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
-		verdict_of(s, &s->applied.backends[i], node_now_ns(), &v);
+		backend_status_of(s, &s->applied.backends[i], node_now_ns(), &v);
 		if (s->applied.backends[i].id != b->id && v.weight)
 			return true;
 	}
 	return false;
 }
 
-static void report_change(const struct wish *c, const struct datapath_state *s,
+static void report_change(const struct admin_change *c, const struct datapath_state *s,
 			  const struct plan_backend *b)
 {
 	char text[ENDPOINT_TEXT_MAX];
-	struct verdict v;
+	struct backend_status v;
 
 	endpoint_format(&b->value.endpoint, text);
 	switch (c->kind) {
-	case WISH_DRAIN:
+	case ADMIN_DRAIN:
 		printf("%s: draining; %llu connections to it stay until they close\n", text,
 		       s->stats[b->id].active);
-		verdict_of(s, b, node_now_ns(), &v);
+		backend_status_of(s, b, node_now_ns(), &v);
 		if (!others_ready(s, b) && v.weight)
 			printf("note: no other backend is ready; it still gets what no other can "
 			       "take\n");
 		break;
-	case WISH_UNDRAIN:
+	case ADMIN_UNDRAIN:
 		printf("%s: takes new connections again\n", text);
 		break;
-	case WISH_WEIGHT:
+	case ADMIN_WEIGHT:
 		printf("%s: weight %u, until `kubelbctl weight %s auto`\n", text, c->weight, text);
 		if (!c->weight && !others_weighted(s, b))
 			printf("note: every backend has weight 0 now: connects go through "
 			       "untouched, "
 			       "to nobody in all likelihood\n");
 		break;
-	case WISH_WEIGHT_AUTO:
+	case ADMIN_WEIGHT_AUTO:
 		printf("%s: weight %u, from the configuration, slow start included\n", text,
 		       b->value.weight);
 		break;
@@ -115,7 +115,7 @@ static void report_change(const struct wish *c, const struct datapath_state *s,
 }
 
 static int apply_change(const struct ctl_options *o, const struct klb_endpoint *endpoint,
-			const struct wish *c, struct err *e)
+			const struct admin_change *c, struct err *e)
 {
 	struct datapath_state *state = malloc(sizeof(*state));
 	struct datapath *dp = NULL;
@@ -134,10 +134,10 @@ static int apply_change(const struct ctl_options *o, const struct klb_endpoint *
 		r = ctl_unknown_backend(&state->applied, endpoint, e);
 		goto out;
 	}
-	r = datapath_change_admin(dp, b, change_wish, c, e);
+	r = datapath_change_admin(dp, b, edit_admin, c, e);
 	if (r)
 		goto out;
-	ctl_say_wish(dp, b);
+	ctl_log_admin(dp, b);
 	report_change(c, state, b);
 out:
 	datapath_close(dp);
@@ -145,7 +145,8 @@ out:
 	return r;
 }
 
-static int change_backend(const struct ctl_options *o, const char *backend, const struct wish *c)
+static int change_backend(const struct ctl_options *o, const char *backend,
+			  const struct admin_change *c)
 {
 	struct klb_endpoint endpoint;
 	struct err e = { "" };
@@ -157,21 +158,21 @@ static int change_backend(const struct ctl_options *o, const char *backend, cons
 
 int ctl_drain(const struct ctl_options *o, int argc, char **argv)
 {
-	const struct wish c = { .kind = WISH_DRAIN };
+	const struct admin_change c = { .kind = ADMIN_DRAIN };
 
 	return argc == 1 ? change_backend(o, argv[0], &c) : cli_usage("drain takes one BACKEND");
 }
 
 int ctl_undrain(const struct ctl_options *o, int argc, char **argv)
 {
-	const struct wish c = { .kind = WISH_UNDRAIN };
+	const struct admin_change c = { .kind = ADMIN_UNDRAIN };
 
 	return argc == 1 ? change_backend(o, argv[0], &c) : cli_usage("undrain takes one BACKEND");
 }
 
 int ctl_weight(const struct ctl_options *o, int argc, char **argv)
 {
-	struct wish c = { .kind = WISH_WEIGHT_AUTO };
+	struct admin_change c = { .kind = ADMIN_WEIGHT_AUTO };
 	unsigned long weight;
 
 	if (argc != 2)
@@ -180,7 +181,7 @@ int ctl_weight(const struct ctl_options *o, int argc, char **argv)
 		if (cli_number(argv[1], 0, KLB_WEIGHT_MAX, &weight))
 			return cli_usage("weight '%s': want 0 to %d, or auto", argv[1],
 					 KLB_WEIGHT_MAX);
-		c.kind = WISH_WEIGHT;
+		c.kind = ADMIN_WEIGHT;
 		c.weight = (unsigned int)weight;
 	}
 	return change_backend(o, argv[0], &c);

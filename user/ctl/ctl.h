@@ -31,8 +31,8 @@ int ctl_unknown_backend(const struct plan *p, const struct klb_endpoint *endpoin
 void ctl_say_state(const char *pin_dir, const struct datapath_state *s);
 void ctl_say_links(const struct datapath_link *links, int n);
 void ctl_say_list(unsigned int records, unsigned int open);
-/* the wish about b as it is in the map now, */
-void ctl_say_wish(const struct datapath *dp, const struct plan_backend *b);
+/* the admin about b as it is in the map now, */
+void ctl_log_admin(const struct datapath *dp, const struct plan_backend *b);
 /* and a connection that was ended, or (gone) had ended before it could be. */
 void ctl_say_end(const struct klb_connection *c, bool gone);
 

@@ -7,10 +7,9 @@
 
 #include <jansson.h>
 
+#include "balance/names.h"
 #include "net/endpoint.h"
-#include "balance/health.h"
 #include "base/format.h"
-#include "balance/backend_status.h"
 
 #define NS_PER_S 1000000000ULL
 /* "2026-11-22T19:07:08" and its NUL; years have four digits for long enough. */
@@ -71,8 +70,7 @@ void events_print_text(const struct klb_event *event, __u64 wall_offset_ns, FILE
 
 	print_head(event->time_ns + wall_offset_ns, events_kind_name(event->kind), &event->backend,
 		   to);
-	fprintf(to, "%-14s %s after %s",
-		has_reason(event) ? verdict_failure_name(event->failure) : "-",
+	fprintf(to, "%-14s %s after %s", has_reason(event) ? names_failure(event->failure) : "-",
 		text_process(event->comm, event->pid, process),
 		text_duration(event->latency_ns, after));
 	if (event->kind == KLB_EVENT_EJECTED)
@@ -90,7 +88,7 @@ static json_t *json_event(const struct klb_event *event, const char *when)
 			 events_kind_name(event->kind), "backend",
 			 endpoint_format(&event->backend, backend), "backendId",
 			 (json_int_t)event->id, "reason",
-			 has_reason(event) ? verdict_failure_key(event->failure) : NULL, "process",
+			 has_reason(event) ? names_failure_key(event->failure) : NULL, "process",
 			 "name", text_comm(event->comm, comm), "pid", (json_int_t)event->pid,
 			 "cgroupId", (json_int_t)event->cgroup_id, "latencySeconds",
 			 (double)event->latency_ns / NS_PER_S, "ejectedSeconds",
@@ -132,15 +130,15 @@ int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE 
 
 static void print_verdict(const struct change *c, FILE *to)
 {
-	char reason[VERDICT_REASON_MAX], was[VERDICT_REASON_MAX];
+	char reason[NAMES_REASON_MAX], was[NAMES_REASON_MAX];
 
-	verdict_reason_text(c->reason, c->http_status, reason);
-	fprintf(to, "%-14s ", health_state_name(c->state));
+	names_reason_text(c->reason, c->http_status, reason);
+	fprintf(to, "%-14s ", names_state(c->state));
 	if (c->kind == CHANGE_REASON)
 		fprintf(to, "%s, was %s", reason,
-			verdict_reason_text(c->was_reason, c->was_http_status, was));
+			names_reason_text(c->was_reason, c->was_http_status, was));
 	else
-		fprintf(to, "was %s%s, %s", health_state_name(c->was),
+		fprintf(to, "was %s%s, %s", names_state(c->was),
 			c->was == c->state ? " and in between another" : "", reason);
 }
 
@@ -177,10 +175,10 @@ int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE 
 			  when, "monotonicNs", (json_int_t)c->time_ns, "event",
 			  changes_kind_name(c->kind), "backend",
 			  endpoint_format(&c->backend, backend), "backendId", (json_int_t)c->id,
-			  "reason", verdict ? health_reason_name(c->reason) : NULL, "state",
-			  verdict ? health_state_name(c->state) : NULL, "was",
-			  state ? health_state_name(c->was) : NULL, "wasReason",
-			  reason ? health_reason_name(c->was_reason) : NULL, "httpStatus",
+			  "reason", verdict ? names_reason(c->reason) : NULL, "state",
+			  verdict ? names_state(c->state) : NULL, "was",
+			  state ? names_state(c->was) : NULL, "wasReason",
+			  reason ? names_reason(c->was_reason) : NULL, "httpStatus",
 			  verdict && c->http_status ? json_integer(c->http_status) : json_null(),
 			  "weight", weight ? json_integer(c->weight) : json_null()),
 		to);

@@ -170,10 +170,10 @@ static bool has_any(const struct look *look, const struct klb_endpoint *backend)
 /* Whether what was ended may come straight back. */
 static bool takes_new(const struct datapath_state *s, const struct plan_backend *b)
 {
-	struct verdict v;
+	struct backend_status v;
 
-	verdict_of(s, b, node_now_ns(), &v);
-	return v.weight && !verdict_wish(s, b)->drained && strcmp(v.state, "dead") != 0;
+	backend_status_of(s, b, node_now_ns(), &v);
+	return v.weight && !backend_status_admin(s, b)->drained && strcmp(v.state, "dead") != 0;
 }
 
 static int report_kill(const struct tally *t, const char *backend, const struct look *look,

@@ -6,6 +6,7 @@
 
 #include <jansson.h>
 
+#include "balance/names.h"
 #include "net/endpoint.h"
 #include "base/table.h"
 #include "base/format.h"
@@ -90,7 +91,7 @@ static void print_head(const struct status *st)
 	printf("programs  %d attached, %s\n", st->n_links,
 	       effect_text(effect_of(st->links, st->n_links)));
 	print_losses(st);
-	if (verdict_agent_alive(&s->control, now_ns))
+	if (backend_status_agent_alive(&s->control, now_ns))
 		printf("agent     alive, last sign of life %s ago\n",
 		       text_age(s->control.heartbeat_ns, now_ns, text));
 	else if (s->control.heartbeat_ns)
@@ -99,7 +100,7 @@ static void print_head(const struct status *st)
 	else
 		printf("agent     none: every backend counts as ready\n");
 	if (s->control.discovery)
-		printf("discovery %s (heard %s%s)\n", verdict_discovery_text(s->control.discovery),
+		printf("discovery %s (heard %s%s)\n", names_discovery(s->control.discovery),
 		       text_age(s->control.discovery_heard_ns, now_ns, text),
 		       s->control.discovery_heard_ns ? " ago" : "");
 	print_notes(&s->counters);
@@ -122,8 +123,8 @@ static int print_frontends(const struct plan *p)
 		const struct plan_frontend *f = &p->frontends[i];
 
 		table_cell(&t, "%s", endpoint_format(&f->endpoint, text));
-		table_cell(&t, "%s", plan_policy_name(f->policy));
-		table_cell(&t, "%s", plan_scope_name(f->scope));
+		table_cell(&t, "%s", config_policy_name(f->policy));
+		table_cell(&t, "%s", config_scope_name(f->scope));
 		table_cell(&t, "%u", f->n_backends);
 	}
 	putchar('\n');
@@ -153,16 +154,16 @@ static void add_backend(struct table *t, const struct datapath_state *s,
 {
 	const struct klb_stats *stats = &s->stats[b->id];
 	char text[ENDPOINT_TEXT_MAX], time[TEXT_TIME_MAX];
-	struct verdict v;
+	struct backend_status v;
 
-	verdict_of(s, b, now_ns, &v);
+	backend_status_of(s, b, now_ns, &v);
 	table_cell(t, "%s", endpoint_format(&b->value.endpoint, text));
 	table_cell(t, "%s", v.state);
-	table_cell(t, "%u%s", v.weight, verdict_wish(s, b)->weight_set ? "*" : "");
+	table_cell(t, "%u%s", v.weight, backend_status_admin(s, b)->weight_set ? "*" : "");
 	table_cell(t, "%llu", stats->active);
 	table_cell(t, "%llu", stats->connecting);
 	table_cell(t, "%llu", stats->opened);
-	table_cell(t, "%llu", verdict_failed(stats));
+	table_cell(t, "%llu", backend_status_failed(stats));
 	table_cell(t, "%s", stats->srtt_us ? text_duration(stats->srtt_us * 1000ULL, time) : "-");
 	table_cell(t, "%s", text_age(b->value.since_ns, now_ns, time));
 	table_cell(t, "%s", text_age(b->value.last_probe_ns, now_ns, time));
@@ -180,7 +181,7 @@ int status_print_text(const struct status *st)
 	r = print_frontends(&s->applied);
 	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
 		add_backend(&t, s, &s->applied.backends[i], st->now_ns);
-		overridden |= verdict_wish(s, &s->applied.backends[i])->weight_set;
+		overridden |= backend_status_admin(s, &s->applied.backends[i])->weight_set;
 	}
 	putchar('\n');
 	if (!r)
@@ -206,7 +207,7 @@ static json_t *json_failures(const struct klb_stats *stats)
 	json_t *by_reason = json_object();
 
 	for (int i = 0; i < KLB_FAILURES; i++)
-		json_object_set_new(by_reason, verdict_failure_key((enum klb_failure)i),
+		json_object_set_new(by_reason, names_failure_key((enum klb_failure)i),
 				    json_integer((json_int_t)stats->failed[i]));
 	return by_reason;
 }
@@ -215,21 +216,21 @@ static json_t *json_backend(const struct datapath_state *s, const struct plan_ba
 			    __u64 now_ns)
 {
 	const struct klb_stats *stats = &s->stats[b->id];
-	const struct klb_admin *wish = verdict_wish(s, b);
+	const struct klb_admin *admin = backend_status_admin(s, b);
 	char text[ENDPOINT_TEXT_MAX];
-	struct verdict v;
+	struct backend_status v;
 
-	verdict_of(s, b, now_ns, &v);
+	backend_status_of(s, b, now_ns, &v);
 	/* configuredWeight is the planned one: the maps hold no other. */
 	return json_pack(
 		"{s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:b, s:b, s:o, s:I, s:I, s:I, "
 		"s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"id", (int)b->id, "generation", (int)b->value.generation, "address",
 		endpoint_format(&b->value.endpoint, text), "state", v.state, "why", v.why, "reason",
-		health_reason_name(b->value.reason), "httpStatus", (int)b->value.http_status,
-		"weight", (int)v.weight, "configuredWeight", (int)b->value.weight, "weightOverride",
-		wish->weight_set ? json_integer(wish->weight) : json_null(), "drained",
-		(int)wish->drained, "ejected", stats->ejected_until_ns > now_ns,
+		names_reason(b->value.reason), "httpStatus", (int)b->value.http_status, "weight",
+		(int)v.weight, "configuredWeight", (int)b->value.weight, "weightOverride",
+		admin->weight_set ? json_integer(admin->weight) : json_null(), "drained",
+		(int)admin->drained, "ejected", stats->ejected_until_ns > now_ns,
 		"ejectedForSeconds",
 		stats->ejected_until_ns > now_ns ? seconds_since(now_ns, stats->ejected_until_ns)
 						 : json_null(),
@@ -275,8 +276,8 @@ static json_t *json_frontends(const struct plan *p)
 		json_array_append_new(list,
 				      json_pack("{s:s, s:s, s:s, s:o}", "address",
 						endpoint_format(&f->endpoint, text), "policy",
-						plan_policy_name(f->policy), "scope",
-						plan_scope_name(f->scope), "backends", backends));
+						config_policy_name(f->policy), "scope",
+						config_scope_name(f->scope), "backends", backends));
 	}
 	return list;
 }
@@ -319,9 +320,9 @@ void status_print_json(const struct status *st, bool compact)
 		effect_json(effect_of(st->links, st->n_links)), "pin", st->pin_dir, "abiVersion",
 		(int)s->control.abi_version, "configSerial", (json_int_t)s->control.config_serial,
 		"hostNetnsCookie", (json_int_t)s->control.host_netns_cookie, "agent", "alive",
-		verdict_agent_alive(&s->control, now_ns), "heartbeatSecondsAgo",
+		backend_status_agent_alive(&s->control, now_ns), "heartbeatSecondsAgo",
 		seconds_since(s->control.heartbeat_ns, now_ns), "discovery", "state",
-		verdict_discovery_key(s->control.discovery), "heardSecondsAgo",
+		names_discovery_key(s->control.discovery), "heardSecondsAgo",
 		seconds_since(s->control.discovery_heard_ns, now_ns), "skipped", "loopbackSource",
 		(json_int_t)s->counters.skipped_loopback_source, "noBackend",
 		(json_int_t)s->counters.skipped_no_backend, "otherNetns",

@@ -47,18 +47,18 @@ void ctl_say_links(const struct datapath_link *links, int n)
 			  links[i].name, links[i].prog_id, effect_name(&links[i]));
 }
 
-void ctl_say_wish(const struct datapath *dp, const struct plan_backend *b)
+void ctl_log_admin(const struct datapath *dp, const struct plan_backend *b)
 {
-	struct klb_admin wishes[KLB_MAX_IDS];
-	const struct klb_admin *wish = &wishes[b->id];
+	struct klb_admin admins[KLB_MAX_IDS];
+	const struct klb_admin *admin = &admins[b->id];
 	char text[ENDPOINT_TEXT_MAX];
 
-	if (!log_enabled(LOG_LEVEL_DEBUG) || datapath_read_admin(dp, wishes, NULL))
+	if (!log_enabled(LOG_LEVEL_DEBUG) || datapath_read_admin(dp, admins, NULL))
 		return;
 	log_event(LOG_LEVEL_DEBUG, "wish written",
 		  "map=admin backend=%s id=%u generation=%u drained=%u weight_set=%u weight=%u",
-		  endpoint_format(&b->value.endpoint, text), b->id, wish->generation, wish->drained,
-		  wish->weight_set, wish->weight);
+		  endpoint_format(&b->value.endpoint, text), b->id, admin->generation,
+		  admin->drained, admin->weight_set, admin->weight);
 }
 
 void ctl_say_list(unsigned int records, unsigned int open)

@@ -42,7 +42,7 @@ int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct 
 int datapath_read_stat(const struct datapath *dp, __u32 id, struct klb_stats *ret, struct err *e);
 /* The counters alone: room for KLB_MAX_IDS, by id. */
 int datapath_read_stats(const struct datapath *dp, struct klb_stats *ret, struct err *e);
-/* The operator's wishes, by id, into ret[KLB_MAX_IDS]. */
+/* The operator's admins, by id, into ret[KLB_MAX_IDS]. */
 int datapath_read_admin(const struct datapath *dp, struct klb_admin *ret, struct err *e);
 
 /*
@@ -68,11 +68,11 @@ int datapath_heartbeat(const struct datapath *dp, const struct datapath_beat *be
 		       __u64 *ret_serial, struct err *e);
 
 /*
- * kubelbctl's only way to write: change gets the operator's wish about b as it is
+ * kubelbctl's only way to write: change gets the operator's admin about b as it is
  * (all zero for none), under the lock, and makes it what it shall be.
  */
 int datapath_change_admin(const struct datapath *dp, const struct plan_backend *b,
-			  void (*change)(struct klb_admin *wish, const void *arg), const void *arg,
+			  void (*change)(struct klb_admin *admin, const void *arg), const void *arg,
 			  struct err *e);
 
 struct datapath_connections {

@@ -201,14 +201,14 @@ static void add_sock_diag(struct feature_list *list, int map_fd)
 static int make_storage_map(void)
 {
 	/* The kernel wants to know the types of its values (bpf_local_storage_map_check_btf). */
-	struct object_wish wish;
+	struct object_request request;
 	struct object o;
 	int fd = -1;
 
-	object_wish_all(&wish);
-	memset(wish.progs, 0, sizeof(wish.progs));
-	wish.refused[KLB_FEATURE_WAKEUP] = ENOSYS;
-	if (!object_open(&o, &wish, NULL) && !bpf_object__load(o.object))
+	object_request_all(&request);
+	memset(request.progs, 0, sizeof(request.progs));
+	request.refused[KLB_FEATURE_WAKEUP] = ENOSYS;
+	if (!object_open(&o, &request, NULL) && !bpf_object__load(o.object))
 		fd = dup(bpf_map__fd(o.maps[MAP_SOCKETS]));
 	object_close(&o);
 	return fd;
@@ -219,20 +219,20 @@ unsigned int datapath_features(const char *pin_dir, const char *cgroup,
 {
 	libbpf_print_fn_t before = libbpf_set_print(object_print_nothing);
 	struct feature_list list = { ret, 0, max };
-	struct object_wish wish;
+	struct object_request request;
 	const char *no_btf;
 	int cgroup_fd, map_fd;
 
-	object_wish_all(&wish);
+	object_request_all(&request);
 	no_btf = add_btf(&list);
 	cgroup_fd = add_cgroup(&list, cgroup);
 	add_bpffs(&list, pin_dir);
-	object_find_refused(cgroup_fd, NULL, &wish, NULL);
+	object_find_refused(cgroup_fd, NULL, &request, NULL);
 	add_hook(&list, PROG_CONNECT4, "cgroup/connect4",
-		 "send IPv4 connects to a backend (Linux 4.17)", wish.build, cgroup_fd, no_btf);
+		 "send IPv4 connects to a backend (Linux 4.17)", request.build, cgroup_fd, no_btf);
 	add_hook(&list, PROG_CONNECT6, "cgroup/connect6", "the same for IPv6 sockets (4.17)",
-		 wish.build, cgroup_fd, no_btf);
-	add_program_features(&list, wish.refused, no_btf);
+		 request.build, cgroup_fd, no_btf);
+	add_program_features(&list, request.refused, no_btf);
 	map_fd = make_storage_map();
 	add_sock_diag(&list, map_fd);
 	if (map_fd >= 0)

@@ -42,7 +42,7 @@ struct datapath_load {
 	bool fresh_tables; /* frontends, lookup, candidates and backends are new maps */
 	bool reused[MAP_COUNT];
 	unsigned long long cgroup_id;
-	struct object_wish wish; /* what is loaded, and what is not */
+	struct object_request request; /* what is loaded, and what is not */
 	struct object o;
 	struct bpf_map_info old[MAP_COUNT]; /* of the pinned maps; id 0: none */
 	int old_fds[MAP_COUNT];
@@ -246,7 +246,7 @@ static int load_wish(struct datapath_load *l, struct err *e)
 
 	object_close(&l->o);
 	last_warning[0] = '\0';
-	r = object_open(&l->o, &l->wish, e);
+	r = object_open(&l->o, &l->request, e);
 	links_close(l->slots, l->n_slots);
 	name_slots(l);
 	if (!r && l->exists)
@@ -296,7 +296,7 @@ static int load_programs(struct datapath_load *l, bool look_only, struct err *e)
 	bool attached[KLB_FEATURES];
 	int r;
 
-	object_wish_all(&l->wish);
+	object_request_all(&l->request);
 	r = load_wish(l, e);
 	find_attached(l, attached);
 	if (!r && (look_only || !try_attaching(l, attached)))
@@ -304,7 +304,7 @@ static int load_programs(struct datapath_load *l, bool look_only, struct err *e)
 	/* What is for lack of something is no refusal, and what runs stays. */
 	if (r && object_is_transient(-r))
 		return load_error(l, -r, e);
-	r = object_find_refused(l->cgroup_fd, attached, &l->wish, NULL);
+	r = object_find_refused(l->cgroup_fd, attached, &l->request, NULL);
 	if (!r) {
 		r = load_wish(l, e);
 		if (!r)
@@ -466,7 +466,7 @@ static void reconcile_elsewhere(struct datapath_load *l)
 /* Whether the kernel refuses this map; the programs do without. */
 static bool is_left_out(const struct datapath_load *l, int index)
 {
-	return index == MAP_WAKEUP && l->wish.refused[KLB_FEATURE_WAKEUP];
+	return index == MAP_WAKEUP && l->request.refused[KLB_FEATURE_WAKEUP];
 }
 
 static int read_state(struct datapath_load *l, struct err *e)
@@ -600,7 +600,7 @@ const char *datapath_load_cgroup(const struct datapath_load *l)
 
 const __u16 *datapath_load_refused(const struct datapath_load *l)
 {
-	return l->wish.refused;
+	return l->request.refused;
 }
 
 bool datapath_load_is_upgrade(const struct datapath_load *l)
@@ -663,7 +663,7 @@ static int write_control(struct datapath_load *l, struct err *e)
 	if (!control.seed && getrandom(&control.seed, sizeof(control.seed), 0) < 0)
 		control.seed = (__u64)getpid();
 	control.abi_version = KLB_ABI_VERSION;
-	memcpy(control.refused, l->wish.refused, sizeof(control.refused));
+	memcpy(control.refused, l->request.refused, sizeof(control.refused));
 	return put_control(l, &control, e);
 }
 

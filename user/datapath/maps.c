@@ -383,23 +383,23 @@ int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan 
 #define ADMIN_WAIT_MS 10000
 
 int datapath_change_admin(const struct datapath *dp, const struct plan_backend *b,
-			  void (*change)(struct klb_admin *wish, const void *arg), const void *arg,
+			  void (*change)(struct klb_admin *admin, const void *arg), const void *arg,
 			  struct err *e)
 {
 	struct klb_control control;
-	struct klb_admin wish;
+	struct klb_admin admin;
 	int r = 0, fd = lock_current(dp, ADMIN_WAIT_MS, &control, e);
 
 	if (fd < 0)
 		return fd;
-	if (bpf_map_lookup_elem(dp->fds[MAP_ADMIN], &b->id, &wish))
+	if (bpf_map_lookup_elem(dp->fds[MAP_ADMIN], &b->id, &admin))
 		goto fail;
-	/* A wish about whoever had this id before is void. */
-	if (wish.generation != b->value.generation)
-		memset(&wish, 0, sizeof(wish));
-	wish.generation = b->value.generation;
-	change(&wish, arg);
-	if (!bpf_map_update_elem(dp->fds[MAP_ADMIN], &b->id, &wish, BPF_ANY))
+	/* A admin about whoever had this id before is void. */
+	if (admin.generation != b->value.generation)
+		memset(&admin, 0, sizeof(admin));
+	admin.generation = b->value.generation;
+	change(&admin, arg);
+	if (!bpf_map_update_elem(dp->fds[MAP_ADMIN], &b->id, &admin, BPF_ANY))
 		goto out;
 fail:
 	r = err_set(e, errno, "%s/admin: %s", dp->pin_dir, bpf_errno_hint(errno));

@@ -38,7 +38,7 @@ static bool is_attached(enum prog_index prog)
 	return prog != PROG_ADJUST;
 }
 
-void object_wish_all(struct object_wish *ret)
+void object_request_all(struct object_request *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	ret->build = node_kernel_is(6, 2) ? BUILD_CASTS : BUILD_PLAIN;
@@ -49,12 +49,12 @@ void object_wish_all(struct object_wish *ret)
 		ret->progs[i] = true;
 }
 
-static bool wishes_for(const struct object_wish *wish, enum prog_index prog)
+static bool is_requested(const struct object_request *request, enum prog_index prog)
 {
 	for (int f = 0; f < KLB_FEATURES; f++)
-		if (wish->refused[f] && is_of(prog, (enum klb_feature)f))
+		if (request->refused[f] && is_of(prog, (enum klb_feature)f))
 			return false;
-	return wish->progs[prog];
+	return request->progs[prog];
 }
 
 /* --- open ------------------------------------------------------------------------------ */
@@ -90,10 +90,10 @@ static int find_maps(struct object *o, struct err *e)
 }
 
 /* Before the load: afterwards the kernel has frozen it. */
-static int set_options(struct object *o, const struct object_wish *wish, struct err *e)
+static int set_options(struct object *o, const struct object_request *request, struct err *e)
 {
-	const struct klb_options options = { .sockops = !wish->refused[KLB_FEATURE_SOCKOPS],
-					     .wakeup = !wish->refused[KLB_FEATURE_WAKEUP] };
+	const struct klb_options options = { .sockops = !request->refused[KLB_FEATURE_SOCKOPS],
+					     .wakeup = !request->refused[KLB_FEATURE_WAKEUP] };
 	struct bpf_map *map = bpf_object__find_map_by_name(o->object, ".rodata");
 
 	if (!map || bpf_map__set_initial_value(map, &options, sizeof(options)))
@@ -101,11 +101,11 @@ static int set_options(struct object *o, const struct object_wish *wish, struct 
 	return 0;
 }
 
-static int find_progs(struct object *o, const struct object_wish *wish, struct err *e)
+static int find_progs(struct object *o, const struct object_request *request, struct err *e)
 {
 	for (int i = 0; i < PROG_COUNT; i++) {
 		struct bpf_program *p = bpf_object__find_program_by_name(o->object, prog_names[i]);
-		bool wanted = wishes_for(wish, (enum prog_index)i);
+		bool wanted = is_requested(request, (enum prog_index)i);
 
 		if (!p)
 			return missing(prog_names[i], e);
@@ -115,7 +115,7 @@ static int find_progs(struct object *o, const struct object_wish *wish, struct e
 	return 0;
 }
 
-int object_open(struct object *o, const struct object_wish *wish, struct err *e)
+int object_open(struct object *o, const struct object_request *request, struct err *e)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = "kubelb");
 	const void *elf;
@@ -123,17 +123,17 @@ int object_open(struct object *o, const struct object_wish *wish, struct err *e)
 	int r;
 
 	memset(o, 0, sizeof(*o));
-	elf = elf_of(wish->build, &size);
+	elf = elf_of(request->build, &size);
 	o->object = bpf_object__open_mem(elf, size, &opts);
 	if (!o->object)
 		return err_set(e, errno, "cannot open the programs: %s; see kubelb-load --check",
 			       bpf_errno_hint(errno));
 	r = find_maps(o, e);
 	if (!r)
-		r = set_options(o, wish, e);
+		r = set_options(o, request, e);
 	if (!r)
-		r = find_progs(o, wish, e);
-	if (!r && wish->refused[KLB_FEATURE_WAKEUP])
+		r = find_progs(o, request, e);
+	if (!r && request->refused[KLB_FEATURE_WAKEUP])
 		bpf_map__set_autocreate(o->maps[MAP_WAKEUP], false);
 	return r;
 }
@@ -211,10 +211,10 @@ int object_try_attach(const struct object *o, enum klb_feature feature, int cgro
 
 /* Loads what is wished for, alone, and attaches it for an instant to the cgroup (-1: not at
  * all): 0 or a positive errno. */
-static int try_wish(const struct object_wish *wish, int cgroup_fd)
+static int try_request(const struct object_request *request, int cgroup_fd)
 {
 	struct object o;
-	int code = -object_open(&o, wish, NULL);
+	int code = -object_open(&o, request, NULL);
 
 	if (!code)
 		code = -bpf_object__load(o.object);
@@ -226,9 +226,9 @@ static int try_wish(const struct object_wish *wish, int cgroup_fd)
 }
 
 /* Nothing but the maps that every program needs. */
-static void wish_nothing(enum object_build build, struct object_wish *ret)
+static void request_nothing(enum object_build build, struct object_request *ret)
 {
-	object_wish_all(ret);
+	object_request_all(ret);
 	ret->build = build;
 	memset(ret->progs, 0, sizeof(ret->progs));
 	ret->refused[KLB_FEATURE_WAKEUP] = ENOSYS;
@@ -236,24 +236,24 @@ static void wish_nothing(enum object_build build, struct object_wish *ret)
 
 int object_try_prog(enum object_build build, enum prog_index prog, int cgroup_fd)
 {
-	struct object_wish wish;
+	struct object_request request;
 
-	wish_nothing(build, &wish);
-	wish.progs[prog] = true;
-	return try_wish(&wish, cgroup_fd);
+	request_nothing(build, &request);
+	request.progs[prog] = true;
+	return try_request(&request, cgroup_fd);
 }
 
 static int try_required(enum object_build build, enum prog_index *ret_prog)
 {
 	static const enum prog_index required[] = { PROG_CONNECT4, PROG_CONNECT6 };
-	struct object_wish wish;
+	struct object_request request;
 	int code = 0;
 
 	/* Loaded alone: whether they can be attached is for the attaching itself to say. */
 	for (size_t i = 0; !code && i < sizeof(required) / sizeof(required[0]); i++) {
-		wish_nothing(build, &wish);
-		wish.progs[required[i]] = true;
-		code = try_wish(&wish, -1);
+		request_nothing(build, &request);
+		request.progs[required[i]] = true;
+		code = try_request(&request, -1);
 		if (code && ret_prog)
 			*ret_prog = required[i];
 	}
@@ -262,14 +262,14 @@ static int try_required(enum object_build build, enum prog_index *ret_prog)
 
 static int try_feature(enum object_build build, enum klb_feature feature, int cgroup_fd)
 {
-	struct object_wish wish;
+	struct object_request request;
 
-	wish_nothing(build, &wish);
+	request_nothing(build, &request);
 	if (feature == KLB_FEATURE_WAKEUP)
-		wish.refused[KLB_FEATURE_WAKEUP] = 0;
+		request.refused[KLB_FEATURE_WAKEUP] = 0;
 	for (int i = 0; i < PROG_COUNT; i++)
-		wish.progs[i] = is_of((enum prog_index)i, feature);
-	return try_wish(&wish, cgroup_fd);
+		request.progs[i] = is_of((enum prog_index)i, feature);
+	return try_request(&request, cgroup_fd);
 }
 
 bool object_is_transient(int code)
@@ -278,30 +278,30 @@ bool object_is_transient(int code)
 	       code == ENFILE;
 }
 
-int object_find_refused(int cgroup_fd, const bool *attached, struct object_wish *wish,
+int object_find_refused(int cgroup_fd, const bool *attached, struct object_request *request,
 			enum prog_index *ret_prog)
 {
 	libbpf_print_fn_t before = libbpf_set_print(object_print_nothing);
-	enum object_build build = wish->build;
+	enum object_build build = request->build;
 	int first = try_required(build, ret_prog), code = first;
 
 	/* Which is what an older kernel answers, too; then the first refusal is the one to tell. */
 	while (code && build + 1 < BUILD_COUNT)
 		code = try_required(++build, NULL);
-	if (!code && build != wish->build) {
-		if (wish->build == BUILD_CASTS)
-			wish->refused[KLB_FEATURE_CASTS] = (__u16)first;
-		wish->build = build;
+	if (!code && build != request->build) {
+		if (request->build == BUILD_CASTS)
+			request->refused[KLB_FEATURE_CASTS] = (__u16)first;
+		request->build = build;
 	}
 	for (int f = 0; f < KLB_FEATURE_CASTS; f++)
-		wish->refused[f] = (__u16)try_feature(wish->build, (enum klb_feature)f,
-						      attached && attached[f] ? -1 : cgroup_fd);
+		request->refused[f] = (__u16)try_feature(request->build, (enum klb_feature)f,
+							 attached && attached[f] ? -1 : cgroup_fd);
 	/* With the connect programs refused, whatever the build, the third one tells. */
-	if (code && build == BUILD_COUNT - 1 && wish->build == BUILD_CASTS)
-		wish->refused[KLB_FEATURE_CASTS] = wish->refused[KLB_FEATURE_SOCKOPS];
+	if (code && build == BUILD_COUNT - 1 && request->build == BUILD_CASTS)
+		request->refused[KLB_FEATURE_CASTS] = request->refused[KLB_FEATURE_SOCKOPS];
 	for (int f = 0; !code && f < KLB_FEATURES; f++)
-		if (object_is_transient(wish->refused[f]))
-			code = first = wish->refused[f];
+		if (object_is_transient(request->refused[f]))
+			code = first = request->refused[f];
 	libbpf_set_print(before);
 	return code ? -first : 0;
 }

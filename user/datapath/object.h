@@ -22,10 +22,10 @@ enum prog_index {
 };
 
 /* What is to be loaded. refused: see klb_control.refused. */
-struct object_wish {
+struct object_request {
 	enum object_build build;
 	__u16 refused[KLB_FEATURES];
-	bool progs[PROG_COUNT]; /* these alone; wishes made by object_wish_all have all */
+	bool progs[PROG_COUNT]; /* these alone; requests made by object_request_all have all */
 };
 
 struct object {
@@ -35,11 +35,11 @@ struct object {
 };
 
 /* Everything, in the first build that this kernel may take. */
-void object_wish_all(struct object_wish *ret);
+void object_request_all(struct object_request *ret);
 
 /* Opens the build and leaves out what is refused or not wished for. Returns 0 or a negative
  * errno with e. Close with object_close, also on failure. */
-int object_open(struct object *o, const struct object_wish *wish, struct err *e);
+int object_open(struct object *o, const struct object_request *request, struct err *e);
 void object_close(struct object *o);
 
 /* The programs' own memory, shared with them; NULL where there is none, or before the load.
@@ -54,10 +54,11 @@ void object_doubt_listeners(int map_fd);
  * Which build, and which features, the kernel takes: by loading them one after another, and
  * attaching them to the cgroup (-1: not at all) for an instant where that is how they are used;
  * not those that are attached already, by feature (NULL: none is).
- * Fills wish->build and wish->refused. Returns 0, or the errno, negative, with which the kernel
- * refused a program that the main job needs; ret_prog (NULL is allowed) is that program then.
+ * Fills request->build and request->refused. Returns 0, or the errno, negative, with which the
+ * kernel refused a program that the main job needs; ret_prog (NULL is allowed) is that program
+ * then.
  */
-int object_find_refused(int cgroup_fd, const bool *attached, struct object_wish *wish,
+int object_find_refused(int cgroup_fd, const bool *attached, struct object_request *request,
 			enum prog_index *ret_prog);
 
 /* Whether the error says that something was short, and not that the kernel refuses it. */

@@ -22,11 +22,11 @@
 #define CGROUP_PREFIX "kubelb-selftest-"
 
 /* The child's exit status. */
-enum verdict {
-	VERDICT_OK,
-	VERDICT_NOT_BALANCED, /* the connect went where it was dialled */
-	VERDICT_NO_PEERNAME, /* balanced, but getpeername is not rewritten */
-	VERDICT_CANNOT_JOIN, /* the cgroup takes no process */
+enum selftest_result {
+	SELFTEST_OK,
+	SELFTEST_NOT_BALANCED, /* the connect went where it was dialled */
+	SELFTEST_NO_PEERNAME, /* balanced, but getpeername is not rewritten */
+	SELFTEST_CANNOT_JOIN, /* the cgroup takes no process */
 };
 
 /* A loopback TCP socket on a free port. */
@@ -76,17 +76,17 @@ static int install(const struct datapath *dp, enum klb_scope scope,
 }
 
 /* Through an IPv4 socket, or through an IPv6 one that dials ::ffff:127.0.0.1. */
-static enum verdict try_connect(const struct klb_endpoint *frontend, int family)
+static enum selftest_result try_connect(const struct klb_endpoint *frontend, int family)
 {
 	struct sockaddr_storage ss, peer;
 	socklen_t length = sizeof(peer);
 	struct klb_endpoint seen;
-	enum verdict v = VERDICT_NOT_BALANCED;
+	enum selftest_result v = SELFTEST_NOT_BALANCED;
 	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	int v6only = 0;
 
 	if (fd < 0)
-		return family == AF_INET6 ? VERDICT_OK : VERDICT_NOT_BALANCED;
+		return family == AF_INET6 ? SELFTEST_OK : SELFTEST_NOT_BALANCED;
 	if (family == AF_INET6) {
 		struct sockaddr_in6 *sin6 = (struct sockaddr_in6 *)&ss;
 
@@ -103,22 +103,22 @@ static enum verdict try_connect(const struct klb_endpoint *frontend, int family)
 	}
 	if (connect(fd, (struct sockaddr *)&ss, length))
 		goto out;
-	v = VERDICT_NO_PEERNAME;
+	v = SELFTEST_NO_PEERNAME;
 	length = sizeof(peer);
 	if (!getpeername(fd, (struct sockaddr *)&peer, &length) &&
 	    !endpoint_from_sockaddr((struct sockaddr *)&peer, &seen) &&
 	    endpoint_equal(&seen, frontend))
-		v = VERDICT_OK;
+		v = SELFTEST_OK;
 out:
 	close(fd);
 	return v;
 }
 
-static enum verdict try_both(const struct klb_endpoint *frontend)
+static enum selftest_result try_both(const struct klb_endpoint *frontend)
 {
-	enum verdict v = try_connect(frontend, AF_INET);
+	enum selftest_result v = try_connect(frontend, AF_INET);
 
-	return v == VERDICT_OK ? try_connect(frontend, AF_INET6) : v;
+	return v == SELFTEST_OK ? try_connect(frontend, AF_INET6) : v;
 }
 
 static bool join(const char *cgroup)
@@ -141,7 +141,7 @@ static bool join(const char *cgroup)
  * In a child, in a cgroup of its own below the one attached to: a cgroup that has
  * controllers for its children takes no processes itself.
  */
-static enum verdict try_inside(const char *cgroup, const struct klb_endpoint *frontend)
+static enum selftest_result try_inside(const char *cgroup, const struct klb_endpoint *frontend)
 {
 	char dir[PATH_TEXT_MAX];
 	int status = -1;
@@ -149,25 +149,25 @@ static enum verdict try_inside(const char *cgroup, const struct klb_endpoint *fr
 
 	if (snprintf(dir, sizeof(dir), "%s/" CGROUP_PREFIX "%d", cgroup, (int)getpid()) >=
 	    (int)sizeof(dir))
-		return VERDICT_CANNOT_JOIN;
+		return SELFTEST_CANNOT_JOIN;
 	if (mkdir(dir, 0755))
-		return VERDICT_CANNOT_JOIN;
+		return SELFTEST_CANNOT_JOIN;
 	pid = fork();
 	if (!pid)
-		_exit(join(dir) ? try_both(frontend) : VERDICT_CANNOT_JOIN);
+		_exit(join(dir) ? try_both(frontend) : SELFTEST_CANNOT_JOIN);
 	if (pid > 0)
 		waitpid(pid, &status, 0);
 	rmdir(dir);
-	return pid > 0 && WIFEXITED(status) ? (enum verdict)WEXITSTATUS(status)
-					    : VERDICT_CANNOT_JOIN;
+	return pid > 0 && WIFEXITED(status) ? (enum selftest_result)WEXITSTATUS(status)
+					    : SELFTEST_CANNOT_JOIN;
 }
 
-static int report(enum verdict v, const char *cgroup, struct err *e)
+static int report(enum selftest_result v, const char *cgroup, struct err *e)
 {
 	switch (v) {
-	case VERDICT_OK:
+	case SELFTEST_OK:
 		return 0;
-	case VERDICT_CANNOT_JOIN:
+	case SELFTEST_CANNOT_JOIN:
 		return err_set(
 			e, EIO,
 			"cgroup %s: attached, but no process can join it for a test connect, so "
@@ -179,7 +179,7 @@ static int report(enum verdict v, const char *cgroup, struct err *e)
 			"cgroup %s: attached, but a test connect was not %s: the programs are "
 			"not effective here (is it the host's cgroup root? is lo up?); nothing "
 			"was kept",
-			cgroup, v == VERDICT_NO_PEERNAME ? "given its peer name" : "balanced");
+			cgroup, v == SELFTEST_NO_PEERNAME ? "given its peer name" : "balanced");
 	}
 }
 
@@ -201,10 +201,11 @@ void selftest_sweep(int lookup_fd, const char *cgroup)
 
 static int run(const struct selftest *t, const struct klb_endpoint *frontend, struct err *e)
 {
-	enum verdict v = t->cgroup_id == 1 ? try_both(frontend) : try_inside(t->cgroup, frontend);
+	enum selftest_result v =
+		t->cgroup_id == 1 ? try_both(frontend) : try_inside(t->cgroup, frontend);
 
-	if (!t->peername && v == VERDICT_NO_PEERNAME)
-		v = VERDICT_OK;
+	if (!t->peername && v == SELFTEST_NO_PEERNAME)
+		v = SELFTEST_OK;
 	return report(v, t->cgroup, e);
 }
 

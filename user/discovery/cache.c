@@ -325,7 +325,7 @@ struct cache_writer {
 	char *path;
 	void (*failed)(void *arg, const char *why);
 	void *arg;
-	struct offload *job; /* under way */
+	struct worker *job; /* under way */
 	bool again; /* there is a newer list than the job's */
 	unsigned int n;
 	struct klb_endpoint list[KLB_MAX_BACKENDS];
@@ -347,9 +347,9 @@ static void on_done(void *arg, void *data)
 
 static void write_next(struct cache_writer *w)
 {
-	static const struct offload_ops ops = { .work = job_work,
-						.done = on_done,
-						.drop = job_drop };
+	static const struct worker_ops ops = { .work = job_work,
+					       .done = on_done,
+					       .drop = job_drop };
 	struct cache_job *job = calloc(1, sizeof(*job));
 
 	w->again = false;
@@ -360,7 +360,7 @@ static void write_next(struct cache_writer *w)
 	memcpy(job->list, w->list, sizeof(job->list));
 	if (!job->path)
 		job_drop(job);
-	else if (offload_start(w->base, &ops, w, job, &w->job, NULL))
+	else if (worker_start(w->base, &ops, w, job, &w->job, NULL))
 		w->job = NULL;
 }
 
@@ -396,7 +396,7 @@ void cache_writer_free(struct cache_writer *w)
 {
 	if (!w)
 		return;
-	offload_finish(w->job);
+	worker_finish(w->job);
 	/* Its end is not awaited by anybody: the newest list must not be lost for that. */
 	if (w->again)
 		update(w->path, w->list, w->n, NULL);

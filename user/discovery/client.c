@@ -60,7 +60,7 @@ struct link {
 	void *arg;
 	unsigned int nth;
 	struct klb_endpoint to;
-	struct offload *lookup;
+	struct worker *lookup;
 	struct event *dialled;
 	int fd; /* belongs to dialled */
 	struct bufferevent *bev;
@@ -377,9 +377,9 @@ static void lookup_done(void *arg, void *data)
 
 static int look_up(struct link *l, struct err *e)
 {
-	static const struct offload_ops ops = { .work = lookup_work,
-						.done = lookup_done,
-						.drop = lookup_drop };
+	static const struct worker_ops ops = { .work = lookup_work,
+					       .done = lookup_done,
+					       .drop = lookup_drop };
 	struct lookup *lookup = calloc(1, sizeof(*lookup));
 
 	if (lookup)
@@ -389,7 +389,7 @@ static int look_up(struct link *l, struct err *e)
 		return err_set(e, ENOMEM, "out of memory");
 	}
 	lookup->port = l->credentials->port;
-	return offload_start(l->base, &ops, l, lookup, &l->lookup, e);
+	return worker_start(l->base, &ops, l, lookup, &l->lookup, e);
 }
 
 /* --- life ---------------------------------------------------------------------------- */
@@ -440,7 +440,7 @@ void link_free(struct link *l)
 {
 	if (!l)
 		return;
-	offload_cancel(l->lookup);
+	worker_cancel(l->lookup);
 	hang_up(l, true);
 	tls_peer_reset(&l->peer);
 	text_free(&l->text);

@@ -64,8 +64,8 @@ struct discovery_options {
 	const struct klb_endpoint *frontends;
 	unsigned int n_frontends;
 	/* The list that the owner goes by already, from the cache, say: no news. */
-	const struct klb_endpoint *believed;
-	unsigned int n_believed;
+	const struct klb_endpoint *initial;
+	unsigned int n_initial;
 	const struct discovery_timing *timing; /* NULL: discovery_timing_default */
 };
 

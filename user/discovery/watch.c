@@ -716,8 +716,8 @@ static bool copy_options(struct discovery *d, const struct discovery_options *o)
 	d->has_server = o->server;
 	if (o->server)
 		d->server = *o->server;
-	for (i = 0; i < o->n_believed && i < KLB_MAX_BACKENDS; i++)
-		d->list[d->n++] = o->believed[i];
+	for (i = 0; i < o->n_initial && i < KLB_MAX_BACKENDS; i++)
+		d->list[d->n++] = o->initial[i];
 	qsort(d->list, d->n, sizeof(*d->list), discovery_compare);
 	d->frontends = calloc(o->n_frontends + 1, sizeof(*d->frontends));
 	if (!d->frontends)

@@ -16,8 +16,8 @@
 /* Name services load modules; the default of megabytes is for other programs. */
 #define STACK_BYTES ((size_t)256 * 1024)
 
-struct offload {
-	struct offload_ops ops;
+struct worker {
+	struct worker_ops ops;
 	void *arg, *data;
 	int ended; /* eventfd: the thread is through */
 	struct event *event;
@@ -26,7 +26,7 @@ struct offload {
 	atomic_bool through; /* what the thread wrote to data is there to be read */
 };
 
-static void leave(struct offload *o)
+static void leave(struct worker *o)
 {
 	if (atomic_fetch_sub(&o->users, 1) != 1)
 		return;
@@ -39,7 +39,7 @@ static void leave(struct offload *o)
 static void *run(void *arg)
 {
 	const uint64_t one = 1;
-	struct offload *o = arg;
+	struct worker *o = arg;
 
 	o->ops.work(o->data);
 	atomic_store(&o->through, true);
@@ -53,7 +53,7 @@ static void *run(void *arg)
 static void on_ended(evutil_socket_t fd __attribute__((unused)), short what __attribute__((unused)),
 		     void *arg)
 {
-	struct offload *o = arg;
+	struct worker *o = arg;
 
 	/* The descriptor tells the loop, not the compiler. */
 	if (!atomic_load(&o->through))
@@ -65,7 +65,7 @@ static void on_ended(evutil_socket_t fd __attribute__((unused)), short what __at
 }
 
 /* Signals are for the loop. */
-static int create(struct offload *o)
+static int create(struct worker *o)
 {
 	sigset_t all, before;
 	pthread_attr_t attr;
@@ -81,7 +81,7 @@ static int create(struct offload *o)
 	return rc;
 }
 
-static int start(struct event_base *base, struct offload *o)
+static int start(struct event_base *base, struct worker *o)
 {
 	o->ended = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (o->ended < 0)
@@ -92,17 +92,17 @@ static int start(struct event_base *base, struct offload *o)
 	return create(o);
 }
 
-int offload_start(struct event_base *base, const struct offload_ops *ops, void *arg, void *data,
-		  struct offload **ret, struct err *e)
+int worker_start(struct event_base *base, const struct worker_ops *ops, void *arg, void *data,
+		 struct worker **ret, struct err *e)
 {
-	struct offload *o = calloc(1, sizeof(*o));
+	struct worker *o = calloc(1, sizeof(*o));
 	int code;
 
 	if (!o) {
 		ops->drop(data);
 		return err_set(e, ENOMEM, "out of memory");
 	}
-	*o = (struct offload){ .ops = *ops, .arg = arg, .data = data, .ended = -1 };
+	*o = (struct worker){ .ops = *ops, .arg = arg, .data = data, .ended = -1 };
 	atomic_init(&o->users, 2);
 	code = start(base, o);
 	if (code) {
@@ -116,7 +116,7 @@ int offload_start(struct event_base *base, const struct offload_ops *ops, void *
 	return 0;
 }
 
-void offload_cancel(struct offload *o)
+void worker_cancel(struct worker *o)
 {
 	if (!o)
 		return;
@@ -125,7 +125,7 @@ void offload_cancel(struct offload *o)
 	leave(o);
 }
 
-void offload_finish(struct offload *o)
+void worker_finish(struct worker *o)
 {
 	if (!o)
 		return;

@@ -9,9 +9,9 @@
 #include "base/err.h"
 
 struct event_base;
-struct offload;
+struct worker;
 
-struct offload_ops {
+struct worker_ops {
 	/* On the thread: may touch data alone. */
 	void (*work)(void *data);
 	/* Then in the loop. The offload is gone after this call, and data with it. */
@@ -24,12 +24,12 @@ struct offload_ops {
  * Returns 0 with an object that lives until done() was called or the object was
  * cancelled or finished. Takes data over, in the case of failure too.
  */
-int offload_start(struct event_base *base, const struct offload_ops *ops, void *arg, void *data,
-		  struct offload **ret, struct err *e);
+int worker_start(struct event_base *base, const struct worker_ops *ops, void *arg, void *data,
+		 struct worker **ret, struct err *e);
 
 /* Waits for nothing: the work goes on, and done() is not called. NULL is allowed. */
-void offload_cancel(struct offload *o);
+void worker_cancel(struct worker *o);
 /* Waits for the work; done() is not called. NULL is allowed. */
-void offload_finish(struct offload *o);
+void worker_finish(struct worker *o);
 
 #endif

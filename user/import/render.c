@@ -10,7 +10,6 @@
 #include "config/internal.h"
 #include "net/endpoint.h"
 #include "import/internal.h"
-#include "balance/plan.h"
 
 /* The column that comments behind a key begin in. */
 #define COMMENT_COLUMN 32
@@ -331,7 +330,7 @@ static void put_policy(FILE *out, const struct migrate *m)
 	fputs("\n# How one of them is chosen: least-conn, random, rendezvous or latency.\n", out);
 	if (m->policy_line)
 		put(out, came_from(m->policy_line, m->policy_origin, origin, sizeof(origin)),
-		    "policy: %s", plan_policy_name(m->policy));
+		    "policy: %s", config_policy_name(m->policy));
 	else
 		fputs("# policy: least-conn\n", out);
 }

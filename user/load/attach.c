@@ -52,9 +52,9 @@ static int believe(const struct config *cfg, const struct datapath_state *state,
 	/* None there yet is nothing to speak of. */
 	snprintf(rep->cache_error, sizeof(rep->cache_error), "%s",
 		 r && r != -ENOENT ? cache_error.text : "");
-	if (!n_cached || believed_was_heard(&state->control, node_now_ns()))
+	if (!n_cached || endpoint_source_was_heard(&state->control, node_now_ns()))
 		return config_with_backends(cfg, cached, n_cached, ret, e);
-	n = believed_with_seeds(cfg, cached, n_cached, list);
+	n = endpoint_source_with_seeds(cfg, cached, n_cached, list);
 	rep->seeds = n - n_cached;
 	return config_with_backends(cfg, list, n, ret, e);
 }
@@ -75,7 +75,7 @@ int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup
 	ret->dry_run = dry_run;
 	ret->n_features = datapath_features_refused(datapath_load_refused(load), ret->features,
 						    DATAPATH_FEATURES_MAX);
-	ret->agent_alive = verdict_agent_alive(&state->control, node_now_ns());
+	ret->agent_alive = backend_status_agent_alive(&state->control, node_now_ns());
 	ret->before = state->applied;
 	snprintf(ret->cgroup, sizeof(ret->cgroup), "%s", datapath_load_cgroup(load));
 	r = believe(cfg, state, &believed, ret, e);

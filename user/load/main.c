@@ -239,7 +239,7 @@ static void print_frontend_change(const struct plan_frontend *f, const struct pl
 	char mark = !old ? '+' : old->policy == f->policy && old->scope == f->scope ? ' ' : '~';
 
 	printf("  %c frontend %s policy %s scope %s\n", mark, endpoint_format(&f->endpoint, text),
-	       plan_policy_name(f->policy), plan_scope_name(f->scope));
+	       config_policy_name(f->policy), config_scope_name(f->scope));
 }
 
 static void print_changes(const struct attach_report *rep)
