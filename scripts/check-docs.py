@@ -11,9 +11,9 @@ docs/operations.md
   format's longest stretch of constant text before its first ';' stands in a code span.
   Formats without such a stretch ("%s: %s") only wrap another error and are left out.
   Every alert of deploy/prometheus has a section, and its `runbook` leads there.
-docs/architecture.md, README.md
-  Every file of bpf/, user/ and include/ is in the table of rooms, and every room there
-  exists; every pin is in README's table.
+docs/architecture.md
+  Every file of bpf/, user/ and include/ is in the table of its folder, and every file there
+  exists; every pin is in the table of the maps.
 docs/man
   Options, commands, exit statuses, configuration keys with their ranges, pins, metrics with
   their label values, and the keys of the JSON output.
@@ -312,29 +312,28 @@ def check_alerts(check):
         check.want(target in headings, "docs/operations.md", f"#{target} leads nowhere")
 
 
-def room_patterns(cell):
-    """`user/config*.c`, `text.c`: a name without a folder is in that of the one before."""
-    folder = ""
-    for name in spans(cell):
-        folder = os.path.dirname(name) or folder
-        yield os.path.join(folder, os.path.basename(name))
-
-
 def stem(path):
     return re.sub(r"(\.bpf)?\.[ch]$", "", path)
 
 
-def check_rooms(check):
-    where = "docs/architecture.md"
-    section = sections(check.page(where)).get("Rooms", "")
-    patterns = [p for line in section.splitlines() if line.startswith("| `")
-                for p in room_patterns(line.split("|")[1])]
-    files = [f for f in check.files("bpf", "user", "include/kubelb")]
+def folder_patterns(page):
+    """Below `## Folders` a heading names a folder, and the first cells of its table the files."""
+    chapter = re.search(r"^## Folders$(.*?)(?=^## |\Z)", page, re.M | re.S)
+    parts = re.split(r"^### `([^`]+)/`$", chapter.group(1) if chapter else "", flags=re.M)
+    for folder, section in zip(parts[1::2], parts[2::2]):
+        for name in sorted(rows(section)):
+            yield os.path.join(folder, name)
+
+
+def check_folders(check):
+    where = "docs/architecture.md, Folders"
+    patterns = list(folder_patterns(check.page("docs/architecture.md")))
+    files = list(check.files("bpf", "user", "include/kubelb"))
     for path in files:
         there = any(fnmatch.fnmatchcase(stem(path), stem(p)) for p in patterns)
-        check.want(there, f"{where}, Rooms", f"{path} is in no room")
+        check.want(there, where, f"{path} is in no table")
     for pattern in patterns:
-        check.want(fnmatch.filter(files, pattern), f"{where}, Rooms", f"there is no {pattern}")
+        check.want(fnmatch.filter(files, pattern), where, f"there is no {pattern}")
 
 
 def pins(check):
@@ -343,8 +342,8 @@ def pins(check):
 
 
 def check_pins(check):
-    there = rows(sections(check.page("README.md")).get("Debugging with bpftool", ""))
-    check.want_all(pins(check), there, "README.md, Debugging with bpftool", "pin")
+    there = rows(sections(check.page("docs/architecture.md")).get("The maps", ""))
+    check.want_all(pins(check), there, "docs/architecture.md, The maps", "pin")
     check.want_all(pins(check), re.findall(r"^\.It Pa (\S+)$", check.text(man("kubelb-load.8")),
                                            re.M), man("kubelb-load.8"), "pin")
 
@@ -477,7 +476,7 @@ def main(argv):
             print(f"{source}: {text}")
         return 0
     check = Checker(argv[1] if len(argv) > 1 else root)
-    for part in (check_operations, check_alerts, check_rooms, check_pins, check_options,
+    for part in (check_operations, check_alerts, check_folders, check_pins, check_options,
                  check_keys, check_words):
         part(check)
     for fault in check.faults:

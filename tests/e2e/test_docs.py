@@ -23,7 +23,8 @@ def tree_fixture(tmp_path):
     """A copy of what the check reads."""
     for part in ("bpf", "user", "include", "docs", "deploy/prometheus"):
         shutil.copytree(os.path.join(ROOT, part), tmp_path / part)
-    shutil.copy(os.path.join(ROOT, "README.md"), tmp_path)
+    for page in ("README.md", "CONTRIBUTING.md"):
+        shutil.copy(os.path.join(ROOT, page), tmp_path)
     return tmp_path
 
 
@@ -81,16 +82,16 @@ def test_news_in_the_sources(tree, path, pattern, replacement, words):
     assert done.returncode == 1 and words in done.stderr, done.stderr
 
 
-def test_a_new_file_needs_a_room(tree):
+def test_a_new_file_needs_a_line(tree):
     (tree / "user" / "base" / "novel.c").write_text("")
     (tree / "bpf" / "novel.bpf.h").write_text("")
     done = check(tree)
     assert done.returncode == 1
-    assert "user/base/novel.c is in no room" in done.stderr
-    assert "bpf/novel.bpf.h is in no room" in done.stderr
+    assert "user/base/novel.c is in no table" in done.stderr
+    assert "bpf/novel.bpf.h is in no table" in done.stderr
 
 
-def test_a_room_that_is_gone(tree):
+def test_a_file_that_is_gone(tree):
     os.remove(tree / "user" / "balance" / "rebalance.c")
     done = check(tree)
     assert done.returncode == 1 and "there is no user/balance/rebalance.c" in done.stderr
