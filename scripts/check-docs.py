@@ -17,9 +17,13 @@ docs/architecture.md
 docs/man
   Options, commands, exit statuses, configuration keys with their ranges, pins, metrics with
   their label values, and the keys of the JSON output.
+README.md, CONTRIBUTING.md, docs/*.md
+  No paragraph, list item or table cell has more than PARAGRAPH_MAX words. Blocks of code do
+  not count.
 """
 
 import fnmatch
+import glob
 import os
 import re
 import sys
@@ -38,6 +42,7 @@ SPOKEN = {"datapath/maps.c": ("bpf_errno_hint",), "agent/loop.c": ("on_not_ready
           "net/tls.c": ("describe_error",), "agent/backend.c": ("on_lost",),
           "agent/probe.c": ("on_timeout",), "discovery/kubeconfig.c": ("read_user",)}
 MARK_LETTERS = 6
+PARAGRAPH_MAX = 100
 
 
 class Checker:
@@ -469,6 +474,46 @@ def check_words(check):
                    plain(check.text(where)), where, "word")
 
 
+CELL_END = re.compile(r"(?<!\\)\|")
+LIST_ITEM = re.compile(r" *(?:[-*+]|\d+[.)]) +")
+
+
+def paragraphs(text):
+    """(line number, text) of each paragraph, list item, heading and table cell."""
+    begin, lines, fence = 0, [], None
+    for number, line in enumerate([*text.splitlines(), ""], 1):
+        mark_of_code = re.match(r"\s*(```+|~~~+)", line)
+        row, item = line.lstrip().startswith("|"), LIST_ITEM.match(line)
+        is_code = bool(fence or mark_of_code)
+        alone = is_code or row or line.startswith("#")
+        if lines and (alone or item or not line.strip()):
+            yield begin, " ".join(lines)
+            lines = []
+        if is_code:
+            if not fence:
+                fence = mark_of_code.group(1)
+            elif line.strip() == fence:
+                fence = None
+        elif row:
+            yield from ((number, cell) for cell in CELL_END.split(line))
+        elif line.startswith("#"):
+            yield number, line
+        elif line.strip():
+            begin = begin if lines else number
+            lines.append(line[item.end():] if item else line)
+
+
+def check_paragraphs(check):
+    pages = glob.glob("docs/*.md", root_dir=check.root)
+    for path in sorted({"README.md", "CONTRIBUTING.md", *pages}):
+        if not os.path.exists(os.path.join(check.root, path)):
+            continue
+        for line, text in paragraphs(check.text(path)):
+            words = len(text.split())
+            check.want(words <= PARAGRAPH_MAX, f"{path}:{line}",
+                       f"a paragraph of {words} words; at most {PARAGRAPH_MAX}")
+
+
 def main(argv):
     root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
     if argv[1:] == ["--list"]:
@@ -477,7 +522,7 @@ def main(argv):
         return 0
     check = Checker(argv[1] if len(argv) > 1 else root)
     for part in (check_operations, check_alerts, check_folders, check_pins, check_options,
-                 check_keys, check_words):
+                 check_keys, check_words, check_paragraphs):
         part(check)
     for fault in check.faults:
         print(f"check-docs: {fault}", file=sys.stderr)
