@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Runs every test: installs what is missing, builds, then runs the end-to-end tests and, side by
-# side with them, lint, the unit tests, the fuzzers and other kernels. Ends with `N passed, N failed`.
+# Runs every test: installs what is missing, builds, then runs the end-to-end tests, two at a time,
+# and beside them lint, the unit tests, the fuzzers and other kernels. Ends with `N passed, N failed`.
 #
 #   scripts/test.sh              all
 #   scripts/test.sh -k PATTERN   arguments go to pytest; without units and lint
@@ -108,8 +108,8 @@ other_kernels() {
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 }
 
-# Everything but the end-to-end tests, which mostly wait: a machine with two processors has one to
-# spare meanwhile. They go before it where both want one.
+# Everything but the end-to-end tests, which mostly wait, and go before it where both want a
+# processor.
 beside_them() {
 	renice -n 10 -p $BASHPID >/dev/null
 	step "build with clang" make -s CC=clang B=build/clang
@@ -161,7 +161,8 @@ set -m # a process group of its own, to be ended as one
 ) >"$logs/beside.out" 2>&1 </dev/null &
 beside=$!
 set +m
-end_to_end
+# Two workers, each with a world of its own; a file's tests stay together.
+end_to_end -n 2 --dist loadfile
 join_beside
 beside=
 finish

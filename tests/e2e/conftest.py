@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Fixtures: one world for the whole run, a bare stage for every test.
+"""Fixtures: one world for the whole run (of each worker), a bare stage for every test.
 
 Run as root:  /usr/bin/python3 -m pytest tests/e2e
 KUBELB_BUILD names another directory with the programs than build/.
 """
 
+import fcntl
 import glob
 import os
 import signal
@@ -16,20 +17,48 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "world")]
 pytest.register_assert_rewrite("helpers")
 
+# Seconds that the longest files take, for pytest_collection_modifyitems.
+LONG = {"test_hostile_backend.py": 90, "test_states.py": 86, "test_lifecycle.py": 80,
+        "test_hostile_user.py": 71, "test_discovery_agent.py": 66, "test_agent.py": 54,
+        "test_own_server.py": 52, "test_refusal.py": 52, "test_sentinel.py": 48,
+        "test_package.py": 42, "test_secrets.py": 42, "test_image.py": 29, "test_reload.py": 29,
+        "test_http_abuse.py": 29, "test_scripts.py": 27, "test_operate.py": 25}
+
 import helpers  # noqa: E402  (after sys.path)
 import system  # noqa: E402
 import world as stage_world  # noqa: E402
 
 
-@pytest.fixture(scope="session", autouse=True)
-def end_on_sigterm():
-    """SIGTERM ends the run as ^C does: fixtures are torn down, worlds removed."""
-    def handler(_number, _frame):
-        raise KeyboardInterrupt
+def end_as_by_interrupt(_number, _frame):
+    raise KeyboardInterrupt
 
-    old = signal.signal(signal.SIGTERM, handler)
-    yield
-    signal.signal(signal.SIGTERM, old)
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "alone: what it attaches acts on other worlds too, or it "
+                            "measures time; no other test runs meanwhile")
+    # SIGTERM ends the run as ^C does: fixtures are torn down, worlds removed.
+    signal.signal(signal.SIGTERM, end_as_by_interrupt)
+
+
+def pytest_collection_modifyitems(items):
+    """Workers take a file at a time: the long ones first, or one is left to a single worker."""
+    items.sort(key=lambda item: LONG.get(item.path.name, 0), reverse=True)
+
+
+@pytest.fixture(autouse=True)
+def turn(request, tmp_path_factory):
+    """Tests of several workers (pytest -n) run side by side, one of `alone` by itself. All pass
+    through a gate, which that one holds until the others are done: no new ones begin."""
+    if not hasattr(request.config, "workerinput"):
+        yield
+        return
+    alone = request.node.get_closest_marker("alone")
+    base = tmp_path_factory.getbasetemp().parent
+    with open(base / "turn", "w", encoding="ascii") as lock:
+        with open(base / "gate", "w", encoding="ascii") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
 
 
 @pytest.fixture(scope="session", name="world")

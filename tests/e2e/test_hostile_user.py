@@ -192,6 +192,7 @@ def pods_too(stage, **changes):
     stage.configure(frontends=[{"address": f"{V4}:{PORT}", "scope": "all"}], **changes)
 
 
+@pytest.mark.alone
 def test_pod_ejects_nobody(stage):
     """Whatever fails in its own network namespace."""
     pods_too(stage)
@@ -214,6 +215,7 @@ def test_pod_ejects_nobody(stage):
     assert served_set(stage, 30) == ALL, dump(stage, "stats")[:4]
 
 
+@pytest.mark.alone
 def test_pod_restores_nobody(stage):
     """It can answer itself in the place of a backend that is dead: no reason to send others
     there again."""

@@ -451,6 +451,7 @@ def test_a_tied_socket_is_no_witness(attached):
     assert total(attached, "ejections") == 0
 
 
+@pytest.mark.alone
 def test_a_pod_is_no_witness(stage):
     """It may be cut off by a policy of its own; the host must not lose a backend by that."""
     pod = stage.pod()
@@ -869,6 +870,7 @@ def test_what_is_no_witness_clears_nothing(single, tie):
     assert stats(single, "streak")["cp1"] == 0
 
 
+@pytest.mark.alone
 def test_what_is_no_witness_tries_for_nobody(stage):
     """A pod that a policy cuts off from the backend must not use up the trials."""
     pod = stage.pod()

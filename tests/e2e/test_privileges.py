@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 
+import pytest
+
 from backend import PORT
 from helpers import V4, Held, dial_error, fails, http_call, ok, served_set, stats, wait_states
 from system import run_checked, wait_until
@@ -67,6 +69,7 @@ def test_capabilities_are_exactly_these(stage):
                                   "CapInh": set(), "CapAmb": set(), "NoNewPrivs": "1"}
 
 
+@pytest.mark.alone
 def test_capabilities_for_pods(stage):
     """With scope all, those that lead into pods' namespaces are kept, and asleep."""
     agent = ready_agent(stage, **PODS_TOO)
@@ -133,6 +136,7 @@ def test_connections_to_a_dead_backend_are_ended(stage):
     agent.wait_log("connections ended")
 
 
+@pytest.mark.alone
 def test_connections_of_pods_are_ended(stage):
     """Another user's process, in a namespace that has no name any more: found through
     /proc, which takes CAP_SYS_PTRACE, and entered, which takes CAP_SYS_ADMIN."""
@@ -152,6 +156,7 @@ def count_lines(agent, words):
     return sum(words in line for line in agent.log().splitlines())
 
 
+@pytest.mark.alone
 def test_scope_all_comes_later(stage):
     """What was given up does not come back: said once, with what to do."""
     agent = ready_agent(stage)
@@ -184,6 +189,7 @@ def test_without_net_admin(stage):
     assert count_lines(agent, "level=error") == 0
 
 
+@pytest.mark.alone
 def test_without_what_leads_to_pods(stage):
     """As in a container with single capabilities: the host's own connections are ended."""
     ok(stage.load())
