@@ -33,6 +33,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
+#include "base/clock.h"
 #include "net/http_response.h"
 #include "discovery/internal.h"
 #include "net/endpoint.h"
@@ -1122,7 +1123,7 @@ static void on_accepted(struct evconnlistener *listener, evutil_socket_t fd, str
 	(void)listener;
 	(void)from;
 	(void)length;
-	s->accepted_ns[s->accepted++ % REQUESTS_MAX] = node_now_ns();
+	s->accepted_ns[s->accepted++ % REQUESTS_MAX] = clock_now_ns();
 	if (s->refuse) {
 		close(fd);
 		return;

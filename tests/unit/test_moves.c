@@ -38,12 +38,12 @@ static __u64 seed_of(__u64 round)
 static void takes_all_of_few(void **state)
 {
 	bool dead[KLB_MAX_IDS] = { [2] = true };
-	unsigned int picked[MOVES_BATCH], left = 99;
+	unsigned int picked[EVICT_BATCH], left = 99;
 
 	(void)state;
 	fill(1, KLB_PHASE_ACTIVE);
 	list[3].record.id = list[7].record.id = list[199].record.id = 2;
-	assert_int_equal(rebalance_pick_dead(list, N, dead, 1, MOVES_BATCH, picked, &left), 3);
+	assert_int_equal(rebalance_pick_dead(list, N, dead, 1, EVICT_BATCH, picked, &left), 3);
 	assert_int_equal(left, 0);
 	assert_int_equal(picked[0], 3);
 	assert_int_equal(picked[1], 7);
@@ -53,14 +53,14 @@ static void takes_all_of_few(void **state)
 static void none_for_the_living(void **state)
 {
 	bool dead[KLB_MAX_IDS] = { [2] = true };
-	unsigned int picked[MOVES_BATCH], left = 99;
+	unsigned int picked[EVICT_BATCH], left = 99;
 
 	(void)state;
 	fill(1, KLB_PHASE_ACTIVE);
-	assert_int_equal(rebalance_pick_dead(list, N, dead, 1, MOVES_BATCH, picked, &left), 0);
+	assert_int_equal(rebalance_pick_dead(list, N, dead, 1, EVICT_BATCH, picked, &left), 0);
 	assert_int_equal(left, 0);
 	left = 99;
-	assert_int_equal(rebalance_pick_dead(list, 0, dead, 1, MOVES_BATCH, picked, &left), 0);
+	assert_int_equal(rebalance_pick_dead(list, 0, dead, 1, EVICT_BATCH, picked, &left), 0);
 	assert_int_equal(left, 0);
 }
 
@@ -72,16 +72,16 @@ static void bounded(void **state)
 	(void)state;
 	fill(5, KLB_PHASE_ACTIVE);
 	for (__u64 round = 0; round < 1000; round++) {
-		unsigned int picked[MOVES_BATCH + 1], left;
+		unsigned int picked[EVICT_BATCH + 1], left;
 		bool seen[N] = { false };
 
-		picked[MOVES_BATCH] = 12345;
-		assert_int_equal(rebalance_pick_dead(list, N, dead, seed_of(round), MOVES_BATCH,
+		picked[EVICT_BATCH] = 12345;
+		assert_int_equal(rebalance_pick_dead(list, N, dead, seed_of(round), EVICT_BATCH,
 						     picked, &left),
-				 MOVES_BATCH);
-		assert_int_equal(left, N - MOVES_BATCH);
-		assert_int_equal(picked[MOVES_BATCH], 12345);
-		for (unsigned int i = 0; i < MOVES_BATCH; i++) {
+				 EVICT_BATCH);
+		assert_int_equal(left, N - EVICT_BATCH);
+		assert_int_equal(picked[EVICT_BATCH], 12345);
+		for (unsigned int i = 0; i < EVICT_BATCH; i++) {
 			assert_in_range(picked[i], 0, N - 1);
 			assert_false(seen[picked[i]]);
 			seen[picked[i]] = true;
@@ -94,15 +94,15 @@ static void fair(void **state)
 {
 	const unsigned int rounds = 50000;
 	bool dead[KLB_MAX_IDS] = { [5] = true };
-	unsigned int count[N] = { 0 }, expected = rounds * MOVES_BATCH / N;
+	unsigned int count[N] = { 0 }, expected = rounds * EVICT_BATCH / N;
 
 	(void)state;
 	fill(5, KLB_PHASE_ACTIVE);
 	for (__u64 round = 0; round < rounds; round++) {
-		unsigned int picked[MOVES_BATCH], left;
+		unsigned int picked[EVICT_BATCH], left;
 
-		rebalance_pick_dead(list, N, dead, seed_of(round), MOVES_BATCH, picked, &left);
-		for (unsigned int i = 0; i < MOVES_BATCH; i++)
+		rebalance_pick_dead(list, N, dead, seed_of(round), EVICT_BATCH, picked, &left);
+		for (unsigned int i = 0; i < EVICT_BATCH; i++)
 			count[picked[i]]++;
 	}
 	/* 4000 expected, sigma 61: within five. */
@@ -114,13 +114,13 @@ static void fair(void **state)
 static void seed_zero(void **state)
 {
 	bool dead[KLB_MAX_IDS] = { [5] = true };
-	unsigned int picked[MOVES_BATCH], left;
+	unsigned int picked[EVICT_BATCH], left;
 
 	(void)state;
 	fill(5, KLB_PHASE_ACTIVE);
-	assert_int_equal(rebalance_pick_dead(list, N, dead, 0, MOVES_BATCH, picked, &left),
-			 MOVES_BATCH);
-	for (unsigned int i = 0; i < MOVES_BATCH; i++)
+	assert_int_equal(rebalance_pick_dead(list, N, dead, 0, EVICT_BATCH, picked, &left),
+			 EVICT_BATCH);
+	for (unsigned int i = 0; i < EVICT_BATCH; i++)
 		assert_in_range(picked[i], 0, N - 1);
 }
 
@@ -134,10 +134,10 @@ static void open_phases_only(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
 		bool open = phases[i] == KLB_PHASE_ACTIVE || phases[i] == KLB_PHASE_CONNECTING;
-		unsigned int picked[MOVES_BATCH], left;
+		unsigned int picked[EVICT_BATCH], left;
 
 		fill(5, phases[i]);
-		assert_int_equal(rebalance_pick_dead(list, 1, dead, 1, MOVES_BATCH, picked, &left),
+		assert_int_equal(rebalance_pick_dead(list, 1, dead, 1, EVICT_BATCH, picked, &left),
 				 open);
 	}
 }
@@ -146,13 +146,13 @@ static void open_phases_only(void **state)
 static void ids_out_of_range(void **state)
 {
 	bool dead[KLB_MAX_IDS];
-	unsigned int picked[MOVES_BATCH], left;
+	unsigned int picked[EVICT_BATCH], left;
 
 	(void)state;
 	memset(dead, 1, sizeof(dead));
 	fill(KLB_MAX_IDS, KLB_PHASE_ACTIVE);
 	list[1].record.id = ~0U;
-	assert_int_equal(rebalance_pick_dead(list, 2, dead, 1, MOVES_BATCH, picked, &left), 0);
+	assert_int_equal(rebalance_pick_dead(list, 2, dead, 1, EVICT_BATCH, picked, &left), 0);
 	assert_int_equal(left, 0);
 }
 

@@ -15,6 +15,7 @@
 #include <cmocka.h>
 #include <event2/event.h>
 
+#include "base/clock.h"
 #include "host/node.h"
 #include "host/sd_notify.h"
 
@@ -129,7 +130,7 @@ static void reload(void **state)
 {
 	struct manager *m = *state;
 	struct notify *n = begin(m, m->path);
-	__u64 before = node_now_ns() / 1000;
+	__u64 before = clock_now_ns() / 1000;
 	unsigned long long us;
 	int end = 0;
 
@@ -137,7 +138,7 @@ static void reload(void **state)
 	heard(m);
 	notify_reloading(n);
 	assert_int_equal(sscanf(heard(m), "RELOADING=1\nMONOTONIC_USEC=%llu%n", &us, &end), 1);
-	assert_true(end > 0 && us >= before && us <= node_now_ns() / 1000);
+	assert_true(end > 0 && us >= before && us <= clock_now_ns() / 1000);
 	/* READY=1 ends it, also when the line is the same as before. */
 	notify_ready(n, "same");
 	assert_string_equal(heard(m), "READY=1\nSTATUS=same");
@@ -278,7 +279,7 @@ static const char *wait_heard(struct manager *m)
 static void watchdog(void **state)
 {
 	struct manager *m = *state;
-	__u64 start = node_now_ns();
+	__u64 start = clock_now_ns();
 	struct notify *n;
 	char pid[16];
 
@@ -289,7 +290,7 @@ static void watchdog(void **state)
 	for (int i = 0; i < 3; i++)
 		assert_string_equal(wait_heard(m), "WATCHDOG=1");
 	/* Half the interval: 3 x 20 ms, and none of them early. */
-	assert_true(node_now_ns() - start >= 55000000ULL);
+	assert_true(clock_now_ns() - start >= 55000000ULL);
 	notify_free(n);
 }
 

@@ -8,9 +8,10 @@
 #include <event2/util.h>
 
 #include "balance/names.h"
+#include "base/clock.h"
+#include "base/random.h"
 #include "net/endpoint.h"
 #include "base/log.h"
-#include "host/node.h"
 
 /* Probes of thousands of nodes must not fall into step. */
 #define JITTER_PERCENT 20
@@ -20,20 +21,11 @@
 
 /* --- the next probe ---------------------------------------------------------------- */
 
-/* 0 to most. */
-static unsigned int at_random(unsigned int most)
-{
-	unsigned short random = 0;
-
-	evutil_secure_rng_get_bytes(&random, sizeof(random));
-	return (unsigned int)((__u64)most * random / 65535);
-}
-
 static unsigned int jittered(unsigned int ms)
 {
 	unsigned int spread = ms * JITTER_PERCENT / 100;
 
-	return ms - spread + at_random(2 * spread);
+	return random_between(ms - spread, ms + spread);
 }
 
 static void schedule(struct agent_backend *b, unsigned int ms)
@@ -67,7 +59,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	if (b->begun && !b->again &&
-	    health_may_skip(&b->health, &b->rules, answer_ns, node_now_ns())) {
+	    health_may_skip(&b->health, &b->rules, answer_ns, clock_now_ns())) {
 		b->metrics.skipped++;
 		schedule_next(b);
 		return;
@@ -84,7 +76,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 /* Counts one; false when there are too many. hurried_ns: until when they are used up. */
 static bool may_hurry(struct agent_backend *b)
 {
-	__u64 now = node_now_ns();
+	__u64 now = clock_now_ns();
 
 	if (b->hurried_ns < now)
 		b->hurried_ns = now;
@@ -114,7 +106,7 @@ static void log_state(const struct agent_backend *b, enum klb_state was, const c
 static void ask_for_life(struct agent_backend *b, const struct probe_result *result)
 {
 	enum klb_state was = b->health.state;
-	bool changed = health_unanswered(&b->health, node_now_ns());
+	bool changed = health_unanswered(&b->health, clock_now_ns());
 
 	if (changed)
 		log_state(b, was, result->detail ? result->detail : "");
@@ -152,7 +144,8 @@ static void on_done(void *arg, const struct probe_result *result)
 	}
 	if (result->path == PROBE_LIVE)
 		outcome = reason_while_alive(outcome);
-	changed = health_probed(&b->health, &b->rules, outcome, result->http_status, node_now_ns());
+	changed =
+		health_probed(&b->health, &b->rules, outcome, result->http_status, clock_now_ns());
 	/* Also why it is not ready, when that is new, and once after a start what was adopted. */
 	if (changed || (b->health.state != KLB_STATE_READY && outcome != KLB_REASON_OK &&
 			(reason_was != outcome || b->adopted)))
@@ -176,7 +169,7 @@ static void on_lost(void *arg, bool timed_out)
 {
 	struct agent_backend *b = arg;
 	enum klb_state was = b->health.state;
-	bool changed = health_connection_lost(&b->health, &b->rules, timed_out, node_now_ns());
+	bool changed = health_connection_lost(&b->health, &b->rules, timed_out, clock_now_ns());
 
 	if (changed)
 		log_state(b, was,
@@ -227,7 +220,7 @@ static int make_parts(struct agent_backend *b, struct event_base *base, const st
 		cover[i] = cfg->frontends[i].endpoint;
 	b->timer = evtimer_new(base, on_timer, b);
 	if (!b->timer)
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	return probe_new(base, &cfg->probe, tls, &b->endpoint, cover, cfg->n_frontends,
 			 &probe_callbacks, b, &b->probe, e);
 }
@@ -240,7 +233,7 @@ int agent_backend_new(struct event_base *base, const struct config *cfg, unsigne
 	int r;
 
 	if (!b)
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	b->endpoint = cfg->backends[index].endpoint;
 	b->rules = (struct health_rules){ .rise = cfg->probe.rise,
 					  .fall = cfg->probe.fall,
@@ -249,7 +242,7 @@ int agent_backend_new(struct event_base *base, const struct config *cfg, unsigne
 	b->metrics.backend = b->endpoint;
 	b->ops = ops;
 	b->arg = arg;
-	health_init(&b->health, node_now_ns());
+	health_init(&b->health, clock_now_ns());
 	r = make_parts(b, base, cfg, tls, e);
 	if (r) {
 		agent_backend_free(b);
@@ -285,12 +278,12 @@ void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen
 
 void agent_backend_start(struct agent_backend *b, unsigned int within_ms)
 {
-	schedule(b, at_random(within_ms));
+	schedule(b, random_between(0, within_ms));
 }
 
 void agent_backend_hurry(struct agent_backend *b)
 {
-	__u64 age_ms = (node_now_ns() - b->health.last_probe_ns) / 1000000;
+	__u64 age_ms = (clock_now_ns() - b->health.last_probe_ns) / 1000000;
 
 	/* Asked for already, or too often. */
 	if (b->again || !may_hurry(b))

@@ -5,9 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <event2/util.h>
-
 #include "balance/rebalance.h"
+#include "base/random.h"
 #include "host/privileges.h"
 #include "net/sock_diag.h"
 
@@ -38,7 +37,7 @@ static int move(const struct datapath *dp, pick_fn pick, const void *which,
 		struct agent_evict_result *ret, struct err *e)
 {
 	struct datapath_connections all = { 0 };
-	unsigned int picked[MOVES_BATCH], n;
+	unsigned int picked[EVICT_BATCH], n;
 	struct sock_diag *diag = NULL;
 	int r;
 
@@ -81,10 +80,9 @@ static unsigned int pick_dead(const struct datapath_connections *all, const void
 {
 	const struct dead *d = which;
 	unsigned int n;
-	__u64 random;
 
-	evutil_secure_rng_get_bytes(&random, sizeof(random));
-	n = rebalance_pick_dead(all->list, all->n, d->ids, random, MOVES_BATCH, ret, ret_left);
+	n = rebalance_pick_dead(all->list, all->n, d->ids, random_u64(), EVICT_BATCH, ret,
+				ret_left);
 	*d->hidden = !all->all && count_dead(d) > n + *ret_left;
 	return n;
 }

@@ -55,5 +55,5 @@ int agent_listen_to_kernel(struct agent *a, struct err *e)
 	a->wakeup = event_new(a->base, fd, EV_READ | EV_PERSIST, on_wakeup, a);
 	if (a->wakeup && !event_add(a->wakeup, NULL))
 		return 0;
-	return err_set(e, ENOMEM, "out of memory");
+	return err_no_memory(e);
 }

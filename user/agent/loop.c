@@ -10,11 +10,12 @@
 #include <event2/event.h>
 
 #include "agent/internal.h"
+#include "base/array.h"
+#include "base/clock.h"
 #include "host/file_watch.h"
 #include "net/http_server.h"
 #include "base/log.h"
 #include "agent/metrics.h"
-#include "host/node.h"
 #include "host/sd_notify.h"
 
 /* The kernel gives up on the agent after so many probe intervals. */
@@ -56,7 +57,7 @@ static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
 
 static void heartbeat(struct agent *a)
 {
-	struct datapath_beat beat = { .now_ns = node_now_ns(),
+	struct datapath_beat beat = { .now_ns = clock_now_ns(),
 				      .max_age_ns = heartbeat_max_age_ns(a) };
 	__u64 serial = 0;
 	struct err e = { "" };
@@ -185,7 +186,7 @@ static void agent_free(struct agent *a)
 	notify_free(a->notify);
 	agent_stop_backends(a);
 	probe_tls_free(a->tls);
-	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(events); i++)
 		if (events[i])
 			event_free(events[i]);
 	agent_drop_datapath(a);
@@ -198,16 +199,14 @@ static void agent_free(struct agent *a)
 
 static int agent_start(struct agent *a, struct config *cfg, struct err *e)
 {
-	struct timespec now;
 	int r;
 
-	clock_gettime(CLOCK_REALTIME, &now);
-	a->start_time = (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+	a->start_time = (double)clock_wall_ns() / 1e9;
 	a->state = calloc(1, sizeof(*a->state));
 	a->base = event_base_new();
 	if (!a->state || !a->base) {
 		config_free(cfg);
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	}
 	r = agent_open_datapath(a, e);
 	if (!r)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "balance/names.h"
+#include "base/array.h"
 #include "base/cli.h"
 #include "discovery/discovery.h"
 #include "net/endpoint.h"
@@ -172,7 +173,7 @@ static void states(FILE *f, const struct metrics_input *in)
 
 		backend_status_of(in->state, b, in->now_ns, &v);
 		endpoint_format(&b->value.endpoint, text);
-		for (size_t j = 0; j < sizeof(names) / sizeof(names[0]); j++)
+		for (size_t j = 0; j < ARRAY_SIZE(names); j++)
 			fprintf(f, "kubelb_backend_state{backend=\"%s\",state=\"%s\"} %d\n", text,
 				names[j], !strcmp(names[j], v.state));
 	}

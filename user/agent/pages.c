@@ -7,7 +7,7 @@
 
 #include "agent/metrics.h"
 #include "balance/backend_status.h"
-#include "host/node.h"
+#include "base/clock.h"
 #include "net/http_server.h"
 
 /* How often to try again to listen on the http address. */
@@ -20,7 +20,7 @@ static char *on_metrics(void *arg, size_t *ret_length)
 	struct metrics_input in = {
 		.probes = probes,
 		.n_probes = a->config->n_backends,
-		.now_ns = node_now_ns(),
+		.now_ns = clock_now_ns(),
 		.reloads_ok = a->reloads_ok,
 		.reloads_failed = a->reloads_failed,
 		.discovery_results = a->discovery ? a->discovery_results : NULL,
@@ -51,7 +51,7 @@ const char *agent_not_ready(const struct agent *a)
 {
 	if (!a->dp)
 		return "nothing is attached: run kubelb-load";
-	if (!backend_status_agent_alive(&a->state->control, node_now_ns()))
+	if (!backend_status_agent_alive(&a->state->control, clock_now_ns()))
 		return "the heartbeat cannot be written";
 	return NULL;
 }
@@ -67,9 +67,9 @@ void agent_listen_http(struct agent *a)
 	static const struct http_ops ops = { .metrics = on_metrics, .not_ready = on_not_ready };
 	struct err e = { "" };
 
-	if (a->http || !a->config->http_enabled || node_now_ns() < a->http_retry_ns)
+	if (a->http || !a->config->http_enabled || clock_now_ns() < a->http_retry_ns)
 		return;
 	if (http_new(a->base, &a->config->http, &ops, a, &a->http, &e))
-		a->http_retry_ns = node_now_ns() + HTTP_RETRY_NS;
+		a->http_retry_ns = clock_now_ns() + HTTP_RETRY_NS;
 	log_failure(a->http_error, LOG_LEVEL_WARN, "no metrics for now", &e);
 }

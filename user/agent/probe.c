@@ -25,6 +25,8 @@
 
 #include <openssl/ssl.h>
 
+#include "base/ascii.h"
+#include "base/clock.h"
 #include "net/tcp_connect.h"
 #include "agent/probe_internal.h"
 
@@ -80,14 +82,6 @@ struct probe {
 	bool freed;
 };
 
-static __u64 now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (__u64)ts.tv_sec * 1000000000 + (__u64)ts.tv_nsec;
-}
-
 static void release(struct probe *p)
 {
 	if (p->timer)
@@ -136,7 +130,7 @@ static void report(struct probe *p)
 		.path = p->path,
 		.outcome = p->outcome,
 		.http_status = p->answer.status,
-		.duration_ns = now_ns() - p->start_ns,
+		.duration_ns = clock_now_ns() - p->start_ns,
 		.detail = p->detail[0] ? detail : NULL,
 		.handshake = p->handshake,
 	};
@@ -294,7 +288,7 @@ static void on_event(struct bufferevent *bev __attribute__((unused)), short what
  * end. most_ms 0: for that end. */
 static void arm(struct probe *p, unsigned int most_ms)
 {
-	unsigned int passed = (unsigned int)((now_ns() - p->start_ns) / 1000000);
+	unsigned int passed = (unsigned int)((clock_now_ns() - p->start_ns) / 1000000);
 	unsigned int left = p->timeout_ms > passed ? p->timeout_ms - passed : 0;
 	unsigned int ms = most_ms && most_ms < left ? most_ms : left;
 	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
@@ -371,7 +365,7 @@ static void on_timeout(struct probe *p)
 		what = "connected, but no answer to the TLS handshake";
 	}
 	snprintf(p->detail, sizeof(p->detail), "%s within %llu ms", what,
-		 (now_ns() - p->start_ns) / 1000000);
+		 (clock_now_ns() - p->start_ns) / 1000000);
 	fail(p, outcome, true);
 }
 
@@ -391,7 +385,7 @@ void probe_start(struct probe *p, enum probe_path path)
 	if (p->phase != PHASE_IDLE || p->freed)
 		return;
 	p->path = path;
-	p->start_ns = now_ns();
+	p->start_ns = clock_now_ns();
 	p->fresh = false;
 	p->handshake = false;
 	p->detail[0] = '\0';
@@ -408,15 +402,11 @@ void probe_start(struct probe *p, enum probe_path path)
 /* Both go into the request as they are: a line break would end up as a header. */
 static int check_text(const char *key, const char *text, struct err *e)
 {
-	const char *s;
-
-	for (s = text; *s; s++)
-		if (*s <= ' ' || *s >= 0x7f)
-			return err_set(e, EINVAL,
-				       "%s: '%s' has a space, a control or a non-ASCII character "
-				       "in it; remove it",
-				       key, text);
-	return 0;
+	if (ascii_all_graph(text))
+		return 0;
+	return err_set(e, EINVAL,
+		       "%s: '%s' has a space, a control or a non-ASCII character in it; remove it",
+		       key, text);
 }
 
 static int check(const struct config_probe *cfg, struct err *e)
@@ -456,7 +446,7 @@ int probe_new(struct event_base *base, const struct config_probe *cfg, struct pr
 		return err;
 	p = calloc(1, sizeof(*p));
 	if (!p)
-		return err_set(e, ENOMEM, "probe: out of memory");
+		return err_no_memory_for(e, "probe");
 	p->base = base;
 	p->timeout_ms = cfg->timeout_ms;
 	p->connect_timeout_ms = cfg->connect_timeout_ms;
@@ -474,7 +464,7 @@ int probe_new(struct event_base *base, const struct config_probe *cfg, struct pr
 	    (cfg->server_name && !p->server_name) ||
 	    !copy_must_cover(p, must_cover, n_must_cover)) {
 		release(p);
-		return err_set(e, ENOMEM, "probe: out of memory");
+		return err_no_memory_for(e, "probe");
 	}
 	*ret = p;
 	return 0;

@@ -26,7 +26,7 @@ int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct
 	int err;
 
 	if (!tls)
-		return err_set(e, ENOMEM, "probe: out of memory");
+		return err_no_memory_for(e, "probe");
 	err = tls_new(&options, &tls->tls, e);
 	if (err) {
 		free(tls);

@@ -7,6 +7,8 @@
 
 #include <event2/event.h>
 
+#include "base/array.h"
+#include "base/clock.h"
 #include "net/endpoint.h"
 #include "host/file_watch.h"
 #include "net/http_server.h"
@@ -102,7 +104,7 @@ static void inherit_health(const struct agent *a, const struct config_backend *c
 	if (before)
 		agent_backend_inherit(b, before);
 	else if (seen && !a->config &&
-		 backend_status_agent_alive(&a->state->control, node_now_ns()))
+		 backend_status_agent_alive(&a->state->control, clock_now_ns()))
 		agent_backend_adopt(b, &seen->value, cfg->weight);
 }
 
@@ -181,7 +183,7 @@ static int take_config(struct agent *a, struct config *cfg, struct probe_tls *tl
 	int r;
 
 	if (!backends)
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	r = make_backends(a, cfg, tls, keep, backends, e);
 	if (r) {
 		free_backends(backends, cfg->n_backends);
@@ -256,7 +258,7 @@ static enum endpoint_source_step review(struct agent *a)
 					       .takes = takes_connections(a),
 					       .more = count_seeds(a) > 0,
 					       .interval_ms = a->file->probe.interval_ms,
-					       .now_ns = node_now_ns() };
+					       .now_ns = clock_now_ns() };
 
 	return endpoint_source_review(&a->source, &facts);
 }
@@ -389,7 +391,7 @@ void agent_read_cache(struct agent *a, const struct config *file)
 	int r = discovery_cached_list(file, a->found, &a->n_found, &e);
 
 	a->source.alone =
-		a->n_found && endpoint_source_was_heard(&a->state->control, node_now_ns());
+		a->n_found && endpoint_source_was_heard(&a->state->control, clock_now_ns());
 	if (r && r != -ENOENT)
 		log_event(LOG_LEVEL_WARN, "the cache of discovery is not used", "error=%s",
 			  log_quote(quoted, sizeof(quoted), e.text));
@@ -424,8 +426,7 @@ static void watch_files(struct agent *a, const struct config *c)
 	char quoted[ERR_TEXT_MAX + 64];
 	struct err e = { "" };
 
-	if (filewatch_new(a->base, files, sizeof(files) / sizeof(files[0]), on_file_changed, a,
-			  &watch, &e))
+	if (filewatch_new(a->base, files, ARRAY_SIZE(files), on_file_changed, a, &watch, &e))
 		log_event(LOG_LEVEL_WARN, "changes of files are not noticed, send SIGHUP after one",
 			  "error=%s", log_quote(quoted, sizeof(quoted), e.text));
 	/* The one before still sees the configuration itself. */

@@ -11,6 +11,7 @@
 
 #include <event2/event.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "host/node.h"
 
@@ -137,7 +138,7 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 		.active = active,
 		.new_config = new_config,
 		.node = node_identity(),
-		.now_ns = node_now_ns(),
+		.now_ns = clock_now_ns(),
 	};
 
 	int r;
@@ -160,7 +161,7 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 /* Whether a backend that has come back still has less than its weight. */
 static bool is_ramping(const struct agent *a)
 {
-	__u64 now = node_now_ns();
+	__u64 now = clock_now_ns();
 
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		if (health_share(agent_backend_health(a->backends[i]), a->config->slow_start_ms,

@@ -12,6 +12,8 @@
 #include <event2/event.h>
 
 #include "agent/evict.h"
+#include "base/clock.h"
+#include "base/random.h"
 #include "net/endpoint.h"
 #include "base/log.h"
 #include "base/mem_trim.h"
@@ -25,7 +27,7 @@
 #define RECONCILE_FIRST_MS 5000
 #define RECONCILE_AGAIN_MS 1000
 /* Connections to a dead backend end in batches so far apart; give or take a half. */
-#define MOVES_MS 100
+#define EVICT_MS 100
 /* Rebalancing moves one connection this often; give or take a half. */
 #define REBALANCE_MS 10000
 
@@ -99,7 +101,7 @@ static bool find_dead(struct agent *a, bool *dead)
 
 		if (!b)
 			continue;
-		dead[b->id] = b->value.state == KLB_STATE_DEAD && health_is_gone(h, node_now_ns());
+		dead[b->id] = b->value.state == KLB_STATE_DEAD && health_is_gone(h, clock_now_ns());
 		some |= dead[b->id];
 	}
 	return some && some_takes_connections(a);
@@ -107,15 +109,12 @@ static bool find_dead(struct agent *a, bool *dead)
 
 static unsigned int around(unsigned int ms)
 {
-	unsigned short random = 0;
-
-	evutil_secure_rng_get_bytes(&random, sizeof(random));
-	return ms / 2 + ms * random / 65535;
+	return random_between(ms / 2, ms / 2 + ms);
 }
 
 static void start_evicting(struct agent *a)
 {
-	unsigned int ms = around(MOVES_MS);
+	unsigned int ms = around(EVICT_MS);
 	struct timeval tv = { .tv_usec = ms * 1000 };
 
 	if (!event_pending(a->evict_timer, EV_TIMEOUT, NULL))
@@ -192,7 +191,7 @@ static bool read_load(const struct agent *a, unsigned int index, bool some_prefe
 	struct klb_stats stats;
 
 	if (!b || !takes_connections(a, b) ||
-	    health_share(h, a->config->slow_start_ms, node_now_ns()) != 1000 ||
+	    health_share(h, a->config->slow_start_ms, clock_now_ns()) != 1000 ||
 	    datapath_read_stat(a->dp, b->id, &stats, NULL))
 		return false;
 	*ret = (struct rebalance_load){ .id = b->id,
@@ -227,7 +226,7 @@ void agent_rebalance(struct agent *a)
 {
 	struct rebalance_load loads[KLB_MAX_BACKENDS];
 	struct agent_evict_result result;
-	__u64 now = node_now_ns();
+	__u64 now = clock_now_ns();
 	__u32 id;
 
 	if (!a->config->rebalance || now < a->rebalance_ns)

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "balance/backend_status.h"
 #include "balance/names.h"
+#include "base/clock.h"
 
 #include <stdio.h>
-
-#define NS_PER_S 1000000000.0
 
 bool backend_status_agent_alive(const struct klb_control *control, __u64 now_ns)
 {

@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+#include "base/array.h"
+
 const char *names_state(enum klb_state state)
 {
 	switch (state) {
@@ -38,7 +40,7 @@ static const char *const reasons[] = {
 
 const char *names_reason(enum klb_reason reason)
 {
-	if ((unsigned int)reason >= sizeof(reasons) / sizeof(reasons[0]))
+	if ((unsigned int)reason >= ARRAY_SIZE(reasons))
 		return "invalid";
 	return reasons[reason];
 }
@@ -82,7 +84,7 @@ static const struct {
 	[KLB_DISCOVERY_FAILING] = { "failing", "FAILING: backends as the cluster said last" },
 };
 
-#define N_DISCOVERIES (sizeof(discoveries) / sizeof(discoveries[0]))
+#define N_DISCOVERIES ARRAY_SIZE(discoveries)
 
 const char *names_discovery_key(enum klb_discovery d)
 {

@@ -11,7 +11,7 @@
 #include "net/connection.h"
 
 /* So many at a time, so that a node's clients do not all connect again at once. */
-#define MOVES_BATCH 16
+#define EVICT_BATCH 16
 
 /*
  * Of the connections to the backends in dead (by id), up to max at random: every node

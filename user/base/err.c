@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/ascii.h"
+
 /*
  * The length of the UTF-8 character at s, or 0 when a terminal must not get to
  * see it: not UTF-8, or a control character. U+0080..U+009F are controls too; some
@@ -15,7 +17,7 @@ static size_t printable_length(const unsigned char *s)
 	size_t length, i;
 
 	if (s[0] < 0x80)
-		return s[0] >= 0x20 && s[0] != 0x7f;
+		return !ascii_is_control(s[0]);
 	if (s[0] < 0xc2 || s[0] > 0xf4)
 		return 0;
 	length = s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : 4;

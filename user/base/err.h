@@ -46,4 +46,15 @@ static inline int err_negative(int code)
 		err_negative(err_code_);      \
 	})
 
+/* -ENOMEM and its line; the second one says for what: a file, a key. */
+static inline int err_no_memory(struct err *e)
+{
+	return err_set(e, ENOMEM, "out of memory");
+}
+
+static inline int err_no_memory_for(struct err *e, const char *what)
+{
+	return err_set(e, ENOMEM, "%s: out of memory", what);
+}
+
 #endif

@@ -105,7 +105,7 @@ static int read_descriptor(const char *path, int fd, size_t max, char **ret, siz
 	int rc;
 
 	if (!text)
-		return err_set(e, ENOMEM, "%s: out of memory", path);
+		return err_no_memory_for(e, path);
 	rc = read_text(path, fd, max, text, ret_length, e);
 	if (rc < 0) {
 		free(text);

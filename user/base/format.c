@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define NS_PER_S 1000000000ULL
+#include "base/array.h"
+#include "base/clock.h"
+
 #define COMM_SIZE 16 /* TASK_COMM_LEN, include/linux/sched.h */
 
 static const char *in_seconds(__u64 seconds, char *buf)
@@ -14,7 +16,7 @@ static const char *in_seconds(__u64 seconds, char *buf)
 		char unit;
 	} units[] = { { 86400, 'd' }, { 3600, 'h' }, { 60, 'm' }, { 1, 's' } };
 
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
 		if (seconds >= 2 * units[i].seconds || units[i].seconds == 1) {
 			snprintf(buf, TEXT_TIME_MAX, "%llu%c", seconds / units[i].seconds,
 				 units[i].unit);

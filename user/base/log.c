@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/ascii.h"
+
 /* What does not fit is cut: a log line is for reading. */
 #define LINE_SIZE 4096
 #define MSG_SIZE 1024
@@ -106,7 +108,7 @@ static void line_write(struct line *l)
 	size_t i;
 
 	for (i = 0; i < l->length; i++)
-		if ((unsigned char)l->text[i] < 0x20)
+		if (ascii_is_control((unsigned char)l->text[i]))
 			l->text[i] = ' ';
 	l->text[l->length++] = '\n';
 	while (write(STDERR_FILENO, l->text, l->length) < 0 && errno == EINTR)
@@ -146,7 +148,7 @@ static size_t escape(unsigned char c, char *out)
 		out[1] = names[at - named];
 		return 2;
 	}
-	if (c >= 0x20 && c < 0x7f) {
+	if (ascii_is_print(c)) {
 		out[0] = (char)c;
 		return 1;
 	}

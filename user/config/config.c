@@ -50,7 +50,7 @@ static int build_new(const char *source, struct err *e, struct config_build **re
 	if (!b || !(b->config = calloc(1, sizeof(*b->config))) ||
 	    !(b->config->source = strdup(source))) {
 		build_free(b);
-		err_set(e, ENOMEM, "%s: out of memory", source);
+		err_no_memory_for(e, source);
 		return -ENOMEM;
 	}
 	b->e = e;
@@ -246,7 +246,7 @@ int config_with_backends(const struct config *c, const struct klb_endpoint *list
 	struct config *made = copy(c);
 
 	if (!made)
-		return err_set(e, ENOMEM, "%s: out of memory", c->source);
+		return err_no_memory_for(e, c->source);
 	for (unsigned int i = 0; i < n && i < KLB_MAX_BACKENDS; i++) {
 		made->backends[i].endpoint = list[i];
 		made->backends[i].weight = weight_in(c, &list[i]);

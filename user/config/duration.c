@@ -5,9 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/array.h"
+#include "base/clock.h"
 #include "config/internal.h"
 
-#define NS_PER_MS UINT64_C(1000000)
 #define NS_MAX (UINT_MAX * NS_PER_MS)
 
 /* The units of Go's time.ParseDuration; a longer name goes before its own beginning. */
@@ -43,7 +44,7 @@ static bool take_unit(const char **text, uint64_t *ret_ns)
 {
 	size_t i;
 
-	for (i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
+	for (i = 0; i < ARRAY_SIZE(units); i++) {
 		size_t length = strlen(units[i].name);
 
 		if (strncmp(*text, units[i].name, length) == 0) {

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
+#include "base/ascii.h"
 #include "config/internal.h"
 #include "net/endpoint.h"
 #include "base/redact.h"
@@ -26,8 +28,8 @@ static const char *const scopes[] = {
 	[KLB_SCOPE_ALL] = "all",
 };
 
-#define N_POLICIES (sizeof(policies) / sizeof(policies[0]))
-#define N_SCOPES (sizeof(scopes) / sizeof(scopes[0]))
+#define N_POLICIES (ARRAY_SIZE(policies))
+#define N_SCOPES (ARRAY_SIZE(scopes))
 
 const char *config_policy_name(enum klb_policy policy)
 {
@@ -78,7 +80,7 @@ static bool has_control(const yaml_node_t *node)
 	size_t i;
 
 	for (i = 0; i < node->data.scalar.length; i++)
-		if (node->data.scalar.value[i] < 0x20 || node->data.scalar.value[i] == 0x7f)
+		if (ascii_is_control(node->data.scalar.value[i]))
 			return true;
 	return false;
 }
@@ -199,7 +201,7 @@ int config_read_file(struct config_build *b, const struct config_node *at,
 int config_read_http_path(struct config_build *b, const struct config_node *at,
 			  const struct config_key *key, void *base)
 {
-	const char *text, *p;
+	const char *text;
 	int rc;
 
 	rc = config_read_text(b, at, "a path such as /readyz", &text);
@@ -208,13 +210,12 @@ int config_read_http_path(struct config_build *b, const struct config_node *at,
 	if (text[0] != '/')
 		return config_fail(b, &at->where, "'%.64s' does not begin with '/'; write /%.64s",
 				   text, text);
-	for (p = text; *p; p++)
-		if (*p <= ' ' || *p >= 0x7f)
-			return config_fail(b, &at->where,
-					   "'%.64s' has a space or a character that is not ASCII; "
-					   "percent-encode it",
-					   text);
-	if (p - text > HTTP_PATH_MAX)
+	if (!ascii_all_graph(text))
+		return config_fail(b, &at->where,
+				   "'%.64s' has a space or a character that is not ASCII; "
+				   "percent-encode it",
+				   text);
+	if (strlen(text) > HTTP_PATH_MAX)
 		return config_fail(b, &at->where, "longer than %d bytes; write a shorter path",
 				   HTTP_PATH_MAX);
 	return config_set_string(b, field_of(key, base), text);

@@ -28,7 +28,7 @@ void config_explain(const struct config_build *b, const struct config_where *at,
 
 int config_fail_memory(const struct config_build *b)
 {
-	return err_set(b->e, ENOMEM, "%s: out of memory", b->config->source);
+	return err_no_memory_for(b->e, b->config->source);
 }
 
 /* Names the place of an entry in a message about another one. */

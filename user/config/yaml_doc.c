@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/array.h"
+
 /* A text on its way to a document. */
 struct reading {
 	const char *source;
@@ -27,7 +29,7 @@ bool yamldoc_is_null(const yaml_node_t *node)
 
 	if (node->type != YAML_SCALAR_NODE || node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE)
 		return false;
-	for (i = 0; i < sizeof(nulls) / sizeof(nulls[0]); i++)
+	for (i = 0; i < ARRAY_SIZE(nulls); i++)
 		if (strcmp((const char *)node->data.scalar.value, nulls[i]) == 0)
 			return true;
 	return false;
@@ -72,7 +74,7 @@ static unsigned int line_at(const struct reading *r, size_t offset)
 
 static int fail_memory(const struct reading *r)
 {
-	return err_set(r->e, ENOMEM, "%s: out of memory", r->source);
+	return err_no_memory_for(r->e, r->source);
 }
 
 static int fail_syntax(const struct reading *r, const yaml_parser_t *parser)

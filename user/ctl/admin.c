@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* kubelbctl drain, undrain, weight */
+#include "base/clock.h"
 #include "ctl/ctl.h"
 
 #include <errno.h>
@@ -9,7 +10,6 @@
 
 #include "balance/backend_status.h"
 #include "base/cli.h"
-#include "host/node.h"
 #include "net/endpoint.h"
 
 /* What a command does to the admin. */
@@ -62,7 +62,7 @@ static unsigned int others_ready(const struct datapath_state *s, const struct pl
 	unsigned int n = 0;
 
 	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
-		backend_status_of(s, &s->applied.backends[i], node_now_ns(), &v);
+		backend_status_of(s, &s->applied.backends[i], clock_now_ns(), &v);
 		n += s->applied.backends[i].id != b->id && !strcmp(v.state, "ready") && v.weight;
 	}
 	return n;
@@ -74,7 +74,7 @@ static bool others_weighted(const struct datapath_state *s, const struct plan_ba
 	struct backend_status v;
 
 	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
-		backend_status_of(s, &s->applied.backends[i], node_now_ns(), &v);
+		backend_status_of(s, &s->applied.backends[i], clock_now_ns(), &v);
 		if (s->applied.backends[i].id != b->id && v.weight)
 			return true;
 	}
@@ -92,7 +92,7 @@ static void report_change(const struct admin_change *c, const struct datapath_st
 	case ADMIN_DRAIN:
 		printf("%s: draining; %llu connections to it stay until they close\n", text,
 		       s->stats[b->id].active);
-		backend_status_of(s, b, node_now_ns(), &v);
+		backend_status_of(s, b, clock_now_ns(), &v);
 		if (!others_ready(s, b) && v.weight)
 			printf("note: no other backend is ready; it still gets what no other can "
 			       "take\n");
@@ -120,7 +120,7 @@ static int apply_change(const struct ctl_options *o, const struct klb_endpoint *
 	struct datapath_state *state = malloc(sizeof(*state));
 	struct datapath *dp = NULL;
 	const struct plan_backend *b;
-	int r = state ? 0 : err_set(e, ENOMEM, "out of memory");
+	int r = state ? 0 : err_no_memory(e);
 
 	if (!r)
 		r = datapath_open(o->pin_dir, &dp, e);

@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 
+#include "base/array.h"
 #include "net/endpoint.h"
 #include "base/table.h"
 #include "base/format.h"
@@ -79,7 +80,7 @@ static void add_row(struct table *t, const struct klb_connection *c, __u64 host,
 int connections_print_text(const struct klb_connection *list, unsigned int n, __u64 host,
 			   __u64 now_ns, FILE *to)
 {
-	struct table t = { .columns = columns, .n_columns = sizeof(columns) / sizeof(columns[0]) };
+	struct table t = { .columns = columns, .n_columns = ARRAY_SIZE(columns) };
 	int r;
 
 	for (unsigned int i = 0; i < n; i++)
@@ -100,7 +101,7 @@ static const char *tcp_state_name(__u32 state)
 		[9] = "last-ack",    [10] = "listening", [11] = "closing",
 	};
 
-	return state && state < sizeof(names) / sizeof(names[0]) ? names[state] : "unknown";
+	return state && state < ARRAY_SIZE(names) ? names[state] : "unknown";
 }
 
 static json_t *seconds_or_null(bool known, __u64 ns)

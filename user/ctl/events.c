@@ -8,10 +8,10 @@
 #include <jansson.h>
 
 #include "balance/names.h"
+#include "base/clock.h"
 #include "net/endpoint.h"
 #include "base/format.h"
 
-#define NS_PER_S 1000000000ULL
 /* "2026-11-22T19:07:08" and its NUL; years have four digits for long enough. */
 #define STAMP_MAX 32
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* kubelbctl events */
+#include "base/clock.h"
 #include "ctl/ctl.h"
 
 #include <errno.h>
@@ -11,7 +12,6 @@
 #include "base/cli.h"
 #include "ctl/events.h"
 #include "base/log.h"
-#include "host/node.h"
 
 #define POLL_MS 100
 
@@ -36,10 +36,7 @@ struct follower {
 
 static __u64 wall_offset_ns(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return (__u64)now.tv_sec * 1000000000ULL + (__u64)now.tv_nsec - node_now_ns();
+	return clock_wall_ns() - clock_now_ns();
 }
 
 static int print_event(struct follower *f, const struct klb_event *event, __u64 offset,
@@ -50,7 +47,7 @@ static int print_event(struct follower *f, const struct klb_event *event, __u64 
 	if (event->time_ns > f->printed_ns)
 		f->printed_ns = event->time_ns;
 	if (f->options->json && events_print_json(event, offset, stdout))
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	if (!f->options->json)
 		events_print_text(event, offset, stdout);
 	return 0;
@@ -60,7 +57,7 @@ static int print_change(const struct follower *f, const struct change *change, _
 			struct err *e)
 {
 	if (f->options->json && events_print_change_json(change, offset, stdout))
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	if (!f->options->json)
 		events_print_change_text(change, offset, stdout);
 	return 0;
@@ -74,7 +71,7 @@ static int look(struct follower *f, struct err *e)
 
 	if (r)
 		return r;
-	f->news->n_changes = changes_between(f->looked ? f->seen : NULL, f->now, node_now_ns(),
+	f->news->n_changes = changes_between(f->looked ? f->seen : NULL, f->now, clock_now_ns(),
 					     f->news->changes);
 	f->seen = f->now;
 	f->now = swap;
@@ -179,7 +176,7 @@ int ctl_events(const struct ctl_options *o, int argc, char **argv)
 	f.seen = calloc(1, sizeof(*f.seen));
 	f.now = calloc(1, sizeof(*f.now));
 	f.news = calloc(1, sizeof(*f.news));
-	r = f.seen && f.now && f.news ? run(&f, &e) : err_set(&e, ENOMEM, "out of memory");
+	r = f.seen && f.now && f.news ? run(&f, &e) : err_no_memory(&e);
 	free(f.seen);
 	free(f.now);
 	free(f.news);

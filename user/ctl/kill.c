@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* kubelbctl connections, kubelbctl kill */
+#include "base/clock.h"
 #include "ctl/ctl.h"
 
 #include <errno.h>
@@ -11,7 +12,6 @@
 #include "ctl/connections.h"
 #include "net/endpoint.h"
 #include "base/log.h"
-#include "host/node.h"
 #include "net/sock_diag.h"
 #include "base/format.h"
 #include "balance/backend_status.h"
@@ -56,7 +56,7 @@ static int look_for_them(struct look *look, bool rtt, struct err *e)
 static int look_at(const char *pin_dir, bool rtt, struct look **ret, struct err *e)
 {
 	struct look *look = calloc(1, sizeof(*look));
-	int r = look ? 0 : err_set(e, ENOMEM, "out of memory");
+	int r = look ? 0 : err_no_memory(e);
 
 	if (!r)
 		r = datapath_open(pin_dir, &look->dp, e);
@@ -97,9 +97,9 @@ int ctl_connections(const struct ctl_options *o, int argc, char **argv)
 	warn_if_hidden(look);
 	host = look->state.control.host_netns;
 	if (o->json)
-		r = connections_print_json(look->list, look->n, host, node_now_ns(), stdout);
+		r = connections_print_json(look->list, look->n, host, clock_now_ns(), stdout);
 	else
-		r = connections_print_text(look->list, look->n, host, node_now_ns(), stdout);
+		r = connections_print_text(look->list, look->n, host, clock_now_ns(), stdout);
 	look_free(look);
 	return r ? cli_fail(CLI_FAILED, &(struct err){ "out of memory" }) : CLI_OK;
 }
@@ -172,7 +172,7 @@ static bool takes_new(const struct datapath_state *s, const struct plan_backend 
 {
 	struct backend_status v;
 
-	backend_status_of(s, b, node_now_ns(), &v);
+	backend_status_of(s, b, clock_now_ns(), &v);
 	return v.weight && !backend_status_admin(s, b)->drained && strcmp(v.state, "dead") != 0;
 }
 

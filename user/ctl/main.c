@@ -7,10 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "base/cli.h"
+#include "base/clock.h"
 #include "ctl/ctl.h"
 #include "base/log.h"
-#include "host/node.h"
 #include "ctl/status.h"
 
 static void usage(void);
@@ -42,11 +43,11 @@ static int print_once(const struct ctl_options *o, bool compact)
 		ctl_say_state(o->pin_dir, state);
 		ctl_say_links(links, r);
 	}
-	st.now_ns = node_now_ns();
+	st.now_ns = clock_now_ns();
 	if (r >= 0 && o->json)
 		status_print_json(&st, compact);
 	else if (r >= 0 && status_print_text(&st))
-		r = err_set(&e, ENOMEM, "out of memory");
+		r = err_no_memory(&e);
 	datapath_close(dp);
 	free(state);
 	return r < 0 ? cli_fail(CLI_FAILED, &e) : CLI_OK;
@@ -102,7 +103,7 @@ static const struct command {
 	{ "kill", "BACKEND", "end the balanced connections to it", 0, ctl_kill },
 };
 
-#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+#define N_COMMANDS (ARRAY_SIZE(commands))
 
 static void usage(void)
 {

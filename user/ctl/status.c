@@ -7,12 +7,12 @@
 #include <jansson.h>
 
 #include "balance/names.h"
+#include "base/array.h"
+#include "base/clock.h"
 #include "net/endpoint.h"
 #include "base/table.h"
 #include "base/format.h"
 #include "balance/backend_status.h"
-
-#define NS_PER_S 1000000000.0
 
 /* --- text -------------------------------------------------------------------------- */
 
@@ -66,7 +66,7 @@ static void print_notes(const struct klb_counters *c)
 		{ c->repaired, "corrections to the counts of connections" },
 	};
 
-	for (size_t i = 0; i < sizeof(notes) / sizeof(notes[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(notes); i++)
 		if (notes[i].n)
 			printf("note      %s: %llu\n", notes[i].what, notes[i].n);
 }
@@ -147,7 +147,7 @@ static const struct table_column backend_columns[] = {
 	{ .title = "WHY" },
 };
 
-#define N_BACKEND_COLUMNS (sizeof(backend_columns) / sizeof(backend_columns[0]))
+#define N_BACKEND_COLUMNS (ARRAY_SIZE(backend_columns))
 
 static void add_backend(struct table *t, const struct datapath_state *s,
 			const struct plan_backend *b, __u64 now_ns)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* kubelbctl -v: what a command reads and writes, on standard error */
+#include "base/clock.h"
 #include "ctl/ctl.h"
 
 #include "net/endpoint.h"
 #include "base/log.h"
-#include "host/node.h"
 #include "base/format.h"
 
 /* Seconds since then; negative for never. */
@@ -18,7 +18,7 @@ static double ago(__u64 then_ns, __u64 now_ns)
 void ctl_say_state(const char *pin_dir, const struct datapath_state *s)
 {
 	const struct klb_control *c = &s->control;
-	__u64 now = node_now_ns();
+	__u64 now = clock_now_ns();
 	char pin[512];
 
 	log_event(LOG_LEVEL_DEBUG, "maps read",

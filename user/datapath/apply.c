@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* A plan into the maps, writing only what differs. */
+#include "base/clock.h"
 #include "datapath/internal.h"
 
 #include <errno.h>
@@ -244,7 +245,6 @@ static int remove_backends(const struct datapath *dp, const struct plan *p, stru
 static int apply_control(const struct datapath *dp, const struct plan *p, struct err *e)
 {
 	struct klb_control control;
-	struct timespec now;
 	__u32 zero = 0;
 
 	if (bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, &control))
@@ -256,9 +256,8 @@ static int apply_control(const struct datapath *dp, const struct plan *p, struct
 	control.connect_timeout_ms = p->connect_timeout_ms;
 	control.dead_peer_timeout_ms = p->dead_peer_timeout_ms;
 	if (control.config_serial != p->serial) {
-		clock_gettime(CLOCK_MONOTONIC, &now);
 		control.config_serial = p->serial;
-		control.config_applied_ns = (__u64)now.tv_sec * 1000000000ULL + (__u64)now.tv_nsec;
+		control.config_applied_ns = clock_now_ns();
 	}
 	if (bpf_map_update_elem(dp->fds[MAP_CONTROL], &zero, &control, BPF_ANY))
 		return fail(dp, MAP_CONTROL, e);

@@ -6,6 +6,8 @@
  * then turned to the new programs one by one, which the kernel does without a
  * moment at which none runs. What has to be new is built aside and renamed.
  */
+#include "base/array.h"
+#include "base/random.h"
 #include "datapath/object.h"
 
 #include <errno.h>
@@ -15,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -323,7 +324,7 @@ static int carry_map(struct datapath_load *l, int index, struct err *e)
 	int r = 0;
 
 	if (!value)
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	while (!r && !bpf_map_get_next_key(l->old_fds[index], previous, &key)) {
 		previous = &key;
 		if (bpf_map_lookup_elem(l->old_fds[index], &key, value))
@@ -409,7 +410,7 @@ static int carry_maps(struct datapath_load *l, struct err *e)
 				       MAP_EVENTS };
 	int r = 0;
 
-	for (size_t i = 0; !r && i < sizeof(carried) / sizeof(carried[0]); i++) {
+	for (size_t i = 0; !r && i < ARRAY_SIZE(carried); i++) {
 		int index = carried[i];
 
 		if (l->old_fds[index] >= 0 && !l->reused[index])
@@ -566,7 +567,7 @@ int datapath_load_begin(const char *pin_dir, const char *cgroup, bool look_only,
 	int r;
 
 	if (!l)
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	r = require_root(e);
 	if (!r)
 		r = path_with_suffix(l->new_dir, pin_dir, e);
@@ -660,8 +661,8 @@ static int write_control(struct datapath_load *l, struct err *e)
 		r = connect4_prog(l, &control.connect4_prog, e);
 	if (r)
 		return r;
-	if (!control.seed && getrandom(&control.seed, sizeof(control.seed), 0) < 0)
-		control.seed = (__u64)getpid();
+	if (!control.seed)
+		control.seed = random_u64();
 	control.abi_version = KLB_ABI_VERSION;
 	memcpy(control.refused, l->request.refused, sizeof(control.refused));
 	return put_control(l, &control, e);

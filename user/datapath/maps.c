@@ -98,7 +98,7 @@ static int open_once(const char *pin_dir, struct datapath **ret, struct err *e)
 		return err_set(e, ENOENT, "%s: nothing is attached; run kubelb-load", pin_dir);
 	dp = malloc(sizeof(*dp));
 	if (!dp)
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	datapath_init(dp, pin_dir);
 	for (int i = 0; i < MAP_COUNT; i++) {
 		r = open_one(dp, i, e);

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "kubelb_casts.skel.h"
 #include "kubelb_old.skel.h"
 #include "kubelb_plain.skel.h"
@@ -250,7 +251,7 @@ static int try_required(enum object_build build, enum prog_index *ret_prog)
 	int code = 0;
 
 	/* Loaded alone: whether they can be attached is for the attaching itself to say. */
-	for (size_t i = 0; !code && i < sizeof(required) / sizeof(required[0]); i++) {
+	for (size_t i = 0; !code && i < ARRAY_SIZE(required); i++) {
 		request_nothing(build, &request);
 		request.progs[required[i]] = true;
 		code = try_request(&request, -1);

@@ -249,7 +249,7 @@ static int replace(const char *path, const char *folder, const char *text, struc
 			       "discovery.cache to another file",
 			       folder);
 	if (asprintf(&temporary, "%s.tmp", path) < 0)
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	rc = write_new(temporary, text, e);
 	if (!rc && rename(temporary, path) < 0) {
 		rc = err_set(e, errno, "%s: cannot be replaced: %m", path);
@@ -275,7 +275,7 @@ int discovery_cache_save(const char *path, const struct klb_endpoint *list, unsi
 	if (folder && text)
 		rc = replace(path, folder, text, e);
 	else
-		rc = err_set(e, ENOMEM, "%s: out of memory", path);
+		rc = err_no_memory_for(e, path);
 	free(folder);
 	free(text);
 	return rc;

@@ -386,7 +386,7 @@ static int look_up(struct link *l, struct err *e)
 		lookup->host = strdup(l->credentials->host);
 	if (!lookup || !lookup->host) {
 		free(lookup);
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	}
 	lookup->port = l->credentials->port;
 	return worker_start(l->base, &ops, l, lookup, &l->lookup, e);
@@ -420,7 +420,7 @@ int link_open(struct event_base *base, const struct klb_endpoint *to, unsigned i
 	int rc;
 
 	if (!l)
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	l->base = base;
 	l->credentials = c;
 	l->tls = tls;

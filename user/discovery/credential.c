@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/ascii.h"
 #include "base/file.h"
 #include "discovery/internal.h"
 #include "net/endpoint.h"
@@ -36,10 +37,7 @@ void credentials_free(struct credentials *c)
 
 bool credentials_is_header_text(const char *text)
 {
-	for (; *text; text++)
-		if (*text <= ' ' || *text >= 0x7f)
-			return false;
-	return true;
+	return ascii_all_graph(text);
 }
 
 /* --- the server ---------------------------------------------------------------------- */
@@ -87,7 +85,7 @@ static int set_authority(struct credentials *c, const char *authority, size_t le
 		return err_set(e, EINVAL, "the host lacks its closing bracket");
 	c->host = strndup(host, (size_t)(after - host));
 	if (!c->host)
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	if (!is_host(c->host, bracketed))
 		return err_set(e, EINVAL, "no host, or a character that no host's name has");
 	if (bracketed)
@@ -119,6 +117,6 @@ int credentials_set_server(struct credentials *c, const char *url, struct err *e
 		length--;
 	c->path = strndup(url, length);
 	if (!c->path)
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	return set_authority(c, authority, (size_t)(url - authority), e);
 }

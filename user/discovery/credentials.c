@@ -85,7 +85,7 @@ static int set_in_cluster_server(struct credentials *c, struct err *e)
 static int load_in_cluster(struct credentials *c, const char *dir, struct err *e)
 {
 	if (!set_file(&c->token, dir, "token") || !set_file(&c->ca, dir, "ca.crt"))
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	return set_in_cluster_server(c, e);
 }
 
@@ -115,7 +115,7 @@ int credentials_load(const char *kubeconfig, const char *service_account, struct
 	} else {
 		c = calloc(1, sizeof(*c));
 		rc = c ? load_in_cluster(c, service_account ? service_account : SERVICE_ACCOUNT, e)
-		       : err_set(e, ENOMEM, "out of memory");
+		       : err_no_memory(e);
 	}
 	if (!rc)
 		rc = load_token(&c->token, e);

@@ -285,7 +285,7 @@ static int put(struct slices *s, const json_t *object, const char *name, struct 
 		new->name = strdup(name);
 	if (!new || !new->name) {
 		slice_free(new);
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	}
 	read_endpoints(new, object);
 	if (i == s->n)

@@ -42,7 +42,7 @@ struct reading {
 
 static int fail_memory(const struct reading *r)
 {
-	return err_set(r->e, ENOMEM, "%s: out of memory", r->path);
+	return err_no_memory_for(r->e, r->path);
 }
 
 /* --- walking ------------------------------------------------------------------------- */

@@ -10,6 +10,9 @@
  * A connection carries one list and one watch at most, and lasts for minutes: the next
  * one reads the credentials anew, and goes where the kernel balances it to.
  */
+#include "base/array.h"
+#include "base/clock.h"
+#include "base/random.h"
 #include "discovery/discovery.h"
 
 #include <errno.h>
@@ -23,7 +26,6 @@
 
 #include "discovery/internal.h"
 #include "net/endpoint.h"
-#include "host/node.h"
 #include "base/redact.h"
 
 #define MS_NS 1000000ULL
@@ -138,15 +140,6 @@ static void on_cache_failed(void *arg, const char *why)
 
 /* --- time ---------------------------------------------------------------------------- */
 
-/* Between low and high. */
-static unsigned int by_chance(unsigned int low, unsigned int high)
-{
-	uint32_t random;
-
-	evutil_secure_rng_get_bytes(&random, sizeof(random));
-	return low + (unsigned int)(((__u64)(high - low) * random) >> 32);
-}
-
 static void arm(struct discovery *d, unsigned int ms)
 {
 	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = (suseconds_t)(ms % 1000) * 1000 };
@@ -156,7 +149,7 @@ static void arm(struct discovery *d, unsigned int ms)
 
 static void arm_at(struct discovery *d, __u64 ns)
 {
-	__u64 now = node_now_ns();
+	__u64 now = clock_now_ns();
 
 	arm(d, ns > now ? (unsigned int)((ns - now) / MS_NS) + 1 : 0);
 }
@@ -170,7 +163,7 @@ static unsigned int backoff(const struct discovery *d)
 		ms *= 2;
 	if (ms > d->timing.backoff_max)
 		ms = d->timing.backoff_max;
-	return by_chance(ms / 2, ms);
+	return random_between(ms / 2, ms);
 }
 
 /* --- the end of an attempt ----------------------------------------------------------- */
@@ -194,12 +187,12 @@ static void end_attempt(struct discovery *d, unsigned int wait_at_least)
 {
 	unsigned int wait;
 
-	if (d->fruitful && node_now_ns() - d->opened_ns >= d->timing.stable * MS_NS)
+	if (d->fruitful && clock_now_ns() - d->opened_ns >= d->timing.stable * MS_NS)
 		d->failures = 0;
 	d->failures++;
 	wait = backoff(d);
 	if (wait < wait_at_least)
-		wait = by_chance(wait_at_least / 2, wait_at_least);
+		wait = random_between(wait_at_least / 2, wait_at_least);
 	drop_attempt(d);
 	arm(d, wait);
 }
@@ -221,7 +214,7 @@ static void fail(struct discovery *d, enum discovery_result result, const char *
 	err_set(&e, EIO, "%s",
 		has_secret(d, detail) ? "the answer repeats the token: not shown" : detail);
 	snprintf(d->error, sizeof(d->error), "%s", e.text);
-	d->failed_ns = node_now_ns();
+	d->failed_ns = clock_now_ns();
 	if (d->phase == PHASE_WATCHING && ++d->watch_failures >= WATCH_FAILURES_MAX)
 		d->need_list = true;
 	end_attempt(d, result == DISCOVERY_FORBIDDEN ? d->timing.forbidden : 0);
@@ -292,7 +285,7 @@ static void refuse_empty(struct discovery *d, const struct slices_merged *m)
 		"usable), which is not believed: the last list stays",
 		d->slices.n, m->not_ready, m->unusable);
 	memcpy(d->error, e.text, sizeof(d->error));
-	d->failed_ns = node_now_ns();
+	d->failed_ns = clock_now_ns();
 	tell_result(d, DISCOVERY_EMPTY, e.text);
 }
 
@@ -302,7 +295,7 @@ static void believe(struct discovery *d)
 	struct slices_merged m;
 
 	slices_merge(&d->slices, d->frontends, d->n_frontends, &m);
-	d->heard_ns = node_now_ns();
+	d->heard_ns = clock_now_ns();
 	warn_about(d, &m);
 	d->empty = !m.n;
 	if (d->empty) {
@@ -343,7 +336,7 @@ static const struct refusal *find_refusal(unsigned int status)
 					      "not the answer that was asked for", "" };
 	size_t i;
 
-	for (i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++)
+	for (i = 0; i < ARRAY_SIZE(refusals); i++)
 		if (refusals[i].status == status)
 			return &refusals[i];
 	return &other;
@@ -395,13 +388,13 @@ static void start_list(struct discovery *d)
 
 static void start_watch(struct discovery *d)
 {
-	unsigned int ms = by_chance(d->timing.watch, 2 * d->timing.watch);
+	unsigned int ms = random_between(d->timing.watch, 2 * d->timing.watch);
 	char path[PATH_TEXT_MAX];
 
 	snprintf(path, sizeof(path),
 		 "%s&watch=true&allowWatchBookmarks=true&timeoutSeconds=%u&resourceVersion=%s",
 		 SLICES_PATH, ms / 1000 ? ms / 1000 : 1, d->version);
-	d->watch_end_ns = node_now_ns() + (ms + d->timing.answer) * MS_NS;
+	d->watch_end_ns = clock_now_ns() + (ms + d->timing.answer) * MS_NS;
 	d->line_ns = 0;
 	start_get(d, PHASE_WATCHING, path, SIZE_MAX);
 }
@@ -423,7 +416,8 @@ static void take_list(struct discovery *d)
 	d->watch_failures = 0;
 	/* The file may be a new one, or gone, while the list stays what it was. */
 	d->cache_doubtful = true;
-	d->relist_ns = node_now_ns() + by_chance(relist - relist / 4, relist + relist / 4) * MS_NS;
+	d->relist_ns =
+		clock_now_ns() + random_between(relist - relist / 4, relist + relist / 4) * MS_NS;
 	believe(d);
 	if (d->freed)
 		return;
@@ -471,7 +465,7 @@ static bool take_news(struct discovery *d)
 		d->error[0] = '\0';
 	if (changed || before != link_text(d->link)->length) {
 		d->watch_failures = 0;
-		d->heard_ns = node_now_ns();
+		d->heard_ns = clock_now_ns();
 	}
 	/* What came before the trouble is true all the same. */
 	if (changed)
@@ -498,7 +492,7 @@ static void tell_recovery(struct discovery *d)
 
 static void await_news(struct discovery *d)
 {
-	__u64 now = node_now_ns(), until = now + d->timing.silence * MS_NS;
+	__u64 now = clock_now_ns(), until = now + d->timing.silence * MS_NS;
 
 	/* An event that has begun is not one that dribbles in for ever. */
 	if (link_text(d->link)->length) {
@@ -551,8 +545,8 @@ static void on_opened(void *arg)
 	struct discovery *d = arg;
 
 	enter_event(d);
-	d->opened_ns = node_now_ns();
-	if (d->need_list || node_now_ns() >= d->relist_ns)
+	d->opened_ns = clock_now_ns();
+	if (d->need_list || clock_now_ns() >= d->relist_ns)
 		start_list(d);
 	else
 		start_watch(d);
@@ -733,7 +727,7 @@ int discovery_new(struct event_base *base, const struct discovery_options *o,
 	struct discovery *d = calloc(1, sizeof(*d));
 
 	if (!d)
-		return err_set(e, ENOMEM, "discovery: out of memory");
+		return err_no_memory_for(e, "discovery");
 	d->base = base;
 	d->ops = *ops;
 	d->arg = arg;
@@ -741,7 +735,7 @@ int discovery_new(struct event_base *base, const struct discovery_options *o,
 	d->timer = evtimer_new(base, on_timer, d);
 	if (!d->timer || !copy_options(d, o)) {
 		release(d);
-		return err_set(e, ENOMEM, "discovery: out of memory");
+		return err_no_memory_for(e, "discovery");
 	}
 	*ret = d;
 	return 0;

@@ -20,6 +20,8 @@
 
 #include <event2/event.h>
 
+#include "base/clock.h"
+
 /* After the last change of a burst, */
 #define SETTLE_MS 200
 /* but no later than that after the first: others may be writing there all the time. */
@@ -148,18 +150,10 @@ static void on_settled(evutil_socket_t fd, short what, void *arg)
 		w->changed(w->arg);
 }
 
-static unsigned long now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (unsigned long)t.tv_sec * 1000 + (unsigned long)t.tv_nsec / 1000000;
-}
-
 /* When to look: a moment from now, within the burst's limit. */
 static unsigned int settle_ms(struct filewatch *w)
 {
-	unsigned long now = now_ms();
+	unsigned long now = clock_now_ns() / NS_PER_MS;
 
 	if (!w->burst_end_ms)
 		w->burst_end_ms = now + SETTLE_MAX_MS;
@@ -190,7 +184,7 @@ static int add_file(struct filewatch *w, const struct filewatch_file *file, stru
 		return err_set(e, E2BIG, "%s: too many files to watch", file->path);
 	w->paths[w->n] = strdup(file->path);
 	if (!w->paths[w->n])
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	w->seen[w->n++] = file->seen;
 	r = watch_way(w, file->path);
 	/* A directory that has just gone is looked for again. */
@@ -220,7 +214,7 @@ static int start(struct filewatch *w, struct event_base *base, struct err *e)
 	w->settled = evtimer_new(base, on_settled, w);
 	if (!w->readable || !w->settled || event_add(w->readable, NULL) ||
 	    event_add(w->settled, &settle))
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	return 0;
 }
 
@@ -231,7 +225,7 @@ int filewatch_new(struct event_base *base, const struct filewatch_file *files, u
 	int r;
 
 	if (!w)
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	w->changed = changed;
 	w->arg = arg;
 	w->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);

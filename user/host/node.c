@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -77,12 +76,4 @@ void node_is_local(const struct klb_endpoint *endpoints, unsigned int n, bool *r
 			ret[i] |= !memcmp(local.addr, endpoints[i].addr, sizeof(local.addr));
 	}
 	freeifaddrs(list);
-}
-
-__u64 node_now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (__u64)now.tv_sec * 1000000000ULL + (__u64)now.tv_nsec;
 }

@@ -26,7 +26,4 @@ bool node_sees_every_process(void);
 /* Whether the kernel is of that version or a later one; false when it cannot be told. */
 bool node_kernel_is(unsigned int major, unsigned int minor);
 
-/* CLOCK_MONOTONIC, which is what bpf_ktime_get_ns reads. */
-__u64 node_now_ns(void);
-
 #endif

@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "host/node.h"
 
 /* Newer than the headers of some distributions. */
@@ -108,7 +109,7 @@ static const unsigned int bpf_commands[] = {
 	BPF_PROG_QUERY,
 };
 
-#define N_BPF_COMMANDS (sizeof(bpf_commands) / sizeof(bpf_commands[0]))
+#define N_BPF_COMMANDS (ARRAY_SIZE(bpf_commands))
 
 static int failed(const char *what, int code, struct err *e)
 {

@@ -14,7 +14,8 @@
 
 #include <event2/event.h>
 
-#include "host/node.h"
+#include "base/ascii.h"
+#include "base/clock.h"
 
 #define STATUS_MAX 256
 
@@ -101,7 +102,7 @@ static int start_watchdog(struct notify *n, struct event_base *base, struct err 
 	half.tv_usec = (suseconds_t)(us % 1000000);
 	n->watchdog = event_new(base, -1, EV_PERSIST, on_watchdog, n);
 	if (!n->watchdog || event_add(n->watchdog, &half))
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	return 0;
 }
 
@@ -116,7 +117,7 @@ int notify_new(struct event_base *base, struct notify **ret, struct err *e)
 		return 0;
 	n = calloc(1, sizeof(*n));
 	if (!n)
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	r = n->fd < 0 ? err_set(e, errno, "cannot make a socket for NOTIFY_SOCKET: %s",
 				strerror(errno))
@@ -145,7 +146,7 @@ void notify_free(struct notify *n)
 static void one_line(char *text)
 {
 	for (; *text; text++)
-		if ((unsigned char)*text < 0x20)
+		if (ascii_is_control((unsigned char)*text))
 			*text = ' ';
 }
 
@@ -192,7 +193,7 @@ void notify_reloading(struct notify *n)
 
 	if (!n || !n->ready)
 		return;
-	snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%llu", node_now_ns() / 1000);
+	snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%llu", clock_now_ns() / 1000);
 	n->reloading = tell(n, text);
 }
 

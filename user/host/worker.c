@@ -100,7 +100,7 @@ int worker_start(struct event_base *base, const struct worker_ops *ops, void *ar
 
 	if (!o) {
 		ops->drop(data);
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	}
 	*o = (struct worker){ .ops = *ops, .arg = arg, .data = data, .ended = -1 };
 	atomic_init(&o->users, 2);

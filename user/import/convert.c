@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/ascii.h"
 #include "config/internal.h"
 #include "net/endpoint.h"
 #include "import/internal.h"
@@ -42,7 +43,7 @@ void migrate_explain(const struct migrate *m, unsigned int line, const char *for
 
 int migrate_fail_memory(const struct migrate *m)
 {
-	return err_set(m->e, ENOMEM, "%s: out of memory", m->source);
+	return err_no_memory_for(m->e, m->source);
 }
 
 /* --- notes -------------------------------------------------------------------- */
@@ -56,7 +57,7 @@ char *migrate_ascii(const char *text, char *buf, size_t size)
 	size_t length = 0;
 
 	for (; *text && length + 1 < size; text++)
-		buf[length++] = (*text < ' ' || *text >= 0x7f) ? '?' : *text;
+		buf[length++] = ascii_is_print(*text) ? *text : '?';
 	buf[length] = '\0';
 	if (*text && length > 3)
 		memcpy(buf + length - 3, "...", 3);
@@ -305,10 +306,7 @@ static bool is_path(const char *text)
 {
 	if (text[0] != '/' || strlen(text) >= PATH_MAX)
 		return false;
-	for (; *text; text++)
-		if (*text < ' ' || *text >= 0x7f)
-			return false;
-	return true;
+	return ascii_all_print(text);
 }
 
 int migrate_set_file(struct migrate *m, struct migrate_text *field, unsigned int line,

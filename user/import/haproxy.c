@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
+#include "base/ascii.h"
 #include "net/endpoint.h"
 #include "import/internal.h"
 
@@ -280,7 +282,7 @@ static bool parse_time(const char *text, unsigned int *ret_ms)
 		return false;
 	for (size_t n = 0; n < digits; n++)
 		value = value * 10 + (uint64_t)(*text++ - '0');
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(units); i++)
 		if (strcmp(text, units[i].name) == 0) {
 			value = (value * units[i].us + 999) / 1000;
 			*ret_ms = value > UINT_MAX ? UINT_MAX : (unsigned int)value;
@@ -705,7 +707,7 @@ static void read_balance(struct migrate *m, size_t section)
 	const char *name = item == NONE ? "roundrobin" : migrate_word(&m->words, item, 1);
 	unsigned int line = m->words.items[item == NONE ? section : item].line;
 
-	for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(same); i++)
 		if (strcmp(name, same[i].name) == 0) {
 			migrate_set_policy(m, same[i].policy, line, same[i].name);
 			return;
@@ -732,11 +734,10 @@ static int read_check_path(struct migrate *m, size_t item)
 			     path);
 		return 0;
 	}
-	for (const char *p = path; *p; p++)
-		if (*p <= ' ' || *p >= 0x7f || p - path >= 1024) {
-			migrate_note(m, line, "a path that is no plain ASCII");
-			return 0;
-		}
+	if (!ascii_all_graph(path) || strlen(path) > 1024) {
+		migrate_note(m, line, "a path that is no plain ASCII");
+		return 0;
+	}
 	return migrate_set_text(m, &m->path, line, "option httpchk", path);
 }
 
@@ -797,7 +798,7 @@ static void note_idle_timeouts(struct migrate *m, size_t section)
 	static const char *const names[] = { "client", "server", "tunnel" };
 	char text[160];
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		size_t item = find_setting(m, section, "timeout", names[i]);
 
 		if (item != NONE && find(m, section, "timeout", names[i]) == NONE)

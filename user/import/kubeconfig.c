@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "config/internal.h"
 #include "net/endpoint.h"
 #include "import/internal.h"
@@ -207,7 +208,7 @@ static bool same_cluster(const struct map *a, const struct map *b)
 {
 	static const char *const keys[] = { "certificate-authority-data", "certificate-authority" };
 
-	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
 		unsigned int line;
 		const char *ca = get_text(a, keys[i], &line);
 
@@ -254,7 +255,7 @@ static int read_user(struct migrate *m, const struct map *user)
 
 	if (rc == 0)
 		rc = set_file(m, &m->client_key, user, "client-key");
-	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
 		note_key(m, user, others[i],
 			 "probes know client certificates in files, or need none");
 	return rc;

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "net/endpoint.h"
 #include "import/internal.h"
 
@@ -292,7 +293,7 @@ static int parse_listen(const char *text, struct klb_endpoint *ret, struct err *
 		snprintf(full, sizeof(full), "0.0.0.0:%.32s", text);
 		return endpoint_parse(full, 0, ret, e);
 	}
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (strncmp(text, names[i][0], strlen(names[i][0])) == 0) {
 			snprintf(full, sizeof(full), "%s%.32s", names[i][1],
 				 text + strlen(names[i][0]));
@@ -326,10 +327,10 @@ static bool parse_time(const char *text, unsigned int *ret_ms)
 			sum += value * 1000;
 			break;
 		}
-		while (i < sizeof(units) / sizeof(units[0]) &&
+		while (i < ARRAY_SIZE(units) &&
 		       strncmp(text, units[i].name, strlen(units[i].name)) != 0)
 			i++;
-		if (i == sizeof(units) / sizeof(units[0]))
+		if (i == ARRAY_SIZE(units))
 			return false;
 		sum += value * units[i].ms;
 		text += strlen(units[i].name);

@@ -508,7 +508,7 @@ int migrate_convert(enum migrate_kind kind, const char *text, size_t length, con
 	int rc;
 
 	if (!m)
-		return err_set(e, ENOMEM, "%s: out of memory", source);
+		return err_no_memory_for(e, source);
 	*m = (struct migrate){ .kind = kind, .source = source, .e = e };
 	rc = check_bytes(m, text, length);
 	if (rc == 0)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "balance/endpoint_source.h"
+#include "base/clock.h"
 #include "discovery/discovery.h"
 #include "datapath/datapath.h"
 #include "host/node.h"
@@ -29,7 +30,7 @@ static int plan_for(const struct config *cfg, const struct datapath_state *state
 		.active = active,
 		.new_config = true,
 		.node = node_identity(),
-		.now_ns = node_now_ns(),
+		.now_ns = clock_now_ns(),
 	};
 
 	active_of(state, active);
@@ -52,7 +53,7 @@ static int believe(const struct config *cfg, const struct datapath_state *state,
 	/* None there yet is nothing to speak of. */
 	snprintf(rep->cache_error, sizeof(rep->cache_error), "%s",
 		 r && r != -ENOENT ? cache_error.text : "");
-	if (!n_cached || endpoint_source_was_heard(&state->control, node_now_ns()))
+	if (!n_cached || endpoint_source_was_heard(&state->control, clock_now_ns()))
 		return config_with_backends(cfg, cached, n_cached, ret, e);
 	n = endpoint_source_with_seeds(cfg, cached, n_cached, list);
 	rep->seeds = n - n_cached;
@@ -75,7 +76,7 @@ int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup
 	ret->dry_run = dry_run;
 	ret->n_features = datapath_features_refused(datapath_load_refused(load), ret->features,
 						    DATAPATH_FEATURES_MAX);
-	ret->agent_alive = backend_status_agent_alive(&state->control, node_now_ns());
+	ret->agent_alive = backend_status_agent_alive(&state->control, clock_now_ns());
 	ret->before = state->applied;
 	snprintf(ret->cgroup, sizeof(ret->cgroup), "%s", datapath_load_cgroup(load));
 	r = believe(cfg, state, &believed, ret, e);

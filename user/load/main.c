@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "base/array.h"
 #include "load/attach.h"
 #include "base/cli.h"
 #include "config/config.h"
@@ -283,7 +284,7 @@ static void print_warnings(const struct options *o, const struct config *cfg,
 				 rep->features[i].loss);
 	if (!rep->after.n_backends)
 		log_line("warning: no backends: connects go through untouched");
-	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
 		if (files[i].file && access(files[i].file, R_OK))
 			log_line("warning: %s: %s: %s: kubelb-agent will not start with it",
 				 files[i].key, files[i].file, strerror(errno));
@@ -322,7 +323,7 @@ static int run_attach(const struct options *o)
 		return cli_fail(CLI_USAGE, &e);
 	rep = calloc(1, sizeof(*rep));
 	if (!rep)
-		r = err_set(&e, ENOMEM, "out of memory");
+		r = err_no_memory(&e);
 	else
 		r = attach_run(cfg, o->pin_dir, o->cgroup, o->dry_run, rep, &e);
 	if (!r)

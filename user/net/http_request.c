@@ -9,6 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/ascii.h"
 #include "net/http_header.h"
 
 size_t request_length(const char *text, size_t n)
@@ -42,7 +43,7 @@ static char *take_line(char **next)
 static bool has_control(const char *line)
 {
 	for (; *line; line++)
-		if (((unsigned char)*line < ' ' && *line != '\t') || *line == 0x7f)
+		if (ascii_is_control((unsigned char)*line) && *line != '\t')
 			return true;
 	return false;
 }

@@ -408,12 +408,12 @@ int http_new(struct event_base *base, const struct klb_endpoint *address,
 	int r;
 
 	if (!h)
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	h->base = base;
 	h->ops = ops;
 	h->arg = arg;
 	h->pause = evtimer_new(base, on_pause_over, h);
-	r = h->pause ? listen_on(h, address, e) : err_set(e, ENOMEM, "out of memory");
+	r = h->pause ? listen_on(h, address, e) : err_no_memory(e);
 	if (r) {
 		http_free(h);
 		return r;

@@ -230,7 +230,7 @@ static int visit_places(struct sock_diag *d, __u64 only, __u32 pid, bool everywh
 
 	if (!r && everywhere)
 		r = netns_visit_sockets(NETLINK_SOCK_DIAG, &visitor, e);
-	return w.out_of_memory ? err_set(e, ENOMEM, "out of memory") : r;
+	return w.out_of_memory ? err_no_memory(e) : r;
 }
 
 static int place_of(struct sock_diag *d, __u64 netns, __u32 pid, struct place **ret, struct err *e)
@@ -242,7 +242,7 @@ static int place_of(struct sock_diag *d, __u64 netns, __u32 pid, struct place **
 		return r;
 	p = find_place(d, netns);
 	if (!p && add_place(d, netns, -ESRCH))
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	p = find_place(d, netns);
 	if (p->fd < 0)
 		return err_set(e, ESRCH,
@@ -284,7 +284,7 @@ int sock_diag_open(struct sock_diag **ret, struct err *e)
 		d->part = malloc(PART_SIZE);
 	if (!d || !d->part) {
 		free(d);
-		return err_set(e, ENOMEM, "out of memory");
+		return err_no_memory(e);
 	}
 	d->own.fd = -1;
 	r = open_own(&d->own);

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/array.h"
 #include "net/endpoint.h"
 
 /*
@@ -27,7 +28,7 @@ static void tune(int fd, const struct dial_patience *p)
 	};
 	size_t i;
 
-	for (i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+	for (i = 0; i < ARRAY_SIZE(options); i++)
 		setsockopt(fd, options[i].level, options[i].name, &options[i].value,
 			   sizeof(options[i].value));
 }

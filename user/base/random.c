@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Random numbers from the kernel. Never waits for them: early at boot there are none yet. */
+#include "base/random.h"
+
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+__u64 random_u64(void)
+{
+	__u64 random;
+
+	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) == sizeof(random))
+		return random;
+	/* Two nodes that boot at the same time still differ in one of these, mixed by the
+	 * finaliser of MurmurHash3. */
+	random = clock_now_ns() ^ clock_wall_ns() << 20 ^ (__u64)getpid() << 40;
+	random = (random ^ random >> 33) * 0xff51afd7ed558ccdULL;
+	random = (random ^ random >> 33) * 0xc4ceb9fe1a85ec53ULL;
+	return random ^ random >> 33;
+}
+
+unsigned int random_between(unsigned int low, unsigned int high)
+{
+	__u64 span = (__u64)high - low + 1;
+
+	return low + (unsigned int)((random_u64() >> 32) * span >> 32);
+}
