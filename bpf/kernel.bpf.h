@@ -38,6 +38,7 @@
 #define EADDRNOTAVAIL 99
 #define ENETUNREACH 101
 #define ECONNABORTED 103
+#define ECONNRESET 104
 #define ETIMEDOUT 110
 #define ECONNREFUSED 111
 #define EHOSTDOWN 112
@@ -109,6 +110,10 @@ static __always_inline struct sock *klb_sock_of(struct tcp_sock *tp)
 {
 	return &tp->inet_conn.icsk_inet.sk;
 }
+
+/* 1 if the flag, of enum sock_flags, is set, else 0. */
+#define klb_has_flag(sk, flag) \
+	((sk)->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, flag) & 1)
 
 /* The id of its cgroup (version 2), as stat(2) tells the inode number of the directory; 0
  * where the kernel does not say (before 5.15, but for later updates of 5.10). */

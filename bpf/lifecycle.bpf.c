@@ -199,6 +199,15 @@ static __always_inline void on_retransmit(struct bpf_sock_ops *ctx)
 		klb_suspected(stats, rec, bpf_ktime_get_ns(), klb_decision_ns(control));
 }
 
+#define SHUTDOWN_MASK 3 /* include/net/sock.h */
+
+/* Whether the peer has ever sent data. bytes_received counts its FIN as well
+ * (tcp_rcv_nxt_update), which sets SOCK_DONE (tcp_fin). */
+static __always_inline int has_sent_data(struct tcp_sock *tp)
+{
+	return tp->bytes_received > klb_has_flag(klb_sock_of(tp), SOCK_DONE);
+}
+
 /*
  * When the peer last sent data, if it ever did. The time is what the kernel has noted for
  * its delayed acknowledgements (icsk_ack.lrcvtime); the connection's start to begin with.
@@ -209,7 +218,7 @@ static __always_inline void note_answer(struct tcp_sock *tp, const struct klb_so
 	__u64 jiffies = bpf_jiffies64();
 	__u32 age = (__u32)jiffies - tp->inet_conn.icsk_ack.lrcvtime;
 
-	if (tp->bytes_received)
+	if (has_sent_data(tp))
 		klb_answered(stats, rec, klb_tick_time_ns(control, jiffies - age));
 }
 
@@ -284,6 +293,17 @@ static __always_inline void note_normal_end(struct bpf_sock_ops *ctx, struct tcp
 		note_answer(tp, rec, stats, control);
 }
 
+/*
+ * Whether the peer ends the connection without having served it: it has sent no data,
+ * although the client has, or at once. A server that closes a connection on which nothing
+ * was asked for some time is well.
+ */
+static __always_inline int is_early(struct tcp_sock *tp, const struct klb_socket *rec, __u64 now)
+{
+	return !has_sent_data(tp) &&
+	       (tp->bytes_sent || klb_age(now, rec->established_ns) < (__s64)KLB_CLOSED_EARLY_NS);
+}
+
 static __always_inline void on_close(struct bpf_sock_ops *ctx)
 {
 	struct klb_socket *rec = record_of(ctx);
@@ -318,11 +338,11 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
 	if (failure == KLB_FAILURE_UNREACHABLE ||
 	    (failure == KLB_FAILURE_TIMED_OUT && !was_answering(tp)))
 		klb_peer_lost(stats, rec, now);
+	else if (error == ECONNRESET && is_early(tp, rec, now))
+		klb_closed_early(stats, rec, now);
 	else
 		note_normal_end(ctx, tp, rec, stats);
 }
-
-#define SHUTDOWN_MASK 3 /* include/net/sock.h */
 
 /*
  * The client has closed and the FIN leaves. The connection stops counting here: a round trip
@@ -344,9 +364,28 @@ static __always_inline void on_client_closed(struct bpf_sock_ops *ctx)
 		note_normal_end(ctx, tp, rec, stats);
 }
 
+/* The peer has closed first. */
+static __always_inline void on_peer_closed(struct bpf_sock_ops *ctx)
+{
+	struct klb_socket *rec = record_of(ctx);
+	struct tcp_sock *tp = klb_ops_tcp_sock(ctx);
+	struct klb_stats *stats;
+	__u64 now;
+
+	if (!rec || !tp || rec->phase != KLB_PHASE_ACTIVE)
+		return;
+	now = bpf_ktime_get_ns();
+	stats = klb_stats_of_record(rec);
+	if (stats && is_early(tp, rec, now))
+		klb_closed_early(stats, rec, now);
+}
+
 static __always_inline void on_state(struct bpf_sock_ops *ctx)
 {
 	switch (ctx->args[1]) {
+	case BPF_TCP_CLOSE_WAIT:
+		on_peer_closed(ctx);
+		break;
 	case BPF_TCP_FIN_WAIT1:
 	case BPF_TCP_LAST_ACK:
 		on_client_closed(ctx);

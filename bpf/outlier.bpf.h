@@ -4,7 +4,9 @@
  * a backend whose connects fail is ejected for a while. It needs no agent.
  *
  *   a SYN had to be sent again   suspect, until the connect succeeds or fails
- *   a connect failed             ejected for 1 s; doubles up to 60 s with consecutive failures
+ *   a connect failed, or the     ejected for 1 s; doubles up to 60 s with consecutive failures
+ *   peer closed it before it
+ *   sent any data
  *   the ejection is over         half-open: one connect tries, the others go elsewhere
  *                                until it succeeds or fails
  *   a connect succeeded          nothing is held against the backend any more
@@ -21,6 +23,10 @@
 #include "clock.bpf.h"
 #include "event_log.bpf.h"
 #include "maps.bpf.h"
+
+/* At most one update of last_answer_ns in this time: a cache line that many CPUs write to is
+ * expensive. */
+#define KLB_ANSWER_NS 100000000ULL
 
 /* An untrusted reporter's failure counts once in this time. */
 #define KLB_UNTRUSTED_INTERVAL_NS 10000000000ULL
@@ -107,6 +113,29 @@ static __always_inline void klb_peer_lost(struct klb_stats *stats, const struct 
 	stats->last_failure_ns = now;
 }
 
+/* So long after the handshake a server that closes an idle connection waits at least; what
+ * closes earlier serves nobody. */
+#define KLB_CLOSED_EARLY_NS 1000000000ULL
+
+/*
+ * The peer has ended an established connection before it sent any data: something accepts
+ * connections and serves none, as a proxy without its apiserver does. It counts unless a
+ * client had data from the backend since this connection began.
+ */
+static __always_inline void klb_closed_early(struct klb_stats *stats, struct klb_socket *rec,
+					     __u64 now)
+{
+	if (rec->flags & KLB_SOCKET_CLOSED_EARLY ||
+	    klb_age(stats->last_answer_ns + KLB_ANSWER_NS, rec->established_ns) > 0)
+		return;
+	rec->flags |= KLB_SOCKET_CLOSED_EARLY;
+	klb_emit_event(rec, KLB_EVENT_CLOSED_EARLY, KLB_FAILURE_OTHER, now, 0);
+	if (rec->flags & KLB_SOCKET_TRUSTED)
+		__sync_fetch_and_add(&stats->closed_early, 1);
+	klb_eject(stats, rec, KLB_FAILURE_OTHER, rec->established_ns, now);
+	stats->last_failure_ns = now;
+}
+
 /* The first SYN was not answered: others are preferred until this connect succeeds or fails. */
 static __always_inline void klb_suspected(struct klb_stats *stats, const struct klb_socket *rec,
 					  __u64 now, __u64 wait_ns)
@@ -131,9 +160,21 @@ static __always_inline void klb_smooth_rtt(struct klb_stats *stats, __u32 srtt_u
 		stats->srtt_us = old ? (old * 7ULL + srtt_us + 4) / 8 : srtt_us;
 }
 
+/* Nothing is held against the backend any more. */
+static __always_inline void klb_restore(struct klb_stats *stats, const struct klb_socket *rec,
+					__u64 now)
+{
+	stats->evidence = KLB_EVIDENCE_NONE;
+	stats->streak = 0;
+	stats->closed_early = 0;
+	stats->ejected_until_ns = 0;
+	klb_emit_event(rec, KLB_EVENT_RESTORED, KLB_FAILURE_OTHER, now, 0);
+}
+
 /*
- * A connect has succeeded: nothing is held against the backend any more. A pod's success
- * does not count: in its own network namespace something else may have answered.
+ * A connect has succeeded, which restores the backend, unless it has closed connections
+ * without data before. A pod's success does not count: in its own network namespace
+ * something else may have answered.
  */
 static __always_inline void klb_succeeded(struct klb_stats *stats, const struct klb_socket *rec,
 					  __u32 srtt_us, __u64 now)
@@ -144,16 +185,9 @@ static __always_inline void klb_succeeded(struct klb_stats *stats, const struct 
 	if (!(rec->flags & (KLB_SOCKET_TRUSTED | KLB_SOCKET_UNTRUSTED)))
 		return;
 	stats->last_success_ns = now;
-	if (stats->evidence == KLB_EVIDENCE_NONE)
-		return;
-	stats->evidence = KLB_EVIDENCE_NONE;
-	stats->streak = 0;
-	stats->ejected_until_ns = 0;
-	klb_emit_event(rec, KLB_EVENT_RESTORED, KLB_FAILURE_OTHER, now, 0);
+	if (stats->evidence != KLB_EVIDENCE_NONE && !stats->closed_early)
+		klb_restore(stats, rec, now);
 }
-
-/* At most one update in this time: a cache line that many CPUs write to is expensive. */
-#define KLB_ANSWER_NS 100000000ULL
 
 /*
  * The backend's process, not only its kernel, has sent data to a client at at_ns. Any user's
@@ -162,14 +196,17 @@ static __always_inline void klb_succeeded(struct klb_stats *stats, const struct 
 static __always_inline void klb_answered(struct klb_stats *stats, const struct klb_socket *rec,
 					 __u64 at_ns)
 {
-	if (rec->flags & (KLB_SOCKET_TRUSTED | KLB_SOCKET_UNTRUSTED) &&
-	    klb_age(at_ns, stats->last_answer_ns) > (__s64)KLB_ANSWER_NS) {
-		stats->last_answer_ns = at_ns;
-		/* Data from before the failure does not count. */
-		if (stats->evidence == KLB_EVIDENCE_NONE || at_ns >= stats->ejected_until_ns)
-			stats->answered_until =
-				(__u32)(at_ns >> KLB_ANSWERED_SHIFT) + KLB_ANSWERED_UNITS;
-	}
+	if (!(rec->flags & (KLB_SOCKET_TRUSTED | KLB_SOCKET_UNTRUSTED)))
+		return;
+	if (stats->evidence != KLB_EVIDENCE_NONE && stats->closed_early &&
+	    klb_age(at_ns, stats->last_failure_ns) > 0)
+		klb_restore(stats, rec, at_ns);
+	if (klb_age(at_ns, stats->last_answer_ns) <= (__s64)KLB_ANSWER_NS)
+		return;
+	stats->last_answer_ns = at_ns;
+	/* Data from before the failure does not count. */
+	if (stats->evidence == KLB_EVIDENCE_NONE || at_ns >= stats->ejected_until_ns)
+		stats->answered_until = (__u32)(at_ns >> KLB_ANSWERED_SHIFT) + KLB_ANSWERED_UNITS;
 }
 
 /*

@@ -99,11 +99,6 @@ static __always_inline __u32 klb_syn_ticks(const struct klb_control *control, __
 	return ticks ? (__u32)ticks : 1;
 }
 
-static __always_inline int klb_keeps_alive(struct sock *sk)
-{
-	return sk->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, SOCK_KEEPOPEN) & 1;
-}
-
 /*
  * While data is unacknowledged, TCP_USER_TIMEOUT ends the connection to a silent peer. While
  * the client only listens, keepalive probes go out after half of that time, then every tenth
@@ -118,7 +113,8 @@ static __always_inline void klb_keep_alive(struct bpf_sock_ops *ctx, struct tcp_
 		klb_set_option(ctx, SOL_TCP, TCP_KEEPIDLE, idle_s ? idle_s : 1);
 	if (!tp->keepalive_intvl)
 		klb_set_option(ctx, SOL_TCP, TCP_KEEPINTVL, interval_s ? interval_s : 1);
-	if (!klb_keeps_alive(klb_sock_of(tp)) && !klb_set_option(ctx, SOL_SOCKET, SO_KEEPALIVE, 1))
+	if (!klb_has_flag(klb_sock_of(tp), SOCK_KEEPOPEN) &&
+	    !klb_set_option(ctx, SOL_SOCKET, SO_KEEPALIVE, 1))
 		rec->flags |= KLB_SOCKET_KEEPALIVE;
 }
 

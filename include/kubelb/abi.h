@@ -245,6 +245,9 @@ enum klb_evidence {
  *   ns; 0: not at all, as a connect has failed since.
  * opened: connections that were established. failed: connects that were not, by reason.
  * lost: established connections that ended because the peer stopped answering.
+ * closed_early: established connections that the peer ended before it sent any data, since a
+ *   client last had data. While it is not 0, a connect that succeeds is no proof that the
+ *   backend works: data is.
  * ejections, suspected: how often evidence became that.
  * connect_ns: sum of the time from SYN to established over `opened`.
  * last_success_ns, last_failure_ns: when a connect last ended so, or (failure) a peer was
@@ -274,7 +277,7 @@ struct klb_stats {
 	__u64 connect_ns;
 	__u64 last_answer_ns;
 	__u32 generation;
-	__u32 pad;
+	__u32 closed_early;
 	KLB_ABI_GROWTH
 };
 
@@ -414,6 +417,8 @@ enum klb_phase {
 #define KLB_SOCKET_SHUT 64u
 /* Of another network namespace than the host's. */
 #define KLB_SOCKET_OTHER_NETNS 128u
+/* Counted in klb_stats.closed_early. */
+#define KLB_SOCKET_CLOSED_EARLY 256u
 
 /*
  * Value of `sockets`, the record of a balanced socket. Written by the kernel. It ends with
@@ -482,6 +487,7 @@ enum klb_event_kind {
 	KLB_EVENT_EJECTED = 3,
 	KLB_EVENT_RESTORED = 4, /* a connect succeeded after one of the two above */
 	KLB_EVENT_PEER_LOST = 5, /* an established connection: the peer stopped answering */
+	KLB_EVENT_CLOSED_EARLY = 6, /* an established connection: ended by the peer without data */
 };
 
 /*

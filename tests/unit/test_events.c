@@ -66,6 +66,8 @@ static void text_lines(void **state)
 		  "restored       192.0.2.11:6443       -             " },
 		{ KLB_EVENT_PEER_LOST, KLB_FAILURE_TIMED_OUT,
 		  "peer-lost      192.0.2.11:6443       timed out     " },
+		{ KLB_EVENT_CLOSED_EARLY, KLB_FAILURE_OTHER,
+		  "closed-early   192.0.2.11:6443       -             " },
 		{ (enum klb_event_kind)99, (enum klb_failure)99,
 		  "unknown        192.0.2.11:6443       invalid       " },
 	};

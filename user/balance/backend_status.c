@@ -34,6 +34,8 @@ static void describe_evidence(const struct klb_stats *stats, __u64 now_ns,
 			      struct backend_status *ret)
 {
 	double seconds = (double)(stats->ejected_until_ns - now_ns) / NS_PER_S;
+	const char *what = stats->closed_early ? "it closes connections without sending data"
+					       : "connects to it failed";
 
 	ret->state = stats->evidence == KLB_EVIDENCE_SUSPECT ? "suspect" : "ejected";
 	switch (stats->evidence) {
@@ -41,11 +43,10 @@ static void describe_evidence(const struct klb_stats *stats, __u64 now_ns,
 		snprintf(ret->why, sizeof(ret->why), "a SYN to it went unanswered");
 		break;
 	case KLB_EVIDENCE_TRIAL:
-		snprintf(ret->why, sizeof(ret->why), "connects to it failed; one is trying again");
+		snprintf(ret->why, sizeof(ret->why), "%s; one is trying again", what);
 		break;
 	default:
-		snprintf(ret->why, sizeof(ret->why), "connects to it failed; for %.1f s more",
-			 seconds);
+		snprintf(ret->why, sizeof(ret->why), "%s; for %.1f s more", what, seconds);
 	}
 }
 

@@ -28,14 +28,16 @@ const char *events_kind_name(enum klb_event_kind kind)
 		return "restored";
 	case KLB_EVENT_PEER_LOST:
 		return "peer-lost";
+	case KLB_EVENT_CLOSED_EARLY:
+		return "closed-early";
 	}
 	return "unknown";
 }
 
-/* A restored backend has no reason to give. */
+/* For the others the kind says it all. */
 static bool has_reason(const struct klb_event *event)
 {
-	return event->kind != KLB_EVENT_RESTORED;
+	return event->kind != KLB_EVENT_RESTORED && event->kind != KLB_EVENT_CLOSED_EARLY;
 }
 
 /* The seconds as text; returns the rest in nanoseconds. */

@@ -10,7 +10,7 @@
 
 #include "balance/state_diff.h"
 
-/* "connect-failed", "suspect", "ejected", "restored" or "peer-lost" */
+/* "connect-failed", "suspect", "ejected", "restored", "peer-lost" or "closed-early" */
 const char *events_kind_name(enum klb_event_kind kind);
 
 /*
