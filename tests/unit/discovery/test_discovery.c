@@ -1,193 +1,50 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Discovery: its pure parts by tables, the whole of it against a real TLS server in
- * the same event loop, which says exactly what a test tells it to, and when.
+ * the same event loop (finder.h), which says exactly what a test tells it to, and when.
  */
-#include <errno.h>
 #include <malloc.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#include <dirent.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-
-#include <cmocka.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
-#include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
 #include <event2/listener.h>
 
-#include <openssl/err.h>
-#include <openssl/ssl.h>
-
-#include "net/http_response.h"
-#include "discovery/internal.h"
+#include "finder.h"
 #include "net/endpoint.h"
-#include "host/node.h"
+#include "net/http_response.h"
 #include "pki.h"
-
-#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-
-/* A condition that has not come about by then never will, even under valgrind. */
-#define PATIENCE_S 60
-#define PATH_MAX_TEST 128
-
-#define LIST_PATH                                                     \
-	"/apis/discovery.k8s.io/v1/namespaces/default/endpointslices" \
-	"?labelSelector=kubernetes.io%2Fservice-name%3Dkubernetes"
-#define TOKEN "eyJhbGciOiJSUzI1NiJ9.c2VjcmV0.c2lnbmF0dXJl"
-
-static struct {
-	char dir[64];
-	struct identity ca, other_ca, server, client, renewed;
-} pki;
-
-static const char *in_dir(char *buf, const char *name)
-{
-	snprintf(buf, PATH_MAX_TEST, "%s/%s", pki.dir, name);
-	return buf;
-}
-
-static void write_file(const char *path, const char *text)
-{
-	FILE *f = fopen(path, "w");
-
-	assert_non_null(f);
-	assert_true(fputs(text, f) >= 0);
-	assert_int_equal(fclose(f), 0);
-}
-
-static char *read_file(const char *path)
-{
-	static char text[65536];
-	FILE *f = fopen(path, "r");
-
-	assert_non_null(f);
-	text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
-	fclose(f);
-	return text;
-}
+#include "slices.h"
+#include "unit.h"
 
 static void write_client(const struct identity *id)
 {
-	char path[PATH_MAX_TEST];
+	char path[PATH_SIZE];
 
 	/* As kubelet-client-current.pem: both in one. */
 	pki_write_cert(in_dir(path, "client.pem"), id->cert);
 	pki_write_key(path, "a", id->key, NULL);
 }
 
-static int make_pki(void **state)
+static int set_up(void **state)
 {
-	char path[PATH_MAX_TEST];
-
-	(void)state;
-	snprintf(pki.dir, sizeof(pki.dir), "/tmp/test_discovery.XXXXXX");
-	assert_non_null(mkdtemp(pki.dir));
-	pki.ca = pki_issue(NULL, "ca", NULL, 86400);
-	pki.other_ca = pki_issue(NULL, "other ca", NULL, 86400);
-	pki.server = pki_issue(&pki.ca, "apiserver",
-			       "IP:127.0.0.1,IP:10.96.0.1,DNS:localhost,DNS:kubernetes.default.svc",
-			       86400);
-	pki.client = pki_issue(&pki.ca, "first", NULL, 86400);
-	pki.renewed = pki_issue(&pki.ca, "second", NULL, 86400);
-	pki_write_cert(in_dir(path, "ca.crt"), pki.ca.cert);
-	pki_write_cert(in_dir(path, "other-ca.crt"), pki.other_ca.cert);
+	pki_make(state);
 	write_client(&pki.client);
 	return 0;
-}
-
-static void remove_dir(const char *path)
-{
-	DIR *dir = opendir(path);
-	struct dirent *entry;
-	char name[512];
-
-	assert_non_null(dir);
-	while ((entry = readdir(dir))) {
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
-		snprintf(name, sizeof(name), "%s/%s", path, entry->d_name);
-		if (unlink(name) < 0)
-			remove_dir(name);
-	}
-	closedir(dir);
-	rmdir(path);
-}
-
-static int remove_pki(void **state)
-{
-	(void)state;
-	remove_dir(pki.dir);
-	pki_discard(&pki.ca);
-	pki_discard(&pki.other_ca);
-	pki_discard(&pki.server);
-	pki_discard(&pki.client);
-	pki_discard(&pki.renewed);
-	return 0;
-}
-
-/* "10.0.0.1:6443 10.0.0.2:6443" */
-static const char *list_text(const struct klb_endpoint *list, unsigned int n)
-{
-	static char text[KLB_MAX_BACKENDS * ENDPOINT_TEXT_MAX];
-	char one[ENDPOINT_TEXT_MAX];
-	size_t length = 0;
-	unsigned int i;
-
-	text[0] = '\0';
-	for (i = 0; i < n; i++)
-		length += (size_t)snprintf(text + length, sizeof(text) - length, "%s%s",
-					   i ? " " : "", endpoint_format(&list[i], one));
-	return text;
-}
-
-static struct klb_endpoint endpoint(const char *text)
-{
-	struct klb_endpoint ep;
-	struct err e;
-
-	if (endpoint_parse(text, 0, &ep, &e) != 0)
-		fail_msg("%s", e.text);
-	return ep;
-}
-
-static void assert_says(const char *text, const char *part)
-{
-	if (!strstr(text, part))
-		fail_msg("'%s' does not say '%s'", text, part);
-	assert_null(strpbrk(text, "\n\r"));
 }
 
 /*
  * Slices to a list
  */
-
-#define META(name)                                                                   \
-	"\"metadata\":{\"name\":\"" name "\",\"resourceVersion\":\"7\",\"labels\":{" \
-	"\"kubernetes.io/service-name\":\"kubernetes\"}}"
-#define HTTPS "\"ports\":[{\"name\":\"https\",\"port\":6443,\"protocol\":\"TCP\"}]"
-#define V4(name, ports, endpoints) \
-	"{" META(name) ",\"addressType\":\"IPv4\"," ports ",\"endpoints\":[" endpoints "]}"
-#define V6(name, ports, endpoints) \
-	"{" META(name) ",\"addressType\":\"IPv6\"," ports ",\"endpoints\":[" endpoints "]}"
-#define READY(address) "{\"addresses\":[\"" address "\"],\"conditions\":{\"ready\":true}}"
-#define LIST(items)                                                                  \
-	"{\"kind\":\"EndpointSliceList\",\"metadata\":{\"resourceVersion\":\"42\"}," \
-	"\"items\":[" items "]}"
 
 static const struct {
 	const char *what, *text, *list;
@@ -365,20 +222,6 @@ static void test_bad_lists(void **state)
 		check_bad_list(bad_lists[i].text, strlen(bad_lists[i].text), bad_lists[i].says);
 }
 
-/* head, then n times piece, then tail; to be freed. */
-static char *repeat(const char *head, const char *piece, size_t n, const char *tail)
-{
-	size_t length = strlen(piece), i;
-	char *text = malloc(strlen(head) + n * length + strlen(tail) + 1), *at = text;
-
-	assert_non_null(text);
-	at = stpcpy(at, head);
-	for (i = 0; i < n; i++)
-		at = stpcpy(at, piece);
-	strcpy(at, tail);
-	return text;
-}
-
 static void test_list_limits(void **state)
 {
 	static const struct {
@@ -400,32 +243,6 @@ static void test_list_limits(void **state)
 		check_bad_list(text, strlen(text), cases[i].says);
 		free(text);
 	}
-}
-
-/* n slices with one endpoint each, or one with n; to be freed. */
-static char *many(unsigned int n, bool slices)
-{
-	char *text = malloc(256 + n * 256UL), *at = text;
-	unsigned int i;
-
-	assert_non_null(text);
-	at += sprintf(at, "{\"kind\":\"EndpointSliceList\",\"metadata\":{\"resourceVersion\":"
-			  "\"42\"},\"items\":[");
-	for (i = 0; i < n; i++) {
-		if (slices || !i)
-			at += sprintf(at,
-				      "%s{\"metadata\":{\"name\":\"s%u\",\"labels\":{"
-				      "\"kubernetes.io/service-name\":\"kubernetes\"}},"
-				      "\"addressType\":\"IPv4\"," HTTPS ",\"endpoints\":[",
-				      i ? "," : "", i);
-		/* The largest first. */
-		at += sprintf(at, "%s{\"addresses\":[\"10.0.%u.%u\"]}", slices || !i ? "" : ",",
-			      (n - i) / 256, (n - i) % 256);
-		if (slices || i == n - 1)
-			at += sprintf(at, "]}");
-	}
-	sprintf(at, "]}");
-	return text;
 }
 
 static void test_many_endpoints(void **state)
@@ -457,17 +274,6 @@ static void test_many_endpoints(void **state)
 	check_bad_list(text, strlen(text), "more than 64 EndpointSlices");
 	free(text);
 }
-
-#define EVENT(type, object) "{\"type\":\"" type "\",\"object\":" object "}"
-/* An EndpointSlice of its own says what it is. */
-#define OBJECT(name, version, endpoints)                                                     \
-	"{\"kind\":\"EndpointSlice\",\"metadata\":{\"name\":\"" name                         \
-	"\",\"resourceVersion\":\"" version "\",\"labels\":{\"kubernetes.io/service-name\":" \
-	"\"kubernetes\"}},\"addressType\":\"IPv4\"," HTTPS ",\"endpoints\":[" endpoints "]}"
-#define BOOKMARK(version) \
-	EVENT("BOOKMARK", \
-	      "{\"kind\":\"EndpointSlice\",\"metadata\":{\"resourceVersion\":\"" version "\"}}")
-#define EXPIRED EVENT("ERROR", "{\"kind\":\"Status\",\"code\":410,\"reason\":\"Expired\"}")
 
 static void test_events(void **state)
 {
@@ -851,11 +657,11 @@ static void test_servers(void **state)
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct credentials *c = calloc(1, sizeof(*c));
 		struct err e;
-		int rc = credentials_set_server(c, cases[i].url, &e);
+		int r = credentials_set_server(c, cases[i].url, &e);
 
-		if (!rc != !!cases[i].host)
-			fail_msg("%s: %d", cases[i].url, rc);
-		if (!rc) {
+		if (!r != !!cases[i].host)
+			fail_msg("%s: %d", cases[i].url, r);
+		if (!r) {
 			assert_string_equal(c->host, cases[i].host);
 			assert_int_equal(c->port, cases[i].port);
 			assert_string_equal(c->path, cases[i].path);
@@ -875,7 +681,7 @@ static void test_token_files(void **state)
 		{ "\n", false },	   { TOKEN "\r\nX: y", false },
 		{ TOKEN " x", false },	   { TOKEN "\xc3\xa4", false },
 	};
-	char path[PATH_MAX_TEST], dir[PATH_MAX_TEST];
+	char path[PATH_SIZE], dir[PATH_SIZE];
 	struct credentials *c;
 	struct err e;
 	size_t i;
@@ -922,7 +728,7 @@ static void test_cache(void **state)
 {
 	struct klb_endpoint list[] = { endpoint("10.0.0.2:6443"), endpoint("[fd00::1]:443") };
 	struct discovery_cached c;
-	char path[PATH_MAX_TEST], temporary[PATH_MAX_TEST];
+	char path[PATH_SIZE], temporary[PATH_SIZE];
 	struct stat st;
 	struct err e;
 
@@ -986,7 +792,7 @@ static void test_bad_caches(void **state)
 	};
 	const struct klb_endpoint frontend = endpoint("10.96.0.1:443");
 	struct discovery_cached c = { .n = 7 };
-	char path[PATH_MAX_TEST];
+	char path[PATH_SIZE];
 	struct err e;
 	char *text;
 	size_t i;
@@ -1024,7 +830,7 @@ static void test_bad_caches(void **state)
 static void test_cache_disk_full(void **state)
 {
 	struct klb_endpoint old = endpoint("10.0.0.1:6443"), new = endpoint("10.0.0.2:6443");
-	char path[PATH_MAX_TEST], temporary[PATH_MAX_TEST];
+	char path[PATH_SIZE], temporary[PATH_SIZE];
 	struct discovery_cached c;
 	struct err e;
 	int status;
@@ -1052,409 +858,63 @@ static void test_cache_disk_full(void **state)
 	unlink(path);
 }
 
-/*
- * The apiserver: does nothing by itself but accept and note what it is asked
- */
-
-#define REQUESTS_MAX 256
-
-struct server {
-	struct event_base *base;
-	struct evconnlistener *listener;
-	struct klb_endpoint at;
-	SSL_CTX *ctx;
-	bool refuse; /* hangs up on whoever comes */
-	bool mute; /* accepts, and shakes no hands */
-	unsigned int accepted, requests, ended;
-	struct bufferevent *now; /* the connection of the last request, while it lives */
-	char path[512]; /* of the last request */
-	char request[4096];
-	char client[64]; /* the common name in its client's certificate */
-	__u64 accepted_ns[REQUESTS_MAX];
-};
-
-static void on_server_event(struct bufferevent *bev, short what, void *arg)
-{
-	struct server *s = arg;
-
-	if (what & BEV_EVENT_CONNECTED)
-		return;
-	s->ended++;
-	if (s->now == bev)
-		s->now = NULL;
-	bufferevent_free(bev);
-	ERR_clear_error();
-}
-
-static void note_client(struct server *s, struct bufferevent *bev)
-{
-	X509 *cert = SSL_get0_peer_certificate(bufferevent_openssl_get_ssl(bev));
-
-	s->client[0] = '\0';
-	if (cert)
-		X509_NAME_get_text_by_NID(X509_get_subject_name(cert), NID_commonName, s->client,
-					  sizeof(s->client));
-}
-
-static void on_server_read(struct bufferevent *bev, void *arg)
-{
-	struct evbuffer *in = bufferevent_get_input(bev);
-	struct server *s = arg;
-	struct evbuffer_ptr end = evbuffer_search(in, "\r\n\r\n", 4, NULL);
-
-	if (end.pos < 0)
-		return;
-	assert_true((size_t)end.pos + 4 < sizeof(s->request));
-	assert_int_equal(evbuffer_remove(in, s->request, (size_t)end.pos + 4), end.pos + 4);
-	s->request[end.pos + 4] = '\0';
-	assert_int_equal(sscanf(s->request, "GET %511s HTTP/1.1", s->path), 1);
-	note_client(s, bev);
-	s->now = bev;
-	s->requests++;
-}
-
-static void on_accepted(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *from,
-			int length, void *arg)
-{
-	struct server *s = arg;
-	struct bufferevent *bev;
-
-	(void)listener;
-	(void)from;
-	(void)length;
-	s->accepted_ns[s->accepted++ % REQUESTS_MAX] = node_now_ns();
-	if (s->refuse) {
-		close(fd);
-		return;
-	}
-	if (s->mute)
-		bev = bufferevent_socket_new(s->base, fd, BEV_OPT_CLOSE_ON_FREE);
-	else
-		bev = bufferevent_openssl_socket_new(s->base, fd, SSL_new(s->ctx),
-						     BUFFEREVENT_SSL_ACCEPTING,
-						     BEV_OPT_CLOSE_ON_FREE);
-	assert_non_null(bev);
-	bufferevent_setcb(bev, s->mute ? NULL : on_server_read, NULL, on_server_event, s);
-	bufferevent_enable(bev, EV_READ | EV_WRITE);
-	s->now = s->mute ? bev : s->now;
-}
-
-static void server_start(struct server *s, struct event_base *base)
-{
-	struct klb_endpoint any = endpoint("127.0.0.1:1");
-	struct sockaddr_storage ss;
-	socklen_t length;
-
-	s->base = base;
-	any.port = 0;
-	length = endpoint_to_sockaddr(&any, &ss);
-	s->listener = evconnlistener_new_bind(base, on_accepted, s,
-					      LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 16,
-					      (struct sockaddr *)&ss, (int)length);
-	assert_non_null(s->listener);
-	length = sizeof(ss);
-	assert_int_equal(
-		getsockname(evconnlistener_get_fd(s->listener), (struct sockaddr *)&ss, &length),
-		0);
-	assert_int_equal(endpoint_from_sockaddr((struct sockaddr *)&ss, &s->at), 0);
-	s->ctx = SSL_CTX_new(TLS_server_method());
-	assert_int_equal(SSL_CTX_use_certificate(s->ctx, pki.server.cert), 1);
-	assert_int_equal(SSL_CTX_use_PrivateKey(s->ctx, pki.server.key), 1);
-	SSL_CTX_set_verify(s->ctx, SSL_VERIFY_PEER, NULL);
-	assert_int_equal(X509_STORE_add_cert(SSL_CTX_get_cert_store(s->ctx), pki.ca.cert), 1);
-	SSL_CTX_set_session_cache_mode(s->ctx, SSL_SESS_CACHE_OFF);
-	SSL_CTX_set_num_tickets(s->ctx, 0);
-}
-
-/*
- * Discovery under test, and what it reported
- */
-
-enum hook { HOOK_NONE, HOOK_FREE_IN_UPDATED, HOOK_FREE_IN_RESULT, HOOK_FREE_IN_WARNING };
-
-struct world {
-	struct event_base *base;
-	struct server server;
-	struct discovery_options options;
-	struct discovery_timing timing;
-	struct klb_endpoint frontends[2];
-	char kubeconfig[PATH_MAX_TEST];
-	struct discovery *discovery;
-	enum hook hook;
-	bool inside_start;
-	unsigned int updates, warnings, results[DISCOVERY_RESULTS], ticks;
-	char list[1024], detail[ERR_TEXT_MAX], warning[ERR_TEXT_MAX];
-};
-
-static void world_free_discovery(struct world *w)
-{
-	discovery_free(w->discovery);
-	w->discovery = NULL;
-}
-
-static void check_line(const struct world *w, const char *text)
-{
-	assert_non_null(w->discovery); /* nothing is reported after discovery_free */
-	assert_false(w->inside_start);
-	assert_true(*text && !strpbrk(text, "\n\r"));
-	assert_null(strstr(text, TOKEN));
-}
-
-static void on_updated(void *arg, const struct klb_endpoint *list, unsigned int n)
-{
-	struct world *w = arg;
-
-	assert_true(n >= 1 && n <= KLB_MAX_BACKENDS);
-	assert_false(w->inside_start);
-	w->updates++;
-	snprintf(w->list, sizeof(w->list), "%s", list_text(list, n));
-	if (w->hook == HOOK_FREE_IN_UPDATED)
-		world_free_discovery(w);
-}
-
-static void on_result(void *arg, enum discovery_result result, const char *detail)
-{
-	struct world *w = arg;
-
-	check_line(w, detail);
-	w->results[result]++;
-	snprintf(w->detail, sizeof(w->detail), "%s", detail);
-	if (w->hook == HOOK_FREE_IN_RESULT)
-		world_free_discovery(w);
-}
-
-static void on_warning(void *arg, const char *text)
-{
-	struct world *w = arg;
-
-	check_line(w, text);
-	w->warnings++;
-	snprintf(w->warning, sizeof(w->warning), "%s", text);
-	if (w->hook == HOOK_FREE_IN_WARNING)
-		world_free_discovery(w);
-}
-
-static const struct discovery_ops ops = { .updated = on_updated,
-					  .result = on_result,
-					  .warning = on_warning };
-
-/* host: of the server's URL; cluster and user: further keys. */
-static void write_kubeconfig(struct world *w, const char *host, const char *cluster,
-			     const char *user)
-{
-	char text[4096];
-
-	snprintf(text, sizeof(text),
-		 "current-context: x\ncontexts: [{name: x, context: {cluster: c, user: u}}]\n"
-		 "clusters:\n- name: c\n  cluster:\n    server: https://%s:%u\n%s"
-		 "users:\n- name: u\n  user:\n    {%s}\n",
-		 host, w->server.at.port, cluster, user);
-	in_dir(w->kubeconfig, "kubeconfig");
-	write_file(w->kubeconfig, text);
-}
-
-/* What a test changes before world_open. */
-static void world_init(struct world *w)
-{
-	*w = (struct world){ .timing = discovery_timing_default };
-	w->base = event_base_new();
-	assert_non_null(w->base);
-	server_start(&w->server, w->base);
-	write_kubeconfig(w, "127.0.0.1", "    certificate-authority: ca.crt\n", "token: " TOKEN);
-	w->timing.backoff_min = 10;
-	w->timing.backoff_max = 40;
-	w->timing.forbidden = 10;
-	w->options.kubeconfig = w->kubeconfig;
-	w->options.server = &w->server.at;
-	w->frontends[0] = w->server.at;
-	w->frontends[1] = endpoint("10.96.0.1:443");
-	w->options.frontends = w->frontends;
-	w->options.n_frontends = 2;
-	w->options.timing = &w->timing;
-}
-
-static void world_start(struct world *w)
-{
-	struct err e;
-
-	if (discovery_new(w->base, &w->options, &ops, w, &w->discovery, &e) < 0)
-		fail_msg("%s", e.text);
-	w->inside_start = true;
-	discovery_start(w->discovery);
-	w->inside_start = false;
-}
-
-static void world_open(struct world *w)
-{
-	world_init(w);
-	world_start(w);
-}
-
-static void run_out(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	*(bool *)arg = true;
-}
-
-/* Runs the event loop until *counter is n or more. */
-static void run_until(struct world *w, const unsigned int *counter, unsigned int n)
-{
-	const struct timeval patience = { .tv_sec = PATIENCE_S };
-	bool out = false;
-	struct event *timer = evtimer_new(w->base, run_out, &out);
-
-	event_add(timer, &patience);
-	while (*counter < n && !out)
-		assert_true(event_base_loop(w->base, EVLOOP_ONCE) >= 0);
-	event_free(timer);
-	if (out)
-		fail_msg("a counter stays at %u, wanted %u; last: %s", *counter, n, w->detail);
-}
-
-/* Lets the server's ends of connections see that ours are gone. */
-static void world_close(struct world *w)
-{
-	world_free_discovery(w);
-	while (w->server.ended < w->server.accepted && !w->server.refuse)
-		run_until(w, &w->server.ended, w->server.ended + 1);
-	evconnlistener_free(w->server.listener);
-	SSL_CTX_free(w->server.ctx);
-	event_base_free(w->base);
-	ERR_clear_error();
-}
-
-static void await_request(struct world *w, unsigned int n, const char *path)
-{
-	run_until(w, &w->server.requests, n);
-	assert_int_equal(w->server.requests, n);
-	if (strncmp(w->server.path, path, strlen(path)) != 0)
-		fail_msg("asked for %s, wanted %s", w->server.path, path);
-}
-
-static void await_result(struct world *w, enum discovery_result result, unsigned int n)
-{
-	run_until(w, &w->results[result], n);
-}
-
-static void send_text(struct world *w, const char *text)
-{
-	assert_non_null(w->server.now);
-	assert_int_equal(bufferevent_write(w->server.now, text, strlen(text)), 0);
-}
-
-static void answer(struct world *w, const char *status, const char *body)
-{
-	char head[128];
-
-	snprintf(head, sizeof(head), "HTTP/1.1 %s\r\nContent-Length: %zu\r\n\r\n", status,
-		 strlen(body));
-	send_text(w, head);
-	send_text(w, body);
-}
-
-static void begin_watch(struct world *w)
-{
-	send_text(w, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
-}
-
-static void send_chunk(struct world *w, const char *text)
-{
-	char head[32];
-
-	snprintf(head, sizeof(head), "%zx\r\n", strlen(text));
-	send_text(w, head);
-	send_text(w, text);
-	send_text(w, "\r\n");
-}
-
-/* Abruptly, as a process dies. */
-static void hang_up(struct world *w)
-{
-	assert_non_null(w->server.now);
-	bufferevent_free(w->server.now);
-	w->server.now = NULL;
-	w->server.ended++;
-	ERR_clear_error();
-}
-
-#define ONE LIST(V4("a", HTTPS, READY("10.0.0.1")))
-#define TWO LIST(V4("a", HTTPS, READY("10.0.0.1") "," READY("10.0.0.2")))
-
-/* Up to a watch that has begun, having asked for n things. */
-static void world_watch(struct world *w)
-{
-	await_request(w, 1, LIST_PATH "&resourceVersion=0");
-	answer(w, "200 OK", ONE);
-	await_request(w, 2, LIST_PATH "&watch=true");
-	begin_watch(w);
-}
-
-static struct discovery_state state_of(const struct world *w)
-{
-	struct discovery_state s;
-
-	discovery_state(w->discovery, &s);
-	return s;
-}
-
 static void test_list_and_watch(void **state)
 {
 	struct discovery_state s;
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_open(&w);
-	s = state_of(&w);
+	finder_open(&f);
+	s = state_of(&f);
 	assert_true(!s.watching && !s.changed_ns && !s.version[0] && !s.error[0]);
-	world_watch(&w);
-	assert_int_equal(w.updates, 1);
-	assert_string_equal(w.list, "10.0.0.1:6443");
-	assert_int_equal(w.results[DISCOVERY_APPLIED], 1);
-	assert_says(w.detail, "1 endpoint: 10.0.0.1:6443");
+	finder_watch(&f);
+	assert_int_equal(f.updates, 1);
+	assert_string_equal(f.list, "10.0.0.1:6443");
+	assert_int_equal(f.results[DISCOVERY_APPLIED], 1);
+	assert_says(f.detail, "1 endpoint: 10.0.0.1:6443");
 	/* On the same connection, with all that a watch needs. */
-	assert_int_equal(w.server.accepted, 1);
-	assert_non_null(strstr(w.server.path, "&resourceVersion=42"));
-	assert_non_null(strstr(w.server.path, "&allowWatchBookmarks=true"));
-	assert_non_null(strstr(w.server.path, "&timeoutSeconds="));
-	assert_true(atoi(strstr(w.server.path, "timeoutSeconds=") + 15) >= 300);
-	assert_true(atoi(strstr(w.server.path, "timeoutSeconds=") + 15) <= 600);
-	assert_non_null(strstr(w.server.request, "\r\nAuthorization: Bearer " TOKEN "\r\n"));
-	assert_non_null(strstr(w.server.request, "\r\nHost: 127.0.0.1:"));
+	assert_int_equal(f.server.accepted, 1);
+	assert_non_null(strstr(f.server.path, "&resourceVersion=42"));
+	assert_non_null(strstr(f.server.path, "&allowWatchBookmarks=true"));
+	assert_non_null(strstr(f.server.path, "&timeoutSeconds="));
+	assert_true(atoi(strstr(f.server.path, "timeoutSeconds=") + 15) >= 300);
+	assert_true(atoi(strstr(f.server.path, "timeoutSeconds=") + 15) <= 600);
+	assert_non_null(strstr(f.server.request, "\r\nAuthorization: Bearer " TOKEN "\r\n"));
+	assert_non_null(strstr(f.server.request, "\r\nHost: 127.0.0.1:"));
 
-	send_chunk(&w, EVENT("ADDED", OBJECT("b", "43", READY("10.0.0.2"))) "\n");
-	run_until(&w, &w.updates, 2);
-	assert_string_equal(w.list, "10.0.0.1:6443 10.0.0.2:6443");
-	send_chunk(&w, EVENT("MODIFIED", OBJECT("b", "44", READY("10.0.0.2"))) "\n");
-	await_result(&w, DISCOVERY_UNCHANGED, 1);
-	send_chunk(&w, EVENT("DELETED", OBJECT("a", "45", READY("10.0.0.1"))) "\n");
-	run_until(&w, &w.updates, 3);
-	assert_string_equal(w.list, "10.0.0.2:6443");
-	s = state_of(&w);
+	send_chunk(&f, EVENT("ADDED", OBJECT("b", "43", READY("10.0.0.2"))) "\n");
+	finder_run(&f, &f.updates, 2);
+	assert_string_equal(f.list, "10.0.0.1:6443 10.0.0.2:6443");
+	send_chunk(&f, EVENT("MODIFIED", OBJECT("b", "44", READY("10.0.0.2"))) "\n");
+	await_result(&f, DISCOVERY_UNCHANGED, 1);
+	send_chunk(&f, EVENT("DELETED", OBJECT("a", "45", READY("10.0.0.1"))) "\n");
+	finder_run(&f, &f.updates, 3);
+	assert_string_equal(f.list, "10.0.0.2:6443");
+	s = state_of(&f);
 	assert_true(s.watching && s.changed_ns && s.heard_ns >= s.changed_ns && !s.error[0]);
 	assert_string_equal(s.version, "45");
 	assert_int_equal(s.n_endpoints, 1);
-	assert_int_equal(w.warnings, 0);
-	world_close(&w);
+	assert_int_equal(f.warnings, 0);
+	finder_close(&f);
 }
 
 static void test_bookmarks(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_open(&w);
-	world_watch(&w);
-	send_chunk(&w, BOOKMARK("100") "\n");
-	send_text(&w, "0\r\n\r\n");
+	finder_open(&f);
+	finder_watch(&f);
+	send_chunk(&f, BOOKMARK("100") "\n");
+	send_text(&f, "0\r\n\r\n");
 	/* Its time was up: goes on where it was, without a list, on a new connection. */
-	await_request(&w, 3, LIST_PATH "&watch=true");
-	assert_non_null(strstr(w.server.path, "&resourceVersion=100"));
-	assert_int_equal(w.server.accepted, 2);
-	assert_int_equal(w.updates, 1);
-	assert_int_equal(w.results[DISCOVERY_UNCHANGED], 0);
-	assert_int_equal(w.results[DISCOVERY_ERROR], 0);
-	world_close(&w);
+	await_request(&f, 3, LIST_PATH "&watch=true");
+	assert_non_null(strstr(f.server.path, "&resourceVersion=100"));
+	assert_int_equal(f.server.accepted, 2);
+	assert_int_equal(f.updates, 1);
+	assert_int_equal(f.results[DISCOVERY_UNCHANGED], 0);
+	assert_int_equal(f.results[DISCOVERY_ERROR], 0);
+	finder_close(&f);
 }
 
 /* Events by the byte, several in one chunk, and blank lines. */
@@ -1462,142 +922,142 @@ static void test_pieces(void **state)
 {
 	static const char text[] = EVENT("ADDED", OBJECT("b", "43", READY("10.0.0.2"))) "\n";
 	char one[2] = "";
-	struct world w;
+	struct finder f;
 	size_t i;
 
 	(void)state;
-	world_open(&w);
-	world_watch(&w);
+	finder_open(&f);
+	finder_watch(&f);
 	for (i = 0; i < sizeof(text) - 1; i++) {
 		one[0] = text[i];
-		send_chunk(&w, one);
+		send_chunk(&f, one);
 		if (i % 16 == 0)
-			assert_true(event_base_loop(w.base, EVLOOP_NONBLOCK) >= 0);
+			assert_true(event_base_loop(f.base, EVLOOP_NONBLOCK) >= 0);
 	}
-	run_until(&w, &w.updates, 2);
-	assert_string_equal(w.list, "10.0.0.1:6443 10.0.0.2:6443");
+	finder_run(&f, &f.updates, 2);
+	assert_string_equal(f.list, "10.0.0.1:6443 10.0.0.2:6443");
 	/* Gone and back in one breath: that is no news. */
-	send_chunk(&w, EVENT("DELETED", OBJECT("b", "44", "")) "\n\n" EVENT(
+	send_chunk(&f, EVENT("DELETED", OBJECT("b", "44", "")) "\n\n" EVENT(
 			       "ADDED", OBJECT("b", "45", READY("10.0.0.2"))) "\n");
-	await_result(&w, DISCOVERY_UNCHANGED, 1);
-	assert_int_equal(w.updates, 2);
-	assert_string_equal(state_of(&w).version, "45");
-	world_close(&w);
+	await_result(&f, DISCOVERY_UNCHANGED, 1);
+	assert_int_equal(f.updates, 2);
+	assert_string_equal(state_of(&f).version, "45");
+	finder_close(&f);
 }
 
 static void test_empty(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_open(&w);
-	await_request(&w, 1, LIST_PATH);
-	answer(&w, "200 OK", LIST(""));
-	await_result(&w, DISCOVERY_EMPTY, 1);
-	assert_int_equal(w.updates, 0);
+	finder_open(&f);
+	await_request(&f, 1, LIST_PATH);
+	answer(&f, "200 OK", LIST(""));
+	await_result(&f, DISCOVERY_EMPTY, 1);
+	assert_int_equal(f.updates, 0);
 	/* Nothing to believe, but to go on from. */
-	await_request(&w, 2, LIST_PATH "&watch=true");
-	begin_watch(&w);
-	send_chunk(&w, EVENT("ADDED", OBJECT("a", "43", READY("10.0.0.1"))) "\n");
-	run_until(&w, &w.updates, 1);
-	assert_string_equal(state_of(&w).error, "");
-	send_chunk(&w, EVENT("MODIFIED",
+	await_request(&f, 2, LIST_PATH "&watch=true");
+	begin_watch(&f);
+	send_chunk(&f, EVENT("ADDED", OBJECT("a", "43", READY("10.0.0.1"))) "\n");
+	finder_run(&f, &f.updates, 1);
+	assert_string_equal(state_of(&f).error, "");
+	send_chunk(&f, EVENT("MODIFIED",
 			     OBJECT("a", "44",
 				    "{\"addresses\":[\"10.0.0.1\"],\"conditions\":{\"ready\":"
 				    "false}}")) "\n");
-	await_result(&w, DISCOVERY_EMPTY, 2);
-	assert_says(w.detail, "1 not ready");
-	send_chunk(&w, EVENT("DELETED", OBJECT("a", "45", "")) "\n");
-	await_result(&w, DISCOVERY_EMPTY, 3);
-	assert_int_equal(w.updates, 1);
-	assert_int_equal(state_of(&w).n_endpoints, 1);
-	assert_says(state_of(&w).error, "not believed");
+	await_result(&f, DISCOVERY_EMPTY, 2);
+	assert_says(f.detail, "1 not ready");
+	send_chunk(&f, EVENT("DELETED", OBJECT("a", "45", "")) "\n");
+	await_result(&f, DISCOVERY_EMPTY, 3);
+	assert_int_equal(f.updates, 1);
+	assert_int_equal(state_of(&f).n_endpoints, 1);
+	assert_says(state_of(&f).error, "not believed");
 	/* A bookmark is no reason to forget that. */
-	send_chunk(&w, BOOKMARK("46") "\n");
-	while (strcmp(state_of(&w).version, "46") != 0)
-		assert_true(event_base_loop(w.base, EVLOOP_ONCE) >= 0);
-	assert_says(state_of(&w).error, "not believed");
+	send_chunk(&f, BOOKMARK("46") "\n");
+	while (strcmp(state_of(&f).version, "46") != 0)
+		assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
+	assert_says(state_of(&f).error, "not believed");
 	/* The same list as before is none that needs to be told. */
-	send_chunk(&w, EVENT("ADDED", OBJECT("a", "47", READY("10.0.0.1"))) "\n");
-	await_result(&w, DISCOVERY_UNCHANGED, 1);
-	assert_string_equal(state_of(&w).error, "");
-	world_close(&w);
+	send_chunk(&f, EVENT("ADDED", OBJECT("a", "47", READY("10.0.0.1"))) "\n");
+	await_result(&f, DISCOVERY_UNCHANGED, 1);
+	assert_string_equal(state_of(&f).error, "");
+	finder_close(&f);
 }
 
 static void test_believed(void **state)
 {
 	struct klb_endpoint known[] = { endpoint("10.0.0.2:6443"), endpoint("10.0.0.1:6443") };
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_init(&w);
-	w.options.believed = known;
-	w.options.n_believed = 2;
-	world_start(&w);
-	await_request(&w, 1, LIST_PATH);
-	answer(&w, "200 OK", TWO);
-	await_result(&w, DISCOVERY_UNCHANGED, 1);
-	assert_int_equal(w.updates, 0);
-	assert_int_equal(state_of(&w).n_endpoints, 2);
-	world_close(&w);
+	finder_init(&f);
+	f.options.believed = known;
+	f.options.n_believed = 2;
+	finder_start(&f);
+	await_request(&f, 1, LIST_PATH);
+	answer(&f, "200 OK", TWO);
+	await_result(&f, DISCOVERY_UNCHANGED, 1);
+	assert_int_equal(f.updates, 0);
+	assert_int_equal(state_of(&f).n_endpoints, 2);
+	finder_close(&f);
 }
 
 static void test_too_many(void **state)
 {
 	char *text = many(KLB_MAX_BACKENDS + 1, false);
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_open(&w);
-	await_request(&w, 1, LIST_PATH);
-	answer(&w, "200 OK", text);
-	run_until(&w, &w.updates, 1);
-	assert_int_equal(w.warnings, 1);
-	assert_says(w.warning, "65 apiservers");
-	assert_int_equal(state_of(&w).n_endpoints, KLB_MAX_BACKENDS);
+	finder_open(&f);
+	await_request(&f, 1, LIST_PATH);
+	answer(&f, "200 OK", text);
+	finder_run(&f, &f.updates, 1);
+	assert_int_equal(f.warnings, 1);
+	assert_says(f.warning, "65 apiservers");
+	assert_int_equal(state_of(&f).n_endpoints, KLB_MAX_BACKENDS);
 	free(text);
-	world_close(&w);
+	finder_close(&f);
 }
 
 static void test_unusable(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_open(&w);
-	await_request(&w, 1, LIST_PATH);
-	answer(&w, "200 OK",
+	finder_open(&f);
+	await_request(&f, 1, LIST_PATH);
+	answer(&f, "200 OK",
 	       LIST(V4("a", "\"ports\":[{\"port\":443}]",
 		       READY("10.96.0.1") "," READY("10.0.0.1") "," READY("127.0.0.1"))));
-	run_until(&w, &w.updates, 1);
-	assert_string_equal(w.list, "10.0.0.1:443");
-	assert_int_equal(w.warnings, 1);
-	assert_says(w.warning, "2 endpoints are not used");
-	world_close(&w);
+	finder_run(&f, &f.updates, 1);
+	assert_string_equal(f.list, "10.0.0.1:443");
+	assert_int_equal(f.warnings, 1);
+	assert_says(f.warning, "2 endpoints are not used");
+	finder_close(&f);
 }
 
 static void test_expired(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_open(&w);
-	world_watch(&w);
+	finder_open(&f);
+	finder_watch(&f);
 	/* What came before it counts. */
-	send_chunk(&w, EVENT("ADDED", OBJECT("b", "43", READY("10.0.0.2"))) "\n" EXPIRED "\n");
-	await_result(&w, DISCOVERY_EXPIRED, 1);
-	assert_int_equal(w.updates, 2);
+	send_chunk(&f, EVENT("ADDED", OBJECT("b", "43", READY("10.0.0.2"))) "\n" EXPIRED "\n");
+	await_result(&f, DISCOVERY_EXPIRED, 1);
+	assert_int_equal(f.updates, 2);
 	/* The newest list, not any apiserver's idea of it. */
-	await_request(&w, 3, LIST_PATH);
-	assert_null(strstr(w.server.path, "resourceVersion"));
-	answer(&w, "200 OK", ONE);
-	run_until(&w, &w.updates, 3);
-	await_request(&w, 4, LIST_PATH "&watch=true");
-	answer(&w, "410 Gone", "{\"kind\":\"Status\",\"code\":410}");
-	await_result(&w, DISCOVERY_EXPIRED, 2);
-	await_request(&w, 5, LIST_PATH);
-	assert_null(strstr(w.server.path, "watch"));
-	world_close(&w);
+	await_request(&f, 3, LIST_PATH);
+	assert_null(strstr(f.server.path, "resourceVersion"));
+	answer(&f, "200 OK", ONE);
+	finder_run(&f, &f.updates, 3);
+	await_request(&f, 4, LIST_PATH "&watch=true");
+	answer(&f, "410 Gone", "{\"kind\":\"Status\",\"code\":410}");
+	await_result(&f, DISCOVERY_EXPIRED, 2);
+	await_request(&f, 5, LIST_PATH);
+	assert_null(strstr(f.server.path, "watch"));
+	finder_close(&f);
 }
 
 static void test_statuses(void **state)
@@ -1628,26 +1088,26 @@ static void test_statuses(void **state)
 		{ "200 OK", "\"" TOKEN "\" x", DISCOVERY_ERROR, "not JSON" },
 		{ "200 OK", "{\"kind\":\"" TOKEN "\"}", DISCOVERY_ERROR, "not shown" },
 	};
-	struct world w;
+	struct finder f;
 	size_t i;
 
 	(void)state;
-	world_open(&w);
+	finder_open(&f);
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		unsigned int before = w.results[cases[i].result];
+		unsigned int before = f.results[cases[i].result];
 
-		await_request(&w, (unsigned int)i + 1, LIST_PATH);
-		answer(&w, cases[i].status, cases[i].body);
-		await_result(&w, cases[i].result, before + 1);
-		assert_says(w.detail, cases[i].says);
-		assert_string_equal(state_of(&w).error, w.detail);
+		await_request(&f, (unsigned int)i + 1, LIST_PATH);
+		answer(&f, cases[i].status, cases[i].body);
+		await_result(&f, cases[i].result, before + 1);
+		assert_says(f.detail, cases[i].says);
+		assert_string_equal(state_of(&f).error, f.detail);
 	}
 	/* And then all is well. */
-	await_request(&w, (unsigned int)i + 1, LIST_PATH);
-	answer(&w, "200 OK", ONE);
-	run_until(&w, &w.updates, 1);
-	assert_string_equal(state_of(&w).error, "");
-	world_close(&w);
+	await_request(&f, (unsigned int)i + 1, LIST_PATH);
+	answer(&f, "200 OK", ONE);
+	finder_run(&f, &f.updates, 1);
+	assert_string_equal(state_of(&f).error, "");
+	finder_close(&f);
 }
 
 static void test_bad_answers(void **state)
@@ -1662,28 +1122,28 @@ static void test_bad_answers(void **state)
 		{ "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", "not HTTP/1.1" },
 		{ "HTTP/1.1 101 Switching Protocols\r\n\r\n", "not HTTP/1.1" },
 	};
-	struct world w;
+	struct finder f;
 	size_t i;
 
 	(void)state;
-	world_open(&w);
+	finder_open(&f);
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		await_request(&w, (unsigned int)i + 1, LIST_PATH);
-		send_text(&w, cases[i].text);
-		await_result(&w, DISCOVERY_ERROR, (unsigned int)i + 1);
-		assert_says(w.detail, cases[i].says);
-		assert_says(w.detail, "127.0.0.1:");
+		await_request(&f, (unsigned int)i + 1, LIST_PATH);
+		send_text(&f, cases[i].text);
+		await_result(&f, DISCOVERY_ERROR, (unsigned int)i + 1);
+		assert_says(f.detail, cases[i].says);
+		assert_says(f.detail, "127.0.0.1:");
 	}
 	/* Half a list, and the process dies. */
-	await_request(&w, (unsigned int)i + 1, LIST_PATH);
-	send_text(&w, "HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n{\"kind\":");
-	run_until(&w, &w.ticks, 0);
-	event_base_loop(w.base, EVLOOP_NONBLOCK);
-	hang_up(&w);
-	await_result(&w, DISCOVERY_ERROR, (unsigned int)i + 1);
-	assert_says(w.detail, "closed the connection");
-	assert_int_equal(w.updates, 0);
-	world_close(&w);
+	await_request(&f, (unsigned int)i + 1, LIST_PATH);
+	send_text(&f, "HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n{\"kind\":");
+	finder_run(&f, &f.ticks, 0);
+	event_base_loop(f.base, EVLOOP_NONBLOCK);
+	hang_up(&f);
+	await_result(&f, DISCOVERY_ERROR, (unsigned int)i + 1);
+	assert_says(f.detail, "closed the connection");
+	assert_int_equal(f.updates, 0);
+	finder_close(&f);
 }
 
 static void test_bad_watches(void **state)
@@ -1701,23 +1161,23 @@ static void test_bad_watches(void **state)
 		{ EVENT("ADDED", OBJECT("b", "43", READY("10.0.0.2"))), true,
 		  "in the middle of an event" },
 	};
-	struct world w;
+	struct finder f;
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		world_open(&w);
-		world_watch(&w);
-		send_chunk(&w, cases[i].chunk);
+		finder_open(&f);
+		finder_watch(&f);
+		send_chunk(&f, cases[i].chunk);
 		if (cases[i].end)
-			send_text(&w, "0\r\n\r\n");
-		await_result(&w, DISCOVERY_ERROR, 1);
-		assert_says(w.detail, cases[i].says);
-		assert_int_equal(w.updates, 1);
+			send_text(&f, "0\r\n\r\n");
+		await_result(&f, DISCOVERY_ERROR, 1);
+		assert_says(f.detail, cases[i].says);
+		assert_int_equal(f.updates, 1);
 		/* What makes no sense puts the version in doubt; what broke off does not. */
-		await_request(&w, 3, cases[i].end ? LIST_PATH "&watch" : LIST_PATH);
-		assert_true(cases[i].end || !strstr(w.server.path, "watch"));
-		world_close(&w);
+		await_request(&f, 3, cases[i].end ? LIST_PATH "&watch" : LIST_PATH);
+		assert_true(cases[i].end || !strstr(f.server.path, "watch"));
+		finder_close(&f);
 	}
 }
 
@@ -1725,78 +1185,78 @@ static void test_bad_watches(void **state)
 static void test_disconnects(void **state)
 {
 	unsigned int i;
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_open(&w);
-	world_watch(&w);
-	send_chunk(&w, EVENT("ADDED", OBJECT("b", "43", READY("10.0.0.2"))) "\n{\"half");
-	run_until(&w, &w.updates, 2);
-	hang_up(&w);
+	finder_open(&f);
+	finder_watch(&f);
+	send_chunk(&f, EVENT("ADDED", OBJECT("b", "43", READY("10.0.0.2"))) "\n{\"half");
+	finder_run(&f, &f.updates, 2);
+	hang_up(&f);
 	for (i = 3; i < 5; i++) {
-		await_request(&w, i, LIST_PATH "&watch");
-		assert_non_null(strstr(w.server.path, "&resourceVersion=43"));
-		hang_up(&w);
+		await_request(&f, i, LIST_PATH "&watch");
+		assert_non_null(strstr(f.server.path, "&resourceVersion=43"));
+		hang_up(&f);
 	}
-	await_request(&w, 5, LIST_PATH);
-	assert_null(strstr(w.server.path, "watch"));
-	assert_int_equal(w.results[DISCOVERY_ERROR], 3);
-	world_close(&w);
+	await_request(&f, 5, LIST_PATH);
+	assert_null(strstr(f.server.path, "watch"));
+	assert_int_equal(f.results[DISCOVERY_ERROR], 3);
+	finder_close(&f);
 }
 
 /* After a failure a watch's headers are the first good news, and for an hour the only. */
 static void test_works_again(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_open(&w);
-	world_watch(&w);
-	hang_up(&w);
-	await_result(&w, DISCOVERY_ERROR, 1);
-	await_request(&w, 3, LIST_PATH "&watch=true");
-	assert_int_equal(w.results[DISCOVERY_UNCHANGED], 0);
-	begin_watch(&w);
-	await_result(&w, DISCOVERY_UNCHANGED, 1);
-	assert_string_equal(state_of(&w).error, "");
+	finder_open(&f);
+	finder_watch(&f);
+	hang_up(&f);
+	await_result(&f, DISCOVERY_ERROR, 1);
+	await_request(&f, 3, LIST_PATH "&watch=true");
+	assert_int_equal(f.results[DISCOVERY_UNCHANGED], 0);
+	begin_watch(&f);
+	await_result(&f, DISCOVERY_UNCHANGED, 1);
+	assert_string_equal(state_of(&f).error, "");
 	/* Once: neither for what follows, nor for a watch that no failure came before. */
-	send_chunk(&w, BOOKMARK("100") "\n");
-	send_text(&w, "0\r\n\r\n");
-	await_request(&w, 4, LIST_PATH "&watch=true");
-	begin_watch(&w);
-	send_chunk(&w, BOOKMARK("101") "\n");
-	while (strcmp(state_of(&w).version, "101") != 0)
-		assert_true(event_base_loop(w.base, EVLOOP_ONCE) >= 0);
-	assert_int_equal(w.results[DISCOVERY_UNCHANGED], 1);
+	send_chunk(&f, BOOKMARK("100") "\n");
+	send_text(&f, "0\r\n\r\n");
+	await_request(&f, 4, LIST_PATH "&watch=true");
+	begin_watch(&f);
+	send_chunk(&f, BOOKMARK("101") "\n");
+	while (strcmp(state_of(&f).version, "101") != 0)
+		assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
+	assert_int_equal(f.results[DISCOVERY_UNCHANGED], 1);
 	/* The owner may have had enough just then. */
-	hang_up(&w);
-	await_result(&w, DISCOVERY_ERROR, 2);
-	await_request(&w, 5, LIST_PATH "&watch=true");
-	w.hook = HOOK_FREE_IN_RESULT;
-	begin_watch(&w);
-	await_result(&w, DISCOVERY_UNCHANGED, 2);
-	world_close(&w);
+	hang_up(&f);
+	await_result(&f, DISCOVERY_ERROR, 2);
+	await_request(&f, 5, LIST_PATH "&watch=true");
+	f.hook = HOOK_FREE_IN_RESULT;
+	begin_watch(&f);
+	await_result(&f, DISCOVERY_UNCHANGED, 2);
+	finder_close(&f);
 }
 
 /* What was not believed before the failure is no good news after it. */
 static void test_works_again_with_nobody(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_open(&w);
-	await_request(&w, 1, LIST_PATH);
-	answer(&w, "200 OK", LIST(""));
-	await_request(&w, 2, LIST_PATH "&watch=true");
-	hang_up(&w);
-	await_result(&w, DISCOVERY_ERROR, 1);
-	await_request(&w, 3, LIST_PATH "&watch=true");
-	begin_watch(&w);
-	send_chunk(&w, BOOKMARK("100") "\n");
-	while (strcmp(state_of(&w).version, "100") != 0)
-		assert_true(event_base_loop(w.base, EVLOOP_ONCE) >= 0);
-	assert_int_equal(w.results[DISCOVERY_UNCHANGED], 0);
-	world_close(&w);
+	finder_open(&f);
+	await_request(&f, 1, LIST_PATH);
+	answer(&f, "200 OK", LIST(""));
+	await_request(&f, 2, LIST_PATH "&watch=true");
+	hang_up(&f);
+	await_result(&f, DISCOVERY_ERROR, 1);
+	await_request(&f, 3, LIST_PATH "&watch=true");
+	begin_watch(&f);
+	send_chunk(&f, BOOKMARK("100") "\n");
+	while (strcmp(state_of(&f).version, "100") != 0)
+		assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
+	assert_int_equal(f.results[DISCOVERY_UNCHANGED], 0);
+	finder_close(&f);
 }
 
 /* What is said of the version is a reason for a new list. What is said of the apiserver is
@@ -1818,58 +1278,58 @@ static void test_refused_watches(void **state)
 		{ "503 Service Unavailable", DISCOVERY_ERROR, false },
 		{ "504 Gateway Timeout", DISCOVERY_ERROR, false },
 	};
-	struct world w;
+	struct finder f;
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		unsigned int n = 2;
 
-		world_open(&w);
-		await_request(&w, 1, LIST_PATH);
-		answer(&w, "200 OK", ONE);
+		finder_open(&f);
+		await_request(&f, 1, LIST_PATH);
+		answer(&f, "200 OK", ONE);
 		do {
-			await_request(&w, n++, LIST_PATH "&watch=true");
-			answer(&w, cases[i].status, "{\"kind\":\"Status\"}");
-			await_result(&w, cases[i].result, n - 2);
+			await_request(&f, n++, LIST_PATH "&watch=true");
+			answer(&f, cases[i].status, "{\"kind\":\"Status\"}");
+			await_result(&f, cases[i].result, n - 2);
 		} while (!cases[i].lists && n < 5);
 		/* The third in a row puts the version in doubt, whatever it is. */
-		await_request(&w, n, LIST_PATH);
-		assert_null(strstr(w.server.path, "watch"));
-		world_close(&w);
+		await_request(&f, n, LIST_PATH);
+		assert_null(strstr(f.server.path, "watch"));
+		finder_close(&f);
 	}
 }
 
 static void test_connection_not_kept(void **state)
 {
-	struct world w;
+	struct finder f;
 	char text[1024];
 
 	(void)state;
-	world_open(&w);
-	await_request(&w, 1, LIST_PATH);
+	finder_open(&f);
+	await_request(&f, 1, LIST_PATH);
 	snprintf(text, sizeof(text),
 		 "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
 		 strlen(ONE), ONE);
-	send_text(&w, text);
-	run_until(&w, &w.updates, 1);
-	await_request(&w, 2, LIST_PATH "&watch");
-	assert_int_equal(w.server.accepted, 2);
-	world_close(&w);
+	send_text(&f, text);
+	finder_run(&f, &f.updates, 1);
+	await_request(&f, 2, LIST_PATH "&watch");
+	assert_int_equal(f.server.accepted, 2);
+	finder_close(&f);
 }
 
 static void test_unasked(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_open(&w);
-	await_request(&w, 1, LIST_PATH);
+	finder_open(&f);
+	await_request(&f, 1, LIST_PATH);
 	/* More than the answer: such a connection carries no watch. */
-	send_text(&w, "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n");
-	await_result(&w, DISCOVERY_ERROR, 1);
-	assert_says(w.detail, "500: not the answer that was asked for");
-	world_close(&w);
+	send_text(&f, "HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n");
+	await_result(&f, DISCOVERY_ERROR, 1);
+	assert_says(f.detail, "500: not the answer that was asked for");
+	finder_close(&f);
 }
 
 /*
@@ -1878,169 +1338,169 @@ static void test_unasked(void **state)
 
 static void test_timeouts(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_init(&w);
-	w.server.mute = true;
-	w.timing.connect = 50;
-	world_start(&w);
-	await_result(&w, DISCOVERY_ERROR, 1);
-	assert_says(w.detail, "no connection within 50 ms");
-	world_close(&w);
+	finder_init(&f);
+	f.server.mute = true;
+	f.timing.connect = 50;
+	finder_start(&f);
+	await_result(&f, DISCOVERY_ERROR, 1);
+	assert_says(f.detail, "no connection within 50 ms");
+	finder_close(&f);
 
-	world_init(&w);
-	w.timing.answer = 200;
-	world_start(&w);
-	await_request(&w, 1, LIST_PATH);
-	send_text(&w, "HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n{");
-	await_result(&w, DISCOVERY_ERROR, 1);
-	assert_says(w.detail, "no whole answer to the list within 200 ms");
-	await_request(&w, 2, LIST_PATH);
-	answer(&w, "200 OK", ONE);
-	await_request(&w, 3, LIST_PATH "&watch");
+	finder_init(&f);
+	f.timing.answer = 200;
+	finder_start(&f);
+	await_request(&f, 1, LIST_PATH);
+	send_text(&f, "HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n{");
+	await_result(&f, DISCOVERY_ERROR, 1);
+	assert_says(f.detail, "no whole answer to the list within 200 ms");
+	await_request(&f, 2, LIST_PATH);
+	answer(&f, "200 OK", ONE);
+	await_request(&f, 3, LIST_PATH "&watch");
 	/* The body of an error is not a watch, and may not go on for ever. */
-	send_text(&w, "HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
-	await_result(&w, DISCOVERY_ERROR, 2);
-	assert_says(w.detail, "no whole answer to the watch within 200 ms");
-	world_close(&w);
+	send_text(&f, "HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
+	await_result(&f, DISCOVERY_ERROR, 2);
+	assert_says(f.detail, "no whole answer to the watch within 200 ms");
+	finder_close(&f);
 }
 
 static void test_stalls(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_init(&w);
-	w.timing.line = 100;
-	w.timing.silence = 600;
-	world_start(&w);
-	world_watch(&w);
+	finder_init(&f);
+	f.timing.line = 100;
+	f.timing.silence = 600;
+	finder_start(&f);
+	finder_watch(&f);
 	/* Dribbles: every byte is progress, and yet there is none. */
-	send_chunk(&w, "{");
-	while (!w.results[DISCOVERY_ERROR]) {
-		if (w.server.now)
-			send_chunk(&w, " ");
-		assert_true(event_base_loop(w.base, EVLOOP_ONCE) >= 0);
+	send_chunk(&f, "{");
+	while (!f.results[DISCOVERY_ERROR]) {
+		if (f.server.now)
+			send_chunk(&f, " ");
+		assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
 	}
-	assert_says(w.detail, "an event is not complete within 100 ms");
-	await_request(&w, 3, LIST_PATH "&watch");
-	begin_watch(&w);
-	await_result(&w, DISCOVERY_ERROR, 2);
-	assert_says(w.detail, "the watch is silent for 600 ms");
-	world_close(&w);
+	assert_says(f.detail, "an event is not complete within 100 ms");
+	await_request(&f, 3, LIST_PATH "&watch");
+	begin_watch(&f);
+	await_result(&f, DISCOVERY_ERROR, 2);
+	assert_says(f.detail, "the watch is silent for 600 ms");
+	finder_close(&f);
 }
 
 /* A watch that ignores its timeoutSeconds. */
 static void test_watch_beyond_its_time(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_init(&w);
-	w.timing.watch = 100;
-	w.timing.answer = 500;
-	world_start(&w);
-	world_watch(&w);
-	while (!w.results[DISCOVERY_ERROR]) {
-		if (w.server.now)
-			send_chunk(&w, BOOKMARK("50") "\n");
-		assert_true(event_base_loop(w.base, EVLOOP_ONCE) >= 0);
+	finder_init(&f);
+	f.timing.watch = 100;
+	f.timing.answer = 500;
+	finder_start(&f);
+	finder_watch(&f);
+	while (!f.results[DISCOVERY_ERROR]) {
+		if (f.server.now)
+			send_chunk(&f, BOOKMARK("50") "\n");
+		assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
 	}
-	assert_says(w.detail, "beyond its time");
-	world_close(&w);
+	assert_says(f.detail, "beyond its time");
+	finder_close(&f);
 }
 
 static void test_relist(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_init(&w);
-	w.timing.relist = 1;
-	world_start(&w);
-	world_watch(&w);
-	send_text(&w, "0\r\n\r\n");
-	await_request(&w, 3, LIST_PATH);
-	assert_null(strstr(w.server.path, "watch"));
-	world_close(&w);
+	finder_init(&f);
+	f.timing.relist = 1;
+	finder_start(&f);
+	finder_watch(&f);
+	send_text(&f, "0\r\n\r\n");
+	await_request(&f, 3, LIST_PATH);
+	assert_null(strstr(f.server.path, "watch"));
+	finder_close(&f);
 }
 
 /* Each wait is at least half of what it doubles to; never more tries than that. */
 static void test_backoff(void **state)
 {
 	static const unsigned int waits[] = { 20, 40, 80, 160, 160, 160 };
-	struct world w;
+	struct finder f;
 	size_t i;
 
 	(void)state;
-	world_init(&w);
-	w.server.refuse = true;
-	w.timing.backoff_min = 20;
-	w.timing.backoff_max = 160;
-	world_start(&w);
-	run_until(&w, &w.server.accepted, ARRAY_SIZE(waits) + 1);
+	finder_init(&f);
+	f.server.refuse = true;
+	f.timing.backoff_min = 20;
+	f.timing.backoff_max = 160;
+	finder_start(&f);
+	finder_run(&f, &f.server.accepted, ARRAY_SIZE(waits) + 1);
 	for (i = 0; i < ARRAY_SIZE(waits); i++) {
-		__u64 gap = w.server.accepted_ns[i + 1] - w.server.accepted_ns[i];
+		__u64 gap = f.server.accepted_ns[i + 1] - f.server.accepted_ns[i];
 
 		/* libevent's clock is a coarse one. */
 		if (gap + 5000000 < waits[i] / 2 * 1000000ULL)
 			fail_msg("only %llu ms before try %zu", gap / 1000000, i + 2);
 	}
-	world_close(&w);
+	finder_close(&f);
 }
 
 /* An apiserver that says something good and hangs up does not get more tries. */
 static void test_backoff_of_short_successes(void **state)
 {
-	struct world w;
+	struct finder f;
 	unsigned int i;
 
 	(void)state;
-	world_init(&w);
-	w.timing.backoff_min = 20;
-	w.timing.backoff_max = 160;
-	world_start(&w);
+	finder_init(&f);
+	f.timing.backoff_min = 20;
+	f.timing.backoff_max = 160;
+	finder_start(&f);
 	for (i = 1; i <= 9; i += 2) {
-		await_request(&w, i, LIST_PATH);
-		answer(&w, "200 OK", ONE);
-		await_request(&w, i + 1, LIST_PATH "&watch");
-		answer(&w, "410 Gone", "");
-		await_result(&w, DISCOVERY_EXPIRED, i / 2 + 1);
+		await_request(&f, i, LIST_PATH);
+		answer(&f, "200 OK", ONE);
+		await_request(&f, i + 1, LIST_PATH "&watch");
+		answer(&f, "410 Gone", "");
+		await_result(&f, DISCOVERY_EXPIRED, i / 2 + 1);
 	}
 	/* 10 + 20 + 40 + 80 */
-	assert_true(w.server.accepted_ns[4] - w.server.accepted_ns[0] >= 130000000ULL);
-	world_close(&w);
+	assert_true(f.server.accepted_ns[4] - f.server.accepted_ns[0] >= 130000000ULL);
+	finder_close(&f);
 
 	/* But one that goes on for a while does. */
-	world_init(&w);
-	w.timing.backoff_min = 1;
-	w.timing.backoff_max = 3600000;
-	w.timing.stable = 0;
-	world_start(&w);
+	finder_init(&f);
+	f.timing.backoff_min = 1;
+	f.timing.backoff_max = 3600000;
+	f.timing.stable = 0;
+	finder_start(&f);
 	for (i = 1; i <= 79; i += 2) {
-		await_request(&w, i, LIST_PATH);
-		answer(&w, "200 OK", ONE);
-		await_request(&w, i + 1, LIST_PATH "&watch");
-		answer(&w, "410 Gone", "");
+		await_request(&f, i, LIST_PATH);
+		answer(&f, "200 OK", ONE);
+		await_request(&f, i + 1, LIST_PATH "&watch");
+		answer(&f, "410 Gone", "");
 	}
-	world_close(&w);
+	finder_close(&f);
 }
 
 static void test_forbidden_waits(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_init(&w);
-	w.timing.forbidden = 300;
-	world_start(&w);
-	await_request(&w, 1, LIST_PATH);
-	answer(&w, "403 Forbidden", "");
-	await_result(&w, DISCOVERY_FORBIDDEN, 1);
-	await_request(&w, 2, LIST_PATH);
-	assert_true(w.server.accepted_ns[1] - w.server.accepted_ns[0] >= 130000000ULL);
-	world_close(&w);
+	finder_init(&f);
+	f.timing.forbidden = 300;
+	finder_start(&f);
+	await_request(&f, 1, LIST_PATH);
+	answer(&f, "403 Forbidden", "");
+	await_result(&f, DISCOVERY_FORBIDDEN, 1);
+	await_request(&f, 2, LIST_PATH);
+	assert_true(f.server.accepted_ns[1] - f.server.accepted_ns[0] >= 130000000ULL);
+	finder_close(&f);
 }
 
 /*
@@ -2049,77 +1509,77 @@ static void test_forbidden_waits(void **state)
 
 static void test_missing_kubeconfig(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_init(&w);
-	unlink(w.kubeconfig);
-	world_start(&w);
-	await_result(&w, DISCOVERY_CREDENTIALS, 3);
-	assert_says(w.detail, "kubeconfig: no such file");
-	assert_int_equal(w.server.accepted, 0);
-	write_kubeconfig(&w, "127.0.0.1", "    certificate-authority: none.crt\n", "");
-	await_result(&w, DISCOVERY_CREDENTIALS, w.results[DISCOVERY_CREDENTIALS] + 2);
-	assert_says(w.detail, "clusters[c].cluster.certificate-authority: ");
-	assert_says(w.detail, "none.crt: no such file");
+	finder_init(&f);
+	unlink(f.kubeconfig);
+	finder_start(&f);
+	await_result(&f, DISCOVERY_CREDENTIALS, 3);
+	assert_says(f.detail, "kubeconfig: no such file");
+	assert_int_equal(f.server.accepted, 0);
+	finder_kubeconfig(&f, "127.0.0.1", "    certificate-authority: none.crt\n", "");
+	await_result(&f, DISCOVERY_CREDENTIALS, f.results[DISCOVERY_CREDENTIALS] + 2);
+	assert_says(f.detail, "clusters[c].cluster.certificate-authority: ");
+	assert_says(f.detail, "none.crt: no such file");
 	/* It turns up: nothing needs to be told. */
-	write_kubeconfig(&w, "127.0.0.1", "    certificate-authority: ca.crt\n", "");
-	await_request(&w, 1, LIST_PATH);
-	assert_null(strstr(w.server.request, "Authorization"));
-	answer(&w, "200 OK", ONE);
-	run_until(&w, &w.updates, 1);
-	world_close(&w);
+	finder_kubeconfig(&f, "127.0.0.1", "    certificate-authority: ca.crt\n", "");
+	await_request(&f, 1, LIST_PATH);
+	assert_null(strstr(f.server.request, "Authorization"));
+	answer(&f, "200 OK", ONE);
+	finder_run(&f, &f.updates, 1);
+	finder_close(&f);
 }
 
 /* The kubelet's certificate, a link that is turned to the next one; and a token. */
 static void test_rotation(void **state)
 {
-	char path[PATH_MAX_TEST], link[PATH_MAX_TEST], next[PATH_MAX_TEST];
-	struct world w;
+	char path[PATH_SIZE], link[PATH_SIZE], next[PATH_SIZE];
+	struct finder f;
 
 	(void)state;
-	world_init(&w);
+	finder_init(&f);
 	write_client(&pki.client);
 	pki_write_cert(in_dir(path, "next.pem"), pki.renewed.cert);
 	pki_write_key(path, "a", pki.renewed.key, NULL);
 	assert_int_equal(symlink("client.pem", in_dir(link, "current.pem")), 0);
 	write_file(in_dir(path, "token"), "first\n");
-	write_kubeconfig(&w, "127.0.0.1", "    certificate-authority: ca.crt\n",
-			 "client-certificate: current.pem, client-key: current.pem, "
-			 "tokenFile: token");
-	world_start(&w);
-	world_watch(&w);
-	assert_string_equal(w.server.client, "first");
-	assert_non_null(strstr(w.server.request, "Bearer first\r\n"));
+	finder_kubeconfig(&f, "127.0.0.1", "    certificate-authority: ca.crt\n",
+			  "client-certificate: current.pem, client-key: current.pem, "
+			  "tokenFile: token");
+	finder_start(&f);
+	finder_watch(&f);
+	assert_string_equal(f.server.client, "first");
+	assert_non_null(strstr(f.server.request, "Bearer first\r\n"));
 	assert_int_equal(symlink("next.pem", in_dir(next, "new-link.pem")), 0);
 	assert_int_equal(rename(next, link), 0);
 	write_file(path, "second\n");
-	send_text(&w, "0\r\n\r\n");
-	await_request(&w, 3, LIST_PATH "&watch");
-	assert_string_equal(w.server.client, "second");
-	assert_non_null(strstr(w.server.request, "Bearer second\r\n"));
+	send_text(&f, "0\r\n\r\n");
+	await_request(&f, 3, LIST_PATH "&watch");
+	assert_string_equal(f.server.client, "second");
+	assert_non_null(strstr(f.server.request, "Bearer second\r\n"));
 	unlink(link);
-	world_close(&w);
+	finder_close(&f);
 }
 
 static void test_in_cluster(void **state)
 {
-	char dir[PATH_MAX_TEST], path[PATH_MAX_TEST];
-	struct world w;
+	char dir[PATH_SIZE], path[PATH_SIZE];
+	struct finder f;
 
 	(void)state;
-	world_init(&w);
-	w.options.kubeconfig = NULL;
-	w.options.service_account = in_dir(dir, "sa");
+	finder_init(&f);
+	f.options.kubeconfig = NULL;
+	f.options.service_account = in_dir(dir, "sa");
 	assert_int_equal(mkdir(dir, 0700), 0);
 	write_file(in_dir(path, "sa/token"), TOKEN "\n");
 	pki_write_cert(in_dir(path, "sa/ca.crt"), pki.ca.cert);
 	unsetenv("KUBERNETES_SERVICE_HOST");
-	world_start(&w);
-	await_request(&w, 1, LIST_PATH);
-	assert_non_null(strstr(w.server.request, "Bearer " TOKEN "\r\n"));
-	assert_non_null(strstr(w.server.request, "Host: kubernetes.default.svc:443\r\n"));
-	world_close(&w);
+	finder_start(&f);
+	await_request(&f, 1, LIST_PATH);
+	assert_non_null(strstr(f.server.request, "Bearer " TOKEN "\r\n"));
+	assert_non_null(strstr(f.server.request, "Host: kubernetes.default.svc:443\r\n"));
+	finder_close(&f);
 	remove_dir(dir);
 }
 
@@ -2148,45 +1608,45 @@ static void test_verification(void **state)
 
 	(void)state;
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct world w;
+		struct finder f;
 
-		world_init(&w);
-		write_kubeconfig(&w, cases[i].host, cases[i].cluster, "token: " TOKEN);
-		world_start(&w);
+		finder_init(&f);
+		finder_kubeconfig(&f, cases[i].host, cases[i].cluster, "token: " TOKEN);
+		finder_start(&f);
 		if (cases[i].says) {
-			await_result(&w, DISCOVERY_ERROR, 1);
-			assert_says(w.detail, cases[i].says);
-			assert_int_equal(w.server.requests, 0);
+			await_result(&f, DISCOVERY_ERROR, 1);
+			assert_says(f.detail, cases[i].says);
+			assert_int_equal(f.server.requests, 0);
 		} else {
-			await_request(&w, 1, LIST_PATH);
+			await_request(&f, 1, LIST_PATH);
 		}
-		assert_int_equal(w.warnings, strstr(cases[i].cluster, "insecure") ? 1 : 0);
-		world_close(&w);
+		assert_int_equal(f.warnings, strstr(cases[i].cluster, "insecure") ? 1 : 0);
+		finder_close(&f);
 	}
 }
 
 static void test_refused(void **state)
 {
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_init(&w);
-	evconnlistener_disable(w.server.listener);
-	w.options.server =
+	finder_init(&f);
+	evconnlistener_disable(f.server.listener);
+	f.options.server =
 		&(struct klb_endpoint){ .addr = { [10] = 255, 255, 127, 0, 0, 1 }, .port = 1 };
-	world_start(&w);
-	await_result(&w, DISCOVERY_ERROR, 2);
-	assert_says(w.detail, "127.0.0.1:1: connect: Connection refused");
-	world_close(&w);
+	finder_start(&f);
+	await_result(&f, DISCOVERY_ERROR, 2);
+	assert_says(f.detail, "127.0.0.1:1: connect: Connection refused");
+	finder_close(&f);
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
-	struct world *w = arg;
+	struct finder *f = arg;
 
 	(void)fd;
 	(void)what;
-	w->ticks++;
+	f->ticks++;
 }
 
 #define LONG_LABEL "l2345678901234567890123456789012345678901234567890123456789012345"
@@ -2196,37 +1656,37 @@ static void test_names(void **state)
 {
 	const struct timeval interval = { .tv_usec = 1000 };
 	struct event *tick;
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_init(&w);
-	write_kubeconfig(&w, "localhost", "    certificate-authority: ca.crt\n", "");
-	w.options.server = NULL;
-	world_start(&w);
-	await_request(&w, 1, LIST_PATH);
-	assert_non_null(strstr(w.server.request, "Host: localhost:"));
-	world_close(&w);
+	finder_init(&f);
+	finder_kubeconfig(&f, "localhost", "    certificate-authority: ca.crt\n", "");
+	f.options.server = NULL;
+	finder_start(&f);
+	await_request(&f, 1, LIST_PATH);
+	assert_non_null(strstr(f.server.request, "Host: localhost:"));
+	finder_close(&f);
 
-	world_init(&w);
-	write_kubeconfig(&w, "127.0.0.1", "    certificate-authority: ca.crt\n", "");
-	w.options.server = NULL;
-	world_start(&w);
-	await_request(&w, 1, LIST_PATH);
-	world_close(&w);
+	finder_init(&f);
+	finder_kubeconfig(&f, "127.0.0.1", "    certificate-authority: ca.crt\n", "");
+	f.options.server = NULL;
+	finder_start(&f);
+	await_request(&f, 1, LIST_PATH);
+	finder_close(&f);
 
 	/* No name server needs to be asked about this one: RFC 1035, 2.3.4. */
-	world_init(&w);
-	write_kubeconfig(&w, LONG_LABEL ".invalid", "    certificate-authority: ca.crt\n", "");
-	w.options.server = NULL;
-	tick = event_new(w.base, -1, EV_PERSIST, on_tick, &w);
+	finder_init(&f);
+	finder_kubeconfig(&f, LONG_LABEL ".invalid", "    certificate-authority: ca.crt\n", "");
+	f.options.server = NULL;
+	tick = event_new(f.base, -1, EV_PERSIST, on_tick, &f);
 	event_add(tick, &interval);
-	world_start(&w);
-	await_result(&w, DISCOVERY_ERROR, 1);
-	assert_says(w.detail, "cannot look up " LONG_LABEL ".invalid: ");
+	finder_start(&f);
+	await_result(&f, DISCOVERY_ERROR, 1);
+	assert_says(f.detail, "cannot look up " LONG_LABEL ".invalid: ");
 	event_free(tick);
 	/* While the next one is being looked up, too. */
-	run_until(&w, &w.results[DISCOVERY_ERROR], 2);
-	world_close(&w);
+	finder_run(&f, &f.results[DISCOVERY_ERROR], 2);
+	finder_close(&f);
 }
 
 /*
@@ -2235,22 +1695,22 @@ static void test_names(void **state)
 
 static void test_cache_follows(void **state)
 {
-	char path[PATH_MAX_TEST];
+	char path[PATH_SIZE];
 	struct discovery_cached c;
-	struct world w;
+	struct finder f;
 	struct err e;
 
 	(void)state;
-	world_init(&w);
-	w.options.cache = in_dir(path, "lib/backends.json");
-	world_start(&w);
-	world_watch(&w);
-	send_chunk(&w, EVENT("ADDED", OBJECT("b", "43", READY("10.0.0.2"))) "\n");
-	run_until(&w, &w.updates, 2);
-	send_chunk(&w, EVENT("ADDED", OBJECT("b", "44", READY("10.0.0.3"))) "\n");
-	run_until(&w, &w.updates, 3);
+	finder_init(&f);
+	f.options.cache = in_dir(path, "lib/backends.json");
+	finder_start(&f);
+	finder_watch(&f);
+	send_chunk(&f, EVENT("ADDED", OBJECT("b", "43", READY("10.0.0.2"))) "\n");
+	finder_run(&f, &f.updates, 2);
+	send_chunk(&f, EVENT("ADDED", OBJECT("b", "44", READY("10.0.0.3"))) "\n");
+	finder_run(&f, &f.updates, 3);
 	/* The end waits for the disk. */
-	world_close(&w);
+	finder_close(&f);
 	assert_int_equal(discovery_cache_load(path, NULL, 0, &c, &e), 0);
 	assert_string_equal(list_text(c.list, c.n), "10.0.0.1:6443 10.0.0.3:6443");
 	remove_dir(in_dir(path, "lib"));
@@ -2258,25 +1718,25 @@ static void test_cache_follows(void **state)
 
 static void test_cache_failure(void **state)
 {
-	char path[PATH_MAX_TEST];
-	struct world w;
+	char path[PATH_SIZE];
+	struct finder f;
 
 	(void)state;
-	world_init(&w);
-	w.options.cache = in_dir(path, "not/there/backends.json");
-	world_start(&w);
-	world_watch(&w);
-	run_until(&w, &w.warnings, 1);
-	assert_says(w.warning, "could not be cached");
-	assert_says(w.warning, "not/there: cannot be created");
+	finder_init(&f);
+	f.options.cache = in_dir(path, "not/there/backends.json");
+	finder_start(&f);
+	finder_watch(&f);
+	finder_run(&f, &f.warnings, 1);
+	assert_says(f.warning, "could not be cached");
+	assert_says(f.warning, "not/there: cannot be created");
 	/* The same list again is another chance. */
-	send_chunk(&w, EVENT("MODIFIED", OBJECT("a", "43", READY("10.0.0.1"))) "\n");
-	run_until(&w, &w.warnings, 2);
+	send_chunk(&f, EVENT("MODIFIED", OBJECT("a", "43", READY("10.0.0.1"))) "\n");
+	finder_run(&f, &f.warnings, 2);
 	assert_int_equal(mkdir(in_dir(path, "not"), 0700), 0);
-	send_chunk(&w, EVENT("MODIFIED", OBJECT("a", "44", READY("10.0.0.1"))) "\n");
-	await_result(&w, DISCOVERY_UNCHANGED, 2);
-	world_close(&w);
-	assert_int_equal(w.warnings, 2);
+	send_chunk(&f, EVENT("MODIFIED", OBJECT("a", "44", READY("10.0.0.1"))) "\n");
+	await_result(&f, DISCOVERY_UNCHANGED, 2);
+	finder_close(&f);
+	assert_int_equal(f.warnings, 2);
 	assert_non_null(
 		strstr(read_file(in_dir(path, "not/there/backends.json")), "10.0.0.1:6443"));
 	remove_dir(in_dir(path, "not"));
@@ -2292,27 +1752,27 @@ static void test_cache_of_what_is_believed(void **state)
 		"\"written\":\"2026-01-01T00:00:00Z\",\"backends\":[\"10.0.0.9:6443\"]}",
 	};
 	struct klb_endpoint known = endpoint("10.0.0.1:6443");
-	char path[PATH_MAX_TEST];
+	char path[PATH_SIZE];
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < ARRAY_SIZE(contents); i++) {
 		struct discovery_cached c;
-		struct world w;
+		struct finder f;
 		struct err e;
 
-		world_init(&w);
-		w.options.cache = in_dir(path, "other.json");
-		w.options.believed = &known;
-		w.options.n_believed = 1;
+		finder_init(&f);
+		f.options.cache = in_dir(path, "other.json");
+		f.options.believed = &known;
+		f.options.n_believed = 1;
 		if (contents[i])
 			write_file(path, contents[i]);
-		world_start(&w);
-		await_request(&w, 1, LIST_PATH);
-		answer(&w, "200 OK", ONE);
-		await_result(&w, DISCOVERY_UNCHANGED, 1);
-		world_close(&w);
-		assert_int_equal(w.updates, 0);
+		finder_start(&f);
+		await_request(&f, 1, LIST_PATH);
+		answer(&f, "200 OK", ONE);
+		await_result(&f, DISCOVERY_UNCHANGED, 1);
+		finder_close(&f);
+		assert_int_equal(f.updates, 0);
 		assert_int_equal(discovery_cache_load(path, NULL, 0, &c, &e), 0);
 		assert_string_equal(list_text(c.list, c.n), "10.0.0.1:6443");
 		unlink(path);
@@ -2323,23 +1783,23 @@ static void test_cache_of_what_is_believed(void **state)
 static void test_cache_that_is_right(void **state)
 {
 	struct klb_endpoint known = endpoint("10.0.0.1:6443");
-	char path[PATH_MAX_TEST];
+	char path[PATH_SIZE];
 	struct stat before, after;
-	struct world w;
+	struct finder f;
 	struct err e;
 
 	(void)state;
-	world_init(&w);
-	w.options.cache = in_dir(path, "right.json");
-	w.options.believed = &known;
-	w.options.n_believed = 1;
+	finder_init(&f);
+	f.options.cache = in_dir(path, "right.json");
+	f.options.believed = &known;
+	f.options.n_believed = 1;
 	assert_int_equal(discovery_cache_save(path, &known, 1, &e), 0);
 	assert_int_equal(stat(path, &before), 0);
-	world_start(&w);
-	await_request(&w, 1, LIST_PATH);
-	answer(&w, "200 OK", ONE);
-	await_result(&w, DISCOVERY_UNCHANGED, 1);
-	world_close(&w);
+	finder_start(&f);
+	await_request(&f, 1, LIST_PATH);
+	answer(&f, "200 OK", ONE);
+	await_result(&f, DISCOVERY_UNCHANGED, 1);
+	finder_close(&f);
 	assert_int_equal(stat(path, &after), 0);
 	assert_int_equal(after.st_ino, before.st_ino);
 	unlink(path);
@@ -2365,16 +1825,16 @@ static void test_free_in_ops(void **state)
 
 	(void)state;
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
-		struct world w;
+		struct finder f;
 
-		world_init(&w);
-		w.hook = cases[i].hook;
-		world_start(&w);
-		await_request(&w, 1, LIST_PATH);
-		answer(&w, "200 OK", cases[i].body);
-		while (w.discovery)
-			assert_true(event_base_loop(w.base, EVLOOP_ONCE) >= 0);
-		world_close(&w);
+		finder_init(&f);
+		f.hook = cases[i].hook;
+		finder_start(&f);
+		await_request(&f, 1, LIST_PATH);
+		answer(&f, "200 OK", cases[i].body);
+		while (f.discovery)
+			assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
+		finder_close(&f);
 	}
 }
 
@@ -2390,15 +1850,15 @@ static void test_free_in_watch(void **state)
 	(void)state;
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		for (j = 0; j < ARRAY_SIZE(chunks); j++) {
-			struct world w;
+			struct finder f;
 
-			world_open(&w);
-			world_watch(&w);
-			w.hook = hooks[i];
-			send_chunk(&w, chunks[j]);
-			while (w.discovery)
-				assert_true(event_base_loop(w.base, EVLOOP_ONCE) >= 0);
-			world_close(&w);
+			finder_open(&f);
+			finder_watch(&f);
+			f.hook = hooks[i];
+			send_chunk(&f, chunks[j]);
+			while (f.discovery)
+				assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
+			finder_close(&f);
 		}
 	}
 }
@@ -2412,22 +1872,22 @@ static void test_free_at_any_time(void **state)
 	discovery_free(NULL);
 	for (by_name = 0; by_name < 2; by_name++) {
 		for (turns = 0; turns < 12; turns++) {
-			struct world w;
+			struct finder f;
 			unsigned int i;
 
-			world_init(&w);
-			write_kubeconfig(&w, "localhost", "    certificate-authority: ca.crt\n",
-					 "");
+			finder_init(&f);
+			finder_kubeconfig(&f, "localhost", "    certificate-authority: ca.crt\n",
+					  "");
 			if (by_name)
-				w.options.server = NULL;
-			w.timing.connect = w.timing.answer = w.timing.silence = 50;
-			world_start(&w);
+				f.options.server = NULL;
+			f.timing.connect = f.timing.answer = f.timing.silence = 50;
+			finder_start(&f);
 			for (i = 0; i < turns; i++) {
-				if (w.server.now && w.server.requests == 1 && !w.updates && i % 2)
-					answer(&w, "200 OK", ONE);
-				event_base_loop(w.base, EVLOOP_ONCE);
+				if (f.server.now && f.server.requests == 1 && !f.updates && i % 2)
+					answer(&f, "200 OK", ONE);
+				event_base_loop(f.base, EVLOOP_ONCE);
 			}
-			world_close(&w);
+			finder_close(&f);
 		}
 	}
 }
@@ -2461,7 +1921,7 @@ static size_t resident(void)
 }
 
 /* Events that change the list each time, n of them. */
-static void send_events(struct world *w, unsigned int from, unsigned int n)
+static void send_events(struct finder *f, unsigned int from, unsigned int n)
 {
 	char text[2048];
 	unsigned int i;
@@ -2474,28 +1934,28 @@ static void send_events(struct world *w, unsigned int from, unsigned int n)
 				     "\"addressType\":\"IPv4\"," HTTPS
 				     ",\"endpoints\":[{\"addresses\":[\"10.1.%u.%u\"]}]}") "\n",
 			 i % 3 ? "MODIFIED" : "ADDED", i % 32, 1000 + i, i / 256 % 256, i % 256);
-		send_chunk(w, text);
+		send_chunk(f, text);
 		if (i % 50 == 49)
-			run_until(w, &w->updates, w->updates + 1);
+			finder_run(f, &f->updates, f->updates + 1);
 	}
 	snprintf(text, sizeof(text), "%u", 1000 + from + n - 1);
-	while (strcmp(state_of(w).version, text) != 0)
-		assert_true(event_base_loop(w->base, EVLOOP_ONCE) >= 0);
+	while (strcmp(state_of(f).version, text) != 0)
+		assert_true(event_base_loop(f->base, EVLOOP_ONCE) >= 0);
 }
 
 static void test_memory_is_flat(void **state)
 {
 	struct mallinfo2 before, after;
 	size_t rss_before, rss_after;
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_open(&w);
-	world_watch(&w);
-	send_events(&w, 0, 2000);
+	finder_open(&f);
+	finder_watch(&f);
+	send_events(&f, 0, 2000);
 	before = mallinfo2();
 	rss_before = resident();
-	send_events(&w, 2000, 10000);
+	send_events(&f, 2000, 10000);
 	after = mallinfo2();
 	rss_after = resident();
 	printf("10000 events: heap %zu -> %zu, resident %zu -> %zu\n", before.uordblks,
@@ -2503,144 +1963,110 @@ static void test_memory_is_flat(void **state)
 	/* What is on its way between the two ends differs by a record or so. */
 	assert_true(after.uordblks < before.uordblks + 64 * 1024UL);
 	assert_true(rss_after < rss_before + 512 * 1024UL);
-	world_close(&w);
+	finder_close(&f);
 }
 
 /* An event without an end: refused in time, and no more is kept of it than allowed. */
 static void test_endless_event(void **state)
 {
 	char *piece = repeat("", "x", 60000, "");
-	struct world w;
+	struct finder f;
 	size_t sent = 0;
 
 	(void)state;
-	world_open(&w);
-	world_watch(&w);
-	while (!w.results[DISCOVERY_ERROR]) {
-		if (w.server.now &&
-		    evbuffer_get_length(bufferevent_get_output(w.server.now)) < 100000) {
-			send_chunk(&w, piece);
+	finder_open(&f);
+	finder_watch(&f);
+	while (!f.results[DISCOVERY_ERROR]) {
+		if (f.server.now &&
+		    evbuffer_get_length(bufferevent_get_output(f.server.now)) < 100000) {
+			send_chunk(&f, piece);
 			sent += 60000;
 		}
-		assert_true(event_base_loop(w.base, EVLOOP_ONCE) >= 0);
+		assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
 		assert_true(sent < 8 * 1024 * 1024UL);
 	}
-	assert_says(w.detail, "too large");
+	assert_says(f.detail, "too large");
 	free(piece);
-	world_close(&w);
+	finder_close(&f);
 }
 
 /* A list of nearly the greatest size, in one breath: nothing gets stuck on the way. */
 static void test_large_list(void **state)
 {
 	char *text = repeat(ONE, " ", 2 * 1024 * 1024 - sizeof(ONE), "");
-	struct world w;
+	struct finder f;
 
 	(void)state;
-	world_open(&w);
-	await_request(&w, 1, LIST_PATH);
-	answer(&w, "200 OK", text);
-	run_until(&w, &w.updates, 1);
+	finder_open(&f);
+	await_request(&f, 1, LIST_PATH);
+	answer(&f, "200 OK", text);
+	finder_run(&f, &f.updates, 1);
 	free(text);
-	await_request(&w, 2, LIST_PATH "&watch");
-	world_close(&w);
+	await_request(&f, 2, LIST_PATH "&watch");
+	finder_close(&f);
 }
-
-static unsigned int open_files(void)
-{
-	DIR *dir = opendir("/proc/self/fd");
-	unsigned int n = 0;
-
-	assert_non_null(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
-
-static int count_files(void **state)
-{
-	*state = (void *)(uintptr_t)open_files();
-	return 0;
-}
-
-/* Whatever happened: no descriptor stays, and no error waits in OpenSSL's queue. */
-static int check_leftovers(void **state)
-{
-	const struct timespec moment = { .tv_nsec = 1000000 };
-	unsigned int i;
-
-	/* A name that is still being looked up keeps its own until it is through. */
-	for (i = 0; i < PATIENCE_S * 1000 && open_files() != (unsigned int)(uintptr_t)*state; i++)
-		nanosleep(&moment, NULL);
-	assert_int_equal(open_files(), (unsigned int)(uintptr_t)*state);
-	assert_int_equal(ERR_peek_error(), 0);
-	return 0;
-}
-
-#define TEST(f) cmocka_unit_test_setup_teardown(f, count_files, check_leftovers)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_lists),
-		TEST(test_bad_lists),
-		TEST(test_list_limits),
-		TEST(test_many_endpoints),
-		TEST(test_events),
-		TEST(test_bad_events),
-		TEST(test_text),
-		TEST(test_answer_content),
-		TEST(test_answer_stream),
-		TEST(test_kubeconfig),
-		TEST(test_bad_kubeconfigs),
-		TEST(test_servers),
-		TEST(test_token_files),
-		TEST(test_cache),
-		TEST(test_bad_caches),
-		TEST(test_cache_disk_full),
-		TEST(test_list_and_watch),
-		TEST(test_bookmarks),
-		TEST(test_pieces),
-		TEST(test_empty),
-		TEST(test_believed),
-		TEST(test_too_many),
-		TEST(test_unusable),
-		TEST(test_expired),
-		TEST(test_statuses),
-		TEST(test_bad_answers),
-		TEST(test_bad_watches),
-		TEST(test_disconnects),
-		TEST(test_works_again),
-		TEST(test_works_again_with_nobody),
-		TEST(test_refused_watches),
-		TEST(test_connection_not_kept),
-		TEST(test_unasked),
-		TEST(test_timeouts),
-		TEST(test_stalls),
-		TEST(test_watch_beyond_its_time),
-		TEST(test_relist),
-		TEST(test_backoff),
-		TEST(test_backoff_of_short_successes),
-		TEST(test_forbidden_waits),
-		TEST(test_missing_kubeconfig),
-		TEST(test_rotation),
-		TEST(test_in_cluster),
-		TEST(test_verification),
-		TEST(test_refused),
-		TEST(test_names),
-		TEST(test_cache_follows),
-		TEST(test_cache_failure),
-		TEST(test_cache_of_what_is_believed),
-		TEST(test_cache_that_is_right),
-		TEST(test_free_in_ops),
-		TEST(test_free_in_watch),
-		TEST(test_free_at_any_time),
-		TEST(test_result_names),
-		TEST(test_memory_is_flat),
-		TEST(test_endless_event),
-		TEST(test_large_list),
+		LEAVES_NOTHING(test_lists),
+		LEAVES_NOTHING(test_bad_lists),
+		LEAVES_NOTHING(test_list_limits),
+		LEAVES_NOTHING(test_many_endpoints),
+		LEAVES_NOTHING(test_events),
+		LEAVES_NOTHING(test_bad_events),
+		LEAVES_NOTHING(test_text),
+		LEAVES_NOTHING(test_answer_content),
+		LEAVES_NOTHING(test_answer_stream),
+		LEAVES_NOTHING(test_kubeconfig),
+		LEAVES_NOTHING(test_bad_kubeconfigs),
+		LEAVES_NOTHING(test_servers),
+		LEAVES_NOTHING(test_token_files),
+		LEAVES_NOTHING(test_cache),
+		LEAVES_NOTHING(test_bad_caches),
+		LEAVES_NOTHING(test_cache_disk_full),
+		LEAVES_NOTHING(test_list_and_watch),
+		LEAVES_NOTHING(test_bookmarks),
+		LEAVES_NOTHING(test_pieces),
+		LEAVES_NOTHING(test_empty),
+		LEAVES_NOTHING(test_believed),
+		LEAVES_NOTHING(test_too_many),
+		LEAVES_NOTHING(test_unusable),
+		LEAVES_NOTHING(test_expired),
+		LEAVES_NOTHING(test_statuses),
+		LEAVES_NOTHING(test_bad_answers),
+		LEAVES_NOTHING(test_bad_watches),
+		LEAVES_NOTHING(test_disconnects),
+		LEAVES_NOTHING(test_works_again),
+		LEAVES_NOTHING(test_works_again_with_nobody),
+		LEAVES_NOTHING(test_refused_watches),
+		LEAVES_NOTHING(test_connection_not_kept),
+		LEAVES_NOTHING(test_unasked),
+		LEAVES_NOTHING(test_timeouts),
+		LEAVES_NOTHING(test_stalls),
+		LEAVES_NOTHING(test_watch_beyond_its_time),
+		LEAVES_NOTHING(test_relist),
+		LEAVES_NOTHING(test_backoff),
+		LEAVES_NOTHING(test_backoff_of_short_successes),
+		LEAVES_NOTHING(test_forbidden_waits),
+		LEAVES_NOTHING(test_missing_kubeconfig),
+		LEAVES_NOTHING(test_rotation),
+		LEAVES_NOTHING(test_in_cluster),
+		LEAVES_NOTHING(test_verification),
+		LEAVES_NOTHING(test_refused),
+		LEAVES_NOTHING(test_names),
+		LEAVES_NOTHING(test_cache_follows),
+		LEAVES_NOTHING(test_cache_failure),
+		LEAVES_NOTHING(test_cache_of_what_is_believed),
+		LEAVES_NOTHING(test_cache_that_is_right),
+		LEAVES_NOTHING(test_free_in_ops),
+		LEAVES_NOTHING(test_free_in_watch),
+		LEAVES_NOTHING(test_free_at_any_time),
+		LEAVES_NOTHING(test_result_names),
+		LEAVES_NOTHING(test_memory_is_flat),
+		LEAVES_NOTHING(test_endless_event),
+		LEAVES_NOTHING(test_large_list),
 	};
 
-	return cmocka_run_group_tests(tests, make_pki, remove_pki);
+	return cmocka_run_group_tests(tests, set_up, pki_remove);
 }
