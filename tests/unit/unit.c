@@ -123,6 +123,42 @@ void remove_dir(const char *path)
 	rmdir(path);
 }
 
+/* --- the log -------------------------------------------------------------------------- */
+
+static struct {
+	int real;
+	FILE *log;
+} capture;
+
+int capture_stderr(void **state)
+{
+	(void)state;
+	capture.real = dup(STDERR_FILENO);
+	capture.log = tmpfile();
+	assert_non_null(capture.log);
+	assert_int_equal(dup2(fileno(capture.log), STDERR_FILENO), STDERR_FILENO);
+	return 0;
+}
+
+int release_stderr(void **state)
+{
+	(void)state;
+	assert_int_equal(dup2(capture.real, STDERR_FILENO), STDERR_FILENO);
+	close(capture.real);
+	fclose(capture.log);
+	return 0;
+}
+
+const char *captured(void)
+{
+	static char text[65536];
+	ssize_t n = pread(fileno(capture.log), text, sizeof(text) - 1, 0);
+
+	assert_true(n >= 0);
+	text[n] = '\0';
+	return text;
+}
+
 /* --- events -------------------------------------------------------------------------- */
 
 static void run_out(evutil_socket_t fd, short what, void *arg)

@@ -49,6 +49,14 @@ char *read_file(const char *path);
 /* With all that is in it. */
 void remove_dir(const char *path);
 
+/* --- the log -------------------------------------------------------------------------- */
+
+/* Fixtures of a test: in between, what goes to standard error can be read. */
+int capture_stderr(void **state);
+int release_stderr(void **state);
+/* All of it since then, up to 64 KiB, valid until the next call. */
+const char *captured(void);
+
 /* --- events -------------------------------------------------------------------------- */
 
 /* Runs the loop until *counter is n or more; false when it does not come to that. */
