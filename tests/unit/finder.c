@@ -99,7 +99,7 @@ void finder_start(struct finder *f)
 {
 	struct err e;
 
-	if (discovery_new(f->base, &f->options, &ops, f, &f->discovery, &e) < 0)
+	if (discovery_new(f->base, &f->options, &ops, f, &f->discovery, &e))
 		fail_msg("%s", e.text);
 	f->inside_start = true;
 	discovery_start(f->discovery);

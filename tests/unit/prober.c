@@ -38,7 +38,7 @@ static void on_done(void *arg, const struct probe_result *result)
 	p->result = *result;
 	snprintf(p->detail, sizeof(p->detail), "%s", result->detail ? result->detail : "");
 	p->result.detail = p->detail;
-	assert_true(result->outcome != KLB_REASON_NONE);
+	assert_int_not_equal(result->outcome, KLB_REASON_NONE);
 }
 
 static void on_lost(void *arg, bool timed_out)
@@ -81,7 +81,7 @@ void prober_open_covering(struct prober *p, const struct klb_endpoint *backend,
 		p->cfg.ca = pki.ca_file;
 	p->base = event_base_new();
 	assert_non_null(p->base);
-	if (probe_tls_new(&p->cfg, &p->tls, &e) != 0)
+	if (probe_tls_new(&p->cfg, &p->tls, &e))
 		fail_msg("%s", e.text);
 	if (probe_new(p->base, &p->cfg, p->tls, backend, must_cover, n, &prober_ops, p, &p->probe,
 		      &e))

@@ -1,29 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The cluster's list, the cache's and the seeds: who counts when. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "balance/endpoint_source.h"
 #include "net/endpoint.h"
+#include "unit.h"
 
-#define N(table) (sizeof(table) / sizeof((table)[0]))
 #define S 1000000000ULL
 
 /* --- the list ------------------------------------------------------------------------- */
-
-static struct klb_endpoint endpoint(const char *text)
-{
-	struct klb_endpoint ep;
-
-	assert_int_equal(endpoint_parse(text, 6443, &ep, NULL), 0);
-	return ep;
-}
 
 static void seeds_follow_the_list(void **state)
 {
@@ -35,14 +21,14 @@ static void seeds_follow_the_list(void **state)
 	c.backends[0].endpoint = endpoint("10.0.0.1");
 	c.backends[1].endpoint = endpoint("10.0.0.2");
 	c.backends[2].endpoint = endpoint("10.0.0.3:7443");
-	assert_int_equal(believed_with_seeds(&c, list, N(list), ret), 4);
+	assert_int_equal(believed_with_seeds(&c, list, ARRAY_SIZE(list), ret), 4);
 	assert_memory_equal(ret, list, sizeof(list));
 	want = endpoint("10.0.0.1");
 	assert_true(endpoint_equal(&ret[2], &want));
 	want = endpoint("10.0.0.3:7443");
 	assert_true(endpoint_equal(&ret[3], &want));
 	c.n_backends = 0;
-	assert_int_equal(believed_with_seeds(&c, list, N(list), ret), 2);
+	assert_int_equal(believed_with_seeds(&c, list, ARRAY_SIZE(list), ret), 2);
 }
 
 static void the_list_goes_first(void **state)
@@ -76,7 +62,7 @@ static void heard_by_an_agent_that_lives(void **state)
 			       [KLB_DISCOVERY_FAILING] = true };
 
 	(void)state;
-	for (unsigned int i = 0; i < N(heard); i++) {
+	for (unsigned int i = 0; i < ARRAY_SIZE(heard); i++) {
 		control.discovery = i;
 		assert_int_equal(believed_was_heard(&control, 102 * S), heard[i]);
 		assert_false(believed_was_heard(&control, 104 * S));
@@ -111,7 +97,7 @@ static void check(struct believed b, bool more, unsigned int interval_ms, const 
 	}
 }
 
-#define CHECK(b, more, interval_ms, looks) check(b, more, interval_ms, looks, N(looks))
+#define CHECK(b, more, interval_ms, looks) check(b, more, interval_ms, looks, ARRAY_SIZE(looks))
 
 static const struct believed at_start, was_alone = { .alone = true };
 

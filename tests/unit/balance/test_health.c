@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The state machine in virtual time: no clock, no I/O. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "balance/health.h"
+#include "unit.h"
 
 static const struct health_rules rules = { .rise = 2, .fall = 2, .interval_ms = 5000 };
 
@@ -38,15 +33,15 @@ static void walk(struct health *h, const struct step *steps, size_t n)
 	}
 }
 
-#define WALK(name, ...)                                            \
-	static void name(void **state)                             \
-	{                                                          \
-		const struct step steps[] = { __VA_ARGS__ };       \
-		struct health h;                                   \
-                                                                   \
-		(void)state;                                       \
-		health_init(&h, 1);                                \
-		walk(&h, steps, sizeof(steps) / sizeof(steps[0])); \
+#define WALK(name, ...)                                      \
+	static void name(void **state)                       \
+	{                                                    \
+		const struct step steps[] = { __VA_ARGS__ }; \
+		struct health h;                             \
+                                                             \
+		(void)state;                                 \
+		health_init(&h, 1);                          \
+		walk(&h, steps, ARRAY_SIZE(steps));          \
 	}
 
 WALK(first_ok_is_enough, { KLB_REASON_OK, 200, KLB_STATE_READY })
@@ -202,7 +197,7 @@ static void every_failure_counts(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(failures); i++) {
 		struct health h = ready_at(1);
 
 		health_probed(&h, &rules, failures[i], 0, 2);
@@ -394,7 +389,7 @@ static void skips_no_longer_than_a_connection_is_kept(void **state)
 	static const unsigned int intervals[] = { 5000, 10000, 15000, 30000, 60000, 120000 };
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(intervals) / sizeof(intervals[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(intervals); i++) {
 		struct health_rules slow = rules;
 		__u64 interval = intervals[i] * 1000000ULL, gap = interval;
 		struct health h = ready_at(1000 * S);
@@ -582,7 +577,7 @@ static void adopted_leaving_is_not_gone(void **state)
 		     { KLB_STATE_DEAD, KLB_REASON_REFUSED } };
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(left) / sizeof(left[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(left); i++) {
 		struct klb_backend seen = { .state = left[i].state,
 					    .reason = left[i].reason,
 					    .since_ns = 90 * S,

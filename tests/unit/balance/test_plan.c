@@ -1,19 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Plans: identity of backends over changes, health, rendezvous ranks. */
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "net/endpoint.h"
 #include "balance/plan.h"
 #include "base/hash.h"
+#include "unit.h"
 
 static struct config *config_of(const char *const *backends, unsigned int n)
 {
@@ -280,7 +275,7 @@ static void slow_start(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		const unsigned int configured[3] = { 100, table[i].configured, 300 };
 		unsigned int weights[3];
 

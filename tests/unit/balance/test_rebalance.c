@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Which connections end: those that must, no others, and nobody always last. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "balance/rebalance.h"
+#include "unit.h"
 
 #define N 200
 
@@ -132,7 +127,7 @@ static void open_phases_only(void **state)
 	bool dead[KLB_MAX_IDS] = { [5] = true };
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(phases) / sizeof(phases[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(phases); i++) {
 		bool open = phases[i] == KLB_PHASE_ACTIVE || phases[i] == KLB_PHASE_CONNECTING;
 		unsigned int picked[MOVES_BATCH], left;
 
@@ -190,7 +185,7 @@ static const struct overload overloads[] = {
 static void overloaded(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < sizeof(overloads) / sizeof(overloads[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(overloads); i++) {
 		const struct overload *o = &overloads[i];
 		__u32 id = moves_overloaded(o->loads, o->n);
 

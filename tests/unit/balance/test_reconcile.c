@@ -1,13 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "balance/reconcile.h"
+#include "unit.h"
 
 static struct audit audit;
 static struct klb_stats before[KLB_MAX_IDS], after[KLB_MAX_IDS];

@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Two looks at the maps, and what has changed between them. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "balance/state_diff.h"
 #include "net/endpoint.h"
+#include "unit.h"
 
 static struct datapath_state was, is;
 static struct change found[CHANGES_MAX];

@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Times and names for people. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "base/format.h"
+#include "unit.h"
 
 #define S 1000000000ULL
 
@@ -32,7 +27,7 @@ static void ages(void **state)
 	char buf[TEXT_TIME_MAX];
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
 		assert_string_equal(text_age(cases[i].then, cases[i].now, buf), cases[i].want);
 	assert_string_equal(text_age(1, ~0ULL, buf), "213503d");
 }
@@ -50,7 +45,7 @@ static void durations(void **state)
 	char buf[TEXT_TIME_MAX];
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
 		assert_string_equal(text_duration(cases[i].ns, buf), cases[i].want);
 	/* The longest that there can be. */
 	assert_true(strlen(text_duration(~0ULL, buf)) < TEXT_TIME_MAX);

@@ -141,7 +141,7 @@ static void values_are_escaped(void **state)
 		{ NULL, "\"\"" },
 		{ "plain text", "\"plain text\"" },
 		{ "a\"b\\c", "\"a\\\"b\\\\c\"" },
-		{ "a\nb\rc\td", "\"a\\nb\\rc\\td\"" },
+		{ "a\nb\r\td", "\"a\\nb\\r\\td\"" },
 		{ "\x1b[0m\x7f", "\"\\x1b[0m\\x7f\"" },
 		{ "\xc3\xa4", "\"\\xc3\\xa4\"" },
 	};

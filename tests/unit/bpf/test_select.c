@@ -4,15 +4,10 @@
  * distributions are held against the exact expectation with a chi-square test;
  * seeds are fixed, so a run is repeatable.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "select.bpf.h"
+#include "unit.h"
 
 /* xorshift64*: the test's own source of seeds, of another kind than the one tested. */
 static uint64_t rng_state = 88172645463325252ULL;
@@ -71,7 +66,7 @@ static void assert_spread(const uint32_t *counts, const uint32_t *weights, uint3
 		else
 			chi2 += off * off / want;
 	}
-	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++)
 		if (table[i].n == n)
 			limit = table[i].limit;
 	assert_true(limit > 0);
@@ -303,7 +298,7 @@ static void tiers(void **state)
 						    KLB_POLICY_RENDEZVOUS, KLB_POLICY_LATENCY };
 
 	(void)state;
-	for (size_t c = 0; c < sizeof(tier_cases) / sizeof(tier_cases[0]); c++) {
+	for (size_t c = 0; c < ARRAY_SIZE(tier_cases); c++) {
 		const struct tier_case *t = &tier_cases[c];
 
 		for (size_t p = 0; p < 4; p++) {

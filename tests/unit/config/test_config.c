@@ -2,23 +2,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <cmocka.h>
 #include <jansson.h>
 
 #include "config/config.h"
 #include "net/endpoint.h"
-
-#define N(array) (sizeof(array) / sizeof((array)[0]))
+#include "unit.h"
 
 /* The sample that the documentation shows. */
 static const char sample[] =
@@ -177,7 +171,7 @@ static void too_much(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < N(table); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		char *text = fill(table[i].pattern);
 		struct config *c;
 		struct err e;
@@ -237,7 +231,7 @@ static void probe_defaults(void **state)
 					     "backends: [10.0.0.1]\nprobe: {}\n" };
 
 	(void)state;
-	for (size_t i = 0; i < N(texts); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
 		struct config *c = parse(texts[i]);
 
 		assert_string_equal(c->probe.path, "/readyz");
@@ -369,7 +363,7 @@ static void every_policy(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < N(table); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		struct config *c = parse(table[i].text);
 
 		assert_int_equal(c->policy, table[i].policy);
@@ -406,7 +400,7 @@ static void slow_start_range(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < N(table); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		struct config *c = parse(table[i].text);
 
 		assert_int_equal(c->slow_start_ms, table[i].ms);
@@ -426,8 +420,8 @@ static unsigned int endpoints_of(const char *const *texts, unsigned int n, struc
 static void with_backends(void **state)
 {
 	static const char *const texts[] = { "10.0.0.2", "10.0.0.1:7443", "fd00::9", "10.0.0.1" };
-	struct klb_endpoint list[N(texts)];
-	unsigned int n = endpoints_of(texts, N(texts), list);
+	struct klb_endpoint list[ARRAY_SIZE(texts)];
+	unsigned int n = endpoints_of(texts, ARRAY_SIZE(texts), list);
 	struct config *c = parse(sample), *with = NULL;
 	struct err e = { "" };
 
@@ -545,14 +539,14 @@ static void messages(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < N(table); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		size_t length = strlen(table[i].text);
 		struct config *c;
 		struct err e;
-		int rc;
+		int r;
 
-		rc = config_parse(table[i].text, length, "test.yaml", true, &c, &e);
-		assert_int_equal(rc, -EINVAL);
+		r = config_parse(table[i].text, length, "test.yaml", true, &c, &e);
+		assert_int_equal(r, -EINVAL);
 		assert_string_equal(e.text, table[i].want);
 	}
 }
@@ -590,7 +584,7 @@ static void durations(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < N(table); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		unsigned int ms = 12345;
 
 		if (config_duration_ms(table[i].text, &ms))
@@ -640,7 +634,7 @@ static void bad_durations(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < N(table); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		unsigned int ms = 12345;
 
 		if (config_duration_ms(table[i], &ms) != -EINVAL)
@@ -658,7 +652,8 @@ static void arguments(void **state)
 	struct err e;
 
 	(void)state;
-	if (config_from_args(frontends, N(frontends), backends, N(backends), false, &c, &e))
+	if (config_from_args(frontends, ARRAY_SIZE(frontends), backends, ARRAY_SIZE(backends),
+			     false, &c, &e))
 		fail_msg("%s", e.text);
 	assert_string_equal(c->source, "command line");
 	assert_int_equal(c->n_frontends, 2);
@@ -703,16 +698,16 @@ static void bad_arguments(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < N(table); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		const char *backends[] = { table[i].backend, table[i].second };
 		size_t n_backends = !!table[i].backend + !!table[i].second;
 		struct config *c;
 		struct err e;
-		int rc;
+		int r;
 
-		rc = config_from_args(&table[i].frontend, !!table[i].frontend, backends, n_backends,
-				      true, &c, &e);
-		if (rc != -EINVAL)
+		r = config_from_args(&table[i].frontend, !!table[i].frontend, backends, n_backends,
+				     true, &c, &e);
+		if (r != -EINVAL)
 			fail_msg("entry %zu was accepted", i);
 		if (!strstr(e.text, table[i].want))
 			fail_msg("no '%s' in: %s", table[i].want, e.text);
@@ -725,7 +720,7 @@ static void too_many_arguments(void **state)
 	char text[KLB_MAX_BACKENDS + 1][32];
 	struct config *c;
 	struct err e;
-	int rc;
+	int r;
 
 	(void)state;
 	for (int i = 0; i <= KLB_MAX_BACKENDS; i++) {
@@ -734,11 +729,11 @@ static void too_many_arguments(void **state)
 		if (i <= KLB_MAX_FRONTENDS)
 			frontends[i] = text[i];
 	}
-	rc = config_from_args(NULL, 0, backends, KLB_MAX_BACKENDS + 1, true, &c, &e);
-	assert_int_equal(rc, -EINVAL);
+	r = config_from_args(NULL, 0, backends, KLB_MAX_BACKENDS + 1, true, &c, &e);
+	assert_int_equal(r, -EINVAL);
 	assert_non_null(strstr(e.text, "-b 10.0.0.64:65: more than 64 backends"));
-	rc = config_from_args(frontends, KLB_MAX_FRONTENDS + 1, backends, 1, true, &c, &e);
-	assert_int_equal(rc, -EINVAL);
+	r = config_from_args(frontends, KLB_MAX_FRONTENDS + 1, backends, 1, true, &c, &e);
+	assert_int_equal(r, -EINVAL);
 	assert_non_null(strstr(e.text, "-f 10.0.0.16:17: more than 16 frontends"));
 }
 

@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* One event, one line. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <time.h>
 
-#include <cmocka.h>
-
 #include "ctl/events.h"
 #include "net/endpoint.h"
+#include "unit.h"
 
 /* 2026-11-22 19:07:08 UTC */
 #define WALL_NS (1795374428ULL * 1000000000ULL)
@@ -73,7 +68,7 @@ static void text_lines(void **state)
 	char want[256];
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct klb_event other = make(cases[i].kind, cases[i].failure);
 
 		snprintf(want, sizeof(want),

@@ -142,7 +142,8 @@ static void test_cache_disk_full(void **state)
 			      : 1);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
 	assert_int_equal(discovery_cache_load(path, NULL, 0, &c, &e), 0);
 	assert_string_equal(list_text(c.list, c.n), "10.0.0.1:6443");
 	assert_int_equal(access(in_dir(temporary, "full.json.tmp"), F_OK), -1);

@@ -99,7 +99,7 @@ static void test_token_files(void **state)
 	(void)state;
 	assert_int_equal(mkdir(in_dir(dir, "sa"), 0700), 0);
 	unsetenv("KUBERNETES_SERVICE_HOST");
-	assert_true(credentials_load(NULL, dir, &c, &e) == -ENOENT);
+	assert_int_equal(credentials_load(NULL, dir, &c, &e), -ENOENT);
 	assert_says(e.text, "sa/token: no such file");
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		write_file(in_dir(path, "sa/token"), cases[i].content);

@@ -118,7 +118,7 @@ static void test_lists(void **state)
 		struct slices_merged m;
 		struct err e;
 
-		if (slices_list(&s, lists[i].text, strlen(lists[i].text), version, &e) < 0)
+		if (slices_list(&s, lists[i].text, strlen(lists[i].text), version, &e))
 			fail_msg("%s: %s", lists[i].what, e.text);
 		assert_string_equal(version, "42");
 		slices_merge(&s, &frontend, 1, &m);

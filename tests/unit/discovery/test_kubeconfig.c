@@ -18,7 +18,7 @@ static struct credentials *kubeconfig(const char *text)
 	struct credentials *c = NULL;
 	struct err e;
 
-	if (kubeconfig_parse(text, strlen(text), "/etc/k/config", &c, &e) < 0)
+	if (kubeconfig_parse(text, strlen(text), "/etc/k/config", &c, &e))
 		fail_msg("%s", e.text);
 	return c;
 }

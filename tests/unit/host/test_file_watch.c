@@ -3,10 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,10 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <cmocka.h>
 #include <event2/event.h>
 
 #include "host/file_watch.h"
+#include "unit.h"
 
 /* Longer than a burst takes to settle: what has not been told by then never is. */
 #define QUIET_MS 300
@@ -70,7 +66,7 @@ static void link_to(const struct fixture *f, const char *target, const char *nam
 	assert_int_equal(symlink(target, path_of(f, name, path)), 0);
 }
 
-static void make_dir(const struct fixture *f, const char *name)
+static void make_folder(const struct fixture *f, const char *name)
 {
 	char path[PATH_MAX];
 
@@ -211,7 +207,7 @@ static void config_map(void **state)
 {
 	struct fixture *f = *state;
 
-	make_dir(f, "..1");
+	make_folder(f, "..1");
 	put(f, "..1/a", "one");
 	link_to(f, "..1", "..data");
 	link_to(f, "..data/a", "a");
@@ -222,7 +218,7 @@ static void config_map(void **state)
 
 		snprintf(dir, sizeof(dir), "..%d", i);
 		snprintf(file, sizeof(file), "..%d/a", i);
-		make_dir(f, dir);
+		make_folder(f, dir);
 		put(f, file, "one");
 		link_to(f, dir, "..data_tmp");
 		move(f, "..data_tmp", "..data");
@@ -255,8 +251,8 @@ static void behind_a_link(void **state)
 {
 	struct fixture *f = *state;
 
-	make_dir(f, "far");
-	make_dir(f, "farther");
+	make_folder(f, "far");
+	make_folder(f, "farther");
 	put(f, "far/b", "one");
 	put(f, "farther/b", "one");
 	link_to(f, "far/b", "a");
@@ -279,7 +275,7 @@ static void relative_link(void **state)
 	char was[PATH_MAX];
 	int r;
 
-	make_dir(f, "far");
+	make_folder(f, "far");
 	put(f, "far/b", "one");
 	link_to(f, "far/b", "file");
 	assert_non_null(getcwd(was, sizeof(was)));
@@ -303,10 +299,10 @@ static void link_that_leads_nowhere_yet(void **state)
 {
 	struct fixture *f = *state;
 
-	make_dir(f, "there");
+	make_folder(f, "there");
 	link_to(f, "there/missing/file", "file");
 	watch_ok(f, "file");
-	make_dir(f, "there/missing");
+	make_folder(f, "there/missing");
 	put(f, "there/missing/file", "one");
 	expect_one(f);
 }
@@ -373,9 +369,9 @@ static void directories_that_come_later(void **state)
 
 	watch_ok(f, "x/y/a");
 	expect_none(f);
-	make_dir(f, "x");
+	make_folder(f, "x");
 	expect_none(f);
-	make_dir(f, "x/y");
+	make_folder(f, "x/y");
 	expect_none(f);
 	put(f, "x/y/a", "one");
 	expect_one(f);
@@ -386,8 +382,8 @@ static void directories_that_come_later(void **state)
 	drop(f, "x");
 	expect_one(f);
 	/* And all at once. */
-	make_dir(f, "x");
-	make_dir(f, "x/y");
+	make_folder(f, "x");
+	make_folder(f, "x/y");
 	put(f, "x/y/a", "one");
 	expect_one(f);
 }
@@ -397,14 +393,14 @@ static void directory_recreated(void **state)
 {
 	struct fixture *f = *state;
 
-	make_dir(f, "d");
+	make_folder(f, "d");
 	put(f, "d/a", "one");
 	watch_ok(f, "d/a");
 	drop(f, "d/a");
 	drop(f, "d");
 	expect_one(f);
 	expect_none(f);
-	make_dir(f, "d");
+	make_folder(f, "d");
 	put(f, "d/a", "one");
 	expect_one(f);
 	put(f, "d/a", "two");
@@ -550,9 +546,9 @@ static void directory_link_on_the_way(void **state)
 {
 	struct fixture *f = *state;
 
-	make_dir(f, "r1");
-	make_dir(f, "r2");
-	make_dir(f, "etc");
+	make_folder(f, "r1");
+	make_folder(f, "r2");
+	make_folder(f, "etc");
 	put(f, "r1/k.yaml", "one");
 	put(f, "r2/k.yaml", "two");
 	link_to(f, "r1", "current");

@@ -1,14 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Finding the cgroup v2 root in the layouts that exist. */
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
 
 #include "host/mounts.h"
+#include "unit.h"
 
 struct layout {
 	const char *what, *mountinfo;
@@ -64,7 +59,7 @@ static const struct layout layouts[] = {
 static void finds_cgroup2(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < sizeof(layouts) / sizeof(layouts[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(layouts); i++) {
 		char got[256] = "untouched";
 		int r = mounts_find_cgroup2(layouts[i].mountinfo, got, sizeof(got));
 
@@ -81,7 +76,7 @@ static void refuses_what_is_no_cgroup(void **state)
 
 	(void)state;
 	assert_true(mounts_open_cgroup("/proc", &id, &e) < 0);
-	assert_true(e.text[0] != '\0');
+	assert_string_not_equal(e.text, "");
 	assert_int_equal(mounts_open_cgroup("/does/not/exist", &id, &e), -ENOENT);
 	assert_false(mounts_is_bpffs("/proc"));
 	assert_int_equal(mounts_ensure_bpffs("/tmp/kubelb", &e), -EINVAL);

@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* sd_notify's protocol, as the manager's end of the socket sees it. */
 #include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +8,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <cmocka.h>
 #include <event2/event.h>
 
 #include "host/node.h"
 #include "host/sd_notify.h"
+#include "unit.h"
 
 struct manager {
 	int fd;
@@ -325,7 +321,7 @@ static void bad_environment(void **state)
 	};
 	struct manager *m = *state;
 
-	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		struct notify *n = (struct notify *)m;
 		struct err e = { "" };
 

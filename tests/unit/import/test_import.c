@@ -1,21 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <errno.h>
 #include <limits.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "config/config.h"
 #include "net/endpoint.h"
 #include "import/import.h"
-
-#define N(array) (sizeof(array) / sizeof((array)[0]))
+#include "unit.h"
 
 #define NGINX MIGRATE_NGINX
 #define HAPROXY MIGRATE_HAPROXY
@@ -53,7 +46,7 @@ static void check_endpoint(const struct klb_endpoint *ep, const char *want)
 
 /* --- the files of tests/data/migrate ------------------------------------------ */
 
-static char *read_file(const char *name)
+static char *read_data(const char *name)
 {
 	const char *directory = getenv("KLB_TESTDATA");
 	char path[PATH_MAX], *text;
@@ -85,12 +78,12 @@ static void real_files(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < N(table); i++) {
-		char *text = read_file(table[i].name), expected[128], *want, *made[2];
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		char *text = read_data(table[i].name), expected[128], *want, *made[2];
 		struct err e;
 
 		snprintf(expected, sizeof(expected), "%s.expected.yaml", table[i].name);
-		want = read_file(expected);
+		want = read_data(expected);
 		for (size_t n = 0; n < 2; n++)
 			if (migrate_convert(table[i].kind, text, strlen(text), table[i].name,
 					    &made[n], &e))
@@ -370,10 +363,10 @@ static const struct {
 static void carried_over(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < N(good); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
 		char *made = convert(good[i].kind, good[i].text);
 
-		for (size_t n = 0; n < N(good[i].want) && good[i].want[n]; n++) {
+		for (size_t n = 0; n < ARRAY_SIZE(good[i].want) && good[i].want[n]; n++) {
 			const char *want = good[i].want[n];
 
 			if (want[0] == '!' ? !!strstr(made, want + 1) : !strstr(made, want))
@@ -460,7 +453,7 @@ static void no_way_out_of_a_comment(void **state)
 					     "\x01\x1b[2J" };
 
 	(void)state;
-	for (size_t i = 0; i < N(texts); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
 		char text[512], *made;
 
 		snprintf(text, sizeof(text),
@@ -600,7 +593,7 @@ static void check_refused(enum migrate_kind kind, const char *text, size_t lengt
 static void refused(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < N(bad); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		check_refused(bad[i].kind, bad[i].text, strlen(bad[i].text), bad[i].line,
 			      bad[i].want);
 }
@@ -643,7 +636,7 @@ static void too_much(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < N(table); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		char text[8192], *made;
 		struct err e;
 		int length = snprintf(text, sizeof(text), "%s", table[i].before);

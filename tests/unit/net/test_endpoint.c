@@ -1,18 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include <errno.h>
 #include <netinet/in.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "net/endpoint.h"
-
-#define N(array) (sizeof(array) / sizeof((array)[0]))
+#include "unit.h"
 
 /* What is typed, and how it is printed again. */
 static const struct {
@@ -97,7 +90,7 @@ static const struct {
 static void parse_prints_the_same(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < N(good); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
 		struct klb_endpoint ep, again;
 		char buf[ENDPOINT_TEXT_MAX];
 		struct err e;
@@ -116,7 +109,7 @@ static void parse_prints_the_same(void **state)
 static void parse_refuses(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < N(bad); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		struct klb_endpoint ep, before;
 		struct err e = { "" };
 
@@ -182,7 +175,7 @@ static void kinds(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < N(table); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		struct klb_endpoint ep = parse(table[i].text);
 
 		assert_int_equal(endpoint_is_unspecified(&ep), table[i].kind == 'u');
@@ -194,7 +187,7 @@ static void kinds(void **state)
 static void sockaddr_round_trip(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < N(good); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
 		struct klb_endpoint ep, again;
 		struct sockaddr_storage ss;
 		socklen_t length;

@@ -10,11 +10,6 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -23,11 +18,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #include "net/endpoint.h"
 #include "net/netns.h"
 #include "net/sock_diag.h"
+#include "unit.h"
 
 #ifndef SO_COOKIE
 #define SO_COOKIE 57
@@ -181,7 +175,7 @@ static void ends_each_kind(void **state)
 	struct sock_diag *s = open_diag();
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
 		struct pair p, beside;
 		struct err e = { "" };
 
@@ -291,7 +285,7 @@ static void reaches_other_namespaces(void **state)
 			fail_msg("hint %d: %s", hint, e.text);
 		assert_ended(&p);
 		assert_int_equal(sock_diag_destroy(s, &p.c, &e), -ENOENT);
-		assert_true(namespace() == home);
+		assert_int_equal(namespace(), home);
 		close(end);
 		assert_int_equal(waitpid(child, &status, 0), child);
 		assert_int_equal(status, 0);
@@ -315,7 +309,7 @@ static void says_when_a_namespace_is_not_found(void **state)
 		assert_int_equal(sock_diag_destroy(s, &p.c, &e), -ESRCH);
 		assert_non_null(strstr(e.text, "namespace"));
 	}
-	assert_true(namespace() == home);
+	assert_int_equal(namespace(), home);
 	assert_works(&p);
 	pair_close(&p);
 	sock_diag_close(s);
@@ -360,7 +354,7 @@ static void names_what_the_kernel_lacks(void **state)
 	};
 
 	(void)state;
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct sock_diag *s = NULL;
 		struct err e = { "" };
 		int r;
