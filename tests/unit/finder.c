@@ -141,6 +141,17 @@ void await_result(struct finder *f, enum discovery_result result, unsigned int n
 	finder_run(f, &f->results[result], n);
 }
 
+void finder_turn(struct finder *f)
+{
+	assert_true(event_base_loop(f->base, EVLOOP_ONCE) >= 0);
+}
+
+void await_version(struct finder *f, const char *version)
+{
+	while (strcmp(state_of(f).version, version) != 0)
+		finder_turn(f);
+}
+
 void send_text(struct finder *f, const char *text)
 {
 	assert_non_null(f->server.now);
@@ -155,6 +166,12 @@ void answer(struct finder *f, const char *status, const char *body)
 		 strlen(body));
 	send_text(f, head);
 	send_text(f, body);
+}
+
+void answer_list(struct finder *f, const char *body)
+{
+	await_request(f, 1, LIST_PATH);
+	answer(f, "200 OK", body);
 }
 
 void begin_watch(struct finder *f)

@@ -47,10 +47,16 @@ void finder_run(struct finder *f, const unsigned int *counter, unsigned int n);
 /* Until the nth request has come, which must be for what begins with path. */
 void await_request(struct finder *f, unsigned int n, const char *path);
 void await_result(struct finder *f, enum discovery_result result, unsigned int n);
+/* Until the list is of that resourceVersion. */
+void await_version(struct finder *f, const char *version);
+/* One turn of the event loop, which waits for something to happen. */
+void finder_turn(struct finder *f);
 
 /* What the apiserver says, on the connection of the last request. */
 void send_text(struct finder *f, const char *text);
 void answer(struct finder *f, const char *status, const char *body);
+/* To the first request, which must be for the list. */
+void answer_list(struct finder *f, const char *body);
 void begin_watch(struct finder *f);
 void send_chunk(struct finder *f, const char *text);
 /* Abruptly, as a process dies. */

@@ -100,6 +100,18 @@ void prober_close(struct prober *p)
 	probe_tls_free(p->tls);
 }
 
+void prober_begin(struct prober *p, struct tls_server *s, const struct script *script)
+{
+	assert_true(tls_server_start(s, script));
+	prober_open(p, &s->at);
+}
+
+void prober_end(struct prober *p, struct tls_server *s)
+{
+	prober_close(p);
+	tls_server_stop(s);
+}
+
 void prober_run(struct prober *p, const unsigned int *counter, unsigned int n)
 {
 	assert_true(loop_until(p->base, counter, n));
@@ -126,11 +138,9 @@ void expect_outcome(struct prober *p, const struct script *script, enum klb_reas
 {
 	struct tls_server s;
 
-	assert_true(tls_server_start(&s, script));
-	prober_open(p, &s.at);
+	prober_begin(p, &s, script);
 	prober_once(p);
-	prober_close(p);
-	tls_server_stop(&s);
+	prober_end(p, &s);
 	assert_outcome(p, outcome, status);
 	assert_int_equal(p->done, 1);
 	assert_int_equal(p->lost, 0);

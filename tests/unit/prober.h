@@ -8,6 +8,7 @@
 
 struct event_base;
 struct script;
+struct tls_server;
 
 /* Long enough that no probe which is answered runs into it. */
 #define TIMEOUT_LONG_MS 20000
@@ -43,6 +44,10 @@ void prober_open_covering(struct prober *p, const struct klb_endpoint *backend,
 			  const struct klb_endpoint *must_cover, unsigned int n);
 void prober_open(struct prober *p, const struct klb_endpoint *backend);
 void prober_close(struct prober *p);
+
+/* A server, and a prober for it; and the end of both. */
+void prober_begin(struct prober *p, struct tls_server *s, const struct script *script);
+void prober_end(struct prober *p, struct tls_server *s);
 
 /* Begins a probe. */
 void prober_start(struct prober *p);

@@ -153,14 +153,12 @@ static void test_timeout_drops_connection(void **state)
 	struct tls_server s;
 
 	(void)state;
-	assert_true(tls_server_start(&s, &(struct script){ .manner = MANNER_MUTE_TLS }));
-	prober_open(&p, &s.at);
+	prober_begin(&p, &s, &(struct script){ .manner = MANNER_MUTE_TLS });
 	prober_once(&p);
 	prober_once(&p);
 	assert_int_equal(tls_server_count(&s, HANDSHAKES), 2);
 	tls_server_await(&s, ENDED, 2);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 	assert_int_equal(p.lost, 0);
 }
 
@@ -216,12 +214,10 @@ static void test_request(void **state)
 					     .server_name = (char *)names[i] } };
 		struct tls_server s;
 
-		assert_true(tls_server_start(&s, &(struct script){ .answer = OK_ANSWER }));
-		prober_open(&p, &s.at);
+		prober_begin(&p, &s, &(struct script){ .answer = OK_ANSWER });
 		prober_once(&p);
 		assert_outcome(&p, KLB_REASON_OK, 200);
-		prober_close(&p);
-		tls_server_stop(&s);
+		prober_end(&p, &s);
 		assert_ptr_equal(strstr(s.request, "GET /readyz?verbose HTTP/1.1\r\n"), s.request);
 		snprintf(line, sizeof(line), "\r\nHost: %s:%u\r\n",
 			 names[i] ? names[i] : "127.0.0.1", s.at.port);
@@ -266,8 +262,7 @@ static void test_socket_options(void **state)
 	struct tls_server s;
 
 	(void)state;
-	assert_true(tls_server_start(&s, &(struct script){ .answer = OK_ANSWER }));
-	prober_open(&p, &s.at);
+	prober_begin(&p, &s, &(struct script){ .answer = OK_ANSWER });
 	prober_once(&p);
 	assert_int_equal(socket_option(IPPROTO_TCP, TCP_NODELAY), 1);
 	assert_int_equal(socket_option(SOL_SOCKET, SO_KEEPALIVE), 1);
@@ -275,8 +270,7 @@ static void test_socket_options(void **state)
 	assert_int_equal(socket_option(IPPROTO_TCP, TCP_KEEPINTVL), 1);
 	assert_int_equal(socket_option(IPPROTO_TCP, TCP_KEEPCNT), 2);
 	assert_int_equal(socket_option(IPPROTO_TCP, TCP_USER_TIMEOUT), 2000);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 }
 
 /*
@@ -289,8 +283,7 @@ static void check_keep_alive(const char *answer)
 	struct tls_server s;
 	unsigned int i;
 
-	assert_true(tls_server_start(&s, &(struct script){ .answer = answer }));
-	prober_open(&p, &s.at);
+	prober_begin(&p, &s, &(struct script){ .answer = answer });
 	for (i = 0; i < 50; i++) {
 		prober_once(&p);
 		assert_outcome(&p, KLB_REASON_OK, 200);
@@ -321,16 +314,14 @@ static void test_keep_alive_not_ready(void **state)
 	struct tls_server s;
 
 	(void)state;
-	assert_true(tls_server_start(
-		&s,
-		&(struct script){ .answer = "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno" }));
-	prober_open(&p, &s.at);
+	prober_begin(
+		&p, &s,
+		&(struct script){ .answer = "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno" });
 	prober_once(&p);
 	prober_once(&p);
 	assert_outcome(&p, KLB_REASON_NOT_READY, 500);
 	assert_int_equal(tls_server_count(&s, HANDSHAKES), 1);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 }
 
 static void fill(char *answer, size_t size, const char *head)
@@ -363,10 +354,9 @@ static void test_not_kept(void **state)
 		struct prober p = { 0 };
 		struct tls_server s;
 
-		assert_true(
-			tls_server_start(&s, &(struct script){ .answer = cases[i].answer,
-							       .answer_length = cases[i].length }));
-		prober_open(&p, &s.at);
+		prober_begin(&p, &s,
+			     &(struct script){ .answer = cases[i].answer,
+					       .answer_length = cases[i].length });
 		prober_once(&p);
 		assert_outcome(&p, KLB_REASON_OK, 200);
 		prober_once(&p);
@@ -374,8 +364,7 @@ static void test_not_kept(void **state)
 		assert_true(p.result.handshake);
 		tls_server_await(&s, ENDED, 2);
 		assert_int_equal(tls_server_count(&s, HANDSHAKES), 2);
-		prober_close(&p);
-		tls_server_stop(&s);
+		prober_end(&p, &s);
 		assert_int_equal(p.lost, 0);
 	}
 }
@@ -400,8 +389,7 @@ static void test_lost(void **state)
 	struct tls_server s;
 
 	(void)state;
-	assert_true(tls_server_start(&s, &(struct script){ .answer = OK_ANSWER, .answers = 2 }));
-	prober_open(&p, &s.at);
+	prober_begin(&p, &s, &(struct script){ .answer = OK_ANSWER, .answers = 2 });
 	prober_once(&p);
 	assert_int_equal(p.lost, 0);
 	prober_once(&p);
@@ -414,8 +402,7 @@ static void test_lost(void **state)
 	prober_once(&p);
 	prober_run(&p, &p.lost, 2);
 	assert_int_equal(p.done, 4);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 	assert_int_equal(p.lost, 2);
 }
 
@@ -425,16 +412,13 @@ static void test_unasked(void **state)
 	struct tls_server s;
 
 	(void)state;
-	assert_true(tls_server_start(
-		&s, &(struct script){ .manner = MANNER_TALK, .answer = OK_ANSWER }));
-	prober_open(&p, &s.at);
+	prober_begin(&p, &s, &(struct script){ .manner = MANNER_TALK, .answer = OK_ANSWER });
 	prober_once(&p);
 	assert_outcome(&p, KLB_REASON_OK, 200);
 	signal_event(s.go);
 	prober_run(&p, &p.lost, 1);
 	tls_server_await(&s, ENDED, 1);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 	assert_int_equal(p.done, 1);
 	assert_int_equal(p.lost, 1);
 }
@@ -445,14 +429,12 @@ static void test_lost_then_start(void **state)
 	struct tls_server s;
 
 	(void)state;
-	assert_true(tls_server_start(&s, &(struct script){ .answer = OK_ANSWER, .answers = 1 }));
-	prober_open(&p, &s.at);
+	prober_begin(&p, &s, &(struct script){ .answer = OK_ANSWER, .answers = 1 });
 	prober_start(&p);
 	prober_run(&p, &p.done, 3);
 	assert_outcome(&p, KLB_REASON_OK, 200);
 	assert_true(p.lost >= 2);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 }
 
 /* The connection had ended before the request was sent: asked again on a new one. */
@@ -461,9 +443,8 @@ static void check_stale(bool abrupt)
 	struct prober p = { 0 };
 	struct tls_server s;
 
-	assert_true(tls_server_start(
-		&s, &(struct script){ .answer = OK_ANSWER, .answers = 1, .abrupt = abrupt }));
-	prober_open(&p, &s.at);
+	prober_begin(&p, &s,
+		     &(struct script){ .answer = OK_ANSWER, .answers = 1, .abrupt = abrupt });
 	prober_once(&p);
 	assert_int_equal(p.lost, 0);
 	tls_server_await(&s, ENDED, 1);
@@ -475,8 +456,7 @@ static void check_stale(bool abrupt)
 	assert_int_equal(p.lost, 0);
 	assert_int_equal(p.done, 2);
 	assert_string_equal(p.detail, "");
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 }
 
 static void test_stale(void **state)
@@ -494,16 +474,14 @@ static void test_stale_once(void **state)
 	struct tls_server s;
 
 	(void)state;
-	assert_true(tls_server_start(
-		&s, &(struct script){ .answer = OK_ANSWER, .answers = 1, .hang_up_later = true }));
-	prober_open(&p, &s.at);
+	prober_begin(&p, &s,
+		     &(struct script){ .answer = OK_ANSWER, .answers = 1, .hang_up_later = true });
 	prober_once(&p);
 	tls_server_await(&s, ENDED, 1);
 	prober_once(&p);
 	assert_outcome(&p, KLB_REASON_CLOSED, 0);
 	assert_int_equal(tls_server_count(&s, HANDSHAKES), 2);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 	assert_int_equal(p.lost, 0);
 }
 
@@ -543,13 +521,11 @@ static void test_free_in_lost(void **state)
 	struct tls_server s;
 
 	(void)state;
-	assert_true(tls_server_start(&s, &(struct script){ .answer = OK_ANSWER, .answers = 1 }));
-	prober_open(&p, &s.at);
+	prober_begin(&p, &s, &(struct script){ .answer = OK_ANSWER, .answers = 1 });
 	prober_once(&p);
 	prober_run(&p, &p.lost, 1);
 	assert_null(p.probe);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 }
 
 static void test_free_in_not_covered(void **state)
@@ -565,8 +541,7 @@ static void test_free_in_not_covered(void **state)
 	prober_run(&p, &p.uncovered, 1);
 	assert_null(p.probe);
 	tls_server_await(&s, ACCEPTED, 1);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 	assert_int_equal(p.done, 0);
 	assert_int_equal(p.uncovered, 1);
 }
@@ -579,14 +554,12 @@ static void test_start_in_done(void **state)
 	struct tls_server s;
 
 	(void)state;
-	assert_true(tls_server_start(&s, &(struct script){ .answer = OK_ANSWER }));
-	prober_open(&kept, &s.at);
+	prober_begin(&kept, &s, &(struct script){ .answer = OK_ANSWER });
 	prober_start(&kept);
 	prober_run(&kept, &kept.done, 21);
 	assert_outcome(&kept, KLB_REASON_OK, 200);
 	assert_int_equal(tls_server_count(&s, HANDSHAKES), 1);
-	prober_close(&kept);
-	tls_server_stop(&s);
+	prober_end(&kept, &s);
 
 	prober_open(&refused, &at);
 	prober_start(&refused);
@@ -634,15 +607,13 @@ static void test_configuration_goes(void **state)
 	struct tls_server s;
 
 	(void)state;
-	assert_true(tls_server_start(&s, &(struct script){ .answer = OK_ANSWER, .answers = 1 }));
-	prober_open(&p, &s.at);
+	prober_begin(&p, &s, &(struct script){ .answer = OK_ANSWER, .answers = 1 });
 	memset(path, 'x', strlen(path));
 	memset(name, 'x', strlen(name));
 	p.cfg.timeout_ms = 0;
 	prober_once(&p);
 	assert_outcome(&p, KLB_REASON_OK, 200);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 }
 
 static void test_bad_text(void **state)

@@ -9,6 +9,7 @@
 
 /* 2026-11-22 19:07:08 UTC */
 #define WALL_NS (1795374428ULL * 1000000000ULL)
+#define BOOT_NS (WALL_NS - 5000000000ULL)
 
 static struct klb_event make(enum klb_event_kind kind, enum klb_failure failure)
 {
@@ -31,19 +32,37 @@ static struct klb_event make(enum klb_event_kind kind, enum klb_failure failure)
 	return event;
 }
 
+struct printed {
+	FILE *to;
+	char *text;
+	size_t size;
+};
+
+static FILE *print_to(struct printed *p)
+{
+	*p = (struct printed){ 0 };
+	p->to = open_memstream(&p->text, &p->size);
+	assert_non_null(p->to);
+	return p->to;
+}
+
+static void printed_is(struct printed *p, const char *want)
+{
+	fclose(p->to);
+	assert_string_equal(p->text, want);
+	free(p->text);
+}
+
 static void check(const struct klb_event *event, bool json, const char *want)
 {
-	char *text = NULL;
-	size_t size = 0;
-	FILE *to = open_memstream(&text, &size);
+	struct printed p;
+	FILE *to = print_to(&p);
 
 	if (json)
-		assert_int_equal(events_print_json(event, WALL_NS - 5000000000ULL, to), 0);
+		assert_int_equal(events_print_json(event, BOOT_NS, to), 0);
 	else
-		events_print_text(event, WALL_NS - 5000000000ULL, to);
-	fclose(to);
-	assert_string_equal(text, want);
-	free(text);
+		events_print_text(event, BOOT_NS, to);
+	printed_is(&p, want);
 }
 
 static void text_lines(void **state)
@@ -118,17 +137,14 @@ static void local_time(void **state)
 
 static void check_change(const struct change *c, bool json, const char *want)
 {
-	char *text = NULL;
-	size_t size = 0;
-	FILE *to = open_memstream(&text, &size);
+	struct printed p;
+	FILE *to = print_to(&p);
 
 	if (json)
-		assert_int_equal(events_print_change_json(c, WALL_NS - 5000000000ULL, to), 0);
+		assert_int_equal(events_print_change_json(c, BOOT_NS, to), 0);
 	else
-		events_print_change_text(c, WALL_NS - 5000000000ULL, to);
-	fclose(to);
-	assert_string_equal(text, want);
-	free(text);
+		events_print_change_text(c, BOOT_NS, to);
+	printed_is(&p, want);
 }
 
 #define HEAD "2026-11-22 19:07:08.123 "

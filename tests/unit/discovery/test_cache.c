@@ -229,8 +229,7 @@ static void test_cache_of_what_is_believed(void **state)
 		if (contents[i])
 			write_file(path, contents[i]);
 		finder_start(&f);
-		await_request(&f, 1, LIST_PATH);
-		answer(&f, "200 OK", ONE);
+		answer_list(&f, ONE);
 		await_result(&f, DISCOVERY_UNCHANGED, 1);
 		finder_close(&f);
 		assert_int_equal(f.updates, 0);
@@ -257,8 +256,7 @@ static void test_cache_that_is_right(void **state)
 	assert_int_equal(discovery_cache_save(path, &known, 1, &e), 0);
 	assert_int_equal(stat(path, &before), 0);
 	finder_start(&f);
-	await_request(&f, 1, LIST_PATH);
-	answer(&f, "200 OK", ONE);
+	answer_list(&f, ONE);
 	await_result(&f, DISCOVERY_UNCHANGED, 1);
 	finder_close(&f);
 	assert_int_equal(stat(path, &after), 0);

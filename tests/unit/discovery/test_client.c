@@ -148,8 +148,7 @@ static void test_large_list(void **state)
 
 	(void)state;
 	finder_open(&f);
-	await_request(&f, 1, LIST_PATH);
-	answer(&f, "200 OK", text);
+	answer_list(&f, text);
 	finder_run(&f, &f.updates, 1);
 	free(text);
 	await_request(&f, 2, LIST_PATH "&watch");

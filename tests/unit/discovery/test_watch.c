@@ -113,8 +113,7 @@ static void test_empty(void **state)
 
 	(void)state;
 	finder_open(&f);
-	await_request(&f, 1, LIST_PATH);
-	answer(&f, "200 OK", LIST(""));
+	answer_list(&f, LIST(""));
 	await_result(&f, DISCOVERY_EMPTY, 1);
 	assert_int_equal(f.updates, 0);
 	/* Nothing to believe, but to go on from. */
@@ -136,8 +135,7 @@ static void test_empty(void **state)
 	assert_says(state_of(&f).error, "not believed");
 	/* A bookmark is no reason to forget that. */
 	send_chunk(&f, BOOKMARK("46") "\n");
-	while (strcmp(state_of(&f).version, "46") != 0)
-		assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
+	await_version(&f, "46");
 	assert_says(state_of(&f).error, "not believed");
 	/* The same list as before is none that needs to be told. */
 	send_chunk(&f, EVENT("ADDED", OBJECT("a", "47", READY("10.0.0.1"))) "\n");
@@ -156,8 +154,7 @@ static void test_believed(void **state)
 	f.options.believed = known;
 	f.options.n_believed = 2;
 	finder_start(&f);
-	await_request(&f, 1, LIST_PATH);
-	answer(&f, "200 OK", TWO);
+	answer_list(&f, TWO);
 	await_result(&f, DISCOVERY_UNCHANGED, 1);
 	assert_int_equal(f.updates, 0);
 	assert_int_equal(state_of(&f).n_endpoints, 2);
@@ -171,8 +168,7 @@ static void test_too_many(void **state)
 
 	(void)state;
 	finder_open(&f);
-	await_request(&f, 1, LIST_PATH);
-	answer(&f, "200 OK", text);
+	answer_list(&f, text);
 	finder_run(&f, &f.updates, 1);
 	assert_int_equal(f.warnings, 1);
 	assert_says(f.warning, "65 apiservers");
@@ -187,10 +183,8 @@ static void test_unusable(void **state)
 
 	(void)state;
 	finder_open(&f);
-	await_request(&f, 1, LIST_PATH);
-	answer(&f, "200 OK",
-	       LIST(V4("a", "\"ports\":[{\"port\":443}]",
-		       READY("10.96.0.1") "," READY("10.0.0.1") "," READY("127.0.0.1"))));
+	answer_list(&f, LIST(V4("a", "\"ports\":[{\"port\":443}]",
+				READY("10.96.0.1") "," READY("10.0.0.1") "," READY("127.0.0.1"))));
 	finder_run(&f, &f.updates, 1);
 	assert_string_equal(f.list, "10.0.0.1:443");
 	assert_int_equal(f.warnings, 1);
@@ -351,8 +345,7 @@ static void test_works_again(void **state)
 	await_request(&f, 4, LIST_PATH "&watch=true");
 	begin_watch(&f);
 	send_chunk(&f, BOOKMARK("101") "\n");
-	while (strcmp(state_of(&f).version, "101") != 0)
-		assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
+	await_version(&f, "101");
 	assert_int_equal(f.results[DISCOVERY_UNCHANGED], 1);
 	/* The owner may have had enough just then. */
 	hang_up(&f);
@@ -371,16 +364,14 @@ static void test_works_again_with_nobody(void **state)
 
 	(void)state;
 	finder_open(&f);
-	await_request(&f, 1, LIST_PATH);
-	answer(&f, "200 OK", LIST(""));
+	answer_list(&f, LIST(""));
 	await_request(&f, 2, LIST_PATH "&watch=true");
 	hang_up(&f);
 	await_result(&f, DISCOVERY_ERROR, 1);
 	await_request(&f, 3, LIST_PATH "&watch=true");
 	begin_watch(&f);
 	send_chunk(&f, BOOKMARK("100") "\n");
-	while (strcmp(state_of(&f).version, "100") != 0)
-		assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
+	await_version(&f, "100");
 	assert_int_equal(f.results[DISCOVERY_UNCHANGED], 0);
 	finder_close(&f);
 }
@@ -412,8 +403,7 @@ static void test_refused_watches(void **state)
 		unsigned int n = 2;
 
 		finder_open(&f);
-		await_request(&f, 1, LIST_PATH);
-		answer(&f, "200 OK", ONE);
+		answer_list(&f, ONE);
 		do {
 			await_request(&f, n++, LIST_PATH "&watch=true");
 			answer(&f, cases[i].status, "{\"kind\":\"Status\"}");
@@ -445,7 +435,7 @@ static void test_stalls(void **state)
 	while (!f.results[DISCOVERY_ERROR]) {
 		if (f.server.now)
 			send_chunk(&f, " ");
-		assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
+		finder_turn(&f);
 	}
 	assert_says(f.detail, "an event is not complete within 100 ms");
 	await_request(&f, 3, LIST_PATH "&watch");
@@ -469,7 +459,7 @@ static void test_watch_beyond_its_time(void **state)
 	while (!f.results[DISCOVERY_ERROR]) {
 		if (f.server.now)
 			send_chunk(&f, BOOKMARK("50") "\n");
-		assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
+		finder_turn(&f);
 	}
 	assert_says(f.detail, "beyond its time");
 	finder_close(&f);
@@ -592,10 +582,9 @@ static void test_free_in_ops(void **state)
 		finder_init(&f);
 		f.hook = cases[i].hook;
 		finder_start(&f);
-		await_request(&f, 1, LIST_PATH);
-		answer(&f, "200 OK", cases[i].body);
+		answer_list(&f, cases[i].body);
 		while (f.discovery)
-			assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
+			finder_turn(&f);
 		finder_close(&f);
 	}
 }
@@ -619,7 +608,7 @@ static void test_free_in_watch(void **state)
 			f.hook = hooks[i];
 			send_chunk(&f, chunks[j]);
 			while (f.discovery)
-				assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
+				finder_turn(&f);
 			finder_close(&f);
 		}
 	}
@@ -701,8 +690,7 @@ static void send_events(struct finder *f, unsigned int from, unsigned int n)
 			finder_run(f, &f->updates, f->updates + 1);
 	}
 	snprintf(text, sizeof(text), "%u", 1000 + from + n - 1);
-	while (strcmp(state_of(f).version, text) != 0)
-		assert_true(event_base_loop(f->base, EVLOOP_ONCE) >= 0);
+	await_version(f, text);
 }
 
 static void test_memory_is_flat(void **state)
@@ -744,7 +732,7 @@ static void test_endless_event(void **state)
 			send_chunk(&f, piece);
 			sent += 60000;
 		}
-		assert_true(event_base_loop(f.base, EVLOOP_ONCE) >= 0);
+		finder_turn(&f);
 		assert_true(sent < 8 * 1024 * 1024UL);
 	}
 	assert_says(f.detail, "too large");

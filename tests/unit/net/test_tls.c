@@ -125,11 +125,11 @@ static void check_resumption(int max_version, bool abrupt)
 	struct tls_server s;
 	unsigned int i;
 
-	assert_true(tls_server_start(&s, &(struct script){ .answer = OK_ANSWER,
-							   .answers = 1,
-							   .max_version = max_version,
-							   .abrupt = abrupt }));
-	prober_open(&p, &s.at);
+	prober_begin(&p, &s,
+		     &(struct script){ .answer = OK_ANSWER,
+				       .answers = 1,
+				       .max_version = max_version,
+				       .abrupt = abrupt });
 	for (i = 0; i < 5; i++) {
 		prober_once(&p);
 		assert_outcome(&p, KLB_REASON_OK, 200);
@@ -137,8 +137,7 @@ static void check_resumption(int max_version, bool abrupt)
 	}
 	assert_int_equal(tls_server_count(&s, HANDSHAKES), 5);
 	assert_int_equal(tls_server_count(&s, RESUMED), 4);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 }
 
 static void test_resumption(void **state)
@@ -157,18 +156,16 @@ static void test_expired_not_resumed(void **state)
 	struct tls_server s;
 
 	(void)state;
-	assert_true(tls_server_start(
-		&s,
-		&(struct script){ .answer = OK_ANSWER, .answers = 1, .identity = &pki.expired }));
-	prober_open(&p, &s.at);
+	prober_begin(
+		&p, &s,
+		&(struct script){ .answer = OK_ANSWER, .answers = 1, .identity = &pki.expired });
 	prober_once(&p);
 	prober_run(&p, &p.lost, 1);
 	prober_once(&p);
 	assert_outcome(&p, KLB_REASON_OK, 200);
 	assert_int_equal(tls_server_count(&s, HANDSHAKES), 2);
 	assert_int_equal(tls_server_count(&s, RESUMED), 0);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 }
 
 /* A session that the server does not know must not get in the way. */
@@ -180,8 +177,7 @@ static void test_resumption_refused(void **state)
 	SSL_CTX *other;
 
 	(void)state;
-	assert_true(tls_server_start(&s, &script));
-	prober_open(&p, &s.at);
+	prober_begin(&p, &s, &script);
 	prober_once(&p);
 	prober_run(&p, &p.lost, 1);
 	/* Other ticket keys, as after a restart. The thread is waiting for a connection. */
@@ -194,8 +190,7 @@ static void test_resumption_refused(void **state)
 	assert_outcome(&p, KLB_REASON_OK, 200);
 	assert_int_equal(tls_server_count(&s, HANDSHAKES), 2);
 	assert_int_equal(tls_server_count(&s, RESUMED), 0);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 }
 
 /*
@@ -221,8 +216,7 @@ static void test_must_cover(void **state)
 	prober_run(&p, &p.lost, 1);
 	prober_once(&p);
 	assert_int_equal(p.uncovered, 2);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 }
 
 static void test_all_covered(void **state)
@@ -238,8 +232,7 @@ static void test_all_covered(void **state)
 	prober_once(&p);
 	assert_outcome(&p, KLB_REASON_OK, 200);
 	assert_int_equal(p.uncovered, 0);
-	prober_close(&p);
-	tls_server_stop(&s);
+	prober_end(&p, &s);
 }
 
 /*
