@@ -191,7 +191,7 @@ $(B)/fuzz/$(1).a: $(patsubst %.c,$(B)/fuzz/%.o,$(filter-out %/main.c,$(wildcard 
 endef
 $(foreach f,$(FUZZ_FOLDERS),$(eval $(call fuzz_archive_rule,$(f))))
 
-$(B)/test/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_ARCHIVES) $(wildcard bpf/select.bpf.h) | $(B)/test
+$(B)/test/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h $(FUZZ_ARCHIVES) $(wildcard bpf/select.bpf.h) | $(B)/test
 	$(call say,FUZZ,$@)
 	$(Q)$(CLANG) $(CPPFLAGS) -Ibpf $(FUZZ_FLAGS) -fsanitize=fuzzer $< $(FUZZ_ARCHIVES) -o $@ \
 		$(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
@@ -213,7 +213,7 @@ check: ## Run every test (scripts/test.sh)
 # --- lint ------------------------------------------------------------------------
 
 OWN_C := $(wildcard bpf/*.[ch] user/*/*.[ch] include/kubelb/*.h tests/unit/*.[ch] tests/unit/*/*.[ch] \
-	tests/clients/*.c tests/vm/*.c tests/fuzz/*.c)
+	tests/clients/*.c tests/vm/*.c tests/fuzz/*.[ch])
 USER_C := $(wildcard user/*/*.c)
 
 lint: all $(SKELETONS) compile_commands.json ## clang-format, clang-tidy, cppcheck, shellcheck, mandoc, pages, both compilers

@@ -82,7 +82,7 @@ def single_fixture(stage):
 @pytest.fixture(name="loads")
 def loads_fixture(stage):
     """kubelb-load of this version, and of the next one."""
-    return [stage.program("kubelb-load"), helpers.next_version(stage, "abi-next")]
+    return [stage.program("kubelb-load"), helpers.next_version(stage)]
 
 
 @pytest.fixture(name="attached")

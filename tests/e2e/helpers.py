@@ -48,9 +48,9 @@ def fails(done, status, *words):
     return lines[0]
 
 
-def next_version(stage, variant):
-    """kubelb-load of a build with another ABI."""
-    path = os.path.join(stage.build, variant, "kubelb-load")
+def next_version(stage, variant="abi-next", program="kubelb-load"):
+    """A program of a build with another ABI."""
+    path = os.path.join(stage.build, variant, program)
     if not os.access(path, os.X_OK):
         pytest.skip(f"{path} is not built (make abi-next)")
     return path

@@ -16,8 +16,8 @@ import pytest
 
 from backend import PORT
 from helpers import (MAPPED, V4, V6, Held, Kept, backend_status, bpftool, dial, dial_error, fails,
-                     kept_to, make_socket, nbconnect, ok, served_set, stats, wait_states,
-                     wait_stopped)
+                     kept_to, make_socket, nbconnect, next_version, ok, served_set, stats,
+                     wait_states, wait_stopped)
 from system import run_checked, wait_until
 
 SERVICE = "10.96.0.1"
@@ -734,9 +734,7 @@ def test_follower_waits_while_nothing_is_attached(attached):
 
 def test_follower_ends_with_an_upgrade_that_it_cannot_read(attached):
     """Maps of the next ABI version: one line, what to run instead."""
-    load = os.path.join(attached.build, "abi-next", "kubelb-load")
-    if not os.access(load, os.X_OK):
-        pytest.skip(f"{load} is not built (make abi-next)")
+    load = next_version(attached)
     follower = text_follower(attached)
     ok(attached.exec([load, "--pin", attached.pin, "-c", attached.config]))
     assert follower.wait(timeout=5) == 1

@@ -11,7 +11,7 @@ import os
 import pytest
 
 from helpers import (V4, Accepts, Held, Traffic, beats, dial_error, dump, load_argv, nbconnect,
-                     objects, ok, ready, served_set, stats, still_there, wait_idle)
+                     next_version, objects, ok, ready, served_set, stats, still_there, wait_idle)
 from system import cgroup2_root, wait_until
 
 ALL = {"cp1", "cp2", "cp3"}
@@ -20,9 +20,7 @@ ALL = {"cp1", "cp2", "cp3"}
 @pytest.fixture(name="next_load")
 def next_load_fixture(attached):
     """kubelb-load of the next version."""
-    path = os.path.join(attached.build, "abi-next", "kubelb-load")
-    if not os.access(path, os.X_OK):
-        pytest.skip(f"{path} is not built (make abi-next)")
+    path = next_version(attached)
 
     def load(*args):
         return attached.exec([path, "--pin", attached.pin, *(args or ("-c", attached.config))])
@@ -73,7 +71,7 @@ def test_downgrade(attached, next_load):
     version = abi_version(attached)
     ok(next_load())
     assert abi_version(attached) > version
-    ctl = os.path.join(attached.build, "abi-next", "kubelbctl")
+    ctl = next_version(attached, program="kubelbctl")
     ok(attached.exec([ctl, "--pin", attached.pin, "drain", attached.cp(3).endpoint]))
     load_and_lose_nothing(attached, attached.load)
     assert abi_version(attached) == version
