@@ -142,7 +142,7 @@ UNITFLAGS_sock_diag := -Wl,--wrap=recv
 define unit_rule
 $(B)/test/$(2): $(patsubst tests/%.c,$(B)/test/%.o,$(1)) $(UNIT_SHARED) $(ARCHIVES) | $(B)/test
 	$$(call say,LD,$$@)
-	$$(Q)$$(CC) $$(LDFLAGS) $(UNITFLAGS_$(2:test_%=%)) $$^ -o $$@ -lcmocka $$(LIBS_BPF) $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
+	$$(Q)$$(CC) $$(LDFLAGS) -Wl,-u,unit_filter $(UNITFLAGS_$(2:test_%=%)) $$^ -o $$@ -lcmocka $$(LIBS_BPF) $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
 endef
 $(foreach s,$(UNIT_SOURCES),$(eval $(call unit_rule,$(s),$(basename $(notdir $(s))))))
 
