@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "net/endpoint.h"
 #include "balance/plan.h"
 #include "base/hash.h"
 #include "unit.h"
@@ -17,14 +16,13 @@ static struct config *config_of(const char *const *backends, unsigned int n)
 	assert_non_null(c);
 	c->policy = KLB_POLICY_RANDOM;
 	c->n_frontends = 2;
-	assert_int_equal(endpoint_parse("127.0.0.1:6443", 0, &c->frontends[0].endpoint, NULL), 0);
-	assert_int_equal(endpoint_parse("[::1]:6443", 0, &c->frontends[1].endpoint, NULL), 0);
+	c->frontends[0].endpoint = endpoint("127.0.0.1:6443");
+	c->frontends[1].endpoint = endpoint("[::1]:6443");
 	c->frontends[0].scope = KLB_SCOPE_HOST;
 	c->frontends[1].scope = KLB_SCOPE_ALL;
 	c->n_backends = n;
 	for (unsigned int i = 0; i < n; i++) {
-		assert_int_equal(endpoint_parse(backends[i], 6443, &c->backends[i].endpoint, NULL),
-				 0);
+		c->backends[i].endpoint = endpoint(backends[i]);
 		c->backends[i].weight = 100 + i;
 	}
 	return c;
@@ -311,7 +309,7 @@ static struct config *with_backends(const struct config *c, const char *const *l
 	struct err e = { "" };
 
 	for (unsigned int i = 0; i < n; i++)
-		assert_int_equal(endpoint_parse(list[i], 6443, &endpoints[i], NULL), 0);
+		endpoints[i] = endpoint(list[i]);
 	if (config_with_backends(c, endpoints, n, &ret, &e))
 		fail_msg("%s", e.text);
 	return ret;

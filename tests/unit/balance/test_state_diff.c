@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "balance/state_diff.h"
-#include "net/endpoint.h"
 #include "unit.h"
 
 static struct datapath_state was, is;
@@ -19,7 +18,7 @@ static struct plan_backend *put(struct datapath_state *s, __u32 id, enum klb_sta
 
 	b->id = id;
 	snprintf(text, sizeof(text), "192.0.2.%u", id);
-	assert_int_equal(endpoint_parse(text, 6443, &b->value.endpoint, NULL), 0);
+	b->value.endpoint = endpoint(text);
 	b->value.generation = 7;
 	b->value.state = state;
 	b->value.since_ns = since_ns;

@@ -413,7 +413,7 @@ static void slow_start_range(void **state)
 static unsigned int endpoints_of(const char *const *texts, unsigned int n, struct klb_endpoint *ret)
 {
 	for (unsigned int i = 0; i < n; i++)
-		assert_int_equal(endpoint_parse(texts[i], 6443, &ret[i], NULL), 0);
+		ret[i] = endpoint(texts[i]);
 	return n;
 }
 
@@ -474,7 +474,7 @@ static void with_as_many_as_possible(void **state)
 	(void)state;
 	for (int i = 0; i < KLB_MAX_BACKENDS; i++) {
 		snprintf(text, sizeof(text), "10.0.1.%d", i);
-		assert_int_equal(endpoint_parse(text, 6443, &list[i], NULL), 0);
+		list[i] = endpoint(text);
 	}
 	assert_int_equal(config_with_backends(c, list, KLB_MAX_BACKENDS, &with, NULL), 0);
 	assert_int_equal(c->n_backends, 0);

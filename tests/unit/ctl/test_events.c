@@ -4,7 +4,6 @@
 #include <time.h>
 
 #include "ctl/events.h"
-#include "net/endpoint.h"
 #include "unit.h"
 
 /* 2026-11-22 19:07:08 UTC */
@@ -26,7 +25,7 @@ static struct klb_event make(enum klb_event_kind kind, enum klb_failure failure)
 			"let",
 	};
 
-	assert_int_equal(endpoint_parse("192.0.2.11", 6443, &event.backend, NULL), 0);
+	event.backend = endpoint("192.0.2.11");
 	if (kind == KLB_EVENT_EJECTED)
 		event.ejected_ns = 60000000000ULL;
 	return event;
@@ -161,7 +160,7 @@ static void verdicts(void **state)
 			    .time_ns = 5123999999ULL };
 
 	(void)state;
-	assert_int_equal(endpoint_parse("192.0.2.11", 6443, &c.backend, NULL), 0);
+	c.backend = endpoint("192.0.2.11");
 	check_change(&c, false,
 		     HEAD
 		     "state          192.0.2.11:6443       draining       was ready, not ready "
