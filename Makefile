@@ -50,9 +50,10 @@ folder_objects = $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(wildcard user/$
 ARCHIVES := $(FOLDERS:%=$(B)/user/%.a)
 
 PROGRAMS := $(B)/kubelb-load $(B)/kubelb-agent $(B)/kubelbctl
-UNITS := audit believed changes config discovery endpoint events filewatch health log migrate mounts moves notify plan privileges probe \
-	select sock_diag \
-	table text
+# tests/unit has the folders of user/, and bpf; a program's name is its file's.
+UNIT_SOURCES := $(sort $(wildcard tests/unit/*/test_*.c))
+UNITS := $(patsubst test_%.c,%,$(notdir $(UNIT_SOURCES)))
+$(if $(filter-out $(words $(sort $(UNITS))),$(words $(UNITS))),$(error two unit tests of one name))
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
 TOOLS := $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect
 
@@ -125,21 +126,25 @@ $(B)/kubelbctl: $(B)/user/ctl/main.o $(ARCHIVES)
 
 # --- tests -----------------------------------------------------------------------
 
-$(B)/test/%.o: tests/unit/%.c Makefile | $(B)/test
+$(B)/test/unit/%.o: tests/unit/%.c Makefile
 	$(call say,CC,$<)
-	$(Q)$(CC) $(CPPFLAGS) -Ibpf $(KCFLAGS) $(CFLAGS) -c $< -o $@
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) -Itests/unit -Ibpf $(KCFLAGS) $(CFLAGS) -c $< -o $@
 
 # What tests share among themselves.
-UNIT_WITH_probe := pki
-UNIT_WITH_discovery := pki
+UNIT_SHARED := $(B)/test/unit/shared.a
+$(UNIT_SHARED): $(patsubst tests/%.c,$(B)/test/%.o,$(wildcard tests/unit/*.c))
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+
 # The test is the kernel's voice.
 UNITFLAGS_sock_diag := -Wl,--wrap=recv
 define unit_rule
-$(B)/test/test_$(1): $(B)/test/test_$(1).o $(UNIT_WITH_$(1):%=$(B)/test/%.o) $(ARCHIVES)
+$(B)/test/$(2): $(patsubst tests/%.c,$(B)/test/%.o,$(1)) $(UNIT_SHARED) $(ARCHIVES) | $(B)/test
 	$$(call say,LD,$$@)
-	$$(Q)$$(CC) $$(LDFLAGS) $(UNITFLAGS_$(1)) $$(filter %.o,$$^) $$(ARCHIVES) -o $$@ -lcmocka $$(LIBS_BPF) $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
+	$$(Q)$$(CC) $$(LDFLAGS) -Wl,-u,unit_filter $(UNITFLAGS_$(2:test_%=%)) $$^ -o $$@ -lcmocka $$(LIBS_BPF) $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
 endef
-$(foreach u,$(UNITS),$(eval $(call unit_rule,$(u))))
+$(foreach s,$(UNIT_SOURCES),$(eval $(call unit_rule,$(s),$(basename $(notdir $(s))))))
 
 $(B)/test/nbconnect $(B)/test/uringconnect: $(B)/test/%: tests/clients/%.c Makefile | $(B)/test
 	$(call say,CC,$<)
@@ -153,7 +158,9 @@ $(B)/test/bench_client: tests/clients/bench_client.c Makefile | $(B)/test
 	$(call say,CC,$<)
 	$(Q)$(CC) -D_GNU_SOURCE $(KCFLAGS) $(CFLAGS) $< -o $@ $(shell pkg-config --libs openssl)
 
+# Without those whose source is gone: scripts/test.sh runs what is there.
 test-tools: $(UNIT_TESTS) $(TOOLS) abi-next ## Build the tests and their clients
+	$(Q)rm -f $(filter-out $(UNIT_TESTS),$(wildcard $(B)/test/test_*))
 
 # The same programs with the next ABI version and larger values, to test upgrades; and
 # the one of them that upgrades where the values of `backends` are as before.
@@ -184,7 +191,7 @@ $(B)/fuzz/$(1).a: $(patsubst %.c,$(B)/fuzz/%.o,$(filter-out %/main.c,$(wildcard 
 endef
 $(foreach f,$(FUZZ_FOLDERS),$(eval $(call fuzz_archive_rule,$(f))))
 
-$(B)/test/fuzz_%: tests/fuzz/fuzz_%.c $(FUZZ_ARCHIVES) $(wildcard bpf/select.bpf.h) | $(B)/test
+$(B)/test/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h $(FUZZ_ARCHIVES) $(wildcard bpf/select.bpf.h) | $(B)/test
 	$(call say,FUZZ,$@)
 	$(Q)$(CLANG) $(CPPFLAGS) -Ibpf $(FUZZ_FLAGS) -fsanitize=fuzzer $< $(FUZZ_ARCHIVES) -o $@ \
 		$(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
@@ -205,8 +212,8 @@ check: ## Run every test (scripts/test.sh)
 
 # --- lint ------------------------------------------------------------------------
 
-OWN_C := $(wildcard bpf/*.[ch] user/*/*.[ch] include/kubelb/*.h tests/unit/*.[ch] \
-	tests/clients/*.c tests/vm/*.c tests/fuzz/*.c)
+OWN_C := $(wildcard bpf/*.[ch] user/*/*.[ch] include/kubelb/*.h tests/unit/*.[ch] tests/unit/*/*.[ch] \
+	tests/clients/*.c tests/vm/*.c tests/fuzz/*.[ch])
 USER_C := $(wildcard user/*/*.c)
 
 lint: all $(SKELETONS) compile_commands.json ## clang-format, clang-tidy, cppcheck, shellcheck, mandoc, pages, both compilers

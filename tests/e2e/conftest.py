@@ -91,6 +91,29 @@ def stage_fixture(world):
     world.reset()
 
 
+@pytest.fixture(name="group")
+def group_fixture(stage):
+    """A cgroup below the root, and what a test has left in it removed."""
+    path = stage.cgroup()
+    yield path
+    for child in glob.glob(f"{glob.escape(path)}/*/"):
+        os.rmdir(child)
+
+
+@pytest.fixture(name="single")
+def single_fixture(stage):
+    """One backend, which gets all there is."""
+    stage.configure(backends=[stage.cp(1).endpoint])
+    helpers.ok(stage.load())
+    return stage
+
+
+@pytest.fixture(name="loads")
+def loads_fixture(stage):
+    """kubelb-load of this version, and of the next one."""
+    return [stage.program("kubelb-load"), helpers.next_version(stage)]
+
+
 @pytest.fixture(name="attached")
 def attached_fixture(stage):
     """The world with KubeLB attached and no agent."""

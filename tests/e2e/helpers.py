@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import glob
 import http.client
 import json
 import math
@@ -14,6 +15,8 @@ import ssl
 import subprocess
 import threading
 import time
+
+import pytest
 
 from backend import PORT
 from system import WorldError, inside, wait_until
@@ -43,6 +46,18 @@ def fails(done, status, *words):
     for word in words:
         assert word in lines[0], f"{word!r} is not in: {lines[0]}"
     return lines[0]
+
+
+def next_version(stage, variant="abi-next", program="kubelb-load"):
+    """A program of a build with another ABI."""
+    path = os.path.join(stage.build, variant, program)
+    if not os.access(path, os.X_OK):
+        pytest.skip(f"{path} is not built (make abi-next)")
+    return path
+
+
+def load_argv(stage, program, group):
+    return [program, "-c", stage.config, "--pin", stage.pin, "--cgroup", group]
 
 
 # --- connecting --------------------------------------------------------------
@@ -388,9 +403,33 @@ def wait_idle(world):
                lambda: f"active to return to 0, is {stats(world, 'active')}", 10)
 
 
+def carried(stage):
+    """id -> connections, of every id that has some: also of those that no
+    backend has any more, where a count that went below 0 would show."""
+    return {i: value["active"] + value["connecting"] for i, value in dump(stage, "stats")
+            if value["active"] or value["connecting"]}
+
+
+def wait_carried(stage, count, timeout=5):
+    wait_until(lambda: sum(carried(stage).values()) == count,
+               lambda: f"{count} connections to be counted, are {carried(stage)}", timeout)
+
+
 def pins(world):
     return sorted(os.path.relpath(os.path.join(d, f), world.pin)
                   for d, _dirs, files in os.walk(world.pin) for f in files)
+
+
+def places(stage):
+    """Everything at or beside the pin directory: where it is, and which it is."""
+    found = {}
+    for top in glob.glob(glob.escape(stage.pin) + "*"):
+        found[top] = os.lstat(top).st_ino
+        for directory, names, files in os.walk(top):
+            for name in names + files:
+                path = os.path.join(directory, name)
+                found[path] = os.lstat(path).st_ino
+    return found
 
 
 def link_pins(world):
@@ -476,6 +515,21 @@ def agent_serves(world):
         return http_call(world, "GET", "/healthz")[0] == 200
     except OSError:
         return False
+
+
+def ready(stage):
+    return http_call(stage, "GET", "/readyz")[0] == 200
+
+
+def beats(stage):
+    """Does the agent's heart beat where the programs look?"""
+    def last():
+        return dump(stage, "control")[0][1]["heartbeat_ns"]
+
+    before = last()
+    with contextlib.suppress(WorldError):
+        return wait_until(lambda: last() > before, "", 2)
+    return False
 
 
 def weight_of(world, backend):

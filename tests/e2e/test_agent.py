@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from helpers import (V4, Accepts, Held, Kept, about, backend_status, dial_error, kept_to,
-                     http_call, nbconnect, ok, pins, served_by, served_set, state_of, stats,
-                     wait_idle, wait_states, weight_of)
+from helpers import (V4, Accepts, Held, Kept, about, backend_status, carried, counters, dial_error,
+                     fails, http_call, kept_to, nbconnect, ok, pins, places, served_by, served_set,
+                     state_of, stats, wait_carried, wait_idle, wait_states, weight_of)
 from system import wait_until
 
 ALL = {"cp1", "cp2", "cp3"}
@@ -242,6 +242,24 @@ def test_established_connections_to_healthy_backends_stay(balanced):
         assert counts.now()["cp2"] == counts.now()["cp3"] == 10, "probes kept theirs as well"
 
 
+def test_connections_that_are_left_outside(stage, group):
+    """Counted below the parent, closed while only the child is attached to: no
+    program sees them end. The agent finds out from the sockets."""
+    child = os.path.join(group, "child")
+    os.mkdir(child)
+    ok(stage.load(cgroup=group))
+    with Held(stage, 6, cgroup=group):
+        ok(stage.load(cgroup=child))
+    ok(stage.load(cgroup=group))
+    assert sum(carried(stage).values()) == 6
+    with Held(stage, 4, cgroup=group):
+        agent = stage.agent()
+        wait_carried(stage, 4, timeout=10)
+        assert counters(stage)["repaired"] == 6
+        agent.wait_log("count corrected")
+    wait_carried(stage, 0)
+
+
 # --- a control-plane node ----------------------------------------------------
 
 
@@ -406,6 +424,22 @@ def test_reload_of_a_missing_configuration(balanced):
     balanced.running.wait_log(r"kubelb\.yaml", start=mark)
     assert balanced.running.alive()
     assert served_set(balanced, 60) == ALL
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "no certificate", "directory"])
+def test_agent_without_a_usable_ca(stage, tmp_path, kind):
+    """An error of the configuration: said before anything is attached."""
+    ca = tmp_path / "ca.crt"
+    if kind == "directory":
+        ca.mkdir()
+    elif kind != "missing":
+        ca.write_text("" if kind == "empty" else "not a certificate\n")
+    path = stage.configure(probe={"ca": str(ca)})
+    done = stage.exec([stage.program("kubelb-agent"), "-c", path, "--pin", stage.pin])
+    line = fails(done, 2, path)
+    assert str(ca) in line
+    assert places(stage) == {}
+    assert dial_error(stage) == "ECONNREFUSED"
 
 
 def test_sigterm(balanced):

@@ -3,14 +3,11 @@
 
 import json
 import os
-import platform
 import shutil
 
 import pytest
 
 from helpers import fails, ok
-from system import run_checked
-from world import ROOT
 
 PROGRAMS = ("kubelb-load", "kubelb-agent", "kubelbctl")
 

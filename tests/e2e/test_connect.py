@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Which connects are ours, and that every other one is left alone."""
 
+import contextlib
 import ctypes
 import socket
+import struct
 
 import pytest
 
-from helpers import (MAPPED, V4, V6, Accepts, Held, Kept, Listener, backend_status, counters,
-                     dial, dial_error, make_socket, nbconnect, ok, served_by, served_set, stats,
-                     wait_idle)
+from helpers import (MAPPED, V4, V6, Accepts, Held, Kept, Listener, backend_status, counters, dial,
+                     dial_error, make_socket, nbconnect, ok, served_by, served_set, stats,
+                     wait_carried, wait_idle)
 from backend import PORT
 from system import wait_until
 
+IPV6_ADDRFORM = 1  # include/uapi/linux/in6.h
 ALL = {"cp1", "cp2", "cp3"}
 
 
@@ -84,6 +87,26 @@ def test_v6only_with_ipv4_backends_passes_through(attached):
         assert nbconnect(attached, "--v6only", "-n", 5, V6)["ok"] == 5
         listener.wait(5)
     assert sum(stats(attached, "opened").values()) == 0
+
+
+@pytest.fixture(name="ipv6_only")
+def ipv6_only_fixture(stage):
+    """A host whose IPv6 sockets are IPv6-only unless they say otherwise."""
+    stage.sysctl(stage.node, "net.ipv6.bindv6only", "1")
+    yield stage
+    stage.sysctl(stage.node, "net.ipv6.bindv6only", "0")
+
+
+def test_host_whose_ipv6_sockets_are_ipv6_only(ipv6_only):
+    """Its default is not for the test connect: that dials an IPv4 address."""
+    ok(ipv6_only.load())
+    for args in ([V4], ["-6", MAPPED], [V6]):
+        result = nbconnect(ipv6_only, "-n", 9, "--peer", *args)
+        assert result["ok"] == 9 and len(set(result["lines"])) == 1, result
+    assert sum(stats(ipv6_only, "opened").values()) == 27
+    # Who has not said otherwise reaches no IPv4 backend: left alone, and said so.
+    assert dial_error(ipv6_only, V6) == "ECONNREFUSED"
+    assert counters(ipv6_only)["skipped_no_backend"] == 1
 
 
 # --- not ours ----------------------------------------------------------------
@@ -296,6 +319,55 @@ def test_refused_connect_is_retried_on_the_same_socket(attached):
     finally:
         connection.close()
     wait_idle(attached)
+
+
+def retry(stage, family, host, tries):
+    """connect(2) on one blocking socket until it succeeds; how often it was
+    refused. One that hangs ends as BlockingIOError."""
+    with make_socket(stage, family) as sock:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 3, 0))
+        for refused in range(tries):
+            with contextlib.suppress(ConnectionRefusedError):
+                sock.connect((host, PORT))
+                assert sock.getpeername()[:2] == (host, PORT)
+                return refused
+        return tries
+
+
+@pytest.mark.parametrize("policy", ["least-conn", "random"])
+def test_retry_of_an_ipv6_socket(stage, policy):
+    """A socket that has tried an IPv4 backend cannot go to an IPv6 one any
+    more: its SYN would never be answered. It stays with IPv4."""
+    dead, ipv6, alive = stage.backends
+    stage.configure(policy=policy, backends=[dead.endpoint, ipv6.endpoint6, alive.endpoint])
+    ok(stage.load())
+    dead.kill()
+    refused = [retry(stage, socket.AF_INET6, V6, 6) for _ in range(40)]
+    assert 0 in refused
+    assert set(refused) != {0}, "not a retry among them"
+    wait_carried(stage, 0)
+
+
+def test_retry_draws_anew(stage):
+    """A refused socket is not sent to the same backend for ever."""
+    stage.configure(policy="random")
+    ok(stage.load())
+    stage.cp(1).kill()
+    refused = [retry(stage, socket.AF_INET, V4, 40) for _ in range(20)]
+    assert max(refused) in range(1, 40), refused
+
+
+@pytest.mark.parametrize("host", [V6, MAPPED])
+def test_peer_of_a_socket_turned_into_ipv4(attached, host):
+    """IPV6_ADDRFORM: an address that has no IPv4 form is not cut down to one."""
+    with dial(attached, host) as connection:
+        connection.setsockopt(socket.IPPROTO_IPV6, IPV6_ADDRFORM, socket.AF_INET)
+        address, port = connection.getpeername()
+        assert port == PORT
+        assert address in ({V4} if host == MAPPED else {b.v4 for b in attached.backends})
+    wait_carried(attached, 0)
 
 
 def test_kept_connection_stays_where_it_is(attached):

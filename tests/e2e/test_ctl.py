@@ -4,11 +4,12 @@
 import json
 import re
 import signal
+import subprocess
 
 import pytest
 
-from helpers import (V4, Accepts, Held, assert_spread, backend_status, fails, kept_to, nbconnect,
-                     ok, raw_maps, served_set, wait_idle, wait_states,
+from helpers import (V4, Accepts, Held, assert_spread, backend_ids, backend_status, dump, fails,
+                     kept_to, nbconnect, ok, raw_maps, served_set, wait_idle, wait_states,
                      weight_of)
 from system import wait_until
 
@@ -272,6 +273,20 @@ def test_wish_ends_with_its_backend(attached):
     attached.configure(backends=[attached.cp(1).endpoint6, attached.cp(2).endpoint6])
     ok(attached.load())
     assert served_set(attached, 40, host="::1") == {"cp1", "cp2"}
+
+
+def test_two_wishes_at_once(attached):
+    """Each is read, changed and written under a lock: neither is lost."""
+    program, cp = attached.program("kubelbctl"), attached.cp(1)
+    number = backend_ids(attached)["cp1"]
+    for i in range(1, 61):
+        commands = [["drain" if i % 2 else "undrain", cp.endpoint],
+                    ["weight", cp.endpoint, i]]
+        running = [subprocess.Popen(attached.argv([program, "--pin", attached.pin, *command]),
+                                    stdout=subprocess.DEVNULL) for command in commands]
+        assert [process.wait(timeout=20) for process in running] == [0, 0]
+        wish = dict(dump(attached, "admin"))[number]
+        assert (wish["drained"], wish["weight"]) == (i % 2, i), f"round {i}"
 
 
 # --- misuse ------------------------------------------------------------------

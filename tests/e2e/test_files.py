@@ -2,18 +2,21 @@
 """What KubeLB leaves in the file system and in the kernel is root's alone: another user can
 neither read nor change it."""
 
+import contextlib
 import os
+import shutil
 import stat
 import subprocess
 
 import pytest
 
-from helpers import (V4, backend_status, bpftool, dump, fails, link_pins, ok, pins, served_set,
-                     wait_states)
+from helpers import (V4, backend_status, bpftool, dial_error, dump, fails, link_pins, nbconnect, ok,
+                     pins, places, served_set, wait_states)
 from system import wait_until
 from test_privileges import AS_NOBODY, NOBODY
 from test_secrets import with_ca
 
+ALL = {"cp1", "cp2", "cp3"}
 TOKEN = "canary"
 
 
@@ -164,3 +167,84 @@ def test_cache_in_a_folder_for_all(stage, tmp_path):
     wait_until(lambda: mode(cache)[0] == 0, agent.log)
     assert mode(cache) == (0, 0, "0o600") and victim.read_text() == "precious"
     assert "192.0.2.66" not in str(backend_status(stage))
+
+
+# --- what somebody else has put there ----------------------------------------
+
+
+@pytest.fixture(name="somebodys")
+def somebodys_fixture(stage):
+    """Makes something as another user, as bpffs allows by default; removes it."""
+    made = []
+
+    def make(*argv):
+        subprocess.run(argv, user=NOBODY, group=NOBODY, check=True)
+        made.append(argv[-1])
+        return argv[-1]
+
+    yield make
+    ours = os.path.isdir(stage.pin) and os.stat(stage.pin).st_uid == 0
+    if ours:
+        stage.detach()
+    for path in made:
+        shutil.rmtree(path, ignore_errors=True)
+        if os.path.islink(path):
+            os.unlink(path)
+
+
+@pytest.mark.parametrize("suffix, inside_it", [("", ""), ("", "/theirs"), ("_new", "/theirs")],
+                         ids=["empty", "full", "full, of the passing name"])
+def test_pin_directory_of_somebody_else(stage, somebodys, suffix, inside_it):
+    """Who owns the directory owns the pins: refused, and left alone."""
+    path = somebodys("mkdir", stage.pin + suffix)
+    if inside_it:
+        somebodys("mkdir", path + inside_it)
+    before = places(stage)
+    fails(stage.load(), 1, path, str(NOBODY))
+    assert places(stage) == before
+    agent = [stage.program("kubelb-agent"), "-c", stage.config, "--pin", stage.pin]
+    fails(stage.exec(agent), 1, path)
+    assert places(stage) == before
+    assert dial_error(stage) == "ECONNREFUSED"
+
+
+@contextlib.contextmanager
+def open_directory(path):
+    """A descriptor: the inode, and with it its number, stays the directory's own."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def test_passing_name_taken_by_somebody_else(stage, somebodys):
+    """An empty directory there is nobody's loss: replaced, and not filled."""
+    path = somebodys("mkdir", stage.pin + "_new")
+    with open_directory(path) as theirs:
+        ok(stage.load())
+        assert os.listdir(theirs) == []
+        assert not os.path.lexists(path)
+        assert not os.path.samestat(os.stat(stage.pin), os.fstat(theirs))
+    assert os.stat(stage.pin).st_uid == 0
+    assert os.stat(stage.pin).st_mode & 0o777 == 0o700
+    assert served_set(stage) == ALL
+
+
+@pytest.mark.parametrize("kind", ["directory", "full directory", "symbolic link"])
+def test_passing_name_of_what_is_attached(attached, somebodys, kind):
+    """What others have under it is nothing to an attachment that has its name:
+    that works, is brought up to date, and goes."""
+    path = attached.pin + "_new"
+    if kind == "symbolic link":
+        somebodys("ln", "-s", attached.pin, path)
+    else:
+        somebodys("mkdir", path)
+    if kind == "full directory":
+        somebodys("mkdir", path + "/theirs")
+    done = attached.load()
+    assert nbconnect(attached, "-n", 9, V4)["ok"] == 9
+    ok(done)
+    ok(attached.detach())
+    assert not os.path.exists(attached.pin)
+    assert kind == "directory" or os.path.lexists(path)

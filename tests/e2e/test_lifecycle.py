@@ -8,6 +8,7 @@ import errno
 import os
 import select
 import socket
+import ssl
 import struct
 import subprocess
 import time
@@ -15,8 +16,9 @@ import time
 import pytest
 
 from backend import PORT
-from helpers import (MAPPED, V4, V6, Held, backend_ids, backend_status, bpftool, counters, dial,
-                     dial_error, dump, make_socket, nbconnect, ok, served_set, stats)
+from helpers import (MAPPED, V4, V6, Accepts, Held, backend_ids, backend_status, bpftool, counters,
+                     dial, dial_error, dump, make_socket, nbconnect, ok, served_set, stats,
+                     wait_carried)
 from observe import TCP_FASTOPEN_CONNECT
 from system import BPFFS, inside, run_checked, wait_until
 
@@ -24,14 +26,6 @@ MSG_FASTOPEN = 0x20000000
 TCP_USER_TIMEOUT = 18
 IPPROTO_MPTCP = 262
 LINGER_RESET = struct.pack("ii", 1, 0)
-
-
-@pytest.fixture(name="single")
-def single_fixture(stage):
-    """One backend, so that every connect is about it."""
-    stage.configure(backends=[stage.cp(1).endpoint])
-    ok(stage.load())
-    return stage
 
 
 def total(stage, field):
@@ -232,6 +226,31 @@ def test_other_ways_to_connect(attached, kind):
             sock.close()
         wait_counts(attached, 0)
     assert total(attached, "opened") == 12
+
+
+@pytest.mark.parametrize("host", [V4, V6])
+def test_mptcp(attached, host):
+    """The kernel connects a socket of its own on the client's behalf, the subflow, which
+    sock_ops sees from its SYN to its end: balanced, counted while it is there, and then not."""
+    context = ssl.create_default_context(cafile=attached.ca)
+    family = socket.AF_INET6 if host == V6 else socket.AF_INET
+    counts = Accepts(attached)
+    for _ in range(12):
+        try:
+            with inside(attached.node):
+                raw = socket.socket(family, socket.SOCK_STREAM, IPPROTO_MPTCP)
+        except OSError as e:
+            pytest.skip(f"no MPTCP: {e}")
+        with raw:
+            raw.settimeout(5)
+            raw.connect((host, PORT))
+            with context.wrap_socket(raw, server_hostname=host) as tls:
+                tls.sendall(b"GET /version HTTP/1.0\r\n\r\n")
+                assert tls.recv(4096).startswith(b"HTTP/1.1 200")
+                wait_carried(attached, 1)
+    counts.settled(12)
+    assert sum(stats(attached, "opened").values()) == 12
+    wait_carried(attached, 0)
 
 
 def test_io_uring(attached):

@@ -10,10 +10,13 @@ import time
 
 import pytest
 
-from helpers import (V4, Accepts, Traffic, attached_ids, attached_programs, backend_ids, bpftool, bpftool_ok, counters,
-                     dial, dial_error, dump, fails, klb_names, link_pins, nbconnect, objects, ok,
-                     pins, raw_maps, served_by, served_set, stats, still_there, wait_idle)
+from helpers import (V4, Accepts, Held, Traffic, attached_ids, attached_programs, backend_ids,
+                     bpftool, bpftool_ok, counters, dial, dial_error, dump, fails, klb_names,
+                     link_pins, nbconnect, objects, ok, pins, places, raw_maps, served_by,
+                     served_set, stats, still_there, wait_carried, wait_idle)
 from system import BPFFS, cgroup2_root, mountinfo, wait_until
+
+ALL = {"cp1", "cp2", "cp3"}
 
 
 def assert_gone(world, ids, before):
@@ -152,6 +155,19 @@ def test_dry_run_tells_the_change(attached):
 def test_dry_run_of_a_bad_configuration(stage):
     path = stage.configure(policy="roulette")
     fails(stage.load("--dry-run"), 2, path, "policy")
+
+
+def test_dry_run_leaves_no_trace(stage):
+    """Neither directory nor pin, nor a bpffs where none is mounted."""
+    assert "would attach" in ok(stage.load("--dry-run")).stdout
+    assert places(stage) == {}
+    script = ('while umount -l "$0" 2>/dev/null; do :; done; ! mountpoint -q "$0" || exit 3; '
+              '"$@" || exit; ! mountpoint -q "$0" || exit 4; [ -z "$(ls -A "$0")" ] || exit 5')
+    done = ok(stage.exec(["unshare", "--mount", "sh", "-c", script, BPFFS,
+                          stage.program("kubelb-load"), "-c", stage.config, "--pin",
+                          stage.pin, "--dry-run"]))
+    assert "would attach" in done.stdout
+    assert places(stage) == {}
 
 
 def test_two_at_once(attached):
@@ -304,12 +320,6 @@ def foreign_program_fixture(stage, tmp_path):
     os.unlink(pin)
 
 
-@pytest.fixture(name="group")
-def group_fixture(stage):
-    """A cgroup below the root, so that the machine's root is left in peace."""
-    return stage.cgroup()
-
-
 def test_exclusive_program_in_the_way(stage, group, foreign_program):
     pin, name = foreign_program
     attach = ["bpftool", "cgroup", "attach", group, "connect4", "pinned", pin]
@@ -360,6 +370,50 @@ def test_cgroup_is_not_one(stage, tmp_path):
     fails(stage.load(cgroup=str(tmp_path)), 1, str(tmp_path))
     fails(stage.load(cgroup="/nonexistent"), 1, "/nonexistent")
     assert not os.path.exists(stage.pin)
+
+
+def test_from_one_cgroup_to_another_and_back(stage, group):
+    child = os.path.join(group, "child")
+    os.mkdir(child)
+    for where in (group, child, group):
+        ok(stage.load(cgroup=where))
+        ids = attached_programs(stage)
+        wait_until(lambda i=ids: attached_ids(group) == i,
+                   lambda i=ids: f"{attached_ids(group)} to be {i}")
+        assert attached_ids(child) == (ids if where == child else set())
+        counts = Accepts(stage)
+        result = nbconnect(stage, "-n", 40, "--peer", V4, cgroup=child)
+        assert result["lines"] == ["peer: 127.0.0.1:6443"] * 40
+        assert all(counts.settled(40).values()), "spread over all of them"
+        outside = nbconnect(stage, "-n", 5, V4, cgroup=group)
+        assert outside["ok"] == (0 if where == child else 5)
+        wait_carried(stage, 0)
+    ok(stage.detach())
+
+
+def status_effective(stage):
+    status = ok(stage.ctl("status")).stdout
+    assert ("all effective" in status) != ("NOT ALL EFFECTIVE" in status)
+    return "NOT ALL EFFECTIVE" not in status
+
+
+def test_removed_cgroup(stage, group):
+    """A socket keeps a removed cgroup, and with it the links, half alive."""
+    lost = os.path.join(group, "lost")
+    os.mkdir(lost)
+    ok(stage.load(cgroup=lost))
+    assert status_effective(stage)
+    with Held(stage, 3, cgroup=lost) as held:
+        with open(f"{cgroup2_root()}/cgroup.procs", "w", encoding="ascii") as f:
+            f.write(str(held.process.pid))
+        os.rmdir(lost)
+        assert not status_effective(stage)
+        assert dial_error(stage) == "ECONNREFUSED"
+        ok(stage.load())
+        assert status_effective(stage)
+        assert served_set(stage, 60) == ALL
+        assert held.close()["closed"] == 0
+    wait_carried(stage, 0)
 
 
 def test_pin_is_not_on_bpffs(stage, tmp_path):

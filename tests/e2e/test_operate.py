@@ -8,14 +8,16 @@ import os
 import re
 import signal
 import socket
+import struct
 import threading
 import time
 
 import pytest
 
 from backend import PORT
-from helpers import (MAPPED, V4, V6, Held, Kept, backend_status, dial, fails, kept_to, make_socket,
-                     nbconnect, ok, served_set, stats, wait_states, wait_stopped)
+from helpers import (MAPPED, V4, V6, Held, Kept, backend_status, bpftool, dial, dial_error, fails,
+                     kept_to, make_socket, nbconnect, next_version, ok, served_set, stats,
+                     wait_states, wait_stopped)
 from system import run_checked, wait_until
 
 SERVICE = "10.96.0.1"
@@ -356,6 +358,95 @@ def test_kill_what_cannot_be_found(stage):
             assert alive(found)
 
 
+# --- a list that takes several reads -----------------------------------------
+
+
+MANY = 400  # a part of the list is 32 KiB at most: some 120 sockets
+
+
+class InTheMiddle:
+    """kubelbctl, stopped before it takes the n-th part of the list; how it ended."""
+
+    def __init__(self, stage, library, *args, read=2):
+        self.process = stage.spawn([stage.program("kubelbctl"), "--pin", stage.pin, *args],
+                                   env={**library, "STOPAT": f"connections:{read}"})
+
+    def __enter__(self):
+        wait_stopped(self.process)
+        return self
+
+    def __exit__(self, *exc):
+        self.process.send_signal(signal.SIGCONT)
+        self.stdout, _ = self.process.communicate(timeout=20)
+
+
+def passing_connections(stage):
+    """So many that others change their places in a list when these come or go. Gone at once when
+    closed: their peer gets a reset."""
+    made = []
+    for _ in range(MANY // 2):
+        made.append(dial(stage))
+        made[-1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return made
+
+
+def close_all(sockets):
+    for sock in sockets:
+        sock.close()
+    sockets.clear()
+
+
+@pytest.mark.parametrize("change", ["some go", "some come"])
+def test_list_while_connections_pass(single, library, change):
+    """Whoever is there all the time is listed, and once."""
+    passing = []
+    with Held(single, MANY) as held:
+        if change == "some go":
+            passing = passing_connections(single)
+        with InTheMiddle(single, library, "connections", "-o", "json") as ctl:
+            if passing:
+                close_all(passing)
+            else:
+                passing = passing_connections(single)
+        pids = [c["process"]["pid"] for c in json.loads(ctl.stdout)["connections"]]
+        close_all(passing)
+    assert pids.count(held.process.pid) == MANY
+
+
+def test_kill_while_connections_go(single, library):
+    with Held(single, MANY) as held:
+        passing = passing_connections(single)
+        with InTheMiddle(single, library, "kill", single.cp(1).endpoint) as ctl:
+            close_all(passing)
+        assert ctl.process.returncode == 0
+        assert held.close()["closed"] == MANY
+
+
+def test_kill_leaves_newer_ones_alone(single, library):
+    """Those that come when the list is made: its second part is its end."""
+    endpoint = single.cp(1).endpoint
+    with Held(single, 3) as held:
+        with InTheMiddle(single, library, "kill", endpoint) as ctl:
+            newer = dial(single)
+        assert f"{endpoint}: 3 connections ended\n" in ctl.stdout
+        assert held.close()["closed"] == 3
+    with newer:
+        newer.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            newer.recv(1)
+
+
+def test_kill_under_traffic(single):
+    """All that were there before it are ended, however many come and go beside them."""
+    churn = [single.spawn([single.client, "--rate", 1000, "--seconds", 300, V4])
+             for _ in range(2)]
+    for _ in range(6):
+        with Held(single, MANY) as held:
+            ok(single.ctl("kill", single.cp(1).endpoint))
+            assert held.close()["closed"] == MANY
+    assert [process.poll() for process in churn] == [None, None]
+
+
 @pytest.mark.parametrize("args", [("connections",), ("events",), ("events", "-f"),
                                   ("kill", "192.168.77.11")], ids=" ".join)
 def test_without_root(attached, args):
@@ -571,6 +662,19 @@ def test_events_are_kept(stage):
     assert found[-1]["number"] >= 300
 
 
+def test_an_event_that_was_never_finished(attached):
+    """Nobody waits for it once there are others."""
+    for b in attached.backends:
+        b.kill()
+        wait_until(lambda b=b: dial_error(attached) == "ECONNREFUSED", "a connect to fail")
+    before = [line["monotonicNs"] for line in events(attached)]
+    assert len(before) >= 6
+    size = bpftool("map", "show", "pinned", f"{attached.pin}/events")["bytes_value"]
+    bpftool("map", "update", "pinned", f"{attached.pin}/events", "key", 1, 0, 0, 0,
+            "value", *([0] * size))
+    assert [line["monotonicNs"] for line in events(attached)] == before[:1] + before[2:]
+
+
 def test_followers_see_everything(attached):
     """Each of two, through another load, and through detach and load; nothing twice."""
     cp1, cp2 = attached.cp(1), attached.cp(2)
@@ -630,9 +734,7 @@ def test_follower_waits_while_nothing_is_attached(attached):
 
 def test_follower_ends_with_an_upgrade_that_it_cannot_read(attached):
     """Maps of the next ABI version: one line, what to run instead."""
-    load = os.path.join(attached.build, "abi-next", "kubelb-load")
-    if not os.access(load, os.X_OK):
-        pytest.skip(f"{load} is not built (make abi-next)")
+    load = next_version(attached)
     follower = text_follower(attached)
     ok(attached.exec([load, "--pin", attached.pin, "-c", attached.config]))
     assert follower.wait(timeout=5) == 1

@@ -10,7 +10,8 @@ import time
 import pytest
 
 from backend import PORT
-from helpers import MAPPED, V4, V6, backend_status, bpftool, counters, nbconnect, objects, ok
+from helpers import (MAPPED, V4, V6, backend_status, bpftool, counters, nbconnect, next_version,
+                     objects, ok)
 from observe import known, kubeconfig
 from selfdial import SelfDialler
 from system import has_mptcp, wait_until
@@ -161,9 +162,7 @@ def test_listens_after_a_load_that_was_killed(attached, library):
 
 
 def test_upgraded_while_it_listens(attached):
-    newer = os.path.join(attached.build, "abi-next", "kubelb-load")
-    if not os.access(newer, os.X_OK):
-        pytest.skip(f"{newer} is not built (make abi-next)")
+    newer = next_version(attached)
     server = SelfDialler(attached, attached.cgroup("server"))
     server.listen()
     ok(attached.exec([newer, "--pin", attached.pin, "-c", attached.config]))

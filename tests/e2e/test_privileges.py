@@ -124,7 +124,8 @@ def test_files_of_others_are_refused_at_start(stage, tmp_path):
 
 def test_connections_to_a_dead_backend_are_ended(stage):
     """CAP_NET_ADMIN is for this. (Upgrades of the maps, killed ones among them, and the
-    audit's repair under a running agent: tests/e2e/test_regressions.py.)"""
+    audit's repair under a running agent: test_upgrade.py, test_killed_load.py and
+    test_agent.py.)"""
     agent = ready_agent(stage)
     cp = stage.cp(1)
     with Held(stage, 9) as held:

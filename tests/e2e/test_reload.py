@@ -2,6 +2,7 @@
 """The agent takes up what changes on disk: its configuration, however it is replaced, and
 the certificates that it names. What is no good is said, and the old stays."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,10 +10,12 @@ import time
 
 import pytest
 
-from helpers import (Kept, Traffic, backend_status, ok, served_set, wait_states, wait_stopped,
-                     weight_of)
+from helpers import (V4, V6, Accepts, Held, Kept, Traffic, backend_ids, backend_status, carried,
+                     nbconnect, ok, served_set, wait_carried, wait_states, wait_stopped, weight_of)
 from observe import known, metric, state_changes, wait_known
 from system import wait_until
+
+ALL = {"cp1", "cp2", "cp3"}
 
 
 def reloads(stage, result):
@@ -180,6 +183,53 @@ def test_touched_for_nothing(balanced):
     assert {address: (entry["id"], entry["generation"], entry["opened"])
             for address, entry in backend_status(balanced).items()} == before
     assert not any(state_changes(balanced.running, b, mark) for b in balanced.backends)
+
+
+def test_changes_in_quick_succession(balanced):
+    """Three at a time, none waiting for a connect that is under way."""
+    one, two, three = (b.endpoint for b in balanced.backends)
+    changes = [{"backends": [three]}, {"backends": [two, {"address": one, "weight": 7}]},
+               {"backends": [one, two, three], "policy": "random"}]
+    with contextlib.ExitStack() as clients:
+        for host in (V4, V4, V6):
+            clients.enter_context(Traffic(balanced, host=host))
+        for _ in range(10):
+            for change in changes:
+                mark = len(balanced.running.log())
+                balanced.configure(**change)
+                balanced.running.hup()
+                balanced.running.wait_log(r"configuration reloaded", start=mark)
+    assert served_set(balanced, 60) == ALL
+    wait_carried(balanced, 0)
+
+
+def test_id_rests_while_connections_carry_it(stage):
+    """An agent hands a removed backend's id out again only when the last
+    connection to it is closed."""
+    one, two, three = stage.backends
+    stage.configure(backends=[one.endpoint, two.endpoint])
+    agent = stage.agent()
+    wait_states(stage, "ready", [one, two])
+    with Held(stage, 20):
+        old = backend_ids(stage)
+        wait_carried(stage, 20)
+        for backends in ([two], [two, three]):
+            stage.configure(backends=[b.endpoint for b in backends])
+            agent.hup()
+            wait_until(lambda b=backends: set(backend_ids(stage)) == {x.name for x in b},
+                       "the new backends")
+        ids = backend_ids(stage)
+        assert ids["cp2"] == old["cp2"]
+        assert ids["cp3"] != old["cp1"]
+        assert carried(stage)[old["cp1"]] > 0
+    wait_carried(stage, 0)
+    counts = Accepts(stage)
+    assert nbconnect(stage, "-n", 100, V4)["ok"] == 100
+    # The agent's own connections count at the servers as well: at least.
+    wait_until(lambda: sum(counts.now().values()) >= 100, "all of them to be accepted")
+    assert counts.now()["cp1"] == 0
+    assert counts.now()["cp3"] > 25, counts.now()
+    wait_carried(stage, 0)
 
 
 # --- probes that stay --------------------------------------------------------

@@ -2,14 +2,16 @@
 """Ready, draining and dead are three things: what apiservers do from their start to their
 end, and what becomes of their clients. With the test apiserver's faults."""
 
+import contextlib
 import time
 
 import pytest
 
-from helpers import (Kept, Traffic, about, backend_status, kept_to, ok, served_by, served_set,
+from backend import PORT
+from helpers import (Held, Kept, Traffic, about, backend_status, kept_to, ok, served_by, served_set,
                      state_of, stats, wait_states, weight_of)
 from observe import BackendMap, end_of, ended, is_open, metric, state_changes
-from system import wait_until
+from system import WorldError, wait_until
 
 # A stalled or hung apiserver takes a time-out on each path.
 QUICK = {"interval": "200ms", "timeout": "300ms"}
@@ -406,4 +408,42 @@ def test_rebalance_leaves_the_preferred_alone(stage):
         wait_until(lambda: time.monotonic() - start > 16, "the time for a move to pass", 20, 1)
         assert ended(stage) == 0
         assert clients.spread() == {"cp0": 12}
+
+
+def drained(stage):
+    return lambda: ok(stage.ctl("drain", stage.cp(1).endpoint))
+
+
+def of_little_weight(stage):
+    return lambda: ok(stage.ctl("weight", stage.cp(1).endpoint, 10))
+
+
+def beside_a_local_one(stage):
+    stage.configure(rebalance=True, backends=[f"{stage.node_v4}:{PORT}",
+                                              *(b.endpoint for b in stage.backends)])
+    stage.local_apiserver()
+    return lambda: None
+
+
+def by_rendezvous(stage):
+    stage.configure(rebalance=True, policy="rendezvous")
+    return lambda: None
+
+
+@pytest.mark.parametrize("kind", [drained, of_little_weight, beside_a_local_one, by_rendezvous],
+                         ids=lambda f: f.__name__)
+def test_rebalancing_ends_no_connection_in_vain(stage, kind):
+    """What is wanted is no imbalance; a client that is ended for it comes back to where it
+    was, and is ended again."""
+    stage.configure(rebalance=True)
+    wish = kind(stage)
+    agent = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    wish()
+    with Held(stage, 42):
+        assert max(stats(stage, "active").values()) != 14
+        # The longest time between two looks (REBALANCE_MS and a half), and one more second.
+        with contextlib.suppress(WorldError):
+            wait_until(lambda: "reason=rebalance" in agent.log(), "an end", timeout=16)
+        assert "reason=rebalance" not in agent.log()
 

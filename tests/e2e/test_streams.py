@@ -2,11 +2,9 @@
 """Twenty open streams and a hundred connects a second, whatever is done to KubeLB: none
 fails and none breaks. (Packages and images: test_package.py, test_image.py.)"""
 
-import os
-
 import pytest
 
-from helpers import Held, Traffic, ok, wait_states
+from helpers import Held, Traffic, next_version, ok, wait_states
 
 
 def load_again(stage):
@@ -19,9 +17,7 @@ def load_with_changes(stage):
 
 
 def upgrade_and_back(stage):
-    following = os.path.join(stage.build, "abi-next", "kubelb-load")
-    if not os.access(following, os.X_OK):
-        pytest.skip(f"{following} is not built (make abi-next)")
+    following = next_version(stage)
     ok(stage.exec([following, "-c", stage.config, "--pin", stage.pin]))
     ok(stage.load())
 

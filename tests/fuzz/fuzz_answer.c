@@ -4,19 +4,14 @@
  * where an answer ends does not depend on the pieces, and content is never more than was
  * asked for. The first byte says how large pieces are, the second whether content counts.
  */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include <event2/buffer.h>
 
 #include "net/http_response.h"
+#include "fuzz.h"
 
 /* user/net/http_response.c: lines, and a body that nobody wants. */
 #define TAKEN_MAX ((size_t)(16 + 64) * 1024 + 4)
 #define CONTENT_MAX ((size_t)300)
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 struct outcome {
 	enum answer_progress progress;
@@ -25,12 +20,6 @@ struct outcome {
 	size_t left; /* what follows the answer */
 	size_t content;
 };
-
-static void require(int holds)
-{
-	if (!holds)
-		abort();
-}
 
 static bool take(void *arg, const void *bytes, size_t n)
 {

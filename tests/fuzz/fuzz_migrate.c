@@ -5,26 +5,15 @@
  * the rest is taken for: n, h, or anything else for a kubeconfig.
  */
 #include <errno.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "config/config.h"
 #include "import/import.h"
+#include "fuzz.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(int holds)
+static void check_error(int r, const struct err *e)
 {
-	if (!holds)
-		abort();
-}
-
-static void check_error(int rc, const struct err *e)
-{
-	require(rc == -EINVAL);
-	require(strncmp(e->text, "/fuzz/it:", 9) == 0);
-	require(!strpbrk(e->text, "\n\r\t\033\177"));
+	require(r == -EINVAL);
+	require_line(e, "/fuzz/it:");
 	/* Said by the last check, which the readers leave nothing to find. */
 	require(strncmp(e->text, "/fuzz/it: makes no valid", 24) != 0);
 }
@@ -47,15 +36,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	char *made = NULL, *again = NULL;
 	const char *text;
 	struct err e;
-	int rc;
+	int r;
 
 	if (!size)
 		return 0;
 	kind = data[0] == 'n' ? MIGRATE_NGINX : data[0] == 'h' ? MIGRATE_HAPROXY : kind;
 	text = (const char *)data + 1;
-	rc = migrate_convert(kind, text, size - 1, "/fuzz/it", &made, &e);
-	if (rc < 0) {
-		check_error(rc, &e);
+	r = migrate_convert(kind, text, size - 1, "/fuzz/it", &made, &e);
+	if (r < 0) {
+		check_error(r, &e);
 		return 0;
 	}
 	require(migrate_convert(kind, text, size - 1, "/fuzz/it", &again, &e) == 0);

@@ -3,19 +3,8 @@
  * Whatever the bytes: a request of the shape that the agent looks at, or a status to
  * refuse it with; and never a byte beyond the head.
  */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "net/http_request.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(int holds)
-{
-	if (!holds)
-		abort();
-}
+#include "fuzz.h"
 
 static void check_status(unsigned int status)
 {

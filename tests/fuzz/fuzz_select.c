@@ -4,12 +4,8 @@
  * chosen is in the best tier, has weight, and under least-conn and rendezvous no other
  * of its tier has a smaller load/weight.
  */
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "select.bpf.h"
+#include "fuzz.h"
 
 static int tier_of(const struct klb_view *v, uint32_t trust)
 {
@@ -73,8 +69,6 @@ static void view_from(const uint8_t *p, struct klb_view *ret)
 	ret->rank = (p[13] | (uint32_t)p[14] << 8) << (p[15] & 15);
 	ret->srtt_us = ret->rank;
 }
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

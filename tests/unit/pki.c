@@ -1,13 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "pki.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
-
-#include <cmocka.h>
 
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
@@ -76,4 +70,50 @@ void pki_write_key(const char *path, const char *mode, EVP_PKEY *key, const char
 					      0, NULL, passphrase ? secret : NULL),
 			 1);
 	fclose(f);
+}
+
+struct pki pki;
+
+static void write_cert(char *path, const char *name, X509 *cert)
+{
+	in_dir(path, name);
+	pki_write_cert(path, cert);
+}
+
+static void write_key(char *path, const char *name, EVP_PKEY *key, const char *passphrase)
+{
+	in_dir(path, name);
+	pki_write_key(path, "w", key, passphrase);
+}
+
+int pki_make(void **state)
+{
+	make_dir(state);
+	pki.ca = pki_issue(NULL, "ca", NULL, 86400);
+	pki.other_ca = pki_issue(NULL, "other ca", NULL, 86400);
+	pki.server = pki_issue(&pki.ca, "apiserver", PKI_SERVER_SAN, 86400);
+	pki.expired = pki_issue(&pki.ca, "yesterday", PKI_SERVER_SAN, -86400);
+	/* The common name is right: it must not count. */
+	pki.elsewhere = pki_issue(&pki.ca, "kubernetes.test", "IP:192.0.2.1,DNS:elsewhere", 86400);
+	pki.client = pki_issue(&pki.ca, "first", NULL, 86400);
+	pki.renewed = pki_issue(&pki.ca, "second", NULL, 86400);
+	write_cert(pki.ca_file, "ca.crt", pki.ca.cert);
+	write_cert(pki.other_ca_file, "other-ca.crt", pki.other_ca.cert);
+	write_cert(pki.client_cert, "client.crt", pki.client.cert);
+	write_key(pki.client_key, "client.key", pki.client.key, NULL);
+	write_key(pki.other_key, "other.key", pki.server.key, NULL);
+	write_key(pki.locked_key, "locked.key", pki.client.key, "secret");
+	in_dir(pki.text_file, "text");
+	write_file(pki.text_file, "hello\n");
+	return 0;
+}
+
+int pki_remove(void **state)
+{
+	struct identity *all[] = { &pki.ca,	   &pki.other_ca, &pki.server, &pki.expired,
+				   &pki.elsewhere, &pki.client,	  &pki.renewed };
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+		pki_discard(all[i]);
+	return remove_made_dir(state);
 }

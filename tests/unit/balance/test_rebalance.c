@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Which connections end: those that must, no others, and nobody always last. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "balance/rebalance.h"
+#include "unit.h"
+
+#define N 200
+
+static struct klb_connection list[N];
+
+static void fill(__u32 id, enum klb_phase phase)
+{
+	memset(list, 0, sizeof(list));
+	for (unsigned int i = 0; i < N; i++) {
+		list[i].record.id = id;
+		list[i].record.phase = phase;
+		list[i].record.established_ns = 1000 + i;
+	}
+}
+
+/* A seed for each round; splitmix64, so that none is like another. */
+static __u64 seed_of(__u64 round)
+{
+	__u64 x = round * 0x9e3779b97f4a7c15ULL;
+
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
+	x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
+	return x ^ x >> 31;
+}
+
+static void takes_all_of_few(void **state)
+{
+	bool dead[KLB_MAX_IDS] = { [2] = true };
+	unsigned int picked[EVICT_BATCH], left = 99;
+
+	(void)state;
+	fill(1, KLB_PHASE_ACTIVE);
+	list[3].record.id = list[7].record.id = list[199].record.id = 2;
+	assert_int_equal(rebalance_pick_dead(list, N, dead, 1, EVICT_BATCH, picked, &left), 3);
+	assert_int_equal(left, 0);
+	assert_int_equal(picked[0], 3);
+	assert_int_equal(picked[1], 7);
+	assert_int_equal(picked[2], 199);
+}
+
+static void none_for_the_living(void **state)
+{
+	bool dead[KLB_MAX_IDS] = { [2] = true };
+	unsigned int picked[EVICT_BATCH], left = 99;
+
+	(void)state;
+	fill(1, KLB_PHASE_ACTIVE);
+	assert_int_equal(rebalance_pick_dead(list, N, dead, 1, EVICT_BATCH, picked, &left), 0);
+	assert_int_equal(left, 0);
+	left = 99;
+	assert_int_equal(rebalance_pick_dead(list, 0, dead, 1, EVICT_BATCH, picked, &left), 0);
+	assert_int_equal(left, 0);
+}
+
+/* A batch is no larger than it may be, has nobody twice, and the rest is counted. */
+static void bounded(void **state)
+{
+	bool dead[KLB_MAX_IDS] = { [5] = true };
+
+	(void)state;
+	fill(5, KLB_PHASE_ACTIVE);
+	for (__u64 round = 0; round < 1000; round++) {
+		unsigned int picked[EVICT_BATCH + 1], left;
+		bool seen[N] = { false };
+
+		picked[EVICT_BATCH] = 12345;
+		assert_int_equal(rebalance_pick_dead(list, N, dead, seed_of(round), EVICT_BATCH,
+						     picked, &left),
+				 EVICT_BATCH);
+		assert_int_equal(left, N - EVICT_BATCH);
+		assert_int_equal(picked[EVICT_BATCH], 12345);
+		for (unsigned int i = 0; i < EVICT_BATCH; i++) {
+			assert_in_range(picked[i], 0, N - 1);
+			assert_false(seen[picked[i]]);
+			seen[picked[i]] = true;
+		}
+	}
+}
+
+/* Each of 200 is as likely to be among the first 16. */
+static void fair(void **state)
+{
+	const unsigned int rounds = 50000;
+	bool dead[KLB_MAX_IDS] = { [5] = true };
+	unsigned int count[N] = { 0 }, expected = rounds * EVICT_BATCH / N;
+
+	(void)state;
+	fill(5, KLB_PHASE_ACTIVE);
+	for (__u64 round = 0; round < rounds; round++) {
+		unsigned int picked[EVICT_BATCH], left;
+
+		rebalance_pick_dead(list, N, dead, seed_of(round), EVICT_BATCH, picked, &left);
+		for (unsigned int i = 0; i < EVICT_BATCH; i++)
+			count[picked[i]]++;
+	}
+	/* 4000 expected, sigma 61: within five. */
+	for (unsigned int i = 0; i < N; i++)
+		assert_in_range(count[i], expected - 305, expected + 305);
+}
+
+/* Even the seed that a xorshift generator cannot leave. */
+static void seed_zero(void **state)
+{
+	bool dead[KLB_MAX_IDS] = { [5] = true };
+	unsigned int picked[EVICT_BATCH], left;
+
+	(void)state;
+	fill(5, KLB_PHASE_ACTIVE);
+	assert_int_equal(rebalance_pick_dead(list, N, dead, 0, EVICT_BATCH, picked, &left),
+			 EVICT_BATCH);
+	for (unsigned int i = 0; i < EVICT_BATCH; i++)
+		assert_in_range(picked[i], 0, N - 1);
+}
+
+/* What has ended, or has not left yet, is nothing to end. */
+static void open_phases_only(void **state)
+{
+	static const enum klb_phase phases[] = { KLB_PHASE_NEW, KLB_PHASE_CONNECTING,
+						 KLB_PHASE_ACTIVE, KLB_PHASE_ENDED };
+	bool dead[KLB_MAX_IDS] = { [5] = true };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(phases); i++) {
+		bool open = phases[i] == KLB_PHASE_ACTIVE || phases[i] == KLB_PHASE_CONNECTING;
+		unsigned int picked[EVICT_BATCH], left;
+
+		fill(5, phases[i]);
+		assert_int_equal(rebalance_pick_dead(list, 1, dead, 1, EVICT_BATCH, picked, &left),
+				 open);
+	}
+}
+
+/* A record of another version, or garbage: no index into anything. */
+static void ids_out_of_range(void **state)
+{
+	bool dead[KLB_MAX_IDS];
+	unsigned int picked[EVICT_BATCH], left;
+
+	(void)state;
+	memset(dead, 1, sizeof(dead));
+	fill(KLB_MAX_IDS, KLB_PHASE_ACTIVE);
+	list[1].record.id = ~0U;
+	assert_int_equal(rebalance_pick_dead(list, 2, dead, 1, EVICT_BATCH, picked, &left), 0);
+	assert_int_equal(left, 0);
+}
+
+/* --- who has too many ---------------------------------------------------------------- */
+
+struct overload {
+	const char *what;
+	struct rebalance_load loads[4];
+	unsigned int n;
+	__u32 want;
+};
+
+static const struct overload overloads[] = {
+	{ "nobody", { { 0, 0, 0 } }, 0, 0 },
+	{ "one", { { 1, 50, 100 } }, 1, 0 },
+	{ "even", { { 1, 10, 100 }, { 2, 10, 100 }, { 3, 10, 100 } }, 3, 0 },
+	{ "nothing open", { { 1, 0, 100 }, { 2, 0, 100 } }, 2, 0 },
+	{ "one came back", { { 1, 15, 100 }, { 2, 15, 100 }, { 3, 0, 100 } }, 3, 1 },
+	{ "the fullest", { { 1, 15, 100 }, { 2, 16, 100 }, { 3, 0, 100 } }, 3, 2 },
+	/* 7 of 3: a share is 2 and a third, rounded up to 3. */
+	{ "half a connection", { { 1, 4, 100 }, { 2, 3, 100 }, { 3, 0, 100 } }, 3, 0 },
+	{ "one above", { { 1, 5, 100 }, { 2, 4, 100 }, { 3, 3, 100 } }, 3, 0 },
+	{ "two above", { { 1, 6, 100 }, { 2, 4, 100 }, { 3, 2, 100 } }, 3, 1 },
+	/* Two of a hundred are no tenth, eleven are. */
+	{ "less than a tenth", { { 1, 109, 100 }, { 2, 91, 100 } }, 2, 0 },
+	{ "a tenth", { { 1, 110, 100 }, { 2, 90, 100 } }, 2, 1 },
+	{ "as weighted", { { 1, 30, 300 }, { 2, 10, 100 } }, 2, 0 },
+	{ "too many for its weight", { { 1, 20, 300 }, { 2, 20, 100 } }, 2, 2 },
+	{ "weight 0 has a share of 0", { { 1, 5, 100 }, { 2, 3, 0 } }, 2, 2 },
+	{ "weight 0, and nothing on it", { { 1, 5, 100 }, { 2, 0, 0 } }, 2, 0 },
+	{ "all weights 0", { { 1, 5, 0 }, { 2, 0, 0 } }, 2, 0 },
+	{ "large", { { 1, 1ULL << 40, 1000 }, { 2, 0, 1000 } }, 2, 1 },
+};
+
+static void overloaded(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(overloads); i++) {
+		const struct overload *o = &overloads[i];
+		__u32 id = rebalance_overloaded(o->loads, o->n);
+
+		if (id != o->want)
+			fail_msg("%s: %u, want %u", o->what, id, o->want);
+	}
+}
+
+/*
+ * From any beginning, one at a time from the fullest to the emptiest by weight (where
+ * least-conn puts it) comes to rest: nothing goes round in circles.
+ */
+static void comes_to_rest(void **state)
+{
+	(void)state;
+	for (__u64 round = 0; round < 2000; round++) {
+		struct rebalance_load loads[4];
+		__u64 total = 0, moved = 0;
+
+		for (unsigned int i = 0; i < 4; i++) {
+			__u64 r = seed_of(round * 4 + i);
+
+			loads[i] = (struct rebalance_load){ .id = i + 1,
+							    .active = r % 60,
+							    .weight = 1 + (r >> 32) % 300 };
+			total += loads[i].active;
+		}
+		for (__u32 id; (id = rebalance_overloaded(loads, 4)); moved++) {
+			unsigned int to = 0;
+
+			loads[id - 1].active--;
+			for (unsigned int i = 1; i < 4; i++)
+				if (loads[i].active * loads[to].weight <
+				    loads[to].active * loads[i].weight)
+					to = i;
+			loads[to].active++;
+			assert_true(moved <= total);
+		}
+	}
+}
+
+/* --- the oldest -------------------------------------------------------------------------- */
+
+static void oldest(void **state)
+{
+	(void)state;
+	fill(1, KLB_PHASE_ACTIVE);
+	assert_int_equal(rebalance_pick_oldest(list, N, 1), 0);
+	list[120].record.established_ns = 10;
+	assert_int_equal(rebalance_pick_oldest(list, N, 1), 120);
+	/* Of that backend, and established. */
+	list[120].record.id = 2;
+	list[121].record.established_ns = 5;
+	list[121].record.phase = KLB_PHASE_CONNECTING;
+	list[122].record.established_ns = 6;
+	list[122].record.phase = KLB_PHASE_ENDED;
+	assert_int_equal(rebalance_pick_oldest(list, N, 1), 0);
+	assert_int_equal(rebalance_pick_oldest(list, N, 2), 120);
+	assert_int_equal(rebalance_pick_oldest(list, N, 3), N);
+	assert_int_equal(rebalance_pick_oldest(list, 0, 1), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(takes_all_of_few), cmocka_unit_test(none_for_the_living),
+		cmocka_unit_test(bounded),	    cmocka_unit_test(fair),
+		cmocka_unit_test(seed_zero),	    cmocka_unit_test(open_phases_only),
+		cmocka_unit_test(ids_out_of_range), cmocka_unit_test(overloaded),
+		cmocka_unit_test(comes_to_rest),    cmocka_unit_test(oldest),
+	};
+
+	return cmocka_run_group_tests_name("moves", tests, NULL, NULL);
+}
