@@ -17,7 +17,7 @@
 #define JITTER_PERCENT 20
 /* A burst of events is one piece of news: no two probes follow closer than that. Yet what
  * comes right behind a probe gets another one, as that may have seen nothing of it. */
-#define HURRY_MIN_MS 100
+#define EARLY_MIN_MS 100
 
 /* --- the next probe ---------------------------------------------------------------- */
 
@@ -70,19 +70,19 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 /* Probes out of turn: so many in a row, then one in so long. Anybody on this node can make
  * connects fail as often as he likes, and a backend can close whatever it is asked on: no
  * apiserver is to pay for the one, nor the agent for the other. */
-#define HURRY_BURST 5
-#define HURRY_NS 1000000000ULL
+#define EARLY_BURST 5
+#define EARLY_NS 1000000000ULL
 
-/* Counts one; false when there are too many. hurried_ns: until when they are used up. */
-static bool may_hurry(struct agent_backend *b)
+/* Counts one; false when there are too many. early_until_ns: until when they are used up. */
+static bool may_probe_early(struct agent_backend *b)
 {
 	__u64 now = clock_now_ns();
 
-	if (b->hurried_ns < now)
-		b->hurried_ns = now;
-	if (b->hurried_ns - now > (HURRY_BURST - 1) * HURRY_NS)
+	if (b->early_until_ns < now)
+		b->early_until_ns = now;
+	if (b->early_until_ns - now > (EARLY_BURST - 1) * EARLY_NS)
 		return false;
-	b->hurried_ns += HURRY_NS;
+	b->early_until_ns += EARLY_NS;
 	return true;
 }
 
@@ -103,7 +103,7 @@ static void log_state(const struct agent_backend *b, enum klb_state was, const c
 
 /* Connected, and no answer about readiness: an apiserver whose etcd stalls still answers
  * about its liveness. Others are preferred in the meantime. */
-static void ask_for_life(struct agent_backend *b, const struct probe_result *result)
+static void probe_liveness(struct agent_backend *b, const struct probe_result *result)
 {
 	enum klb_state was = b->health.state;
 	bool changed = health_unanswered(&b->health, clock_now_ns());
@@ -139,7 +139,7 @@ static void on_done(void *arg, const struct probe_result *result)
 	metrics_probe_observe(&b->metrics, outcome, result->duration_ns);
 	b->metrics.handshakes += result->handshake;
 	if (outcome == KLB_REASON_NO_ANSWER && result->path == PROBE_READY) {
-		ask_for_life(b, result);
+		probe_liveness(b, result);
 		return;
 	}
 	if (result->path == PROBE_LIVE)
@@ -158,7 +158,7 @@ static void on_done(void *arg, const struct probe_result *result)
 			  result->http_status, (double)result->duration_ns / 1e9);
 	b->adopted = false;
 	if (b->again)
-		schedule(b, HURRY_MIN_MS);
+		schedule(b, EARLY_MIN_MS);
 	else
 		schedule_next(b);
 	b->ops->changed(b->arg, changed);
@@ -176,7 +176,7 @@ static void on_lost(void *arg, bool timed_out)
 			  timed_out ? "nothing is acknowledged any more on the connection kept for "
 				      "probes"
 				    : "the connection kept for probes was closed");
-	if (may_hurry(b))
+	if (may_probe_early(b))
 		probe_now(b, PROBE_READY);
 	else
 		schedule_next(b);
@@ -281,19 +281,19 @@ void agent_backend_start(struct agent_backend *b, unsigned int within_ms)
 	schedule(b, random_between(0, within_ms));
 }
 
-void agent_backend_hurry(struct agent_backend *b)
+void agent_backend_probe_soon(struct agent_backend *b)
 {
 	__u64 age_ms = (clock_now_ns() - b->health.last_probe_ns) / 1000000;
 
 	/* Asked for already, or too often. */
-	if (b->again || !may_hurry(b))
+	if (b->again || !may_probe_early(b))
 		return;
-	if (!b->probing && age_ms >= HURRY_MIN_MS) {
+	if (!b->probing && age_ms >= EARLY_MIN_MS) {
 		probe_now(b, PROBE_READY);
 		return;
 	}
 	if (!b->probing)
-		schedule(b, HURRY_MIN_MS - (unsigned int)age_ms);
+		schedule(b, EARLY_MIN_MS - (unsigned int)age_ms);
 	b->again = true;
 }
 

@@ -29,7 +29,7 @@ struct agent_backend {
 	bool begun; /* it has been probed, or is just being */
 	bool probing;
 	bool again; /* a probe was asked for during one, or too soon after it */
-	__u64 hurried_ns; /* see may_hurry */
+	__u64 early_until_ns; /* see may_probe_early */
 	bool adopted; /* the state is an earlier agent's; no probe has ended yet */
 	const struct agent_backend_ops *ops;
 	void *arg;
@@ -52,7 +52,7 @@ void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen
 void agent_backend_start(struct agent_backend *b, unsigned int within_ms);
 
 /* The kernel has seen something of it: look now, and not when the interval is over. */
-void agent_backend_hurry(struct agent_backend *b);
+void agent_backend_probe_soon(struct agent_backend *b);
 
 /* Both belong to b and are valid, and up to date, until agent_backend_free. */
 const struct health *agent_backend_health(const struct agent_backend *b);

@@ -11,9 +11,9 @@
 #include "net/sock_diag.h"
 
 /* One that has ended by itself meanwhile is where it should be. */
-static int end_them(struct sock_diag *diag, const struct klb_connection *list,
-		    const unsigned int *picked, unsigned int n, struct agent_evict_result *ret,
-		    struct err *e)
+static int end_picked(struct sock_diag *diag, const struct klb_connection *list,
+		      const unsigned int *picked, unsigned int n, struct agent_evict_result *ret,
+		      struct err *e)
 {
 	int r = sock_diag_can_destroy(diag, e), first = r;
 
@@ -30,11 +30,11 @@ static int end_them(struct sock_diag *diag, const struct klb_connection *list,
 }
 
 typedef unsigned int (*pick_fn)(const struct datapath_connections *all, const void *which,
-				unsigned int *ret, unsigned int *ret_left);
+				unsigned int *ret, unsigned int *ret_remaining);
 
 /* Lists, picks and ends, with the privileges for that and no longer. */
-static int move(const struct datapath *dp, pick_fn pick, const void *which,
-		struct agent_evict_result *ret, struct err *e)
+static int end_some(const struct datapath *dp, pick_fn pick, const void *which,
+		    struct agent_evict_result *ret, struct err *e)
 {
 	struct datapath_connections all = { 0 };
 	unsigned int picked[EVICT_BATCH], n;
@@ -45,11 +45,11 @@ static int move(const struct datapath *dp, pick_fn pick, const void *which,
 	privileges_raise();
 	r = sock_diag_open(&diag, e);
 	if (!r)
-		r = datapath_connections(dp, diag, &(struct datapath_looks){ 0 }, &all, e);
+		r = datapath_connections(dp, diag, &(struct datapath_list_options){ 0 }, &all, e);
 	if (!r) {
-		n = pick(&all, which, picked, &ret->left);
+		n = pick(&all, which, picked, &ret->remaining);
 		if (n)
-			r = end_them(diag, all.list, picked, n, ret, e);
+			r = end_picked(diag, all.list, picked, n, ret, e);
 	}
 	sock_diag_close(diag);
 	privileges_lower();
@@ -76,21 +76,21 @@ static __u64 count_dead(const struct dead *d)
 }
 
 static unsigned int pick_dead(const struct datapath_connections *all, const void *which,
-			      unsigned int *ret, unsigned int *ret_left)
+			      unsigned int *ret, unsigned int *ret_remaining)
 {
 	const struct dead *d = which;
 	unsigned int n;
 
 	n = rebalance_pick_dead(all->list, all->n, d->ids, random_u64(), EVICT_BATCH, ret,
-				ret_left);
-	*d->hidden = !all->all && count_dead(d) > n + *ret_left;
+				ret_remaining);
+	*d->hidden = !all->all && count_dead(d) > n + *ret_remaining;
 	return n;
 }
 
 static unsigned int pick_oldest(const struct datapath_connections *all, const void *id,
-				unsigned int *ret, unsigned int *ret_left)
+				unsigned int *ret, unsigned int *ret_remaining)
 {
-	(void)ret_left;
+	(void)ret_remaining;
 	*ret = rebalance_pick_oldest(all->list, all->n, *(const __u32 *)id);
 	return *ret < all->n;
 }
@@ -100,7 +100,7 @@ int agent_evict_dead(const struct datapath *dp, const bool *dead, struct agent_e
 {
 	bool hidden = false;
 	const struct dead d = { .dp = dp, .ids = dead, .hidden = &hidden };
-	int r = move(dp, pick_dead, &d, ret, e);
+	int r = end_some(dp, pick_dead, &d, ret, e);
 
 	if (!r && hidden)
 		r = err_set(e, ESRCH,
@@ -112,5 +112,5 @@ int agent_evict_dead(const struct datapath *dp, const bool *dead, struct agent_e
 int agent_evict_one(const struct datapath *dp, __u32 id, struct agent_evict_result *ret,
 		    struct err *e)
 {
-	return move(dp, pick_oldest, &id, ret, e);
+	return end_some(dp, pick_oldest, &id, ret, e);
 }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The agent's ends of connections: what moves.h decides, done by sock_diag.h. */
-#ifndef KUBELB_AGENT_MOVES_H
-#define KUBELB_AGENT_MOVES_H
+#ifndef KUBELB_AGENT_EVICT_H
+#define KUBELB_AGENT_EVICT_H
 
 #include "datapath/datapath.h"
 
 struct agent_evict_result {
 	unsigned int ended[KLB_MAX_IDS]; /* by id */
-	unsigned int left; /* still to be ended: call again in a moment */
+	unsigned int remaining; /* still to be ended: call again in a moment */
 };
 
 /* Ends one batch of the connections to the backends in dead (by id). */

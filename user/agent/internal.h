@@ -44,7 +44,7 @@ struct agent {
 	struct reconcile reconcile;
 	__s64 excess; /* see reconcile_other_netns */
 	bool reconciled; /* once */
-	bool beaten; /* a heartbeat of this process is in the maps */
+	bool heartbeat_written; /* a heartbeat of this process is in the maps */
 	bool reload_refused; /* the file is not the configuration that is in force */
 	bool dirty; /* something to write that can wait for the tick */
 	bool detached_logged;
@@ -81,7 +81,7 @@ int agent_take_file(struct agent *a, struct config *file, struct err *e);
 /* At each tick: whether the file's own backends count beside those that were found. */
 void agent_review_list(struct agent *a);
 /* Whether some do although the cluster has been heard. */
-bool agent_has_seeds(const struct agent *a);
+bool agent_uses_seeds(const struct agent *a);
 /* What discovery has found at an earlier time; before agent_take_file, with a->state. */
 void agent_read_cache(struct agent *a, const struct config *file);
 /* None are there any more; before a->config goes. */
@@ -104,14 +104,14 @@ void agent_apply(struct agent *a);
 /* --- kernel_events.c: what the kernel reports --- */
 
 /* Sets up a->wakeup; needs a->dp and a->state. agent_drop_datapath takes it away. */
-int agent_listen_to_kernel(struct agent *a, struct err *e);
+int agent_subscribe_events(struct agent *a, struct err *e);
 /* What the kernel has seen since the last time. */
-void agent_take_events(struct agent *a);
+void agent_handle_events(struct agent *a);
 
 /* --- upkeep.c: what is done about what is known --- */
 
 /* At each tick, with a->dp: ends connections that have come to a dead backend since. */
-void agent_look_for_stuck(struct agent *a);
+void agent_check_dead_backends(struct agent *a);
 /* At each tick, with a->dp: moves one connection when it is time to. */
 void agent_rebalance(struct agent *a);
 /* Of a->evict_timer: one batch of connections to dead backends. arg: the agent, here and below. */

@@ -29,7 +29,7 @@ static __u64 heartbeat_max_age_ns(const struct agent *a)
 {
 	__u64 ms = (__u64)a->config->probe.interval_ms * HEARTBEAT_INTERVALS;
 
-	/* The beat itself is never slower than HEARTBEAT_MS: with a long interval a dead
+	/* The values itself is never slower than HEARTBEAT_MS: with a long interval a dead
 	 * agent is not believed for hours, with a short one a stall is no death. */
 	if (ms < HEARTBEAT_AGE_MIN_MS)
 		ms = HEARTBEAT_AGE_MIN_MS;
@@ -38,7 +38,7 @@ static __u64 heartbeat_max_age_ns(const struct agent *a)
 	return ms * 1000000ULL;
 }
 
-static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
+static void describe_discovery(const struct agent *a, struct datapath_heartbeat_values *ret)
 {
 	struct discovery_state state;
 
@@ -47,7 +47,7 @@ static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
 		return;
 	discovery_state(a->discovery, &state);
 	ret->discovery_heard_ns = state.heard_ns;
-	if (!a->n_found || agent_has_seeds(a))
+	if (!a->n_found || agent_uses_seeds(a))
 		ret->discovery = KLB_DISCOVERY_SEEDS;
 	else if (!a->heard)
 		ret->discovery = KLB_DISCOVERY_CACHE;
@@ -57,18 +57,18 @@ static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
 
 static void heartbeat(struct agent *a)
 {
-	struct datapath_beat beat = { .now_ns = clock_now_ns(),
-				      .max_age_ns = heartbeat_max_age_ns(a) };
+	struct datapath_heartbeat_values values = { .now_ns = clock_now_ns(),
+						    .max_age_ns = heartbeat_max_age_ns(a) };
 	__u64 serial = 0;
 	struct err e = { "" };
 	int r;
 
-	describe_discovery(a, &beat);
-	r = datapath_heartbeat(a->dp, &beat, &serial, &e);
+	describe_discovery(a, &values);
+	r = datapath_heartbeat(a->dp, &values, &serial, &e);
 	if (!r) {
-		a->beaten = true;
-		a->state->control.heartbeat_ns = beat.now_ns;
-		a->state->control.heartbeat_max_age_ns = beat.max_age_ns;
+		a->heartbeat_written = true;
+		a->state->control.heartbeat_ns = values.now_ns;
+		a->state->control.heartbeat_max_age_ns = values.max_age_ns;
 	}
 	/* kubelb-load was run: with a changed file, in all likelihood. */
 	if (r == -ESTALE || (!r && serial != a->state->applied.serial)) {
@@ -82,7 +82,7 @@ static void heartbeat(struct agent *a)
 
 /* --- the service manager ------------------------------------------------------------- */
 
-static void listen_to_manager(struct agent *a)
+static void open_manager(struct agent *a)
 {
 	struct err e = { "" };
 	char quoted[ERR_TEXT_MAX + 64];
@@ -93,7 +93,7 @@ static void listen_to_manager(struct agent *a)
 }
 
 /* Ready means: connects are balanced, and the kernel believes this agent. */
-static void tell_manager(struct agent *a)
+static void notify_manager(struct agent *a)
 {
 	const char *why = agent_not_ready(a);
 	const char *refused =
@@ -102,7 +102,7 @@ static void tell_manager(struct agent *a)
 
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		ready += agent_backend_health(a->backends[i])->state == KLB_STATE_READY;
-	if (why || !a->beaten)
+	if (why || !a->heartbeat_written)
 		notify_status(a->notify, "%s%s", why ? why : "waiting for the maps", refused);
 	else if (!a->config->n_backends)
 		notify_ready(a->notify, "no backends: connects go through untouched%s", refused);
@@ -128,12 +128,12 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		agent_apply(a);
 	if (a->dp) {
 		if (!a->wakeup)
-			agent_take_events(a);
-		agent_look_for_stuck(a);
+			agent_handle_events(a);
+		agent_check_dead_backends(a);
 		agent_rebalance(a);
 	}
 	agent_listen_http(a);
-	tell_manager(a);
+	notify_manager(a);
 }
 
 static void on_hup(evutil_socket_t fd, short what, void *arg)
@@ -144,7 +144,7 @@ static void on_hup(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	notify_reloading(a->notify);
 	agent_reload(a);
-	tell_manager(a);
+	notify_manager(a);
 }
 
 static void on_term(evutil_socket_t signal_number, short what, void *arg)
@@ -230,7 +230,7 @@ int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 		log_event(LOG_LEVEL_INFO, "running", "version=%s pin=%s frontends=%u backends=%u",
 			  KLB_VERSION, log_quote(pin, sizeof(pin), o->pin_dir),
 			  a.config->n_frontends, a.config->n_backends);
-		listen_to_manager(&a);
+		open_manager(&a);
 		agent_set_tick(&a);
 		on_tick(-1, 0, &a);
 		agent_on_reconcile(-1, 0, &a);

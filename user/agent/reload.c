@@ -18,7 +18,7 @@
 
 /* --- warnings ------------------------------------------------------------------------ */
 
-static void warn_about(const struct config *cfg)
+static void warn_insecure(const struct config *cfg)
 {
 	if (cfg->probe.insecure_skip_verify)
 		log_event(LOG_LEVEL_WARN,
@@ -202,7 +202,7 @@ static int take_config(struct agent *a, struct config *cfg, struct probe_tls *tl
 	}
 	config_free(old);
 	a->config_pending = true;
-	warn_about(cfg);
+	warn_insecure(cfg);
 	return 0;
 }
 
@@ -215,7 +215,7 @@ static int take_effective(struct agent *a, const struct config *file, struct pro
 	unsigned int n = file->discovery ? a->n_found : 0;
 	int r;
 
-	if (n && !a->source.alone) {
+	if (n && !a->source.list_alone) {
 		n = endpoint_source_with_seeds(file, a->found, n, list);
 		counts = list;
 	}
@@ -239,7 +239,7 @@ static unsigned int count_seeds(const struct agent *a)
 }
 
 /* Suspect is not alive: a verdict is pending, and one may be for ever. */
-static bool takes_connections(const struct agent *a)
+static bool some_found_alive(const struct agent *a)
 {
 	for (unsigned int i = 0; i < a->n_found; i++) {
 		const struct agent_backend *b =
@@ -255,17 +255,17 @@ static bool takes_connections(const struct agent *a)
 static enum endpoint_source_step review(struct agent *a)
 {
 	struct endpoint_source_facts facts = { .heard = a->heard,
-					       .takes = takes_connections(a),
-					       .more = count_seeds(a) > 0,
+					       .usable = some_found_alive(a),
+					       .has_seeds = count_seeds(a) > 0,
 					       .interval_ms = a->file->probe.interval_ms,
 					       .now_ns = clock_now_ns() };
 
 	return endpoint_source_review(&a->source, &facts);
 }
 
-bool agent_has_seeds(const struct agent *a)
+bool agent_uses_seeds(const struct agent *a)
 {
-	return a->heard && !a->source.alone && count_seeds(a) > 0;
+	return a->heard && !a->source.list_alone && count_seeds(a) > 0;
 }
 
 void agent_review_list(struct agent *a)
@@ -278,7 +278,7 @@ void agent_review_list(struct agent *a)
 	if (!a->file->discovery || !a->n_found)
 		return;
 	step = review(a);
-	if (step == ENDPOINT_SOURCE_AS_BEFORE)
+	if (step == ENDPOINT_SOURCE_UNCHANGED)
 		return;
 	if (take_effective(a, a->file, a->tls, &e)) {
 		a->source = before; /* Tried again with the next tick. */
@@ -286,7 +286,7 @@ void agent_review_list(struct agent *a)
 			  log_quote(quoted, sizeof(quoted), e.text));
 		return;
 	}
-	if (step == ENDPOINT_SOURCE_SEEDS)
+	if (step == ENDPOINT_SOURCE_ADD_SEEDS)
 		log_event(LOG_LEVEL_WARN,
 			  "none of the cluster's apiservers takes connections, the "
 			  "configuration's own backends count beside them",
@@ -310,7 +310,7 @@ static void on_discovered(void *arg, const struct klb_endpoint *list, unsigned i
 	a->heard = true;
 	log_event(LOG_LEVEL_INFO, "the cluster's apiservers are others now", "backends=%u", n);
 	/* When one that is known already is in it, the seeds go at once. */
-	if (takes_connections(a))
+	if (some_found_alive(a))
 		review(a);
 	if (take_effective(a, a->file, a->tls, &e)) {
 		log_event(LOG_LEVEL_ERROR, "cannot take the discovered backends", "error=%s",
@@ -390,8 +390,8 @@ void agent_read_cache(struct agent *a, const struct config *file)
 	char quoted[ERR_TEXT_MAX + 64];
 	int r = discovery_cached_list(file, a->found, &a->n_found, &e);
 
-	a->source.alone =
-		a->n_found && endpoint_source_was_heard(&a->state->control, clock_now_ns());
+	a->source.list_alone =
+		a->n_found && endpoint_source_is_cluster(&a->state->control, clock_now_ns());
 	if (r && r != -ENOENT)
 		log_event(LOG_LEVEL_WARN, "the cache of discovery is not used", "error=%s",
 			  log_quote(quoted, sizeof(quoted), e.text));

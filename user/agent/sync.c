@@ -90,7 +90,7 @@ int agent_open_datapath(struct agent *a, struct err *e)
 	a->agent_lock = lock_agent(a->options->pin_dir, e);
 	r = a->agent_lock < 0 ? a->agent_lock : datapath_read(a->dp, a->state, e);
 	if (!r)
-		r = agent_listen_to_kernel(a, e);
+		r = agent_subscribe_events(a, e);
 	if (r)
 		agent_drop_datapath(a);
 	else

@@ -67,12 +67,12 @@ static unsigned int weight_of(const struct agent *a, const struct plan_backend *
 }
 
 /* Whether the kernel may send a new connection there without reserve. */
-static bool takes_connections(const struct agent *a, const struct plan_backend *b)
+static bool is_ready(const struct agent *a, const struct plan_backend *b)
 {
 	return b->value.state == KLB_STATE_READY && weight_of(a, b);
 }
 
-static bool some_takes_connections(struct agent *a)
+static bool some_ready(struct agent *a)
 {
 	/* The operator's admins change without a word to the agent. */
 	if (datapath_read_admin(a->dp, a->state->admin, NULL))
@@ -80,7 +80,7 @@ static bool some_takes_connections(struct agent *a)
 	for (unsigned int i = 0; i < a->config->n_backends; i++) {
 		const struct plan_backend *b = planned(a, i);
 
-		if (b && takes_connections(a, b))
+		if (b && is_ready(a, b))
 			return true;
 	}
 	return false;
@@ -101,10 +101,11 @@ static bool find_dead(struct agent *a, bool *dead)
 
 		if (!b)
 			continue;
-		dead[b->id] = b->value.state == KLB_STATE_DEAD && health_is_gone(h, clock_now_ns());
+		dead[b->id] =
+			b->value.state == KLB_STATE_DEAD && health_may_evict(h, clock_now_ns());
 		some |= dead[b->id];
 	}
-	return some && some_takes_connections(a);
+	return some && some_ready(a);
 }
 
 static unsigned int around(unsigned int ms)
@@ -130,18 +131,18 @@ void agent_on_evict(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (!a->dp || !privileges_end_connections() || !find_dead(a, dead))
+	if (!a->dp || !privileges_can_end_connections() || !find_dead(a, dead))
 		return;
 	agent_evict_dead(a->dp, dead, &result, &e);
 	log_failure(a->evict_error, LOG_LEVEL_ERROR, "cannot end connections to a dead backend",
 		    &e);
 	count_ended(a, &result, METRICS_ENDED_DEAD);
-	if (result.left)
+	if (result.remaining)
 		start_evicting(a);
 }
 
 /* Connections that have come to a dead backend since, or could not be ended before. */
-void agent_look_for_stuck(struct agent *a)
+void agent_check_dead_backends(struct agent *a)
 {
 	bool dead[KLB_MAX_IDS];
 	struct klb_stats stats;
@@ -190,7 +191,7 @@ static bool read_load(const struct agent *a, unsigned int index, bool some_prefe
 	const struct plan_backend *b = planned(a, index);
 	struct klb_stats stats;
 
-	if (!b || !takes_connections(a, b) ||
+	if (!b || !is_ready(a, b) ||
 	    health_share(h, a->config->slow_start_ms, clock_now_ns()) != 1000 ||
 	    datapath_read_stat(a->dp, b->id, &stats, NULL))
 		return false;
@@ -266,7 +267,8 @@ static int list_all(struct agent *a, struct datapath_connections *ret)
 	privileges_raise();
 	r = sock_diag_open(&diag, &e);
 	if (!r)
-		r = datapath_connections(a->dp, diag, &(struct datapath_looks){ 0 }, ret, &e);
+		r = datapath_connections(a->dp, diag, &(struct datapath_list_options){ 0 }, ret,
+					 &e);
 	sock_diag_close(diag);
 	privileges_lower();
 	log_failure(a->reconcile_error, LOG_LEVEL_WARN,
@@ -289,7 +291,7 @@ static void reconcile_other_netns(struct agent *a, __s64 excess)
 	struct err e = { "" };
 
 	a->excess = confirmed ? 0 : excess;
-	if (!confirmed || !privileges_see_pods() || !node_sees_every_process())
+	if (!confirmed || !privileges_can_enter_pods() || !node_sees_every_process())
 		return;
 	if (datapath_adjust(a->dp, &fix, &e))
 		log_event(LOG_LEVEL_ERROR, "cannot correct a count", "error=%s",
@@ -319,8 +321,8 @@ static bool reconcile_counts(struct agent *a)
 		reconcile_other_netns(a, all.excess);
 	if (r || datapath_read_stats(a->dp, after, NULL))
 		goto out;
-	n_fixes = reconcile_look(&a->reconcile, a->state->stats, after, all.list, all.n, fixes,
-				 &again);
+	n_fixes = reconcile_compare(&a->reconcile, a->state->stats, after, all.list, all.n, fixes,
+				    &again);
 	for (unsigned int i = 0; i < n_fixes; i++)
 		repair(a, &fixes[i]);
 out:

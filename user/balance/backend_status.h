@@ -19,7 +19,7 @@ void backend_status_of(const struct datapath_state *s, const struct plan_backend
 		       struct backend_status *ret);
 
 /* Connects that failed, for any reason. */
-__u64 backend_status_failed(const struct klb_stats *stats);
+__u64 backend_status_failures(const struct klb_stats *stats);
 
 /* Whether the agent's heartbeat is fresh, so that its states count. */
 bool backend_status_agent_alive(const struct klb_control *control, __u64 now_ns);

@@ -28,7 +28,7 @@ unsigned int endpoint_source_with_seeds(const struct config *c, const struct klb
 	return n;
 }
 
-bool endpoint_source_was_heard(const struct klb_control *control, __u64 now_ns)
+bool endpoint_source_is_cluster(const struct klb_control *control, __u64 now_ns)
 {
 	return backend_status_agent_alive(control, now_ns) &&
 	       (control->discovery == KLB_DISCOVERY_CURRENT ||
@@ -50,21 +50,21 @@ static __u64 patience_ns(const struct endpoint_source_facts *f)
 enum endpoint_source_step endpoint_source_review(struct endpoint_source *b,
 						 const struct endpoint_source_facts *f)
 {
-	if (f->takes) {
+	if (f->usable) {
 		b->idle_ns = 0;
-		b->told = false;
-		if (b->alone || !f->heard)
-			return ENDPOINT_SOURCE_AS_BEFORE;
-		b->alone = true;
-		return f->more ? ENDPOINT_SOURCE_ALONE : ENDPOINT_SOURCE_AS_BEFORE;
+		b->seeds_added = false;
+		if (b->list_alone || !f->heard)
+			return ENDPOINT_SOURCE_UNCHANGED;
+		b->list_alone = true;
+		return f->has_seeds ? ENDPOINT_SOURCE_DROP_SEEDS : ENDPOINT_SOURCE_UNCHANGED;
 	}
 	if (!b->idle_ns)
 		b->idle_ns = f->now_ns;
 	/* Before the cluster is heard the seeds count anyhow. */
-	if (b->told || !f->more || (!f->heard && !b->alone) ||
+	if (b->seeds_added || !f->has_seeds || (!f->heard && !b->list_alone) ||
 	    f->now_ns - b->idle_ns < patience_ns(f))
-		return ENDPOINT_SOURCE_AS_BEFORE;
-	b->alone = false;
-	b->told = true;
-	return ENDPOINT_SOURCE_SEEDS;
+		return ENDPOINT_SOURCE_UNCHANGED;
+	b->list_alone = false;
+	b->seeds_added = true;
+	return ENDPOINT_SOURCE_ADD_SEEDS;
 }

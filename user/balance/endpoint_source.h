@@ -5,8 +5,8 @@
  * resort. Until the cluster is heard both count, as either may be years old; then its list
  * alone, for as long as it leads anywhere.
  */
-#ifndef KUBELB_BELIEVED_H
-#define KUBELB_BELIEVED_H
+#ifndef KUBELB_ENDPOINT_SOURCE_H
+#define KUBELB_ENDPOINT_SOURCE_H
 
 #include <stdbool.h>
 
@@ -21,7 +21,7 @@ unsigned int endpoint_source_with_seeds(const struct config *c, const struct klb
 					unsigned int n, struct klb_endpoint *ret);
 
 /* Whether the maps hold the cluster's own word, by an agent that lives: then the cache does. */
-bool endpoint_source_was_heard(const struct klb_control *control, __u64 now_ns);
+bool endpoint_source_is_cluster(const struct klb_control *control, __u64 now_ns);
 
 /* --- when the seeds count ------------------------------------------------------------- */
 
@@ -31,23 +31,23 @@ bool endpoint_source_was_heard(const struct klb_control *control, __u64 now_ns);
 
 /* All 0: nothing is known yet. */
 struct endpoint_source {
-	bool alone; /* the list counts without the seeds */
-	bool told; /* ENDPOINT_SOURCE_SEEDS, since the list was of use last */
+	bool list_alone; /* the list counts without the seeds */
+	bool seeds_added; /* ENDPOINT_SOURCE_ADD_SEEDS, since the list was of use last */
 	__u64 idle_ns; /* since when nobody of the list takes connections; 0: somebody does */
 };
 
 struct endpoint_source_facts {
 	bool heard; /* the cluster, since this program's start */
-	bool takes; /* somebody of the list is ready, or lives at least */
-	bool more; /* there are seeds that are not in the list */
+	bool usable; /* somebody of the list is ready, or lives at least */
+	bool has_seeds; /* there are seeds that are not in the list */
 	unsigned int interval_ms; /* between probes */
 	__u64 now_ns; /* of CLOCK_MONOTONIC */
 };
 
 enum endpoint_source_step {
-	ENDPOINT_SOURCE_AS_BEFORE,
-	ENDPOINT_SOURCE_ALONE, /* the seeds do not count any more */
-	ENDPOINT_SOURCE_SEEDS, /* the list leads nowhere: the seeds count beside it; once */
+	ENDPOINT_SOURCE_UNCHANGED,
+	ENDPOINT_SOURCE_DROP_SEEDS, /* the seeds do not count any more */
+	ENDPOINT_SOURCE_ADD_SEEDS, /* the list leads nowhere: the seeds count beside it; once */
 };
 
 /* To be called again and again. Pure. */

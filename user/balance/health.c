@@ -46,7 +46,7 @@ void health_adopt(struct health *h, const struct klb_backend *seen, unsigned int
 		h->back_ns = seen->since_ns;
 }
 
-static bool turn(struct health *h, enum klb_state state, __u64 now_ns)
+static bool set_state(struct health *h, enum klb_state state, __u64 now_ns)
 {
 	if (h->state == state)
 		return false;
@@ -71,16 +71,16 @@ static void count_up(unsigned int *counter, unsigned int limit)
 		(*counter)++;
 }
 
-static bool probed_ok(struct health *h, const struct health_rules *rules, __u64 now_ns)
+static bool on_success(struct health *h, const struct health_rules *rules, __u64 now_ns)
 {
 	h->failures = 0;
 	count_up(&h->successes, rules->rise);
 	/* Nobody has asked before: there is nothing to be cautious about. */
 	if (h->state == KLB_STATE_UNKNOWN || h->successes >= rules->rise)
-		return turn(h, KLB_STATE_READY, now_ns);
+		return set_state(h, KLB_STATE_READY, now_ns);
 	/* It answers, so the verdict of death is wrong already. */
 	if (h->state == KLB_STATE_DEAD)
-		return turn(h, KLB_STATE_SUSPECT, now_ns);
+		return set_state(h, KLB_STATE_SUSPECT, now_ns);
 	return false;
 }
 
@@ -88,22 +88,22 @@ static bool probed_ok(struct health *h, const struct health_rules *rules, __u64 
  * An apiserver that shuts down gracefully says so for a few seconds while it still
  * serves: one answer is enough to send new connections elsewhere.
  */
-static bool probed_not_ready(struct health *h, __u64 now_ns)
+static bool on_not_ready(struct health *h, __u64 now_ns)
 {
 	h->failures = 0;
 	h->successes = 0;
-	return turn(h, KLB_STATE_DRAINING, now_ns);
+	return set_state(h, KLB_STATE_DRAINING, now_ns);
 }
 
-static bool probed_failed(struct health *h, const struct health_rules *rules, __u64 now_ns)
+static bool on_failure(struct health *h, const struct health_rules *rules, __u64 now_ns)
 {
 	h->successes = 0;
 	count_up(&h->failures, rules->fall);
 	if (h->failures >= rules->fall)
-		return turn(h, KLB_STATE_DEAD, now_ns);
+		return set_state(h, KLB_STATE_DEAD, now_ns);
 	if (h->state == KLB_STATE_DEAD)
 		return false;
-	return turn(h, KLB_STATE_SUSPECT, now_ns);
+	return set_state(h, KLB_STATE_SUSPECT, now_ns);
 }
 
 bool health_probed(struct health *h, const struct health_rules *rules, enum klb_reason outcome,
@@ -114,14 +114,13 @@ bool health_probed(struct health *h, const struct health_rules *rules, enum klb_
 	h->http_status = http_status;
 	switch (outcome) {
 	case KLB_REASON_OK:
-		return probed_ok(h, rules, now_ns);
+		return on_success(h, rules, now_ns);
 	case KLB_REASON_NOT_READY:
-		return probed_not_ready(h, now_ns);
+		return on_not_ready(h, now_ns);
 	case KLB_REASON_UNAUTHORIZED:
-		return rules->no_anonymous ? probed_ok(h, rules, now_ns)
-					   : probed_not_ready(h, now_ns);
+		return rules->no_anonymous ? on_success(h, rules, now_ns) : on_not_ready(h, now_ns);
 	default:
-		return probed_failed(h, rules, now_ns);
+		return on_failure(h, rules, now_ns);
 	}
 }
 
@@ -139,14 +138,14 @@ bool health_connection_lost(struct health *h, const struct health_rules *rules, 
 	if (timed_out) {
 		h->reason = KLB_REASON_UNREACHABLE;
 		h->http_status = 0;
-		return probed_failed(h, rules, now_ns);
+		return on_failure(h, rules, now_ns);
 	}
 	if (is_down(h->state) || is_idle(h, now_ns))
 		return false;
 	h->successes = 0;
 	h->reason = KLB_REASON_CLOSED;
 	h->http_status = 0;
-	return turn(h, KLB_STATE_SUSPECT, now_ns);
+	return set_state(h, KLB_STATE_SUSPECT, now_ns);
 }
 
 bool health_unanswered(struct health *h, __u64 now_ns)
@@ -155,7 +154,7 @@ bool health_unanswered(struct health *h, __u64 now_ns)
 		return false;
 	h->reason = KLB_REASON_NO_ANSWER;
 	h->http_status = 0;
-	return turn(h, KLB_STATE_SUSPECT, now_ns);
+	return set_state(h, KLB_STATE_SUSPECT, now_ns);
 }
 
 bool health_may_skip(const struct health *h, const struct health_rules *rules, __u64 last_answer_ns,
@@ -169,11 +168,11 @@ bool health_may_skip(const struct health *h, const struct health_rules *rules, _
 	/* Jitter makes the next look up to a fifth later than an interval. */
 	return h->state == KLB_STATE_READY && !h->failures &&
 	       now_ns - last_answer_ns < interval_ns &&
-	       now_ns - h->last_probe_ns < HEALTH_STRETCH * interval_ns &&
+	       now_ns - h->last_probe_ns < HEALTH_SKIP_INTERVALS * interval_ns &&
 	       now_ns - h->last_probe_ns + interval_ns * 12 / 10 <= IDLE_NS;
 }
 
-bool health_is_gone(const struct health *h, __u64 now_ns)
+bool health_may_evict(const struct health *h, __u64 now_ns)
 {
 	if (h->state != KLB_STATE_DEAD)
 		return false;

@@ -29,7 +29,7 @@ struct health_rules {
 };
 
 /* While clients are answered, a probe is made once so many intervals are over. */
-#define HEALTH_STRETCH 6
+#define HEALTH_SKIP_INTERVALS 6
 /* And sooner where that would be too long for the kept connection: kube-apiserver closes one
  * that has been idle for 90 s (IdleTimeout of its http.Server), others after 60. */
 #define HEALTH_IDLE_MS 60000
@@ -93,7 +93,7 @@ bool health_may_skip(const struct health *h, const struct health_rules *rules, _
  * first and answers what is in flight, for up to a minute. When its process has ended, its
  * kernel has closed what was left; when its host goes, silence follows, and that counts.
  */
-bool health_is_gone(const struct health *h, __u64 now_ns);
+bool health_may_evict(const struct health *h, __u64 now_ns);
 
 /*
  * What a backend that has come back gets of its weight, in 1/1000: a tenth at first,

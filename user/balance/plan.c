@@ -93,7 +93,7 @@ static int plan_identity(const struct plan_input *in, const struct plan *p,
 			       "connections; try again when some of them have closed",
 			       endpoint_format(&ret->value.endpoint, text), KLB_ID_SELFTEST - 1);
 	ret->value.generation = p->serial;
-	ret->fresh = true;
+	ret->new_id = true;
 	return 0;
 }
 

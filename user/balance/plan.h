@@ -17,7 +17,7 @@ struct plan_backend {
 	__u32 rank; /* klb_candidate.rank */
 	bool preferred; /* klb_candidate.preferred */
 	bool local; /* its address is one of this node's */
-	bool fresh; /* the id is handed to this address anew: its counters start at 0 */
+	bool new_id; /* the id is handed to this address anew: its counters start at 0 */
 	struct klb_backend value;
 };
 

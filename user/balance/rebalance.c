@@ -25,7 +25,7 @@ static __u64 next_random(__u64 *state)
 
 unsigned int rebalance_pick_dead(const struct klb_connection *list, unsigned int n,
 				 const bool *dead, __u64 random, unsigned int max,
-				 unsigned int *ret, unsigned int *ret_left)
+				 unsigned int *ret, unsigned int *ret_remaining)
 {
 	unsigned int seen = 0;
 
@@ -39,8 +39,8 @@ unsigned int rebalance_pick_dead(const struct klb_connection *list, unsigned int
 			ret[next_random(&random) % max] = i;
 		seen++;
 	}
-	*ret_left = seen > max ? seen - max : 0;
-	return seen - *ret_left;
+	*ret_remaining = seen > max ? seen - max : 0;
+	return seen - *ret_remaining;
 }
 
 __u32 rebalance_overloaded(const struct rebalance_load *loads, unsigned int n)

@@ -3,8 +3,8 @@
  * Which connections are to be ended so that their clients connect again, elsewhere. Pure:
  * decides, and ends nothing.
  */
-#ifndef KUBELB_MOVES_H
-#define KUBELB_MOVES_H
+#ifndef KUBELB_REBALANCE_H
+#define KUBELB_REBALANCE_H
 
 #include <stdbool.h>
 
@@ -16,11 +16,11 @@
 /*
  * Of the connections to the backends in dead (by id), up to max at random: every node
  * picks others, and no client is always the last. Fills ret with indexes into list;
- * returns how many. *ret_left: how many more there are.
+ * returns how many. *ret_remaining: how many more there are.
  */
 unsigned int rebalance_pick_dead(const struct klb_connection *list, unsigned int n,
 				 const bool *dead, __u64 random, unsigned int max,
-				 unsigned int *ret, unsigned int *ret_left);
+				 unsigned int *ret, unsigned int *ret_remaining);
 
 /* One backend, for rebalance_overloaded. */
 struct rebalance_load {

@@ -30,9 +30,9 @@ static bool is_quiet(const struct klb_stats *before, const struct klb_stats *aft
 	       !memcmp(before->failed, after->failed, sizeof(before->failed));
 }
 
-unsigned int reconcile_look(struct reconcile *a, const struct klb_stats *before,
-			    const struct klb_stats *after, const struct klb_connection *list,
-			    unsigned int n, struct klb_adjustment *ret, bool *ret_again)
+unsigned int reconcile_compare(struct reconcile *a, const struct klb_stats *before,
+			       const struct klb_stats *after, const struct klb_connection *list,
+			       unsigned int n, struct klb_adjustment *ret, bool *ret_again)
 {
 	struct tally seen[KLB_MAX_IDS];
 	unsigned int adjustments = 0;

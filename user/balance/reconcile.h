@@ -5,8 +5,8 @@
  * differ only after something that no program could see: kubelb-load killed half-way, or
  * moved to a cgroup that some of the sockets are not in. Pure.
  */
-#ifndef KUBELB_AUDIT_H
-#define KUBELB_AUDIT_H
+#ifndef KUBELB_RECONCILE_H
+#define KUBELB_RECONCILE_H
 
 #include <stdbool.h>
 
@@ -25,8 +25,8 @@ struct reconcile {
  * between is not judged. Fills ret (room for KLB_MAX_IDS) with what to correct now, and
  * returns how many. *ret_again: whether a second look should follow soon.
  */
-unsigned int reconcile_look(struct reconcile *a, const struct klb_stats *before,
-			    const struct klb_stats *after, const struct klb_connection *list,
-			    unsigned int n, struct klb_adjustment *ret, bool *ret_again);
+unsigned int reconcile_compare(struct reconcile *a, const struct klb_stats *before,
+			       const struct klb_stats *after, const struct klb_connection *list,
+			       unsigned int n, struct klb_adjustment *ret, bool *ret_again);
 
 #endif

@@ -22,14 +22,14 @@ static struct change *add(struct list *list, enum change_kind kind, const struct
 }
 
 /* A clock that has jumped does not put the past into the future. */
-static void date(struct change *c, __u64 then_ns)
+static void set_time(struct change *c, __u64 then_ns)
 {
 	if (then_ns && then_ns < c->time_ns)
 		c->time_ns = then_ns;
 }
 
-static struct change *add_verdict(struct list *list, enum change_kind kind,
-				  const struct plan_backend *b)
+static struct change *add_status(struct list *list, enum change_kind kind,
+				 const struct plan_backend *b)
 {
 	struct change *c = add(list, kind, b);
 
@@ -41,14 +41,14 @@ static struct change *add_verdict(struct list *list, enum change_kind kind,
 
 static void add_state(struct list *list, const struct plan_backend *b, enum klb_state was)
 {
-	struct change *c = add_verdict(list, CHANGE_STATE, b);
+	struct change *c = add_status(list, CHANGE_STATE, b);
 
 	c->was = was;
-	date(c, b->value.since_ns);
+	set_time(c, b->value.since_ns);
 }
 
-static void compare_verdicts(struct list *list, const struct klb_backend *was,
-			     const struct plan_backend *b)
+static void compare_status(struct list *list, const struct klb_backend *was,
+			   const struct plan_backend *b)
 {
 	const struct klb_backend *is = &b->value;
 	struct change *c;
@@ -59,14 +59,14 @@ static void compare_verdicts(struct list *list, const struct klb_backend *was,
 	    (was->since_ns != is->since_ns && is->state != KLB_STATE_UNKNOWN)) {
 		add_state(list, b, was->state);
 	} else if (was->reason != is->reason || was->http_status != is->http_status) {
-		c = add_verdict(list, CHANGE_REASON, b);
+		c = add_status(list, CHANGE_REASON, b);
 		c->was_reason = was->reason;
 		c->was_http_status = was->http_status;
-		date(c, is->last_probe_ns);
+		set_time(c, is->last_probe_ns);
 	}
 }
 
-static int planned_or(const struct klb_admin *admin)
+static int weight_override(const struct klb_admin *admin)
 {
 	return admin->weight_set ? (int)admin->weight : -1;
 }
@@ -76,8 +76,8 @@ static void compare_admin(struct list *list, const struct plan_backend *b,
 {
 	if (was->drained != is->drained)
 		add(list, is->drained ? CHANGE_DRAINED : CHANGE_UNDRAINED, b);
-	if (planned_or(was) != planned_or(is))
-		add(list, CHANGE_WEIGHT, b)->weight = planned_or(is);
+	if (weight_override(was) != weight_override(is))
+		add(list, CHANGE_WEIGHT, b)->weight = weight_override(is);
 }
 
 static void compare(struct list *list, const struct datapath_state *was,
@@ -90,7 +90,7 @@ static void compare(struct list *list, const struct datapath_state *was,
 		add(list, CHANGE_ADDED, b);
 		return;
 	}
-	compare_verdicts(list, &before->value, b);
+	compare_status(list, &before->value, b);
 	compare_admin(list, b, backend_status_admin(was, before), backend_status_admin(is, b));
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What user space has decided between two looks at the maps: the agent about backends, the
  * operator about what he wants of them. Pure. */
-#ifndef KUBELB_CHANGES_H
-#define KUBELB_CHANGES_H
+#ifndef KUBELB_STATE_DIFF_H
+#define KUBELB_STATE_DIFF_H
 
 #include "balance/state.h"
 

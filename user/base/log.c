@@ -32,9 +32,9 @@ static struct {
 	const char *program;
 	enum log_level level;
 	bool journal;
-} voice = { "kubelb", LOG_LEVEL_INFO, false };
+} settings = { "kubelb", LOG_LEVEL_INFO, false };
 
-/* A line under construction: always terminated, always with room for a newline. */
+/* A line under construction: always terminated, always with size for a newline. */
 struct line {
 	size_t length;
 	char text[LINE_SIZE];
@@ -62,14 +62,14 @@ static bool stderr_is_journal(void)
 
 void log_init(const char *program, enum log_level level)
 {
-	voice.program = program;
-	voice.level = level;
-	voice.journal = stderr_is_journal();
+	settings.program = program;
+	settings.level = level;
+	settings.journal = stderr_is_journal();
 }
 
 bool log_enabled(enum log_level level)
 {
-	return level <= voice.level;
+	return level <= settings.level;
 }
 
 static void line_vadd(struct line *l, const char *format, va_list ap)
@@ -78,11 +78,11 @@ static void line_add(struct line *l, const char *format, ...) __attribute__((for
 
 static void line_vadd(struct line *l, const char *format, va_list ap)
 {
-	size_t room = sizeof(l->text) - 1 - l->length;
-	int n = vsnprintf(l->text + l->length, room, format, ap);
+	size_t size = sizeof(l->text) - 1 - l->length;
+	int n = vsnprintf(l->text + l->length, size, format, ap);
 
 	if (n > 0)
-		l->length += (size_t)n < room ? (size_t)n : room - 1;
+		l->length += (size_t)n < size ? (size_t)n : size - 1;
 }
 
 static void line_add(struct line *l, const char *format, ...)
@@ -98,7 +98,7 @@ static void line_begin(struct line *l, enum log_level level)
 {
 	l->length = 0;
 	l->text[0] = '\0';
-	if (voice.journal)
+	if (settings.journal)
 		line_add(l, "<%d>", levels[level].priority);
 }
 
@@ -201,7 +201,7 @@ void log_line(const char *format, ...)
 	va_list ap;
 
 	line_begin(&l, LOG_LEVEL_ERROR);
-	line_add(&l, "%s: ", voice.program);
+	line_add(&l, "%s: ", settings.program);
 	va_start(ap, format);
 	line_vadd(&l, format, ap);
 	va_end(ap);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What a long-lived process keeps resident. */
-#ifndef KUBELB_MEMORY_H
-#define KUBELB_MEMORY_H
+#ifndef KUBELB_MEM_TRIM_H
+#define KUBELB_MEM_TRIM_H
 
 /*
  * Gives back what only the start has needed: free heap, and the code of libraries that

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* What must not get into a line that people read. Pure. */
-#ifndef KUBELB_SECRET_H
-#define KUBELB_SECRET_H
+#ifndef KUBELB_REDACT_H
+#define KUBELB_REDACT_H
 
 #include <stdbool.h>
 

@@ -18,7 +18,7 @@ struct table {
 	const struct table_column *columns;
 	size_t n_columns;
 	char **cells;
-	size_t n, room;
+	size_t n, capacity;
 	bool no_memory;
 };
 

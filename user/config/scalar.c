@@ -110,11 +110,11 @@ int config_read_uint(struct config_build *b, const struct config_node *at,
 	unsigned int *field = field_of(key, base);
 	unsigned int value;
 	const char *text;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "a number", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "a number", &text);
+	if (r < 0)
+		return r;
 	if (!is_plain(at->node) || config_uint(text, &value) < 0)
 		return config_fail(b, &at->where,
 				   "'%.64s' is not a number; write %u..%u in digits, unquoted",
@@ -132,11 +132,11 @@ int config_read_bool(struct config_build *b, const struct config_node *at,
 	bool *field = field_of(key, base);
 	const char *text;
 	bool yes;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "true or false", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "true or false", &text);
+	if (r < 0)
+		return r;
 	yes = strcmp(text, "true") == 0;
 	if (!is_plain(at->node) || (!yes && strcmp(text, "false") != 0))
 		return config_fail(b, &at->where,
@@ -152,11 +152,11 @@ int config_read_duration(struct config_build *b, const struct config_node *at,
 	unsigned int *field = field_of(key, base);
 	unsigned int value;
 	const char *text;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "a duration such as 5s", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "a duration such as 5s", &text);
+	if (r < 0)
+		return r;
 	if (config_duration_ms(text, &value) < 0)
 		return config_fail(b, &at->where,
 				   "'%.64s' is not a duration; write one such as 500ms or 1m30s",
@@ -176,11 +176,11 @@ int config_read_file(struct config_build *b, const struct config_node *at,
 {
 	char **field = field_of(key, base);
 	const char *text;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "an absolute path", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "an absolute path", &text);
+	if (r < 0)
+		return r;
 	if (!*text && key->or_off) {
 		free(*field);
 		*field = NULL;
@@ -202,11 +202,11 @@ int config_read_http_path(struct config_build *b, const struct config_node *at,
 			  const struct config_key *key, void *base)
 {
 	const char *text;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "a path such as /readyz", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "a path such as /readyz", &text);
+	if (r < 0)
+		return r;
 	if (text[0] != '/')
 		return config_fail(b, &at->where, "'%.64s' does not begin with '/'; write /%.64s",
 				   text, text);
@@ -239,11 +239,11 @@ int config_read_server_name(struct config_build *b, const struct config_node *at
 			    const struct config_key *key, void *base)
 {
 	const char *text;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "a DNS name or an address", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "a DNS name or an address", &text);
+	if (r < 0)
+		return r;
 	if (!config_is_server_name(text))
 		return config_fail(b, &at->where,
 				   "'%.64s' is not a DNS name or an address; write one that the "
@@ -269,11 +269,11 @@ int config_read_policy(struct config_build *b, const struct config_node *at,
 	enum klb_policy *field = field_of(key, base);
 	unsigned int found;
 	const char *text;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "least-conn, random, rendezvous or latency", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "least-conn, random, rendezvous or latency", &text);
+	if (r < 0)
+		return r;
 	found = find_name(policies, N_POLICIES, text);
 	if (!found)
 		return config_fail(b, &at->where,
@@ -290,11 +290,11 @@ int config_read_scope(struct config_build *b, const struct config_node *at,
 	enum klb_scope *field = field_of(key, base);
 	unsigned int found;
 	const char *text;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "host or all", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "host or all", &text);
+	if (r < 0)
+		return r;
 	found = find_name(scopes, N_SCOPES, text);
 	if (!found)
 		return config_fail(b, &at->where, "'%.64s' is not a scope; write host or all",
@@ -310,12 +310,12 @@ int config_read_http(struct config_build *b, const struct config_node *at,
 	struct klb_endpoint ep;
 	const char *text;
 	struct err why;
-	int rc;
+	int r;
 
 	(void)key;
-	rc = config_read_text(b, at, "an address:port, or \"\" to turn it off", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "an address:port, or \"\" to turn it off", &text);
+	if (r < 0)
+		return r;
 	b->http = at->where;
 	c->http_enabled = *text;
 	if (!*text)

@@ -176,27 +176,27 @@ static int read_mapping(struct config_build *b, const struct config_node *at,
 {
 	unsigned int lines[KEYS_MAX] = { 0 };
 	const yaml_node_pair_t *pair;
-	int rc;
+	int r;
 
-	rc = expect(b, at, YAML_MAPPING_NODE, "a mapping, key: value");
+	r = expect(b, at, YAML_MAPPING_NODE, "a mapping, key: value");
 	for (pair = at->node->data.mapping.pairs.start;
-	     rc == 0 && pair < at->node->data.mapping.pairs.top; pair++) {
+	     r == 0 && pair < at->node->data.mapping.pairs.top; pair++) {
 		const struct config_key *key = NULL;
 		struct config_node value = { 0 };
 		unsigned int *line;
 
-		rc = read_key(b, at, pair, keys, &key, &value);
-		if (rc < 0)
-			return rc;
+		r = read_key(b, at, pair, keys, &key, &value);
+		if (r < 0)
+			return r;
 		line = &lines[key - keys];
 		if (*line)
 			return config_fail(b, &value.where,
 					   "is there already (on line %u); remove one of the two",
 					   *line);
 		*line = value.where.line;
-		rc = key->read(b, &value, key, base);
+		r = key->read(b, &value, key, base);
 	}
-	return rc;
+	return r;
 }
 
 static int read_item_address(struct config_build *b, const struct config_node *at,
@@ -212,15 +212,15 @@ static int read_item_address(struct config_build *b, const struct config_node *a
 static int read_item(struct config_build *b, const struct config_node *at,
 		     const struct config_key *keys, struct item *item)
 {
-	int rc;
+	int r;
 
 	if (at->node->type != YAML_MAPPING_NODE) {
 		item->where = at->where;
 		return config_read_text(b, at, "an address, or a mapping with one", &item->address);
 	}
-	rc = read_mapping(b, at, keys, item);
-	if (rc < 0)
-		return rc;
+	r = read_mapping(b, at, keys, item);
+	if (r < 0)
+		return r;
 	if (!item->address)
 		return config_fail(b, &at->where, "no address; add address: a.b.c.d:port");
 	return 0;
@@ -241,13 +241,13 @@ static int read_list(struct config_build *b, const struct config_node *at,
 		     int (*add)(struct config_build *b, const struct item *item))
 {
 	const yaml_node_item_t *start, *i;
-	int rc;
+	int r;
 
-	rc = expect(b, at, YAML_SEQUENCE_NODE, "a list of addresses");
-	if (rc < 0)
-		return rc;
+	r = expect(b, at, YAML_SEQUENCE_NODE, "a list of addresses");
+	if (r < 0)
+		return r;
 	start = at->node->data.sequence.items.start;
-	for (i = start; rc == 0 && i < at->node->data.sequence.items.top; i++) {
+	for (i = start; r == 0 && i < at->node->data.sequence.items.top; i++) {
 		struct item item = { .scope = KLB_SCOPE_HOST, .weight = KLB_WEIGHT_DEFAULT };
 		struct config_node value = { .document = at->document };
 
@@ -255,24 +255,24 @@ static int read_list(struct config_build *b, const struct config_node *at,
 		value.where.line = yamldoc_line(value.node);
 		snprintf(value.where.key, sizeof(value.where.key), "%.32s[%td]", at->where.key,
 			 i - start);
-		rc = read_item(b, &value, item_keys, &item);
-		if (rc == 0)
-			rc = add(b, &item);
+		r = read_item(b, &value, item_keys, &item);
+		if (r == 0)
+			r = add(b, &item);
 	}
-	return rc;
+	return r;
 }
 
 static int read_frontends(struct config_build *b, const struct config_node *at,
 			  const struct config_key *key, void *base)
 {
-	int rc;
+	int r;
 
 	(void)key;
 	(void)base;
-	rc = read_list(b, at, frontend_keys, add_frontend);
-	if (rc == 0 && !b->config->n_frontends)
+	r = read_list(b, at, frontend_keys, add_frontend);
+	if (r == 0 && !b->config->n_frontends)
 		return config_fail(b, &at->where, "empty; remove the key for the default");
-	return rc;
+	return r;
 }
 
 /* An empty list is all right when there is discovery: config_finish decides. */
@@ -304,12 +304,12 @@ static int read_probe(struct config_build *b, const struct config_node *at,
 		      const struct config_key *key, void *base)
 {
 	struct config_probe *probe = &((struct config *)base)->probe;
-	int rc;
+	int r;
 
 	(void)key;
-	rc = read_mapping(b, at, probe_keys, probe);
-	if (rc < 0)
-		return rc;
+	r = read_mapping(b, at, probe_keys, probe);
+	if (r < 0)
+		return r;
 	if (probe->client_cert && !probe->client_key)
 		return fail_alone(b, at, "clientCert", "clientKey");
 	if (probe->client_key && !probe->client_cert)
@@ -321,13 +321,13 @@ static int read_discovery(struct config_build *b, const struct config_node *at,
 			  const struct config_key *key, void *base)
 {
 	struct config *c = base;
-	int rc;
+	int r;
 
 	(void)key;
 	c->discovery = true;
-	rc = config_set_string(b, &c->discovery_cache, CACHE_DEFAULT);
-	if (rc < 0)
-		return rc;
+	r = config_set_string(b, &c->discovery_cache, CACHE_DEFAULT);
+	if (r < 0)
+		return r;
 	return read_mapping(b, at, discovery_keys, c);
 }
 
@@ -354,12 +354,12 @@ const struct yamldoc_limits config_limits = {
 int config_read_yaml(struct config_build *b, const char *text, size_t length)
 {
 	yaml_document_t document;
-	int rc;
+	int r;
 
-	rc = yamldoc_load(b->config->source, text, length, &config_limits, &document, b->e);
-	if (rc < 0)
-		return rc;
-	rc = read_root(b, &document);
+	r = yamldoc_load(b->config->source, text, length, &config_limits, &document, b->e);
+	if (r < 0)
+		return r;
+	r = read_root(b, &document);
 	yaml_document_delete(&document);
-	return rc;
+	return r;
 }

@@ -73,13 +73,13 @@ int config_add_frontend(struct config_build *b, const struct config_where *at, c
 	struct config *c = b->config;
 	struct klb_endpoint ep;
 	unsigned int i;
-	int rc;
+	int r;
 
 	if (c->n_frontends == KLB_MAX_FRONTENDS)
 		return config_fail(b, at, "more than %u frontends; remove some", KLB_MAX_FRONTENDS);
-	rc = parse_address(b, at, text, 0, &ep);
-	if (rc < 0)
-		return rc;
+	r = parse_address(b, at, text, 0, &ep);
+	if (r < 0)
+		return r;
 	for (i = 0; i < c->n_frontends; i++)
 		if (endpoint_equal(&ep, &c->frontends[i].endpoint))
 			return fail_duplicate(b, at, &ep, &b->frontends[i]);
@@ -95,13 +95,13 @@ int config_add_backend(struct config_build *b, const struct config_where *at, co
 	struct config *c = b->config;
 	struct klb_endpoint ep;
 	unsigned int i;
-	int rc;
+	int r;
 
 	if (c->n_backends == KLB_MAX_BACKENDS)
 		return config_fail(b, at, "more than %u backends; remove some", KLB_MAX_BACKENDS);
-	rc = parse_address(b, at, text, KLB_PORT_DEFAULT, &ep);
-	if (rc < 0)
-		return rc;
+	r = parse_address(b, at, text, KLB_PORT_DEFAULT, &ep);
+	if (r < 0)
+		return r;
 	if (endpoint_is_link_local_v6(&ep))
 		return config_fail(b, at,
 				   "'%.64s' is link-local, it needs a zone; write a routable one",
@@ -118,12 +118,12 @@ int config_add_backend(struct config_build *b, const struct config_where *at, co
 static int add_default_frontends(struct config_build *b, bool host_has_ipv6)
 {
 	static const struct config_where by_default;
-	int rc;
+	int r;
 
-	rc = config_add_frontend(b, &by_default, "127.0.0.1:6443", KLB_SCOPE_HOST);
-	if (rc == 0 && host_has_ipv6)
-		rc = config_add_frontend(b, &by_default, "[::1]:6443", KLB_SCOPE_HOST);
-	return rc;
+	r = config_add_frontend(b, &by_default, "127.0.0.1:6443", KLB_SCOPE_HOST);
+	if (r == 0 && host_has_ipv6)
+		r = config_add_frontend(b, &by_default, "[::1]:6443", KLB_SCOPE_HOST);
+	return r;
 }
 
 /* Where the frontend with this address stands, or NULL. */
@@ -184,14 +184,14 @@ static int check_http(const struct config_build *b)
 
 int config_finish(struct config_build *b, bool host_has_ipv6)
 {
-	int rc = 0;
+	int r = 0;
 
 	if (!b->config->n_frontends)
-		rc = add_default_frontends(b, host_has_ipv6);
-	if (rc == 0)
-		rc = check_backends(b);
-	if (rc == 0)
-		rc = check_http(b);
+		r = add_default_frontends(b, host_has_ipv6);
+	if (r == 0)
+		r = check_backends(b);
+	if (r == 0)
+		r = check_http(b);
 	b->config->probe.connect_timeout_ms = b->config->connect_timeout_ms;
-	return rc;
+	return r;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Text to one YAML document, within limits. */
-#ifndef KUBELB_YAMLDOC_H
-#define KUBELB_YAMLDOC_H
+#ifndef KUBELB_YAML_DOC_H
+#define KUBELB_YAML_DOC_H
 
 #include <stdbool.h>
 #include <stddef.h>

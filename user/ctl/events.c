@@ -66,13 +66,13 @@ static void print_head(__u64 wall_ns, const char *kind, const struct klb_endpoin
 
 void events_print_text(const struct klb_event *event, __u64 wall_offset_ns, FILE *to)
 {
-	char process[TEXT_PROCESS_MAX], after[TEXT_TIME_MAX];
+	char process[FORMAT_PROCESS_MAX], after[FORMAT_TIME_MAX];
 
 	print_head(event->time_ns + wall_offset_ns, events_kind_name(event->kind), &event->backend,
 		   to);
 	fprintf(to, "%-14s %s after %s", has_reason(event) ? names_failure(event->failure) : "-",
-		text_process(event->comm, event->pid, process),
-		text_duration(event->latency_ns, after));
+		format_process(event->comm, event->pid, process),
+		format_duration(event->latency_ns, after));
 	if (event->kind == KLB_EVENT_EJECTED)
 		fprintf(to, ", for %gs", (double)event->ejected_ns / NS_PER_S);
 	fputc('\n', to);
@@ -80,7 +80,7 @@ void events_print_text(const struct klb_event *event, __u64 wall_offset_ns, FILE
 
 static json_t *json_event(const struct klb_event *event, const char *when)
 {
-	char backend[ENDPOINT_TEXT_MAX], comm[TEXT_COMM_MAX];
+	char backend[ENDPOINT_TEXT_MAX], comm[FORMAT_COMM_MAX];
 	bool ejected = event->kind == KLB_EVENT_EJECTED;
 
 	return json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:{s:s, s:I, s:I}, s:f, s:o, s:I}",
@@ -89,7 +89,7 @@ static json_t *json_event(const struct klb_event *event, const char *when)
 			 endpoint_format(&event->backend, backend), "backendId",
 			 (json_int_t)event->id, "reason",
 			 has_reason(event) ? names_failure_key(event->failure) : NULL, "process",
-			 "name", text_comm(event->comm, comm), "pid", (json_int_t)event->pid,
+			 "name", format_comm(event->comm, comm), "pid", (json_int_t)event->pid,
 			 "cgroupId", (json_int_t)event->cgroup_id, "latencySeconds",
 			 (double)event->latency_ns / NS_PER_S, "ejectedSeconds",
 			 ejected ? json_real((double)event->ejected_ns / NS_PER_S) : json_null(),
@@ -128,7 +128,7 @@ int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE 
 
 /* --- what user space has decided ----------------------------------------------------- */
 
-static void print_verdict(const struct change *c, FILE *to)
+static void print_status(const struct change *c, FILE *to)
 {
 	char reason[NAMES_REASON_MAX], was[NAMES_REASON_MAX];
 
@@ -149,7 +149,7 @@ static void print_detail(const struct change *c, FILE *to)
 	else if (c->kind == CHANGE_WEIGHT)
 		fprintf(to, "%d, by the operator", c->weight);
 	else if (c->kind == CHANGE_STATE || c->kind == CHANGE_REASON)
-		print_verdict(c, to);
+		print_status(c, to);
 	else
 		fputs(c->kind == CHANGE_DRAINED || c->kind == CHANGE_UNDRAINED ? "by the operator"
 									       : "-",
@@ -167,7 +167,7 @@ int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE 
 {
 	char when[STAMP_MAX + 16], backend[ENDPOINT_TEXT_MAX];
 	bool state = c->kind == CHANGE_STATE, reason = c->kind == CHANGE_REASON;
-	bool verdict = state || reason, weight = c->kind == CHANGE_WEIGHT && c->weight >= 0;
+	bool status = state || reason, weight = c->kind == CHANGE_WEIGHT && c->weight >= 0;
 
 	stamp_json(c->time_ns + wall_offset_ns, when);
 	return print_line(
@@ -175,11 +175,11 @@ int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE 
 			  when, "monotonicNs", (json_int_t)c->time_ns, "event",
 			  changes_kind_name(c->kind), "backend",
 			  endpoint_format(&c->backend, backend), "backendId", (json_int_t)c->id,
-			  "reason", verdict ? names_reason(c->reason) : NULL, "state",
-			  verdict ? names_state(c->state) : NULL, "was",
+			  "reason", status ? names_reason(c->reason) : NULL, "state",
+			  status ? names_state(c->state) : NULL, "was",
 			  state ? names_state(c->was) : NULL, "wasReason",
 			  reason ? names_reason(c->was_reason) : NULL, "httpStatus",
-			  verdict && c->http_status ? json_integer(c->http_status) : json_null(),
+			  status && c->http_status ? json_integer(c->http_status) : json_null(),
 			  "weight", weight ? json_integer(c->weight) : json_null()),
 		to);
 }

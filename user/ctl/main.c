@@ -40,8 +40,8 @@ static int print_once(const struct ctl_options *o, bool compact)
 	if (r >= 0) {
 		st.n_features = datapath_features_in_force(dp, &state->control, features,
 							   DATAPATH_FEATURES_MAX);
-		ctl_say_state(o->pin_dir, state);
-		ctl_say_links(links, r);
+		ctl_log_state(o->pin_dir, state);
+		ctl_log_links(links, r);
 	}
 	st.now_ns = clock_now_ns();
 	if (r >= 0 && o->json)
@@ -59,7 +59,7 @@ static int watch(const struct ctl_options *o)
 	bool terminal = isatty(STDOUT_FILENO);
 	int status;
 
-	ctl_catch_end();
+	ctl_handle_signals();
 	do {
 		if (terminal && !o->json)
 			fputs("\033[H\033[J", stdout);
@@ -173,7 +173,7 @@ static int parse_options(int argc, char **argv, struct ctl_options *o)
 }
 
 /* The first option that this command does not go with, or NULL. */
-static const char *stray_option(const struct ctl_options *o, const struct command *c)
+static const char *unsupported_option(const struct ctl_options *o, const struct command *c)
 {
 	if (o->watch && !(c->with & WITH_WATCH))
 		return "-w";
@@ -188,12 +188,12 @@ static int run(const struct ctl_options *o, int argc, char **argv)
 		return cli_usage("which command? (status, connections, events, drain, undrain, "
 				 "weight, kill)");
 	for (size_t i = 0; i < N_COMMANDS; i++) {
-		const char *stray = stray_option(o, &commands[i]);
+		const char *unsupported = unsupported_option(o, &commands[i]);
 
 		if (strcmp(argv[0], commands[i].name) != 0)
 			continue;
-		if (stray)
-			return cli_usage("%s does not take %s", argv[0], stray);
+		if (unsupported)
+			return cli_usage("%s does not take %s", argv[0], unsupported);
 		return commands[i].run(o, argc - 1, argv + 1);
 	}
 	return cli_usage("unknown command '%s'", argv[0]);

@@ -86,22 +86,22 @@ static void print_head(const struct status *st)
 {
 	const struct datapath_state *s = st->state;
 	__u64 now_ns = st->now_ns;
-	char text[TEXT_TIME_MAX];
+	char text[FORMAT_TIME_MAX];
 
 	printf("programs  %d attached, %s\n", st->n_links,
 	       effect_text(effect_of(st->links, st->n_links)));
 	print_losses(st);
 	if (backend_status_agent_alive(&s->control, now_ns))
 		printf("agent     alive, last sign of life %s ago\n",
-		       text_age(s->control.heartbeat_ns, now_ns, text));
+		       format_age(s->control.heartbeat_ns, now_ns, text));
 	else if (s->control.heartbeat_ns)
 		printf("agent     SILENT for %s: its verdicts do not count any more\n",
-		       text_age(s->control.heartbeat_ns, now_ns, text));
+		       format_age(s->control.heartbeat_ns, now_ns, text));
 	else
 		printf("agent     none: every backend counts as ready\n");
 	if (s->control.discovery)
 		printf("discovery %s (heard %s%s)\n", names_discovery(s->control.discovery),
-		       text_age(s->control.discovery_heard_ns, now_ns, text),
+		       format_age(s->control.discovery_heard_ns, now_ns, text),
 		       s->control.discovery_heard_ns ? " ago" : "");
 	print_notes(&s->counters);
 }
@@ -153,21 +153,21 @@ static void add_backend(struct table *t, const struct datapath_state *s,
 			const struct plan_backend *b, __u64 now_ns)
 {
 	const struct klb_stats *stats = &s->stats[b->id];
-	char text[ENDPOINT_TEXT_MAX], time[TEXT_TIME_MAX];
-	struct backend_status v;
+	char text[ENDPOINT_TEXT_MAX], time[FORMAT_TIME_MAX];
+	struct backend_status status;
 
-	backend_status_of(s, b, now_ns, &v);
+	backend_status_of(s, b, now_ns, &status);
 	table_cell(t, "%s", endpoint_format(&b->value.endpoint, text));
-	table_cell(t, "%s", v.state);
-	table_cell(t, "%u%s", v.weight, backend_status_admin(s, b)->weight_set ? "*" : "");
+	table_cell(t, "%s", status.state);
+	table_cell(t, "%u%s", status.weight, backend_status_admin(s, b)->weight_set ? "*" : "");
 	table_cell(t, "%llu", stats->active);
 	table_cell(t, "%llu", stats->connecting);
 	table_cell(t, "%llu", stats->opened);
-	table_cell(t, "%llu", backend_status_failed(stats));
-	table_cell(t, "%s", stats->srtt_us ? text_duration(stats->srtt_us * 1000ULL, time) : "-");
-	table_cell(t, "%s", text_age(b->value.since_ns, now_ns, time));
-	table_cell(t, "%s", text_age(b->value.last_probe_ns, now_ns, time));
-	table_cell(t, "%s", v.why);
+	table_cell(t, "%llu", backend_status_failures(stats));
+	table_cell(t, "%s", stats->srtt_us ? format_duration(stats->srtt_us * 1000ULL, time) : "-");
+	table_cell(t, "%s", format_age(b->value.since_ns, now_ns, time));
+	table_cell(t, "%s", format_age(b->value.last_probe_ns, now_ns, time));
+	table_cell(t, "%s", status.why);
 }
 
 int status_print_text(const struct status *st)
@@ -218,19 +218,19 @@ static json_t *json_backend(const struct datapath_state *s, const struct plan_ba
 	const struct klb_stats *stats = &s->stats[b->id];
 	const struct klb_admin *admin = backend_status_admin(s, b);
 	char text[ENDPOINT_TEXT_MAX];
-	struct backend_status v;
+	struct backend_status status;
 
-	backend_status_of(s, b, now_ns, &v);
+	backend_status_of(s, b, now_ns, &status);
 	/* configuredWeight is the planned one: the maps hold no other. */
 	return json_pack(
 		"{s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:b, s:b, s:o, s:I, s:I, s:I, "
 		"s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"id", (int)b->id, "generation", (int)b->value.generation, "address",
-		endpoint_format(&b->value.endpoint, text), "state", v.state, "why", v.why, "reason",
-		names_reason(b->value.reason), "httpStatus", (int)b->value.http_status, "weight",
-		(int)v.weight, "configuredWeight", (int)b->value.weight, "weightOverride",
-		admin->weight_set ? json_integer(admin->weight) : json_null(), "drained",
-		(int)admin->drained, "ejected", stats->ejected_until_ns > now_ns,
+		endpoint_format(&b->value.endpoint, text), "state", status.state, "why", status.why,
+		"reason", names_reason(b->value.reason), "httpStatus", (int)b->value.http_status,
+		"weight", (int)status.weight, "configuredWeight", (int)b->value.weight,
+		"weightOverride", admin->weight_set ? json_integer(admin->weight) : json_null(),
+		"drained", (int)admin->drained, "ejected", stats->ejected_until_ns > now_ns,
 		"ejectedForSeconds",
 		stats->ejected_until_ns > now_ns ? seconds_since(now_ns, stats->ejected_until_ns)
 						 : json_null(),

@@ -16,7 +16,7 @@ static void on_signal(int signal_number)
 	stop = 1;
 }
 
-void ctl_catch_end(void)
+void ctl_handle_signals(void)
 {
 	struct sigaction action = { .sa_handler = on_signal };
 

@@ -29,7 +29,7 @@ static int apply_backend(const struct datapath *dp, const struct plan_backend *b
 	struct klb_backend old;
 
 	/* Counters first: from the moment that a candidate carries the id, they move. */
-	if (b->fresh && bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&
+	if (b->new_id && bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&
 	    clear_stats(dp, b->id, b->value.generation))
 		return fail(dp, MAP_STATS, e);
 	if (!bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&

@@ -55,7 +55,7 @@ int datapath_read_admin(const struct datapath *dp, struct klb_admin *ret, struct
 int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan *p, struct err *e);
 
 /* What the agent says of itself; see struct klb_control for each. */
-struct datapath_beat {
+struct datapath_heartbeat_values {
 	__u64 now_ns;
 	__u64 max_age_ns;
 	enum klb_discovery discovery;
@@ -64,7 +64,7 @@ struct datapath_beat {
 
 /* The agent's sign of life. -ESTALE and -EBUSY as above; ret_serial (on 0) is the
  * configuration that is applied. */
-int datapath_heartbeat(const struct datapath *dp, const struct datapath_beat *beat,
+int datapath_heartbeat(const struct datapath *dp, const struct datapath_heartbeat_values *values,
 		       __u64 *ret_serial, struct err *e);
 
 /*
@@ -84,7 +84,7 @@ struct datapath_connections {
 	__s64 excess;
 };
 
-struct datapath_looks {
+struct datapath_list_options {
 	bool rtt; /* srtt_us is wanted */
 	bool everywhere; /* also by way of every process's descriptors, where some are missing */
 };
@@ -95,7 +95,7 @@ struct datapath_looks {
  * the same one ends them.
  */
 int datapath_connections(const struct datapath *dp, struct sock_diag *diag,
-			 const struct datapath_looks *how, struct datapath_connections *ret,
+			 const struct datapath_list_options *how, struct datapath_connections *ret,
 			 struct err *e);
 
 /*
@@ -126,10 +126,10 @@ struct datapath_load;
 /*
  * Takes the lock, mounts bpffs where it is missing, checks cgroup and pins, and
  * loads the programs (the verifier has its say here). cgroup: NULL for the root of
- * the cgroup2 mount. End with datapath_load_free in any case. look_only: there will be
+ * the cgroup2 mount. End with datapath_load_free in any case. dry_run: there will be
  * no commit; mounts nothing and creates no directory.
  */
-int datapath_load_begin(const char *pin_dir, const char *cgroup, bool look_only,
+int datapath_load_begin(const char *pin_dir, const char *cgroup, bool dry_run,
 			struct datapath_load **ret, struct err *e);
 /* What is applied already, to plan from; n_backends is 0 when there is nothing. */
 const struct datapath_state *datapath_load_state(const struct datapath_load *l);

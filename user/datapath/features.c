@@ -59,8 +59,8 @@ struct feature_list {
 static struct datapath_feature *add(struct feature_list *list, const char *name,
 				    const char *purpose, bool present, const char *detail)
 {
-	static struct datapath_feature nowhere;
-	struct datapath_feature *f = list->n < list->max ? &list->at[list->n++] : &nowhere;
+	static struct datapath_feature discarded;
+	struct datapath_feature *f = list->n < list->max ? &list->at[list->n++] : &discarded;
 
 	*f = (struct datapath_feature){ .name = name, .purpose = purpose, .present = present };
 	snprintf(f->detail, sizeof(f->detail), "%s", detail);
@@ -83,7 +83,7 @@ static void add_optional(struct feature_list *list, int which, bool present, con
 }
 
 /* The kernel's own word. */
-static const char *word_of(int code)
+static const char *refusal_reason(int code)
 {
 	switch (code) {
 	case ENOSYS:
@@ -174,7 +174,7 @@ static void add_program_features(struct feature_list *list, const __u16 *refused
 {
 	for (int f = 0; f <= KLB_FEATURE_CASTS; f++)
 		add_optional(list, f, !refused[f] && !no_btf,
-			     no_btf ? no_btf : word_of(refused[f]));
+			     no_btf ? no_btf : refusal_reason(refused[f]));
 }
 
 /* map_fd: of a map like `sockets`; -1: there is none. */

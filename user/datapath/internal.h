@@ -128,7 +128,7 @@ int links_retire(const char *pin_dir, const struct link_slot *slots, unsigned in
 /* Removes one pin of kubelb's beside the links, if it is there. */
 int links_retire_pin(const char *pin_dir, const char *name, struct err *e);
 /* Detaches and removes the passing names (…_new) of a killed upgrade. */
-int links_sweep(const char *pin_dir, struct err *e);
+int links_remove_leftovers(const char *pin_dir, struct err *e);
 /* The same below a directory, which itself stays. */
 int links_empty_tree(const char *dir, struct err *e);
 /* links_remove_tree for pin_dir and for what a killed load left aside. */
@@ -155,6 +155,6 @@ struct selftest {
 int selftest_connect(const struct datapath *dp, const struct selftest *t, struct err *e);
 
 /* Takes away what a killed test connect has left in `lookup` (-1: none) and in the cgroup. */
-void selftest_sweep(int lookup_fd, const char *cgroup);
+void selftest_remove_leftovers(int lookup_fd, const char *cgroup);
 
 #endif

@@ -193,7 +193,7 @@ int links_open(const char *pin_dir, unsigned long long cgroup_id, struct link_sl
  * attached a program of the same kind alone (without BPF_F_ALLOW_MULTI), here or
  * above. Say who; never force it.
  */
-static void name_exclusive(int cgroup_fd, enum bpf_attach_type type, char *ret, size_t size)
+static void describe_exclusive(int cgroup_fd, enum bpf_attach_type type, char *ret, size_t size)
 {
 	__u32 ids[16], count = 16, flags = 0;
 	struct bpf_prog_info prog;
@@ -215,7 +215,7 @@ static int attach_error(const char *cgroup, int cgroup_fd, const struct link_slo
 	if (code != EPERM || geteuid())
 		return err_set(e, code, "cgroup %s: cannot attach %s: %s", cgroup, s->name,
 			       bpf_errno_hint(code));
-	name_exclusive(cgroup_fd, bpf_program__expected_attach_type(s->prog), who, sizeof(who));
+	describe_exclusive(cgroup_fd, bpf_program__expected_attach_type(s->prog), who, sizeof(who));
 	return err_set(e, EPERM,
 		       "cgroup %s: cannot attach %s beside %s; detach that program or attach it "
 		       "with multi (bpftool cgroup attach … multi)",
@@ -360,16 +360,16 @@ static int remove_object(const char *path, int fd, bool *ret_ours, struct err *e
 	return *ret_ours ? remove_pin(path, e) : 0;
 }
 
-static bool is_passing_name(const char *name)
+static bool is_temporary_name(const char *name)
 {
 	size_t n = strlen(name), suffix = strlen("_new");
 
 	return n > suffix && !strcmp(name + n - suffix, "_new");
 }
 
-/* Removes from dir what remove_one takes for kubelb's; passing: of that the names alone
+/* Removes from dir what remove_one takes for kubelb's; temporary: of that the names alone
  * that a killed upgrade leaves. */
-static int empty_dir(const char *dir, remove_fn remove_one, bool passing, bool *ret_removed,
+static int empty_dir(const char *dir, remove_fn remove_one, bool temporary, bool *ret_removed,
 		     struct err *e)
 {
 	char path[PATH_TEXT_MAX];
@@ -383,7 +383,7 @@ static int empty_dir(const char *dir, remove_fn remove_one, bool passing, bool *
 		bool ours = false;
 		int fd;
 
-		if (d->d_type == DT_DIR || (passing && !is_passing_name(d->d_name)) ||
+		if (d->d_type == DT_DIR || (temporary && !is_temporary_name(d->d_name)) ||
 		    path_join(path, dir, d->d_name, e))
 			continue;
 		fd = bpf_obj_get(path);
@@ -494,7 +494,7 @@ int links_retire_pin(const char *pin_dir, const char *name, struct err *e)
 	return retire_one(pin_dir, name, remove_object, e);
 }
 
-int links_sweep(const char *pin_dir, struct err *e)
+int links_remove_leftovers(const char *pin_dir, struct err *e)
 {
 	char links[PATH_TEXT_MAX];
 	bool removed;
@@ -509,13 +509,13 @@ int links_sweep(const char *pin_dir, struct err *e)
 
 int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e)
 {
-	char fresh[PATH_TEXT_MAX];
+	char new_dir[PATH_TEXT_MAX];
 	bool aside;
-	int r = path_with_suffix(fresh, pin_dir, e);
+	int r = path_with_suffix(new_dir, pin_dir, e);
 
 	*ret_removed = false;
-	if (!r && is_private_dir(fresh))
-		r = links_remove_tree(fresh, &aside, e);
+	if (!r && is_private_dir(new_dir))
+		r = links_remove_tree(new_dir, &aside, e);
 	if (!r)
 		r = links_remove_tree(pin_dir, ret_removed, e);
 	return r;
@@ -555,7 +555,7 @@ static int open_cgroup_id(__u64 id)
  * A program is effective when its cgroup's effective list, which is what the kernel
  * runs, has it. A link to a removed cgroup still is there, pinned, and runs nothing.
  */
-static void look_at_effect(const struct bpf_link_info *info, struct datapath_link *ret)
+static void read_effect(const struct bpf_link_info *info, struct datapath_link *ret)
 {
 	__u32 ids[64], count = 64, flags = 0;
 	int fd = open_cgroup_id(info->cgroup.cgroup_id);
@@ -573,7 +573,7 @@ static void look_at_effect(const struct bpf_link_info *info, struct datapath_lin
 }
 
 /* False for what is not a link of kubelb's. */
-static bool look_at_link(int fd, const char *name, struct datapath_link *ret)
+static bool read_link(int fd, const char *name, struct datapath_link *ret)
 {
 	struct bpf_link_info info;
 	int r = check_link(fd, &info);
@@ -586,7 +586,7 @@ static bool look_at_link(int fd, const char *name, struct datapath_link *ret)
 	if (info.type == BPF_LINK_TYPE_CGROUP && !info.cgroup.cgroup_id)
 		ret->hidden = false;
 	else if (!r)
-		look_at_effect(&info, ret);
+		read_effect(&info, ret);
 	return true;
 }
 
@@ -611,7 +611,7 @@ int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int 
 		fd = bpf_obj_get(path);
 		if (fd < 0)
 			continue;
-		n += look_at_link(fd, d->d_name, &ret[n]);
+		n += read_link(fd, d->d_name, &ret[n]);
 		close(fd);
 	}
 	closedir(handle);

@@ -4,7 +4,7 @@
  *
  * Maps that fit are used again; programs are loaded against them; the links are
  * then turned to the new programs one by one, which the kernel does without a
- * moment at which none runs. What has to be new is built aside and renamed.
+ * moment at which none runs. What has to be new is built new_path and renamed.
  */
 #include "base/array.h"
 #include "base/random.h"
@@ -40,7 +40,7 @@ struct datapath_load {
 	int cgroup_fd;
 	int lock_fd;
 	bool exists; /* pin_dir holds an attachment of ours */
-	bool fresh_tables; /* frontends, lookup, candidates and backends are new maps */
+	bool new_tables; /* frontends, lookup, candidates and backends are new maps */
 	bool reused[MAP_COUNT];
 	unsigned long long cgroup_id;
 	struct object_request request; /* what is loaded, and what is not */
@@ -51,7 +51,7 @@ struct datapath_load {
 	struct datapath view; /* the maps in use, whichever they are */
 	struct datapath_state state;
 	struct klb_stats carried[KLB_MAX_IDS]; /* the old stats, as they were copied */
-	__u64 carried_elsewhere; /* and klb_counters.other_netns */
+	__u64 carried_other_netns; /* and klb_counters.other_netns */
 	struct link_slot slots[LINK_COUNT_MAX];
 	unsigned int n_slots;
 };
@@ -66,7 +66,7 @@ static void add_slot(struct datapath_load *l, const char *name, enum prog_index 
 
 /* What follows goes first: a socket that a connect program has sent somewhere must meet
  * the program that records it and sees it end. */
-static void name_slots(struct datapath_load *l)
+static void init_slots(struct datapath_load *l)
 {
 	l->n_slots = 0;
 	add_slot(l, "getpeername4", PROG_GETPEER4);
@@ -213,10 +213,9 @@ static int reuse_maps(struct datapath_load *l, struct err *e)
 	int r = 0;
 
 	for (int i = 0; i < MAP_COUNT; i++)
-		l->fresh_tables |=
-			is_table(i) && (!usable(l, i) || l->old[i].id != l->pinned_id[i]);
+		l->new_tables |= is_table(i) && (!usable(l, i) || l->old[i].id != l->pinned_id[i]);
 	for (int i = 0; !r && i < MAP_COUNT; i++)
-		if (usable(l, i) && !(is_table(i) && l->fresh_tables))
+		if (usable(l, i) && !(is_table(i) && l->new_tables))
 			r = reuse(l, i, e);
 	return r;
 }
@@ -240,7 +239,7 @@ static int load_error(const struct datapath_load *l, int code, struct err *e)
 		       last_warning[0] ? " (" : "", last_warning, last_warning[0] ? ")" : "");
 }
 
-static int load_wish(struct datapath_load *l, struct err *e)
+static int open_and_load(struct datapath_load *l, struct err *e)
 {
 	libbpf_print_fn_t before = libbpf_set_print(keep_warning);
 	int r;
@@ -249,7 +248,7 @@ static int load_wish(struct datapath_load *l, struct err *e)
 	last_warning[0] = '\0';
 	r = object_open(&l->o, &l->request, e);
 	links_close(l->slots, l->n_slots);
-	name_slots(l);
+	init_slots(l);
 	if (!r && l->exists)
 		r = links_open(l->pin_dir, l->cgroup_id, l->slots, l->n_slots, e);
 	if (!r)
@@ -292,22 +291,22 @@ static int try_attaching(const struct datapath_load *l, const bool *attached)
 }
 
 /* All of it, if the kernel takes it; else what is left without that which it refuses. */
-static int load_programs(struct datapath_load *l, bool look_only, struct err *e)
+static int load_programs(struct datapath_load *l, bool dry_run, struct err *e)
 {
 	bool attached[KLB_FEATURES];
 	int r;
 
 	object_request_all(&l->request);
-	r = load_wish(l, e);
+	r = open_and_load(l, e);
 	find_attached(l, attached);
-	if (!r && (look_only || !try_attaching(l, attached)))
+	if (!r && (dry_run || !try_attaching(l, attached)))
 		return 0;
 	/* What is for lack of something is no refusal, and what runs stays. */
 	if (r && object_is_transient(-r))
 		return load_error(l, -r, e);
 	r = object_find_refused(l->cgroup_fd, attached, &l->request, NULL);
 	if (!r) {
-		r = load_wish(l, e);
+		r = open_and_load(l, e);
 		if (!r)
 			return 0;
 	}
@@ -354,7 +353,7 @@ static void read_old_stats(const struct datapath_load *l, struct klb_stats *ret)
 
 /* Versions up to 0.1 did not say whose counters they are. Nobody's are those of a backend that has
  * gone: what its sockets will say matches nothing. */
-static void name_owners(const struct datapath_load *l, struct klb_stats *ret)
+static void set_generations(const struct datapath_load *l, struct klb_stats *ret)
 {
 	char value[256] = { 0 };
 	struct klb_backend backend;
@@ -372,13 +371,13 @@ static void name_owners(const struct datapath_load *l, struct klb_stats *ret)
 	}
 }
 
-/* Writes exactly what was read, and keeps it for reconcile_stats. */
+/* Writes exactly what was read, and keeps it for carry_late_stats. */
 static int carry_stats(struct datapath_load *l, struct err *e)
 {
 	if (l->old_fds[MAP_STATS] < 0 || l->reused[MAP_STATS])
 		return 0;
 	read_old_stats(l, l->carried);
-	name_owners(l, l->carried);
+	set_generations(l, l->carried);
 	for (__u32 id = 0; id < KLB_MAX_IDS; id++)
 		if (bpf_map_update_elem(bpf_map__fd(l->o.maps[MAP_STATS]), &id, &l->carried[id],
 					BPF_ANY))
@@ -388,7 +387,7 @@ static int carry_stats(struct datapath_load *l, struct err *e)
 }
 
 /* klb_counters.other_netns of the old map; false where it has none. */
-static bool read_old_elsewhere(const struct datapath_load *l, __u64 *ret)
+static bool read_old_other_netns(const struct datapath_load *l, __u64 *ret)
 {
 	char value[256] = { 0 };
 	__u32 zero = 0;
@@ -416,7 +415,7 @@ static int carry_maps(struct datapath_load *l, struct err *e)
 		if (l->old_fds[index] >= 0 && !l->reused[index])
 			r = carry_map(l, index, e);
 	}
-	read_old_elsewhere(l, &l->carried_elsewhere);
+	read_old_other_netns(l, &l->carried_other_netns);
 	return r ? r : carry_stats(l, e);
 }
 
@@ -425,7 +424,7 @@ static int carry_maps(struct datapath_load *l, struct err *e)
  * closes went on counting in the old ones. Adds the difference; the kernel is counting
  * in the new ones already, so it has to be the kernel that adds.
  */
-static void reconcile_stats(struct datapath_load *l)
+static void carry_late_stats(struct datapath_load *l)
 {
 	static struct klb_stats now[KLB_MAX_IDS];
 
@@ -451,15 +450,15 @@ static void reconcile_stats(struct datapath_load *l)
 }
 
 /* The same for the sockets that are counted outside of the host's network namespace. */
-static void reconcile_elsewhere(struct datapath_load *l)
+static void carry_late_other_netns(struct datapath_load *l)
 {
 	struct klb_adjustment a = { 0 };
 	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &a, .ctx_size_in = sizeof(a));
 	__u64 now;
 
-	if (!l->o.progs[PROG_ADJUST] || !read_old_elsewhere(l, &now))
+	if (!l->o.progs[PROG_ADJUST] || !read_old_other_netns(l, &now))
 		return;
-	a.other_netns = (__s64)(now - l->carried_elsewhere);
+	a.other_netns = (__s64)(now - l->carried_other_netns);
 	if (a.other_netns)
 		bpf_prog_test_run_opts(bpf_program__fd(l->o.progs[PROG_ADJUST]), &opts);
 }
@@ -504,10 +503,10 @@ static bool is_complete(const char *dir)
 }
 
 /*
- * What a load that was killed has left aside. A first one that had pinned everything
+ * What a load that was killed has left new_path. A first one that had pinned everything
  * is balancing already and lacks but its name; anything less is taken away.
  */
-static int clean_aside(struct datapath_load *l, struct err *e)
+static int clean_new_dir(struct datapath_load *l, struct err *e)
 {
 	bool removed;
 
@@ -525,12 +524,12 @@ static int clean_aside(struct datapath_load *l, struct err *e)
  * frontend, which would lead a port of loopback astray. In a map of another version it
  * stays, for the moment until the links are turned: that value has another size.
  */
-static int sweep(struct datapath_load *l, struct err *e)
+static int remove_leftovers(struct datapath_load *l, struct err *e)
 {
 	bool ours = l->old[MAP_LOOKUP].value_size == sizeof(struct klb_lookup);
-	int r = links_sweep(l->pin_dir, e);
+	int r = links_remove_leftovers(l->pin_dir, e);
 
-	selftest_sweep(ours ? l->old_fds[MAP_LOOKUP] : -1, l->cgroup);
+	selftest_remove_leftovers(ours ? l->old_fds[MAP_LOOKUP] : -1, l->cgroup);
 	return r;
 }
 
@@ -544,10 +543,10 @@ static int prepare_place(struct datapath_load *l, struct err *e)
 	l->lock_fd = datapath_lock(l->pin_dir, true, LOCK_WAIT_MS, e);
 	if (l->lock_fd < 0)
 		return l->lock_fd;
-	r = clean_aside(l, e);
+	r = clean_new_dir(l, e);
 	if (!r)
 		r = open_old(l, e);
-	return r ? r : sweep(l, e);
+	return r ? r : remove_leftovers(l, e);
 }
 
 /* The same without a trace: no mount, no directory, and the lock only if there is
@@ -560,7 +559,7 @@ static int look_at_place(struct datapath_load *l, struct err *e)
 	return l->lock_fd < 0 ? l->lock_fd : open_old(l, e);
 }
 
-int datapath_load_begin(const char *pin_dir, const char *cgroup, bool look_only,
+int datapath_load_begin(const char *pin_dir, const char *cgroup, bool dry_run,
 			struct datapath_load **ret, struct err *e)
 {
 	struct datapath_load *l = load_new(pin_dir);
@@ -574,9 +573,9 @@ int datapath_load_begin(const char *pin_dir, const char *cgroup, bool look_only,
 	if (!r)
 		r = find_cgroup(l, cgroup, e);
 	if (!r)
-		r = look_only ? look_at_place(l, e) : prepare_place(l, e);
+		r = dry_run ? look_at_place(l, e) : prepare_place(l, e);
 	if (!r)
-		r = load_programs(l, look_only, e);
+		r = load_programs(l, dry_run, e);
 	if (!r)
 		r = carry_maps(l, e);
 	if (!r)
@@ -684,7 +683,7 @@ static bool own_cookie(__u64 *ret)
  * and how their clock goes with CLOCK_MONOTONIC. Until then connects of the host's scope go
  * through untouched, which only a first load's can meet.
  */
-static int learn(struct datapath_load *l, struct err *e)
+static int record_selftest(struct datapath_load *l, struct err *e)
 {
 	struct klb_counters counters;
 	struct klb_control control;
@@ -713,7 +712,7 @@ static int learn(struct datapath_load *l, struct err *e)
  * Who listens already; klb_sockops, which is attached by now, hears of whoever comes. Where
  * that cannot be told, the programs look for a listener at each connect.
  */
-static void list_listeners(const struct datapath_load *l)
+static void publish_listeners(const struct datapath_load *l)
 {
 	struct klb_memory *memory = l->o.progs[PROG_SOCKOPS] ? object_memory(&l->o) : NULL;
 	__u64 ports[SOCK_DIAG_PORT_WORDS] = { 0 };
@@ -733,19 +732,19 @@ static void list_listeners(const struct datapath_load *l)
  * From the first link that is replaced on, the old programs hear of no new listener any more. If
  * this load then ends half-way, or is turned back, they stay: they look at each connect.
  */
-static void doubt_old_lists(const struct datapath_load *l)
+static void forget_old_listeners(const struct datapath_load *l)
 {
 	for (unsigned int i = 0; i < l->n_slots; i++) {
 		int fd = links_old_memory(&l->slots[i]);
 
 		if (fd < 0)
 			continue;
-		object_doubt_listeners(fd);
+		object_forget_listeners(fd);
 		close(fd);
 	}
 }
 
-static int name_program(struct datapath_load *l, struct err *e)
+static int set_connect4_prog(struct datapath_load *l, struct err *e)
 {
 	struct klb_control control;
 	int r = get_control(l, &control, e);
@@ -762,17 +761,17 @@ static int make_dir(const char *dir, struct err *e)
 	return 0;
 }
 
-static int pin_aside(int fd, const char *dir, const char *name, struct err *e)
+static int pin_new(int fd, const char *dir, const char *name, struct err *e)
 {
-	char path[PATH_TEXT_MAX], aside[PATH_TEXT_MAX];
+	char path[PATH_TEXT_MAX], new_path[PATH_TEXT_MAX];
 	int r = path_join(path, dir, name, e);
 
 	if (!r)
-		r = path_with_suffix(aside, path, e);
+		r = path_with_suffix(new_path, path, e);
 	if (r)
 		return r;
-	unlink(aside);
-	if (bpf_obj_pin(fd, aside))
+	unlink(new_path);
+	if (bpf_obj_pin(fd, new_path))
 		return err_set(e, errno, "%s: cannot pin: %s", path, bpf_errno_hint(errno));
 	return 0;
 }
@@ -780,13 +779,13 @@ static int pin_aside(int fd, const char *dir, const char *name, struct err *e)
 /* Over the old pin in one step: whoever looks finds the one or the other. */
 static int pin_rename(int fd, const char *dir, const char *name, struct err *e)
 {
-	char path[PATH_TEXT_MAX], aside[PATH_TEXT_MAX];
+	char path[PATH_TEXT_MAX], new_path[PATH_TEXT_MAX];
 	int r = path_join(path, dir, name, e);
 
 	(void)fd;
 	if (!r)
-		r = path_with_suffix(aside, path, e);
-	if (!r && rename(aside, path))
+		r = path_with_suffix(new_path, path, e);
+	if (!r && rename(new_path, path))
 		r = err_set(e, errno, "%s: cannot pin: %s", path, strerror(errno));
 	return r;
 }
@@ -824,7 +823,7 @@ static int retire_pins(struct datapath_load *l, const char *dir, struct err *e)
 	return r ? r : links_retire_pin(dir, RETIRED_CONNECTIONS, e);
 }
 
-/* All that can fail is done aside before the first name changes. */
+/* All that can fail is done new_path before the first name changes. */
 static int pin_all(struct datapath_load *l, const char *dir, struct err *e)
 {
 	char links[PATH_TEXT_MAX];
@@ -835,7 +834,7 @@ static int pin_all(struct datapath_load *l, const char *dir, struct err *e)
 	if (!r)
 		r = make_dir(links, e);
 	if (!r)
-		r = pin_each(l, dir, links, pin_aside, e);
+		r = pin_each(l, dir, links, pin_new, e);
 	if (!r)
 		r = pin_each(l, dir, links, pin_rename, e);
 	return r ? r : retire_pins(l, dir, e);
@@ -877,7 +876,7 @@ static bool is_moved(const struct datapath_load *l)
 }
 
 /* Twice: what the first one tells decides whom the second one counts as the host's. */
-static int prove(struct datapath_load *l, struct err *e)
+static int run_selftests(struct datapath_load *l, struct err *e)
 {
 	struct selftest test = { .cgroup = l->cgroup,
 				 .cgroup_id = l->cgroup_id,
@@ -886,7 +885,7 @@ static int prove(struct datapath_load *l, struct err *e)
 	int r = selftest_connect(&l->view, &test, e);
 
 	if (!r)
-		r = learn(l, e);
+		r = record_selftest(l, e);
 	test.scope = KLB_SCOPE_HOST;
 	return r ? r : selftest_connect(&l->view, &test, e);
 }
@@ -899,27 +898,27 @@ static int commit(struct datapath_load *l, const struct plan *p, struct err *e)
 {
 	int r = write_control(l, e);
 
-	if (!r && l->fresh_tables)
+	if (!r && l->new_tables)
 		r = apply_plan(&l->view, p, e);
 	if (!r) {
-		doubt_old_lists(l);
+		forget_old_listeners(l);
 		r = links_attach(l->cgroup, l->cgroup_fd, l->slots, l->n_slots, e);
 	}
 	if (!r) {
-		list_listeners(l);
-		r = prove(l, e);
+		publish_listeners(l);
+		r = run_selftests(l, e);
 	}
 	if (!r) {
-		reconcile_stats(l);
-		reconcile_elsewhere(l);
+		carry_late_stats(l);
+		carry_late_other_netns(l);
 	}
 	if (!r)
 		r = l->exists ? pin_all(l, l->pin_dir, e) : pin_first(l, e);
-	if (!r && !l->fresh_tables)
+	if (!r && !l->new_tables)
 		r = apply_plan(&l->view, p, e);
 	/* Last: when the links are turned back, no program of theirs is named. */
 	if (!r)
-		r = name_program(l, e);
+		r = set_connect4_prog(l, e);
 	return r;
 }
 
@@ -965,9 +964,9 @@ int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e)
 		return r;
 	/* Nothing mounted, nothing pinned: nothing to do. */
 	if (access(pin_dir, F_OK) && errno == ENOENT) {
-		char fresh[PATH_TEXT_MAX];
+		char new_dir[PATH_TEXT_MAX];
 
-		if (path_with_suffix(fresh, pin_dir, e) || access(fresh, F_OK))
+		if (path_with_suffix(new_dir, pin_dir, e) || access(new_dir, F_OK))
 			return 0;
 	}
 	if (!mounts_is_bpffs(pin_dir) && !access(pin_dir, F_OK))

@@ -344,7 +344,7 @@ static int lock_current(const struct datapath *dp, unsigned int wait_ms, struct 
 	return fd;
 }
 
-int datapath_heartbeat(const struct datapath *dp, const struct datapath_beat *beat,
+int datapath_heartbeat(const struct datapath *dp, const struct datapath_heartbeat_values *values,
 		       __u64 *ret_serial, struct err *e)
 {
 	struct klb_control control;
@@ -353,10 +353,10 @@ int datapath_heartbeat(const struct datapath *dp, const struct datapath_beat *be
 
 	if (fd < 0)
 		return fd;
-	control.heartbeat_ns = beat->now_ns;
-	control.heartbeat_max_age_ns = beat->max_age_ns;
-	control.discovery = beat->discovery;
-	control.discovery_heard_ns = beat->discovery_heard_ns;
+	control.heartbeat_ns = values->now_ns;
+	control.heartbeat_max_age_ns = values->max_age_ns;
+	control.discovery = values->discovery;
+	control.discovery_heard_ns = values->discovery_heard_ns;
 	if (bpf_map_update_elem(dp->fds[MAP_CONTROL], &zero, &control, BPF_ANY))
 		r = err_set(e, errno, "%s/control: %s", dp->pin_dir, bpf_errno_hint(errno));
 	else

@@ -34,7 +34,7 @@ static bool is_of(enum prog_index prog, enum klb_feature feature)
 }
 
 /* A cgroup's hook, and not run by us. */
-static bool is_attached(enum prog_index prog)
+static bool is_cgroup_hook(enum prog_index prog)
 {
 	return prog != PROG_ADJUST;
 }
@@ -160,7 +160,7 @@ struct klb_memory *object_memory(const struct object *o)
 }
 
 /* One page: another version's memory may be of another size. */
-void object_doubt_listeners(int map_fd)
+void object_forget_listeners(int map_fd)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	void *at = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, map_fd, 0);
@@ -205,7 +205,7 @@ int object_try_attach(const struct object *o, enum klb_feature feature, int cgro
 
 	for (int i = 0; !code && i < PROG_COUNT; i++)
 		if (o->progs[i] && is_of((enum prog_index)i, feature) &&
-		    is_attached((enum prog_index)i))
+		    is_cgroup_hook((enum prog_index)i))
 			code = attach_for_an_instant(o->progs[i], cgroup_fd);
 	return code;
 }
@@ -220,7 +220,7 @@ static int try_request(const struct object_request *request, int cgroup_fd)
 	if (!code)
 		code = -bpf_object__load(o.object);
 	for (int i = 0; !code && cgroup_fd >= 0 && i < PROG_COUNT; i++)
-		if (o.progs[i] && is_attached((enum prog_index)i))
+		if (o.progs[i] && is_cgroup_hook((enum prog_index)i))
 			code = attach_for_an_instant(o.progs[i], cgroup_fd);
 	object_close(&o);
 	return code;

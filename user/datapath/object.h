@@ -48,7 +48,7 @@ struct klb_memory *object_memory(const struct object *o);
 void object_memory_put(struct klb_memory *memory);
 
 /* Has programs with that memory, of whatever version, take anybody for a listener. */
-void object_doubt_listeners(int map_fd);
+void object_forget_listeners(int map_fd);
 
 /*
  * Which build, and which features, the kernel takes: by loading them one after another, and

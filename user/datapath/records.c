@@ -12,21 +12,21 @@
 
 struct connection_list {
 	struct klb_connection *at;
-	unsigned int n, room;
+	unsigned int n, capacity;
 };
 
 static int append(const struct klb_connection *c, void *arg)
 {
 	struct connection_list *list = arg;
 
-	if (list->n == list->room) {
-		unsigned int room = list->room ? 2 * list->room : 64;
-		void *at = realloc(list->at, room * sizeof(*list->at));
+	if (list->n == list->capacity) {
+		unsigned int capacity = list->capacity ? 2 * list->capacity : 64;
+		void *at = realloc(list->at, capacity * sizeof(*list->at));
 
 		if (!at)
 			return -ENOMEM;
 		list->at = at;
-		list->room = room;
+		list->capacity = capacity;
 	}
 	list->at[list->n++] = *c;
 	return 0;
@@ -34,7 +34,7 @@ static int append(const struct klb_connection *c, void *arg)
 
 /* How many of our sockets the kernel counts outside of the host's network namespace; below 0 the
  * count has gone wrong. */
-static int count_elsewhere(const struct datapath *dp, __s64 *ret, struct err *e)
+static int count_other_netns(const struct datapath *dp, __s64 *ret, struct err *e)
 {
 	struct klb_counters counters;
 	__u32 zero = 0;
@@ -46,7 +46,7 @@ static int count_elsewhere(const struct datapath *dp, __s64 *ret, struct err *e)
 }
 
 /* Those of the list. */
-static unsigned int found_elsewhere(const struct connection_list *list)
+static unsigned int found_other_netns(const struct connection_list *list)
 {
 	unsigned int n = 0;
 
@@ -58,14 +58,14 @@ static unsigned int found_elsewhere(const struct connection_list *list)
 }
 
 /* How far to look: each is dearer than the one before. */
-enum reach { REACH_HOST, REACH_PROCESSES, REACH_SOCKETS };
+enum list_depth { DEPTH_HOST, DEPTH_PROCESSES, DEPTH_SOCKETS };
 
-static int list_once(const struct datapath *dp, struct sock_diag *diag, bool rtt, enum reach reach,
-		     struct connection_list *ret, struct err *e)
+static int list_once(const struct datapath *dp, struct sock_diag *diag, bool rtt,
+		     enum list_depth depth, struct connection_list *ret, struct err *e)
 {
 	struct sock_diag_query q = { .map_fd = dp->fds[MAP_SOCKETS],
-				     .elsewhere = reach >= REACH_PROCESSES,
-				     .everywhere = reach == REACH_SOCKETS,
+				     .elsewhere = depth >= DEPTH_PROCESSES,
+				     .everywhere = depth == DEPTH_SOCKETS,
 				     .rtt = rtt };
 	struct klb_control control;
 	__u32 zero = 0;
@@ -80,25 +80,25 @@ static int list_once(const struct datapath *dp, struct sock_diag *diag, bool rtt
 /* As far as it takes to find as many as the kernel counts; a count that is wrong is no reason to
  * look no further than here. */
 int datapath_connections(const struct datapath *dp, struct sock_diag *diag,
-			 const struct datapath_looks *how, struct datapath_connections *ret,
+			 const struct datapath_list_options *how, struct datapath_connections *ret,
 			 struct err *e)
 {
-	enum reach last = how->everywhere ? REACH_SOCKETS : REACH_PROCESSES;
+	enum list_depth last = how->everywhere ? DEPTH_SOCKETS : DEPTH_PROCESSES;
 	struct connection_list list = { 0 };
 	__s64 before = 0, after = 0, found = 0, least = 0;
 	bool all = false;
 	int r = 0;
 
-	for (enum reach reach = REACH_HOST; !r && !all && reach <= last; reach++) {
-		r = count_elsewhere(dp, &before, e);
+	for (enum list_depth depth = DEPTH_HOST; !r && !all && depth <= last; depth++) {
+		r = count_other_netns(dp, &before, e);
 		if (!r)
-			r = list_once(dp, diag, how->rtt, reach, &list, e);
+			r = list_once(dp, diag, how->rtt, depth, &list, e);
 		if (!r)
-			r = count_elsewhere(dp, &after, e);
+			r = count_other_netns(dp, &after, e);
 		/* Some may have come or gone meanwhile. */
-		found = found_elsewhere(&list);
+		found = found_other_netns(&list);
 		least = before < after ? before : after;
-		all = !r && found >= least && (least >= 0 || reach >= REACH_PROCESSES);
+		all = !r && found >= least && (least >= 0 || depth >= DEPTH_PROCESSES);
 	}
 	if (r) {
 		free(list.at);

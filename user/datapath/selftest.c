@@ -81,7 +81,7 @@ static enum selftest_result try_connect(const struct klb_endpoint *frontend, int
 	struct sockaddr_storage ss, peer;
 	socklen_t length = sizeof(peer);
 	struct klb_endpoint seen;
-	enum selftest_result v = SELFTEST_NOT_BALANCED;
+	enum selftest_result result = SELFTEST_NOT_BALANCED;
 	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	int v6only = 0;
 
@@ -103,22 +103,22 @@ static enum selftest_result try_connect(const struct klb_endpoint *frontend, int
 	}
 	if (connect(fd, (struct sockaddr *)&ss, length))
 		goto out;
-	v = SELFTEST_NO_PEERNAME;
+	result = SELFTEST_NO_PEERNAME;
 	length = sizeof(peer);
 	if (!getpeername(fd, (struct sockaddr *)&peer, &length) &&
 	    !endpoint_from_sockaddr((struct sockaddr *)&peer, &seen) &&
 	    endpoint_equal(&seen, frontend))
-		v = SELFTEST_OK;
+		result = SELFTEST_OK;
 out:
 	close(fd);
-	return v;
+	return result;
 }
 
 static enum selftest_result try_both(const struct klb_endpoint *frontend)
 {
-	enum selftest_result v = try_connect(frontend, AF_INET);
+	enum selftest_result result = try_connect(frontend, AF_INET);
 
-	return v == SELFTEST_OK ? try_connect(frontend, AF_INET6) : v;
+	return result == SELFTEST_OK ? try_connect(frontend, AF_INET6) : result;
 }
 
 static bool join(const char *cgroup)
@@ -162,9 +162,9 @@ static enum selftest_result try_inside(const char *cgroup, const struct klb_endp
 					    : SELFTEST_CANNOT_JOIN;
 }
 
-static int report(enum selftest_result v, const char *cgroup, struct err *e)
+static int report(enum selftest_result result, const char *cgroup, struct err *e)
 {
-	switch (v) {
+	switch (result) {
 	case SELFTEST_OK:
 		return 0;
 	case SELFTEST_CANNOT_JOIN:
@@ -179,11 +179,12 @@ static int report(enum selftest_result v, const char *cgroup, struct err *e)
 			"cgroup %s: attached, but a test connect was not %s: the programs are "
 			"not effective here (is it the host's cgroup root? is lo up?); nothing "
 			"was kept",
-			cgroup, v == SELFTEST_NO_PEERNAME ? "given its peer name" : "balanced");
+			cgroup,
+			result == SELFTEST_NO_PEERNAME ? "given its peer name" : "balanced");
 	}
 }
 
-void selftest_sweep(int lookup_fd, const char *cgroup)
+void selftest_remove_leftovers(int lookup_fd, const char *cgroup)
 {
 	char pattern[PATH_TEXT_MAX + 32];
 	glob_t found;
@@ -201,12 +202,12 @@ void selftest_sweep(int lookup_fd, const char *cgroup)
 
 static int run(const struct selftest *t, const struct klb_endpoint *frontend, struct err *e)
 {
-	enum selftest_result v =
+	enum selftest_result result =
 		t->cgroup_id == 1 ? try_both(frontend) : try_inside(t->cgroup, frontend);
 
-	if (!t->peername && v == SELFTEST_NO_PEERNAME)
-		v = SELFTEST_OK;
-	return report(v, t->cgroup, e);
+	if (!t->peername && result == SELFTEST_NO_PEERNAME)
+		result = SELFTEST_OK;
+	return report(result, t->cgroup, e);
 }
 
 int selftest_connect(const struct datapath *dp, const struct selftest *t, struct err *e)

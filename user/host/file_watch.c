@@ -2,7 +2,8 @@
 /*
  * inotify on the directories, not on the files: a rename puts another inode in a file's
  * place, and what was watched would be the old one. What a directory reports is only the
- * occasion to look: whether a file has changed is for stat(2) to say, which follows links.
+ * occasion to refresh_identities: whether a file has changed is for stat(2) to say, which follows
+ * links.
  */
 #include "host/file_watch.h"
 
@@ -47,7 +48,7 @@ struct filewatch {
 	void *arg;
 };
 
-static bool look(struct filewatch *w)
+static bool refresh_identities(struct filewatch *w)
 {
 	bool changed = false;
 
@@ -71,7 +72,7 @@ static int watch_directory_of(struct filewatch *w, const char *path)
 }
 
 /* Puts what the link at path leads to in its place, before rest. False: it cannot be. */
-static bool follow(char path[PATH_MAX], const char *rest)
+static bool follow_link(char path[PATH_MAX], const char *rest)
 {
 	char text[PATH_MAX], target[PATH_MAX], whole[PATH_MAX];
 	ssize_t n = readlink(path, target, sizeof(target) - 1);
@@ -94,7 +95,7 @@ static bool follow(char path[PATH_MAX], const char *rest)
  * of the file, or of the first part that is not there. A directory is watched before what is
  * in it is read, so that what changes in between is not missed.
  */
-static int watch_way(struct filewatch *w, const char *path)
+static int watch_path(struct filewatch *w, const char *path)
 {
 	char at[PATH_MAX], rest[PATH_MAX];
 	unsigned int links = 0;
@@ -120,7 +121,7 @@ static int watch_way(struct filewatch *w, const char *path)
 			*end = rest[0];
 			continue;
 		}
-		if (++links > LINKS_MAX || !follow(at, rest))
+		if (++links > LINKS_MAX || !follow_link(at, rest))
 			return 0;
 		end = at;
 	}
@@ -143,14 +144,14 @@ static void on_settled(evutil_socket_t fd, short what, void *arg)
 	w->burst_end_ms = 0;
 	/* A link may lead into a directory that is not watched yet. */
 	for (unsigned int i = 0; i < w->n; i++)
-		failed |= watch_way(w, w->paths[i]) != 0;
+		failed |= watch_path(w, w->paths[i]) != 0;
 	if (failed)
 		event_add(w->settled, &retry);
-	if (look(w))
+	if (refresh_identities(w))
 		w->changed(w->arg);
 }
 
-/* When to look: a moment from now, within the burst's limit. */
+/* When to refresh_identities: a moment from now, within the burst's limit. */
 static unsigned int settle_ms(struct filewatch *w)
 {
 	unsigned long now = clock_now_ns() / NS_PER_MS;
@@ -186,7 +187,7 @@ static int add_file(struct filewatch *w, const struct filewatch_file *file, stru
 	if (!w->paths[w->n])
 		return err_no_memory(e);
 	w->seen[w->n++] = file->seen;
-	r = watch_way(w, file->path);
+	r = watch_path(w, file->path);
 	/* A directory that has just gone is looked for again. */
 	if (r && r != -ENOENT)
 		return err_set(e, -r, "%s: cannot be watched for changes: %s", file->path,

@@ -4,8 +4,8 @@
  * symbolic link that now leads elsewhere (as the files of a mounted ConfigMap are, and a
  * kubelet's rotating certificates), gone, there for the first time, or readable at last.
  */
-#ifndef KUBELB_FILEWATCH_H
-#define KUBELB_FILEWATCH_H
+#ifndef KUBELB_FILE_WATCH_H
+#define KUBELB_FILE_WATCH_H
 
 #include "base/err.h"
 #include "base/file.h"

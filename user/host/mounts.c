@@ -50,7 +50,7 @@ static void unescape(char *s)
 /*
  * How near a mount of cgroup2 is to the hierarchy's root, by its root's path: that is
  * told from where our cgroup namespace begins (cgroup_namespaces(7)). "/" is this
- * beginning, a container's own cgroup if we are in one; "/../.." is two above it; "/a"
+ * beginning, a container's own cgroup if we are in one; "/../.." is two parent it; "/a"
  * and "/../a" are branches off the way up, and the last to be taken.
  */
 static int root_rank(const char *root)
@@ -163,8 +163,8 @@ bool mounts_is_bpffs(const char *dir)
 	return !statfs(dir, &fs) && fs.f_type == BPF_FS_MAGIC;
 }
 
-/* The nearest directory above path (or path itself) that exists. */
-static void existing_above(const char *path, char *ret, size_t size)
+/* The nearest directory parent path (or path itself) that exists. */
+static void find_existing_parent(const char *path, char *ret, size_t size)
 {
 	struct stat st;
 
@@ -205,18 +205,18 @@ static int mount_bpffs(struct err *e)
 
 int mounts_ensure_bpffs(const char *dir, struct err *e)
 {
-	char above[512];
+	char parent[512];
 	size_t n = strlen(BPFFS_MOUNT);
 
-	if (strlen(dir) >= sizeof(above) - 16)
+	if (strlen(dir) >= sizeof(parent) - 16)
 		return err_set(e, ENAMETOOLONG, "%.64s...: path too long", dir);
-	existing_above(dir, above, sizeof(above));
-	if (strchr(dir + strlen(above), '.'))
+	find_existing_parent(dir, parent, sizeof(parent));
+	if (strchr(dir + strlen(parent), '.'))
 		return err_set(e, EINVAL,
 			       "%s: a bpffs allows no dots in names; use another directory with "
 			       "--pin",
 			       dir);
-	if (mounts_is_bpffs(above))
+	if (mounts_is_bpffs(parent))
 		return 0;
 	if (strncmp(dir, BPFFS_MOUNT, n) != 0 || (dir[n] && dir[n] != '/'))
 		return err_set(e, EINVAL,

@@ -51,10 +51,10 @@ int privileges_reduce(const struct privileges_need *need, struct err *e);
 const char *privileges_missing(const struct privileges_need *need, unsigned int i);
 
 /* Whether pods' network namespaces can be entered, between raise and lower. */
-bool privileges_see_pods(void);
+bool privileges_can_enter_pods(void);
 
 /* Whether connections can be ended at all. */
-bool privileges_end_connections(void);
+bool privileges_can_end_connections(void);
 
 /* For the time of one look at the connections, in pods' namespaces too. */
 void privileges_raise(void);

@@ -11,12 +11,12 @@
 
 #define TEXT_MAX 400
 
-struct text {
+struct message {
 	char at[TEXT_MAX];
 	size_t n;
 };
 
-static void add(struct text *t, const char *before, const char *what, const char *after)
+static void add(struct message *t, const char *before, const char *what, const char *after)
 {
 	int n = snprintf(t->at + t->n, sizeof(t->at) - t->n, "%s%s%s%s", t->n ? "; " : "", before,
 			 what, after);
@@ -48,7 +48,7 @@ static bool has(unsigned long long set, int capability)
 	return set >> capability & 1;
 }
 
-static void look_at_capabilities(struct text *t)
+static void check_capabilities(struct message *t)
 {
 	char line[128];
 	unsigned long long set;
@@ -66,7 +66,7 @@ static void look_at_capabilities(struct text *t)
 }
 
 /* The first user namespace maps everybody to himself (user_namespaces(7)). */
-static void look_at_user_namespace(struct text *t)
+static void check_user_namespace(struct message *t)
 {
 	unsigned long inside, outside, count;
 	char line[128], *at;
@@ -83,7 +83,7 @@ static void look_at_user_namespace(struct text *t)
 		    "", "");
 }
 
-static void look_at_seccomp(struct text *t)
+static void check_seccomp(struct message *t)
 {
 	char line[128];
 
@@ -93,7 +93,7 @@ static void look_at_seccomp(struct text *t)
 }
 
 /* "none [integrity] confidentiality" */
-static void look_at_lockdown(struct text *t)
+static void check_lockdown(struct message *t)
 {
 	char line[128], *mode, *end;
 
@@ -108,7 +108,7 @@ static void look_at_lockdown(struct text *t)
 		add(t, "the kernel is locked down (", mode + 1, ")");
 }
 
-static void look_at_modules(struct text *t)
+static void check_modules(struct message *t)
 {
 	char line[128];
 
@@ -121,20 +121,20 @@ static void look_at_modules(struct text *t)
 const char *refusal_text(void)
 {
 	static char result[TEXT_MAX + 64];
-	struct text t = { "", 0 };
+	struct message t = { "", 0 };
 
 	if (geteuid()) {
 		snprintf(result, sizeof(result),
 			 "not permitted: run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN)");
 		return result;
 	}
-	look_at_capabilities(&t);
-	look_at_user_namespace(&t);
-	look_at_seccomp(&t);
-	look_at_lockdown(&t);
+	check_capabilities(&t);
+	check_user_namespace(&t);
+	check_seccomp(&t);
+	check_lockdown(&t);
 	if (!t.n)
 		add(&t, "this kernel does not allow it", "", "");
-	look_at_modules(&t);
+	check_modules(&t);
 	snprintf(result, sizeof(result), "not permitted, though root: %s", t.at);
 	return result;
 }

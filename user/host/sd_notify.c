@@ -53,7 +53,7 @@ static int parse_address(const char *text, struct notify *n, struct err *e)
 }
 
 /* Never waits: the loop has better things to do than a manager that does not read. */
-static bool tell(const struct notify *n, const char *text)
+static bool send_message(const struct notify *n, const char *text)
 {
 	ssize_t sent = sendto(n->fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL,
 			      (const struct sockaddr *)&n->to, n->to_length);
@@ -65,7 +65,7 @@ static void on_watchdog(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
-	tell(arg, "WATCHDOG=1");
+	send_message(arg, "WATCHDOG=1");
 }
 
 static int parse_number(const char *name, unsigned long long max, unsigned long long *ret,
@@ -143,24 +143,24 @@ void notify_free(struct notify *n)
 }
 
 /* A line feed would begin a key of its own. */
-static void one_line(char *text)
+static void replace_controls(char *text)
 {
 	for (; *text; text++)
 		if (ascii_is_control((unsigned char)*text))
 			*text = ' ';
 }
 
-static void tell_status(struct notify *n, bool ready, const char *format, va_list args)
+static void send_status(struct notify *n, bool ready, const char *format, va_list args)
 {
-	bool say_ready = n->reloading || (ready && !n->ready);
+	bool send_ready = n->reloading || (ready && !n->ready);
 	char status[STATUS_MAX], text[STATUS_MAX + 32];
 
 	vsnprintf(status, sizeof(status), format, args);
-	one_line(status);
-	if (!say_ready && !strcmp(status, n->status))
+	replace_controls(status);
+	if (!send_ready && !strcmp(status, n->status))
 		return;
-	snprintf(text, sizeof(text), "%sSTATUS=%s", say_ready ? "READY=1\n" : "", status);
-	if (!tell(n, text))
+	snprintf(text, sizeof(text), "%sSTATUS=%s", send_ready ? "READY=1\n" : "", status);
+	if (!send_message(n, text))
 		return;
 	n->ready |= ready;
 	n->reloading = false;
@@ -173,7 +173,7 @@ void notify_ready(struct notify *n, const char *status, ...)
 
 	va_start(args, status);
 	if (n)
-		tell_status(n, true, status, args);
+		send_status(n, true, status, args);
 	va_end(args);
 }
 
@@ -183,7 +183,7 @@ void notify_status(struct notify *n, const char *status, ...)
 
 	va_start(args, status);
 	if (n)
-		tell_status(n, false, status, args);
+		send_status(n, false, status, args);
 	va_end(args);
 }
 
@@ -194,11 +194,11 @@ void notify_reloading(struct notify *n)
 	if (!n || !n->ready)
 		return;
 	snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%llu", clock_now_ns() / 1000);
-	n->reloading = tell(n, text);
+	n->reloading = send_message(n, text);
 }
 
 void notify_stopping(struct notify *n)
 {
 	if (n)
-		tell(n, "STOPPING=1");
+		send_message(n, "STOPPING=1");
 }

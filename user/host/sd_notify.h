@@ -6,8 +6,8 @@
  *
  * NULL stands for "there is no manager": every function takes it and does nothing.
  */
-#ifndef KUBELB_NOTIFY_H
-#define KUBELB_NOTIFY_H
+#ifndef KUBELB_SD_NOTIFY_H
+#define KUBELB_SD_NOTIFY_H
 
 #include "base/err.h"
 

@@ -3,8 +3,8 @@
  * Work that may block (a name to look up, a disk to flush), away from the event
  * loop: on a thread of its own, with its end reported in the loop.
  */
-#ifndef KUBELB_OFFLOAD_H
-#define KUBELB_OFFLOAD_H
+#ifndef KUBELB_WORKER_H
+#define KUBELB_WORKER_H
 
 #include "base/err.h"
 
@@ -28,8 +28,8 @@ int worker_start(struct event_base *base, const struct worker_ops *ops, void *ar
 		 struct worker **ret, struct err *e);
 
 /* Waits for nothing: the work goes on, and done() is not called. NULL is allowed. */
-void worker_cancel(struct worker *o);
+void worker_cancel(struct worker *w);
 /* Waits for the work; done() is not called. NULL is allowed. */
-void worker_finish(struct worker *o);
+void worker_finish(struct worker *w);
 
 #endif
