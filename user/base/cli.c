@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* What the three programs share at the command line. */
 #include "base/cli.h"
 
 #include <errno.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Reads small files and standard input as a whole, with messages that say what to do. */
 #include "base/file.h"
 
 #include <errno.h>
@@ -62,7 +63,7 @@ static int open_regular(const char *path, struct err *e)
 	return fd;
 }
 
-/* Reads up to size bytes into buf; returns how many, or a negative errno. */
+/* Reads up to size bytes into buf. Returns their number, or a negative errno. */
 static ssize_t read_all(int fd, char *buf, size_t size)
 {
 	size_t length = 0;
@@ -81,7 +82,7 @@ static ssize_t read_all(int fd, char *buf, size_t size)
 	return (ssize_t)length;
 }
 
-/* text has room for max bytes, one more that shows that it is too large, and a NUL. */
+/* text holds max bytes, one more byte that shows that the file is too large, and a NUL. */
 static int read_text(const char *path, int fd, size_t max, char *text, size_t *ret_length,
 		     struct err *e)
 {
@@ -126,7 +127,7 @@ int file_read(const char *path, size_t max, char **ret, size_t *ret_length, stru
 	return r;
 }
 
-/* Adds to why what to do about it. Returns r. */
+/* Copies why to e and adds what to do about it. Returns r. */
 static int fail_next(int r, const struct err *why, const char *option, struct err *e)
 {
 	switch (r) {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Formats times and process names for people. */
 #include "base/format.h"
 
 #include <stdio.h>

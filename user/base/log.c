@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Writes the log: one line in logfmt for each event, on stderr. */
 #include "base/log.h"
 
 #include <errno.h>
@@ -12,11 +13,11 @@
 
 #include "base/ascii.h"
 
-/* What does not fit is cut: a log line is for reading. */
+/* What does not fit is cut off. */
 #define LINE_SIZE 4096
 #define MSG_SIZE 1024
 
-/* priority: of syslog(3), which journald takes from the <N> in front. */
+/* priority: the one of syslog(3), which journald reads from the <N> at the start of a line. */
 static const struct {
 	const char *name;
 	int priority;
@@ -27,22 +28,22 @@ static const struct {
 	[LOG_LEVEL_DEBUG] = { "debug", 7 },
 };
 
-/* Set once by log_init, before there is anything to say. */
+/* log_init sets them once, before the first line. */
 static struct {
 	const char *program;
 	enum log_level level;
 	bool journal;
 } settings = { "kubelb", LOG_LEVEL_INFO, false };
 
-/* A line under construction: always terminated, always with size for a newline. */
+/* A line under construction: always terminated, always with space for a newline. */
 struct line {
 	size_t length;
 	char text[LINE_SIZE];
 };
 
 /*
- * JOURNAL_STREAM is inherited: only when it names the very file that stderr is
- * does the journal read it, and not a terminal or a pipe (systemd.exec(5)).
+ * Programs inherit JOURNAL_STREAM. Only when it names the very file that stderr is does the journal
+ * read stderr; otherwise stderr is a terminal or a pipe (systemd.exec(5)).
  */
 static bool stderr_is_journal(void)
 {
@@ -102,7 +103,7 @@ static void line_begin(struct line *l, enum log_level level)
 		line_add(l, "<%d>", levels[level].priority);
 }
 
-/* In one write, so that the lines of several processes do not mix. */
+/* With one write, so that the lines of several processes do not mix. */
 static void line_write(struct line *l)
 {
 	size_t i;
@@ -136,7 +137,7 @@ void log_event(enum log_level level, const char *msg, const char *keys, ...)
 	errno = saved_errno;
 }
 
-/* Writes c as it stands in a quoted value to out, which takes 4 bytes; returns how many. */
+/* Writes c to out as it stands in a quoted value. out has 4 bytes. Returns how many it has used. */
 static size_t escape(unsigned char c, char *out)
 {
 	static const char hex[] = "0123456789abcdef";
@@ -152,7 +153,10 @@ static size_t escape(unsigned char c, char *out)
 		out[0] = (char)c;
 		return 1;
 	}
-	/* Not ASCII either: it may be no UTF-8, which the journal would store as a blob. */
+	/*
+	 * Bytes outside ASCII too: they may not be UTF-8, and the journal stores such lines as a
+	 * blob.
+	 */
 	out[1] = 'x';
 	out[2] = hex[c >> 4];
 	out[3] = hex[c & 15];

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Collects the cells of a table and prints them in columns. */
 #include "base/table.h"
 
 #include <errno.h>
@@ -40,7 +41,7 @@ void table_cell(struct table *t, const char *format, ...)
 	}
 }
 
-/* Characters of UTF-8: the bytes that do not continue one. */
+/* Counts the UTF-8 characters: the bytes that do not continue one. */
 static int width_of(const char *text)
 {
 	int n = 0;
@@ -50,7 +51,7 @@ static int width_of(const char *text)
 	return n;
 }
 
-/* 0 for a column that is left out. */
+/* Returns 0 for a column that is left out. */
 static int column_width(const struct table *t, size_t column)
 {
 	bool has_content = !t->columns[column].optional;
@@ -68,7 +69,7 @@ static int column_width(const struct table *t, size_t column)
 							  : width_of(t->columns[column].title);
 }
 
-/* One cell; *pending are owed before the next text, so that no line ends with some. */
+/* Prints one cell. *pending blanks come before the next text, so that no line ends with blanks. */
 static void print_cell(const struct table *t, size_t column, int width, const char *text,
 		       int *pending, FILE *to)
 {
@@ -84,7 +85,7 @@ static void print_cell(const struct table *t, size_t column, int width, const ch
 	*pending += 1 + (t->columns[column].right ? 0 : padding);
 }
 
-/* cells: as many as there are columns. */
+/* cells: one for each column; NULL: the titles. */
 static void print_row(const struct table *t, const int *widths, char *const *cells, FILE *to)
 {
 	int pending = 0;
