@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Finds the cgroup2 mount and the bpffs, and mounts a bpffs where none is. */
 #include "host/mounts.h"
 
 #include <errno.h>
@@ -16,7 +17,7 @@
 
 #define BPFFS_MOUNT "/sys/fs/bpf"
 
-/* One line of mountinfo, as far as it matters here. */
+/* The fields of one line of mountinfo that matter here. */
 struct mount_line {
 	char root[512];
 	char point[512];
@@ -48,10 +49,10 @@ static void unescape(char *s)
 }
 
 /*
- * How near a mount of cgroup2 is to the hierarchy's root, by its root's path: that is
- * told from where our cgroup namespace begins (cgroup_namespaces(7)). "/" is this
- * beginning, a container's own cgroup if we are in one; "/../.." is two parent it; "/a"
- * and "/../a" are branches off the way up, and the last to be taken.
+ * Ranks a cgroup2 mount by how close its root is to the root of the hierarchy. The path is relative
+ * to the root of our cgroup namespace (cgroup_namespaces(7)): "/" is that root, which in a
+ * container is the container's own cgroup; "/../.." is two levels above it. "/a" and "/../a" are
+ * other branches and rank last.
  */
 static int root_rank(const char *root)
 {
@@ -151,7 +152,7 @@ int mounts_open_cgroup(const char *dir, unsigned long long *ret_id, struct err *
 			"with --cgroup",
 			dir);
 	}
-	/* kernfs shows the cgroup's id as the inode number on 64-bit hosts. */
+	/* On 64-bit hosts kernfs shows the cgroup's id as the inode number. */
 	*ret_id = st.st_ino;
 	return fd;
 }
@@ -163,7 +164,7 @@ bool mounts_is_bpffs(const char *dir)
 	return !statfs(dir, &fs) && fs.f_type == BPF_FS_MAGIC;
 }
 
-/* The nearest directory parent path (or path itself) that exists. */
+/* Finds the nearest directory that exists: path itself or one above it. */
 static void find_existing_parent(const char *path, char *ret, size_t size)
 {
 	struct stat st;
@@ -191,7 +192,7 @@ static int mount_bpffs_locked(struct err *e)
 
 static int mount_bpffs(struct err *e)
 {
-	/* Two at once would mount one over the other, and hide its pins. */
+	/* Two processes at once would mount one bpffs over the other and hide its pins. */
 	int lock = open(BPFFS_MOUNT, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
 
 	if (lock >= 0)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The system calls themselves: libcap would be a library for two of them. */
+/*
+ * Gives up the capabilities that the agent does not need. Uses the system calls directly: libcap
+ * would be a whole library for two of them.
+ */
 #include "host/privileges.h"
 
 #include <errno.h>
@@ -19,7 +22,7 @@
 #include "base/array.h"
 #include "host/node.h"
 
-/* Newer than the headers of some distributions. */
+/* The headers of some distributions are older. */
 #ifndef CAP_BPF
 #define CAP_BPF 39
 #endif
@@ -32,14 +35,14 @@
 #error "which architecture's calls does seccomp(2) see here?"
 #endif
 
-/* x32 counts its calls from here on (include/uapi/asm/unistd.h), for the same architecture. */
+/* The x32 calls have numbers from here on (include/uapi/asm/unistd.h) and the same architecture. */
 #define X32_CALLS 0x40000000
 
 #define BIT(capability) ((uint64_t)1 << (capability))
 
-/* Past the owner and the mode of files. */
+/* These bypass the owner and the mode of files. */
 #define FILE_CAPABILITIES (BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH))
-/* Into another network namespace, and to the link in /proc that leads there. */
+/* These enter another network namespace and read the link in /proc that leads there. */
 #define POD_CAPABILITIES (BIT(CAP_SYS_ADMIN) | BIT(CAP_SYS_PTRACE))
 
 struct sets {
@@ -58,7 +61,7 @@ static int get_capabilities(struct sets *ret)
 	return 0;
 }
 
-/* Nothing is inheritable: the agent executes nothing. */
+/* No capability is inheritable: the agent executes no program. */
 static int set_capabilities(const struct sets *s)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
@@ -71,14 +74,16 @@ static int set_capabilities(const struct sets *s)
 	return syscall(SYS_capset, &header, data) ? err_negative(errno) : 0;
 }
 
-/* Before 5.19 unprivileged_bpf_disabled, which distributions set_capabilities, also closes the
- * commands that only use what is there (kernel/bpf/syscall.c). */
+/*
+ * Before Linux 5.19, unprivileged_bpf_disabled, which distributions set, also forbids the commands
+ * that only use existing objects (kernel/bpf/syscall.c).
+ */
 static bool needs_bpf(void)
 {
 	return !node_kernel_is(5, 19);
 }
 
-/* What is not effective but between raise and lower. */
+/* The capabilities that are effective only between privileges_raise and privileges_lower. */
 static uint64_t only_when_raised(void)
 {
 	return POD_CAPABILITIES | (needs_bpf() ? 0 : BIT(CAP_BPF));
@@ -91,8 +96,8 @@ static uint64_t needed(const struct privileges_need *need)
 }
 
 /*
- * It takes CAP_SETPCAP, which a container or a unit may have kept back: then the set_capabilities
- * is theirs, and no_new_privs sees to it that nothing comes out of it.
+ * This takes CAP_SETPCAP. A container or a unit may have withheld it; then the set stays as it was
+ * given, and no_new_privs makes sure that no program gains from it.
  */
 static void narrow_bounding_set(uint64_t keep)
 {
@@ -101,7 +106,7 @@ static void narrow_bounding_set(uint64_t keep)
 			prctl(PR_CAPBSET_DROP, i, 0, 0, 0);
 }
 
-/* Of bpf(2), what a process needs that only uses what is there. */
+/* The commands of bpf(2) that a process needs to use existing objects. */
 static const unsigned int bpf_commands[] = {
 	BPF_MAP_LOOKUP_ELEM,   BPF_MAP_UPDATE_ELEM,  BPF_MAP_DELETE_ELEM,
 	BPF_MAP_GET_NEXT_KEY,  BPF_OBJ_GET,	     BPF_PROG_TEST_RUN,
@@ -116,8 +121,10 @@ static int fail(const char *what, int code, struct err *e)
 	return err_set(e, code, "cannot give up privileges: %s: %s", what, strerror(code));
 }
 
-/* The number of a call means another thing for each architecture that the kernel can run: calls
- * of another one are refused. */
+/*
+ * Each architecture that the kernel can run has its own numbers of system calls, so calls of
+ * another architecture are refused.
+ */
 static int limit_bpf_commands(struct err *e)
 {
 	struct sock_filter f[9 + N_BPF_COMMANDS] = {

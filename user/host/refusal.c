@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Finds out why the kernel returns EPERM: reads capabilities, namespaces, seccomp, lockdown and
+ * security modules of this process.
+ */
 #include "host/refusal.h"
 
 #include <stdbool.h>
@@ -26,7 +30,10 @@ static void add(struct message *t, const char *before, const char *what, const c
 		t->n = sizeof(t->at) - 1;
 }
 
-/* The first line of a small file, or that which begins with key, without it. False: none. */
+/*
+ * Reads the first line of a small file that begins with key, without the key. Returns false when
+ * there is none.
+ */
 static bool read_line(const char *path, const char *key, char *ret, size_t size)
 {
 	FILE *f = fopen(path, "re");
@@ -58,14 +65,17 @@ static void check_capabilities(struct message *t)
 		return;
 	set = strtoull(line, NULL, 16);
 	admin = has(set, CAP_SYS_ADMIN);
-	/* Its parts (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON) attach once, and update nothing. */
+	/*
+	 * Its parts (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON) are enough to attach once, but not to
+	 * update.
+	 */
 	if (!admin)
 		add(t, "CAP_SYS_ADMIN is missing (a container needs to be privileged)", "", "");
 	if (!admin && !has(set, CAP_NET_ADMIN))
 		add(t, "CAP_NET_ADMIN is missing", "", "");
 }
 
-/* The first user namespace maps everybody to himself (user_namespaces(7)). */
+/* The initial user namespace maps every user to the same user (user_namespaces(7)). */
 static void check_user_namespace(struct message *t)
 {
 	unsigned long inside, outside, count;

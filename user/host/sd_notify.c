@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Sends the agent's state to the service manager, by the protocol of sd_notify(3). */
 #include "host/sd_notify.h"
 
 #include <limits.h>
@@ -24,12 +25,12 @@ struct notify {
 	struct sockaddr_un to;
 	socklen_t to_length;
 	struct event *watchdog;
-	bool ready; /* the manager knows */
-	bool reloading; /* it has been told so, and waits for READY=1 */
-	char status[STATUS_MAX]; /* the manager has it */
+	bool ready; /* the manager knows that the agent is ready */
+	bool reloading; /* the manager waits for READY=1 */
+	char status[STATUS_MAX]; /* the last one that the manager has received */
 };
 
-/* A trailing null byte would be part of an abstract name: the length counts. */
+/* The length counts: in an abstract name a trailing NUL would be part of the name. */
 static int parse_address(const char *text, struct notify *n, struct err *e)
 {
 	size_t length = strlen(text);
@@ -52,7 +53,7 @@ static int parse_address(const char *text, struct notify *n, struct err *e)
 	return 0;
 }
 
-/* Never waits: the loop has better things to do than a manager that does not read. */
+/* Never blocks: a manager that does not read must not stop the loop. */
 static bool send_message(const struct notify *n, const char *text)
 {
 	ssize_t sent = sendto(n->fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL,
@@ -86,7 +87,7 @@ static int parse_number(const char *name, unsigned long long max, unsigned long 
 	return 0;
 }
 
-/* WATCHDOG_PID is inherited along with the rest: only the process it names is meant. */
+/* Processes inherit WATCHDOG_PID; it applies only to the process that it names. */
 static int start_watchdog(struct notify *n, struct event_base *base, struct err *e)
 {
 	unsigned long long us = 0, pid = 0;
@@ -142,7 +143,7 @@ void notify_free(struct notify *n)
 	free(n);
 }
 
-/* A line feed would begin a key of its own. */
+/* A line feed would start another key. */
 static void replace_controls(char *text)
 {
 	for (; *text; text++)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Runs work on a thread and reports its end to the event loop through an eventfd. */
 #include "host/worker.h"
 
 #include <pthread.h>
@@ -13,17 +14,17 @@
 
 #include <event2/event.h>
 
-/* Name services load modules; the default of megabytes is for other programs. */
+/* Name services load modules and need some stack, but not the default of megabytes. */
 #define STACK_BYTES ((size_t)256 * 1024)
 
 struct worker {
 	struct worker_ops ops;
 	void *arg, *data;
-	int ended; /* eventfd: the thread is finished */
+	int ended; /* an eventfd: the thread has finished */
 	struct event *event;
 	pthread_t thread;
-	atomic_int references; /* the loop and the thread */
-	atomic_bool finished; /* what the thread wrote to data is there to be read */
+	atomic_int references; /* 2: the loop and the thread; the last one frees the worker */
+	atomic_bool finished; /* the thread's writes to data are visible */
 };
 
 static void unref(struct worker *w)
@@ -43,7 +44,7 @@ static void *thread_main(void *arg)
 
 	w->ops.work(w->data);
 	atomic_store(&w->finished, true);
-	/* Cannot fail: the counter is far from its end, and the descriptor is open. */
+	/* Cannot fail: the counter is far from its maximum and the descriptor is open. */
 	if (write(w->ended, &one, sizeof(one)) < 0)
 		abort();
 	unref(w);
@@ -55,7 +56,9 @@ static void on_ended(evutil_socket_t fd __attribute__((unused)), short what __at
 {
 	struct worker *w = arg;
 
-	/* The descriptor tells the loop, not the compiler. */
+	/*
+	 * The descriptor has synchronised the two threads already. The compiler does not know that.
+	 */
 	if (!atomic_load(&w->finished))
 		return;
 	event_free(w->event);
@@ -64,7 +67,7 @@ static void on_ended(evutil_socket_t fd __attribute__((unused)), short what __at
 	unref(w);
 }
 
-/* Signals are for the loop. */
+/* Blocks all signals in the new thread: the loop handles them. */
 static int create(struct worker *w)
 {
 	sigset_t all, before;
