@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The public functions: make a snapshot from a file, from memory or from arguments; copy and free
+ * it.
+ */
 #include "config/config.h"
 
 #include <errno.h>
@@ -63,7 +67,7 @@ static int build_new(const char *source, struct err *e, struct config_build **re
 	return 0;
 }
 
-/* Hands the snapshot over when all went well, and frees the rest. */
+/* Returns the snapshot if everything went well, and frees the rest. */
 static int build_end(struct config_build *b, int r, bool host_has_ipv6, struct config **ret)
 {
 	if (r == 0)
@@ -123,7 +127,7 @@ int config_load(const char *path, bool host_has_ipv6, struct config **ret, struc
 	return 0;
 }
 
-/* Reads what follows the address: nothing, or ",weight=N". */
+/* Parses what follows the address: nothing, or ",weight=N". */
 static int parse_weight(struct config_build *b, const struct config_where *at, const char *text,
 			unsigned int *ret)
 {
@@ -189,7 +193,7 @@ int config_from_args(const char *const *frontends, size_t n_frontends, const cha
 	return build_end(b, r, host_has_ipv6, ret);
 }
 
-/* What a snapshot owns beside itself; for copying and freeing alike. */
+/* The strings that a snapshot owns, for copying and for freeing. */
 #define OWNED_MAX 10
 
 static unsigned int owned_strings(struct config *c, char **ret[OWNED_MAX])

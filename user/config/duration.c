@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Parses and prints durations, and parses numbers. */
 #include <errno.h>
 #include <limits.h>
 #include <stdint.h>
@@ -11,7 +12,7 @@
 
 #define NS_MAX (UINT_MAX * NS_PER_MS)
 
-/* The units of Go's time.ParseDuration; a longer name goes before its own beginning. */
+/* The units of Go's time.ParseDuration. A name stands before any other one that it begins with. */
 static const struct {
 	const char *name;
 	uint64_t ns;
@@ -57,8 +58,8 @@ static bool take_unit(const char **text, uint64_t *ret_ns)
 }
 
 /*
- * Adds the fraction in digits..end of unit. A digit that is worth no whole number
- * of nanoseconds cannot be part of whole milliseconds either.
+ * Adds the fraction in digits..end of unit. A digit that is worth less than a nanosecond cannot be
+ * part of whole milliseconds.
  */
 static bool add_fraction(uint64_t *sum, const char *digits, const char *end, uint64_t unit)
 {
@@ -75,7 +76,9 @@ static bool add_fraction(uint64_t *sum, const char *digits, const char *end, uin
 	return true;
 }
 
-/* Takes one "1.5h" off the front of *text and adds it to *sum. */
+/*
+ * Parses one part such as "1.5h" at the start of *text, moves *text behind it and adds it to *sum.
+ */
 static bool take_part(const char **text, uint64_t *sum)
 {
 	const char *whole = *text, *fraction, *end;
@@ -99,7 +102,7 @@ int config_duration_ms(const char *text, unsigned int *ret)
 {
 	uint64_t sum = 0;
 
-	if (strcmp(text, "0") == 0) { /* the one that needs no unit */
+	if (strcmp(text, "0") == 0) { /* the only duration without a unit */
 		*ret = 0;
 		return 0;
 	}
@@ -132,7 +135,7 @@ int config_uint(const char *text, unsigned int *ret)
 {
 	unsigned int value = 0;
 
-	/* 010 is eight to one reader and ten to another: neither is taken. */
+	/* Some readers take 010 for eight, others for ten, so it is refused. */
 	if (!*text || (text[0] == '0' && text[1]))
 		return -EINVAL;
 	for (; *text; text++) {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Reads one scalar of a document into one field of the snapshot. */
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -11,12 +12,12 @@
 #include "base/redact.h"
 #include "config/yaml_doc.h"
 
-/* Far more than any health check's path, far less than a request line may have. */
+/* Far longer than the path of any health check, far shorter than a request line may be. */
 #define HTTP_PATH_MAX 1024
 /* RFC 1035, 2.3.4 */
 #define DNS_NAME_MAX 253
 
-/* Indexed by the enums' values; slot 0 is none. */
+/* Indexed by the values of the enums. Slot 0 is unused. */
 static const char *const policies[] = {
 	[KLB_POLICY_LEAST_CONN] = "least-conn",
 	[KLB_POLICY_RANDOM] = "random",
@@ -74,7 +75,7 @@ const char *config_kind(const yaml_node_t *node)
 	}
 }
 
-/* A "\0" or "\n" in quotes has no business in an address or a path. */
+/* An address or a path contains no "\0" or "\n", not even in quotes. */
 static bool has_control(const yaml_node_t *node)
 {
 	size_t i;
@@ -170,7 +171,7 @@ int config_read_duration(struct config_build *b, const struct config_node *at,
 	return 0;
 }
 
-/* Whether it exists is for those to find out who open it. */
+/* Does not check whether the file exists: the program that opens it does. */
 int config_read_file(struct config_build *b, const struct config_node *at,
 		     const struct config_key *key, void *base)
 {
@@ -186,7 +187,7 @@ int config_read_file(struct config_build *b, const struct config_node *at,
 		*field = NULL;
 		return 0;
 	}
-	/* Not repeated: it may be the key itself that somebody has put here. */
+	/* The message does not repeat the text: somebody may have put the key itself here. */
 	if (text[0] != '/' || secret_is_likely(text))
 		return config_fail(
 			b, &at->where,
@@ -197,7 +198,7 @@ int config_read_file(struct config_build *b, const struct config_node *at,
 	return config_set_string(b, field, text);
 }
 
-/* It goes into a request line as it stands: RFC 9112, 3.2. */
+/* The path is copied into a request line unchanged: RFC 9112, 3.2. */
 int config_read_http_path(struct config_build *b, const struct config_node *at,
 			  const struct config_key *key, void *base)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A document to a snapshot. The tables below say what may stand where; they also
- * bound the walk, so that a document whose aliases form a circle is no danger.
+ * Reads a document into a snapshot. The tables below say which keys may stand where. They also
+ * limit the depth, so that a document whose aliases form a circle does no harm.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -16,14 +16,14 @@
 
 #define CACHE_DEFAULT "/var/lib/kubelb/backends.json"
 
-/* No table has more keys. */
+/* The largest number of keys in a table. */
 #define KEYS_MAX 16
 
-/* Every list full and every key given comes to depth 3 and some 450 values. */
+/* With every list full and every key given, a document has depth 3 and about 450 values. */
 #define DEPTH_MAX 16
 #define NODES_MAX 4096
 
-/* An entry of frontends or backends; a string, or a mapping for more than the address. */
+/* An entry of frontends or backends: a string, or a mapping for more than the address. */
 struct item {
 	const char *address; /* owned by the document */
 	struct config_where where; /* of address */
@@ -109,7 +109,10 @@ static void set_where(struct config_where *where, unsigned int line, const char 
 	snprintf(where->key, sizeof(where->key), "%.48s%s%.40s", parent, *parent ? "." : "", name);
 }
 
-/* Says that name is no key here. The caller returns the error, for compilers to see. */
+/*
+ * Says that name is not a key of this mapping. The caller returns the error, so that compilers see
+ * it.
+ */
 static void explain_unknown(const struct config_build *b, const struct config_where *at,
 			    const struct config_key *keys, const char *name)
 {
@@ -127,7 +130,7 @@ static void explain_unknown(const struct config_build *b, const struct config_wh
 	config_explain(b, at, "unknown key; remove it, or write one of %s", known);
 }
 
-/* Finds a pair's key in the table, and the value that belongs to it. */
+/* Looks up a pair's key in the table, and returns it with the pair's value. */
 static int read_key(const struct config_build *b, const struct config_node *mapping,
 		    const yaml_node_pair_t *pair, const struct config_key *keys,
 		    const struct config_key **ret_key, struct config_node *ret_value)
@@ -139,7 +142,7 @@ static int read_key(const struct config_build *b, const struct config_node *mapp
 
 	if (node->type == YAML_SCALAR_NODE)
 		name = (const char *)node->data.scalar.value;
-	/* Of the key, not of the value: an alias has the line of its anchor. */
+	/* The line of the key, not of the value: an alias has the line of its anchor. */
 	set_where(&value.where, yamldoc_line(node), mapping->where.key, name);
 	if (node->type != YAML_SCALAR_NODE)
 		return config_fail(b, &value.where, "a key that is not a string; remove it");
@@ -170,7 +173,7 @@ static int expect(const struct config_build *b, const struct config_node *at, ya
 	return 0;
 }
 
-/* Reads every pair of a mapping into base, by the table. */
+/* Reads every pair of a mapping into base, as the table says. */
 static int read_mapping(struct config_build *b, const struct config_node *at,
 			const struct config_key *keys, void *base)
 {
@@ -275,7 +278,7 @@ static int read_frontends(struct config_build *b, const struct config_node *at,
 	return r;
 }
 
-/* An empty list is all right when there is discovery: config_finish decides. */
+/* Accepts an empty list, which is valid with discovery: config_finish decides. */
 static int read_backends(struct config_build *b, const struct config_node *at,
 			 const struct config_key *key, void *base)
 {
@@ -337,7 +340,7 @@ static int read_root(struct config_build *b, yaml_document_t *document)
 
 	set_where(&b->no_backend, 1, "", "backends");
 	root.node = yaml_document_get_root_node(document);
-	/* An empty file lacks backends, and that is what to say of it. */
+	/* An empty file has no backends. config_finish says so. */
 	if (!root.node || yamldoc_is_null(root.node))
 		return 0;
 	root.where.line = yamldoc_line(root.node);

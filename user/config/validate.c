@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Adds frontends and backends to a snapshot, and checks the rules about several keys. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -31,7 +32,7 @@ int config_fail_memory(const struct config_build *b)
 	return err_no_memory_for(b->e, b->config->source);
 }
 
-/* Names the place of an entry in a message about another one. */
+/* Says where an entry stands, for a message about another entry. */
 static const char *where_text(const struct config_where *at, char *buf)
 {
 	if (at->line)
@@ -50,7 +51,7 @@ static int fail_duplicate(const struct config_build *b, const struct config_wher
 			   endpoint_format(ep, address), where_text(first, where));
 }
 
-/* What holds for every address that is dialled. */
+/* Checks what applies to every address that is connected to. */
 static int parse_address(const struct config_build *b, const struct config_where *at,
 			 const char *text, unsigned int default_port, struct klb_endpoint *ret)
 {
@@ -126,7 +127,7 @@ static int add_default_frontends(struct config_build *b, bool host_has_ipv6)
 	return r;
 }
 
-/* Where the frontend with this address stands, or NULL. */
+/* Returns where the frontend with this address stands, or NULL. */
 static const struct config_where *find_frontend(const struct config_build *b,
 						const struct klb_endpoint *ep)
 {
@@ -138,7 +139,7 @@ static const struct config_where *find_frontend(const struct config_build *b,
 	return NULL;
 }
 
-/* A connect to such a backend would be sent to itself. */
+/* Refuses a backend that is also a frontend: its connects would be sent to itself. */
 static int check_backends(const struct config_build *b)
 {
 	const struct config *c = b->config;
@@ -163,8 +164,8 @@ static int check_backends(const struct config_build *b)
 }
 
 /*
- * The agent would listen there, and whoever asks it would reach an apiserver. The
- * command line knows no http and no agent, so there is nothing to compare.
+ * Refuses an http address that is also a frontend: who asks the agent there would reach an
+ * apiserver. The command line has no http address, so there is nothing to compare.
  */
 static int check_http(const struct config_build *b)
 {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Parses a text into one YAML document with libyaml, within limits. */
 #include "config/yaml_doc.h"
 
 #include <errno.h>
@@ -6,14 +7,14 @@
 
 #include "base/array.h"
 
-/* A text on its way to a document. */
+/* A text that becomes a document. */
 struct reading {
 	const char *source;
 	const char *text;
 	size_t length;
 	const struct yamldoc_limits *limits;
 	struct err *e;
-	/* How much of it has been seen. */
+	/* What has been read so far. */
 	unsigned int documents, depth, nodes;
 };
 
@@ -61,7 +62,7 @@ yaml_node_t *yamldoc_item(yaml_document_t *document, const yaml_node_t *list, si
 	return yaml_document_get_node(document, start[n]);
 }
 
-/* libyaml gives the place of bytes that are not text as an offset only. */
+/* For bytes that are not text libyaml gives the place as an offset only. */
 static unsigned int line_at(const struct reading *y, size_t offset)
 {
 	unsigned int line = 1;
@@ -82,7 +83,7 @@ static int fail_syntax(const struct reading *y, const yaml_parser_t *parser)
 	const char *problem = parser->problem;
 	size_t line = parser->problem_mark.line + 1;
 
-	/* The composer may run out of memory without saying so. */
+	/* The composer may run out of memory without an error. */
 	if (!problem || parser->error == YAML_MEMORY_ERROR)
 		return fail_memory(y);
 	if (parser->error == YAML_READER_ERROR)
@@ -96,14 +97,14 @@ static int fail_syntax(const struct reading *y, const yaml_parser_t *parser)
 		       y->limits->advice);
 }
 
-/* Counts one event in, and says what there is too much of. */
+/* Counts one event, and says which limit it exceeds. */
 static int check_event(struct reading *y, const yaml_event_t *event)
 {
 	size_t line = event->start_mark.line + 1;
 
 	switch (event->type) {
 	case YAML_DOCUMENT_START_EVENT:
-		/* Which of two would count? */
+		/* With two documents it would be unclear which one counts. */
 		if (y->documents++)
 			return err_set(y->e, EINVAL, "%s:%zu: YAML: a second document; remove it",
 				       y->source, line);
@@ -134,9 +135,9 @@ static int check_event(struct reading *y, const yaml_event_t *event)
 }
 
 /*
- * Goes over the document once without keeping it. libyaml's time grows with the
- * square of the nesting and of the anchors, which makes minutes of a few hundred
- * kilobytes of brackets: this pass stops at the limit.
+ * Parses the document once without keeping it. libyaml's time grows with the square of the nesting
+ * and of the number of anchors, so a few hundred kilobytes of brackets take minutes. This pass
+ * stops at the limits.
  */
 static int check_shape(struct reading *y, yaml_parser_t *parser)
 {
