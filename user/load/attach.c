@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Attaches the data path for a configuration: collects the backends, makes a plan and applies it.
+ */
 #include "load/attach.h"
 
 #include <errno.h>
@@ -39,7 +42,7 @@ static int plan_for(const struct config *cfg, const struct datapath_state *state
 	return plan_make(&in, ret, e);
 }
 
-/* The configuration with the backends that count. */
+/* The configuration with the backends that discovery has found earlier, if there are any. */
 static int with_known_backends(const struct config *cfg, const struct datapath_state *state,
 			       struct config **ret, struct attach_report *rep, struct err *e)
 {
@@ -50,7 +53,7 @@ static int with_known_backends(const struct config *cfg, const struct datapath_s
 
 	rep->from_cache = n_cached > 0;
 	rep->seeds = 0;
-	/* None there yet is nothing to speak of. */
+	/* A missing cache is normal and not reported. */
 	snprintf(rep->cache_error, sizeof(rep->cache_error), "%s",
 		 r && r != -ENOENT ? cache_error.text : "");
 	if (!n_cached || endpoint_source_is_cluster(&state->control, clock_now_ns()))
