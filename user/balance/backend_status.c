@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Derives a backend's status, as users see it, from what the maps hold. */
 #include "balance/backend_status.h"
 #include "balance/names.h"
 #include "base/clock.h"
@@ -29,7 +30,7 @@ const struct klb_admin *backend_status_admin(const struct datapath_state *s,
 	return admin->generation == b->value.generation ? admin : &none;
 }
 
-/* What the kernel has seen itself. */
+/* Describes what outlier detection in the kernel has found. */
 static void describe_outlier(const struct klb_stats *stats, __u64 now_ns,
 			     struct backend_status *ret)
 {
@@ -49,7 +50,7 @@ static void describe_outlier(const struct klb_stats *stats, __u64 now_ns,
 	}
 }
 
-/* The same order of arguments as klb_tier in bpf/select.bpf.h. */
+/* Checks in the same order as klb_tier in bpf/select.bpf.h. */
 void backend_status_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
 		       struct backend_status *ret)
 {

@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Decides whether the configuration's own backends are used beside those that discovery has found.
+ */
 #include "balance/endpoint_source.h"
 
 #include <errno.h>
@@ -44,8 +47,9 @@ static __u64 patience_ns(const struct endpoint_source_facts *f)
 }
 
 /*
- * A list that is new goes on with the seeds that counted before it: they go when it is of
- * use. One that was of use is given time, as all of it may restart at once.
+ * A new list is used together with the seeds until one of its backends is usable; then the seeds
+ * are dropped. A list that was usable before gets some time, because all of its apiservers may
+ * restart at once.
  */
 enum endpoint_source_step endpoint_source_review(struct endpoint_source *b,
 						 const struct endpoint_source_facts *f)
@@ -60,7 +64,7 @@ enum endpoint_source_step endpoint_source_review(struct endpoint_source *b,
 	}
 	if (!b->idle_ns)
 		b->idle_ns = f->now_ns;
-	/* Before the cluster is heard the seeds count anyhow. */
+	/* Before the agent has heard from the cluster the seeds are used anyway. */
 	if (b->seeds_added || !f->has_seeds || (!f->heard && !b->list_alone) ||
 	    f->now_ns - b->idle_ns < patience_ns(f))
 		return ENDPOINT_SOURCE_UNCHANGED;

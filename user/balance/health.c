@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Derives a backend's state from the outcomes of its probes and from time. */
 #include "balance/health.h"
 
 #include <string.h>
 
-/* While something is to be expected, it is looked for this often at least: a backend that
- * drains ends or comes back soon, */
+/*
+ * The longest wait for the next probe of a backend that is draining, because it soon ends or comes
+ * back,
+ */
 #define DRAINING_INTERVAL_MS 1000
-/* and one of which a verdict is pending gets it before its clients have waited for long. */
+/* and of one whose state is not settled, so that its clients do not wait for long. */
 #define PENDING_INTERVAL_MS 500
 
 void health_init(struct health *h, __u64 now_ns)
@@ -22,8 +25,8 @@ static bool is_down(enum klb_state state)
 }
 
 /*
- * The maps tell the state, not what was before it. One that drained and then closed its port
- * still answers what is in flight: in doubt it is left to do so.
+ * The maps hold the state, not the one before it. A backend that was draining and then closed its
+ * port may still answer open requests, so the answer is yes in doubt.
  */
 static bool may_have_been_draining(const struct klb_backend *seen)
 {
@@ -41,7 +44,7 @@ void health_adopt(struct health *h, const struct klb_backend *seen, unsigned int
 	h->last_probe_ns = seen->last_probe_ns;
 	h->was_down = is_down(seen->state);
 	h->was_draining = may_have_been_draining(seen);
-	/* Ready since then, and not all of its weight yet. */
+	/* It has been ready since then and does not have its full weight yet. */
 	if (seen->state == KLB_STATE_READY && seen->weight < weight)
 		h->back_ns = seen->since_ns;
 }
@@ -75,18 +78,18 @@ static bool on_success(struct health *h, const struct health_rules *rules, __u64
 {
 	h->failures = 0;
 	count_up(&h->successes, rules->rise);
-	/* Nobody has asked before: there is nothing to be cautious about. */
+	/* There was no probe before, so there is no bad result to outweigh. */
 	if (h->state == KLB_STATE_UNKNOWN || h->successes >= rules->rise)
 		return set_state(h, KLB_STATE_READY, now_ns);
-	/* It answers, so the verdict of death is wrong already. */
+	/* It has answered, so it is not dead. */
 	if (h->state == KLB_STATE_DEAD)
 		return set_state(h, KLB_STATE_SUSPECT, now_ns);
 	return false;
 }
 
 /*
- * An apiserver that shuts down gracefully says so for a few seconds while it still
- * serves: one answer is enough to send new connections elsewhere.
+ * An apiserver that shuts down gracefully says so for a few seconds while it still serves. One such
+ * answer is enough to send new connections elsewhere.
  */
 static bool on_not_ready(struct health *h, __u64 now_ns)
 {
@@ -126,7 +129,7 @@ bool health_probed(struct health *h, const struct health_rules *rules, enum klb_
 
 #define IDLE_NS (HEALTH_IDLE_MS * 1000000ULL)
 
-/* Nothing has gone over the kept connection for longer than servers keep one. */
+/* Whether the persistent probe connection has been idle for longer than servers keep one open. */
 static bool is_idle(const struct health *h, __u64 now_ns)
 {
 	return now_ns > h->last_probe_ns && now_ns - h->last_probe_ns >= IDLE_NS;
@@ -162,10 +165,10 @@ bool health_may_skip(const struct health *h, const struct health_rules *rules, _
 {
 	__u64 interval_ns = rules->interval_ms * 1000000ULL;
 
-	/* A clock that has jumped, or a count from before a reboot, proves nothing. */
+	/* If the clock has jumped, or the time is from before a reboot, the times prove nothing. */
 	if (last_answer_ns > now_ns || h->last_probe_ns > now_ns)
 		return false;
-	/* Jitter makes the next look up to a fifth later than an interval. */
+	/* Jitter delays the next probe by up to a fifth of an interval. */
 	return h->state == KLB_STATE_READY && !h->failures &&
 	       now_ns - last_answer_ns < interval_ns &&
 	       now_ns - h->last_probe_ns < HEALTH_SKIP_INTERVALS * interval_ns &&

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Compares two readings of the maps and lists the changes. */
 #include "balance/state_diff.h"
 
 #include <stdlib.h>
@@ -21,7 +22,7 @@ static struct change *add(struct list *list, enum change_kind kind, const struct
 	return c;
 }
 
-/* A clock that has jumped does not put the past into the future. */
+/* Does not set a time in the future, which a jump of the clock could cause. */
 static void set_time(struct change *c, __u64 then_ns)
 {
 	if (then_ns && then_ns < c->time_ns)
@@ -53,8 +54,10 @@ static void compare_status(struct list *list, const struct klb_backend *was,
 	const struct klb_backend *is = &b->value;
 	struct change *c;
 
-	/* The same state since another time: it went and came back while nobody looked. Unknown is
-	 * nobody's verdict, whenever that began. */
+	/*
+	 * The same state since another time: it has changed and changed back between the two
+	 * readings. For an unknown state the time means nothing.
+	 */
 	if (was->state != is->state ||
 	    (was->since_ns != is->since_ns && is->state != KLB_STATE_UNKNOWN)) {
 		add_state(list, b, was->state);
@@ -85,7 +88,7 @@ static void compare(struct list *list, const struct datapath_state *was,
 {
 	const struct plan_backend *before = plan_find(&was->applied, &b->value.endpoint);
 
-	/* One that went and came back is another one. */
+	/* A backend that was removed and added again is a new one. */
 	if (!before || before->value.generation != b->value.generation) {
 		add(list, CHANGE_ADDED, b);
 		return;
