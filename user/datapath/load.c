@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Attaching: first, again, or over an older version.
+ * Attaches the data path: the first time, again, or over an older version.
  *
- * Maps that fit are used again; programs are loaded against them; the links are
- * then turned to the new programs one by one, which the kernel does without a
- * moment at which none runs. What has to be new is built new_path and renamed.
+ * Maps that fit are reused, and the programs are loaded with them. Then the links are switched to
+ * the new programs one by one; the kernel runs a program at every moment. What has to be new is
+ * made under another name and renamed.
  */
 #include "base/array.h"
 #include "base/random.h"
@@ -30,7 +30,7 @@
 #include "net/sock_diag.h"
 
 #define LOCK_WAIT_MS 20000
-/* The pin that comes last: where it is, all are. */
+/* The pin that is made last: if it exists, all exist. */
 #define LAST_LINK "connect6"
 
 struct datapath_load {
@@ -39,16 +39,16 @@ struct datapath_load {
 	char cgroup[PATH_TEXT_MAX];
 	int cgroup_fd;
 	int lock_fd;
-	bool exists; /* pin_dir holds an attachment of ours */
+	bool exists; /* pin_dir holds an attachment of kubelb */
 	bool new_tables; /* frontends, lookup, candidates and backends are new maps */
 	bool reused[MAP_COUNT];
 	unsigned long long cgroup_id;
-	struct object_request request; /* what is loaded, and what is not */
+	struct object_request request; /* what is loaded and what is left out */
 	struct object o;
 	struct bpf_map_info old[MAP_COUNT]; /* of the pinned maps; id 0: none */
 	int old_fds[MAP_COUNT];
 	__u32 pinned_id[MAP_COUNT]; /* of the map behind the pin; 0: none */
-	struct datapath view; /* the maps in use, whichever they are */
+	struct datapath view; /* the maps in use, old or new */
 	struct datapath_state state;
 	struct klb_stats carried[KLB_MAX_IDS]; /* the old stats, as they were copied */
 	__u64 carried_other_netns; /* and klb_counters.other_netns */
@@ -64,8 +64,10 @@ static void add_slot(struct datapath_load *l, const char *name, enum prog_index 
 		};
 }
 
-/* What follows goes first: a socket that a connect program has sent somewhere must meet
- * the program that records it and sees it end. */
+/*
+ * The order matters: a socket of a connect program must find the program that records it and sees
+ * it end.
+ */
 static void init_slots(struct datapath_load *l)
 {
 	l->n_slots = 0;
@@ -78,7 +80,7 @@ static void init_slots(struct datapath_load *l)
 
 /* --- libbpf's words --------------------------------------------------------------- */
 
-/* libbpf's last warning of a failed load, for the one line of ours. */
+/* The first warning of libbpf during a failed load, for the message. */
 static char last_warning[200];
 
 static int keep_warning(enum libbpf_print_level level, const char *format, va_list args)
@@ -88,7 +90,7 @@ static int keep_warning(enum libbpf_print_level level, const char *format, va_li
 	if (level != LIBBPF_WARN)
 		return 0;
 	vsnprintf(text, sizeof(text), format, args);
-	/* The first of a series names the cause. */
+	/* The first of several warnings names the cause. */
 	if (!last_warning[0]) {
 		text[strcspn(text, "\n")] = '\0';
 		memcpy(last_warning, text, sizeof(text));
@@ -113,8 +115,10 @@ static int find_cgroup(struct datapath_load *l, const char *cgroup, struct err *
 	l->cgroup_fd = mounts_open_cgroup(l->cgroup, &l->cgroup_id, e);
 	if (l->cgroup_fd < 0)
 		return l->cgroup_fd;
-	/* A cgroup namespace shows the container's own cgroup as the root: attached
-	 * there, nothing but the container would be balanced. */
+	/*
+	 * A cgroup namespace shows the container's own cgroup as the root. Programs attached there
+	 * would balance only the container.
+	 */
 	if (!cgroup && l->cgroup_id != 1)
 		return err_set(e, EINVAL,
 			       "cgroup %s: not the host's root but a container's view of its own "
@@ -125,9 +129,9 @@ static int find_cgroup(struct datapath_load *l, const char *cgroup, struct err *
 }
 
 /*
- * An upgrade that was killed between the turn of the links and the change of the
- * pins leaves programs that run on maps without a name. What they run on is the
- * truth: it goes before what is pinned.
+ * An upgrade that was killed after switching the links and before changing the pins leaves programs
+ * that run on maps without a pin. The maps that the programs use take precedence over the pinned
+ * ones.
  */
 static void prefer_live_maps(struct datapath_load *l)
 {
@@ -144,7 +148,7 @@ static void prefer_live_maps(struct datapath_load *l)
 	}
 }
 
-/* Opens the maps that an earlier load has pinned, of whatever version. */
+/* Opens the maps that an earlier load of any version has pinned. */
 static int open_old(struct datapath_load *l, struct err *e)
 {
 	struct stat st;
@@ -195,7 +199,7 @@ static bool usable(const struct datapath_load *l, int index)
 	return l->old_fds[index] >= 0 && fits(l->o.maps[index], &l->old[index]);
 }
 
-/* What a plan is written to. */
+/* The maps that a plan is written to. */
 static bool is_table(int index)
 {
 	return index == MAP_FRONTENDS || index == MAP_LOOKUP || index == MAP_CANDIDATES ||
@@ -203,10 +207,10 @@ static bool is_table(int index)
 }
 
 /*
- * Uses each old map that fits. The tables go together: a plan that is half in an
- * old map and half in a new one would be nonsense to whichever program reads it. So it
- * is where an upgrade was killed before its pins: what the programs read of its plan is
- * found by way of them, and the rest, `frontends` and `backends`, has gone with it.
+ * Reuses each old map that fits. The tables are reused all together or not at all: a plan that is
+ * half in an old map and half in a new one would be nonsense to the programs. The same holds when
+ * an upgrade was killed before its pins: the tables that programs read are found through the
+ * programs, but `frontends` and `backends` are lost.
  */
 static int reuse_maps(struct datapath_load *l, struct err *e)
 {
@@ -221,8 +225,8 @@ static int reuse_maps(struct datapath_load *l, struct err *e)
 }
 
 /*
- * Why the programs were not loaded: the first thing that the kernel lacks, if that is
- * the cause, or else its own words.
+ * Says why the programs were not loaded: the first feature that the kernel lacks, or otherwise the
+ * kernel's own error.
  */
 static int load_error(const struct datapath_load *l, int code, struct err *e)
 {
@@ -270,8 +274,10 @@ static bool has_link(const struct datapath_load *l, enum prog_index prog)
 	return false;
 }
 
-/* By feature: whether its programs are attached already. To try that once more, beside the ones
- * that run, would have two of them at work on one socket. */
+/*
+ * By feature: whether its programs are attached already. Trying to attach them again beside the
+ * running ones would make two of them work on one socket.
+ */
 static void find_attached(const struct datapath_load *l, bool *ret)
 {
 	memset(ret, 0, KLB_FEATURES * sizeof(*ret));
@@ -279,7 +285,7 @@ static void find_attached(const struct datapath_load *l, bool *ret)
 	ret[KLB_FEATURE_SOCKOPS] = has_link(l, PROG_SOCKOPS);
 }
 
-/* Whether the optional programs that are to be attached anew can be. */
+/* Whether the optional programs that are not attached yet can be attached. */
 static int try_attaching(const struct datapath_load *l, const bool *attached)
 {
 	int code = 0;
@@ -290,7 +296,7 @@ static int try_attaching(const struct datapath_load *l, const bool *attached)
 	return code;
 }
 
-/* All of it, if the kernel takes it; else what is left without that which it refuses. */
+/* Loads all programs if the kernel accepts them, otherwise all but those that it refuses. */
 static int load_programs(struct datapath_load *l, bool dry_run, struct err *e)
 {
 	bool attached[KLB_FEATURES];
@@ -301,7 +307,7 @@ static int load_programs(struct datapath_load *l, bool dry_run, struct err *e)
 	find_attached(l, attached);
 	if (!r && (dry_run || !try_attaching(l, attached)))
 		return 0;
-	/* What is for lack of something is no refusal, and what runs stays. */
+	/* A temporary shortage is no refusal. What runs stays as it is. */
 	if (r && object_is_transient(-r))
 		return load_error(l, -r, e);
 	r = object_find_refused(l->cgroup_fd, attached, &l->request, NULL);
@@ -313,7 +319,7 @@ static int load_programs(struct datapath_load *l, bool dry_run, struct err *e)
 	return load_error(l, -r, e);
 }
 
-/* Copies what fits of an older map's values into the new map of the same name. */
+/* Copies the values of an older map into the new map of the same name, as far as they fit. */
 static int carry_map(struct datapath_load *l, int index, struct err *e)
 {
 	size_t size = bpf_map__value_size(l->o.maps[index]);
@@ -338,7 +344,7 @@ static int carry_map(struct datapath_load *l, int index, struct err *e)
 	return r;
 }
 
-/* Takes an older version's counters, of whatever size, into ours. */
+/* Reads the counters of an older version, of any size, into this version's. */
 static void read_old_stats(const struct datapath_load *l, struct klb_stats *ret)
 {
 	size_t old_size = l->old[MAP_STATS].value_size;
@@ -351,8 +357,10 @@ static void read_old_stats(const struct datapath_load *l, struct klb_stats *ret)
 	free(value);
 }
 
-/* Versions up to 0.1 did not say whose counters they are. Nobody's are those of a backend that has
- * gone: what its sockets will say matches nothing. */
+/*
+ * Versions up to 0.1 did not record whose counters they are. The counters of a removed backend are
+ * cleared: its sockets match no generation.
+ */
 static void set_generations(const struct datapath_load *l, struct klb_stats *ret)
 {
 	char value[256] = { 0 };
@@ -386,7 +394,7 @@ static int carry_stats(struct datapath_load *l, struct err *e)
 	return 0;
 }
 
-/* klb_counters.other_netns of the old map; false where it has none. */
+/* Reads klb_counters.other_netns of the old map. Returns false when it has none. */
 static bool read_old_other_netns(const struct datapath_load *l, __u64 *ret)
 {
 	char value[256] = { 0 };
@@ -401,7 +409,7 @@ static bool read_old_other_netns(const struct datapath_load *l, __u64 *ret)
 	return true;
 }
 
-/* The tables are filled from the plan; the sockets' records stay with the sockets. */
+/* The tables are filled from the plan. The sockets keep their records themselves. */
 static int carry_maps(struct datapath_load *l, struct err *e)
 {
 
@@ -420,9 +428,9 @@ static int carry_maps(struct datapath_load *l, struct err *e)
 }
 
 /*
- * Between the copy of the old counters and the turn of the last link, connects and
- * closes went on counting in the old ones. Adds the difference; the kernel is counting
- * in the new ones already, so it has to be the kernel that adds.
+ * Between the copy of the old counters and the switch of the last link, connects and closes were
+ * still counted in the old map. Adds the difference. The kernel is already counting in the new map,
+ * so the kernel itself has to add it.
  */
 static void carry_late_stats(struct datapath_load *l)
 {
@@ -449,7 +457,7 @@ static void carry_late_stats(struct datapath_load *l)
 	}
 }
 
-/* The same for the sockets that are counted outside of the host's network namespace. */
+/* The same for the count of sockets outside of the host's network namespace. */
 static void carry_late_other_netns(struct datapath_load *l)
 {
 	struct klb_adjustment a = { 0 };
@@ -463,7 +471,7 @@ static void carry_late_other_netns(struct datapath_load *l)
 		bpf_prog_test_run_opts(bpf_program__fd(l->o.progs[PROG_ADJUST]), &opts);
 }
 
-/* Whether the kernel refuses this map; the programs do without. */
+/* Whether the kernel refuses this map. The programs work without it. */
 static bool is_left_out(const struct datapath_load *l, int index)
 {
 	return index == MAP_WAKEUP && l->request.refused[KLB_FEATURE_WAKEUP];
@@ -490,7 +498,7 @@ static struct datapath_load *load_new(const char *pin_dir)
 	return l;
 }
 
-/* Whether every pin of an attachment is there, but for those that a kernel may refuse. */
+/* Whether all pins of an attachment exist, apart from those that a kernel may refuse. */
 static bool is_complete(const char *dir)
 {
 	char path[PATH_TEXT_MAX];
@@ -503,26 +511,26 @@ static bool is_complete(const char *dir)
 }
 
 /*
- * What a load that was killed has left new_path. A first one that had pinned everything
- * is balancing already and lacks but its name; anything less is taken away.
+ * Cleans up new_dir after a first load that was killed. If it had pinned everything, it is
+ * balancing already, and only the rename is missing. Otherwise its pins are removed.
  */
 static int clean_new_dir(struct datapath_load *l, struct err *e)
 {
 	bool removed;
 
-	/* Somebody else's of that name is nothing to us. */
+	/* A directory of that name that belongs to somebody else is ignored. */
 	if (!access(l->pin_dir, F_OK))
 		return is_private_dir(l->new_dir) ? links_remove_tree(l->new_dir, &removed, e) : 0;
 	if (is_complete(l->new_dir) && !rename(l->new_dir, l->pin_dir))
 		return 0;
-	/* Before a first load the lock is on that very directory: it stays. */
+	/* Before a first load the lock is on this directory, so it stays. */
 	return links_empty_tree(l->new_dir, e);
 }
 
 /*
- * Pins that a killed upgrade left under their passing names, and its test connect's
- * frontend, which would lead a port of loopback astray. In a map of another version it
- * stays, for the moment until the links are turned: that value has another size.
+ * Removes the pins that a killed upgrade has left under temporary names, and the frontend of its
+ * test connect, which would redirect a port of loopback. In a map of another version the frontend
+ * stays until the links are switched, because that map's values have another size.
  */
 static int remove_leftovers(struct datapath_load *l, struct err *e)
 {
@@ -533,7 +541,7 @@ static int remove_leftovers(struct datapath_load *l, struct err *e)
 	return r;
 }
 
-/* The lock, and a place that is fit to be changed. */
+/* Takes the lock and cleans up, so that the pins can be changed. */
 static int prepare_place(struct datapath_load *l, struct err *e)
 {
 	int r = mounts_ensure_bpffs(l->pin_dir, e);
@@ -549,8 +557,10 @@ static int prepare_place(struct datapath_load *l, struct err *e)
 	return r ? r : remove_leftovers(l, e);
 }
 
-/* The same without a trace: no mount, no directory, and the lock only if there is
- * something to lock. */
+/*
+ * The same without changing anything: no mount, no directory, and a lock only if there is something
+ * to lock.
+ */
 static int look_at_place(struct datapath_load *l, struct err *e)
 {
 	l->lock_fd = datapath_lock(l->pin_dir, false, LOCK_WAIT_MS, e);
@@ -644,8 +654,8 @@ static int put_control(const struct datapath_load *l, const struct klb_control *
 }
 
 /*
- * A control that is in use belongs to the old programs and the new ones: it names none
- * until all is done. Were the load killed before the link is turned, it would name one
+ * A reused control map is shared by the old and the new programs, so it names no program until
+ * everything is done. If the load were killed before the link is switched, it would name a program
  * that never ran.
  */
 static int write_control(struct datapath_load *l, struct err *e)
@@ -667,7 +677,7 @@ static int write_control(struct datapath_load *l, struct err *e)
 	return put_control(l, &control, e);
 }
 
-/* Since Linux 5.14 the kernel tells user space, too. */
+/* Since Linux 5.14 user space can read it too. */
 static bool own_cookie(__u64 *ret)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -679,9 +689,9 @@ static bool own_cookie(__u64 *ret)
 }
 
 /*
- * What a test connect has told: the number of our network namespace as the programs see it,
- * and how their clock goes with CLOCK_MONOTONIC. Until then connects of the host's scope go
- * through untouched, which only a first load's can meet.
+ * Writes what the test connect has found out into `control`: the cookie of our network namespace as
+ * the programs see it, and the relation of their clock to CLOCK_MONOTONIC. Until then connects of
+ * scope host go through untouched, which can happen only during a first load.
  */
 static int record_selftest(struct datapath_load *l, struct err *e)
 {
@@ -695,11 +705,11 @@ static int record_selftest(struct datapath_load *l, struct err *e)
 		return r;
 	if (bpf_map_lookup_elem(l->view.fds[MAP_COUNTERS], &zero, &counters))
 		return err_set(e, errno, "%s/counters: %s", l->pin_dir, bpf_errno_hint(errno));
-	/* The coarse clock moves by a tick (kernel/time/posix-timers.c): 1/CONFIG_HZ. */
+	/* The coarse clock advances by ticks of 1/CONFIG_HZ (kernel/time/posix-timers.c). */
 	if (clock_getres(CLOCK_MONOTONIC_COARSE, &tick) || netns_own(&control.host_netns))
 		return err_set(e, errno, "cannot tell the clock or the network namespace: %s",
 			       strerror(errno));
-	/* Somebody else may have dialled there at that moment. */
+	/* The fallback may be wrong: somebody else may have connected to the test frontend. */
 	if (!own_cookie(&control.host_netns_cookie))
 		control.host_netns_cookie = counters.selftest.netns_cookie;
 	control.tick_ns = (__u64)tick.tv_nsec;
@@ -709,8 +719,8 @@ static int record_selftest(struct datapath_load *l, struct err *e)
 }
 
 /*
- * Who listens already; klb_sockops, which is attached by now, hears of whoever comes. Where
- * that cannot be told, the programs look for a listener at each connect.
+ * Tells the programs which ports have listeners now. klb_sockops, which is attached by then,
+ * reports new ones. If the list cannot be read, the programs look for a listener at each connect.
  */
 static void publish_listeners(const struct datapath_load *l)
 {
@@ -729,8 +739,8 @@ static void publish_listeners(const struct datapath_load *l)
 }
 
 /*
- * From the first link that is replaced on, the old programs hear of no new listener any more. If
- * this load then ends half-way, or is turned back, they stay: they look at each connect.
+ * As soon as the first link is replaced, the old programs are not told about new listeners. If this
+ * load ends half-way or is rolled back, they go on running, so they must look at each connect.
  */
 static void forget_old_listeners(const struct datapath_load *l)
 {
@@ -776,7 +786,7 @@ static int pin_new(int fd, const char *dir, const char *name, struct err *e)
 	return 0;
 }
 
-/* Over the old pin in one step: whoever looks finds the one or the other. */
+/* Replaces the old pin in one step: everybody finds one or the other. */
 static int pin_rename(int fd, const char *dir, const char *name, struct err *e)
 {
 	char path[PATH_TEXT_MAX], new_path[PATH_TEXT_MAX];
@@ -792,7 +802,7 @@ static int pin_rename(int fd, const char *dir, const char *name, struct err *e)
 
 typedef int (*pin_fn)(int fd, const char *dir, const char *name, struct err *e);
 
-/* For each map and link that dir does not hold yet. */
+/* Calls pin for each map and link that dir does not hold yet. */
 static int pin_each(struct datapath_load *l, const char *dir, const char *links, pin_fn pin,
 		    struct err *e)
 {
@@ -801,7 +811,7 @@ static int pin_each(struct datapath_load *l, const char *dir, const char *links,
 	for (int i = 0; !r && i < MAP_COUNT; i++)
 		if (!is_left_out(l, i) && (!l->reused[i] || l->pinned_id[i] != l->old[i].id))
 			r = pin(bpf_map__fd(l->o.maps[i]), dir, map_pins[i], e);
-	/* It is of this version's programs, whichever maps it runs on. */
+	/* It belongs to the programs of this version, whichever maps it uses. */
 	if (!r && l->o.progs[PROG_ADJUST])
 		r = pin(bpf_program__fd(l->o.progs[PROG_ADJUST]), dir, PIN_ADJUST, e);
 	for (unsigned int i = 0; !r && i < l->n_slots; i++)
@@ -810,8 +820,10 @@ static int pin_each(struct datapath_load *l, const char *dir, const char *links,
 	return r;
 }
 
-/* What an earlier load has pinned, and this one has not: refused by now, or an older
- * version's. */
+/*
+ * Removes what an earlier load has pinned and this one has not: the kernel refuses it now, or it is
+ * of an older version.
+ */
 static int retire_pins(struct datapath_load *l, const char *dir, struct err *e)
 {
 	int r = links_retire(dir, l->slots, l->n_slots, e);
@@ -823,7 +835,7 @@ static int retire_pins(struct datapath_load *l, const char *dir, struct err *e)
 	return r ? r : links_retire_pin(dir, RETIRED_CONNECTIONS, e);
 }
 
-/* All that can fail is done new_path before the first name changes. */
+/* Everything that can fail happens under temporary names, before the first name changes. */
 static int pin_all(struct datapath_load *l, const char *dir, struct err *e)
 {
 	char links[PATH_TEXT_MAX];
@@ -840,12 +852,12 @@ static int pin_all(struct datapath_load *l, const char *dir, struct err *e)
 	return r ? r : retire_pins(l, dir, e);
 }
 
-/* A first attachment appears under its name complete, or not at all. */
+/* A first attachment appears under its name completely or not at all. */
 static int pin_first(struct datapath_load *l, struct err *e)
 {
 	int r = pin_all(l, l->new_dir, e);
 
-	/* An empty directory of that name may be there already. */
+	/* An empty directory of that name may exist already. */
 	if (!r && rmdir(l->pin_dir) && errno != ENOENT)
 		r = err_set(e, errno,
 			    "%s: holds something that is not kubelb's (%s); move it away, or use "
@@ -866,7 +878,7 @@ static void restore_control(struct datapath_load *l)
 		bpf_map_update_elem(l->view.fds[MAP_CONTROL], &zero, &l->state.control, BPF_ANY);
 }
 
-/* Whether some program runs on another cgroup until its pin is replaced. */
+/* Whether a program still runs on another cgroup until its pin is replaced. */
 static bool is_moved(const struct datapath_load *l)
 {
 	for (unsigned int i = 0; i < l->n_slots; i++)
@@ -875,7 +887,10 @@ static bool is_moved(const struct datapath_load *l)
 	return false;
 }
 
-/* Twice: what the first one tells decides whom the second one counts as the host's. */
+/*
+ * Runs two tests: the result of the first one decides which sockets the second one counts as the
+ * host's.
+ */
 static int run_selftests(struct datapath_load *l, struct err *e)
 {
 	struct selftest test = { .cgroup = l->cgroup,
@@ -891,8 +906,8 @@ static int run_selftests(struct datapath_load *l, struct err *e)
 }
 
 /*
- * New tables are filled before a program reads them. Tables in use change after
- * the programs did, when nothing is left that could fail.
+ * New tables are filled before a program reads them. Tables in use change after the programs, when
+ * nothing else can fail.
  */
 static int commit(struct datapath_load *l, const struct plan *p, struct err *e)
 {
@@ -916,7 +931,7 @@ static int commit(struct datapath_load *l, const struct plan *p, struct err *e)
 		r = l->exists ? pin_all(l, l->pin_dir, e) : pin_first(l, e);
 	if (!r && !l->new_tables)
 		r = apply_plan(&l->view, p, e);
-	/* Last: when the links are turned back, no program of theirs is named. */
+	/* Last, so that after a rollback no program that does not run is named. */
 	if (!r)
 		r = set_connect4_prog(l, e);
 	return r;
@@ -939,7 +954,7 @@ void datapath_load_free(struct datapath_load *l)
 		return;
 	links_close(l->slots, l->n_slots);
 	object_close(&l->o);
-	/* Unless a first load has turned it into pin_dir, it is of no use any more. */
+	/* Unless a first load has renamed it to pin_dir, it is not needed any more. */
 	if (l->lock_fd >= 0)
 		rmdir(l->new_dir);
 	for (int i = 0; i < MAP_COUNT; i++)
@@ -962,7 +977,7 @@ int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e)
 	r = require_root(e);
 	if (r)
 		return r;
-	/* Nothing mounted, nothing pinned: nothing to do. */
+	/* Nothing is mounted or pinned, so there is nothing to do. */
 	if (access(pin_dir, F_OK) && errno == ENOENT) {
 		char new_dir[PATH_TEXT_MAX];
 

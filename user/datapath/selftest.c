@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One connect through the attached programs. A link that is there, pinned and
- * listed says little: it may hang on a cgroup that no process of this host is in.
+ * Connects once through the attached programs. That a link exists and is pinned proves little: its
+ * cgroup may contain no process of this host.
  */
 #include "datapath/internal.h"
 
@@ -24,12 +24,12 @@
 /* The child's exit status. */
 enum selftest_result {
 	SELFTEST_OK,
-	SELFTEST_NOT_BALANCED, /* the connect went where it was dialled */
-	SELFTEST_NO_PEERNAME, /* balanced, but getpeername is not rewritten */
-	SELFTEST_CANNOT_JOIN, /* the cgroup takes no process */
+	SELFTEST_NOT_BALANCED, /* the connect was not redirected */
+	SELFTEST_NO_PEERNAME, /* redirected, but getpeername is not rewritten */
+	SELFTEST_CANNOT_JOIN, /* no process can join the cgroup */
 };
 
-/* A loopback TCP socket on a free port. */
+/* Makes a TCP socket bound to a free port of loopback. */
 static int bound_socket(struct klb_endpoint *ret, struct err *e)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET,
@@ -75,7 +75,7 @@ static int install(const struct datapath *dp, enum klb_scope scope,
 	return 0;
 }
 
-/* Through an IPv4 socket, or through an IPv6 one that dials ::ffff:127.0.0.1. */
+/* Connects with an IPv4 socket, or with an IPv6 socket to ::ffff:127.0.0.1. */
 static enum selftest_result try_connect(const struct klb_endpoint *frontend, int family)
 {
 	struct sockaddr_storage ss, peer;
@@ -95,8 +95,10 @@ static enum selftest_result try_connect(const struct klb_endpoint *frontend, int
 		sin6->sin6_port = htons((unsigned short)frontend->port);
 		memcpy(&sin6->sin6_addr, frontend->addr, sizeof(sin6->sin6_addr));
 		length = sizeof(*sin6);
-		/* The host's default may be the other (net.ipv6.bindv6only): no such
-		 * socket dials an IPv4 address. */
+		/*
+		 * The host's default may be 1 (net.ipv6.bindv6only); such a socket cannot connect
+		 * to an IPv4 address.
+		 */
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof(v6only));
 	} else {
 		length = endpoint_to_sockaddr(frontend, &ss);
@@ -138,8 +140,8 @@ static bool join(const char *cgroup)
 }
 
 /*
- * In a child, in a cgroup of its own below the one attached to: a cgroup that has
- * controllers for its children takes no processes itself.
+ * In a child process, in a new cgroup below the one attached to: a cgroup with controllers for its
+ * children can contain no processes itself.
  */
 static enum selftest_result try_inside(const char *cgroup, const struct klb_endpoint *frontend)
 {
@@ -194,7 +196,7 @@ void selftest_remove_leftovers(int lookup_fd, const char *cgroup)
 	snprintf(pattern, sizeof(pattern), "%s/" CGROUP_PREFIX "*", cgroup);
 	if (glob(pattern, GLOB_NOSORT, NULL, &found))
 		return;
-	/* Of one that is in use, rmdir says EBUSY. */
+	/* rmdir fails with EBUSY for one in use. */
 	for (size_t i = 0; i < found.gl_pathc; i++)
 		rmdir(found.gl_pathv[i]);
 	globfree(&found);
