@@ -12,7 +12,7 @@
 #include "base/cli.h"
 #include "net/endpoint.h"
 
-/* What a command does to the admin. */
+/* The change of a command to the admin state. */
 struct admin_change {
 	enum { ADMIN_DRAIN, ADMIN_UNDRAIN, ADMIN_WEIGHT, ADMIN_WEIGHT_AUTO } kind;
 	unsigned int weight;
@@ -55,7 +55,7 @@ int ctl_unknown_backend(const struct plan *p, const struct klb_endpoint *endpoin
 		       endpoint_format(endpoint, text), known);
 }
 
-/* Backends, other than this one, that take new connections without reserve. */
+/* The number of other backends that are ready and have a weight. */
 static unsigned int others_ready(const struct datapath_state *s, const struct plan_backend *b)
 {
 	struct backend_status status;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Prints the balanced connections, as a table and as JSON. */
 #include "ctl/connections.h"
 
 #include <errno.h>
@@ -92,7 +93,7 @@ int connections_print_text(const struct klb_connection *list, unsigned int n, __
 
 /* --- JSON ---------------------------------------------------------------------------- */
 
-/* include/net/tcp_states.h, in the words of ss(8). */
+/* include/net/tcp_states.h, with the names of ss(8). */
 static const char *tcp_state_name(__u32 state)
 {
 	static const char *const names[] = {
@@ -149,6 +150,6 @@ int connections_print_json(const struct klb_connection *list, unsigned int n, __
 	r = json_dumpf(root, to, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 	fputc('\n', to);
 	json_decref(root);
-	/* What did not get out is cli_end's to say. */
+	/* cli_end reports a failed write. */
 	return r && !ferror(to) ? -ENOMEM : 0;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Prints events and changes, as text and as JSON lines. */
 #include "ctl/events.h"
 
 #include <errno.h>
@@ -12,7 +13,7 @@
 #include "net/endpoint.h"
 #include "base/format.h"
 
-/* "2026-11-22T19:07:08" and its NUL; years have four digits for long enough. */
+/* "2026-11-22T19:07:08" and its NUL. Years have four digits. */
 #define STAMP_MAX 32
 
 const char *events_kind_name(enum klb_event_kind kind)
@@ -32,13 +33,13 @@ const char *events_kind_name(enum klb_event_kind kind)
 	return "unknown";
 }
 
-/* A restored backend has no reason to give. */
+/* The event of a restored backend has no reason. */
 static bool has_reason(const struct klb_event *event)
 {
 	return event->kind != KLB_EVENT_RESTORED;
 }
 
-/* The seconds as text; returns the rest in nanoseconds. */
+/* Formats the seconds. Returns the nanoseconds behind them. */
 static unsigned int stamp(__u64 wall_ns, bool utc, const char *format, char *ret)
 {
 	time_t seconds = (time_t)(wall_ns / NS_PER_S);
@@ -53,7 +54,7 @@ static unsigned int stamp(__u64 wall_ns, bool utc, const char *format, char *ret
 	return (unsigned int)(wall_ns % NS_PER_S);
 }
 
-/* The columns that every line begins with. */
+/* The first columns of every line. */
 static void print_head(__u64 wall_ns, const char *kind, const struct klb_endpoint *backend,
 		       FILE *to)
 {
@@ -104,7 +105,7 @@ static void stamp_json(__u64 wall_ns, char when[STAMP_MAX + 16])
 	snprintf(when, STAMP_MAX + 16, "%s.%03uZ", seconds, ns / 1000000);
 }
 
-/* Takes root; NULL: there was no memory for it. */
+/* Takes ownership of root. NULL: there was no memory for it. */
 static int print_line(json_t *root, FILE *to)
 {
 	int r;
@@ -114,7 +115,7 @@ static int print_line(json_t *root, FILE *to)
 	r = json_dumpf(root, to, JSON_COMPACT | JSON_REAL_PRECISION(9));
 	fputc('\n', to);
 	json_decref(root);
-	/* What did not get out is cli_end's to say. */
+	/* cli_end reports a failed write. */
 	return r && !ferror(to) ? -ENOMEM : 0;
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* kubelbctl events */
+/* kubelbctl events: prints the events, and with -f those to come. */
 #include "base/clock.h"
 #include "ctl/ctl.h"
 
@@ -15,7 +15,7 @@
 
 #define POLL_MS 100
 
-/* What there is to print of one read_news, by time. */
+/* What one reading has found. It is printed in the order of time. */
 struct news {
 	struct klb_event events[KLB_EVENTS];
 	struct change changes[CHANGES_MAX];
@@ -26,11 +26,11 @@ struct follower {
 	const struct ctl_options *options;
 	struct datapath *dp; /* NULL: nothing is attached */
 	__u64 next; /* see datapath_events */
-	__u64 printed_ns; /* time of the newest event that was printed */
+	__u64 printed_ns; /* the time of the newest printed event */
 	__u64 after_ns; /* older ones were printed from the maps before these */
-	bool waiting; /* it has been said */
-	struct datapath_state *seen, *now; /* seen: at the read_news before */
-	bool has_seen; /* seen is filled */
+	bool waiting; /* the user has been told so */
+	struct datapath_state *seen, *now; /* seen: the earlier reading */
+	bool has_seen; /* seen is valid */
 	struct news *news;
 };
 
@@ -63,7 +63,7 @@ static int print_change(const struct follower *f, const struct change *change, _
 	return 0;
 }
 
-/* The kernel's log, and what user space has decided since the last read_news. */
+/* Reads the kernel's log, and the decisions of user space since the last reading. */
 static int read_news(struct follower *f, struct err *e)
 {
 	struct datapath_state *swap = f->seen;
@@ -83,7 +83,7 @@ static int read_news(struct follower *f, struct err *e)
 	return n < 0 ? n : 0;
 }
 
-/* Prints what there is. */
+/* Prints what is new. */
 static int print_new(struct follower *f, struct err *e)
 {
 	const struct news *news = f->news;
@@ -103,8 +103,8 @@ static int print_new(struct follower *f, struct err *e)
 }
 
 /*
- * The pins lead to other maps by now, or nowhere. An upgrade may have copied the log that
- * we know: what is in it is told apart by time.
+ * The pins lead to other maps now, or to none. An upgrade may have copied the log that has been
+ * printed already; its events are recognised by their time.
  */
 static int close_datapath(struct follower *f, struct err *e)
 {

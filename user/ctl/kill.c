@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* kubelbctl connections, kubelbctl kill */
+/*
+ * kubelbctl connections: lists the balanced connections. kubelbctl kill: ends those to a backend.
+ */
 #include "base/clock.h"
 #include "ctl/ctl.h"
 
@@ -16,7 +18,7 @@
 #include "base/format.h"
 #include "balance/backend_status.h"
 
-/* What is attached, and the connections that are open. */
+/* What is attached, and the open connections. */
 struct snapshot {
 	struct datapath *dp;
 	struct datapath_state state;
@@ -36,7 +38,7 @@ static void snapshot_free(struct snapshot *snapshot)
 	free(snapshot);
 }
 
-/* The connections as they are now. */
+/* Lists the connections as they are now. */
 static int list_connections(struct snapshot *snapshot, bool rtt, struct err *e)
 {
 	const struct datapath_list_options how = { .rtt = rtt, .everywhere = true };
@@ -134,8 +136,8 @@ static void kill_one(struct sock_diag *diag, const struct klb_connection *c, str
 }
 
 /*
- * Those that the kernel counts and that are not in the list, where some are hidden. They
- * are not ended, and it is not to be said that all have been.
+ * Counts connections that the kernel counts and that are not in the list, when some are hidden.
+ * They have not been ended, and the report must say so.
  */
 static void count_hidden(const struct snapshot *snapshot, const struct plan_backend *b,
 			 struct tally *t)
@@ -171,7 +173,7 @@ static bool has_any(const struct snapshot *snapshot, const struct klb_endpoint *
 	return false;
 }
 
-/* Whether what was ended may come straight back. */
+/* Whether new connects may choose the backend again. */
 static bool may_be_chosen_again(const struct datapath_state *s, const struct plan_backend *b)
 {
 	struct backend_status status;
@@ -220,7 +222,7 @@ int ctl_kill(const struct ctl_options *o, int argc, char **argv)
 		return cli_fail(CLI_USAGE, &e);
 	if (snapshot_take(o->pin_dir, false, &snapshot, &e))
 		return cli_fail(CLI_FAILED, &e);
-	/* One that has left the configuration may have connections still. */
+	/* A backend that has left the configuration may still have connections. */
 	b = plan_find(&snapshot->state.applied, &endpoint);
 	r = b || has_any(snapshot, &endpoint)
 		    ? kill_all(snapshot, &endpoint, &t, &e)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* kubelbctl: look and operate. Works on the maps alone; needs no agent. */
+/*
+ * kubelbctl: shows the state of the data path and changes the operator's settings. It works on the
+ * maps and needs no agent.
+ */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -53,7 +56,7 @@ static int print_once(const struct ctl_options *o, bool compact)
 	return r < 0 ? cli_fail(CLI_FAILED, &e) : CLI_OK;
 }
 
-/* Until Ctrl-C, the reader's end, or the end of the data path. */
+/* Until Ctrl-C, the end of stdout's reader, or the end of the data path. */
 static int watch(const struct ctl_options *o)
 {
 	bool terminal = isatty(STDOUT_FILENO);
@@ -80,7 +83,7 @@ static int cmd_status(const struct ctl_options *o, int argc, char **argv)
 
 /* --- main ------------------------------------------------------------------------------ */
 
-/* Which options a command goes with. */
+/* The options that a command accepts. */
 #define WITH_WATCH 1u
 #define WITH_FOLLOW 2u
 #define WITH_JSON 4u
@@ -131,7 +134,7 @@ static const struct option long_options[] = {
 	{ "version", no_argument, NULL, 'V' },	    { NULL, 0, NULL, 0 },
 };
 
-/* Returns -1 to go on, or an exit status. */
+/* Returns -1 to continue, or an exit status. */
 static int parse_options(int argc, char **argv, struct ctl_options *o)
 {
 	int c;
@@ -172,7 +175,7 @@ static int parse_options(int argc, char **argv, struct ctl_options *o)
 	return -1;
 }
 
-/* The first option that this command does not go with, or NULL. */
+/* The first option that the command does not accept, or NULL. */
 static const char *unsupported_option(const struct ctl_options *o, const struct command *c)
 {
 	if (o->watch && !(c->with & WITH_WATCH))

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Prints what is attached and the state of the backends, as tables and as JSON. */
 #include "ctl/status.h"
 
 #include <stdio.h>
@@ -49,7 +50,7 @@ static json_t *effect_json(enum effect effect)
 	return effect == EFFECT_HIDDEN ? json_null() : json_boolean(effect == EFFECT_ALL);
 }
 
-/* What concerns no single backend, where there is something to say. */
+/* The counters that belong to no backend, if they are not 0. */
 static void print_notes(const struct klb_counters *c)
 {
 	const struct {
@@ -71,7 +72,7 @@ static void print_notes(const struct klb_counters *c)
 			printf("note      %s: %llu\n", notes[i].what, notes[i].n);
 }
 
-/* What users do without on this kernel. */
+/* What does not work on this kernel. */
 static void print_losses(const struct status *st)
 {
 	for (unsigned int i = 0; i < st->n_features; i++) {
@@ -194,7 +195,7 @@ int status_print_text(const struct status *st)
 
 /* --- JSON --------------------------------------------------------------------------- */
 
-/* Seconds since then, or null for never. */
+/* Seconds since then_ns; null for never. */
 static json_t *seconds_since(__u64 then_ns, __u64 now_ns)
 {
 	if (!then_ns)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* kubelbctl -v: what a command reads and writes, on standard error */
+/* kubelbctl -v: logs to stderr what a command reads and writes. */
 #include "base/clock.h"
 #include "ctl/ctl.h"
 
@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/format.h"
 
-/* Seconds since then; negative for never. */
+/* Seconds since then_ns; negative for never. */
 static double seconds_ago(__u64 then_ns, __u64 now_ns)
 {
 	if (!then_ns)
