@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* One backend in the agent: schedules its probes, and updates its health from their results. */
 #include "agent/backend.h"
 
 #include <errno.h>
@@ -13,10 +14,12 @@
 #include "net/endpoint.h"
 #include "base/log.h"
 
-/* Probes of thousands of nodes must not fall into step. */
+/* The probes of thousands of nodes must not come at the same time. */
 #define JITTER_PERCENT 20
-/* A burst of events is one piece of news: no two probes follow closer than that. Yet what
- * comes right behind a probe gets another one, as that may have seen nothing of it. */
+/*
+ * The shortest time between two probes. Events during it cause one probe at its end, because the
+ * probe before may have been too early to notice.
+ */
 #define EARLY_MIN_MS 100
 
 /* --- the next probe ---------------------------------------------------------------- */
@@ -40,7 +43,7 @@ static void schedule_next(struct agent_backend *b)
 	schedule(b, jittered(health_next_probe_ms(&b->health, &b->rules)));
 }
 
-/* Now, whatever was planned. */
+/* Probes at once, whatever was scheduled. */
 static void probe_now(struct agent_backend *b, enum probe_path path)
 {
 	event_del(b->timer);
@@ -50,7 +53,7 @@ static void probe_now(struct agent_backend *b, enum probe_path path)
 	probe_start(b->probe, path);
 }
 
-/* While it answers its clients there is nothing to ask. */
+/* While the backend answers its clients, no probe is needed. */
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct agent_backend *b = arg;
@@ -67,13 +70,18 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	probe_now(b, PROBE_READY);
 }
 
-/* Probes out of turn: so many in a row, then one in so long. Anybody on this node can make
- * connects fail as often as he likes, and a backend can close whatever it is asked on: no
- * apiserver is to pay for the one, nor the agent for the other. */
+/*
+ * Early probes: this many in a row, then one in this time. Every user of this node can make
+ * connects fail, and a backend can close its connections; the limit protects the apiservers and the
+ * agent from that.
+ */
 #define EARLY_BURST 5
 #define EARLY_NS 1000000000ULL
 
-/* Counts one; false when there are too many. early_until_ns: until when they are used up. */
+/*
+ * Counts one early probe. Returns false when there were too many. early_until_ns: when the limit
+ * ends.
+ */
 static bool may_probe_early(struct agent_backend *b)
 {
 	__u64 now = clock_now_ns();
@@ -101,8 +109,10 @@ static void log_state(const struct agent_backend *b, enum klb_state was, const c
 		  b->health.http_status, log_quote(quoted + 64, sizeof(quoted) - 64, detail));
 }
 
-/* Connected, and no answer about readiness: an apiserver whose etcd stalls still answers
- * about its liveness. Others are preferred in the meantime. */
+/*
+ * There was a connection but no answer about readiness. An apiserver whose etcd stalls still
+ * answers about liveness. Other backends are preferred meanwhile.
+ */
 static void probe_liveness(struct agent_backend *b, const struct probe_result *result)
 {
 	enum klb_state was = b->health.state;
@@ -115,7 +125,7 @@ static void probe_liveness(struct agent_backend *b, const struct probe_result *r
 		b->ops->changed(b->arg, true);
 }
 
-/* Whatever it answers, it lives; and it has not said that it is ready. */
+/* Any answer shows that it is alive. It has not said that it is ready. */
 static enum klb_reason reason_while_alive(enum klb_reason outcome)
 {
 	switch (outcome) {
@@ -146,7 +156,7 @@ static void on_done(void *arg, const struct probe_result *result)
 		outcome = reason_while_alive(outcome);
 	changed =
 		health_probed(&b->health, &b->rules, outcome, result->http_status, clock_now_ns());
-	/* Also why it is not ready, when that is new, and once after a start what was adopted. */
+	/* Also logs a new reason why it is not ready, and once after a start the adopted state. */
 	if (changed || (b->health.state != KLB_STATE_READY && outcome != KLB_REASON_OK &&
 			(reason_was != outcome || b->adopted)))
 		log_state(b, was, result->detail ? result->detail : "");
@@ -164,7 +174,7 @@ static void on_done(void *arg, const struct probe_result *result)
 	b->ops->changed(b->arg, changed);
 }
 
-/* Nobody has asked it to: look at once whether the backend is still there. */
+/* The connection has ended by itself: check at once whether the backend is still there. */
 static void on_lost(void *arg, bool timed_out)
 {
 	struct agent_backend *b = arg;
@@ -285,7 +295,7 @@ void agent_backend_probe_soon(struct agent_backend *b)
 {
 	__u64 age_ms = (clock_now_ns() - b->health.last_probe_ns) / 1000000;
 
-	/* Asked for already, or too often. */
+	/* A probe is requested already, or there were too many. */
 	if (b->again || !may_probe_early(b))
 		return;
 	if (!b->probing && age_ms >= EARLY_MIN_MS) {

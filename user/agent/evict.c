@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Ends connections that have been picked for it. */
 #include "agent/evict.h"
 
 #include <errno.h>
@@ -10,7 +11,7 @@
 #include "host/privileges.h"
 #include "net/sock_diag.h"
 
-/* One that has ended by itself meanwhile is where it should be. */
+/* A connection that has ended by itself meanwhile is fine. */
 static int end_picked(struct sock_diag *diag, const struct klb_connection *list,
 		      const unsigned int *picked, unsigned int n, struct agent_evict_result *ret,
 		      struct err *e)
@@ -32,7 +33,7 @@ static int end_picked(struct sock_diag *diag, const struct klb_connection *list,
 typedef unsigned int (*pick_fn)(const struct datapath_connections *all, const void *which,
 				unsigned int *ret, unsigned int *ret_remaining);
 
-/* Lists, picks and ends, with the privileges for that and no longer. */
+/* Lists, picks and ends connections. Has the privileges only meanwhile. */
 static int end_some(const struct datapath *dp, pick_fn pick, const void *which,
 		    struct agent_evict_result *ret, struct err *e)
 {
@@ -60,10 +61,10 @@ static int end_some(const struct datapath *dp, pick_fn pick, const void *which,
 struct dead {
 	const struct datapath *dp;
 	const bool *ids; /* by id */
-	bool *hidden; /* out: some connections to them are not in the list */
+	bool *hidden; /* result: some connections to them are not in the list */
 };
 
-/* How many the kernel counts. */
+/* The number of connections that the kernel counts for them. */
 static __u64 count_dead(const struct dead *d)
 {
 	struct klb_stats stats;

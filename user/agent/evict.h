@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The agent's ends of connections: what moves.h decides, done by sock_diag.h. */
+/* Ends connections: balance/rebalance.h picks them, net/sock_diag.h ends them. */
 #ifndef KUBELB_AGENT_EVICT_H
 #define KUBELB_AGENT_EVICT_H
 
@@ -7,7 +7,7 @@
 
 struct agent_evict_result {
 	unsigned int ended[KLB_MAX_IDS]; /* by id */
-	unsigned int remaining; /* still to be ended: call again in a moment */
+	unsigned int remaining; /* how many are still to be ended; call again soon */
 };
 
 /* Ends one batch of the connections to the backends in dead (by id). */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What the kernel reports: clients have met trouble. */
+/* Handles the kernel's events about clients whose connects fail. */
 #include "agent/internal.h"
 
 #include <errno.h>
@@ -8,7 +8,7 @@
 
 #include "net/endpoint.h"
 
-/* Clients have met trouble: what is it? */
+/* Probes the backend of the event. */
 static void handle_event(struct agent *a, const struct klb_event *event)
 {
 	if (event->kind == KLB_EVENT_RESTORED)
@@ -40,13 +40,13 @@ void agent_handle_events(struct agent *a)
 	} while (n == 16);
 }
 
-/* What has happened before now is history. */
+/* Events from before are skipped. */
 int agent_subscribe_events(struct agent *a, struct err *e)
 {
 	int fd = datapath_wakeup_fd(a->dp, e);
 
 	a->next_event = a->state->counters.events;
-	/* Then the tick asks. */
+	/* Then the tick reads the events. */
 	if (fd == -EOPNOTSUPP)
 		return 0;
 	if (fd < 0)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* The agent's event loop: start, tick, heartbeat, service manager, end. */
 #include "agent/agent.h"
 
 #include <errno.h>
@@ -18,7 +19,9 @@
 #include "agent/metrics.h"
 #include "host/sd_notify.h"
 
-/* The kernel gives up on the agent after so many probe intervals. */
+/*
+ * The kernel ignores the agent's states when the heartbeat is older than this many probe intervals.
+ */
 #define HEARTBEAT_INTERVALS 3
 #define HEARTBEAT_AGE_MIN_MS 3000
 #define HEARTBEAT_AGE_MAX_MS 60000
@@ -29,8 +32,11 @@ static __u64 heartbeat_max_age_ns(const struct agent *a)
 {
 	__u64 ms = (__u64)a->config->probe.interval_ms * HEARTBEAT_INTERVALS;
 
-	/* The values itself is never slower than HEARTBEAT_MS: with a long interval a dead
-	 * agent is not believed for hours, with a short one a stall is no death. */
+	/*
+	 * The heartbeat itself comes at least every HEARTBEAT_MS. The upper limit is for long
+	 * intervals, in which a dead agent's states would count for hours; the lower limit is for
+	 * short ones, in which a delay would look like a dead agent.
+	 */
 	if (ms < HEARTBEAT_AGE_MIN_MS)
 		ms = HEARTBEAT_AGE_MIN_MS;
 	if (ms > HEARTBEAT_AGE_MAX_MS)
@@ -70,7 +76,7 @@ static void heartbeat(struct agent *a)
 		a->state->control.heartbeat_ns = values.now_ns;
 		a->state->control.heartbeat_max_age_ns = values.max_age_ns;
 	}
-	/* kubelb-load was run: with a changed file, in all likelihood. */
+	/* Somebody has run kubelb-load, probably with a changed file. */
 	if (r == -ESTALE || (!r && serial != a->state->applied.serial)) {
 		agent_reopen(a);
 		if (a->dp)
@@ -92,7 +98,7 @@ static void open_manager(struct agent *a)
 			  log_quote(quoted, sizeof(quoted), e.text));
 }
 
-/* Ready means: connects are balanced, and the kernel believes this agent. */
+/* Ready means that connects are balanced and that the kernel uses this agent's states. */
 static void notify_manager(struct agent *a)
 {
 	const char *why = agent_not_ready(a);

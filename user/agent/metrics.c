@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Prints the agent's metrics in Prometheus' text format. */
 #include "agent/metrics.h"
 
 #include <dirent.h>
@@ -62,9 +63,9 @@ static void print_head(FILE *f, const char *name, const char *type, const char *
 /* --- from what is attached ----------------------------------------------------------- */
 
 /*
- * A link to a removed cgroup stays pinned and runs nothing: attached counts it, effective
- * does not. Where the agent may not read what a cgroup runs, its being there has to do: the
- * kernel runs whatever a link attaches to a living cgroup (kernel/bpf/cgroup.c,
+ * A link to a removed cgroup stays pinned and runs nothing: it counts as attached, not as
+ * effective. When the agent may not read what a cgroup runs, it only checks that the cgroup exists:
+ * the kernel runs what is linked to an existing cgroup (kernel/bpf/cgroup.c,
  * compute_effective_progs).
  */
 static void print_programs(FILE *f, const struct metrics_input *in)
@@ -90,7 +91,7 @@ static void print_features(FILE *f, const struct metrics_input *in)
 			in->features[i].present);
 }
 
-/* As the kernel finds it in `control`: what it goes by, not what the agent meant to write. */
+/* The heartbeat as it is in `control`, where the kernel reads it. */
 static void print_heartbeat(FILE *f, const struct metrics_input *in)
 {
 	__u64 values = in->state ? in->state->control.heartbeat_ns : 0;
@@ -263,7 +264,7 @@ static void print_durations(FILE *f, const struct metrics_input *in)
 	}
 }
 
-/* One line for each backend. */
+/* Prints a line for each backend. */
 static void each_probed(FILE *f, const struct metrics_input *in, const char *name, const char *help,
 			size_t offset)
 {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Puts configurations into force: from the file, from discovery, and after changes of files. */
 #include "agent/internal.h"
 
 #include <errno.h>
@@ -34,7 +35,7 @@ void agent_needs(const struct config *cfg, struct privileges_need *ret)
 		ret->pods |= cfg->frontends[i].scope == KLB_SCOPE_ALL;
 }
 
-/* Once for each: it does not change while the agent runs. */
+/* Warns once for each: capabilities do not change while the agent runs. */
 static void warn_about_privileges(struct agent *a)
 {
 	struct privileges_need need;
@@ -51,7 +52,7 @@ static void warn_about_privileges(struct agent *a)
 
 /* --- the tick ---------------------------------------------------------------------------- */
 
-/* A heartbeat this often, or as often as probes are made. */
+/* The longest interval of the heartbeat. It is shorter when probes are more frequent. */
 #define HEARTBEAT_MS 1000
 static unsigned int tick_ms(const struct agent *a)
 {
@@ -80,7 +81,7 @@ static bool same_frontends(const struct config *x, const struct config *y)
 	       !memcmp(x->frontends, y->frontends, x->n_frontends * sizeof(x->frontends[0]));
 }
 
-/* All that a probe goes by but the files, of which probe_tls_is_same tells. */
+/* Compares everything that probes depend on but the files, which probe_tls_is_same compares. */
 static bool same_probe(const struct config *x, const struct config *y)
 {
 	const struct config_probe *p = &x->probe, *q = &y->probe;
@@ -93,8 +94,8 @@ static bool same_probe(const struct config *x, const struct config *y)
 }
 
 /*
- * The health of backends that stay is kept: a reload is no reason to doubt them. At
- * start it comes from the maps, if the agent that wrote them was alive until now.
+ * Backends that stay keep their health over a reload. At start the health comes from the maps, if
+ * the agent that wrote it was alive until now.
  */
 static void inherit_health(const struct agent *a, const struct config_backend *cfg,
 			   struct agent_backend *b, const struct agent_backend *before)
@@ -122,7 +123,9 @@ void agent_stop_backends(struct agent *a)
 	a->backends = NULL;
 }
 
-/* Fills list but for those of cfg's that are there and keep their probe. */
+/*
+ * Makes the backends that are new or whose probe has changed. Leaves gaps in list for the others.
+ */
 static int make_backends(struct agent *a, const struct config *cfg, struct probe_tls *tls,
 			 bool keep, struct agent_backend **list, struct err *e)
 {
@@ -146,11 +149,14 @@ static int make_backends(struct agent *a, const struct config *cfg, struct probe
 	return 0;
 }
 
-/* Fills the gaps of list with those that are there, and frees the others. */
+/* Fills the gaps of list with the existing backends, and frees the rest. */
 static void replace_backends(struct agent *a, const struct config *cfg, struct agent_backend **list)
 {
 	unsigned int n = a->config ? a->config->n_backends : 0;
-	/* At the start nobody knows anything: at once. Later all nodes may get the same news. */
+	/*
+	 * At start the state is unknown, so probe at once. Later all nodes may get the same change,
+	 * so spread the probes.
+	 */
 	unsigned int within_ms = a->config ? cfg->probe.interval_ms : 0;
 
 	for (unsigned int i = 0; i < cfg->n_backends; i++) {
@@ -171,8 +177,8 @@ static void replace_backends(struct agent *a, const struct config *cfg, struct a
 }
 
 /*
- * Everything of the new configuration is made before anything of the old one goes. Owns cfg
- * and tls on success. tls: a->tls, when what is in the files is the same.
+ * Makes everything of the new configuration before it frees anything of the old one. Takes
+ * ownership of cfg and tls on success. tls: a->tls, when the content of the files is the same.
  */
 static int take_config(struct agent *a, struct config *cfg, struct probe_tls *tls, struct err *e)
 {
@@ -230,7 +236,7 @@ static int take_effective(struct agent *a, const struct config *file, struct pro
 
 /* --- the seeds ----------------------------------------------------------------------- */
 
-/* How many of the file's backends discovery has not found. */
+/* The number of the file's backends that discovery has not found. */
 static unsigned int count_seeds(const struct agent *a)
 {
 	struct klb_endpoint list[KLB_MAX_BACKENDS];
@@ -238,7 +244,7 @@ static unsigned int count_seeds(const struct agent *a)
 	return endpoint_source_with_seeds(a->file, a->found, a->n_found, list) - a->n_found;
 }
 
-/* Suspect is not alive: a verdict is pending, and one may be for ever. */
+/* Whether a found backend is alive. A suspect one does not count: it may be suspect for ever. */
 static bool some_found_alive(const struct agent *a)
 {
 	for (unsigned int i = 0; i < a->n_found; i++) {
@@ -309,7 +315,7 @@ static void on_discovered(void *arg, const struct klb_endpoint *list, unsigned i
 	a->n_found = n;
 	a->heard = true;
 	log_event(LOG_LEVEL_INFO, "the cluster's apiservers are others now", "backends=%u", n);
-	/* When one that is known already is in it, the seeds go at once. */
+	/* If a known backend is in the list, the seeds are dropped at once. */
 	if (some_found_alive(a))
 		review(a);
 	if (take_effective(a, a->file, a->tls, &e)) {
@@ -320,7 +326,7 @@ static void on_discovered(void *arg, const struct klb_endpoint *list, unsigned i
 	agent_apply(a);
 }
 
-/* A failure that goes on is one line, and so is its end. */
+/* Logs the start and the end of a failure, each once. */
 static void on_discovery_result(void *arg, enum discovery_result result, const char *detail)
 {
 	struct agent *a = arg;
@@ -381,8 +387,8 @@ static int start_discovery(struct agent *a, struct err *e)
 }
 
 /*
- * The list of an earlier time is better than none at all, or than seeds of years ago alone.
- * An agent that lived until now has heard it from the cluster: no reason to doubt it.
+ * A list from an earlier time is better than none, or than only the seeds, which may be years old.
+ * If an agent was alive until now, it had the list from the cluster, so the list alone is used.
  */
 void agent_read_cache(struct agent *a, const struct config *file)
 {
@@ -410,9 +416,9 @@ static void on_file_changed(void *arg)
 }
 
 /*
- * The file, and those that it names. c: what it was when it was read, be it in force or
- * refused: what it lacks may be a file that comes a moment after it. Without a watch SIGHUP
- * still works.
+ * Watches the file and those that it names. c: the file as it was read, whether it is in force or
+ * refused; what it lacks may be a file that comes a moment later. Without the watch SIGHUP still
+ * works.
  */
 static void watch_files(struct agent *a, const struct config *c)
 {
@@ -429,7 +435,7 @@ static void watch_files(struct agent *a, const struct config *c)
 	if (filewatch_new(a->base, files, ARRAY_SIZE(files), on_file_changed, a, &watch, &e))
 		log_event(LOG_LEVEL_WARN, "changes of files are not noticed, send SIGHUP after one",
 			  "error=%s", log_quote(quoted, sizeof(quoted), e.text));
-	/* The one before still sees the configuration itself. */
+	/* The old watch still watches the configuration itself. */
 	if (!watch)
 		return;
 	filewatch_free(a->watch);
@@ -443,7 +449,7 @@ static bool same_discovery(const struct config *x, const struct config *y)
 	       same_text(x->discovery_cache, y->discovery_cache) && same_frontends(x, y);
 }
 
-/* What file's probes need; a->tls when that is the same. */
+/* Loads what the file's probes need. Returns a->tls when it is the same. */
 static int load_tls(const struct agent *a, const struct config *file, struct probe_tls **ret,
 		    struct err *e)
 {
@@ -456,7 +462,7 @@ static int load_tls(const struct agent *a, const struct config *file, struct pro
 	return 0;
 }
 
-/* Takes over file, on success. */
+/* Takes ownership of file on success. */
 int agent_take_file(struct agent *a, struct config *file, struct err *e)
 {
 	struct config *old = a->file;
@@ -481,7 +487,7 @@ int agent_take_file(struct agent *a, struct config *file, struct err *e)
 	return r;
 }
 
-/* An invalid configuration is reported, and the old one stays. */
+/* Reports an invalid configuration and keeps the old one. */
 void agent_reload(struct agent *a)
 {
 	struct config *cfg = NULL;

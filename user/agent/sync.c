@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Opens the data path, and writes what has changed into the maps. */
 #include "agent/internal.h"
 
 #include <errno.h>
@@ -18,9 +19,8 @@
 /* --- open and close ------------------------------------------------------------------ */
 
 /*
- * One agent for each data path: two would overrule each other. The lock is on the
- * links directory (the pin directory's own is for whoever changes the maps) and goes
- * with the process, however it ends.
+ * Only one agent may work on a data path. The lock is on the links directory (writers of the maps
+ * lock the pin directory) and ends with the process.
  */
 static int lock_agent(const char *pin_dir, struct err *e)
 {
@@ -62,7 +62,7 @@ unsigned int agent_features(struct agent *a, const struct klb_control *control,
 	return n;
 }
 
-/* What users do without on this kernel: once for each, as long as it stays off. */
+/* Logs once for each feature that is off what does not work. */
 static void log_features(struct agent *a)
 {
 	struct datapath_feature features[DATAPATH_FEATURES_MAX];
@@ -98,7 +98,7 @@ int agent_open_datapath(struct agent *a, struct err *e)
 	return r;
 }
 
-/* Reads the maps anew after somebody else has changed or replaced them. */
+/* Reads the maps again after somebody else has changed or replaced them. */
 void agent_reopen(struct agent *a)
 {
 	struct err e = { "" };
@@ -143,7 +143,7 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 
 	int r;
 
-	/* Which ids are free is a question of now: connections come and go. */
+	/* The free ids depend on the connections that are open now. */
 	if (new_config) {
 		r = datapath_read(a->dp, a->state, e);
 		if (r)
@@ -158,7 +158,7 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 	return plan_make(&in, ret, e);
 }
 
-/* Whether a backend that has come back still has less than its weight. */
+/* Whether the slow start of a backend is going on. */
 static bool is_ramping(const struct agent *a)
 {
 	__u64 now = clock_now_ns();
@@ -170,7 +170,7 @@ static bool is_ramping(const struct agent *a)
 	return false;
 }
 
-/* Writes what has changed. Whatever fails is tried again with the next tick. */
+/* Writes what has changed. What fails is tried again with the next tick. */
 void agent_apply(struct agent *a)
 {
 	struct plan *p = malloc(sizeof(*p));
@@ -189,7 +189,7 @@ void agent_apply(struct agent *a)
 	if (!r) {
 		a->state->applied = *p;
 		a->config_pending = false;
-		/* Again with the next tick, and once more when the ramp is over. */
+		/* Again with the next tick, the last time when the slow start has ended. */
 		a->dirty = ramping;
 	} else if (r == -ESTALE) {
 		agent_reopen(a);

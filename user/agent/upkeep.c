@@ -21,14 +21,16 @@
 #include "host/node.h"
 #include "balance/backend_status.h"
 
-/* How often the counts are compared with the sockets, how soon after the start, and how
- * soon again when they differ. */
+/*
+ * How often the counts are compared with the sockets, how soon after the start, and how soon again
+ * after a difference.
+ */
 #define RECONCILE_MS 30000
 #define RECONCILE_FIRST_MS 5000
 #define RECONCILE_AGAIN_MS 1000
-/* Connections to a dead backend end in batches so far apart; give or take a half. */
+/* The time between batches of ended connections to dead backends, plus or minus half of it. */
 #define EVICT_MS 100
-/* Rebalancing moves one connection this often; give or take a half. */
+/* The time between two rebalanced connections, plus or minus half of it. */
 #define REBALANCE_MS 10000
 
 /* --- connections to dead backends ---------------------------------------------------- */
@@ -56,7 +58,7 @@ static void count_ended(struct agent *a, const struct agent_evict_result *ended,
 	}
 }
 
-/* What counts: the operator's, else the planned one; 0 for one that is drained. */
+/* The effective weight: the operator's, otherwise the planned one; 0 for a drained backend. */
 static unsigned int weight_of(const struct agent *a, const struct plan_backend *b)
 {
 	const struct klb_admin *admin = backend_status_admin(a->state, b);
@@ -66,7 +68,7 @@ static unsigned int weight_of(const struct agent *a, const struct plan_backend *
 	return admin->weight_set ? admin->weight : b->value.weight;
 }
 
-/* Whether the kernel may send a new connection there without reserve. */
+/* Whether the backend is ready and may get new connections. */
 static bool is_ready(const struct agent *a, const struct plan_backend *b)
 {
 	return b->value.state == KLB_STATE_READY && weight_of(a, b);
@@ -74,7 +76,7 @@ static bool is_ready(const struct agent *a, const struct plan_backend *b)
 
 static bool some_ready(struct agent *a)
 {
-	/* The operator's admins change without a word to the agent. */
+	/* The operator's settings change without a notification. */
 	if (datapath_read_admin(a->dp, a->state->admin, NULL))
 		return false;
 	for (unsigned int i = 0; i < a->config->n_backends; i++) {
@@ -87,8 +89,9 @@ static bool some_ready(struct agent *a)
 }
 
 /*
- * Fills dead by id; whether there is one, and another that is ready to take its clients.
- * Both as the maps have it: what the kernel does not know yet would lead the clients back.
+ * Fills dead by id. Returns whether there is a dead backend, and a ready one to take its clients.
+ * Both as the maps say: while the kernel does not know that a backend is dead, the clients would
+ * come back to it.
  */
 static bool find_dead(struct agent *a, bool *dead)
 {
@@ -141,7 +144,7 @@ void agent_on_evict(evutil_socket_t fd, short what, void *arg)
 		start_evicting(a);
 }
 
-/* Connections that have come to a dead backend since, or could not be ended before. */
+/* Ends connections that have come to a dead backend since, or could not be ended before. */
 void agent_check_dead_backends(struct agent *a)
 {
 	bool dead[KLB_MAX_IDS];
@@ -181,8 +184,9 @@ __u64 agent_on_last_answer(void *arg, const struct klb_endpoint *backend)
 /* --- rebalancing --------------------------------------------------------------------- */
 
 /*
- * What one backend has and should have. Where one is preferred (the one on this node), it
- * should have all: what is ended elsewhere goes there, and what is ended there comes back.
+ * What one backend has and should have. If a backend is preferred (the one on this node), it should
+ * have all connections: clients whose connections are ended elsewhere go there, and those that are
+ * ended there come back.
  */
 static bool read_load(const struct agent *a, unsigned int index, bool some_preferred,
 		      struct rebalance_load *ret)
@@ -203,12 +207,15 @@ static bool read_load(const struct agent *a, unsigned int index, bool some_prefe
 	return true;
 }
 
-/* The loads, if every backend takes connections and has all of its weight; else 0. */
+/*
+ * Reads the loads if every backend is ready and has its full weight. Returns their number,
+ * otherwise 0.
+ */
 static unsigned int read_loads(const struct agent *a, struct rebalance_load *ret)
 {
 	bool some_preferred = false;
 
-	/* By the other policies a client may come back to where it was, to be ended again. */
+	/* With the other policies a client may choose the same backend again. */
 	if (a->config->policy != KLB_POLICY_LEAST_CONN ||
 	    datapath_read_admin(a->dp, a->state->admin, NULL))
 		return 0;
@@ -257,7 +264,7 @@ static void repair(struct agent *a, const struct klb_adjustment *fix)
 			  fix->active, fix->connecting);
 }
 
-/* As long as it is not all that the kernel has counted, it says nothing. */
+/* An incomplete list proves nothing. */
 static int list_all(struct agent *a, struct datapath_connections *ret)
 {
 	struct sock_diag *diag = NULL;
@@ -279,9 +286,9 @@ static int list_all(struct agent *a, struct datapath_connections *ret)
 }
 
 /*
- * The count of sockets in other namespaces, by which one knows whether a list is whole, is
- * corrected like the others: when two looks agree. Where not every process is to be seen, what is
- * missing may be hidden.
+ * The count of sockets in other network namespaces tells whether a list is complete. It is
+ * corrected when two comparisons agree. If not every process is visible, the missing ones may be
+ * hidden.
  */
 static void reconcile_other_netns(struct agent *a, __s64 excess)
 {
@@ -301,7 +308,7 @@ static void reconcile_other_netns(struct agent *a, __s64 excess)
 			  "other_netns=%+lld", fix.other_netns);
 }
 
-/* Returns whether to look again soon. */
+/* Returns whether to compare again soon. */
 static bool reconcile_counts(struct agent *a)
 {
 	struct klb_adjustment fixes[KLB_MAX_IDS];
@@ -342,6 +349,6 @@ void agent_on_reconcile(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	event_add(a->reconcile_timer, &tv);
 	a->reconciled = true;
-	/* Also a good moment to forget what start, handshakes and reloads have needed. */
+	/* A good time to free what the start, handshakes and reloads have used. */
 	memory_trim();
 }
