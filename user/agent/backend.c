@@ -24,13 +24,6 @@
 
 /* --- the next probe ---------------------------------------------------------------- */
 
-static unsigned int jittered(unsigned int ms)
-{
-	unsigned int spread = ms * JITTER_PERCENT / 100;
-
-	return random_between(ms - spread, ms + spread);
-}
-
 static void schedule(struct agent_backend *b, unsigned int ms)
 {
 	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
@@ -40,7 +33,7 @@ static void schedule(struct agent_backend *b, unsigned int ms)
 
 static void schedule_next(struct agent_backend *b)
 {
-	schedule(b, jittered(health_next_probe_ms(&b->health, &b->rules)));
+	schedule(b, random_around(health_next_probe_ms(&b->health, &b->rules), JITTER_PERCENT));
 }
 
 /* Probes at once, whatever was scheduled. */

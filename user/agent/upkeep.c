@@ -28,9 +28,11 @@
 #define RECONCILE_MS 30000
 #define RECONCILE_FIRST_MS 5000
 #define RECONCILE_AGAIN_MS 1000
-/* The time between batches of ended connections to dead backends, plus or minus half of it. */
+/* Of the two times below: nodes must not act at the same time. */
+#define JITTER_PERCENT 50
+/* The time between batches of ended connections to dead backends. */
 #define EVICT_MS 100
-/* The time between two rebalanced connections, plus or minus half of it. */
+/* The time between two rebalanced connections. */
 #define REBALANCE_MS 10000
 
 /* --- connections to dead backends ---------------------------------------------------- */
@@ -111,14 +113,9 @@ static bool find_dead(struct agent *a, bool *dead)
 	return some && some_ready(a);
 }
 
-static unsigned int around(unsigned int ms)
-{
-	return random_between(ms / 2, ms / 2 + ms);
-}
-
 static void start_evicting(struct agent *a)
 {
-	unsigned int ms = around(EVICT_MS);
+	unsigned int ms = random_around(EVICT_MS, JITTER_PERCENT);
 	struct timeval tv = { .tv_usec = ms * 1000 };
 
 	if (!event_pending(a->evict_timer, EV_TIMEOUT, NULL))
@@ -239,7 +236,7 @@ void agent_rebalance(struct agent *a)
 
 	if (!a->config->rebalance || now < a->rebalance_ns)
 		return;
-	a->rebalance_ns = now + around(REBALANCE_MS) * 1000000ULL;
+	a->rebalance_ns = now + random_around(REBALANCE_MS, JITTER_PERCENT) * 1000000ULL;
 	id = rebalance_overloaded(loads, read_loads(a, loads));
 	if (id && !agent_evict_one(a->dp, id, &result, NULL))
 		count_ended(a, &result, METRICS_ENDED_REBALANCE);

@@ -29,3 +29,10 @@ unsigned int random_between(unsigned int low, unsigned int high)
 
 	return low + (unsigned int)((random_u64() >> 32) * span >> 32);
 }
+
+unsigned int random_around(unsigned int value, unsigned int percent)
+{
+	unsigned int spread = (unsigned int)((__u64)value * percent / 100);
+
+	return random_between(value - spread, value + spread);
+}
