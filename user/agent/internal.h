@@ -9,6 +9,7 @@
 
 #include "agent/agent.h"
 #include "agent/backend.h"
+#include "agent/end_connections.h"
 #include "balance/reconcile.h"
 #include "balance/endpoint_source.h"
 #include "datapath/datapath.h"
@@ -84,14 +85,6 @@ void agent_reload(struct agent *a);
  * too.
  */
 int agent_take_file(struct agent *a, struct config *file, struct err *e);
-/* At each tick: decides whether the file's own backends are used beside those found. */
-void agent_review_list(struct agent *a);
-/* Whether they are, although the cluster has been heard from. */
-bool agent_uses_seeds(const struct agent *a);
-/* Reads what discovery has found earlier. Call it before agent_take_file; needs a->state. */
-void agent_read_cache(struct agent *a, const struct config *file);
-/* Frees all backends. Call it before a->config is freed. */
-void agent_stop_backends(struct agent *a);
 
 /* --- sync.c: the data path --- */
 
@@ -117,21 +110,66 @@ int agent_subscribe_events(struct agent *a, struct err *e);
 /* Handles the events since the last call. */
 void agent_handle_events(struct agent *a);
 
-/* --- upkeep.c: what is done about what is known --- */
+/* --- in_force.c: the configuration in force --- */
 
+/*
+ * Puts file into force with the backends that discovery has found, if it is on. tls: of file's
+ * probes; a->tls when it is the same. Takes ownership of tls on success.
+ */
+int agent_take_effective(struct agent *a, const struct config *file, struct probe_tls *tls,
+			 struct err *e);
+
+/* --- backends.c: the backends of a configuration --- */
+
+/*
+ * Makes the backends of cfg that are new; without keep all of them. Leaves gaps in list for the
+ * others. On failure the caller frees list.
+ */
+int agent_make_backends(struct agent *a, const struct config *cfg, struct probe_tls *tls, bool keep,
+			struct agent_backend **list, struct err *e);
+/* Fills the gaps of list with the existing backends, frees the rest, and starts the new ones. */
+void agent_replace_backends(struct agent *a, const struct config *cfg, struct agent_backend **list);
+/* NULL is allowed. */
+void agent_free_backends(struct agent_backend **list, unsigned int n);
+/* Frees all backends. Call it before a->config is freed. */
+void agent_stop_backends(struct agent *a);
+
+/* --- discovered.c: what discovery finds --- */
+
+/* Starts discovery as a->file wants it, and ends the one before. */
+int agent_start_discovery(struct agent *a, struct err *e);
+/* Reads what discovery has found earlier. Call it before agent_take_file; needs a->state. */
+void agent_read_cache(struct agent *a, const struct config *file);
+/* At each tick: decides whether the file's own backends are used beside those found. */
+void agent_review_list(struct agent *a);
+/* Whether they are, although the cluster has been heard from. */
+bool agent_uses_seeds(const struct agent *a);
+
+/* --- evict.c: connections to dead backends --- */
+
+/* The applied plan's backend for config->backends[index], or NULL. */
+const struct plan_backend *agent_planned(const struct agent *a, unsigned int index);
+/* The effective weight: the operator's, otherwise the planned one; 0 for a drained backend. */
+unsigned int agent_weight_of(const struct agent *a, const struct plan_backend *b);
+/* Whether the backend is ready and may get new connections. */
+bool agent_is_ready(const struct agent *a, const struct plan_backend *b);
+/* Counts and logs connections that were ended. */
+void agent_count_ended(struct agent *a, const struct agent_ended *ended, enum metrics_ended why);
+/* Ends the first batch in a moment. */
+void agent_start_evicting(struct agent *a);
 /* At each tick, with a->dp: ends connections that have come to a dead backend since. */
 void agent_check_dead_backends(struct agent *a);
+/* Callback of a->evict_timer: ends one batch. arg: the agent. */
+void agent_on_evict(evutil_socket_t fd, short what, void *arg);
+
+/* --- rebalance.c --- */
+
 /* At each tick, with a->dp: ends one connection if rebalancing is due. */
 void agent_rebalance(struct agent *a);
-/*
- * Callback of a->evict_timer: ends one batch of connections to dead backends. arg: the agent, as in
- * the next ones.
- */
-void agent_on_evict(evutil_socket_t fd, short what, void *arg);
-/* Callback of a->reconcile_timer: compares counts with sockets, and sets the timer again. */
+
+/* --- reconcile.c: counts and sockets --- */
+
+/* Callback of a->reconcile_timer: compares once, and sets the timer again. arg: the agent. */
 void agent_on_reconcile(evutil_socket_t fd, short what, void *arg);
-/* For struct agent_backend_ops. */
-void agent_on_backend_changed(void *arg, bool state_changed);
-__u64 agent_on_last_answer(void *arg, const struct klb_endpoint *backend);
 
 #endif

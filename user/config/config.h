@@ -96,6 +96,11 @@ int config_from_args(const char *const *frontends, size_t n_frontends, const cha
 int config_with_backends(const struct config *c, const struct klb_endpoint *list, unsigned int n,
 			 struct config **ret, struct err *e);
 
+/* Whether everything that probes depend on is the same, apart from the files' contents. */
+bool config_same_probe(const struct config *x, const struct config *y);
+/* Whether everything that discovery depends on is the same, apart from the files' contents. */
+bool config_same_discovery(const struct config *x, const struct config *y);
+
 /* NULL is allowed. */
 void config_free(struct config *c);
 

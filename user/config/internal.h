@@ -6,6 +6,7 @@
  *   schema.c     a document to a snapshot, by tables of keys
  *   scalar.c     one scalar to one field
  *   validate.c   the lists, and rules about several keys
+ *   compare.c    compares two snapshots
  *   duration.c   durations and numbers
  *   suggest.c    the key that was probably meant
  *   yaml_doc.c   text to one YAML document
