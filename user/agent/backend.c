@@ -91,15 +91,15 @@ static bool may_probe_early(struct agent_backend *b)
 
 static void log_state(const struct agent_backend *b, enum klb_state was, const char *detail)
 {
-	char text[ENDPOINT_TEXT_MAX], quoted[512];
+	char text[ENDPOINT_TEXT_MAX];
 	bool better = b->health.state < was || b->health.state == KLB_STATE_READY;
 
 	log_event(better ? LOG_LEVEL_INFO : LOG_LEVEL_WARN,
 		  b->health.state == was ? "backend is as it was" : "backend changed state",
 		  "backend=%s state=%s was=%s reason=%s http_status=%u detail=%s",
 		  endpoint_format(&b->endpoint, text), names_state(b->health.state),
-		  names_state(was), log_quote(quoted, 64, names_reason(b->health.reason)),
-		  b->health.http_status, log_quote(quoted + 64, sizeof(quoted) - 64, detail));
+		  names_state(was), log_quoted(names_reason(b->health.reason)),
+		  b->health.http_status, log_quoted(detail));
 }
 
 /*
@@ -135,7 +135,7 @@ static void on_done(void *arg, const struct probe_result *result)
 	struct agent_backend *b = arg;
 	enum klb_state was = b->health.state;
 	enum klb_reason reason_was = b->health.reason, outcome = result->outcome;
-	char text[ENDPOINT_TEXT_MAX], quoted[256];
+	char text[ENDPOINT_TEXT_MAX];
 	bool changed;
 
 	b->probing = false;
@@ -156,8 +156,7 @@ static void on_done(void *arg, const struct probe_result *result)
 	else if (log_enabled(LOG_LEVEL_DEBUG))
 		log_event(LOG_LEVEL_DEBUG, "probed",
 			  "backend=%s result=%s http_status=%u seconds=%.6f",
-			  endpoint_format(&b->endpoint, text),
-			  log_quote(quoted, sizeof(quoted), names_reason(outcome)),
+			  endpoint_format(&b->endpoint, text), log_quoted(names_reason(outcome)),
 			  result->http_status, (double)result->duration_ns / 1e9);
 	b->adopted = false;
 	if (b->again)

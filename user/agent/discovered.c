@@ -49,7 +49,6 @@ void agent_review_list(struct agent *a)
 {
 	struct endpoint_source before = a->source;
 	enum endpoint_source_step step;
-	char quoted[ERR_TEXT_MAX + 64];
 	struct err e = { "" };
 
 	if (!a->file->discovery || !a->n_found)
@@ -60,7 +59,7 @@ void agent_review_list(struct agent *a)
 	if (agent_take_effective(a, a->file, a->tls, &e)) {
 		a->source = before; /* Tried again with the next tick. */
 		log_event(LOG_LEVEL_ERROR, "cannot take the discovered backends", "error=%s",
-			  log_quote(quoted, sizeof(quoted), e.text));
+			  log_quoted(e.text));
 		return;
 	}
 	if (step == ENDPOINT_SOURCE_ADD_SEEDS)
@@ -77,7 +76,6 @@ void agent_review_list(struct agent *a)
 static void on_discovered(void *arg, const struct klb_endpoint *list, unsigned int n)
 {
 	struct agent *a = arg;
-	char quoted[ERR_TEXT_MAX + 64];
 	struct err e = { "" };
 
 	memcpy(a->found, list, n * sizeof(*list));
@@ -89,7 +87,7 @@ static void on_discovered(void *arg, const struct klb_endpoint *list, unsigned i
 		review(a);
 	if (agent_take_effective(a, a->file, a->tls, &e)) {
 		log_event(LOG_LEVEL_ERROR, "cannot take the discovered backends", "error=%s",
-			  log_quote(quoted, sizeof(quoted), e.text));
+			  log_quoted(e.text));
 		return;
 	}
 	agent_apply(a);
@@ -99,7 +97,6 @@ static void on_discovered(void *arg, const struct klb_endpoint *list, unsigned i
 static void on_discovery_result(void *arg, enum discovery_result result, const char *detail)
 {
 	struct agent *a = arg;
-	char quoted[ERR_TEXT_MAX + 64];
 	bool failed = result >= DISCOVERY_FORBIDDEN;
 
 	a->discovery_results[result]++;
@@ -109,21 +106,18 @@ static void on_discovery_result(void *arg, enum discovery_result result, const c
 		log_event(failed ? LOG_LEVEL_WARN : LOG_LEVEL_INFO,
 			  failed ? "discovery does not work, the last list stays"
 				 : "discovery works",
-			  "result=%s detail=%s", discovery_result_name(result),
-			  log_quote(quoted, sizeof(quoted), detail));
+			  "result=%s detail=%s", discovery_result_name(result), log_quoted(detail));
 	else
 		log_event(LOG_LEVEL_DEBUG, "discovery", "result=%s detail=%s",
-			  discovery_result_name(result), log_quote(quoted, sizeof(quoted), detail));
+			  discovery_result_name(result), log_quoted(detail));
 	a->discovery_failed = failed;
 }
 
 static void on_discovery_warning(void *arg, const char *text)
 {
-	char quoted[ERR_TEXT_MAX + 64];
 
 	(void)arg;
-	log_event(LOG_LEVEL_WARN, "discovery", "warning=%s",
-		  log_quote(quoted, sizeof(quoted), text));
+	log_event(LOG_LEVEL_WARN, "discovery", "warning=%s", log_quoted(text));
 }
 
 int agent_start_discovery(struct agent *a, struct err *e)
@@ -162,12 +156,11 @@ int agent_start_discovery(struct agent *a, struct err *e)
 void agent_read_cache(struct agent *a, const struct config *file)
 {
 	struct err e = { "" };
-	char quoted[ERR_TEXT_MAX + 64];
 	int r = discovery_cached_list(file, a->found, &a->n_found, &e);
 
 	a->source.list_alone =
 		a->n_found && endpoint_source_is_cluster(&a->state->control, clock_now_ns());
 	if (r && r != -ENOENT)
 		log_event(LOG_LEVEL_WARN, "the cache of discovery is not used", "error=%s",
-			  log_quote(quoted, sizeof(quoted), e.text));
+			  log_quoted(e.text));
 }

@@ -91,11 +91,10 @@ static void heartbeat(struct agent *a)
 static void open_manager(struct agent *a)
 {
 	struct err e = { "" };
-	char quoted[ERR_TEXT_MAX + 64];
 
 	if (notify_new(a->base, &a->notify, &e))
 		log_event(LOG_LEVEL_WARN, "the service manager cannot be told anything", "error=%s",
-			  log_quote(quoted, sizeof(quoted), e.text));
+			  log_quoted(e.text));
 }
 
 /* Ready means that connects are balanced and that the kernel uses this agent's states. */
@@ -230,12 +229,11 @@ int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 {
 	struct agent a = { .options = o, .agent_lock = -1 };
 	int r = agent_start(&a, cfg, e);
-	char pin[512];
 
 	if (!r) {
 		log_event(LOG_LEVEL_INFO, "running", "version=%s pin=%s frontends=%u backends=%u",
-			  KLB_VERSION, log_quote(pin, sizeof(pin), o->pin_dir),
-			  a.config->n_frontends, a.config->n_backends);
+			  KLB_VERSION, log_quoted(o->pin_dir), a.config->n_frontends,
+			  a.config->n_backends);
 		open_manager(&a);
 		agent_set_tick(&a);
 		on_tick(-1, 0, &a);

@@ -90,13 +90,11 @@ static int attach_here(const struct options *o, const struct config *cfg)
 {
 	struct attach_report *report = calloc(1, sizeof(*report));
 	struct err e = { "out of memory" };
-	char cgroup[512], pin[512];
 
 	if (!report || attach_run(cfg, o->agent.pin_dir, NULL, false, report, &e))
 		return cli_fail(CLI_FAILED, &e);
-	log_event(LOG_LEVEL_INFO, "attached", "cgroup=%s pin=%s",
-		  log_quote(cgroup, sizeof(cgroup), report->cgroup),
-		  log_quote(pin, sizeof(pin), o->agent.pin_dir));
+	log_event(LOG_LEVEL_INFO, "attached", "cgroup=%s pin=%s", log_quoted(report->cgroup),
+		  log_quoted(o->agent.pin_dir));
 	free(report);
 	return CLI_OK;
 }

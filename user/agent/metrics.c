@@ -94,14 +94,15 @@ static void print_features(FILE *f, const struct metrics_input *in)
 /* The heartbeat as it is in `control`, where the kernel reads it. */
 static void print_heartbeat(FILE *f, const struct metrics_input *in)
 {
-	__u64 values = in->state ? in->state->control.heartbeat_ns : 0;
+	__u64 heartbeat_ns = in->state ? in->state->control.heartbeat_ns : 0;
 
 	print_head(
 		f, "kubelb_heartbeat_age_seconds", "gauge",
 		"Since the agent's last heartbeat in the maps, by which the kernel believes it.");
-	if (values)
+	if (heartbeat_ns)
 		fprintf(f, "kubelb_heartbeat_age_seconds %.3f\n",
-			in->now_ns > values ? (double)(in->now_ns - values) / 1e9 : 0.0);
+			in->now_ns > heartbeat_ns ? (double)(in->now_ns - heartbeat_ns) / 1e9
+						  : 0.0);
 }
 
 /* --- from the maps ------------------------------------------------------------------- */

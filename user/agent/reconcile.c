@@ -22,14 +22,14 @@
 static void repair(struct agent *a, const struct klb_adjustment *fix)
 {
 	const struct plan_backend *b = plan_find_id(&a->state->applied, fix->id);
-	char text[ENDPOINT_TEXT_MAX] = "removed", quoted[ERR_TEXT_MAX + 64];
+	char text[ENDPOINT_TEXT_MAX] = "removed";
 	struct err e = { "" };
 
 	if (b)
 		endpoint_format(&b->value.endpoint, text);
 	if (datapath_adjust(a->dp, fix, &e))
 		log_event(LOG_LEVEL_ERROR, "cannot correct a count", "backend=%s error=%s", text,
-			  log_quote(quoted, sizeof(quoted), e.text));
+			  log_quoted(e.text));
 	else
 		log_event(LOG_LEVEL_WARN, "count corrected: it did not agree with the sockets",
 			  "backend=%s id=%u active=%+lld connecting=%+lld", text, fix->id,
@@ -66,7 +66,6 @@ static void reconcile_other_netns(struct agent *a, __s64 excess)
 {
 	const struct klb_adjustment fix = { .other_netns = -excess };
 	bool confirmed = excess && excess == a->excess;
-	char quoted[ERR_TEXT_MAX + 64];
 	struct err e = { "" };
 
 	a->excess = confirmed ? 0 : excess;
@@ -74,7 +73,7 @@ static void reconcile_other_netns(struct agent *a, __s64 excess)
 		return;
 	if (datapath_adjust(a->dp, &fix, &e))
 		log_event(LOG_LEVEL_ERROR, "cannot correct a count", "error=%s",
-			  log_quote(quoted, sizeof(quoted), e.text));
+			  log_quoted(e.text));
 	else
 		log_event(LOG_LEVEL_WARN, "count corrected: it did not agree with the sockets",
 			  "other_netns=%+lld", fix.other_netns);

@@ -52,10 +52,9 @@ void agent_set_tick(struct agent *a)
 static void on_file_changed(void *arg)
 {
 	struct agent *a = arg;
-	char file[512];
 
 	log_event(LOG_LEVEL_INFO, "a file of the configuration has changed", "file=%s",
-		  log_quote(file, sizeof(file), a->options->config_path));
+		  log_quoted(a->options->config_path));
 	agent_reload(a);
 }
 
@@ -73,12 +72,11 @@ static void watch_files(struct agent *a, const struct config *c)
 		{ c->probe.client_key, c->probe.client_key_seen },
 	};
 	struct filewatch *watch = NULL;
-	char quoted[ERR_TEXT_MAX + 64];
 	struct err e = { "" };
 
 	if (filewatch_new(a->base, files, ARRAY_SIZE(files), on_file_changed, a, &watch, &e))
 		log_event(LOG_LEVEL_WARN, "changes of files are not noticed, send SIGHUP after one",
-			  "error=%s", log_quote(quoted, sizeof(quoted), e.text));
+			  "error=%s", log_quoted(e.text));
 	/* The old watch still watches the configuration itself. */
 	if (!watch)
 		return;
@@ -129,7 +127,6 @@ void agent_reload(struct agent *a)
 {
 	struct config *cfg = NULL;
 	struct err e = { "" };
-	char quoted[ERR_TEXT_MAX + 64];
 	int r = config_load(a->options->config_path, node_has_ipv6(), &cfg, &e);
 
 	if (!r)
@@ -140,14 +137,14 @@ void agent_reload(struct agent *a)
 		a->reloads_failed++;
 		a->reload_refused = true;
 		log_event(LOG_LEVEL_ERROR, "configuration not reloaded, the old one stays",
-			  "error=%s", log_quote(quoted, sizeof(quoted), e.text));
+			  "error=%s", log_quoted(e.text));
 		return;
 	}
 	a->reloads_ok++;
 	a->reload_refused = false;
 	log_event(LOG_LEVEL_INFO, "configuration reloaded", "file=%s frontends=%u backends=%u",
-		  log_quote(quoted, sizeof(quoted), a->options->config_path),
-		  a->config->n_frontends, a->config->n_backends);
+		  log_quoted(a->options->config_path), a->config->n_frontends,
+		  a->config->n_backends);
 	agent_set_tick(a);
 	agent_apply(a);
 	agent_listen_http(a);

@@ -67,16 +67,14 @@ static void log_features(struct agent *a)
 {
 	struct datapath_feature features[DATAPATH_FEATURES_MAX];
 	unsigned int n = agent_features(a, &a->state->control, features);
-	char detail[512], loss[512];
 
 	for (unsigned int i = 0; i < n; i++) {
 		const struct datapath_feature *f = &features[i];
 
 		if (!f->present && !f->quiet && !a->feature_logged[i])
 			log_event(LOG_LEVEL_WARN, "the kernel refuses something, the rest works",
-				  "feature=%s error=%s loss=%s", f->name,
-				  log_quote(detail, sizeof(detail), f->detail),
-				  log_quote(loss, sizeof(loss), f->loss));
+				  "feature=%s error=%s loss=%s", f->name, log_quoted(f->detail),
+				  log_quoted(f->loss));
 		a->feature_logged[i] = !f->present;
 	}
 }
@@ -102,23 +100,22 @@ int agent_open_datapath(struct agent *a, struct err *e)
 void agent_reopen(struct agent *a)
 {
 	struct err e = { "" };
-	char quoted[ERR_TEXT_MAX + 64], pin[512];
 	int r;
 
-	log_quote(pin, sizeof(pin), a->options->pin_dir);
 	agent_drop_datapath(a);
 	r = agent_open_datapath(a, &e);
 	if (!r) {
 		log_event(LOG_LEVEL_INFO,
 			  "data path changed by kubelb-load, applying the configuration",
-			  "pin=%s serial=%u", pin, a->state->applied.serial);
+			  "pin=%s serial=%u", log_quoted(a->options->pin_dir),
+			  a->state->applied.serial);
 		a->detached_logged = false;
 		a->config_pending = a->dirty = true;
 		return;
 	}
 	if (!a->detached_logged)
 		log_event(LOG_LEVEL_WARN, "no data path to work on, waiting for kubelb-load",
-			  "pin=%s error=%s", pin, log_quote(quoted, sizeof(quoted), e.text));
+			  "pin=%s error=%s", log_quoted(a->options->pin_dir), log_quoted(e.text));
 	a->detached_logged = true;
 }
 

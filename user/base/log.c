@@ -15,7 +15,6 @@
 
 /* What does not fit is cut off. */
 #define LINE_SIZE 4096
-#define MSG_SIZE 1024
 
 /* priority: the one of syslog(3), which journald reads from the <N> at the start of a line. */
 static const struct {
@@ -119,14 +118,13 @@ static void line_write(struct line *l)
 void log_event(enum log_level level, const char *msg, const char *keys, ...)
 {
 	int saved_errno = errno;
-	char quoted[MSG_SIZE];
 	struct line l;
 	va_list ap;
 
 	if (!log_enabled(level))
 		return;
 	line_begin(&l, level);
-	line_add(&l, "level=%s msg=%s", levels[level].name, log_quote(quoted, sizeof(quoted), msg));
+	line_add(&l, "level=%s msg=%s", levels[level].name, log_quoted(msg));
 	if (keys && keys[0]) {
 		line_add(&l, " ");
 		va_start(ap, keys);
@@ -190,13 +188,12 @@ const char *log_quote(char *buf, unsigned long size, const char *text)
 void log_failure(char last[ERR_TEXT_MAX], enum log_level level, const char *text,
 		 const struct err *e)
 {
-	char quoted[ERR_TEXT_MAX + 64];
 
 	if (!strcmp(last, e->text))
 		return;
 	memcpy(last, e->text, ERR_TEXT_MAX);
 	if (e->text[0])
-		log_event(level, text, "error=%s", log_quote(quoted, sizeof(quoted), e->text));
+		log_event(level, text, "error=%s", log_quoted(e->text));
 }
 
 void log_line(const char *format, ...)

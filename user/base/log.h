@@ -33,6 +33,10 @@ void log_event(enum log_level level, const char *msg, const char *keys, ...)
  */
 const char *log_quote(char *buf, unsigned long size, const char *text);
 
+/* The same with a buffer of its own, which lives as long as the enclosing block. */
+#define LOG_QUOTED_MAX 1024
+#define log_quoted(text) log_quote((char[LOG_QUOTED_MAX]){ 0 }, LOG_QUOTED_MAX, (text))
+
 /*
  * For work that is retried: logs text once for as long as it fails for the same reason, which is
  * e's text. last: the reason that was logged last; the caller keeps it. An empty e clears it, so

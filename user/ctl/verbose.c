@@ -19,14 +19,13 @@ void ctl_log_state(const char *pin_dir, const struct datapath_state *s)
 {
 	const struct klb_control *c = &s->control;
 	__u64 now = clock_now_ns();
-	char pin[512];
 
 	log_event(LOG_LEVEL_DEBUG, "maps read",
 		  "pin=%s abi_version=%u config_serial=%llu config_seconds_ago=%.1f "
 		  "heartbeat_seconds_ago=%.1f heartbeat_good_for_seconds=%.1f "
 		  "connect_timeout_ms=%u dead_peer_timeout_ms=%u host_netns=%llu "
 		  "frontends=%u backends=%u events=%llu",
-		  log_quote(pin, sizeof(pin), pin_dir), c->abi_version, c->config_serial,
+		  log_quoted(pin_dir), c->abi_version, c->config_serial,
 		  seconds_ago(c->config_applied_ns, now), seconds_ago(c->heartbeat_ns, now),
 		  (double)c->heartbeat_max_age_ns / 1e9, c->connect_timeout_ms,
 		  c->dead_peer_timeout_ms, c->host_netns, s->applied.n_frontends,
@@ -68,12 +67,12 @@ void ctl_log_list(unsigned int records, unsigned int open)
 
 void ctl_log_end(const struct klb_connection *c, bool gone)
 {
-	char process[FORMAT_PROCESS_MAX], quoted[2 * FORMAT_PROCESS_MAX];
+	char process[FORMAT_PROCESS_MAX];
 	char local[ENDPOINT_TEXT_MAX], backend[ENDPOINT_TEXT_MAX];
 
 	format_process(c->record.comm, c->record.pid, process);
 	log_event(LOG_LEVEL_DEBUG, gone ? "connection had ended by itself" : "connection ended",
-		  "process=%s local=%s backend=%s netns=%llu cookie=%llu",
-		  log_quote(quoted, sizeof(quoted), process), endpoint_format(&c->local, local),
-		  endpoint_format(&c->record.backend, backend), c->netns, c->cookie);
+		  "process=%s local=%s backend=%s netns=%llu cookie=%llu", log_quoted(process),
+		  endpoint_format(&c->local, local), endpoint_format(&c->record.backend, backend),
+		  c->netns, c->cookie);
 }
