@@ -26,7 +26,7 @@
 
 static void schedule(struct agent_backend *b, unsigned int ms)
 {
-	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+	const struct timeval tv = clock_timeval(ms);
 
 	event_add(b->timer, &tv);
 }
@@ -69,7 +69,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
  * agent from that.
  */
 #define EARLY_BURST 5
-#define EARLY_NS 1000000000ULL
+#define EARLY_NS NS_PER_S
 
 /*
  * Counts one early probe. Returns false when there were too many. early_until_ns: when the limit
@@ -157,7 +157,7 @@ static void on_done(void *arg, const struct probe_result *result)
 		log_event(LOG_LEVEL_DEBUG, "probed",
 			  "backend=%s result=%s http_status=%u seconds=%.6f",
 			  endpoint_format(&b->endpoint, text), log_quoted(names_reason(outcome)),
-			  result->http_status, (double)result->duration_ns / 1e9);
+			  result->http_status, (double)result->duration_ns / NS_PER_S);
 	b->adopted = false;
 	if (b->again)
 		schedule(b, EARLY_MIN_MS);
@@ -285,7 +285,7 @@ void agent_backend_start(struct agent_backend *b, unsigned int within_ms)
 
 void agent_backend_probe_soon(struct agent_backend *b)
 {
-	__u64 age_ms = (clock_now_ns() - b->health.last_probe_ns) / 1000000;
+	__u64 age_ms = (clock_now_ns() - b->health.last_probe_ns) / NS_PER_MS;
 
 	/* A probe is requested already, or there were too many. */
 	if (b->again || !may_probe_early(b))

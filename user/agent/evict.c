@@ -95,7 +95,7 @@ static bool find_dead(struct agent *a, bool *dead)
 void agent_start_evicting(struct agent *a)
 {
 	unsigned int ms = random_around(EVICT_MS, JITTER_PERCENT);
-	struct timeval tv = { .tv_usec = ms * 1000 };
+	const struct timeval tv = clock_timeval(ms);
 
 	if (!event_pending(a->evict_timer, EV_TIMEOUT, NULL))
 		event_add(a->evict_timer, &tv);

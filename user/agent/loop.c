@@ -41,7 +41,7 @@ static __u64 heartbeat_max_age_ns(const struct agent *a)
 		ms = HEARTBEAT_AGE_MIN_MS;
 	if (ms > HEARTBEAT_AGE_MAX_MS)
 		ms = HEARTBEAT_AGE_MAX_MS;
-	return ms * 1000000ULL;
+	return ms * NS_PER_MS;
 }
 
 static void describe_discovery(const struct agent *a, struct datapath_heartbeat_values *ret)
@@ -206,7 +206,7 @@ static int agent_start(struct agent *a, struct config *cfg, struct err *e)
 {
 	int r;
 
-	a->start_time = (double)clock_wall_ns() / 1e9;
+	a->start_time = (double)clock_wall_ns() / NS_PER_S;
 	a->state = calloc(1, sizeof(*a->state));
 	a->base = event_base_new();
 	if (!a->state || !a->base) {

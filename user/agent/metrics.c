@@ -12,6 +12,8 @@
 #include "balance/names.h"
 #include "base/array.h"
 #include "base/cli.h"
+#include "base/clock.h"
+#include "base/file.h"
 #include "discovery/discovery.h"
 #include "net/endpoint.h"
 #include "balance/backend_status.h"
@@ -42,7 +44,7 @@ const char *metrics_ended_name(enum metrics_ended why)
 
 void metrics_probe_observe(struct metrics_probe *m, enum klb_reason result, __u64 duration_ns)
 {
-	double seconds = (double)duration_ns / 1e9;
+	double seconds = (double)duration_ns / NS_PER_S;
 
 	m->results[result]++;
 	m->count++;
@@ -101,8 +103,7 @@ static void print_heartbeat(FILE *f, const struct metrics_input *in)
 		"Since the agent's last heartbeat in the maps, by which the kernel believes it.");
 	if (heartbeat_ns)
 		fprintf(f, "kubelb_heartbeat_age_seconds %.3f\n",
-			in->now_ns > heartbeat_ns ? (double)(in->now_ns - heartbeat_ns) / 1e9
-						  : 0.0);
+			clock_seconds(heartbeat_ns, in->now_ns));
 }
 
 /* --- from the maps ------------------------------------------------------------------- */
@@ -328,15 +329,10 @@ static unsigned int open_fds(void)
 /* The n-th number of /proc/self/statm, in bytes. */
 static unsigned long statm_bytes(int n)
 {
-	FILE *statm = fopen("/proc/self/statm", "re");
-	char line[128] = "", *at = line;
+	char line[128], *at = line;
 	unsigned long pages = 0;
 
-	if (!statm)
-		return 0;
-	if (!fgets(line, sizeof(line), statm))
-		line[0] = '\0';
-	fclose(statm);
+	file_read_line("/proc/self/statm", "", line, sizeof(line));
 	for (int i = 0; i <= n; i++)
 		pages = strtoul(at, &at, 10);
 	return pages * (unsigned long)sysconf(_SC_PAGESIZE);

@@ -11,7 +11,7 @@
 #include "net/http_server.h"
 
 /* The wait before listening on the http address is tried again. */
-#define HTTP_RETRY_NS 10000000000ULL
+#define HTTP_RETRY_NS (10 * NS_PER_S)
 
 static char *on_metrics(void *arg, size_t *ret_length)
 {

@@ -67,7 +67,7 @@ void agent_rebalance(struct agent *a)
 
 	if (!a->config->rebalance || now < a->rebalance_ns)
 		return;
-	a->rebalance_ns = now + random_around(REBALANCE_MS, JITTER_PERCENT) * 1000000ULL;
+	a->rebalance_ns = now + random_around(REBALANCE_MS, JITTER_PERCENT) * NS_PER_MS;
 	id = rebalance_overloaded(loads, read_loads(a, loads));
 	if (id && !agent_end_oldest(a->dp, id, &result, NULL))
 		agent_count_ended(a, &result, METRICS_ENDED_REBALANCE);

@@ -7,6 +7,7 @@
 
 #include <event2/event.h>
 
+#include "base/clock.h"
 #include "base/mem_trim.h"
 #include "host/node.h"
 #include "net/endpoint.h"
@@ -114,7 +115,7 @@ void agent_on_reconcile(evutil_socket_t fd, short what, void *arg)
 	unsigned int ms = a->dp && reconcile_counts(a) ? RECONCILE_AGAIN_MS
 			  : a->reconciled	       ? RECONCILE_MS
 						       : RECONCILE_FIRST_MS;
-	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+	const struct timeval tv = clock_timeval(ms);
 
 	(void)fd;
 	(void)what;

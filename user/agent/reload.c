@@ -7,6 +7,7 @@
 #include <event2/event.h>
 
 #include "base/array.h"
+#include "base/clock.h"
 #include "host/file_watch.h"
 #include "host/node.h"
 
@@ -44,7 +45,7 @@ static unsigned int tick_ms(const struct agent *a)
 
 void agent_set_tick(struct agent *a)
 {
-	struct timeval tv = { .tv_sec = tick_ms(a) / 1000, .tv_usec = tick_ms(a) % 1000 * 1000 };
+	const struct timeval tv = clock_timeval(tick_ms(a));
 
 	event_add(a->tick, &tv);
 }

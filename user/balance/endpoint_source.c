@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "net/endpoint.h"
 #include "balance/backend_status.h"
 
@@ -43,7 +44,7 @@ static __u64 patience_ns(const struct endpoint_source_facts *f)
 	__u64 ms = (__u64)f->interval_ms * ENDPOINT_SOURCE_INTERVALS;
 
 	return (ms > ENDPOINT_SOURCE_PATIENCE_MIN_MS ? ms : ENDPOINT_SOURCE_PATIENCE_MIN_MS) *
-	       1000000ULL;
+	       NS_PER_MS;
 }
 
 /*

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include "base/clock.h"
+
 /*
  * The longest wait for the next probe of a backend that is draining, because it soon ends or comes
  * back,
@@ -127,7 +129,7 @@ bool health_probed(struct health *h, const struct health_rules *rules, enum klb_
 	}
 }
 
-#define IDLE_NS (HEALTH_IDLE_MS * 1000000ULL)
+#define IDLE_NS (HEALTH_IDLE_MS * NS_PER_MS)
 
 /* Whether the persistent probe connection has been idle for longer than servers keep one open. */
 static bool is_idle(const struct health *h, __u64 now_ns)
@@ -163,7 +165,7 @@ bool health_unanswered(struct health *h, __u64 now_ns)
 bool health_may_skip(const struct health *h, const struct health_rules *rules, __u64 last_answer_ns,
 		     __u64 now_ns)
 {
-	__u64 interval_ns = rules->interval_ms * 1000000ULL;
+	__u64 interval_ns = rules->interval_ms * NS_PER_MS;
 
 	/* If the clock has jumped, or the time is from before a reboot, the times prove nothing. */
 	if (last_answer_ns > now_ns || h->last_probe_ns > now_ns)
@@ -181,7 +183,7 @@ bool health_may_evict(const struct health *h, __u64 now_ns)
 		return false;
 	if (!h->was_draining || h->reason != KLB_REASON_REFUSED)
 		return true;
-	return now_ns > h->since_ns && now_ns - h->since_ns >= HEALTH_LINGER_MS * 1000000ULL;
+	return now_ns > h->since_ns && now_ns - h->since_ns >= HEALTH_LINGER_MS * NS_PER_MS;
 }
 
 #define SHARE_ALL 1000
@@ -189,7 +191,7 @@ bool health_may_evict(const struct health *h, __u64 now_ns)
 
 unsigned int health_share(const struct health *h, unsigned int ramp_ms, __u64 now_ns)
 {
-	__u64 ramp_ns = ramp_ms * 1000000ULL;
+	__u64 ramp_ns = ramp_ms * NS_PER_MS;
 	__u64 since = now_ns - h->back_ns;
 
 	if (!h->back_ns || now_ns < h->back_ns || since >= ramp_ns)

@@ -25,6 +25,11 @@ static inline bool ascii_is_control(int c)
 	return (c >= 0 && c < ' ') || c == 0x7f;
 }
 
+static inline bool ascii_is_digit(int c)
+{
+	return c >= '0' && c <= '9';
+}
+
 /* Whether every character of text is of that kind; true for an empty text. */
 static inline bool ascii_all_print(const char *text)
 {

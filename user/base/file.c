@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -159,6 +160,25 @@ int file_read_stdin(const char *option, size_t max, char **ret, size_t *ret_leng
 	int r = read_descriptor(FILE_STDIN, STDIN_FILENO, max, ret, ret_length, &why);
 
 	return r < 0 ? fail_next(r, &why, option, e) : 0;
+}
+
+bool file_read_line(const char *path, const char *prefix, char *ret, size_t size)
+{
+	FILE *f = fopen(path, "re");
+	size_t length = strlen(prefix);
+	bool found = false;
+
+	while (f && !found && fgets(ret, (int)size, f))
+		found = !strncmp(ret, prefix, length);
+	if (f)
+		fclose(f);
+	if (!found) {
+		ret[0] = '\0';
+		return false;
+	}
+	memmove(ret, ret + length, strlen(ret + length) + 1);
+	ret[strcspn(ret, "\n")] = '\0';
+	return true;
 }
 
 void file_forget(char *text, size_t length)

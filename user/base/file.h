@@ -50,6 +50,12 @@ int file_read_named(const char *path, const char *option, size_t max, char **ret
 /* The same for standard input, up to its end. It may be a file of any kind. */
 int file_read_stdin(const char *option, size_t max, char **ret, size_t *ret_length, struct err *e);
 
+/*
+ * Reads the first line of a small file that begins with prefix, without the prefix and without the
+ * line feed. Returns false when there is none; ret is "" then.
+ */
+bool file_read_line(const char *path, const char *prefix, char *ret, size_t size);
+
 /* For a secret: overwrites what file_read returned before it frees it. NULL is allowed. */
 void file_forget(char *text, size_t length);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/array.h"
+#include "base/ascii.h"
 #include "base/clock.h"
 #include "config/internal.h"
 
@@ -26,11 +27,6 @@ static const struct {
 	{ "m", NS_PER_MS * 1000 * 60 },
 	{ "h", NS_PER_MS * 1000 * 3600 },
 };
-
-static bool is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
 
 /* Adds count times unit to *sum, up to NS_MAX. */
 static bool add_ns(uint64_t *sum, uint64_t count, uint64_t unit)
@@ -84,14 +80,14 @@ static bool take_part(const char **text, uint64_t *sum)
 	const char *whole = *text, *fraction, *end;
 	uint64_t unit, count = 0;
 
-	for (end = whole; is_digit(*end); end++)
+	for (end = whole; ascii_is_digit(*end); end++)
 		if (count <= NS_MAX)
 			count = count * 10 + (uint64_t)(*end - '0');
 	fraction = end;
 	if (*end == '.')
-		for (fraction = ++end; is_digit(*end); end++)
+		for (fraction = ++end; ascii_is_digit(*end); end++)
 			;
-	if (!is_digit(*whole) && fraction == end) /* "s", ".s" */
+	if (!ascii_is_digit(*whole) && fraction == end) /* "s", ".s" */
 		return false;
 	*text = end;
 	return take_unit(text, &unit) && add_ns(sum, count, unit) &&
@@ -139,7 +135,7 @@ int config_uint(const char *text, unsigned int *ret)
 	if (!*text || (text[0] == '0' && text[1]))
 		return -EINVAL;
 	for (; *text; text++) {
-		if (!is_digit(*text) || __builtin_mul_overflow(value, 10U, &value) ||
+		if (!ascii_is_digit(*text) || __builtin_mul_overflow(value, 10U, &value) ||
 		    __builtin_add_overflow(value, (unsigned int)(*text - '0'), &value))
 			return -EINVAL;
 	}

@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "base/array.h"
+#include "base/clock.h"
 #include "net/endpoint.h"
 #include "base/table.h"
 #include "base/format.h"
@@ -107,7 +108,7 @@ static const char *tcp_state_name(__u32 state)
 
 static json_t *seconds_or_null(bool known, __u64 ns)
 {
-	return known ? json_real((double)ns / 1e9) : json_null();
+	return known ? json_real((double)ns / NS_PER_S) : json_null();
 }
 
 static json_t *json_connection(const struct klb_connection *c, __u64 host, __u64 now_ns)

@@ -200,7 +200,7 @@ static json_t *seconds_since(__u64 then_ns, __u64 now_ns)
 {
 	if (!then_ns)
 		return json_null();
-	return json_real(now_ns > then_ns ? (double)(now_ns - then_ns) / NS_PER_S : 0);
+	return json_real(clock_seconds(then_ns, now_ns));
 }
 
 static json_t *json_failures(const struct klb_stats *stats)

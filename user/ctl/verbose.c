@@ -12,7 +12,7 @@ static double seconds_ago(__u64 then_ns, __u64 now_ns)
 {
 	if (!then_ns)
 		return -1;
-	return now_ns > then_ns ? (double)(now_ns - then_ns) / 1e9 : 0;
+	return clock_seconds(then_ns, now_ns);
 }
 
 void ctl_log_state(const char *pin_dir, const struct datapath_state *s)
@@ -27,7 +27,7 @@ void ctl_log_state(const char *pin_dir, const struct datapath_state *s)
 		  "frontends=%u backends=%u events=%llu",
 		  log_quoted(pin_dir), c->abi_version, c->config_serial,
 		  seconds_ago(c->config_applied_ns, now), seconds_ago(c->heartbeat_ns, now),
-		  (double)c->heartbeat_max_age_ns / 1e9, c->connect_timeout_ms,
+		  (double)c->heartbeat_max_age_ns / NS_PER_S, c->connect_timeout_ms,
 		  c->dead_peer_timeout_ms, c->host_netns, s->applied.n_frontends,
 		  s->applied.n_backends, s->counters.events);
 }

@@ -291,7 +291,8 @@ int object_find_refused(int cgroup_fd, const bool *attached, struct object_reque
 	enum object_build build = request->build;
 	int first = try_required(build, ret_prog), code = first;
 
-	/* An older kernel answers the same, so the older builds are tried. If none loads, the first error is reported. */
+	/* An older kernel answers the same, so the older builds are tried. If none loads, the first
+	 * error is reported. */
 	while (code && build + 1 < BUILD_COUNT)
 		code = try_required(++build, NULL);
 	if (!code && build != request->build) {
@@ -303,8 +304,8 @@ int object_find_refused(int cgroup_fd, const bool *attached, struct object_reque
 		request->refused[f] = (__u16)try_feature(request->build, (enum klb_feature)f,
 							 attached && attached[f] ? -1 : cgroup_fd);
 	/*
-	 * If every build's connect programs are refused, the sockops program of the build with casts
-	 * tells whether the kernel accepts casts.
+	 * If every build's connect programs are refused, the sockops program of the build with
+	 * casts tells whether the kernel accepts casts.
 	 */
 	if (code && build == BUILD_COUNT - 1 && request->build == BUILD_CASTS)
 		request->refused[KLB_FEATURE_CASTS] = request->refused[KLB_FEATURE_SOCKOPS];

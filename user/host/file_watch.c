@@ -130,14 +130,9 @@ static int watch_path(struct filewatch *w, const char *path)
 	return 0;
 }
 
-static struct timeval in_ms(unsigned int ms)
-{
-	return (struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
-}
-
 static void on_settled(evutil_socket_t fd, short what, void *arg)
 {
-	const struct timeval retry = in_ms(RETRY_MS);
+	const struct timeval retry = clock_timeval(RETRY_MS);
 	struct filewatch *w = arg;
 	bool failed = false;
 
@@ -175,7 +170,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	while (read(fd, buffer, sizeof(buffer)) > 0)
 		;
-	settle = in_ms(settle_ms(w));
+	settle = clock_timeval(settle_ms(w));
 	event_add(w->settled, &settle);
 }
 
@@ -211,7 +206,7 @@ static int add_files(struct filewatch *w, const struct filewatch_file *files, un
 static int start(struct filewatch *w, struct event_base *base, struct err *e)
 {
 	/* There were no events before the watch existed, so the first check comes at once. */
-	const struct timeval settle = in_ms(SETTLE_MS);
+	const struct timeval settle = clock_timeval(SETTLE_MS);
 
 	w->readable = event_new(base, w->fd, EV_READ | EV_PERSIST, on_readable, w);
 	w->settled = evtimer_new(base, on_settled, w);

@@ -15,6 +15,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 #define BPFFS_MOUNT "/sys/fs/bpf"
 
 /* The fields of one line of mountinfo that matter here. */
@@ -86,45 +88,17 @@ int mounts_find_cgroup2(const char *mountinfo, char *ret, size_t size)
 	return best == INT_MIN ? -ENOENT : 0;
 }
 
-static char *read_whole(const char *path)
-{
-	size_t capacity = 16384, length = 0;
-	char *text = malloc(capacity);
-	FILE *f = fopen(path, "re");
-
-	while (f && text) {
-		size_t got = fread(text + length, 1, capacity - length - 1, f);
-		char *more;
-
-		length += got;
-		if (!got)
-			break;
-		if (length < capacity - 1)
-			continue;
-		more = realloc(text, capacity *= 2);
-		if (!more)
-			free(text);
-		text = more;
-	}
-	if (f)
-		fclose(f);
-	else {
-		free(text);
-		text = NULL;
-	}
-	if (text)
-		text[length] = '\0';
-	return text;
-}
+/* Far more than the mounts of any host take. */
+#define MOUNTINFO_BYTES_MAX ((size_t)16 * 1024 * 1024)
 
 int mounts_cgroup2_root(char *ret, size_t size, struct err *e)
 {
-	char *text = read_whole("/proc/self/mountinfo");
-	int r;
+	char *text = NULL;
+	size_t length = 0;
+	int r = file_read("/proc/self/mountinfo", MOUNTINFO_BYTES_MAX, &text, &length, NULL);
 
-	if (!text)
-		return err_set(e, errno ? errno : ENOMEM, "/proc/self/mountinfo: %s",
-			       strerror(errno));
+	if (r)
+		return err_set(e, -r, "/proc/self/mountinfo: %s", strerror(-r));
 	r = mounts_find_cgroup2(text, ret, size);
 	free(text);
 	if (r)

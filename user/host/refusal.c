@@ -13,6 +13,8 @@
 
 #include <linux/capability.h>
 
+#include "base/file.h"
+
 #define TEXT_MAX 400
 
 struct message {
@@ -30,26 +32,6 @@ static void add(struct message *t, const char *before, const char *what, const c
 		t->n = sizeof(t->at) - 1;
 }
 
-/*
- * Reads the first line of a small file that begins with key, without the key. Returns false when
- * there is none.
- */
-static bool read_line(const char *path, const char *key, char *ret, size_t size)
-{
-	FILE *f = fopen(path, "re");
-	bool found = false;
-
-	while (f && !found && fgets(ret, (int)size, f))
-		found = !strncmp(ret, key, strlen(key));
-	if (f)
-		fclose(f);
-	if (!found)
-		return false;
-	memmove(ret, ret + strlen(key), strlen(ret + strlen(key)) + 1);
-	ret[strcspn(ret, "\n")] = '\0';
-	return true;
-}
-
 static bool has(unsigned long long set, int capability)
 {
 	return set >> capability & 1;
@@ -61,7 +43,7 @@ static void check_capabilities(struct message *t)
 	unsigned long long set;
 	bool admin;
 
-	if (!read_line("/proc/self/status", "CapEff:", line, sizeof(line)))
+	if (!file_read_line("/proc/self/status", "CapEff:", line, sizeof(line)))
 		return;
 	set = strtoull(line, NULL, 16);
 	admin = has(set, CAP_SYS_ADMIN);
@@ -81,7 +63,7 @@ static void check_user_namespace(struct message *t)
 	unsigned long inside, outside, count;
 	char line[128], *at;
 
-	if (!read_line("/proc/self/uid_map", "", line, sizeof(line)))
+	if (!file_read_line("/proc/self/uid_map", "", line, sizeof(line)))
 		return;
 	inside = strtoul(line, &at, 10);
 	outside = strtoul(at, &at, 10);
@@ -97,7 +79,7 @@ static void check_seccomp(struct message *t)
 {
 	char line[128];
 
-	if (read_line("/proc/self/status", "Seccomp:", line, sizeof(line)) &&
+	if (file_read_line("/proc/self/status", "Seccomp:", line, sizeof(line)) &&
 	    strtol(line, NULL, 10))
 		add(t, "a seccomp filter is on this process: allow bpf(2) in its profile", "", "");
 }
@@ -107,7 +89,7 @@ static void check_lockdown(struct message *t)
 {
 	char line[128], *mode, *end;
 
-	if (!read_line("/sys/kernel/security/lockdown", "", line, sizeof(line)))
+	if (!file_read_line("/sys/kernel/security/lockdown", "", line, sizeof(line)))
 		return;
 	mode = strchr(line, '[');
 	end = mode ? strchr(mode, ']') : NULL;
@@ -122,7 +104,7 @@ static void check_modules(struct message *t)
 {
 	char line[128];
 
-	if (read_line("/sys/kernel/security/lsm", "", line, sizeof(line)))
+	if (file_read_line("/sys/kernel/security/lsm", "", line, sizeof(line)))
 		add(t, "or one of its security modules refuses it (", line, "): see `dmesg`");
 	else
 		add(t, "or a security module refuses it: see `dmesg`", "", "");

@@ -16,6 +16,7 @@
 #include <event2/event.h>
 
 #include "base/ascii.h"
+#include "base/cli.h"
 #include "base/clock.h"
 
 #define STATUS_MAX 256
@@ -69,34 +70,28 @@ static void on_watchdog(evutil_socket_t fd, short what, void *arg)
 	send_message(arg, "WATCHDOG=1");
 }
 
-static int parse_number(const char *name, unsigned long long max, unsigned long long *ret,
-			struct err *e)
+/* An environment variable; 0 when it is not set. */
+static int parse_number(const char *name, unsigned long max, unsigned long *ret, struct err *e)
 {
 	const char *text = getenv(name);
-	char *end = NULL;
 
 	*ret = 0;
-	if (!text)
-		return 0;
-	errno = 0;
-	if (text[0] >= '0' && text[0] <= '9')
-		*ret = strtoull(text, &end, 10);
-	if (!end || *end || errno || !*ret || *ret > max)
-		return err_set(e, EINVAL, "%s=%.64s: not a number from 1 to %llu; no watchdog",
-			       name, text, max);
+	if (text && cli_number(text, 1, max, ret))
+		return err_set(e, EINVAL, "%s=%.64s: not a number from 1 to %lu; no watchdog", name,
+			       text, max);
 	return 0;
 }
 
 /* Processes inherit WATCHDOG_PID; it applies only to the process that it names. */
 static int start_watchdog(struct notify *n, struct event_base *base, struct err *e)
 {
-	unsigned long long us = 0, pid = 0;
+	unsigned long us = 0, pid = 0;
 	struct timeval half;
 	int r = parse_number("WATCHDOG_USEC", LONG_MAX, &us, e);
 
 	if (!r)
 		r = parse_number("WATCHDOG_PID", INT_MAX, &pid, e);
-	if (r || !us || (pid && pid != (unsigned long long)getpid()))
+	if (r || !us || (pid && pid != (unsigned long)getpid()))
 		return r;
 	us = us > 1 ? us / 2 : 1;
 	half.tv_sec = (time_t)(us / 1000000);
