@@ -253,54 +253,46 @@ int config_read_server_name(struct config_build *b, const struct config_node *at
 	return config_set_string(b, field_of(key, base), text);
 }
 
-/* The index of text in names, or 0. */
-static unsigned int find_name(const char *const *names, unsigned int n, const char *text)
+/*
+ * Reads one of the names of an enum: names is indexed by its values, and slot 0 is unused. kind and
+ * words are for messages: what it is, and the names in a sentence. Returns the value, or a negative
+ * errno.
+ */
+static int read_enum(struct config_build *b, const struct config_node *at, const char *const *names,
+		     unsigned int n, const char *kind, const char *words)
 {
-	unsigned int i;
+	const char *text;
+	int r;
 
-	for (i = n - 1; i > 0; i--)
-		if (strcmp(names[i], text) == 0)
-			break;
-	return i;
+	r = config_read_text(b, at, words, &text);
+	if (r < 0)
+		return r;
+	for (unsigned int i = 1; i < n; i++)
+		if (!strcmp(names[i], text))
+			return (int)i;
+	return config_fail(b, &at->where, "'%.64s' is not a %s; write %s", text, kind, words);
 }
 
 int config_read_policy(struct config_build *b, const struct config_node *at,
 		       const struct config_key *key, void *base)
 {
-	enum klb_policy *field = field_of(key, base);
-	unsigned int found;
-	const char *text;
-	int r;
+	int r = read_enum(b, at, policies, N_POLICIES, "policy",
+			  "least-conn, random, rendezvous or latency");
 
-	r = config_read_text(b, at, "least-conn, random, rendezvous or latency", &text);
 	if (r < 0)
 		return r;
-	found = find_name(policies, N_POLICIES, text);
-	if (!found)
-		return config_fail(b, &at->where,
-				   "'%.64s' is not a policy; write least-conn, random, rendezvous "
-				   "or latency",
-				   text);
-	*field = (enum klb_policy)found;
+	*(enum klb_policy *)field_of(key, base) = (enum klb_policy)r;
 	return 0;
 }
 
 int config_read_scope(struct config_build *b, const struct config_node *at,
 		      const struct config_key *key, void *base)
 {
-	enum klb_scope *field = field_of(key, base);
-	unsigned int found;
-	const char *text;
-	int r;
+	int r = read_enum(b, at, scopes, N_SCOPES, "scope", "host or all");
 
-	r = config_read_text(b, at, "host or all", &text);
 	if (r < 0)
 		return r;
-	found = find_name(scopes, N_SCOPES, text);
-	if (!found)
-		return config_fail(b, &at->where, "'%.64s' is not a scope; write host or all",
-				   text);
-	*field = (enum klb_scope)found;
+	*(enum klb_scope *)field_of(key, base) = (enum klb_scope)r;
 	return 0;
 }
 

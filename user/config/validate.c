@@ -68,25 +68,60 @@ static int parse_address(const struct config_build *b, const struct config_where
 	return 0;
 }
 
+/* Returns where the frontend with this address stands, or NULL. */
+static const struct config_where *find_frontend(const struct config_build *b,
+						const struct klb_endpoint *ep)
+{
+	unsigned int i;
+
+	for (i = 0; i < b->config->n_frontends; i++)
+		if (endpoint_equal(ep, &b->config->frontends[i].endpoint))
+			return &b->frontends[i];
+	return NULL;
+}
+
+static const struct config_where *find_backend(const struct config_build *b,
+					       const struct klb_endpoint *ep)
+{
+	for (unsigned int i = 0; i < b->config->n_backends; i++)
+		if (endpoint_equal(ep, &b->config->backends[i].endpoint))
+			return &b->backends[i];
+	return NULL;
+}
+
+/*
+ * Parses an address that is added to the frontends or backends. find looks for it among those that
+ * are there.
+ */
+static int parse_new(const struct config_build *b, const struct config_where *at, const char *text,
+		     unsigned int default_port,
+		     const struct config_where *(*find)(const struct config_build *b,
+							const struct klb_endpoint *ep),
+		     struct klb_endpoint *ret)
+{
+	const struct config_where *first;
+	int r = parse_address(b, at, text, default_port, ret);
+
+	if (r < 0)
+		return r;
+	first = find(b, ret);
+	return first ? fail_duplicate(b, at, ret, first) : 0;
+}
+
 int config_add_frontend(struct config_build *b, const struct config_where *at, const char *text,
 			enum klb_scope scope)
 {
 	struct config *c = b->config;
 	struct klb_endpoint ep;
-	unsigned int i;
 	int r;
 
 	if (c->n_frontends == KLB_MAX_FRONTENDS)
 		return config_fail(b, at, "more than %u frontends; remove some", KLB_MAX_FRONTENDS);
-	r = parse_address(b, at, text, 0, &ep);
+	r = parse_new(b, at, text, 0, find_frontend, &ep);
 	if (r < 0)
 		return r;
-	for (i = 0; i < c->n_frontends; i++)
-		if (endpoint_equal(&ep, &c->frontends[i].endpoint))
-			return fail_duplicate(b, at, &ep, &b->frontends[i]);
 	b->frontends[c->n_frontends] = *at;
-	c->frontends[c->n_frontends].endpoint = ep;
-	c->frontends[c->n_frontends++].scope = scope;
+	c->frontends[c->n_frontends++] = (struct config_frontend){ .endpoint = ep, .scope = scope };
 	return 0;
 }
 
@@ -95,24 +130,19 @@ int config_add_backend(struct config_build *b, const struct config_where *at, co
 {
 	struct config *c = b->config;
 	struct klb_endpoint ep;
-	unsigned int i;
 	int r;
 
 	if (c->n_backends == KLB_MAX_BACKENDS)
 		return config_fail(b, at, "more than %u backends; remove some", KLB_MAX_BACKENDS);
-	r = parse_address(b, at, text, KLB_PORT_DEFAULT, &ep);
+	r = parse_new(b, at, text, KLB_PORT_DEFAULT, find_backend, &ep);
 	if (r < 0)
 		return r;
 	if (endpoint_is_link_local_v6(&ep))
 		return config_fail(b, at,
 				   "'%.64s' is link-local, it needs a zone; write a routable one",
 				   text);
-	for (i = 0; i < c->n_backends; i++)
-		if (endpoint_equal(&ep, &c->backends[i].endpoint))
-			return fail_duplicate(b, at, &ep, &b->backends[i]);
 	b->backends[c->n_backends] = *at;
-	c->backends[c->n_backends].endpoint = ep;
-	c->backends[c->n_backends++].weight = weight;
+	c->backends[c->n_backends++] = (struct config_backend){ .endpoint = ep, .weight = weight };
 	return 0;
 }
 
@@ -125,18 +155,6 @@ static int add_default_frontends(struct config_build *b, bool host_has_ipv6)
 	if (r == 0 && host_has_ipv6)
 		r = config_add_frontend(b, &by_default, "[::1]:6443", KLB_SCOPE_HOST);
 	return r;
-}
-
-/* Returns where the frontend with this address stands, or NULL. */
-static const struct config_where *find_frontend(const struct config_build *b,
-						const struct klb_endpoint *ep)
-{
-	unsigned int i;
-
-	for (i = 0; i < b->config->n_frontends; i++)
-		if (endpoint_equal(ep, &b->config->frontends[i].endpoint))
-			return &b->frontends[i];
-	return NULL;
 }
 
 /* Refuses a backend that is also a frontend: its connects would be sent to itself. */
