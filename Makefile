@@ -3,7 +3,7 @@
 
 VERSION := 0.1.0
 ARCH := $(shell uname -m)
-# The name that bpf_tracing.h and clang's -D__TARGET_ARCH_ know it by.
+# Its name in bpf_tracing.h and clang's -D__TARGET_ARCH_.
 BPF_ARCH := $(ARCH:x86_64=x86)
 BPF_ARCH := $(BPF_ARCH:aarch64=arm64)
 
@@ -15,7 +15,7 @@ unitdir ?= $(PREFIX)/lib/systemd/system
 bashcompdir ?= $(PREFIX)/share/bash-completion/completions
 zshcompdir ?= $(PREFIX)/share/zsh/site-functions
 
-# make's own default, cc, is no choice of anybody's.
+# Replaces only make's default, cc.
 ifeq ($(origin CC),default)
 CC := gcc
 endif
@@ -44,7 +44,7 @@ LDFLAGS ?= -Wl,-z,relro,-z,now -Wl,--as-needed
 BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 	$(WARN) -Wno-missing-declarations -ffile-prefix-map=$(CURDIR)=. -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
 
-# The folders of user/, each above those that it may use (scripts/check-layers.py).
+# The folders of user/, each before those that it may use (scripts/check-layers.py).
 FOLDERS := agent load ctl import discovery datapath balance config host net base
 folder_objects = $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(wildcard user/$(1)/*.c)))
 ARCHIVES := $(FOLDERS:%=$(B)/user/%.a)
@@ -57,10 +57,10 @@ $(if $(filter-out $(words $(sort $(UNITS))),$(words $(UNITS))),$(error two unit 
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
 TOOLS := $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect
 
-# Each package's libraries only where they are used: a program maps what it needs.
+# Each program links only the libraries that it uses, so that it maps no more than it needs.
 LIBS_BPF := $(shell pkg-config --libs libbpf libelf zlib 2>/dev/null)
 LIBS_YAML := $(shell pkg-config --libs yaml-0.1 2>/dev/null)
-# Named one by one: libevent_openssl.pc asks for all of libevent, of which core is enough.
+# By name: libevent_openssl.pc would also link the rest of libevent, and core is enough.
 LIBS_EVENT := -levent_openssl -levent_core $(shell pkg-config --libs openssl 2>/dev/null)
 LIBS_JSON := $(shell pkg-config --libs jansson 2>/dev/null)
 
@@ -76,7 +76,7 @@ help: ## List the targets
 
 # --- kernel side -----------------------------------------------------------------
 
-# The same programs for three ages of the kernel (bpf/kernel.bpf.h).
+# The same programs for kernels of three ages (bpf/kernel.bpf.h).
 BUILDS := casts plain old
 BUILD_FLAGS_casts := -DKLB_BUILD_CASTS
 BUILD_FLAGS_old := -DKLB_BUILD_OLD
@@ -94,7 +94,7 @@ SKELETONS := $(BUILDS:%=$(B)/bpf/kubelb_%.skel.h)
 
 # --- user side -------------------------------------------------------------------
 
-# Only this one includes the skeletons.
+# The only file that includes the skeletons.
 $(B)/user/datapath/object.o: $(SKELETONS)
 
 .SECONDARY: $(BUILDS:%=$(B)/bpf/kubelb_%.bpf.o)
@@ -104,7 +104,7 @@ $(B)/user/%.o: user/%.c Makefile
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(KCFLAGS) $(CFLAGS) -c $< -o $@
 
-# Made anew, so that no object of a file that is gone stays in it.
+# Made from scratch, so that it contains no object of a file that was removed.
 define archive_rule
 $(B)/user/$(1).a: $(call folder_objects,$(1))
 	$$(call say,AR,$$@)
@@ -137,7 +137,7 @@ $(UNIT_SHARED): $(patsubst tests/%.c,$(B)/test/%.o,$(wildcard tests/unit/*.c))
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-# The test is the kernel's voice.
+# The test replaces the kernel's answers.
 UNITFLAGS_sock_diag := -Wl,--wrap=recv
 define unit_rule
 $(B)/test/$(2): $(patsubst tests/%.c,$(B)/test/%.o,$(1)) $(UNIT_SHARED) $(ARCHIVES) | $(B)/test
@@ -162,8 +162,8 @@ $(B)/test/bench_client: tests/clients/bench_client.c Makefile | $(B)/test
 test-tools: $(UNIT_TESTS) $(TOOLS) abi-next ## Build the tests and their clients
 	$(Q)rm -f $(filter-out $(UNIT_TESTS),$(wildcard $(B)/test/test_*))
 
-# The same programs with the next ABI version and larger values, to test upgrades; and
-# the one of them that upgrades where the values of `backends` are as before.
+# The same programs with the next ABI version and larger values, to test upgrades. Also a
+# kubelb-load whose values of `backends` have the old size.
 abi-next:
 	$(Q)$(MAKE) --no-print-directory B=$(B)/abi-next BPFEXTRA="-DKLB_ABI_NEXT" \
 		USEREXTRA="-DKLB_ABI_NEXT" all
@@ -176,7 +176,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
 	$(WARN) -Wno-missing-prototypes
 FUZZERS := config select discovery migrate answer request
-# Those that read what others wrote; in an order that the linker takes.
+# The folders that parse foreign data, in an order that works for the linker.
 FUZZ_FOLDERS := import discovery balance config host net base
 FUZZ_ARCHIVES := $(FUZZ_FOLDERS:%=$(B)/fuzz/%.a)
 
@@ -198,7 +198,7 @@ $(B)/test/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h $(FUZZ_ARCHIVES) $(wildc
 
 fuzz: $(FUZZERS:%=run-fuzz-%) ## Fuzz each input for FUZZ_SECONDS (60)
 
-# Nothing of that name is ever made: with -j they run side by side.
+# There are no files of these names. With -j the fuzzers run at the same time.
 run-fuzz-%: $(B)/test/fuzz_%
 	$(Q)mkdir -p $(B)/fuzz/corpus/$*
 	$(Q)$< -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -artifact_prefix=$(B)/fuzz/ \

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Builds KubeLB and measures what it costs, in a throw-away network of its own.
+# Builds KubeLB and measures what it costs, in a temporary network.
 #
 #   scripts/bench.sh [--quick] [--only GROUP,...] [--json FILE]
-#   scripts/bench.sh [--quick] --beside DIR    this build and that in DIR, by turns
+#   scripts/bench.sh [--quick] --beside DIR    compare this build with the one in DIR
 #
-# KUBELB_BUILD names another build directory than build/. --help says more.
+# KUBELB_BUILD names a build directory in place of build/. --help explains more.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -21,7 +21,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 "$root/scripts/deps.sh"
 KUBELB_BUILD=$(realpath -m "${KUBELB_BUILD:-$root/build}")
-# As the Makefile knows them: its own directory by its relative name.
+# The Makefile's targets have relative names below its own directory.
 b=${KUBELB_BUILD#"$root/"}
 make -s -C "$root" B="$b" all "$b/test/bench_client"
 export KUBELB_BUILD

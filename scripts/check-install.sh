@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# `make install` puts every file in its place, and `make uninstall` takes it away.
+# Checks that `make install` installs every file and that `make uninstall` removes it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dest=$(mktemp -d)
@@ -24,7 +24,7 @@ make -s uninstall DESTDIR="$dest" PREFIX=/usr
 left=$(find "$dest/usr" ! -type d)
 [ -z "$left" ] || { echo "left behind: $left" >&2; exit 1; }
 
-# Elsewhere, the units start the programs where they are.
+# With another prefix, the units start the programs from there.
 make -s install DESTDIR="$dest" PREFIX=/opt/kubelb unitdir=/units
 grep -q '^ExecStart=/opt/kubelb/sbin/kubelb-agent$' "$dest/units/kubelb-agent.service"
 ! grep -r /usr/sbin/ "$dest/units" || exit 1

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Builds the Debian package from this tree (as it is, committed or not) and prints its
-# path. Needs no network and no root; the same tree gives the same package, byte for byte.
+# Builds the Debian package from this tree, including changes that are not committed, and prints its
+# path. Needs no network and no root. The same tree always gives the same package, byte for byte.
 #
 #   scripts/deb.sh [VERSION [DIR]]   default: the Makefile's VERSION, build/deb
 #
-# `scripts/deps.sh --package` installs what this needs.
+# `scripts/deps.sh --package` installs what it needs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -23,11 +23,11 @@ if ! command -v dpkg-buildpackage >/dev/null || ! command -v dh >/dev/null; then
 	exit 1
 fi
 
-# Not empty in a git tree of ours, as opposed to an export, perhaps inside of another's.
+# Not empty when this directory is the top of a git tree; empty in an export.
 git=
 [ "$(git rev-parse --show-toplevel 2>/dev/null)" != "$(pwd -P)" ] || git=yes
 
-# The sources: git's idea of them, or in an export all but what was built.
+# The source files: those that git knows, or in an export all but what was built.
 files() {
 	if [ -n "$git" ]; then
 		git ls-files -z --cached --others --exclude-standard --deduplicate |
@@ -40,8 +40,8 @@ files() {
 	fi
 }
 
-# When the last change was made: the package's own time, so that it does not depend on
-# the day it is built.
+# The time of the last change. The package gets this time, so that it does not depend on when it is
+# built.
 when() {
 	if [ -n "$git" ]; then
 		git log -1 --format=%ct

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Shows the main job in half a minute, in a throw-away world of network
-# namespaces: a node, three control planes, traffic, and what happens to it when
-# an apiserver dies and when the agent does. Leaves nothing behind.
+# Shows the main job in half a minute, in temporary network namespaces: a node, three control
+# planes, traffic, and what happens to it when an apiserver dies and when the agent dies. Removes
+# everything at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-}" in

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Installs what building and testing KubeLB needs from the distribution's
-# packages. Does nothing, quickly, when all of it is there.
+# Installs the distribution's packages that KubeLB needs for building and testing. Ends quickly when
+# all of them are installed.
 #
 #   scripts/deps.sh           everything (build, tests, lint, benchmark)
 #   scripts/deps.sh --build   only what `make` needs
@@ -14,12 +14,12 @@ build=(
 	libbpf-dev libelf-dev zlib1g-dev
 	libevent-dev libssl-dev libyaml-dev libjansson-dev
 )
-# For `make deb`; dpkg-checkbuilddeps asks for build-essential whatever the package says.
+# For `make deb`. dpkg-checkbuilddeps always asks for build-essential.
 package=(build-essential debhelper dpkg-dev lintian)
-# nginx: real TLS backends and the peer in the benchmark. libnginx-mod-stream:
-# the local proxy that KubeLB replaces; haproxy is the other one. buildah, runc, python3-yaml:
-# the image and its manifests. prometheus: promtool, which checks and tests the alert
-# rules. The last line: scripts/vmtest.sh.
+# nginx: TLS backends in tests, and a proxy to compare with in the benchmark. libnginx-mod-stream
+# and haproxy: the local proxies that KubeLB replaces. buildah, runc, python3-yaml: the image and
+# its manifests. prometheus: promtool, which tests the alert rules. The last line:
+# scripts/vmtest.sh.
 tests=(
 	libcmocka-dev python3-pytest python3-pytest-xdist python3 iproute2 procps util-linux
 	nginx-light libnginx-mod-stream haproxy openssl curl ca-certificates
@@ -56,9 +56,8 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "deps.sh: installing ${missing[*]}"
 
-# Packages such as nginx would start a daemon on port 80: a build host has no
-# use for it. policy-rc.d is the distribution's way to say so; one that is
-# already there is left alone.
+# Packages such as nginx would start a daemon on port 80, which a build host does not need.
+# policy-rc.d tells the distribution not to start it. An existing one is not changed.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e $policy ]; then
 	trap 'rm -f $policy' EXIT

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Assembles the container image's files: the three programs, stripped, the libraries
-# that they load, the dynamic loader, the licences of all of them, and nothing else.
+# Collects the files of the container image: the three programs, stripped, the libraries that they
+# load, the dynamic loader, and the licences of all of them. Nothing else.
 #
 #   scripts/image-root.sh [BUILD [DEST]]   default: build, and BUILD/image
 #
-# Takes what is built and installed here, downloads nothing, and makes the same files
-# from the same input every time.
+# Uses what is built and installed on this machine and downloads nothing. The same input always
+# gives the same files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,13 +19,13 @@ for p in "${programs[@]}"; do
 done
 umask 022
 
-# The loader that a program names, which need not be this shell's.
+# The loader that a program names. It may differ from this shell's.
 loader=$(LC_ALL=C readelf -lW "$build/kubelb-agent" |
 	sed -n 's/.*Requesting program interpreter: \(.*\)\]/\1/p')
 [ -n "$loader" ] || { echo "image-root.sh: $build/kubelb-agent names no dynamic loader" >&2; exit 1; }
 
-# "path" of each library. Without the loader's cache, as the image has none: what is
-# found here is found there, in the same place.
+# "path" of each library. Ignores the loader's cache, because the image has none: the loader then
+# finds the libraries in the image in the same places.
 libraries() {
 	local p
 	for p in "${programs[@]}"; do
@@ -44,7 +44,7 @@ for lib in "$loader" $libs; do
 	install -D -m 755 "$lib" "$dest.new$lib" # the name that is asked for; not the link
 done
 
-# Whose these files are. Debian keeps a copyright file for each package.
+# Finds the packages of the files. Debian has a copyright file for each package.
 licences=$dest.new/usr/share/doc
 install -D -m 644 LICENSE "$licences/kubelb/copyright"
 install -m 644 LICENSES/*.txt "$licences/kubelb"
@@ -57,8 +57,7 @@ if command -v dpkg-query >/dev/null; then
 	done
 fi
 
-# Where the manifests mount something: the root is read-only, and a runtime should not
-# have to make these.
+# The mount points of the manifests: the root is read-only, so a runtime cannot make them.
 install -d -m 755 "$dest.new"/{dev,proc,sys,run,etc/kubelb,host/cgroup,var/lib/kubelb} \
 	"$dest.new/var/run/secrets/kubernetes.io/serviceaccount"
 : >"$dest.new/etc/machine-id"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Makes the container image out of the files that scripts/image-root.sh has assembled:
-# an OCI archive that podman, skopeo and containerd load.
+# Makes the container image from the files that scripts/image-root.sh has collected: an OCI archive
+# that podman, skopeo and containerd can load.
 #
 #   scripts/image.sh ROOT ARCHIVE VERSION
 #
-# With buildah or podman, if there is one, by deploy/Dockerfile; otherwise, or with
-# KUBELB_IMAGE_TOOL=none, by scripts/image-oci.py, which reads the same file.
+# Uses buildah or podman with deploy/Dockerfile, if one is installed. Otherwise, and with
+# KUBELB_IMAGE_TOOL=none, uses scripts/image-oci.py, which reads the same file.
 #   load it:  podman load -i ARCHIVE
 #             ctr -n k8s.io images import ARCHIVE
 set -euo pipefail
@@ -23,7 +23,7 @@ if [ "$tool" = none ]; then
 	exec python3 scripts/image-oci.py deploy/Dockerfile "$root" "$archive" "$version"
 fi
 
-# A storage of its own, of plain folders: works as root anywhere, touches nobody's images.
+# A separate storage of plain folders: works for root on any system, and leaves other images alone.
 storage=$(mktemp -d)
 trap 'rm -rf "$storage"' EXIT
 engine() { "$tool" --storage-driver vfs --root "$storage/root" --runroot "$storage/run" "$@"; }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Builds KubeLB and puts it under many connects with random kills of clients and servers,
-# in a throw-away network of its own: the counts must come back to 0.
+# Builds KubeLB and makes many connects through it, in a temporary network, while it kills clients
+# and servers at random. At the end the counts must be 0.
 #
 #   scripts/soak.sh [-n CONNECTS] [--seed N]     200,000 take about two minutes
 set -euo pipefail

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Runs every test: installs what is missing, builds, then runs the end-to-end tests, two at a time,
-# and beside them lint, the unit tests, the fuzzers and other kernels. Ends with `N passed, N failed`.
+# Runs all tests: installs missing packages, builds, runs the end-to-end tests, two at a time, and at
+# the same time lint, the unit tests, the fuzzers and other kernels. Ends with `N passed, N failed`.
 #
 #   scripts/test.sh              all
 #   scripts/test.sh -k PATTERN   arguments go to pytest; without units and lint
@@ -23,7 +23,7 @@ finish() {
 	exit $?
 }
 
-# step NAME COMMAND...: one more that passed or failed; its output only if it failed.
+# step NAME COMMAND...: counts the command as passed or failed. Prints its output only on failure.
 step() {
 	local name=$1 out=$logs/step.$BASHPID
 	shift
@@ -45,7 +45,7 @@ count_cmocka() {
 	f=$(sed -n 's/^\[  FAILED  \] .*: *\([0-9]*\) test.*/\1/p' "$1" | tail -n 1)
 	passed=$((passed + ${p:-0}))
 	failed=$((failed + ${f:-0}))
-	# A program that died before its summary has failed, whatever it counted.
+	# A program without a summary has crashed, so it has failed whatever it has counted.
 	[ -n "$p" ]
 }
 
@@ -62,7 +62,7 @@ unit() {
 	sed 's/^/      /' "$logs/unit" | tail -n 60
 }
 
-# Counts from pytest's closing line, whatever stands in it.
+# Runs the end-to-end tests and adds the counts of pytest's report.
 end_to_end() {
 	local status line
 	timeout 3600 /usr/bin/python3 -m pytest -q -p no:cacheprovider -rfEs \
@@ -88,7 +88,7 @@ PY
 	return 0
 }
 
-# Counts kernels; a run that died before it named one has failed, whatever it counted.
+# Counts kernels. A run that ends before it names one has failed.
 other_kernels() {
 	local status p f s
 	timeout 1800 scripts/vmtest.sh 2>&1 | tee "$logs/vm"
@@ -108,7 +108,7 @@ other_kernels() {
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 }
 
-# Everything but the end-to-end tests, which mostly wait, and go before it where both want a
+# Everything but the end-to-end tests. Those mostly wait, and have priority when both want a
 # processor.
 beside_them() {
 	renice -n 10 -p $BASHPID >/dev/null
@@ -126,7 +126,7 @@ beside_them() {
 	echo "$passed $failed $skipped" >"$logs/beside.counts"
 }
 
-# What it has counted, and said; without counts it has died.
+# Prints its output and adds its counts. Without counts it has crashed.
 join_beside() {
 	local p f s
 	wait "$beside"
@@ -161,7 +161,7 @@ set -m # a process group of its own, to be ended as one
 ) >"$logs/beside.out" 2>&1 </dev/null &
 beside=$!
 set +m
-# Two workers, each with a world of its own; a file's tests stay together.
+# Two workers, each with its own network. The tests of a file run in the same worker.
 end_to_end -n 2 --dist loadfile
 join_beside
 beside=

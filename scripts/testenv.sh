@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Builds KubeLB and puts you into a throw-away cluster network: a node and a few
-# control planes in network namespaces of their own, removed when you leave.
+# Builds KubeLB and opens a shell in a temporary cluster network: a node and a few control planes,
+# each in its own network namespace. Removes them when the shell ends.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Makes vmlinux/<arch>/vmlinux.h anew from a kernel's own type information, and
-# records where it came from.
+# Makes vmlinux/<arch>/vmlinux.h again from a kernel's type information, and records which kernel
+# that was.
 #
 #   scripts/vmlinux.sh [BTF]   default: /sys/kernel/btf/vmlinux of this machine
 #
-# CO-RE fits the programs to the kernel they run on: any recent kernel will do.
+# Any recent kernel will do: CO-RE adapts the programs to the kernel that they run on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 btf=${1:-/sys/kernel/btf/vmlinux}

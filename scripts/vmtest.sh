@@ -4,22 +4,21 @@
 #
 #   scripts/vmtest.sh [KERNEL...]    default: 5.10 6.1 6.12 newest 6.12-lockdown
 #
-# KERNEL is a series, or `newest`, the one that Debian unstable has; with -lockdown it is
-# booted with lockdown=confidentiality. It is the newest package of its series that the
-# host's own Debian mirror has, 5.10 that of Debian 11; it is unpacked below build/vm,
-# never installed, and kept there: remove the directory to get newer ones. The machine is
-# an emulated one unless the host can do better; it has no disk and no network, and runs
-# tests/vm/init. Two run side by side.
+# KERNEL is a series, or `newest` for the kernel of Debian unstable. With -lockdown it boots with
+# lockdown=confidentiality. The package is the newest one of its series on the host's Debian mirror
+# (5.10 is in Debian 11). It is unpacked below build/vm, is never installed, and stays there: remove
+# the directory to get a newer one. The machine is emulated if the host has no virtualisation. It
+# has no disk and no network, and runs tests/vm/init. Two machines run at the same time.
 #
-# Prints one line per kernel: `ok vm RELEASE`, `FAIL vm RELEASE: why`, or `SKIPPED vm
-# KERNEL: why`; behind RELEASE stands what it was booted with. Exit status: 0 all that ran
-# passed, 1 something failed, 2 the command line is wrong, 77 nothing could run.
-# VM_SECONDS (180) is what one machine may take, VM_JOBS (2) how many run at a time.
+# Prints one line for each kernel: `ok vm RELEASE`, `FAIL vm RELEASE: why`, or `SKIPPED vm
+# KERNEL: why`. RELEASE is followed by the boot options. Exit status: 0 all kernels that ran have
+# passed, 1 one has failed, 2 the command line is wrong, 77 none could run. VM_SECONDS (180) limits
+# the time of one machine, VM_JOBS (2) their number at a time.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 kernels=(5.10 6.1 6.12 newest 6.12-lockdown)
-# What the checks need of what these kernels keep in modules.
+# The modules of these kernels that the checks need.
 modules=(veth tcp_diag)
 programs=(build/kubelb-load build/kubelbctl build/test/guest)
 vm=$PWD/build/vm
@@ -35,7 +34,7 @@ usage() {
 
 # --- which kernel -------------------------------------------------------------------
 
-# What a KERNEL names: which package, and what is added to its command line.
+# Split a KERNEL into its series and what is added to the kernel's command line.
 series_of() {
 	echo "${1%-lockdown}"
 }
@@ -46,12 +45,12 @@ options_of() {
 	esac
 }
 
-# release_of SERIES: once it is there.
+# release_of SERIES: its release, when it is unpacked.
 release_of() {
 	cat "$vm/$1/release"
 }
 
-# suites_of SERIES CODENAME: those of Debian that have it; CODENAME is the host's own.
+# suites_of SERIES CODENAME: the suites of Debian that contain it. CODENAME is the host's.
 suites_of() {
 	case $1 in
 	5.10) echo "bullseye bullseye-security" ;;
@@ -60,14 +59,14 @@ suites_of() {
 	esac
 }
 
-# mirrors_of SUITE...: the lines of a sources.list. Suites are looked for where the host
-# has its own from: one address for security, one for all others.
+# mirrors_of SUITE...: the lines of a sources.list, with the host's mirrors: one address for
+# security, one for all other suites.
 mirrors_of() {
 	local keys=/usr/share/keyrings/debian-archive-keyring.gpg options=
 	[ -e $keys ] && options="signed-by=$keys"
-	# Nobody signs the lists of an old release again when their date is over.
+	# The lists of an old release stay expired.
 	[ "$1" = bullseye ] && options+=" check-valid-until=no"
-	# The names in it are apt's to fill in.
+	# apt replaces the names in it.
 	# shellcheck disable=SC2016
 	apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
 		awk -v codename="$codename" -v suites="$*" -v options="$options" '
@@ -84,9 +83,9 @@ mirrors_of() {
 			}'
 }
 
-# apt_prepare SERIES: lists of our own, those of the host may be old or empty, and are not
-# ours to renew. Apart by suites: only what is wanted is downloaded, and a series is looked
-# for nowhere but where it belongs.
+# apt_prepare SERIES: downloads package lists into a directory of their own, because the host's may
+# be old or empty, and this script must not change them. One set for each group of suites, so that
+# only what is needed is downloaded and each series comes from its own suites.
 apt_prepare() {
 	local codename suites
 	codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
@@ -110,23 +109,23 @@ apt_prepare() {
 		Dir::Etc::SourceParts "/dev/null";
 	CONF
 	[ -s "$apt/sources.list" ] || return
-	# Its status is of no use: a suite that the mirror does not have is no reason to stop.
+	# Its status is ignored: a suite may be missing on the mirror.
 	timeout 300 apt-get -c "$apt/apt.conf" -q update >"$apt/log" 2>&1
 	touch "$run/${apt##*/}.updated"
 }
 
-# What apt said last of what went wrong. (Its summary names nothing.)
+# The last error of apt. (Its summary has no details.)
 apt_complaint() {
 	grep '^[EW]:' "$apt/log" | grep -v 'Some index files' | tail -n 1
 }
 
-# depends_on PACKAGE...: what they depend on, one a line, without versions.
+# depends_on PACKAGE...: their dependencies, one on each line, without versions.
 depends_on() {
 	apt-cache -c "$apt/apt.conf" show "$@" 2>/dev/null | sed -n 's/^Depends: //p' |
 		tr ',' '\n' | sed 's/^ *//; s/ .*//'
 }
 
-# The package that the meta-packages stand for: its name changes with the kernel's ABI.
+# The package that the meta-packages depend on. Its name changes with the kernel's ABI.
 kernel_image() {
 	local names="linux-image-$1."
 	[ "$1" = newest ] && names=linux-image-
@@ -134,7 +133,8 @@ kernel_image() {
 		grep '^linux-image-[0-9]' | grep -F "$names" | sort -V | tail -n 1
 }
 
-# kernel_packages IMAGE: in newer releases it is empty, and what was in it is in three.
+# kernel_packages IMAGE: the packages with its files. In newer releases IMAGE is empty and the
+# files are in three packages.
 kernel_packages() {
 	local release=${1#linux-image-}
 	depends_on "$1" | sort -u |
@@ -142,7 +142,7 @@ kernel_packages() {
 		echo "$1"
 }
 
-# kernel_unpack DIRECTORY DEB...: the directory is there when it is complete.
+# kernel_unpack DIRECTORY DEB...: the directory appears when it is complete.
 kernel_unpack() {
 	local part=$1.part to=$1 deb image release
 	shift
@@ -151,7 +151,7 @@ kernel_unpack() {
 	for deb in "$@"; do
 		dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$part" --exclude=./usr/share || return
 	done
-	# Where the packages have them; modprobe looks in /lib.
+	# Some packages have them in /usr/lib; modprobe looks in /lib.
 	[ -e "$part/lib" ] || ln -s usr/lib "$part/lib" || return
 	release=$(basename "$part"/lib/modules/*)
 	depmod -b "$part" "$release" || return
@@ -166,7 +166,7 @@ kernel_unpack() {
 	mv "$part" "$to"
 }
 
-# kernel_fetch SERIES: makes build/vm/SERIES, or prints why that cannot be.
+# kernel_fetch SERIES: makes build/vm/SERIES, or prints why it cannot.
 kernel_fetch() {
 	local image dir=$vm/download
 	local -a packages
@@ -194,17 +194,17 @@ kernel_fetch() {
 
 # --- what it boots ------------------------------------------------------------------
 
-# initramfs_add ROOT PROGRAM [PATH]: a program, with the libraries that it names.
+# initramfs_add ROOT PROGRAM [PATH]: adds a program and its libraries.
 initramfs_add() {
 	local root=$1 program=$2 library
 	install -D "$program" "$root${3:-$program}" || return
-	# Nothing for a static program.
+	# A static program has none.
 	for library in $(ldd "$program" 2>/dev/null | grep -o '/[^ ]*'); do
 		[ -e "$root$library" ] || install -D "$library" "$root$library" || return
 	done
 }
 
-# In the order in which they must be loaded.
+# The modules, in the order in which they must be loaded.
 initramfs_add_modules() {
 	local root=$1 kernel=$2 release=$3 module path name
 	mkdir -p "$root/modules"
@@ -243,10 +243,10 @@ initramfs_make() {
 
 # --- the machine --------------------------------------------------------------------
 
-# accelerator RELEASE. The emulated processor is without cmpxchg16b: an interrupt that comes
-# right behind one finds rubbish in the flags (QEMU 7.2), of which Linux 6.12 dies on a busy
-# host. Newer kernels seldom use it, and have no memory for what BPF programs store with a
-# socket where there is none (kmalloc_nolock).
+# accelerator RELEASE: how to run the machine. The emulated processor has no cmpxchg16b: with it, an
+# interrupt right after that instruction finds wrong flags (QEMU 7.2), and Linux 6.12 crashes on a
+# busy host. Newer kernels seldom use the instruction, but without it they cannot allocate memory
+# for what BPF programs store with a socket (kmalloc_nolock).
 accelerator() {
 	if grep -qE '^flags.* (vmx|svm)( |$)' /proc/cpuinfo && [ -w /dev/kvm ]; then
 		echo "-accel kvm -cpu host"
@@ -257,8 +257,8 @@ accelerator() {
 	fi
 }
 
-# vm_boot SERIES INITRAMFS OPTIONS: the serial ports go to $work/console and
-# $work/verdicts. Returns 124 when the machine had to be ended.
+# vm_boot SERIES INITRAMFS OPTIONS: writes the serial ports to $work/console and
+# $work/verdicts. Returns 124 when the machine had to be stopped.
 vm_boot() {
 	local status
 	# shellcheck disable=SC2046
@@ -274,7 +274,7 @@ vm_boot() {
 	return $status
 }
 
-# vm_judge STATUS: prints why the machine is not to be called good, if so.
+# vm_judge STATUS: prints why the machine has failed, if it has.
 vm_judge() {
 	local bad good end
 	bad=$(grep -c '^FAIL ' "$work/verdicts")
@@ -293,7 +293,7 @@ vm_judge() {
 	fi
 }
 
-# vm_run KERNEL, which is there: 0 passed, 1 failed. In a process of its own.
+# vm_run KERNEL: runs an unpacked kernel in a process of its own. Returns 0 if it has passed, 1 if not.
 vm_run() {
 	local series options release what why status console=$vm/$1.console.log started=$SECONDS
 	series=$(series_of "$1")
@@ -308,14 +308,14 @@ vm_run() {
 	: >"$work/verdicts"
 	vm_boot "$series" "$work/initramfs" "$options"
 	status=$?
-	# Its first line is init's. Without one no program of ours has run: an emulator on a busy host
-	# does that now and then.
+	# The first line comes from init. Without it init has not run, which happens now and then with
+	# an emulator on a busy host.
 	if [ ! -s "$work/verdicts" ]; then
 		echo "   note $what did not reach its init (exit $status): booted once more"
 		vm_boot "$series" "$work/initramfs" "$options"
 		status=$?
 	fi
-	# A terminal's line ends.
+	# Removes the carriage returns of a terminal.
 	sed -i 's/\r$//' "$work/console" "$work/verdicts"
 	cp "$work/console" "$console"
 	why=$(vm_judge $status)
@@ -330,8 +330,8 @@ vm_run() {
 
 # --- all of them --------------------------------------------------------------------
 
-# vm_start KERNEL: what it says is kept until it has ended, so that the lines of one
-# kernel stay together.
+# vm_start KERNEL: keeps the output until the machine has ended, so that the lines of a kernel stay
+# together.
 vm_start() {
 	work=$run/$1
 	mkdir "$work" || die "cannot write to $run"
@@ -343,7 +343,7 @@ vm_start() {
 	running[$!]=$1
 }
 
-# Waits for one that has been started.
+# Waits for a machine.
 vm_finish() {
 	local pid status
 	wait -n -p pid "${!running[@]}"
@@ -368,7 +368,7 @@ missing_tools() {
 	done
 }
 
-# check_arguments KERNEL...: each of them once, as each has its own files.
+# check_arguments KERNEL...: each may be named once, because each has its own files.
 check_arguments() {
 	local kernel
 	for kernel in "$@"; do
@@ -404,7 +404,7 @@ main() {
 	trap end EXIT
 	trap 'exit 130' INT TERM
 	for kernel in "$@"; do
-		# One after the other, while machines run: two KERNELs may need the same.
+		# One after the other, while machines run: two KERNELs may need the same files.
 		if ! why=$(kernel_fetch "$(series_of "$kernel")"); then
 			echo "SKIPPED vm $kernel: $why"
 			continue
@@ -421,7 +421,7 @@ main() {
 }
 
 PATH=$PATH:/usr/sbin:/sbin
-# By process id: KERNEL.
+# The KERNEL of each process id.
 declare -A running=()
 failed=0
 main "$@"

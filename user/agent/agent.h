@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The agent's loop: probes in, health, plan, maps out. Wires the rooms together;
- * the rules are theirs.
+ * The agent's loop: probes, health, plan, maps. It connects the other folders; they contain the
+ * rules.
  */
 #ifndef KUBELB_AGENT_H
 #define KUBELB_AGENT_H
@@ -15,13 +15,12 @@ struct agent_options {
 	const char *pin_dir;
 };
 
-/* What a configuration takes of privileges. */
+/* The privileges that a configuration needs. */
 void agent_needs(const struct config *cfg, struct privileges_need *ret);
 
 /*
- * Runs until SIGTERM or SIGINT. cfg: the configuration read at start, owned by the
- * agent from here on. The data path must be attached. Returns 0, or a negative errno
- * with e when it cannot run at all.
+ * Runs until SIGTERM or SIGINT. The data path must be attached. cfg: the configuration read at
+ * start; the agent takes ownership. Returns 0, or a negative errno with e when it cannot run.
  */
 int agent_run(const struct agent_options *o, struct config *cfg, struct err *e);
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* One backend in the agent: schedules its probes, and updates its health from their results. */
 #include "agent/backend.h"
 
 #include <errno.h>
@@ -13,34 +14,29 @@
 #include "net/endpoint.h"
 #include "base/log.h"
 
-/* Probes of thousands of nodes must not fall into step. */
+/* The probes of thousands of nodes must not come at the same time. */
 #define JITTER_PERCENT 20
-/* A burst of events is one piece of news: no two probes follow closer than that. Yet what
- * comes right behind a probe gets another one, as that may have seen nothing of it. */
-#define HURRY_MIN_MS 100
+/*
+ * The shortest time between two probes. Events during it cause one probe at its end, because the
+ * probe before may have been too early to notice.
+ */
+#define EARLY_MIN_MS 100
 
 /* --- the next probe ---------------------------------------------------------------- */
 
-static unsigned int jittered(unsigned int ms)
-{
-	unsigned int spread = ms * JITTER_PERCENT / 100;
-
-	return random_between(ms - spread, ms + spread);
-}
-
 static void schedule(struct agent_backend *b, unsigned int ms)
 {
-	struct timeval tv = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+	const struct timeval tv = clock_timeval(ms);
 
 	event_add(b->timer, &tv);
 }
 
 static void schedule_next(struct agent_backend *b)
 {
-	schedule(b, jittered(health_next_probe_ms(&b->health, &b->rules)));
+	schedule(b, random_around(health_next_probe_ms(&b->health, &b->rules), JITTER_PERCENT));
 }
 
-/* Now, whatever was planned. */
+/* Probes at once, whatever was scheduled. */
 static void probe_now(struct agent_backend *b, enum probe_path path)
 {
 	event_del(b->timer);
@@ -50,7 +46,7 @@ static void probe_now(struct agent_backend *b, enum probe_path path)
 	probe_start(b->probe, path);
 }
 
-/* While it answers its clients there is nothing to ask. */
+/* While the backend answers its clients, no probe is needed. */
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct agent_backend *b = arg;
@@ -67,22 +63,27 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	probe_now(b, PROBE_READY);
 }
 
-/* Probes out of turn: so many in a row, then one in so long. Anybody on this node can make
- * connects fail as often as he likes, and a backend can close whatever it is asked on: no
- * apiserver is to pay for the one, nor the agent for the other. */
-#define HURRY_BURST 5
-#define HURRY_NS 1000000000ULL
+/*
+ * Early probes: this many in a row, then one in this time. Every user of this node can make
+ * connects fail, and a backend can close its connections; the limit protects the apiservers and the
+ * agent from that.
+ */
+#define EARLY_BURST 5
+#define EARLY_NS NS_PER_S
 
-/* Counts one; false when there are too many. hurried_ns: until when they are used up. */
-static bool may_hurry(struct agent_backend *b)
+/*
+ * Counts one early probe. Returns false when there were too many. early_until_ns: when the limit
+ * ends.
+ */
+static bool may_probe_early(struct agent_backend *b)
 {
 	__u64 now = clock_now_ns();
 
-	if (b->hurried_ns < now)
-		b->hurried_ns = now;
-	if (b->hurried_ns - now > (HURRY_BURST - 1) * HURRY_NS)
+	if (b->early_until_ns < now)
+		b->early_until_ns = now;
+	if (b->early_until_ns - now > (EARLY_BURST - 1) * EARLY_NS)
 		return false;
-	b->hurried_ns += HURRY_NS;
+	b->early_until_ns += EARLY_NS;
 	return true;
 }
 
@@ -90,20 +91,22 @@ static bool may_hurry(struct agent_backend *b)
 
 static void log_state(const struct agent_backend *b, enum klb_state was, const char *detail)
 {
-	char text[ENDPOINT_TEXT_MAX], quoted[512];
+	char text[ENDPOINT_TEXT_MAX];
 	bool better = b->health.state < was || b->health.state == KLB_STATE_READY;
 
 	log_event(better ? LOG_LEVEL_INFO : LOG_LEVEL_WARN,
 		  b->health.state == was ? "backend is as it was" : "backend changed state",
 		  "backend=%s state=%s was=%s reason=%s http_status=%u detail=%s",
 		  endpoint_format(&b->endpoint, text), names_state(b->health.state),
-		  names_state(was), log_quote(quoted, 64, names_reason(b->health.reason)),
-		  b->health.http_status, log_quote(quoted + 64, sizeof(quoted) - 64, detail));
+		  names_state(was), log_quoted(names_reason(b->health.reason)),
+		  b->health.http_status, log_quoted(detail));
 }
 
-/* Connected, and no answer about readiness: an apiserver whose etcd stalls still answers
- * about its liveness. Others are preferred in the meantime. */
-static void ask_for_life(struct agent_backend *b, const struct probe_result *result)
+/*
+ * There was a connection but no answer about readiness. An apiserver whose etcd stalls still
+ * answers about liveness. Other backends are preferred meanwhile.
+ */
+static void probe_liveness(struct agent_backend *b, const struct probe_result *result)
 {
 	enum klb_state was = b->health.state;
 	bool changed = health_unanswered(&b->health, clock_now_ns());
@@ -115,7 +118,7 @@ static void ask_for_life(struct agent_backend *b, const struct probe_result *res
 		b->ops->changed(b->arg, true);
 }
 
-/* Whatever it answers, it lives; and it has not said that it is ready. */
+/* Any answer shows that it is alive. It has not said that it is ready. */
 static enum klb_reason reason_while_alive(enum klb_reason outcome)
 {
 	switch (outcome) {
@@ -132,39 +135,38 @@ static void on_done(void *arg, const struct probe_result *result)
 	struct agent_backend *b = arg;
 	enum klb_state was = b->health.state;
 	enum klb_reason reason_was = b->health.reason, outcome = result->outcome;
-	char text[ENDPOINT_TEXT_MAX], quoted[256];
+	char text[ENDPOINT_TEXT_MAX];
 	bool changed;
 
 	b->probing = false;
 	metrics_probe_observe(&b->metrics, outcome, result->duration_ns);
 	b->metrics.handshakes += result->handshake;
 	if (outcome == KLB_REASON_NO_ANSWER && result->path == PROBE_READY) {
-		ask_for_life(b, result);
+		probe_liveness(b, result);
 		return;
 	}
 	if (result->path == PROBE_LIVE)
 		outcome = reason_while_alive(outcome);
 	changed =
 		health_probed(&b->health, &b->rules, outcome, result->http_status, clock_now_ns());
-	/* Also why it is not ready, when that is new, and once after a start what was adopted. */
+	/* Also logs a new reason why it is not ready, and once after a start the adopted state. */
 	if (changed || (b->health.state != KLB_STATE_READY && outcome != KLB_REASON_OK &&
 			(reason_was != outcome || b->adopted)))
 		log_state(b, was, result->detail ? result->detail : "");
 	else if (log_enabled(LOG_LEVEL_DEBUG))
 		log_event(LOG_LEVEL_DEBUG, "probed",
 			  "backend=%s result=%s http_status=%u seconds=%.6f",
-			  endpoint_format(&b->endpoint, text),
-			  log_quote(quoted, sizeof(quoted), names_reason(outcome)),
-			  result->http_status, (double)result->duration_ns / 1e9);
+			  endpoint_format(&b->endpoint, text), log_quoted(names_reason(outcome)),
+			  result->http_status, (double)result->duration_ns / NS_PER_S);
 	b->adopted = false;
 	if (b->again)
-		schedule(b, HURRY_MIN_MS);
+		schedule(b, EARLY_MIN_MS);
 	else
 		schedule_next(b);
 	b->ops->changed(b->arg, changed);
 }
 
-/* Nobody has asked it to: look at once whether the backend is still there. */
+/* The connection has ended by itself: check at once whether the backend is still there. */
 static void on_lost(void *arg, bool timed_out)
 {
 	struct agent_backend *b = arg;
@@ -176,7 +178,7 @@ static void on_lost(void *arg, bool timed_out)
 			  timed_out ? "nothing is acknowledged any more on the connection kept for "
 				      "probes"
 				    : "the connection kept for probes was closed");
-	if (may_hurry(b))
+	if (may_probe_early(b))
 		probe_now(b, PROBE_READY);
 	else
 		schedule_next(b);
@@ -281,19 +283,19 @@ void agent_backend_start(struct agent_backend *b, unsigned int within_ms)
 	schedule(b, random_between(0, within_ms));
 }
 
-void agent_backend_hurry(struct agent_backend *b)
+void agent_backend_probe_soon(struct agent_backend *b)
 {
-	__u64 age_ms = (clock_now_ns() - b->health.last_probe_ns) / 1000000;
+	__u64 age_ms = (clock_now_ns() - b->health.last_probe_ns) / NS_PER_MS;
 
-	/* Asked for already, or too often. */
-	if (b->again || !may_hurry(b))
+	/* A probe is requested already, or there were too many. */
+	if (b->again || !may_probe_early(b))
 		return;
-	if (!b->probing && age_ms >= HURRY_MIN_MS) {
+	if (!b->probing && age_ms >= EARLY_MIN_MS) {
 		probe_now(b, PROBE_READY);
 		return;
 	}
 	if (!b->probing)
-		schedule(b, HURRY_MIN_MS - (unsigned int)age_ms);
+		schedule(b, EARLY_MIN_MS - (unsigned int)age_ms);
 	b->again = true;
 }
 

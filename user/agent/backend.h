@@ -12,9 +12,9 @@ struct event;
 struct event_base;
 
 struct agent_backend_ops {
-	/* Something about the backend is new; state_changed: it should act on connects. */
+	/* Something about the backend is new. state_changed: the kernel should know at once. */
 	void (*changed)(void *arg, bool state_changed);
-	/* When it last answered a client: klb_stats.last_answer_ns. */
+	/* The time of its last answer to a client: klb_stats.last_answer_ns. */
 	__u64 (*last_answer_ns)(void *arg, const struct klb_endpoint *backend);
 };
 
@@ -26,16 +26,19 @@ struct agent_backend {
 	struct probe *probe;
 	struct event *timer;
 	bool coverage_warned;
-	bool begun; /* it has been probed, or is just being */
+	bool begun; /* it has been probed, or the first probe is running */
 	bool probing;
-	bool again; /* a probe was asked for during one, or too soon after it */
-	__u64 hurried_ns; /* see may_hurry */
-	bool adopted; /* the state is an earlier agent's; no probe has ended yet */
+	bool again; /* a probe was requested during a probe or too soon after it */
+	__u64 early_until_ns; /* see may_probe_early */
+	bool adopted; /* the state is an earlier agent's, and no probe has ended yet */
 	const struct agent_backend_ops *ops;
 	void *arg;
 };
 
-/* For cfg->backends[index]; needs cfg no more afterwards, and tls always. Starts nothing. */
+/*
+ * Makes the backend cfg->backends[index]. cfg is not needed afterwards; tls must outlive the
+ * backend. Starts nothing.
+ */
 int agent_backend_new(struct event_base *base, const struct config *cfg, unsigned int index,
 		      struct probe_tls *tls, const struct agent_backend_ops *ops, void *arg,
 		      struct agent_backend **ret, struct err *e);
@@ -44,21 +47,21 @@ void agent_backend_free(struct agent_backend *b);
 
 /* Takes over health and counters of the same backend before a reload. */
 void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *before);
-/* Takes over what an earlier agent wrote into the maps. weight: the configured one. */
+/* Takes over what an earlier agent has written into the maps. weight: the configured one. */
 void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen,
 			 unsigned int weight);
 
-/* Probes within so long, at a moment left to chance, and from then on by itself. */
+/* Starts the probes: the first one at a random time within so many milliseconds. */
 void agent_backend_start(struct agent_backend *b, unsigned int within_ms);
 
-/* The kernel has seen something of it: look now, and not when the interval is over. */
-void agent_backend_hurry(struct agent_backend *b);
+/* The kernel has reported an event about it: probe now instead of after the interval. */
+void agent_backend_probe_soon(struct agent_backend *b);
 
-/* Both belong to b and are valid, and up to date, until agent_backend_free. */
+/* Both belong to b, and are valid and up to date until agent_backend_free. */
 const struct health *agent_backend_health(const struct agent_backend *b);
 const struct metrics_probe *agent_backend_metrics(const struct agent_backend *b);
 
-/* In a list of n; NULL when it is not there. */
+/* Finds a backend in a list of n. NULL when it is not there. */
 struct agent_backend *agent_backend_find(struct agent_backend *const *list, unsigned int n,
 					 const struct klb_endpoint *endpoint);
 

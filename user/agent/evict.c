@@ -1,116 +1,134 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-#include "agent/evict.h"
+/* Ends connections to dead backends, in batches. */
+#include "agent/internal.h"
 
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "balance/rebalance.h"
+#include <event2/event.h>
+
+#include "balance/backend_status.h"
+#include "base/clock.h"
 #include "base/random.h"
-#include "host/privileges.h"
-#include "net/sock_diag.h"
+#include "net/endpoint.h"
 
-/* One that has ended by itself meanwhile is where it should be. */
-static int end_them(struct sock_diag *diag, const struct klb_connection *list,
-		    const unsigned int *picked, unsigned int n, struct agent_evict_result *ret,
-		    struct err *e)
+/* The time between batches. */
+#define EVICT_MS 100
+/* Nodes must not act at the same time. */
+#define JITTER_PERCENT 50
+
+const struct plan_backend *agent_planned(const struct agent *a, unsigned int index)
 {
-	int r = sock_diag_can_destroy(diag, e), first = r;
-
-	for (unsigned int i = 0; !r && i < n; i++) {
-		const struct klb_connection *c = &list[picked[i]];
-		int one = sock_diag_destroy(diag, c, first ? NULL : e);
-
-		if (!one)
-			ret->ended[c->record.id]++;
-		else if (one != -ENOENT && !first)
-			first = one;
-	}
-	return first;
+	return plan_find(&a->state->applied, &a->config->backends[index].endpoint);
 }
 
-typedef unsigned int (*pick_fn)(const struct datapath_connections *all, const void *which,
-				unsigned int *ret, unsigned int *ret_left);
-
-/* Lists, picks and ends, with the privileges for that and no longer. */
-static int move(const struct datapath *dp, pick_fn pick, const void *which,
-		struct agent_evict_result *ret, struct err *e)
+void agent_count_ended(struct agent *a, const struct agent_ended *ended, enum metrics_ended why)
 {
-	struct datapath_connections all = { 0 };
-	unsigned int picked[EVICT_BATCH], n;
-	struct sock_diag *diag = NULL;
-	int r;
+	char text[ENDPOINT_TEXT_MAX];
 
-	memset(ret, 0, sizeof(*ret));
-	privileges_raise();
-	r = sock_diag_open(&diag, e);
-	if (!r)
-		r = datapath_connections(dp, diag, &(struct datapath_looks){ 0 }, &all, e);
-	if (!r) {
-		n = pick(&all, which, picked, &ret->left);
-		if (n)
-			r = end_them(diag, all.list, picked, n, ret, e);
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct plan_backend *b = agent_planned(a, i);
+
+		if (!b || !ended->ended[b->id])
+			continue;
+		a->backends[i]->metrics.ended[why] += ended->ended[b->id];
+		log_event(LOG_LEVEL_INFO, "connections ended, their clients connect elsewhere",
+			  "backend=%s connections=%u reason=%s",
+			  endpoint_format(&b->value.endpoint, text), ended->ended[b->id],
+			  metrics_ended_name(why));
 	}
-	sock_diag_close(diag);
-	privileges_lower();
-	free(all.list);
-	return r;
 }
 
-struct dead {
-	const struct datapath *dp;
-	const bool *ids; /* by id */
-	bool *hidden; /* out: some connections to them are not in the list */
-};
-
-/* How many the kernel counts. */
-static __u64 count_dead(const struct dead *d)
+/* The effective weight: the operator's, otherwise the agent_planned one; 0 for a drained backend.
+ */
+unsigned int agent_weight_of(const struct agent *a, const struct plan_backend *b)
 {
+	const struct klb_admin *admin = backend_status_admin(a->state, b);
+
+	if (admin->drained)
+		return 0;
+	return admin->weight_set ? admin->weight : b->value.weight;
+}
+
+/* Whether the backend is ready and may get new connections. */
+bool agent_is_ready(const struct agent *a, const struct plan_backend *b)
+{
+	return b->value.state == KLB_STATE_READY && agent_weight_of(a, b);
+}
+
+static bool some_ready(struct agent *a)
+{
+	/* The operator's settings change without a notification. */
+	if (datapath_read_admin(a->dp, a->state->admin, NULL))
+		return false;
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct plan_backend *b = agent_planned(a, i);
+
+		if (b && agent_is_ready(a, b))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Fills dead by id. Returns whether there is a dead backend, and a ready one to take its clients.
+ * Both as the maps say: while the kernel does not know that a backend is dead, the clients would
+ * come back to it.
+ */
+static bool find_dead(struct agent *a, bool *dead)
+{
+	bool some = false;
+
+	memset(dead, 0, KLB_MAX_IDS * sizeof(*dead));
+	for (unsigned int i = 0; i < a->config->n_backends; i++) {
+		const struct health *h = agent_backend_health(a->backends[i]);
+		const struct plan_backend *b = agent_planned(a, i);
+
+		if (!b)
+			continue;
+		dead[b->id] =
+			b->value.state == KLB_STATE_DEAD && health_may_evict(h, clock_now_ns());
+		some |= dead[b->id];
+	}
+	return some && some_ready(a);
+}
+
+void agent_start_evicting(struct agent *a)
+{
+	unsigned int ms = random_around(EVICT_MS, JITTER_PERCENT);
+	const struct timeval tv = clock_timeval(ms);
+
+	if (!event_pending(a->evict_timer, EV_TIMEOUT, NULL))
+		event_add(a->evict_timer, &tv);
+}
+
+void agent_on_evict(evutil_socket_t fd, short what, void *arg)
+{
+	struct agent_ended result;
+	struct agent *a = arg;
+	bool dead[KLB_MAX_IDS];
+	struct err e = { "" };
+
+	(void)fd;
+	(void)what;
+	if (!a->dp || !privileges_can_end_connections() || !find_dead(a, dead))
+		return;
+	agent_end_dead(a->dp, dead, &result, &e);
+	log_failure(a->evict_error, LOG_LEVEL_ERROR, "cannot end connections to a dead backend",
+		    &e);
+	agent_count_ended(a, &result, METRICS_ENDED_DEAD);
+	if (result.remaining)
+		agent_start_evicting(a);
+}
+
+/* Ends connections that have come to a dead backend since, or could not be ended before. */
+void agent_check_dead_backends(struct agent *a)
+{
+	bool dead[KLB_MAX_IDS];
 	struct klb_stats stats;
-	__u64 n = 0;
 
+	if (!find_dead(a, dead))
+		return;
 	for (__u32 id = 1; id < KLB_MAX_IDS; id++)
-		if (d->ids[id] && !datapath_read_stat(d->dp, id, &stats, NULL))
-			n += stats.active + stats.connecting;
-	return n;
-}
-
-static unsigned int pick_dead(const struct datapath_connections *all, const void *which,
-			      unsigned int *ret, unsigned int *ret_left)
-{
-	const struct dead *d = which;
-	unsigned int n;
-
-	n = rebalance_pick_dead(all->list, all->n, d->ids, random_u64(), EVICT_BATCH, ret,
-				ret_left);
-	*d->hidden = !all->all && count_dead(d) > n + *ret_left;
-	return n;
-}
-
-static unsigned int pick_oldest(const struct datapath_connections *all, const void *id,
-				unsigned int *ret, unsigned int *ret_left)
-{
-	(void)ret_left;
-	*ret = rebalance_pick_oldest(all->list, all->n, *(const __u32 *)id);
-	return *ret < all->n;
-}
-
-int agent_evict_dead(const struct datapath *dp, const bool *dead, struct agent_evict_result *ret,
-		     struct err *e)
-{
-	bool hidden = false;
-	const struct dead d = { .dp = dp, .ids = dead, .hidden = &hidden };
-	int r = move(dp, pick_dead, &d, ret, e);
-
-	if (!r && hidden)
-		r = err_set(e, ESRCH,
-			    "some are in network namespaces that cannot be looked into: that takes "
-			    "CAP_SYS_ADMIN, CAP_SYS_PTRACE and the host's PID namespace");
-	return r;
-}
-
-int agent_evict_one(const struct datapath *dp, __u32 id, struct agent_evict_result *ret,
-		    struct err *e)
-{
-	return move(dp, pick_oldest, &id, ret, e);
+		if (dead[id] && !datapath_read_stat(a->dp, id, &stats, NULL) && stats.active)
+			agent_start_evicting(a);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Shared by the files of the agent's loop; nobody else includes this. */
+/* Shared by the files of the agent's loop; no other file includes it. */
 #ifndef KUBELB_AGENT_INTERNAL_H
 #define KUBELB_AGENT_INTERNAL_H
 
@@ -9,6 +9,7 @@
 
 #include "agent/agent.h"
 #include "agent/backend.h"
+#include "agent/end_connections.h"
 #include "balance/reconcile.h"
 #include "balance/endpoint_source.h"
 #include "datapath/datapath.h"
@@ -20,11 +21,11 @@ struct agent {
 	const struct agent_options *options;
 	struct event_base *base;
 	struct config *file; /* as it was read */
-	struct config *config; /* the same with the backends that discovery has found */
+	struct config *config; /* the same, with the backends that discovery has found */
 	struct klb_endpoint found[KLB_MAX_BACKENDS]; /* by discovery */
-	unsigned int n_found; /* 0: the file's own backends count */
-	bool heard; /* found is the cluster's word, and not only a cache's */
-	struct endpoint_source source; /* whether the file's own backends count beside found */
+	unsigned int n_found; /* 0: the file's own backends are used */
+	bool heard; /* found is from the cluster, not only from the cache */
+	struct endpoint_source source; /* whether the file's own backends are used beside found */
 	struct discovery *discovery;
 	__u64 discovery_results[DISCOVERY_RESULTS];
 	struct filewatch *watch;
@@ -32,94 +33,143 @@ struct agent {
 	struct agent_backend **backends; /* by index of config->backends */
 	struct datapath *dp; /* NULL: nothing is attached */
 	struct datapath_state *state; /* as last read from or written to the maps */
-	int agent_lock; /* held on the pins' links directory: one agent for each */
+	int agent_lock; /* on the pins' links directory: one agent for each */
 	struct http *http;
-	struct notify *notify; /* NULL: nobody asked to be told */
+	struct notify *notify; /* NULL: there is no service manager */
 	__u64 http_retry_ns;
 	struct event *tick, *hup, *term, *interrupt;
 	struct event *reconcile_timer, *evict_timer;
-	struct event *wakeup; /* the kernel has seen something */
-	__u64 next_event; /* of the event log */
-	__u64 rebalance_ns; /* not before */
+	struct event *wakeup; /* the kernel has reported an event */
+	__u64 next_event; /* number in the event log */
+	__u64 rebalance_ns; /* no earlier rebalancing */
 	struct reconcile reconcile;
 	__s64 excess; /* see reconcile_other_netns */
-	bool reconciled; /* once */
-	bool beaten; /* a heartbeat of this process is in the maps */
-	bool reload_refused; /* the file is not the configuration that is in force */
-	bool dirty; /* something to write that can wait for the tick */
+	bool reconciled; /* at least once */
+	bool heartbeat_written; /* a heartbeat of this process is in the maps */
+	bool reload_refused; /* the current file was refused */
+	bool dirty; /* something can be written with the next tick */
 	bool detached_logged;
 	bool discovery_failed; /* logged */
-	bool missing_logged[PRIVILEGES_FUNCTIONS]; /* that a privilege is missing */
-	bool feature_logged[DATAPATH_FEATURES_MAX]; /* that it is off */
-	/* The last ones logged; empty while it works. */
+	bool missing_logged[PRIVILEGES_FUNCTIONS]; /* that a capability is missing */
+	bool feature_logged[DATAPATH_FEATURES_MAX]; /* that the feature is off */
+	/* The last errors that were logged; empty while there is none. */
 	char evict_error[ERR_TEXT_MAX];
 	char reconcile_error[ERR_TEXT_MAX];
 	char http_error[ERR_TEXT_MAX];
 	char heartbeat_error[ERR_TEXT_MAX];
 	char maps_error[ERR_TEXT_MAX];
-	bool config_pending; /* the configuration has not reached the maps yet */
+	bool config_pending; /* the configuration is not in the maps yet */
 	__u64 reloads_ok, reloads_failed;
 	double start_time;
 };
 
 /* --- pages.c: what it serves --- */
 
-/* Serves http if the configuration wants it and nothing does yet; a failure is logged. */
+/* Starts to serve http if the configuration wants it and nothing does yet. Logs a failure. */
 void agent_listen_http(struct agent *a);
-/* Why connects are not balanced, or the kernel does not believe this agent; NULL: all is well. */
+/*
+ * Why connects are not balanced, or why the kernel does not use this agent's states; NULL:
+ * everything works.
+ */
 const char *agent_not_ready(const struct agent *a);
 
 /* --- reload.c: how a configuration gets in --- */
 
-/* The tick at the configuration's pace, from now on. */
+/* Sets the tick to the configuration's interval. */
 void agent_set_tick(struct agent *a);
 
-/* The file anew; an invalid one is logged, and the old one stays. */
+/* Reads the file again. An invalid one is logged, and the old one stays. */
 void agent_reload(struct agent *a);
-/* Puts file in force. Owns it once a->file is it, which it can be on failure as well. */
+/*
+ * Puts file into force. The agent owns it from when a->file is file, which is possible on failure
+ * too.
+ */
 int agent_take_file(struct agent *a, struct config *file, struct err *e);
-/* At each tick: whether the file's own backends count beside those that were found. */
-void agent_review_list(struct agent *a);
-/* Whether some do although the cluster has been heard. */
-bool agent_has_seeds(const struct agent *a);
-/* What discovery has found at an earlier time; before agent_take_file, with a->state. */
-void agent_read_cache(struct agent *a, const struct config *file);
-/* None are there any more; before a->config goes. */
-void agent_stop_backends(struct agent *a);
 
 /* --- sync.c: the data path --- */
 
-/* Opens, locks and reads it, and listens. On failure a->dp is NULL. */
+/* Opens, locks and reads the data path, and subscribes to its events. On failure a->dp is NULL. */
 int agent_open_datapath(struct agent *a, struct err *e);
-/* Lets go of all that; a->dp is NULL then. */
+/* Undoes that. a->dp is NULL then. */
 void agent_drop_datapath(struct agent *a);
-/* Those of what is attached; ret has room for DATAPATH_FEATURES_MAX. Needs a->dp. */
+/* The features of what is attached. ret has DATAPATH_FEATURES_MAX elements. Needs a->dp. */
 unsigned int agent_features(struct agent *a, const struct klb_control *control,
 			    struct datapath_feature *ret);
-/* Drops and opens after somebody else's change; a failure is logged once, a->dp NULL then. */
+/*
+ * Drops and opens the data path after somebody else has changed it. Logs a failure once; a->dp is
+ * NULL then.
+ */
 void agent_reopen(struct agent *a);
-/* Writes what has changed; what fails is logged and stays dirty. May reopen. */
+/* Writes what has changed. Logs a failure; the agent stays dirty then. May reopen. */
 void agent_apply(struct agent *a);
 
 /* --- kernel_events.c: what the kernel reports --- */
 
-/* Sets up a->wakeup; needs a->dp and a->state. agent_drop_datapath takes it away. */
-int agent_listen_to_kernel(struct agent *a, struct err *e);
-/* What the kernel has seen since the last time. */
-void agent_take_events(struct agent *a);
+/* Sets up a->wakeup. Needs a->dp and a->state. agent_drop_datapath undoes it. */
+int agent_subscribe_events(struct agent *a, struct err *e);
+/* Handles the events since the last call. */
+void agent_handle_events(struct agent *a);
 
-/* --- upkeep.c: what is done about what is known --- */
+/* --- in_force.c: the configuration in force --- */
 
+/*
+ * Puts file into force with the backends that discovery has found, if it is on. tls: of file's
+ * probes; a->tls when it is the same. Takes ownership of tls on success.
+ */
+int agent_take_effective(struct agent *a, const struct config *file, struct probe_tls *tls,
+			 struct err *e);
+
+/* --- backends.c: the backends of a configuration --- */
+
+/*
+ * Makes the backends of cfg that are new; without keep all of them. Leaves gaps in list for the
+ * others. On failure the caller frees list.
+ */
+int agent_make_backends(struct agent *a, const struct config *cfg, struct probe_tls *tls, bool keep,
+			struct agent_backend **list, struct err *e);
+/* Fills the gaps of list with the existing backends, frees the rest, and starts the new ones. */
+void agent_replace_backends(struct agent *a, const struct config *cfg, struct agent_backend **list);
+/* NULL is allowed. */
+void agent_free_backends(struct agent_backend **list, unsigned int n);
+/* Frees all backends. Call it before a->config is freed. */
+void agent_stop_backends(struct agent *a);
+
+/* --- discovered.c: what discovery finds --- */
+
+/* Starts discovery as a->file wants it, and ends the one before. */
+int agent_start_discovery(struct agent *a, struct err *e);
+/* Reads what discovery has found earlier. Call it before agent_take_file; needs a->state. */
+void agent_read_cache(struct agent *a, const struct config *file);
+/* At each tick: decides whether the file's own backends are used beside those found. */
+void agent_review_list(struct agent *a);
+/* Whether they are, although the cluster has been heard from. */
+bool agent_uses_seeds(const struct agent *a);
+
+/* --- evict.c: connections to dead backends --- */
+
+/* The applied plan's backend for config->backends[index], or NULL. */
+const struct plan_backend *agent_planned(const struct agent *a, unsigned int index);
+/* The effective weight: the operator's, otherwise the planned one; 0 for a drained backend. */
+unsigned int agent_weight_of(const struct agent *a, const struct plan_backend *b);
+/* Whether the backend is ready and may get new connections. */
+bool agent_is_ready(const struct agent *a, const struct plan_backend *b);
+/* Counts and logs connections that were ended. */
+void agent_count_ended(struct agent *a, const struct agent_ended *ended, enum metrics_ended why);
+/* Ends the first batch in a moment. */
+void agent_start_evicting(struct agent *a);
 /* At each tick, with a->dp: ends connections that have come to a dead backend since. */
-void agent_look_for_stuck(struct agent *a);
-/* At each tick, with a->dp: moves one connection when it is time to. */
-void agent_rebalance(struct agent *a);
-/* Of a->evict_timer: one batch of connections to dead backends. arg: the agent, here and below. */
+void agent_check_dead_backends(struct agent *a);
+/* Callback of a->evict_timer: ends one batch. arg: the agent. */
 void agent_on_evict(evutil_socket_t fd, short what, void *arg);
-/* Of a->reconcile_timer: compares counts and sockets, and sets the timer again. */
+
+/* --- rebalance.c --- */
+
+/* At each tick, with a->dp: ends one connection if rebalancing is due. */
+void agent_rebalance(struct agent *a);
+
+/* --- reconcile.c: counts and sockets --- */
+
+/* Callback of a->reconcile_timer: compares once, and sets the timer again. arg: the agent. */
 void agent_on_reconcile(evutil_socket_t fd, short what, void *arg);
-/* For struct agent_backend_ops. */
-void agent_on_backend_changed(void *arg, bool state_changed);
-__u64 agent_on_last_answer(void *arg, const struct klb_endpoint *backend);
 
 #endif

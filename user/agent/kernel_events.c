@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What the kernel reports: clients have met trouble. */
+/* Handles the kernel's events about clients whose connects fail. */
 #include "agent/internal.h"
 
 #include <errno.h>
@@ -8,14 +8,14 @@
 
 #include "net/endpoint.h"
 
-/* Clients have met trouble: what is it? */
-static void take_event(struct agent *a, const struct klb_event *event)
+/* Probes the backend of the event. */
+static void handle_event(struct agent *a, const struct klb_event *event)
 {
 	if (event->kind == KLB_EVENT_RESTORED)
 		return;
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		if (endpoint_equal(&a->config->backends[i].endpoint, &event->backend))
-			agent_backend_hurry(a->backends[i]);
+			agent_backend_probe_soon(a->backends[i]);
 }
 
 static void on_wakeup(evutil_socket_t fd, short what, void *arg)
@@ -25,10 +25,10 @@ static void on_wakeup(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	datapath_wakeup_clear(a->dp);
-	agent_take_events(a);
+	agent_handle_events(a);
 }
 
-void agent_take_events(struct agent *a)
+void agent_handle_events(struct agent *a)
 {
 	struct klb_event events[16];
 	int n;
@@ -36,17 +36,17 @@ void agent_take_events(struct agent *a)
 	do {
 		n = datapath_events(a->dp, &a->next_event, events, 16, NULL);
 		for (int i = 0; i < n; i++)
-			take_event(a, &events[i]);
+			handle_event(a, &events[i]);
 	} while (n == 16);
 }
 
-/* What has happened before now is history. */
-int agent_listen_to_kernel(struct agent *a, struct err *e)
+/* Events from before are skipped. */
+int agent_subscribe_events(struct agent *a, struct err *e)
 {
 	int fd = datapath_wakeup_fd(a->dp, e);
 
 	a->next_event = a->state->counters.events;
-	/* Then the tick asks. */
+	/* Then the tick reads the events. */
 	if (fd == -EOPNOTSUPP)
 		return 0;
 	if (fd < 0)

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* The agent's event loop: start, tick, heartbeat, service manager, end. */
 #include "agent/agent.h"
 
 #include <errno.h>
@@ -18,7 +19,9 @@
 #include "agent/metrics.h"
 #include "host/sd_notify.h"
 
-/* The kernel gives up on the agent after so many probe intervals. */
+/*
+ * The kernel ignores the agent's states when the heartbeat is older than this many probe intervals.
+ */
 #define HEARTBEAT_INTERVALS 3
 #define HEARTBEAT_AGE_MIN_MS 3000
 #define HEARTBEAT_AGE_MAX_MS 60000
@@ -29,16 +32,19 @@ static __u64 heartbeat_max_age_ns(const struct agent *a)
 {
 	__u64 ms = (__u64)a->config->probe.interval_ms * HEARTBEAT_INTERVALS;
 
-	/* The beat itself is never slower than HEARTBEAT_MS: with a long interval a dead
-	 * agent is not believed for hours, with a short one a stall is no death. */
+	/*
+	 * The heartbeat itself comes at least every HEARTBEAT_MS. The upper limit is for long
+	 * intervals, in which a dead agent's states would count for hours; the lower limit is for
+	 * short ones, in which a delay would look like a dead agent.
+	 */
 	if (ms < HEARTBEAT_AGE_MIN_MS)
 		ms = HEARTBEAT_AGE_MIN_MS;
 	if (ms > HEARTBEAT_AGE_MAX_MS)
 		ms = HEARTBEAT_AGE_MAX_MS;
-	return ms * 1000000ULL;
+	return ms * NS_PER_MS;
 }
 
-static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
+static void describe_discovery(const struct agent *a, struct datapath_heartbeat_values *ret)
 {
 	struct discovery_state state;
 
@@ -47,7 +53,7 @@ static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
 		return;
 	discovery_state(a->discovery, &state);
 	ret->discovery_heard_ns = state.heard_ns;
-	if (!a->n_found || agent_has_seeds(a))
+	if (!a->n_found || agent_uses_seeds(a))
 		ret->discovery = KLB_DISCOVERY_SEEDS;
 	else if (!a->heard)
 		ret->discovery = KLB_DISCOVERY_CACHE;
@@ -57,20 +63,20 @@ static void describe_discovery(const struct agent *a, struct datapath_beat *ret)
 
 static void heartbeat(struct agent *a)
 {
-	struct datapath_beat beat = { .now_ns = clock_now_ns(),
-				      .max_age_ns = heartbeat_max_age_ns(a) };
+	struct datapath_heartbeat_values values = { .now_ns = clock_now_ns(),
+						    .max_age_ns = heartbeat_max_age_ns(a) };
 	__u64 serial = 0;
 	struct err e = { "" };
 	int r;
 
-	describe_discovery(a, &beat);
-	r = datapath_heartbeat(a->dp, &beat, &serial, &e);
+	describe_discovery(a, &values);
+	r = datapath_heartbeat(a->dp, &values, &serial, &e);
 	if (!r) {
-		a->beaten = true;
-		a->state->control.heartbeat_ns = beat.now_ns;
-		a->state->control.heartbeat_max_age_ns = beat.max_age_ns;
+		a->heartbeat_written = true;
+		a->state->control.heartbeat_ns = values.now_ns;
+		a->state->control.heartbeat_max_age_ns = values.max_age_ns;
 	}
-	/* kubelb-load was run: with a changed file, in all likelihood. */
+	/* Somebody has run kubelb-load, probably with a changed file. */
 	if (r == -ESTALE || (!r && serial != a->state->applied.serial)) {
 		agent_reopen(a);
 		if (a->dp)
@@ -82,18 +88,17 @@ static void heartbeat(struct agent *a)
 
 /* --- the service manager ------------------------------------------------------------- */
 
-static void listen_to_manager(struct agent *a)
+static void open_manager(struct agent *a)
 {
 	struct err e = { "" };
-	char quoted[ERR_TEXT_MAX + 64];
 
 	if (notify_new(a->base, &a->notify, &e))
 		log_event(LOG_LEVEL_WARN, "the service manager cannot be told anything", "error=%s",
-			  log_quote(quoted, sizeof(quoted), e.text));
+			  log_quoted(e.text));
 }
 
-/* Ready means: connects are balanced, and the kernel believes this agent. */
-static void tell_manager(struct agent *a)
+/* Ready means that connects are balanced and that the kernel uses this agent's states. */
+static void notify_manager(struct agent *a)
 {
 	const char *why = agent_not_ready(a);
 	const char *refused =
@@ -102,7 +107,7 @@ static void tell_manager(struct agent *a)
 
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		ready += agent_backend_health(a->backends[i])->state == KLB_STATE_READY;
-	if (why || !a->beaten)
+	if (why || !a->heartbeat_written)
 		notify_status(a->notify, "%s%s", why ? why : "waiting for the maps", refused);
 	else if (!a->config->n_backends)
 		notify_ready(a->notify, "no backends: connects go through untouched%s", refused);
@@ -128,12 +133,12 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		agent_apply(a);
 	if (a->dp) {
 		if (!a->wakeup)
-			agent_take_events(a);
-		agent_look_for_stuck(a);
+			agent_handle_events(a);
+		agent_check_dead_backends(a);
 		agent_rebalance(a);
 	}
 	agent_listen_http(a);
-	tell_manager(a);
+	notify_manager(a);
 }
 
 static void on_hup(evutil_socket_t fd, short what, void *arg)
@@ -144,7 +149,7 @@ static void on_hup(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	notify_reloading(a->notify);
 	agent_reload(a);
-	tell_manager(a);
+	notify_manager(a);
 }
 
 static void on_term(evutil_socket_t signal_number, short what, void *arg)
@@ -201,7 +206,7 @@ static int agent_start(struct agent *a, struct config *cfg, struct err *e)
 {
 	int r;
 
-	a->start_time = (double)clock_wall_ns() / 1e9;
+	a->start_time = (double)clock_wall_ns() / NS_PER_S;
 	a->state = calloc(1, sizeof(*a->state));
 	a->base = event_base_new();
 	if (!a->state || !a->base) {
@@ -224,13 +229,12 @@ int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 {
 	struct agent a = { .options = o, .agent_lock = -1 };
 	int r = agent_start(&a, cfg, e);
-	char pin[512];
 
 	if (!r) {
 		log_event(LOG_LEVEL_INFO, "running", "version=%s pin=%s frontends=%u backends=%u",
-			  KLB_VERSION, log_quote(pin, sizeof(pin), o->pin_dir),
-			  a.config->n_frontends, a.config->n_backends);
-		listen_to_manager(&a);
+			  KLB_VERSION, log_quoted(o->pin_dir), a.config->n_frontends,
+			  a.config->n_backends);
+		open_manager(&a);
 		agent_set_tick(&a);
 		on_tick(-1, 0, &a);
 		agent_on_reconcile(-1, 0, &a);

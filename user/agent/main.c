@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* kubelb-agent: probe, decide, update the maps. */
+/* kubelb-agent: probes the apiservers and updates the maps. */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -50,7 +50,7 @@ static const struct option long_options[] = {
 	{ "version", no_argument, NULL, 'V' },	    { NULL, 0, NULL, 0 },
 };
 
-/* Returns -1 to go on, or an exit status. */
+/* Returns -1 to continue, or an exit status. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
 	int c;
@@ -85,25 +85,23 @@ static int parse_options(int argc, char **argv, struct options *o)
 	return -1;
 }
 
-/* In the child: the exit status is the verdict, the one line goes to stderr. */
+/* Runs in the child: the exit status is the result, and the line goes to stderr. */
 static int attach_here(const struct options *o, const struct config *cfg)
 {
 	struct attach_report *report = calloc(1, sizeof(*report));
 	struct err e = { "out of memory" };
-	char cgroup[512], pin[512];
 
 	if (!report || attach_run(cfg, o->agent.pin_dir, NULL, false, report, &e))
 		return cli_fail(CLI_FAILED, &e);
-	log_event(LOG_LEVEL_INFO, "attached", "cgroup=%s pin=%s",
-		  log_quote(cgroup, sizeof(cgroup), report->cgroup),
-		  log_quote(pin, sizeof(pin), o->agent.pin_dir));
+	log_event(LOG_LEVEL_INFO, "attached", "cgroup=%s pin=%s", log_quoted(report->cgroup),
+		  log_quoted(o->agent.pin_dir));
 	free(report);
 	return CLI_OK;
 }
 
 /*
- * Attaches in a child: loading programs takes libbpf through the whole of the
- * kernel's type information, tens of megabytes that the agent would carry for ever.
+ * Attaches in a child process: to load programs, libbpf parses all type information of the kernel,
+ * tens of megabytes that the agent would keep.
  */
 static int attach_in_child(const struct options *o, const struct config *cfg)
 {
@@ -117,14 +115,14 @@ static int attach_in_child(const struct options *o, const struct config *cfg)
 	else if (WIFEXITED(status))
 		return WEXITSTATUS(status);
 	else
-		/* SIGKILL: the kernel's own, for want of memory. */
+		/* SIGKILL usually comes from the kernel, when memory is short. */
 		log_line("cannot attach: ended by signal %d (SIG%s); run kubelb-load first, or "
 			 "allow it more memory: attaching takes 16 MiB",
 			 WTERMSIG(status), sigabbrev_np(WTERMSIG(status)));
 	return CLI_FAILED;
 }
 
-/* Whether an attachment of this version is there. */
+/* Whether an attachment of this version exists. */
 static bool is_attached(const struct options *o)
 {
 	struct datapath *dp = NULL;
@@ -135,7 +133,7 @@ static bool is_attached(const struct options *o)
 	return !r;
 }
 
-/* Attaching is what takes more than running does. */
+/* Attaching needs more privileges than running. */
 static int run_reduced(const struct options *o, struct config *cfg)
 {
 	struct privileges_need need;
@@ -149,7 +147,7 @@ static int run_reduced(const struct options *o, struct config *cfg)
 	return agent_run(&o->agent, cfg, &e) ? cli_fail(CLI_FAILED, &e) : CLI_OK;
 }
 
-/* What the agent could not run with is an error of the configuration. */
+/* A configuration that the agent cannot run with counts as invalid. */
 static int read_config(const struct options *o, struct config **ret, struct err *e)
 {
 	struct probe_tls *tls = NULL;
@@ -166,13 +164,13 @@ static int read_config(const struct options *o, struct config **ret, struct err 
 	return r;
 }
 
-/* Attaching takes seconds, and the file may be another one by now. */
+/* Attaching takes seconds, and the file may have changed meanwhile. */
 static void read_again(const struct options *o, struct config **cfg)
 {
 	struct config *newer = NULL;
 	struct err e = { "" };
 
-	/* One that is wrong is told when it is mended and read again. */
+	/* An invalid file is reported when it is read the next time. */
 	if (read_config(o, &newer, &e))
 		return;
 	config_free(*cfg);

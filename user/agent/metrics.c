@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Prints the agent's metrics in Prometheus' text format. */
 #include "agent/metrics.h"
 
 #include <dirent.h>
@@ -11,6 +12,8 @@
 #include "balance/names.h"
 #include "base/array.h"
 #include "base/cli.h"
+#include "base/clock.h"
+#include "base/file.h"
 #include "discovery/discovery.h"
 #include "net/endpoint.h"
 #include "balance/backend_status.h"
@@ -41,7 +44,7 @@ const char *metrics_ended_name(enum metrics_ended why)
 
 void metrics_probe_observe(struct metrics_probe *m, enum klb_reason result, __u64 duration_ns)
 {
-	double seconds = (double)duration_ns / 1e9;
+	double seconds = (double)duration_ns / NS_PER_S;
 
 	m->results[result]++;
 	m->count++;
@@ -54,7 +57,7 @@ void metrics_probe_observe(struct metrics_probe *m, enum klb_reason result, __u6
 	}
 }
 
-static void head(FILE *f, const char *name, const char *type, const char *help)
+static void print_head(FILE *f, const char *name, const char *type, const char *help)
 {
 	fprintf(f, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
@@ -62,44 +65,45 @@ static void head(FILE *f, const char *name, const char *type, const char *help)
 /* --- from what is attached ----------------------------------------------------------- */
 
 /*
- * A link to a removed cgroup stays pinned and runs nothing: attached counts it, effective
- * does not. Where the agent may not read what a cgroup runs, its being there has to do: the
- * kernel runs whatever a link attaches to a living cgroup (kernel/bpf/cgroup.c,
+ * A link to a removed cgroup stays pinned and runs nothing: it counts as attached, not as
+ * effective. When the agent may not read what a cgroup runs, it only checks that the cgroup exists:
+ * the kernel runs what is linked to an existing cgroup (kernel/bpf/cgroup.c,
  * compute_effective_progs).
  */
-static void programs(FILE *f, const struct metrics_input *in)
+static void print_programs(FILE *f, const struct metrics_input *in)
 {
 	unsigned int effective = 0;
 
 	for (unsigned int i = 0; i < in->n_links; i++)
 		effective += in->links[i].effective || in->links[i].hidden;
-	head(f, "kubelb_programs_attached", "gauge",
-	     "Programs that are attached by a pinned link.");
+	print_head(f, "kubelb_programs_attached", "gauge",
+		   "Programs that are attached by a pinned link.");
 	fprintf(f, "kubelb_programs_attached %u\n", in->n_links);
-	head(f, "kubelb_programs_effective", "gauge",
-	     "Of these, programs that the kernel runs: their cgroup is there.");
+	print_head(f, "kubelb_programs_effective", "gauge",
+		   "Of these, programs that the kernel runs: their cgroup is there.");
 	fprintf(f, "kubelb_programs_effective %u\n", effective);
 }
 
-static void features(FILE *f, const struct metrics_input *in)
+static void print_features(FILE *f, const struct metrics_input *in)
 {
-	head(f, "kubelb_feature", "gauge",
-	     "1 for what the kernel lets kubelb do, 0 for what it refuses.");
+	print_head(f, "kubelb_feature", "gauge",
+		   "1 for what the kernel lets kubelb do, 0 for what it refuses.");
 	for (unsigned int i = 0; i < in->n_features; i++)
 		fprintf(f, "kubelb_feature{name=\"%s\"} %d\n", in->features[i].name,
 			in->features[i].present);
 }
 
-/* As the kernel finds it in `control`: what it goes by, not what the agent meant to write. */
-static void heartbeat(FILE *f, const struct metrics_input *in)
+/* The heartbeat as it is in `control`, where the kernel reads it. */
+static void print_heartbeat(FILE *f, const struct metrics_input *in)
 {
-	__u64 beat = in->state ? in->state->control.heartbeat_ns : 0;
+	__u64 heartbeat_ns = in->state ? in->state->control.heartbeat_ns : 0;
 
-	head(f, "kubelb_heartbeat_age_seconds", "gauge",
-	     "Since the agent's last heartbeat in the maps, by which the kernel believes it.");
-	if (beat)
+	print_head(
+		f, "kubelb_heartbeat_age_seconds", "gauge",
+		"Since the agent's last heartbeat in the maps, by which the kernel believes it.");
+	if (heartbeat_ns)
 		fprintf(f, "kubelb_heartbeat_age_seconds %.3f\n",
-			in->now_ns > beat ? (double)(in->now_ns - beat) / 1e9 : 0.0);
+			clock_seconds(heartbeat_ns, in->now_ns));
 }
 
 /* --- from the maps ------------------------------------------------------------------- */
@@ -140,10 +144,10 @@ static double rtt_of(const struct datapath_state *s, const struct plan_backend *
 
 static double weight_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns)
 {
-	struct backend_status v;
+	struct backend_status status;
 
-	backend_status_of(s, b, now_ns, &v);
-	return v.weight;
+	backend_status_of(s, b, now_ns, &status);
+	return status.weight;
 }
 
 static void each_backend(FILE *f, const struct metrics_input *in, const char *name,
@@ -151,7 +155,7 @@ static void each_backend(FILE *f, const struct metrics_input *in, const char *na
 {
 	char text[ENDPOINT_TEXT_MAX];
 
-	head(f, name, type, help);
+	print_head(f, name, type, help);
 	for (unsigned int i = 0; in->state && i < in->state->applied.n_backends; i++) {
 		const struct plan_backend *b = &in->state->applied.backends[i];
 
@@ -160,31 +164,32 @@ static void each_backend(FILE *f, const struct metrics_input *in, const char *na
 	}
 }
 
-static void states(FILE *f, const struct metrics_input *in)
+static void print_states(FILE *f, const struct metrics_input *in)
 {
 	static const char *const names[] = { "ready", "suspect", "draining", "ejected", "dead" };
 	char text[ENDPOINT_TEXT_MAX];
-	struct backend_status v;
+	struct backend_status status;
 
-	head(f, "kubelb_backend_state", "gauge",
-	     "1 for the state that the backend is in, as the kernel goes by it, 0 for the others.");
+	print_head(f, "kubelb_backend_state", "gauge",
+		   "1 for the state that the backend is in, as the kernel goes by it, 0 for the "
+		   "others.");
 	for (unsigned int i = 0; in->state && i < in->state->applied.n_backends; i++) {
 		const struct plan_backend *b = &in->state->applied.backends[i];
 
-		backend_status_of(in->state, b, in->now_ns, &v);
+		backend_status_of(in->state, b, in->now_ns, &status);
 		endpoint_format(&b->value.endpoint, text);
 		for (size_t j = 0; j < ARRAY_SIZE(names); j++)
 			fprintf(f, "kubelb_backend_state{backend=\"%s\",state=\"%s\"} %d\n", text,
-				names[j], !strcmp(names[j], v.state));
+				names[j], !strcmp(names[j], status.state));
 	}
 }
 
-static void failures(FILE *f, const struct metrics_input *in)
+static void print_failures(FILE *f, const struct metrics_input *in)
 {
 	char text[ENDPOINT_TEXT_MAX];
 
-	head(f, "kubelb_connect_failures_total", "counter",
-	     "Connects to the backend that failed, by reason.");
+	print_head(f, "kubelb_connect_failures_total", "counter",
+		   "Connects to the backend that failed, by reason.");
 	for (unsigned int i = 0; in->state && i < in->state->applied.n_backends; i++) {
 		const struct plan_backend *b = &in->state->applied.backends[i];
 
@@ -198,16 +203,16 @@ static void failures(FILE *f, const struct metrics_input *in)
 	}
 }
 
-static void maps(FILE *f, const struct metrics_input *in)
+static void print_maps(FILE *f, const struct metrics_input *in)
 {
-	states(f, in);
+	print_states(f, in);
 	each_backend(f, in, "kubelb_backend_weight", "gauge",
 		     "Weight that counts: the operator's, else the planned one.", weight_of);
 	each_backend(f, in, "kubelb_connections_active", "gauge",
 		     "Connections to the backend that are open.", active_of);
 	each_backend(f, in, "kubelb_connections_opened_total", "counter",
 		     "Connections to the backend that were established.", opened_of);
-	failures(f, in);
+	print_failures(f, in);
 	each_backend(f, in, "kubelb_connections_lost_total", "counter",
 		     "Established connections whose backend stopped answering.", lost_of);
 	each_backend(f, in, "kubelb_ejections_total", "counter",
@@ -216,8 +221,8 @@ static void maps(FILE *f, const struct metrics_input *in)
 	each_backend(f, in, "kubelb_backend_rtt_seconds", "gauge",
 		     "Smoothed round trip time to the backend; 0 before the first connection.",
 		     rtt_of);
-	head(f, "kubelb_connections_repaired_total", "counter",
-	     "Connections by which the agent's audit has corrected the active counts.");
+	print_head(f, "kubelb_connections_repaired_total", "counter",
+		   "Connections by which the agent's audit has corrected the active counts.");
 	if (in->state)
 		fprintf(f, "kubelb_connections_repaired_total %llu\n",
 			in->state->counters.repaired);
@@ -225,11 +230,11 @@ static void maps(FILE *f, const struct metrics_input *in)
 
 /* --- from the agent -------------------------------------------------------------------- */
 
-static void probes(FILE *f, const struct metrics_input *in)
+static void print_probes(FILE *f, const struct metrics_input *in)
 {
 	char text[ENDPOINT_TEXT_MAX];
 
-	head(f, "kubelb_probes_total", "counter", "Probes that ended, by what they found.");
+	print_head(f, "kubelb_probes_total", "counter", "Probes that ended, by what they found.");
 	for (unsigned int i = 0; i < in->n_probes; i++)
 		for (int r = KLB_REASON_OK; r < METRICS_RESULTS; r++)
 			if (in->probes[i].results[r] || r == KLB_REASON_OK)
@@ -239,12 +244,12 @@ static void probes(FILE *f, const struct metrics_input *in)
 					result_labels[r], in->probes[i].results[r]);
 }
 
-static void durations(FILE *f, const struct metrics_input *in)
+static void print_durations(FILE *f, const struct metrics_input *in)
 {
 	static const char name[] = "kubelb_probe_duration_seconds";
 	char text[ENDPOINT_TEXT_MAX];
 
-	head(f, name, "histogram", "How long a probe took, connecting included.");
+	print_head(f, name, "histogram", "How long a probe took, connecting included.");
 	for (unsigned int i = 0; i < in->n_probes; i++) {
 		const struct metrics_probe *m = &in->probes[i];
 		__u64 sum = 0;
@@ -261,25 +266,25 @@ static void durations(FILE *f, const struct metrics_input *in)
 	}
 }
 
-/* One line for each backend. */
+/* Prints a line for each backend. */
 static void each_probed(FILE *f, const struct metrics_input *in, const char *name, const char *help,
 			size_t offset)
 {
 	char text[ENDPOINT_TEXT_MAX];
 
-	head(f, name, "counter", help);
+	print_head(f, name, "counter", help);
 	for (unsigned int i = 0; i < in->n_probes; i++)
 		fprintf(f, "%s{backend=\"%s\"} %llu\n", name,
 			endpoint_format(&in->probes[i].backend, text),
 			*(const __u64 *)((const char *)&in->probes[i] + offset));
 }
 
-static void ended(FILE *f, const struct metrics_input *in)
+static void print_ended(FILE *f, const struct metrics_input *in)
 {
 	static const char name[] = "kubelb_connections_ended_total";
 	char text[ENDPOINT_TEXT_MAX];
 
-	head(f, name, "counter", "Connections that the agent has ended, by reason.");
+	print_head(f, name, "counter", "Connections that the agent has ended, by reason.");
 	for (unsigned int i = 0; i < in->n_probes; i++)
 		for (int why = 0; why < METRICS_ENDED; why++)
 			fprintf(f, "%s{backend=\"%s\",reason=\"%s\"} %llu\n", name,
@@ -288,19 +293,20 @@ static void ended(FILE *f, const struct metrics_input *in)
 				in->probes[i].ended[why]);
 }
 
-static void discovery(FILE *f, const struct metrics_input *in)
+static void print_discovery(FILE *f, const struct metrics_input *in)
 {
 	static const char name[] = "kubelb_discovery_updates_total";
 
-	head(f, name, "counter", "What the cluster said of its apiservers, by result.");
+	print_head(f, name, "counter", "What the cluster said of its apiservers, by result.");
 	for (int i = 0; in->discovery_results && i < DISCOVERY_RESULTS; i++)
 		fprintf(f, "%s{result=\"%s\"} %llu\n", name,
 			discovery_result_name((enum discovery_result)i), in->discovery_results[i]);
 }
 
-static void reloads(FILE *f, const struct metrics_input *in)
+static void print_reloads(FILE *f, const struct metrics_input *in)
 {
-	head(f, "kubelb_config_reloads_total", "counter", "Configuration reloads, by result.");
+	print_head(f, "kubelb_config_reloads_total", "counter",
+		   "Configuration reloads, by result.");
 	fprintf(f, "kubelb_config_reloads_total{result=\"ok\"} %llu\n", in->reloads_ok);
 	fprintf(f, "kubelb_config_reloads_total{result=\"error\"} %llu\n", in->reloads_failed);
 }
@@ -323,40 +329,35 @@ static unsigned int open_fds(void)
 /* The n-th number of /proc/self/statm, in bytes. */
 static unsigned long statm_bytes(int n)
 {
-	FILE *statm = fopen("/proc/self/statm", "re");
-	char line[128] = "", *at = line;
+	char line[128], *at = line;
 	unsigned long pages = 0;
 
-	if (!statm)
-		return 0;
-	if (!fgets(line, sizeof(line), statm))
-		line[0] = '\0';
-	fclose(statm);
+	file_read_line("/proc/self/statm", "", line, sizeof(line));
 	for (int i = 0; i <= n; i++)
 		pages = strtoul(at, &at, 10);
 	return pages * (unsigned long)sysconf(_SC_PAGESIZE);
 }
 
-static void process(FILE *f, const struct metrics_input *in)
+static void print_process(FILE *f, const struct metrics_input *in)
 {
 	struct rlimit limit = { 0 };
 	struct rusage usage = { 0 };
 
 	getrusage(RUSAGE_SELF, &usage);
 	getrlimit(RLIMIT_NOFILE, &limit);
-	head(f, "process_cpu_seconds_total", "counter", "CPU time spent, user and system.");
+	print_head(f, "process_cpu_seconds_total", "counter", "CPU time spent, user and system.");
 	fprintf(f, "process_cpu_seconds_total %.6f\n",
 		(double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
 			(double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
-	head(f, "process_resident_memory_bytes", "gauge", "Resident memory.");
+	print_head(f, "process_resident_memory_bytes", "gauge", "Resident memory.");
 	fprintf(f, "process_resident_memory_bytes %lu\n", statm_bytes(1));
-	head(f, "process_virtual_memory_bytes", "gauge", "Virtual memory.");
+	print_head(f, "process_virtual_memory_bytes", "gauge", "Virtual memory.");
 	fprintf(f, "process_virtual_memory_bytes %lu\n", statm_bytes(0));
-	head(f, "process_open_fds", "gauge", "Open file descriptors.");
+	print_head(f, "process_open_fds", "gauge", "Open file descriptors.");
 	fprintf(f, "process_open_fds %u\n", open_fds());
-	head(f, "process_max_fds", "gauge", "Limit of open file descriptors.");
+	print_head(f, "process_max_fds", "gauge", "Limit of open file descriptors.");
 	fprintf(f, "process_max_fds %llu\n", (unsigned long long)limit.rlim_cur);
-	head(f, "process_start_time_seconds", "gauge", "Start of the process, Unix time.");
+	print_head(f, "process_start_time_seconds", "gauge", "Start of the process, Unix time.");
 	fprintf(f, "process_start_time_seconds %.3f\n", in->start_time);
 }
 
@@ -367,23 +368,23 @@ char *metrics_format(const struct metrics_input *in, size_t *ret_length)
 
 	if (!f)
 		return NULL;
-	head(f, "kubelb_build_info", "gauge", "1, with the version of the agent.");
+	print_head(f, "kubelb_build_info", "gauge", "1, with the version of the agent.");
 	fprintf(f, "kubelb_build_info{version=\"%s\"} 1\n", KLB_VERSION);
-	programs(f, in);
-	features(f, in);
-	heartbeat(f, in);
-	maps(f, in);
-	probes(f, in);
-	durations(f, in);
+	print_programs(f, in);
+	print_features(f, in);
+	print_heartbeat(f, in);
+	print_maps(f, in);
+	print_probes(f, in);
+	print_durations(f, in);
 	each_probed(f, in, "kubelb_probes_skipped_total",
 		    "Probes left out because clients had just had data from the backend.",
 		    offsetof(struct metrics_probe, skipped));
 	each_probed(f, in, "kubelb_probe_handshakes_total", "TLS handshakes made for probes.",
 		    offsetof(struct metrics_probe, handshakes));
-	ended(f, in);
-	discovery(f, in);
-	reloads(f, in);
-	process(f, in);
+	print_ended(f, in);
+	print_discovery(f, in);
+	print_reloads(f, in);
+	print_process(f, in);
 	if (fclose(f)) {
 		free(text);
 		return NULL;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Counters to Prometheus' text format (version 0.0.4). Changes nothing. */
+/* Prints counters in Prometheus' text format (version 0.0.4). */
 #ifndef KUBELB_METRICS_H
 #define KUBELB_METRICS_H
 
@@ -8,7 +8,7 @@
 
 #include "datapath/datapath.h"
 
-/* One for each enum klb_reason. */
+/* The number of values of enum klb_reason. */
 #define METRICS_RESULTS 12
 #define METRICS_BUCKETS 10
 /* More than there are programs. */
@@ -20,24 +20,24 @@ enum metrics_ended { METRICS_ENDED_DEAD, METRICS_ENDED_REBALANCE, METRICS_ENDED 
 /* "dead", as in kubelb_connections_ended_total{reason}. */
 const char *metrics_ended_name(enum metrics_ended why);
 
-/* What the agent counts of one backend. */
+/* The agent's counters for one backend. */
 struct metrics_probe {
 	struct klb_endpoint backend;
 	__u64 results[METRICS_RESULTS]; /* by enum klb_reason */
-	__u64 buckets[METRICS_BUCKETS]; /* not cumulated; what is longer is in count only */
+	__u64 buckets[METRICS_BUCKETS]; /* not cumulated; longer ones are only in count */
 	__u64 count;
 	double sum_seconds;
-	__u64 skipped; /* probes that answers to clients made unnecessary */
+	__u64 skipped; /* probes that were skipped because of answers to clients */
 	__u64 handshakes; /* TLS handshakes made for probes */
 	__u64 ended[METRICS_ENDED];
 };
 
-/* Counts one probe that has ended. duration_ns: connecting included. m stays the caller's. */
+/* Counts one probe. duration_ns includes connecting. */
 void metrics_probe_observe(struct metrics_probe *m, enum klb_reason result, __u64 duration_ns);
 
 struct metrics_input {
 	const struct datapath_state *state; /* NULL: nothing is attached */
-	const struct datapath_link *links; /* those that are pinned */
+	const struct datapath_link *links; /* the pinned ones */
 	unsigned int n_links;
 	const struct datapath_feature *features; /* of what is attached */
 	unsigned int n_features;
@@ -49,7 +49,7 @@ struct metrics_input {
 	double start_time; /* of the process, Unix time */
 };
 
-/* Returns text to free(3) and its length, or NULL without memory. */
+/* Returns a text, which the caller frees, and its length; NULL without memory. */
 char *metrics_format(const struct metrics_input *in, size_t *ret_length);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The agent's own pages: /metrics, /healthz, /readyz. */
+/* Serves the agent's own pages: /metrics, /healthz, /readyz. */
 #include "agent/internal.h"
 
 #include <errno.h>
@@ -10,8 +10,8 @@
 #include "base/clock.h"
 #include "net/http_server.h"
 
-/* How often to try again to listen on the http address. */
-#define HTTP_RETRY_NS 10000000000ULL
+/* The wait before listening on the http address is tried again. */
+#define HTTP_RETRY_NS (10 * NS_PER_S)
 
 static char *on_metrics(void *arg, size_t *ret_length)
 {
@@ -32,7 +32,7 @@ static char *on_metrics(void *arg, size_t *ret_length)
 	struct datapath_feature features[DATAPATH_FEATURES_MAX];
 	char *text;
 
-	/* Nothing attached is none. */
+	/* Without an attachment there are no links. */
 	in.links = links;
 	in.n_links = n_links > 0 ? (unsigned int)n_links : 0;
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
@@ -61,7 +61,10 @@ static const char *on_not_ready(void *arg)
 	return agent_not_ready(arg);
 }
 
-/* The balancer works without it, so a taken port is a warning and tried again. */
+/*
+ * Balancing works without http, so a port that is in use is a warning, and listening is tried
+ * again.
+ */
 void agent_listen_http(struct agent *a)
 {
 	static const struct http_ops ops = { .metrics = on_metrics, .not_ready = on_not_ready };

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Opens the data path, and writes what has changed into the maps. */
 #include "agent/internal.h"
 
 #include <errno.h>
@@ -18,9 +19,8 @@
 /* --- open and close ------------------------------------------------------------------ */
 
 /*
- * One agent for each data path: two would overrule each other. The lock is on the
- * links directory (the pin directory's own is for whoever changes the maps) and goes
- * with the process, however it ends.
+ * Only one agent may work on a data path. The lock is on the links directory (writers of the maps
+ * lock the pin directory) and ends with the process.
  */
 static int lock_agent(const char *pin_dir, struct err *e)
 {
@@ -62,21 +62,19 @@ unsigned int agent_features(struct agent *a, const struct klb_control *control,
 	return n;
 }
 
-/* What users do without on this kernel: once for each, as long as it stays off. */
+/* Logs once for each feature that is off what does not work. */
 static void log_features(struct agent *a)
 {
 	struct datapath_feature features[DATAPATH_FEATURES_MAX];
 	unsigned int n = agent_features(a, &a->state->control, features);
-	char detail[512], loss[512];
 
 	for (unsigned int i = 0; i < n; i++) {
 		const struct datapath_feature *f = &features[i];
 
 		if (!f->present && !f->quiet && !a->feature_logged[i])
 			log_event(LOG_LEVEL_WARN, "the kernel refuses something, the rest works",
-				  "feature=%s error=%s loss=%s", f->name,
-				  log_quote(detail, sizeof(detail), f->detail),
-				  log_quote(loss, sizeof(loss), f->loss));
+				  "feature=%s error=%s loss=%s", f->name, log_quoted(f->detail),
+				  log_quoted(f->loss));
 		a->feature_logged[i] = !f->present;
 	}
 }
@@ -90,7 +88,7 @@ int agent_open_datapath(struct agent *a, struct err *e)
 	a->agent_lock = lock_agent(a->options->pin_dir, e);
 	r = a->agent_lock < 0 ? a->agent_lock : datapath_read(a->dp, a->state, e);
 	if (!r)
-		r = agent_listen_to_kernel(a, e);
+		r = agent_subscribe_events(a, e);
 	if (r)
 		agent_drop_datapath(a);
 	else
@@ -98,27 +96,26 @@ int agent_open_datapath(struct agent *a, struct err *e)
 	return r;
 }
 
-/* Reads the maps anew after somebody else has changed or replaced them. */
+/* Reads the maps again after somebody else has changed or replaced them. */
 void agent_reopen(struct agent *a)
 {
 	struct err e = { "" };
-	char quoted[ERR_TEXT_MAX + 64], pin[512];
 	int r;
 
-	log_quote(pin, sizeof(pin), a->options->pin_dir);
 	agent_drop_datapath(a);
 	r = agent_open_datapath(a, &e);
 	if (!r) {
 		log_event(LOG_LEVEL_INFO,
 			  "data path changed by kubelb-load, applying the configuration",
-			  "pin=%s serial=%u", pin, a->state->applied.serial);
+			  "pin=%s serial=%u", log_quoted(a->options->pin_dir),
+			  a->state->applied.serial);
 		a->detached_logged = false;
 		a->config_pending = a->dirty = true;
 		return;
 	}
 	if (!a->detached_logged)
 		log_event(LOG_LEVEL_WARN, "no data path to work on, waiting for kubelb-load",
-			  "pin=%s error=%s", pin, log_quote(quoted, sizeof(quoted), e.text));
+			  "pin=%s error=%s", log_quoted(a->options->pin_dir), log_quoted(e.text));
 	a->detached_logged = true;
 }
 
@@ -143,7 +140,7 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 
 	int r;
 
-	/* Which ids are free is a question of now: connections come and go. */
+	/* The free ids depend on the connections that are open now. */
 	if (new_config) {
 		r = datapath_read(a->dp, a->state, e);
 		if (r)
@@ -158,7 +155,7 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 	return plan_make(&in, ret, e);
 }
 
-/* Whether a backend that has come back still has less than its weight. */
+/* Whether the slow start of a backend is going on. */
 static bool is_ramping(const struct agent *a)
 {
 	__u64 now = clock_now_ns();
@@ -170,7 +167,7 @@ static bool is_ramping(const struct agent *a)
 	return false;
 }
 
-/* Writes what has changed. Whatever fails is tried again with the next tick. */
+/* Writes what has changed. What fails is tried again with the next tick. */
 void agent_apply(struct agent *a)
 {
 	struct plan *p = malloc(sizeof(*p));
@@ -189,7 +186,7 @@ void agent_apply(struct agent *a)
 	if (!r) {
 		a->state->applied = *p;
 		a->config_pending = false;
-		/* Again with the next tick, and once more when the ramp is over. */
+		/* Again with the next tick, the last time when the slow start has ended. */
 		a->dirty = ramping;
 	} else if (r == -ESTALE) {
 		agent_reopen(a);

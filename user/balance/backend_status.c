@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Derives a backend's status, as users see it, from what the maps hold. */
 #include "balance/backend_status.h"
 #include "balance/names.h"
 #include "base/clock.h"
@@ -11,7 +12,7 @@ bool backend_status_agent_alive(const struct klb_control *control, __u64 now_ns)
 	       now_ns - control->heartbeat_ns <= control->heartbeat_max_age_ns;
 }
 
-__u64 backend_status_failed(const struct klb_stats *stats)
+__u64 backend_status_failures(const struct klb_stats *stats)
 {
 	__u64 sum = 0;
 
@@ -29,9 +30,9 @@ const struct klb_admin *backend_status_admin(const struct datapath_state *s,
 	return admin->generation == b->value.generation ? admin : &none;
 }
 
-/* What the kernel has seen itself. */
-static void describe_evidence(const struct klb_stats *stats, __u64 now_ns,
-			      struct backend_status *ret)
+/* Describes what outlier detection in the kernel has found. */
+static void describe_outlier(const struct klb_stats *stats, __u64 now_ns,
+			     struct backend_status *ret)
 {
 	double seconds = (double)(stats->ejected_until_ns - now_ns) / NS_PER_S;
 	const char *what = stats->closed_early ? "it closes connections without sending data"
@@ -50,7 +51,7 @@ static void describe_evidence(const struct klb_stats *stats, __u64 now_ns,
 	}
 }
 
-/* The same order of arguments as klb_tier in bpf/select.bpf.h. */
+/* Checks in the same order as klb_tier in bpf/select.bpf.h. */
 void backend_status_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
 		       struct backend_status *ret)
 {
@@ -65,7 +66,7 @@ void backend_status_of(const struct datapath_state *s, const struct plan_backend
 	if (alive && b->value.state == KLB_STATE_DEAD)
 		ret->state = "dead";
 	else if (s->stats[b->id].ejected_until_ns > now_ns)
-		describe_evidence(&s->stats[b->id], now_ns, ret);
+		describe_outlier(&s->stats[b->id], now_ns, ret);
 	else if (admin->drained) {
 		ret->state = "draining";
 		snprintf(ret->why, sizeof(ret->why), "drained by the operator");

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Decides whether the configuration's own backends are used beside those that discovery has found.
+ */
 #include "balance/endpoint_source.h"
 
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "net/endpoint.h"
 #include "balance/backend_status.h"
 
@@ -28,7 +32,7 @@ unsigned int endpoint_source_with_seeds(const struct config *c, const struct klb
 	return n;
 }
 
-bool endpoint_source_was_heard(const struct klb_control *control, __u64 now_ns)
+bool endpoint_source_is_cluster(const struct klb_control *control, __u64 now_ns)
 {
 	return backend_status_agent_alive(control, now_ns) &&
 	       (control->discovery == KLB_DISCOVERY_CURRENT ||
@@ -40,31 +44,32 @@ static __u64 patience_ns(const struct endpoint_source_facts *f)
 	__u64 ms = (__u64)f->interval_ms * ENDPOINT_SOURCE_INTERVALS;
 
 	return (ms > ENDPOINT_SOURCE_PATIENCE_MIN_MS ? ms : ENDPOINT_SOURCE_PATIENCE_MIN_MS) *
-	       1000000ULL;
+	       NS_PER_MS;
 }
 
 /*
- * A list that is new goes on with the seeds that counted before it: they go when it is of
- * use. One that was of use is given time, as all of it may restart at once.
+ * A new list is used together with the seeds until one of its backends is usable; then the seeds
+ * are dropped. A list that was usable before gets some time, because all of its apiservers may
+ * restart at once.
  */
 enum endpoint_source_step endpoint_source_review(struct endpoint_source *b,
 						 const struct endpoint_source_facts *f)
 {
-	if (f->takes) {
+	if (f->usable) {
 		b->idle_ns = 0;
-		b->told = false;
-		if (b->alone || !f->heard)
-			return ENDPOINT_SOURCE_AS_BEFORE;
-		b->alone = true;
-		return f->more ? ENDPOINT_SOURCE_ALONE : ENDPOINT_SOURCE_AS_BEFORE;
+		b->seeds_added = false;
+		if (b->list_alone || !f->heard)
+			return ENDPOINT_SOURCE_UNCHANGED;
+		b->list_alone = true;
+		return f->has_seeds ? ENDPOINT_SOURCE_DROP_SEEDS : ENDPOINT_SOURCE_UNCHANGED;
 	}
 	if (!b->idle_ns)
 		b->idle_ns = f->now_ns;
-	/* Before the cluster is heard the seeds count anyhow. */
-	if (b->told || !f->more || (!f->heard && !b->alone) ||
+	/* Before the agent has heard from the cluster the seeds are used anyway. */
+	if (b->seeds_added || !f->has_seeds || (!f->heard && !b->list_alone) ||
 	    f->now_ns - b->idle_ns < patience_ns(f))
-		return ENDPOINT_SOURCE_AS_BEFORE;
-	b->alone = false;
-	b->told = true;
-	return ENDPOINT_SOURCE_SEEDS;
+		return ENDPOINT_SOURCE_UNCHANGED;
+	b->list_alone = false;
+	b->seeds_added = true;
+	return ENDPOINT_SOURCE_ADD_SEEDS;
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Which backends count where discovery is on: the list that it has found, in the cluster or
- * at another time in the cache, and the configuration's own, the seeds, which stay the last
- * resort. Until the cluster is heard both count, as either may be years old; then its list
- * alone, for as long as it leads anywhere.
+ * Decides which backends are used when discovery is on: those of the list that it has found, in the
+ * cluster now or in the cache from an earlier time, and the configuration's own, which are called
+ * seeds. Until the agent has heard from the cluster both are used, because either may be years old.
+ * After that only the list is used, as long as one of its backends is usable; the seeds are the
+ * last resort.
  */
-#ifndef KUBELB_BELIEVED_H
-#define KUBELB_BELIEVED_H
+#ifndef KUBELB_ENDPOINT_SOURCE_H
+#define KUBELB_ENDPOINT_SOURCE_H
 
 #include <stdbool.h>
 
@@ -14,43 +15,51 @@
 #include "base/err.h"
 
 /*
- * The list (n of them) and behind it those of c's own backends that it has not, as far as
- * there is room: ret has it for KLB_MAX_BACKENDS. Returns how many that are.
+ * Copies the list (n endpoints) to ret, followed by c's own backends that are not in the list, as
+ * far as there is space. ret has KLB_MAX_BACKENDS elements. Returns how many there are.
  */
 unsigned int endpoint_source_with_seeds(const struct config *c, const struct klb_endpoint *list,
 					unsigned int n, struct klb_endpoint *ret);
 
-/* Whether the maps hold the cluster's own word, by an agent that lives: then the cache does. */
-bool endpoint_source_was_heard(const struct klb_control *control, __u64 now_ns);
+/*
+ * Whether the maps hold the list of the cluster, from an agent that is alive. The cache has the
+ * same list then.
+ */
+bool endpoint_source_is_cluster(const struct klb_control *control, __u64 now_ns);
 
 /* --- when the seeds count ------------------------------------------------------------- */
 
-/* Nobody of the list takes connections for so many probe intervals, and so long at least. */
+/*
+ * The seeds are used again when no backend of the list has been usable for this many probe
+ * intervals, and for at least this long.
+ */
 #define ENDPOINT_SOURCE_INTERVALS 2
 #define ENDPOINT_SOURCE_PATIENCE_MIN_MS 5000
 
-/* All 0: nothing is known yet. */
+/* All zero at the start. */
 struct endpoint_source {
-	bool alone; /* the list counts without the seeds */
-	bool told; /* ENDPOINT_SOURCE_SEEDS, since the list was of use last */
-	__u64 idle_ns; /* since when nobody of the list takes connections; 0: somebody does */
+	bool list_alone; /* the list is used without the seeds */
+	bool seeds_added; /* ENDPOINT_SOURCE_ADD_SEEDS was returned since the list was last usable
+			   */
+	__u64 idle_ns; /* since when no backend of the list is usable; 0: one is */
 };
 
 struct endpoint_source_facts {
-	bool heard; /* the cluster, since this program's start */
-	bool takes; /* somebody of the list is ready, or lives at least */
-	bool more; /* there are seeds that are not in the list */
+	bool heard; /* the agent has heard from the cluster since it started */
+	bool usable; /* a backend of the list is ready, or alive at least */
+	bool has_seeds; /* there are seeds that are not in the list */
 	unsigned int interval_ms; /* between probes */
 	__u64 now_ns; /* of CLOCK_MONOTONIC */
 };
 
 enum endpoint_source_step {
-	ENDPOINT_SOURCE_AS_BEFORE,
-	ENDPOINT_SOURCE_ALONE, /* the seeds do not count any more */
-	ENDPOINT_SOURCE_SEEDS, /* the list leads nowhere: the seeds count beside it; once */
+	ENDPOINT_SOURCE_UNCHANGED,
+	ENDPOINT_SOURCE_DROP_SEEDS, /* stop using the seeds */
+	ENDPOINT_SOURCE_ADD_SEEDS, /* no backend of the list is usable: use the seeds too; returned
+				      once */
 };
 
-/* To be called again and again. Pure. */
+/* Call it repeatedly. Pure. */
 enum endpoint_source_step endpoint_source_review(struct endpoint_source *b,
 						 const struct endpoint_source_facts *f);
 

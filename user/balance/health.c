@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Derives a backend's state from the outcomes of its probes and from time. */
 #include "balance/health.h"
 
 #include <string.h>
 
-/* While something is to be expected, it is looked for this often at least: a backend that
- * drains ends or comes back soon, */
+#include "base/clock.h"
+
+/*
+ * The longest wait for the next probe of a backend that is draining, because it soon ends or comes
+ * back,
+ */
 #define DRAINING_INTERVAL_MS 1000
-/* and one of which a verdict is pending gets it before its clients have waited for long. */
+/* and of one whose state is not settled, so that its clients do not wait for long. */
 #define PENDING_INTERVAL_MS 500
 
 void health_init(struct health *h, __u64 now_ns)
@@ -22,8 +27,8 @@ static bool is_down(enum klb_state state)
 }
 
 /*
- * The maps tell the state, not what was before it. One that drained and then closed its port
- * still answers what is in flight: in doubt it is left to do so.
+ * The maps hold the state, not the one before it. A backend that was draining and then closed its
+ * port may still answer open requests, so the answer is yes in doubt.
  */
 static bool may_have_been_draining(const struct klb_backend *seen)
 {
@@ -41,12 +46,12 @@ void health_adopt(struct health *h, const struct klb_backend *seen, unsigned int
 	h->last_probe_ns = seen->last_probe_ns;
 	h->was_down = is_down(seen->state);
 	h->was_draining = may_have_been_draining(seen);
-	/* Ready since then, and not all of its weight yet. */
+	/* It has been ready since then and does not have its full weight yet. */
 	if (seen->state == KLB_STATE_READY && seen->weight < weight)
 		h->back_ns = seen->since_ns;
 }
 
-static bool turn(struct health *h, enum klb_state state, __u64 now_ns)
+static bool set_state(struct health *h, enum klb_state state, __u64 now_ns)
 {
 	if (h->state == state)
 		return false;
@@ -71,39 +76,39 @@ static void count_up(unsigned int *counter, unsigned int limit)
 		(*counter)++;
 }
 
-static bool probed_ok(struct health *h, const struct health_rules *rules, __u64 now_ns)
+static bool on_success(struct health *h, const struct health_rules *rules, __u64 now_ns)
 {
 	h->failures = 0;
 	count_up(&h->successes, rules->rise);
-	/* Nobody has asked before: there is nothing to be cautious about. */
+	/* There was no probe before, so there is no bad result to outweigh. */
 	if (h->state == KLB_STATE_UNKNOWN || h->successes >= rules->rise)
-		return turn(h, KLB_STATE_READY, now_ns);
-	/* It answers, so the verdict of death is wrong already. */
+		return set_state(h, KLB_STATE_READY, now_ns);
+	/* It has answered, so it is not dead. */
 	if (h->state == KLB_STATE_DEAD)
-		return turn(h, KLB_STATE_SUSPECT, now_ns);
+		return set_state(h, KLB_STATE_SUSPECT, now_ns);
 	return false;
 }
 
 /*
- * An apiserver that shuts down gracefully says so for a few seconds while it still
- * serves: one answer is enough to send new connections elsewhere.
+ * An apiserver that shuts down gracefully says so for a few seconds while it still serves. One such
+ * answer is enough to send new connections elsewhere.
  */
-static bool probed_not_ready(struct health *h, __u64 now_ns)
+static bool on_not_ready(struct health *h, __u64 now_ns)
 {
 	h->failures = 0;
 	h->successes = 0;
-	return turn(h, KLB_STATE_DRAINING, now_ns);
+	return set_state(h, KLB_STATE_DRAINING, now_ns);
 }
 
-static bool probed_failed(struct health *h, const struct health_rules *rules, __u64 now_ns)
+static bool on_failure(struct health *h, const struct health_rules *rules, __u64 now_ns)
 {
 	h->successes = 0;
 	count_up(&h->failures, rules->fall);
 	if (h->failures >= rules->fall)
-		return turn(h, KLB_STATE_DEAD, now_ns);
+		return set_state(h, KLB_STATE_DEAD, now_ns);
 	if (h->state == KLB_STATE_DEAD)
 		return false;
-	return turn(h, KLB_STATE_SUSPECT, now_ns);
+	return set_state(h, KLB_STATE_SUSPECT, now_ns);
 }
 
 bool health_probed(struct health *h, const struct health_rules *rules, enum klb_reason outcome,
@@ -114,20 +119,19 @@ bool health_probed(struct health *h, const struct health_rules *rules, enum klb_
 	h->http_status = http_status;
 	switch (outcome) {
 	case KLB_REASON_OK:
-		return probed_ok(h, rules, now_ns);
+		return on_success(h, rules, now_ns);
 	case KLB_REASON_NOT_READY:
-		return probed_not_ready(h, now_ns);
+		return on_not_ready(h, now_ns);
 	case KLB_REASON_UNAUTHORIZED:
-		return rules->no_anonymous ? probed_ok(h, rules, now_ns)
-					   : probed_not_ready(h, now_ns);
+		return rules->no_anonymous ? on_success(h, rules, now_ns) : on_not_ready(h, now_ns);
 	default:
-		return probed_failed(h, rules, now_ns);
+		return on_failure(h, rules, now_ns);
 	}
 }
 
-#define IDLE_NS (HEALTH_IDLE_MS * 1000000ULL)
+#define IDLE_NS (HEALTH_IDLE_MS * NS_PER_MS)
 
-/* Nothing has gone over the kept connection for longer than servers keep one. */
+/* Whether the persistent probe connection has been idle for longer than servers keep one open. */
 static bool is_idle(const struct health *h, __u64 now_ns)
 {
 	return now_ns > h->last_probe_ns && now_ns - h->last_probe_ns >= IDLE_NS;
@@ -139,14 +143,14 @@ bool health_connection_lost(struct health *h, const struct health_rules *rules, 
 	if (timed_out) {
 		h->reason = KLB_REASON_UNREACHABLE;
 		h->http_status = 0;
-		return probed_failed(h, rules, now_ns);
+		return on_failure(h, rules, now_ns);
 	}
 	if (is_down(h->state) || is_idle(h, now_ns))
 		return false;
 	h->successes = 0;
 	h->reason = KLB_REASON_CLOSED;
 	h->http_status = 0;
-	return turn(h, KLB_STATE_SUSPECT, now_ns);
+	return set_state(h, KLB_STATE_SUSPECT, now_ns);
 }
 
 bool health_unanswered(struct health *h, __u64 now_ns)
@@ -155,31 +159,31 @@ bool health_unanswered(struct health *h, __u64 now_ns)
 		return false;
 	h->reason = KLB_REASON_NO_ANSWER;
 	h->http_status = 0;
-	return turn(h, KLB_STATE_SUSPECT, now_ns);
+	return set_state(h, KLB_STATE_SUSPECT, now_ns);
 }
 
 bool health_may_skip(const struct health *h, const struct health_rules *rules, __u64 last_answer_ns,
 		     __u64 now_ns)
 {
-	__u64 interval_ns = rules->interval_ms * 1000000ULL;
+	__u64 interval_ns = rules->interval_ms * NS_PER_MS;
 
-	/* A clock that has jumped, or a count from before a reboot, proves nothing. */
+	/* If the clock has jumped, or the time is from before a reboot, the times prove nothing. */
 	if (last_answer_ns > now_ns || h->last_probe_ns > now_ns)
 		return false;
-	/* Jitter makes the next look up to a fifth later than an interval. */
+	/* Jitter delays the next probe by up to a fifth of an interval. */
 	return h->state == KLB_STATE_READY && !h->failures &&
 	       now_ns - last_answer_ns < interval_ns &&
-	       now_ns - h->last_probe_ns < HEALTH_STRETCH * interval_ns &&
+	       now_ns - h->last_probe_ns < HEALTH_SKIP_INTERVALS * interval_ns &&
 	       now_ns - h->last_probe_ns + interval_ns * 12 / 10 <= IDLE_NS;
 }
 
-bool health_is_gone(const struct health *h, __u64 now_ns)
+bool health_may_evict(const struct health *h, __u64 now_ns)
 {
 	if (h->state != KLB_STATE_DEAD)
 		return false;
 	if (!h->was_draining || h->reason != KLB_REASON_REFUSED)
 		return true;
-	return now_ns > h->since_ns && now_ns - h->since_ns >= HEALTH_LINGER_MS * 1000000ULL;
+	return now_ns > h->since_ns && now_ns - h->since_ns >= HEALTH_LINGER_MS * NS_PER_MS;
 }
 
 #define SHARE_ALL 1000
@@ -187,7 +191,7 @@ bool health_is_gone(const struct health *h, __u64 now_ns)
 
 unsigned int health_share(const struct health *h, unsigned int ramp_ms, __u64 now_ns)
 {
-	__u64 ramp_ns = ramp_ms * 1000000ULL;
+	__u64 ramp_ns = ramp_ms * NS_PER_MS;
 	__u64 since = now_ns - h->back_ns;
 
 	if (!h->back_ns || now_ns < h->back_ns || since >= ramp_ns)

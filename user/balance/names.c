@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The words for states, reasons, failures and discovery, in one place. */
+/* The names of states, reasons, failures and of discovery's state. */
 #include "balance/names.h"
 
 #include <stdio.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Makes a plan: what the maps should hold. */
 #include "balance/plan.h"
 
 #include <errno.h>
@@ -8,9 +9,9 @@
 #include "net/endpoint.h"
 
 /*
- * log2(x) in 1/2^20, bit by bit: squaring a number in [1, 2) doubles its logarithm.
- * Integers alone, so that every node computes the same and no program maps libm
- * (half a megabyte) for one function. x: not 0.
+ * log2(x) in 1/2^20, bit by bit: squaring a number in [1, 2) doubles its logarithm. Uses integers
+ * only, so that every node gets the same result, and no program needs libm (half a megabyte) for
+ * one function. x: not 0.
  */
 static __u64 log2_q20(__u64 x)
 {
@@ -27,9 +28,9 @@ static __u64 log2_q20(__u64 x)
 }
 
 /*
- * -ln(u) of a hash taken as a number u in (0, 1): exponentially distributed, so
- * that the smallest rank/weight falls to each backend in proportion to its weight
- * (weighted rendezvous hashing; Schindelhauer and Schomaker, SPAA 2005).
+ * -ln(u) for a hash that is read as a number u in (0, 1). It is exponentially distributed, so that
+ * each backend has the smallest rank/weight in proportion to its weight (weighted rendezvous
+ * hashing; Schindelhauer and Schomaker, SPAA 2005).
  */
 static __u32 rank_of(__u64 node, const struct klb_endpoint *endpoint)
 {
@@ -57,8 +58,8 @@ const struct plan_backend *plan_find_id(const struct plan *p, __u32 id)
 }
 
 /*
- * The lowest id that nothing carries: neither what is applied now (a removed
- * backend's connections may be on their way) nor a connection nor this plan.
+ * The lowest id that is not in use: by the applied plan (connections to a removed backend may be
+ * under way), by a connection, or by this plan.
  */
 static __u32 free_id(const struct plan_input *in, const struct plan *p)
 {
@@ -93,11 +94,11 @@ static int plan_identity(const struct plan_input *in, const struct plan *p,
 			       "connections; try again when some of them have closed",
 			       endpoint_format(&ret->value.endpoint, text), KLB_ID_SELFTEST - 1);
 	ret->value.generation = p->serial;
-	ret->fresh = true;
+	ret->new_id = true;
 	return 0;
 }
 
-/* With nobody to probe, what an agent found out earlier stands, as it stood. */
+/* Without probes, the state that an agent has found earlier is kept. */
 static void plan_health(const struct plan_input *in, unsigned int index, struct plan_backend *ret)
 {
 	const struct plan_backend *old;
@@ -106,7 +107,7 @@ static void plan_health(const struct plan_input *in, unsigned int index, struct 
 		const struct health *h = &in->health[index];
 		unsigned int share = health_share(h, in->config->slow_start_ms, in->now_ns);
 
-		/* 0 takes none, which is not what a small share means. */
+		/* A backend of weight 0 takes no connections; a small share must not become 0. */
 		if (ret->value.weight)
 			ret->value.weight = ret->value.weight * share / 1000 ?: 1;
 		ret->value.state = h->state;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the maps should hold: a pure function of the configuration, the backends'
- * health, what is applied now, and who this node is. No I/O, no clock.
+ * What the maps should hold: a pure function of the configuration, the backends' health, what is
+ * applied now, and this node's identity. No I/O and no clock.
  */
 #ifndef KUBELB_PLAN_H
 #define KUBELB_PLAN_H
@@ -17,7 +17,7 @@ struct plan_backend {
 	__u32 rank; /* klb_candidate.rank */
 	bool preferred; /* klb_candidate.preferred */
 	bool local; /* its address is one of this node's */
-	bool fresh; /* the id is handed to this address anew: its counters start at 0 */
+	bool new_id; /* this address has not had the id before, so its counters start at 0 */
 	struct klb_backend value;
 };
 
@@ -30,8 +30,8 @@ struct plan_frontend {
 };
 
 struct plan {
-	__u32 serial; /* klb_control.config_serial that goes with it */
-	__u32 connect_timeout_ms; /* klb_control's */
+	__u32 serial; /* the klb_control.config_serial of this plan */
+	__u32 connect_timeout_ms; /* as in klb_control; so is the next */
 	__u32 dead_peer_timeout_ms;
 	unsigned int n_frontends;
 	struct plan_frontend frontends[KLB_MAX_FRONTENDS];
@@ -41,29 +41,33 @@ struct plan {
 
 struct plan_input {
 	const struct config *config;
-	/* By index of config->backends; NULL when nobody probes: all unknown. A backend that
-	 * has come back gets its weight over config->slow_start_ms. */
+	/*
+	 * By index of config->backends; NULL when nobody probes: the state is unknown. A backend
+	 * that has come back gets its weight over config->slow_start_ms.
+	 */
 	const struct health *health;
-	/* By index too: whether the address is one of this node's; NULL: none is. */
+	/* By index too: whether the address is one of this node's. NULL: none is. */
 	const bool *local;
-	/* What is applied; NULL for nothing. Backends that stay keep their id. */
+	/* What is applied; NULL for nothing. Backends that stay keep their ids. */
 	const struct plan *applied;
-	/* Connections, open or under way, of each id, so that none is reused while one
-	 * carries it; NULL: none does. */
+	/*
+	 * The number of connections of each id, open or being opened. An id with connections is not
+	 * reused. NULL: there are none.
+	 */
 	const __u64 *active;
-	/* The configuration is another than the one applied, and gets a new serial. */
+	/* The configuration differs from the applied one, and gets a new serial. */
 	bool new_config;
 	__u64 node; /* a hash of this node's identity */
 	__u64 now_ns;
 };
 
 /*
- * Returns 0, or -ENOSPC with e when every id is applied or still carried by
- * connections. ret is untouched then.
+ * Returns 0. Returns -ENOSPC with e, and leaves ret unchanged, when every id is applied or used by
+ * connections.
  */
 int plan_make(const struct plan_input *in, struct plan *ret, struct err *e);
 
-/* The backend with this address, or NULL. */
+/* The backend with this address, or with this id; NULL when there is none. */
 const struct plan_backend *plan_find(const struct plan *p, const struct klb_endpoint *endpoint);
 const struct plan_backend *plan_find_id(const struct plan *p, __u32 id);
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Chooses the connections to end: those to dead backends, and those of an overloaded one. */
 #include "balance/rebalance.h"
 
 static bool is_open(const struct klb_socket *rec)
@@ -11,7 +12,7 @@ static bool is_on(const struct klb_connection *c, const bool *dead)
 	return is_open(&c->record) && c->record.id < KLB_MAX_IDS && dead[c->record.id];
 }
 
-/* xorshift64* (Vigna): spreads, and is no secret. */
+/* xorshift64* (Vigna). It spreads the choice; nothing about it is secret. */
 static __u64 next_random(__u64 *state)
 {
 	__u64 x = *state ? *state : 1;
@@ -25,7 +26,7 @@ static __u64 next_random(__u64 *state)
 
 unsigned int rebalance_pick_dead(const struct klb_connection *list, unsigned int n,
 				 const bool *dead, __u64 random, unsigned int max,
-				 unsigned int *ret, unsigned int *ret_left)
+				 unsigned int *ret, unsigned int *ret_remaining)
 {
 	unsigned int seen = 0;
 
@@ -39,8 +40,8 @@ unsigned int rebalance_pick_dead(const struct klb_connection *list, unsigned int
 			ret[next_random(&random) % max] = i;
 		seen++;
 	}
-	*ret_left = seen > max ? seen - max : 0;
-	return seen - *ret_left;
+	*ret_remaining = seen > max ? seen - max : 0;
+	return seen - *ret_remaining;
 }
 
 __u32 rebalance_overloaded(const struct rebalance_load *loads, unsigned int n)
@@ -53,7 +54,7 @@ __u32 rebalance_overloaded(const struct rebalance_load *loads, unsigned int n)
 		weight += loads[i].weight;
 	}
 	for (unsigned int i = 0; i < n && weight; i++) {
-		/* Rounded up: a connection that nobody can have half of stays where it is. */
+		/* Rounded up: a remainder that cannot be shared evenly moves no connection. */
 		__u64 share = (active * loads[i].weight + weight - 1) / weight;
 		__u64 excess = loads[i].active > share ? loads[i].active - share : 0;
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Compares the kernel's counts of connections with the sockets. */
 #include "balance/reconcile.h"
 
 #include <string.h>
@@ -7,7 +8,10 @@ struct tally {
 	__u64 active, connecting;
 };
 
-/* Those of an id's earlier owner count for nobody (klb_stats.generation). */
+/*
+ * Counts the connections of each id. Those of the id's earlier owner are skipped
+ * (klb_stats.generation).
+ */
 static void count(const struct klb_stats *stats, const struct klb_connection *list, unsigned int n,
 		  struct tally *ret)
 {
@@ -22,7 +26,7 @@ static void count(const struct klb_stats *stats, const struct klb_connection *li
 	}
 }
 
-/* Whether no socket of this backend came, changed or went between the two readings. */
+/* Whether no socket of this backend was opened, changed or closed between the two readings. */
 static bool is_quiet(const struct klb_stats *before, const struct klb_stats *after)
 {
 	return before->active == after->active && before->connecting == after->connecting &&
@@ -30,16 +34,16 @@ static bool is_quiet(const struct klb_stats *before, const struct klb_stats *aft
 	       !memcmp(before->failed, after->failed, sizeof(before->failed));
 }
 
-unsigned int reconcile_look(struct reconcile *a, const struct klb_stats *before,
-			    const struct klb_stats *after, const struct klb_connection *list,
-			    unsigned int n, struct klb_adjustment *ret, bool *ret_again)
+unsigned int reconcile_compare(struct reconcile *a, const struct klb_stats *before,
+			       const struct klb_stats *after, const struct klb_connection *list,
+			       unsigned int n, struct klb_adjustment *ret, bool *ret_again)
 {
 	struct tally seen[KLB_MAX_IDS];
 	unsigned int adjustments = 0;
 
 	*ret_again = false;
 	count(before, list, n, seen);
-	/* The last id is kubelb-load's own, for an instant. */
+	/* kubelb-load uses the last id itself for its test connect. */
 	for (__u32 id = 1; id < KLB_ID_SELFTEST; id++) {
 		__s64 active = (__s64)(seen[id].active - before[id].active);
 		__s64 connecting = (__s64)(seen[id].connecting - before[id].connecting);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What the maps hold, as a value: datapath/ reads it, balance/ judges it. */
+/* The content of the maps as a value: datapath/ reads it, balance/ evaluates it. */
 #ifndef KUBELB_STATE_H
 #define KUBELB_STATE_H
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Compares two readings of the maps and lists the changes. */
 #include "balance/state_diff.h"
 
 #include <stdlib.h>
@@ -21,15 +22,15 @@ static struct change *add(struct list *list, enum change_kind kind, const struct
 	return c;
 }
 
-/* A clock that has jumped does not put the past into the future. */
-static void date(struct change *c, __u64 then_ns)
+/* Does not set a time in the future, which a jump of the clock could cause. */
+static void set_time(struct change *c, __u64 then_ns)
 {
 	if (then_ns && then_ns < c->time_ns)
 		c->time_ns = then_ns;
 }
 
-static struct change *add_verdict(struct list *list, enum change_kind kind,
-				  const struct plan_backend *b)
+static struct change *add_status(struct list *list, enum change_kind kind,
+				 const struct plan_backend *b)
 {
 	struct change *c = add(list, kind, b);
 
@@ -41,32 +42,34 @@ static struct change *add_verdict(struct list *list, enum change_kind kind,
 
 static void add_state(struct list *list, const struct plan_backend *b, enum klb_state was)
 {
-	struct change *c = add_verdict(list, CHANGE_STATE, b);
+	struct change *c = add_status(list, CHANGE_STATE, b);
 
 	c->was = was;
-	date(c, b->value.since_ns);
+	set_time(c, b->value.since_ns);
 }
 
-static void compare_verdicts(struct list *list, const struct klb_backend *was,
-			     const struct plan_backend *b)
+static void compare_status(struct list *list, const struct klb_backend *was,
+			   const struct plan_backend *b)
 {
 	const struct klb_backend *is = &b->value;
 	struct change *c;
 
-	/* The same state since another time: it went and came back while nobody looked. Unknown is
-	 * nobody's verdict, whenever that began. */
+	/*
+	 * The same state since another time: it has changed and changed back between the two
+	 * readings. For an unknown state the time means nothing.
+	 */
 	if (was->state != is->state ||
 	    (was->since_ns != is->since_ns && is->state != KLB_STATE_UNKNOWN)) {
 		add_state(list, b, was->state);
 	} else if (was->reason != is->reason || was->http_status != is->http_status) {
-		c = add_verdict(list, CHANGE_REASON, b);
+		c = add_status(list, CHANGE_REASON, b);
 		c->was_reason = was->reason;
 		c->was_http_status = was->http_status;
-		date(c, is->last_probe_ns);
+		set_time(c, is->last_probe_ns);
 	}
 }
 
-static int planned_or(const struct klb_admin *admin)
+static int weight_override(const struct klb_admin *admin)
 {
 	return admin->weight_set ? (int)admin->weight : -1;
 }
@@ -76,8 +79,8 @@ static void compare_admin(struct list *list, const struct plan_backend *b,
 {
 	if (was->drained != is->drained)
 		add(list, is->drained ? CHANGE_DRAINED : CHANGE_UNDRAINED, b);
-	if (planned_or(was) != planned_or(is))
-		add(list, CHANGE_WEIGHT, b)->weight = planned_or(is);
+	if (weight_override(was) != weight_override(is))
+		add(list, CHANGE_WEIGHT, b)->weight = weight_override(is);
 }
 
 static void compare(struct list *list, const struct datapath_state *was,
@@ -85,12 +88,12 @@ static void compare(struct list *list, const struct datapath_state *was,
 {
 	const struct plan_backend *before = plan_find(&was->applied, &b->value.endpoint);
 
-	/* One that went and came back is another one. */
+	/* A backend that was removed and added again is a new one. */
 	if (!before || before->value.generation != b->value.generation) {
 		add(list, CHANGE_ADDED, b);
 		return;
 	}
-	compare_verdicts(list, &before->value, b);
+	compare_status(list, &before->value, b);
 	compare_admin(list, b, backend_status_admin(was, before), backend_status_admin(is, b));
 }
 

@@ -1,24 +1,30 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What user space has decided between two looks at the maps: the agent about backends, the
- * operator about what he wants of them. Pure. */
-#ifndef KUBELB_CHANGES_H
-#define KUBELB_CHANGES_H
+/*
+ * Compares two readings of the maps: what the agent has decided about backends, and what the
+ * operator has set. Pure.
+ */
+#ifndef KUBELB_STATE_DIFF_H
+#define KUBELB_STATE_DIFF_H
 
 #include "balance/state.h"
 
 enum change_kind {
-	CHANGE_STATE, /* the agent's verdict; was == state: it was another between the two looks */
-	CHANGE_REASON, /* the verdict stands, and the reason for it is another */
-	CHANGE_ADDED, /* a backend has come */
-	CHANGE_REMOVED, /* it has gone */
-	CHANGE_DRAINED, /* the operator's drain */
+	CHANGE_STATE, /* the agent has changed the state; was == state: it has changed and changed
+			 back */
+	CHANGE_REASON, /* the state is the same, for another reason */
+	CHANGE_ADDED, /* the backend is new */
+	CHANGE_REMOVED, /* the backend is gone */
+	CHANGE_DRAINED, /* the operator has drained it */
 	CHANGE_UNDRAINED,
-	CHANGE_WEIGHT, /* the operator's weight, or the end of it */
+	CHANGE_WEIGHT, /* the operator has set a weight, or has removed it */
 };
 
-/* state, reason, http_status: of CHANGE_STATE and CHANGE_REASON, as in klb_backend. was: of
- * CHANGE_STATE; unknown where nobody has looked before. was_reason, was_http_status: of
- * CHANGE_REASON. weight: of CHANGE_WEIGHT; -1: the planned one counts again. */
+/*
+ * The fields depend on the kind. state, reason, http_status: of CHANGE_STATE and CHANGE_REASON, as
+ * in klb_backend. was: of CHANGE_STATE; unknown when there is no earlier reading. was_reason,
+ * was_http_status: of CHANGE_REASON. weight: of CHANGE_WEIGHT; -1: the planned weight applies
+ * again.
+ */
 struct change {
 	enum change_kind kind;
 	struct klb_endpoint backend;
@@ -27,17 +33,19 @@ struct change {
 	enum klb_reason was_reason, reason;
 	__u32 was_http_status, http_status;
 	int weight;
-	/* CLOCK_MONOTONIC; of when it was seen, but for CHANGE_STATE (since when it stands) and
-	 * CHANGE_REASON (the probe that found it). */
+	/*
+	 * Nanoseconds of CLOCK_MONOTONIC: when the change was seen. For CHANGE_STATE: since when
+	 * the state holds; for CHANGE_REASON: when the probe ended.
+	 */
 	__u64 time_ns;
 };
 
-/* A state or a reason, a drain and a weight for each that is there, and those that are gone. */
+/* A state or a reason, a drain and a weight for each backend, and the backends that are gone. */
 #define CHANGES_MAX (4 * KLB_MAX_IDS)
 
 /*
- * Fills ret, which has room for CHANGES_MAX, by time. Returns how many there are. was: the
- * look before; NULL for the first one, which finds the last verdict about each backend.
+ * Fills ret, which has CHANGES_MAX elements, in the order of time. Returns how many there are. was:
+ * the earlier reading; NULL for the first one, which reports the current state of each backend.
  */
 unsigned int changes_between(const struct datapath_state *was, const struct datapath_state *is,
 			     __u64 now_ns, struct change *ret);

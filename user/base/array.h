@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The number of elements of an array. */
+/* Counts the elements of an array. */
 #ifndef KUBELB_ARRAY_H
 #define KUBELB_ARRAY_H
 

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Kinds of ASCII characters, whatever the locale. c: an unsigned char, or a char: what is not
- * ASCII is none of them.
+ * Kinds of ASCII characters, independent of the locale. A function takes an unsigned char or a
+ * char; a character outside ASCII is of no kind.
  */
 #ifndef KUBELB_ASCII_H
 #define KUBELB_ASCII_H
 
 #include <stdbool.h>
 
-/* Space or a visible character. */
+/* A space or a visible character. */
 static inline bool ascii_is_print(int c)
 {
 	return c >= ' ' && c < 0x7f;
@@ -25,7 +25,12 @@ static inline bool ascii_is_control(int c)
 	return (c >= 0 && c < ' ') || c == 0x7f;
 }
 
-/* Whether every character is one; true for an empty text. */
+static inline bool ascii_is_digit(int c)
+{
+	return c >= '0' && c <= '9';
+}
+
+/* Whether every character of text is of that kind; true for an empty text. */
 static inline bool ascii_all_print(const char *text)
 {
 	while (ascii_is_print(*text))

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* What the three programs share at the command line. */
 #include "base/cli.h"
 
 #include <errno.h>
@@ -7,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/ascii.h"
 #include "base/log.h"
 
 int cli_fail(int status, const struct err *e)
@@ -46,7 +48,7 @@ int cli_number(const char *text, unsigned long min, unsigned long max, unsigned 
 	unsigned long value;
 	char *end;
 
-	if (*text < '0' || *text > '9')
+	if (!ascii_is_digit(*text))
 		return -EINVAL;
 	errno = 0;
 	value = strtoul(text, &end, 10);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the three programs have in common at the command line: exit codes, the one
- * line of an error, --version, and an end that notices a full disk.
+ * What the three programs share at the command line: exit codes, the one line of an error,
+ * --version, and a last step that notices when the output could not be written.
  */
 #ifndef KUBELB_CLI_H
 #define KUBELB_CLI_H
@@ -14,26 +14,26 @@
 
 enum cli_exit {
 	CLI_OK = 0,
-	CLI_FAILED = 1, /* it could not be done */
+	CLI_FAILED = 1, /* the work could not be done */
 	CLI_USAGE = 2, /* the command line or the configuration is wrong */
 };
 
-/* Prints `program: text` on stderr; returns status. */
+/* Prints `program: text` on stderr. Returns status. */
 int cli_fail(int status, const struct err *e);
 
-/* Prints what is wrong with the command line and where help is; returns CLI_USAGE. */
+/* Prints what is wrong with the command line, and that --help explains it. Returns CLI_USAGE. */
 int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Prints `program VERSION` on stdout; returns CLI_OK. */
+/* Prints `program VERSION` on stdout. Returns CLI_OK. */
 int cli_version(const char *program);
 
 /*
- * Flushes stdout. Returns status, or CLI_FAILED with a line on stderr when what was
- * printed did not get out (ENOSPC, EPIPE).
+ * Flushes stdout. Returns status, or CLI_FAILED with a line on stderr when the output could not be
+ * written (ENOSPC, EPIPE).
  */
 int cli_end(int status);
 
-/* A decimal number from min to max. Returns 0 or -EINVAL. */
+/* Parses a decimal number from min to max. Returns 0 or -EINVAL. */
 int cli_number(const char *text, unsigned long min, unsigned long max, unsigned long *ret);
 
 #endif

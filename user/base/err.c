@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Makes the one line of an error: formats it and removes what must not reach a terminal. */
 #include "base/err.h"
 
 #include <stdarg.h>
@@ -8,9 +9,9 @@
 #include "base/ascii.h"
 
 /*
- * The length of the UTF-8 character at s, or 0 when a terminal must not get to
- * see it: not UTF-8, or a control character. U+0080..U+009F are controls too; some
- * terminals take U+009B for the beginning of an escape sequence.
+ * Returns the length of the UTF-8 character at s. Returns 0 when it must not reach a terminal: it
+ * is not UTF-8, or it is a control character. U+0080..U+009F are control characters too: some
+ * terminals take U+009B for the start of an escape sequence.
  */
 static size_t printable_length(const unsigned char *s)
 {
@@ -24,7 +25,7 @@ static size_t printable_length(const unsigned char *s)
 	for (i = 1; i < length; i++)
 		if ((s[i] & 0xc0) != 0x80)
 			return 0;
-	/* Controls, overlong forms, surrogates, beyond U+10FFFF. */
+	/* Control characters, overlong forms, surrogates, and what is beyond U+10FFFF. */
 	if ((s[0] == 0xc2 && s[1] < 0xa0) || (s[0] == 0xe0 && s[1] < 0xa0) ||
 	    (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
 	    (s[0] == 0xf4 && s[1] > 0x8f))
@@ -49,7 +50,7 @@ void err_make_printable(char *text)
 
 void err_format(struct err *e, const char *format, ...)
 {
-	/* Not straight into e: the arguments may be e's own text, being wrapped. */
+	/* A buffer of its own: the arguments may contain e's own text, when a caller adds to it. */
 	char text[ERR_TEXT_MAX];
 	va_list ap;
 	int n;
@@ -63,7 +64,7 @@ void err_format(struct err *e, const char *format, ...)
 		text[0] = '\0';
 	else if ((size_t)n >= sizeof(text))
 		memcpy(text + sizeof(text) - 4, "...", 4);
-	/* It may quote a file or a peer. */
+	/* The line may quote a file or a peer. */
 	err_make_printable(text);
 	memcpy(e->text, text, sizeof(e->text));
 }

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * An error on its way up: a code and the one line that a person will read.
+ * An error on its way to the person who reads it: the one line that says what failed.
  *
- * A function that can fail takes a `struct err *`, returns 0 or a negative
- * errno and fills the line; it never prints. Only a main prints, once.
- * The line says what failed, on what, why, and what to try next. It carries no
- * newline and no secret.
+ * A function that can fail takes a `struct err *` and returns 0 or a negative errno. On failure it
+ * fills in the line; it never prints it. Only a main function prints, and only once. The line says
+ * what failed, on what, why, and what to try next. It contains no newline and no secret.
  */
 #ifndef KUBELB_ERR_H
 #define KUBELB_ERR_H
@@ -18,16 +17,18 @@ struct err {
 	char text[ERR_TEXT_MAX];
 };
 
-/* What err_set does with the text; use err_set. */
+/* Formats the line. Callers use err_set. */
 void err_format(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Replaces what a terminal must not get to see by '?': text is then one line of valid
- * UTF-8 without controls. */
+/*
+ * Replaces everything that must not reach a terminal by '?'. The result is one line of valid UTF-8
+ * without control characters.
+ */
 void err_make_printable(char *text);
 
 /*
- * -code, and never 0 or more, whatever a caller's errno was: an error that returned
- * 0 would be taken for success. Inline, so that compilers can see it.
+ * Returns -code, and a negative number even when code is 0 or less: a caller would take an error
+ * that returned 0 for success. Inline, so that compilers can see the sign.
  */
 static inline int err_negative(int code)
 {
@@ -35,8 +36,8 @@ static inline int err_negative(int code)
 }
 
 /*
- * Fills e (NULL is allowed) with a line in printf's manner and yields -code; code is a
- * positive errno. The line may be made from e's own text.
+ * Fills in e (NULL is allowed) like printf and returns -code. code is a positive errno. The
+ * arguments may contain e's own text.
  */
 #define err_set(e, code, ...)                 \
 	({                                    \
@@ -46,7 +47,10 @@ static inline int err_negative(int code)
 		err_negative(err_code_);      \
 	})
 
-/* -ENOMEM and its line; the second one says for what: a file, a key. */
+/*
+ * Both return -ENOMEM and fill in e. The second one also says what needed the memory: a file, a
+ * key.
+ */
 static inline int err_no_memory(struct err *e)
 {
 	return err_set(e, ENOMEM, "out of memory");

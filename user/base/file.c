@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Reads small files and standard input as a whole, with messages that say what to do. */
 #include "base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -36,7 +38,7 @@ bool file_is_same(const struct file_identity *x, const struct file_identity *y)
 static int open_regular(const char *path, struct err *e)
 {
 	struct stat st;
-	int fd, rc = 0;
+	int fd, r = 0;
 
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0 && errno == ENOENT)
@@ -50,19 +52,19 @@ static int open_regular(const char *path, struct err *e)
 	if (fd < 0)
 		return err_set(e, errno, "%s: cannot be opened: %m", path);
 	if (fstat(fd, &st) < 0)
-		rc = err_set(e, errno, "%s: cannot be examined: %m", path);
+		r = err_set(e, errno, "%s: cannot be examined: %m", path);
 	else if (S_ISDIR(st.st_mode))
-		rc = err_set(e, EISDIR, "%s: is a directory", path);
+		r = err_set(e, EISDIR, "%s: is a directory", path);
 	else if (!S_ISREG(st.st_mode))
-		rc = err_set(e, EINVAL, "%s: is not a regular file", path);
-	if (rc < 0) {
+		r = err_set(e, EINVAL, "%s: is not a regular file", path);
+	if (r < 0) {
 		close(fd);
-		return rc;
+		return r;
 	}
 	return fd;
 }
 
-/* Reads up to size bytes into buf; returns how many, or a negative errno. */
+/* Reads up to size bytes into buf. Returns their number, or a negative errno. */
 static ssize_t read_all(int fd, char *buf, size_t size)
 {
 	size_t length = 0;
@@ -81,7 +83,7 @@ static ssize_t read_all(int fd, char *buf, size_t size)
 	return (ssize_t)length;
 }
 
-/* text has room for max bytes, one more that shows that it is too large, and a NUL. */
+/* text holds max bytes, one more byte that shows that the file is too large, and a NUL. */
 static int read_text(const char *path, int fd, size_t max, char *text, size_t *ret_length,
 		     struct err *e)
 {
@@ -102,14 +104,14 @@ static int read_descriptor(const char *path, int fd, size_t max, char **ret, siz
 			   struct err *e)
 {
 	char *text = malloc(max + 2);
-	int rc;
+	int r;
 
 	if (!text)
 		return err_no_memory_for(e, path);
-	rc = read_text(path, fd, max, text, ret_length, e);
-	if (rc < 0) {
+	r = read_text(path, fd, max, text, ret_length, e);
+	if (r < 0) {
 		free(text);
-		return rc;
+		return r;
 	}
 	*ret = text;
 	return 0;
@@ -117,29 +119,29 @@ static int read_descriptor(const char *path, int fd, size_t max, char **ret, siz
 
 int file_read(const char *path, size_t max, char **ret, size_t *ret_length, struct err *e)
 {
-	int rc, fd = open_regular(path, e);
+	int r, fd = open_regular(path, e);
 
 	if (fd < 0)
 		return fd;
-	rc = read_descriptor(path, fd, max, ret, ret_length, e);
+	r = read_descriptor(path, fd, max, ret, ret_length, e);
 	close(fd);
-	return rc;
+	return r;
 }
 
-/* Adds to why what to do about it. Returns rc. */
-static int fail_next(int rc, const struct err *why, const char *option, struct err *e)
+/* Copies why to e and adds what to do about it. Returns r. */
+static int fail_next(int r, const struct err *why, const char *option, struct err *e)
 {
-	switch (rc) {
+	switch (r) {
 	case -ENOENT:
-		return err_set(e, -rc, "%s; create it, or name another with %s", why->text, option);
+		return err_set(e, -r, "%s; create it, or name another with %s", why->text, option);
 	case -EACCES:
 	case -EPERM:
-		return err_set(e, -rc, "%s; check its permissions, or run as root", why->text);
+		return err_set(e, -r, "%s; check its permissions, or run as root", why->text);
 	case -EFBIG:
-		return err_set(e, -rc, "%s; so it is no configuration; name another with %s",
+		return err_set(e, -r, "%s; so it is no configuration; name another with %s",
 			       why->text, option);
 	default:
-		return err_set(e, -rc, "%s; name another with %s", why->text, option);
+		return err_set(e, -r, "%s; name another with %s", why->text, option);
 	}
 }
 
@@ -147,17 +149,36 @@ int file_read_named(const char *path, const char *option, size_t max, char **ret
 		    size_t *ret_length, struct err *e)
 {
 	struct err why;
-	int rc = file_read(path, max, ret, ret_length, &why);
+	int r = file_read(path, max, ret, ret_length, &why);
 
-	return rc < 0 ? fail_next(rc, &why, option, e) : 0;
+	return r < 0 ? fail_next(r, &why, option, e) : 0;
 }
 
 int file_read_stdin(const char *option, size_t max, char **ret, size_t *ret_length, struct err *e)
 {
 	struct err why;
-	int rc = read_descriptor(FILE_STDIN, STDIN_FILENO, max, ret, ret_length, &why);
+	int r = read_descriptor(FILE_STDIN, STDIN_FILENO, max, ret, ret_length, &why);
 
-	return rc < 0 ? fail_next(rc, &why, option, e) : 0;
+	return r < 0 ? fail_next(r, &why, option, e) : 0;
+}
+
+bool file_read_line(const char *path, const char *prefix, char *ret, size_t size)
+{
+	FILE *f = fopen(path, "re");
+	size_t length = strlen(prefix);
+	bool found = false;
+
+	while (f && !found && fgets(ret, (int)size, f))
+		found = !strncmp(ret, prefix, length);
+	if (f)
+		fclose(f);
+	if (!found) {
+		ret[0] = '\0';
+		return false;
+	}
+	memmove(ret, ret + length, strlen(ret + length) + 1);
+	ret[strcspn(ret, "\n")] = '\0';
+	return true;
 }
 
 void file_forget(char *text, size_t length)

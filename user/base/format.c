@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Formats times and process names for people. */
 #include "base/format.h"
 
 #include <stdio.h>
@@ -18,7 +19,7 @@ static const char *in_seconds(__u64 seconds, char *buf)
 
 	for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
 		if (seconds >= 2 * units[i].seconds || units[i].seconds == 1) {
-			snprintf(buf, TEXT_TIME_MAX, "%llu%c", seconds / units[i].seconds,
+			snprintf(buf, FORMAT_TIME_MAX, "%llu%c", seconds / units[i].seconds,
 				 units[i].unit);
 			break;
 		}
@@ -26,23 +27,23 @@ static const char *in_seconds(__u64 seconds, char *buf)
 	return buf;
 }
 
-const char *text_age(__u64 then_ns, __u64 now_ns, char *buf)
+const char *format_age(__u64 then_ns, __u64 now_ns, char *buf)
 {
 	if (then_ns)
 		return in_seconds(now_ns > then_ns ? (now_ns - then_ns) / NS_PER_S : 0, buf);
-	snprintf(buf, TEXT_TIME_MAX, "-");
+	snprintf(buf, FORMAT_TIME_MAX, "-");
 	return buf;
 }
 
-const char *text_duration(__u64 ns, char *buf)
+const char *format_duration(__u64 ns, char *buf)
 {
 	if (ns >= 10 * NS_PER_S)
 		return in_seconds(ns / NS_PER_S, buf);
-	snprintf(buf, TEXT_TIME_MAX, "%.*fms", ns < 10000000 ? 2 : 0, (double)ns / 1e6);
+	snprintf(buf, FORMAT_TIME_MAX, "%.*fms", ns < 10000000 ? 2 : 0, (double)ns / 1e6);
 	return buf;
 }
 
-const char *text_comm(const char *comm, char *buf)
+const char *format_comm(const char *comm, char *buf)
 {
 	memcpy(buf, comm, COMM_SIZE);
 	buf[COMM_SIZE] = '\0';
@@ -50,13 +51,13 @@ const char *text_comm(const char *comm, char *buf)
 	return buf;
 }
 
-const char *text_process(const char *comm, __u32 pid, char *buf)
+const char *format_process(const char *comm, __u32 pid, char *buf)
 {
-	char name[TEXT_COMM_MAX];
+	char name[FORMAT_COMM_MAX];
 
 	if (pid)
-		snprintf(buf, TEXT_PROCESS_MAX, "%s[%u]", text_comm(comm, name), pid);
+		snprintf(buf, FORMAT_PROCESS_MAX, "%s[%u]", format_comm(comm, name), pid);
 	else
-		snprintf(buf, TEXT_PROCESS_MAX, "-");
+		snprintf(buf, FORMAT_PROCESS_MAX, "-");
 	return buf;
 }

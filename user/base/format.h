@@ -1,30 +1,33 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Times, and the names of processes, for people. Pure. */
-#ifndef KUBELB_TEXT_H
-#define KUBELB_TEXT_H
+/* Formats times and the names of processes for people. Pure. */
+#ifndef KUBELB_FORMAT_H
+#define KUBELB_FORMAT_H
 
 #include <linux/types.h>
 
 #include "base/err.h"
 
-/* What each of these fills, and returns. */
-#define TEXT_TIME_MAX 24
-
-/* How long ago, both CLOCK_MONOTONIC: "12s", "3m", "5h", "2d"; "-" for never (0). */
-const char *text_age(__u64 then_ns, __u64 now_ns, char *buf);
-
-/* "0.42ms", "1003ms", and from 10 s on as text_age: "12s", "3m". */
-const char *text_duration(__u64 ns, char *buf);
+/* The size of the buffer for a time. Each function returns its buffer. */
+#define FORMAT_TIME_MAX 24
 
 /*
- * A process as "name[pid]". comm: 16 bytes that whoever runs it has chosen, which a
- * terminal must not get to see as they are. "-" for pid 0. buf: TEXT_PROCESS_MAX.
+ * How long ago then_ns was: "12s", "3m", "5h", "2d"; "-" for never (0). Both are nanoseconds of
+ * CLOCK_MONOTONIC.
  */
-#define TEXT_PROCESS_MAX 32
-const char *text_process(const char *comm, __u32 pid, char *buf);
+const char *format_age(__u64 then_ns, __u64 now_ns, char *buf);
 
-/* The name alone: valid UTF-8 in one line. buf: TEXT_COMM_MAX. */
-#define TEXT_COMM_MAX 17
-const char *text_comm(const char *comm, char *buf);
+/* "0.42ms", "1003ms", and from 10 s on like format_age: "12s", "3m". */
+const char *format_duration(__u64 ns, char *buf);
+
+/*
+ * A process as "name[pid]"; "-" for pid 0. comm: 16 bytes. The process's owner chooses them, so
+ * what must not reach a terminal is replaced. buf: FORMAT_PROCESS_MAX bytes.
+ */
+#define FORMAT_PROCESS_MAX 32
+const char *format_process(const char *comm, __u32 pid, char *buf);
+
+/* The name alone, as one line of valid UTF-8. buf: FORMAT_COMM_MAX bytes. */
+#define FORMAT_COMM_MAX 17
+const char *format_comm(const char *comm, char *buf);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Writes the log: one line in logfmt for each event, on stderr. */
 #include "base/log.h"
 
 #include <errno.h>
@@ -12,11 +13,10 @@
 
 #include "base/ascii.h"
 
-/* What does not fit is cut: a log line is for reading. */
+/* What does not fit is cut off. */
 #define LINE_SIZE 4096
-#define MSG_SIZE 1024
 
-/* priority: of syslog(3), which journald takes from the <N> in front. */
+/* priority: the one of syslog(3), which journald reads from the <N> at the start of a line. */
 static const struct {
 	const char *name;
 	int priority;
@@ -27,22 +27,22 @@ static const struct {
 	[LOG_LEVEL_DEBUG] = { "debug", 7 },
 };
 
-/* Set once by log_init, before there is anything to say. */
+/* log_init sets them once, before the first line. */
 static struct {
 	const char *program;
 	enum log_level level;
 	bool journal;
-} voice = { "kubelb", LOG_LEVEL_INFO, false };
+} settings = { "kubelb", LOG_LEVEL_INFO, false };
 
-/* A line under construction: always terminated, always with room for a newline. */
+/* A line under construction: always terminated, always with space for a newline. */
 struct line {
 	size_t length;
 	char text[LINE_SIZE];
 };
 
 /*
- * JOURNAL_STREAM is inherited: only when it names the very file that stderr is
- * does the journal read it, and not a terminal or a pipe (systemd.exec(5)).
+ * Programs inherit JOURNAL_STREAM. Only when it names the very file that stderr is does the journal
+ * read stderr; otherwise stderr is a terminal or a pipe (systemd.exec(5)).
  */
 static bool stderr_is_journal(void)
 {
@@ -62,14 +62,14 @@ static bool stderr_is_journal(void)
 
 void log_init(const char *program, enum log_level level)
 {
-	voice.program = program;
-	voice.level = level;
-	voice.journal = stderr_is_journal();
+	settings.program = program;
+	settings.level = level;
+	settings.journal = stderr_is_journal();
 }
 
 bool log_enabled(enum log_level level)
 {
-	return level <= voice.level;
+	return level <= settings.level;
 }
 
 static void line_vadd(struct line *l, const char *format, va_list ap)
@@ -78,11 +78,11 @@ static void line_add(struct line *l, const char *format, ...) __attribute__((for
 
 static void line_vadd(struct line *l, const char *format, va_list ap)
 {
-	size_t room = sizeof(l->text) - 1 - l->length;
-	int n = vsnprintf(l->text + l->length, room, format, ap);
+	size_t size = sizeof(l->text) - 1 - l->length;
+	int n = vsnprintf(l->text + l->length, size, format, ap);
 
 	if (n > 0)
-		l->length += (size_t)n < room ? (size_t)n : room - 1;
+		l->length += (size_t)n < size ? (size_t)n : size - 1;
 }
 
 static void line_add(struct line *l, const char *format, ...)
@@ -98,11 +98,11 @@ static void line_begin(struct line *l, enum log_level level)
 {
 	l->length = 0;
 	l->text[0] = '\0';
-	if (voice.journal)
+	if (settings.journal)
 		line_add(l, "<%d>", levels[level].priority);
 }
 
-/* In one write, so that the lines of several processes do not mix. */
+/* With one write, so that the lines of several processes do not mix. */
 static void line_write(struct line *l)
 {
 	size_t i;
@@ -118,14 +118,13 @@ static void line_write(struct line *l)
 void log_event(enum log_level level, const char *msg, const char *keys, ...)
 {
 	int saved_errno = errno;
-	char quoted[MSG_SIZE];
 	struct line l;
 	va_list ap;
 
 	if (!log_enabled(level))
 		return;
 	line_begin(&l, level);
-	line_add(&l, "level=%s msg=%s", levels[level].name, log_quote(quoted, sizeof(quoted), msg));
+	line_add(&l, "level=%s msg=%s", levels[level].name, log_quoted(msg));
 	if (keys && keys[0]) {
 		line_add(&l, " ");
 		va_start(ap, keys);
@@ -136,7 +135,7 @@ void log_event(enum log_level level, const char *msg, const char *keys, ...)
 	errno = saved_errno;
 }
 
-/* Writes c as it stands in a quoted value to out, which takes 4 bytes; returns how many. */
+/* Writes c to out as it stands in a quoted value. out has 4 bytes. Returns how many it has used. */
 static size_t escape(unsigned char c, char *out)
 {
 	static const char hex[] = "0123456789abcdef";
@@ -152,7 +151,10 @@ static size_t escape(unsigned char c, char *out)
 		out[0] = (char)c;
 		return 1;
 	}
-	/* Not ASCII either: it may be no UTF-8, which the journal would store as a blob. */
+	/*
+	 * Bytes outside ASCII too: they may not be UTF-8, and the journal stores such lines as a
+	 * blob.
+	 */
 	out[1] = 'x';
 	out[2] = hex[c >> 4];
 	out[3] = hex[c & 15];
@@ -186,13 +188,12 @@ const char *log_quote(char *buf, unsigned long size, const char *text)
 void log_failure(char last[ERR_TEXT_MAX], enum log_level level, const char *text,
 		 const struct err *e)
 {
-	char quoted[ERR_TEXT_MAX + 64];
 
 	if (!strcmp(last, e->text))
 		return;
 	memcpy(last, e->text, ERR_TEXT_MAX);
 	if (e->text[0])
-		log_event(level, text, "error=%s", log_quote(quoted, sizeof(quoted), e->text));
+		log_event(level, text, "error=%s", log_quoted(e->text));
 }
 
 void log_line(const char *format, ...)
@@ -201,7 +202,7 @@ void log_line(const char *format, ...)
 	va_list ap;
 
 	line_begin(&l, LOG_LEVEL_ERROR);
-	line_add(&l, "%s: ", voice.program);
+	line_add(&l, "%s: ", settings.program);
 	va_start(ap, format);
 	line_vadd(&l, format, ap);
 	va_end(ap);

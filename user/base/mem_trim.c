@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Returns memory that a long-running process does not need any more. */
 #include "base/mem_trim.h"
 
 #include <link.h>
@@ -9,8 +10,8 @@
 #include <unistd.h>
 
 /*
- * Code alone: it is never written to, so dropping it loses nothing. What looks read-only
- * beside it may be relocated data (RELRO), whose pages exist in this process only.
+ * Code only: nobody writes to it, so dropping it loses nothing. Other read-only memory may be
+ * relocated data (RELRO), whose pages exist in this process only.
  */
 static int drop_code(struct dl_phdr_info *object, size_t size, void *arg)
 {
@@ -18,7 +19,7 @@ static int drop_code(struct dl_phdr_info *object, size_t size, void *arg)
 
 	(void)size;
 	(void)arg;
-	/* The kernel's own pages, which no file is behind. */
+	/* The kernel's own pages. No file backs them. */
 	if (strstr(object->dlpi_name, "vdso"))
 		return 0;
 	for (int i = 0; i < object->dlpi_phnum; i++) {

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What a long-lived process keeps resident. */
-#ifndef KUBELB_MEMORY_H
-#define KUBELB_MEMORY_H
+/* Keeps the resident memory of a long-running process small. */
+#ifndef KUBELB_MEM_TRIM_H
+#define KUBELB_MEM_TRIM_H
 
 /*
- * Gives back what only the start has needed: free heap, and the code of libraries that
- * ran once (TLS set-up, parsing, libbpf). Code that is needed again comes back from the
- * page cache by itself. Never fails.
+ * Returns memory that only the start needed: the free heap, and the code of libraries that ran once
+ * (TLS set-up, parsing, libbpf). The kernel reads code that is needed again from the page cache.
+ * Never fails.
  */
 void memory_trim(void);
 

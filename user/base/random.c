@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Random numbers from the kernel. Never waits for them: early at boot there are none yet. */
+/* Random numbers from the kernel. They never block: early at boot the kernel may have none yet. */
 #include "base/random.h"
 
 #include <sys/random.h>
@@ -13,8 +13,10 @@ __u64 random_u64(void)
 
 	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) == sizeof(random))
 		return random;
-	/* Two nodes that boot at the same time still differ in one of these, mixed by the
-	 * finaliser of MurmurHash3. */
+	/*
+	 * Two nodes that boot at the same time still differ in at least one of these. The last step
+	 * of MurmurHash3 mixes them.
+	 */
 	random = clock_now_ns() ^ clock_wall_ns() << 20 ^ (__u64)getpid() << 40;
 	random = (random ^ random >> 33) * 0xff51afd7ed558ccdULL;
 	random = (random ^ random >> 33) * 0xc4ceb9fe1a85ec53ULL;
@@ -26,4 +28,11 @@ unsigned int random_between(unsigned int low, unsigned int high)
 	__u64 span = (__u64)high - low + 1;
 
 	return low + (unsigned int)((random_u64() >> 32) * span >> 32);
+}
+
+unsigned int random_around(unsigned int value, unsigned int percent)
+{
+	unsigned int spread = (unsigned int)((__u64)value * percent / 100);
+
+	return random_between(value - spread, value + spread);
 }

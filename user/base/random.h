@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Random numbers: for jitter, draws and seeds, not for keys. */
+/* Random numbers for jitter, choices and seeds. Not for keys. */
 #ifndef KUBELB_RANDOM_H
 #define KUBELB_RANDOM_H
 
@@ -7,7 +7,10 @@
 
 __u64 random_u64(void);
 
-/* low <= result <= high, evenly. */
+/* An evenly distributed number, low <= result <= high. */
 unsigned int random_between(unsigned int low, unsigned int high);
+
+/* Jitter: value, plus or minus up to so many percent of it. */
+unsigned int random_around(unsigned int value, unsigned int percent);
 
 #endif

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Finds secrets in texts that people would read. */
 #include "base/redact.h"
 
 #include <string.h>
 
 #define LOWER_AND_DIGITS "abcdefghijklmnopqrstuvwxyz0123456789"
 
-/* Three parts with dots between them, the first a JSON object in base64. */
+/* Three parts with dots between them. The first part is a JSON object in base64. */
 static bool is_signed_token(const char *text)
 {
 	const char *dot = strchr(text, '.');
@@ -13,7 +14,7 @@ static bool is_signed_token(const char *text)
 	return !strncmp(text, "eyJ", 3) && dot && strchr(dot + 1, '.');
 }
 
-/* "abcdef.0123456789abcdef", as kubeadm makes them. */
+/* "abcdef.0123456789abcdef", the form that kubeadm makes. */
 static bool is_bootstrap_token(const char *text)
 {
 	return strspn(text, LOWER_AND_DIGITS) == 6 && text[6] == '.' &&
@@ -27,7 +28,7 @@ bool secret_is_likely(const char *text)
 	       is_signed_token(text) || is_bootstrap_token(text);
 }
 
-/* A cut or quoted answer may hold a part. Words that anybody could say are shorter. */
+/* A quoted answer may contain a part of the secret. Common words are shorter than this. */
 #define PIECE 16
 
 bool secret_is_in(const char *text, const char *secret)

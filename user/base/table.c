@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Collects the cells of a table and prints them in columns. */
 #include "base/table.h"
 
 #include <errno.h>
@@ -6,18 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int make_room(struct table *t)
+static int grow(struct table *t)
 {
-	size_t room = t->room ? 2 * t->room : 64;
+	size_t capacity = t->capacity ? 2 * t->capacity : 64;
 	char **cells;
 
-	if (t->n < t->room)
+	if (t->n < t->capacity)
 		return 0;
-	cells = realloc(t->cells, room * sizeof(*cells));
+	cells = realloc(t->cells, capacity * sizeof(*cells));
 	if (!cells)
 		return -ENOMEM;
 	t->cells = cells;
-	t->room = room;
+	t->capacity = capacity;
 	return 0;
 }
 
@@ -32,7 +33,7 @@ void table_cell(struct table *t, const char *format, ...)
 	va_end(args);
 	if (n < 0) {
 		t->no_memory = true;
-	} else if (make_room(t)) {
+	} else if (grow(t)) {
 		t->no_memory = true;
 		free(text);
 	} else {
@@ -40,7 +41,7 @@ void table_cell(struct table *t, const char *format, ...)
 	}
 }
 
-/* Characters of UTF-8: the bytes that do not continue one. */
+/* Counts the UTF-8 characters: the bytes that do not continue one. */
 static int width_of(const char *text)
 {
 	int n = 0;
@@ -50,47 +51,47 @@ static int width_of(const char *text)
 	return n;
 }
 
-/* 0 for a column that is left out. */
+/* Returns 0 for a column that is left out. */
 static int column_width(const struct table *t, size_t column)
 {
-	bool says_something = !t->columns[column].optional;
+	bool has_content = !t->columns[column].optional;
 	int width = 0;
 
 	for (size_t i = column; i < t->n; i += t->n_columns) {
 		int w = width_of(t->cells[i]);
 
 		width = w > width ? w : width;
-		says_something |= strcmp(t->cells[i], "-") != 0 && strcmp(t->cells[i], "0") != 0;
+		has_content |= strcmp(t->cells[i], "-") != 0 && strcmp(t->cells[i], "0") != 0;
 	}
-	if (!says_something)
+	if (!has_content)
 		return 0;
 	return width > width_of(t->columns[column].title) ? width
 							  : width_of(t->columns[column].title);
 }
 
-/* One cell; *blanks are owed before the next text, so that no line ends with some. */
+/* Prints one cell. *pending blanks come before the next text, so that no line ends with blanks. */
 static void print_cell(const struct table *t, size_t column, int width, const char *text,
-		       int *blanks, FILE *to)
+		       int *pending, FILE *to)
 {
 	int padding = width - width_of(text);
 
 	if (!width)
 		return;
-	*blanks += t->columns[column].right ? padding : 0;
+	*pending += t->columns[column].right ? padding : 0;
 	if (*text) {
-		fprintf(to, "%*s%s", *blanks, "", text);
-		*blanks = 0;
+		fprintf(to, "%*s%s", *pending, "", text);
+		*pending = 0;
 	}
-	*blanks += 1 + (t->columns[column].right ? 0 : padding);
+	*pending += 1 + (t->columns[column].right ? 0 : padding);
 }
 
-/* cells: as many as there are columns. */
+/* cells: one for each column; NULL: the titles. */
 static void print_row(const struct table *t, const int *widths, char *const *cells, FILE *to)
 {
-	int blanks = 0;
+	int pending = 0;
 
 	for (size_t c = 0; c < t->n_columns; c++)
-		print_cell(t, c, widths[c], cells ? cells[c] : t->columns[c].title, &blanks, to);
+		print_cell(t, c, widths[c], cells ? cells[c] : t->columns[c].title, &pending, to);
 	fputc('\n', to);
 }
 
@@ -117,5 +118,5 @@ void table_free(struct table *t)
 		free(t->cells[i]);
 	free(t->cells);
 	t->cells = NULL;
-	t->n = t->room = 0;
+	t->n = t->capacity = 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A table for people: each column as wide as what stands in it. */
+/* A table for people: each column is as wide as its widest cell. */
 #ifndef KUBELB_TABLE_H
 #define KUBELB_TABLE_H
 
@@ -13,20 +13,22 @@ struct table_column {
 	bool optional; /* left out when every cell of it is "-" or "0" */
 };
 
-/* Begin with columns and n_columns set and the rest zero; end with table_free. */
+/* Set columns and n_columns and leave the rest zero. Free it with table_free. */
 struct table {
 	const struct table_column *columns;
 	size_t n_columns;
 	char **cells;
-	size_t n, room;
+	size_t n, capacity;
 	bool no_memory;
 };
 
-/* Adds the next cell, row by row from left to right. */
+/* Adds the next cell: row by row, from left to right. */
 void table_cell(struct table *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* The titles, then the rows. Returns 0, or -ENOMEM when a cell had no memory: nothing is
- * printed then. */
+/*
+ * Prints the titles, then the rows. Returns 0. Returns -ENOMEM and prints nothing when there was no
+ * memory for a cell.
+ */
 int table_print(const struct table *t, FILE *to);
 void table_free(struct table *t);
 

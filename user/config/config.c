@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The public functions: make a snapshot from a file, from memory or from arguments; copy and free
+ * it.
+ */
 #include "config/config.h"
 
 #include <errno.h>
@@ -13,7 +17,7 @@
 static int set_defaults(struct config_build *b)
 {
 	struct config *c = b->config;
-	int rc;
+	int r;
 
 	c->policy = KLB_POLICY_LEAST_CONN;
 	c->prefer_local = true;
@@ -26,12 +30,12 @@ static int set_defaults(struct config_build *b)
 	c->probe.fall = 2;
 	c->probe.anonymous_auth = true;
 	c->http_enabled = true;
-	rc = endpoint_parse("127.0.0.1:8081", 0, &c->http, b->e);
-	if (rc == 0)
-		rc = config_set_string(b, &c->probe.path, "/readyz");
-	if (rc == 0)
-		rc = config_set_string(b, &c->probe.live_path, "/livez");
-	return rc;
+	r = endpoint_parse("127.0.0.1:8081", 0, &c->http, b->e);
+	if (r == 0)
+		r = config_set_string(b, &c->probe.path, "/readyz");
+	if (r == 0)
+		r = config_set_string(b, &c->probe.live_path, "/livez");
+	return r;
 }
 
 static void build_free(struct config_build *b)
@@ -45,7 +49,7 @@ static void build_free(struct config_build *b)
 static int build_new(const char *source, struct err *e, struct config_build **ret)
 {
 	struct config_build *b = calloc(1, sizeof(*b));
-	int rc;
+	int r;
 
 	if (!b || !(b->config = calloc(1, sizeof(*b->config))) ||
 	    !(b->config->source = strdup(source))) {
@@ -54,43 +58,43 @@ static int build_new(const char *source, struct err *e, struct config_build **re
 		return -ENOMEM;
 	}
 	b->e = e;
-	rc = set_defaults(b);
-	if (rc < 0) {
+	r = set_defaults(b);
+	if (r < 0) {
 		build_free(b);
-		return rc;
+		return r;
 	}
 	*ret = b;
 	return 0;
 }
 
-/* Hands the snapshot over when all went well, and frees the rest. */
-static int build_end(struct config_build *b, int rc, bool host_has_ipv6, struct config **ret)
+/* Returns the snapshot if everything went well, and frees the rest. */
+static int build_end(struct config_build *b, int r, bool host_has_ipv6, struct config **ret)
 {
-	if (rc == 0)
-		rc = config_finish(b, host_has_ipv6);
-	if (rc == 0) {
+	if (r == 0)
+		r = config_finish(b, host_has_ipv6);
+	if (r == 0) {
 		*ret = b->config;
 		b->config = NULL;
 	}
 	build_free(b);
-	return rc;
+	return r;
 }
 
 int config_parse(const char *text, size_t length, const char *source, bool host_has_ipv6,
 		 struct config **ret, struct err *e)
 {
 	struct config_build *b;
-	int rc;
+	int r;
 
 	if (length > (size_t)CONFIG_BYTES_MAX)
 		return err_set(e, EINVAL,
 			       "%s: larger than %d bytes, so it is no configuration; name another",
 			       source, CONFIG_BYTES_MAX);
-	rc = build_new(source, e, &b);
-	if (rc < 0)
-		return rc;
-	rc = config_read_yaml(b, text, length);
-	return build_end(b, rc, host_has_ipv6, ret);
+	r = build_new(source, e, &b);
+	if (r < 0)
+		return r;
+	r = config_read_yaml(b, text, length);
+	return build_end(b, r, host_has_ipv6, ret);
 }
 
 static void identify_named(struct config_probe *probe)
@@ -108,22 +112,22 @@ int config_load(const char *path, bool host_has_ipv6, struct config **ret, struc
 	struct file_identity seen;
 	char *text = NULL;
 	size_t length = 0;
-	int rc;
+	int r;
 
 	file_identify(path, &seen);
-	rc = file_read_named(path, "-c FILE", CONFIG_BYTES_MAX, &text, &length, e);
-	if (rc < 0)
-		return rc == -EFBIG ? -EINVAL : rc;
-	rc = config_parse(text, length, path, host_has_ipv6, ret, e);
+	r = file_read_named(path, "-c FILE", CONFIG_BYTES_MAX, &text, &length, e);
+	if (r < 0)
+		return r == -EFBIG ? -EINVAL : r;
+	r = config_parse(text, length, path, host_has_ipv6, ret, e);
 	free(text);
-	if (rc < 0)
-		return rc;
+	if (r < 0)
+		return r;
 	(*ret)->source_seen = seen;
 	identify_named(&(*ret)->probe);
 	return 0;
 }
 
-/* Reads what follows the address: nothing, or ",weight=N". */
+/* Parses what follows the address: nothing, or ",weight=N". */
 static int parse_weight(struct config_build *b, const struct config_where *at, const char *text,
 			unsigned int *ret)
 {
@@ -149,18 +153,18 @@ static int add_backend_arg(struct config_build *b, const char *arg)
 	struct config_where at = { .line = 0 };
 	unsigned int weight = 0;
 	char *address;
-	int rc;
+	int r;
 
 	snprintf(at.key, sizeof(at.key), "-b %.64s", arg);
-	rc = parse_weight(b, &at, arg + strcspn(arg, ","), &weight);
-	if (rc < 0)
-		return rc;
+	r = parse_weight(b, &at, arg + strcspn(arg, ","), &weight);
+	if (r < 0)
+		return r;
 	address = strndup(arg, strcspn(arg, ","));
 	if (!address)
 		return config_fail_memory(b);
-	rc = config_add_backend(b, &at, address, weight);
+	r = config_add_backend(b, &at, address, weight);
 	free(address);
-	return rc;
+	return r;
 }
 
 static int add_frontend_arg(struct config_build *b, const char *arg)
@@ -176,20 +180,20 @@ int config_from_args(const char *const *frontends, size_t n_frontends, const cha
 {
 	struct config_build *b;
 	size_t i;
-	int rc;
+	int r;
 
-	rc = build_new("command line", e, &b);
-	if (rc < 0)
-		return rc;
+	r = build_new("command line", e, &b);
+	if (r < 0)
+		return r;
 	snprintf(b->no_backend.key, sizeof(b->no_backend.key), "-b");
-	for (i = 0; rc == 0 && i < n_frontends; i++)
-		rc = add_frontend_arg(b, frontends[i]);
-	for (i = 0; rc == 0 && i < n_backends; i++)
-		rc = add_backend_arg(b, backends[i]);
-	return build_end(b, rc, host_has_ipv6, ret);
+	for (i = 0; r == 0 && i < n_frontends; i++)
+		r = add_frontend_arg(b, frontends[i]);
+	for (i = 0; r == 0 && i < n_backends; i++)
+		r = add_backend_arg(b, backends[i]);
+	return build_end(b, r, host_has_ipv6, ret);
 }
 
-/* What a snapshot owns beside itself; for copying and freeing alike. */
+/* The strings that a snapshot owns, for copying and for freeing. */
 #define OWNED_MAX 10
 
 static unsigned int owned_strings(struct config *c, char **ret[OWNED_MAX])

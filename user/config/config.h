@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The configuration: bytes to a validated snapshot. Knows no maps and no
- * sockets. A snapshot is complete (every default filled in) and never changes;
- * a reload makes a new one.
+ * The configuration: turns bytes into a validated snapshot. It uses no maps and no sockets. A
+ * snapshot is complete (all defaults are filled in) and never changes; a reload makes a new one.
  */
 #ifndef KUBELB_CONFIG_H
 #define KUBELB_CONFIG_H
@@ -16,7 +15,7 @@
 #include "base/file.h"
 
 #define CONFIG_PATH_DEFAULT "/etc/kubelb/kubelb.yaml"
-/* A configuration is a few hundred bytes; what is larger is not one. */
+/* A configuration has a few hundred bytes. A larger file is something else. */
 #define CONFIG_BYTES_MAX (1024 * 1024)
 
 struct config_frontend {
@@ -34,7 +33,8 @@ struct config_probe {
 	char *live_path;
 	unsigned int interval_ms;
 	unsigned int timeout_ms;
-	unsigned int connect_timeout_ms; /* config.connect_timeout_ms, for the probe's own SYN */
+	unsigned int
+		connect_timeout_ms; /* config.connect_timeout_ms, for the probe's own connect */
 	unsigned int rise; /* successes in a row that make a backend ready */
 	unsigned int fall; /* failures in a row that make it dead */
 	char *ca; /* file; NULL: the system's trust store */
@@ -56,61 +56,65 @@ struct config {
 	enum klb_policy policy;
 	bool prefer_local;
 	unsigned int connect_timeout_ms;
-	unsigned int dead_peer_timeout_ms; /* 0: leave the client's socket alone */
-	unsigned int slow_start_ms; /* 0: a backend that is back gets its whole weight at once */
+	unsigned int dead_peer_timeout_ms; /* 0: the client's socket is left as it is */
+	unsigned int
+		slow_start_ms; /* 0: a backend that has come back gets its full weight at once */
 	bool rebalance;
 	struct config_probe probe;
-	bool discovery; /* the section is there */
+	bool discovery; /* the section exists */
 	char *discovery_kubeconfig; /* NULL: in-cluster credentials */
 	char *discovery_cache; /* file, or NULL */
 	bool http_enabled;
 	struct klb_endpoint http;
-	char *cgroup; /* NULL: find the root of the cgroup2 mount */
+	char *cgroup; /* NULL: the root of the cgroup2 mount */
 };
 
 /*
- * Reads and validates a file. host_has_ipv6 decides whether [::1]:6443 belongs
- * to the default frontends. Returns 0 with a snapshot that the caller frees with
- * config_free, or a negative errno with e as `FILE:LINE: KEY: what is wrong; what
- * next`: -EINVAL for content, -ENOENT, -EACCES and the like for the file itself.
- * *ret is untouched on failure. Each file's identity (..._seen) is of before it was read, by
- * this function or by whoever reads those that the configuration names.
+ * Reads and validates a file. host_has_ipv6 decides whether [::1]:6443 is a default frontend.
+ * Returns 0 with a snapshot, which the caller frees with config_free. On failure returns a negative
+ * errno with e as `FILE:LINE: KEY: what is wrong; what next`: -EINVAL for the content, -ENOENT,
+ * -EACCES and the like for the file itself. *ret is unchanged on failure. The identities (..._seen)
+ * of the files are older than what was read, by this function or by those who read the named files.
  */
 int config_load(const char *path, bool host_has_ipv6, struct config **ret, struct err *e);
 
-/* The same from memory; source stands for the file's name in messages. */
+/* The same from memory. source is the file's name in messages. */
 int config_parse(const char *text, size_t length, const char *source, bool host_has_ipv6,
 		 struct config **ret, struct err *e);
 
 /*
- * The same from -f and -b arguments: `ADDR:PORT`, `ADDR[:PORT][,weight=N]`.
- * n_frontends 0 means the default frontends.
+ * The same from the arguments of -f and -b: `ADDR:PORT`, `ADDR[:PORT][,weight=N]`. n_frontends 0
+ * means the default frontends.
  */
 int config_from_args(const char *const *frontends, size_t n_frontends, const char *const *backends,
 		     size_t n_backends, bool host_has_ipv6, struct config **ret, struct err *e);
 
 /*
- * A copy whose backends are those of list (n of them, 0 keeps c's own), with the weight
- * that c gives those that it names itself and the default for the others. Returns 0, or
- * -ENOMEM with e.
+ * Makes a copy of c whose backends are the n of list (n 0: those of c). Backends that c has too
+ * keep their weight; the others get the default. Returns 0, or -ENOMEM with e.
  */
 int config_with_backends(const struct config *c, const struct klb_endpoint *list, unsigned int n,
 			 struct config **ret, struct err *e);
+
+/* Whether everything that probes depend on is the same, apart from the files' contents. */
+bool config_same_probe(const struct config *x, const struct config *y);
+/* Whether everything that discovery depends on is the same, apart from the files' contents. */
+bool config_same_discovery(const struct config *x, const struct config *y);
 
 /* NULL is allowed. */
 void config_free(struct config *c);
 
 /*
- * A Go-style duration ("500ms", "5s", "1m30s", "1.5s", "0") to milliseconds.
- * Returns 0, or -EINVAL for what is not one, is negative, is finer than a
- * millisecond or exceeds UINT_MAX.
+ * Converts a duration in Go's syntax ("500ms", "5s", "1m30s", "1.5s", "0") to milliseconds. Returns
+ * 0, or -EINVAL for a text that is no duration, is negative, is finer than a millisecond or exceeds
+ * UINT_MAX.
  */
 int config_duration_ms(const char *text, unsigned int *ret);
 
-/* The backends' addresses, in their order: ret has room for KLB_MAX_BACKENDS. */
+/* Copies the backends' addresses, in their order. ret has KLB_MAX_BACKENDS elements. */
 void config_endpoints(const struct config *c, struct klb_endpoint *ret);
 
-/* The words that the configuration has for them; "invalid" for what is none. */
+/* The names in the configuration; "invalid" for an invalid value. */
 const char *config_policy_name(enum klb_policy policy);
 const char *config_scope_name(enum klb_scope scope);
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Parses and prints durations, and parses numbers. */
 #include <errno.h>
 #include <limits.h>
 #include <stdint.h>
@@ -6,12 +7,13 @@
 #include <string.h>
 
 #include "base/array.h"
+#include "base/ascii.h"
 #include "base/clock.h"
 #include "config/internal.h"
 
 #define NS_MAX (UINT_MAX * NS_PER_MS)
 
-/* The units of Go's time.ParseDuration; a longer name goes before its own beginning. */
+/* The units of Go's time.ParseDuration. A name stands before any other one that it begins with. */
 static const struct {
 	const char *name;
 	uint64_t ns;
@@ -25,11 +27,6 @@ static const struct {
 	{ "m", NS_PER_MS * 1000 * 60 },
 	{ "h", NS_PER_MS * 1000 * 3600 },
 };
-
-static bool is_digit(char c)
-{
-	return c >= '0' && c <= '9';
-}
 
 /* Adds count times unit to *sum, up to NS_MAX. */
 static bool add_ns(uint64_t *sum, uint64_t count, uint64_t unit)
@@ -57,8 +54,8 @@ static bool take_unit(const char **text, uint64_t *ret_ns)
 }
 
 /*
- * Adds the fraction in digits..end of unit. A digit that is worth no whole number
- * of nanoseconds cannot be part of whole milliseconds either.
+ * Adds the fraction in digits..end of unit. A digit that is worth less than a nanosecond cannot be
+ * part of whole milliseconds.
  */
 static bool add_fraction(uint64_t *sum, const char *digits, const char *end, uint64_t unit)
 {
@@ -75,20 +72,22 @@ static bool add_fraction(uint64_t *sum, const char *digits, const char *end, uin
 	return true;
 }
 
-/* Takes one "1.5h" off the front of *text and adds it to *sum. */
+/*
+ * Parses one part such as "1.5h" at the start of *text, moves *text behind it and adds it to *sum.
+ */
 static bool take_part(const char **text, uint64_t *sum)
 {
 	const char *whole = *text, *fraction, *end;
 	uint64_t unit, count = 0;
 
-	for (end = whole; is_digit(*end); end++)
+	for (end = whole; ascii_is_digit(*end); end++)
 		if (count <= NS_MAX)
 			count = count * 10 + (uint64_t)(*end - '0');
 	fraction = end;
 	if (*end == '.')
-		for (fraction = ++end; is_digit(*end); end++)
+		for (fraction = ++end; ascii_is_digit(*end); end++)
 			;
-	if (!is_digit(*whole) && fraction == end) /* "s", ".s" */
+	if (!ascii_is_digit(*whole) && fraction == end) /* "s", ".s" */
 		return false;
 	*text = end;
 	return take_unit(text, &unit) && add_ns(sum, count, unit) &&
@@ -99,7 +98,7 @@ int config_duration_ms(const char *text, unsigned int *ret)
 {
 	uint64_t sum = 0;
 
-	if (strcmp(text, "0") == 0) { /* the one that needs no unit */
+	if (strcmp(text, "0") == 0) { /* the only duration without a unit */
 		*ret = 0;
 		return 0;
 	}
@@ -132,11 +131,11 @@ int config_uint(const char *text, unsigned int *ret)
 {
 	unsigned int value = 0;
 
-	/* 010 is eight to one reader and ten to another: neither is taken. */
+	/* Some readers take 010 for eight, others for ten, so it is refused. */
 	if (!*text || (text[0] == '0' && text[1]))
 		return -EINVAL;
 	for (; *text; text++) {
-		if (!is_digit(*text) || __builtin_mul_overflow(value, 10U, &value) ||
+		if (!ascii_is_digit(*text) || __builtin_mul_overflow(value, 10U, &value) ||
 		    __builtin_add_overflow(value, (unsigned int)(*text - '0'), &value))
 			return -EINVAL;
 	}

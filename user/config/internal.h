@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Between the rooms that make a snapshot: bytes to a validated snapshot; no maps,
- * no sockets.
+ * Shared by the files of this folder; no other folder includes it.
  *
- *   config.c           the public calls: memory, files, defaults
- *   config_yaml.c      a document to a snapshot, by tables of keys
- *   config_value.c     one scalar to one field
- *   config_build.c     the lists, and what spans several keys
- *   config_duration.c  durations and numbers
- *   config_suggest.c   the key that was probably meant
+ *   config.c     the public functions: memory, files, defaults, arguments
+ *   schema.c     a document to a snapshot, by tables of keys
+ *   scalar.c     one scalar to one field
+ *   validate.c   the lists, and rules about several keys
+ *   compare.c    compares two snapshots
+ *   duration.c   durations and numbers
+ *   suggest.c    the key that was probably meant
+ *   yaml_doc.c   text to one YAML document
  */
 #ifndef KUBELB_CONFIG_INTERNAL_H
 #define KUBELB_CONFIG_INTERNAL_H
@@ -23,7 +24,7 @@
 /* "4294967295ms" and its NUL. */
 #define CONFIG_DURATION_TEXT_MAX 16
 
-/* Where a value comes from, for the message about it. */
+/* Where a value comes from, for messages about it. */
 struct config_where {
 	unsigned int line; /* 0: not from a file */
 	char key[CONFIG_KEY_MAX]; /* "probe.path", "backends[2]", "-b 10.0.0.1"; "": a default */
@@ -34,7 +35,7 @@ struct config_build {
 	struct config *config;
 	struct config_where frontends[KLB_MAX_FRONTENDS];
 	struct config_where backends[KLB_MAX_BACKENDS];
-	struct config_where no_backend; /* what to name when there is none */
+	struct config_where no_backend; /* what a message names when there is no backend */
 	struct config_where http;
 	struct err *e;
 };
@@ -46,10 +47,10 @@ struct config_node {
 	struct config_where where;
 };
 
-/* A key that a mapping may have, and how its value gets into the mapping's object. */
+/* A key that a mapping may have, and how to read its value into the mapping's object. */
 struct config_key {
 	const char *name; /* NULL ends a table */
-	/* base: the object; the field is offset bytes into it. Returns 0 or a negative errno. */
+	/* base: the object. Its field is at offset. Returns 0 or a negative errno. */
 	int (*read)(struct config_build *b, const struct config_node *at,
 		    const struct config_key *key, void *base);
 	size_t offset;
@@ -58,38 +59,38 @@ struct config_key {
 };
 
 /*
- * Fills the line `SOURCE:LINE: KEY: …` and returns -EINVAL. A macro, so that
- * compilers see that it is an error and what a caller leaves unset then.
+ * Fills in the line `SOURCE:LINE: KEY: …` and returns -EINVAL. A macro, so that compilers see that
+ * it returns an error and that the caller's results stay unset.
  */
 #define config_fail(b, at, ...) (config_explain(b, at, __VA_ARGS__), -EINVAL)
 void config_explain(const struct config_build *b, const struct config_where *at, const char *format,
 		    ...) __attribute__((format(printf, 3, 4)));
-/* The same for memory that could not be had. */
+/* The same when there is no memory. */
 int config_fail_memory(const struct config_build *b);
 
-/* Parses text, checks the address by itself and among its like, and appends it. */
+/* Parse text, check the address by itself and against the others, and append it. */
 int config_add_frontend(struct config_build *b, const struct config_where *at, const char *text,
 			enum klb_scope scope);
 int config_add_backend(struct config_build *b, const struct config_where *at, const char *text,
 		       unsigned int weight);
-/* Fills in the default frontends and checks what spans several keys. */
+/* Fills in the default frontends and checks the rules about several keys. */
 int config_finish(struct config_build *b, bool host_has_ipv6);
 
 /*
- * The document into b->config; config_finish comes after it. Returns 0, or a negative errno
- * with b->e; b->config, which may be half filled then, stays the caller's to free.
+ * Reads the document into b->config; config_finish comes after it. Returns 0, or a negative errno
+ * with b->e. The caller frees b->config, which may be half filled on failure.
  */
 int config_read_yaml(struct config_build *b, const char *text, size_t length);
-/* Of a document that a person writes. */
+/* The limits of a document that a person writes. */
 extern const struct yamldoc_limits config_limits;
 
 /* Replaces *field, an owned string or NULL, by a copy of text. */
 int config_set_string(const struct config_build *b, char **field, const char *text);
-/* What node is, in a word for a message. */
+/* The kind of node, as a word for a message. */
 const char *config_kind(const yaml_node_t *node);
 /*
- * The text of a scalar, owned by the document. want: what belongs there, for the
- * message when it is something else.
+ * Returns the text of a scalar, which the document owns. want: what belongs there, for the message
+ * when the node is something else.
  */
 int config_read_text(struct config_build *b, const struct config_node *at, const char *want,
 		     const char **ret);
@@ -97,7 +98,7 @@ int config_read_text(struct config_build *b, const struct config_node *at, const
 /* A DNS name, or an address without a port. */
 bool config_is_server_name(const char *text);
 
-/* For the tables: see struct config_key. */
+/* The readers of the tables; see struct config_key. */
 int config_read_uint(struct config_build *b, const struct config_node *at,
 		     const struct config_key *key, void *base);
 int config_read_bool(struct config_build *b, const struct config_node *at,
@@ -117,12 +118,12 @@ int config_read_scope(struct config_build *b, const struct config_node *at,
 int config_read_http(struct config_build *b, const struct config_node *at,
 		     const struct config_key *key, void *base);
 
-/* Decimal digits without sign or leading zeros, up to UINT_MAX. Returns 0 or -EINVAL. */
+/* Parses decimal digits without a sign or leading zeros, up to UINT_MAX. Returns 0 or -EINVAL. */
 int config_uint(const char *text, unsigned int *ret);
-/* Prints ms in its largest even unit ("90s", "1h") into buf; returns buf. */
+/* Prints ms in the largest unit without a remainder ("90s", "1h") into buf. Returns buf. */
 const char *config_duration_format(unsigned int ms, char *buf);
 
-/* The name in keys that text is a slip of, or NULL. */
+/* The name in keys that text is a misspelling of, or NULL. */
 const char *config_suggest(const struct config_key *keys, const char *text);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Reads one scalar of a document into one field of the snapshot. */
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -11,12 +12,12 @@
 #include "base/redact.h"
 #include "config/yaml_doc.h"
 
-/* Far more than any health check's path, far less than a request line may have. */
+/* Far longer than the path of any health check, far shorter than a request line may be. */
 #define HTTP_PATH_MAX 1024
 /* RFC 1035, 2.3.4 */
 #define DNS_NAME_MAX 253
 
-/* Indexed by the enums' values; slot 0 is none. */
+/* Indexed by the values of the enums. Slot 0 is unused. */
 static const char *const policies[] = {
 	[KLB_POLICY_LEAST_CONN] = "least-conn",
 	[KLB_POLICY_RANDOM] = "random",
@@ -74,7 +75,7 @@ const char *config_kind(const yaml_node_t *node)
 	}
 }
 
-/* A "\0" or "\n" in quotes has no business in an address or a path. */
+/* An address or a path contains no "\0" or "\n", not even in quotes. */
 static bool has_control(const yaml_node_t *node)
 {
 	size_t i;
@@ -110,11 +111,11 @@ int config_read_uint(struct config_build *b, const struct config_node *at,
 	unsigned int *field = field_of(key, base);
 	unsigned int value;
 	const char *text;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "a number", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "a number", &text);
+	if (r < 0)
+		return r;
 	if (!is_plain(at->node) || config_uint(text, &value) < 0)
 		return config_fail(b, &at->where,
 				   "'%.64s' is not a number; write %u..%u in digits, unquoted",
@@ -132,11 +133,11 @@ int config_read_bool(struct config_build *b, const struct config_node *at,
 	bool *field = field_of(key, base);
 	const char *text;
 	bool yes;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "true or false", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "true or false", &text);
+	if (r < 0)
+		return r;
 	yes = strcmp(text, "true") == 0;
 	if (!is_plain(at->node) || (!yes && strcmp(text, "false") != 0))
 		return config_fail(b, &at->where,
@@ -152,11 +153,11 @@ int config_read_duration(struct config_build *b, const struct config_node *at,
 	unsigned int *field = field_of(key, base);
 	unsigned int value;
 	const char *text;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "a duration such as 5s", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "a duration such as 5s", &text);
+	if (r < 0)
+		return r;
 	if (config_duration_ms(text, &value) < 0)
 		return config_fail(b, &at->where,
 				   "'%.64s' is not a duration; write one such as 500ms or 1m30s",
@@ -170,23 +171,23 @@ int config_read_duration(struct config_build *b, const struct config_node *at,
 	return 0;
 }
 
-/* Whether it exists is for those to find out who open it. */
+/* Does not check whether the file exists: the program that opens it does. */
 int config_read_file(struct config_build *b, const struct config_node *at,
 		     const struct config_key *key, void *base)
 {
 	char **field = field_of(key, base);
 	const char *text;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "an absolute path", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "an absolute path", &text);
+	if (r < 0)
+		return r;
 	if (!*text && key->or_off) {
 		free(*field);
 		*field = NULL;
 		return 0;
 	}
-	/* Not repeated: it may be the key itself that somebody has put here. */
+	/* The message does not repeat the text: somebody may have put the key itself here. */
 	if (text[0] != '/' || secret_is_likely(text))
 		return config_fail(
 			b, &at->where,
@@ -197,16 +198,16 @@ int config_read_file(struct config_build *b, const struct config_node *at,
 	return config_set_string(b, field, text);
 }
 
-/* It goes into a request line as it stands: RFC 9112, 3.2. */
+/* The path is copied into a request line unchanged: RFC 9112, 3.2. */
 int config_read_http_path(struct config_build *b, const struct config_node *at,
 			  const struct config_key *key, void *base)
 {
 	const char *text;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "a path such as /readyz", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "a path such as /readyz", &text);
+	if (r < 0)
+		return r;
 	if (text[0] != '/')
 		return config_fail(b, &at->where, "'%.64s' does not begin with '/'; write /%.64s",
 				   text, text);
@@ -239,11 +240,11 @@ int config_read_server_name(struct config_build *b, const struct config_node *at
 			    const struct config_key *key, void *base)
 {
 	const char *text;
-	int rc;
+	int r;
 
-	rc = config_read_text(b, at, "a DNS name or an address", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "a DNS name or an address", &text);
+	if (r < 0)
+		return r;
 	if (!config_is_server_name(text))
 		return config_fail(b, &at->where,
 				   "'%.64s' is not a DNS name or an address; write one that the "
@@ -252,54 +253,46 @@ int config_read_server_name(struct config_build *b, const struct config_node *at
 	return config_set_string(b, field_of(key, base), text);
 }
 
-/* The index of text in names, or 0. */
-static unsigned int find_name(const char *const *names, unsigned int n, const char *text)
+/*
+ * Reads one of the names of an enum: names is indexed by its values, and slot 0 is unused. kind and
+ * words are for messages: what it is, and the names in a sentence. Returns the value, or a negative
+ * errno.
+ */
+static int read_enum(struct config_build *b, const struct config_node *at, const char *const *names,
+		     unsigned int n, const char *kind, const char *words)
 {
-	unsigned int i;
+	const char *text;
+	int r;
 
-	for (i = n - 1; i > 0; i--)
-		if (strcmp(names[i], text) == 0)
-			break;
-	return i;
+	r = config_read_text(b, at, words, &text);
+	if (r < 0)
+		return r;
+	for (unsigned int i = 1; i < n; i++)
+		if (!strcmp(names[i], text))
+			return (int)i;
+	return config_fail(b, &at->where, "'%.64s' is not a %s; write %s", text, kind, words);
 }
 
 int config_read_policy(struct config_build *b, const struct config_node *at,
 		       const struct config_key *key, void *base)
 {
-	enum klb_policy *field = field_of(key, base);
-	unsigned int found;
-	const char *text;
-	int rc;
+	int r = read_enum(b, at, policies, N_POLICIES, "policy",
+			  "least-conn, random, rendezvous or latency");
 
-	rc = config_read_text(b, at, "least-conn, random, rendezvous or latency", &text);
-	if (rc < 0)
-		return rc;
-	found = find_name(policies, N_POLICIES, text);
-	if (!found)
-		return config_fail(b, &at->where,
-				   "'%.64s' is not a policy; write least-conn, random, rendezvous "
-				   "or latency",
-				   text);
-	*field = (enum klb_policy)found;
+	if (r < 0)
+		return r;
+	*(enum klb_policy *)field_of(key, base) = (enum klb_policy)r;
 	return 0;
 }
 
 int config_read_scope(struct config_build *b, const struct config_node *at,
 		      const struct config_key *key, void *base)
 {
-	enum klb_scope *field = field_of(key, base);
-	unsigned int found;
-	const char *text;
-	int rc;
+	int r = read_enum(b, at, scopes, N_SCOPES, "scope", "host or all");
 
-	rc = config_read_text(b, at, "host or all", &text);
-	if (rc < 0)
-		return rc;
-	found = find_name(scopes, N_SCOPES, text);
-	if (!found)
-		return config_fail(b, &at->where, "'%.64s' is not a scope; write host or all",
-				   text);
-	*field = (enum klb_scope)found;
+	if (r < 0)
+		return r;
+	*(enum klb_scope *)field_of(key, base) = (enum klb_scope)r;
 	return 0;
 }
 
@@ -310,12 +303,12 @@ int config_read_http(struct config_build *b, const struct config_node *at,
 	struct klb_endpoint ep;
 	const char *text;
 	struct err why;
-	int rc;
+	int r;
 
 	(void)key;
-	rc = config_read_text(b, at, "an address:port, or \"\" to turn it off", &text);
-	if (rc < 0)
-		return rc;
+	r = config_read_text(b, at, "an address:port, or \"\" to turn it off", &text);
+	if (r < 0)
+		return r;
 	b->http = at->where;
 	c->http_enabled = *text;
 	if (!*text)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A document to a snapshot. The tables below say what may stand where; they also
- * bound the walk, so that a document whose aliases form a circle is no danger.
+ * Reads a document into a snapshot. The tables below say which keys may stand where. They also
+ * limit the depth, so that a document whose aliases form a circle does no harm.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -16,14 +16,14 @@
 
 #define CACHE_DEFAULT "/var/lib/kubelb/backends.json"
 
-/* No table has more keys. */
+/* The largest number of keys in a table. */
 #define KEYS_MAX 16
 
-/* Every list full and every key given comes to depth 3 and some 450 values. */
+/* With every list full and every key given, a document has depth 3 and about 450 values. */
 #define DEPTH_MAX 16
 #define NODES_MAX 4096
 
-/* An entry of frontends or backends; a string, or a mapping for more than the address. */
+/* An entry of frontends or backends: a string, or a mapping for more than the address. */
 struct item {
 	const char *address; /* owned by the document */
 	struct config_where where; /* of address */
@@ -109,7 +109,10 @@ static void set_where(struct config_where *where, unsigned int line, const char 
 	snprintf(where->key, sizeof(where->key), "%.48s%s%.40s", parent, *parent ? "." : "", name);
 }
 
-/* Says that name is no key here. The caller returns the error, for compilers to see. */
+/*
+ * Says that name is not a key of this mapping. The caller returns the error, so that compilers see
+ * it.
+ */
 static void explain_unknown(const struct config_build *b, const struct config_where *at,
 			    const struct config_key *keys, const char *name)
 {
@@ -127,7 +130,7 @@ static void explain_unknown(const struct config_build *b, const struct config_wh
 	config_explain(b, at, "unknown key; remove it, or write one of %s", known);
 }
 
-/* Finds a pair's key in the table, and the value that belongs to it. */
+/* Looks up a pair's key in the table, and returns it with the pair's value. */
 static int read_key(const struct config_build *b, const struct config_node *mapping,
 		    const yaml_node_pair_t *pair, const struct config_key *keys,
 		    const struct config_key **ret_key, struct config_node *ret_value)
@@ -139,7 +142,7 @@ static int read_key(const struct config_build *b, const struct config_node *mapp
 
 	if (node->type == YAML_SCALAR_NODE)
 		name = (const char *)node->data.scalar.value;
-	/* Of the key, not of the value: an alias has the line of its anchor. */
+	/* The line of the key, not of the value: an alias has the line of its anchor. */
 	set_where(&value.where, yamldoc_line(node), mapping->where.key, name);
 	if (node->type != YAML_SCALAR_NODE)
 		return config_fail(b, &value.where, "a key that is not a string; remove it");
@@ -170,33 +173,33 @@ static int expect(const struct config_build *b, const struct config_node *at, ya
 	return 0;
 }
 
-/* Reads every pair of a mapping into base, by the table. */
+/* Reads every pair of a mapping into base, as the table says. */
 static int read_mapping(struct config_build *b, const struct config_node *at,
 			const struct config_key *keys, void *base)
 {
 	unsigned int lines[KEYS_MAX] = { 0 };
 	const yaml_node_pair_t *pair;
-	int rc;
+	int r;
 
-	rc = expect(b, at, YAML_MAPPING_NODE, "a mapping, key: value");
+	r = expect(b, at, YAML_MAPPING_NODE, "a mapping, key: value");
 	for (pair = at->node->data.mapping.pairs.start;
-	     rc == 0 && pair < at->node->data.mapping.pairs.top; pair++) {
+	     r == 0 && pair < at->node->data.mapping.pairs.top; pair++) {
 		const struct config_key *key = NULL;
 		struct config_node value = { 0 };
 		unsigned int *line;
 
-		rc = read_key(b, at, pair, keys, &key, &value);
-		if (rc < 0)
-			return rc;
+		r = read_key(b, at, pair, keys, &key, &value);
+		if (r < 0)
+			return r;
 		line = &lines[key - keys];
 		if (*line)
 			return config_fail(b, &value.where,
 					   "is there already (on line %u); remove one of the two",
 					   *line);
 		*line = value.where.line;
-		rc = key->read(b, &value, key, base);
+		r = key->read(b, &value, key, base);
 	}
-	return rc;
+	return r;
 }
 
 static int read_item_address(struct config_build *b, const struct config_node *at,
@@ -212,15 +215,15 @@ static int read_item_address(struct config_build *b, const struct config_node *a
 static int read_item(struct config_build *b, const struct config_node *at,
 		     const struct config_key *keys, struct item *item)
 {
-	int rc;
+	int r;
 
 	if (at->node->type != YAML_MAPPING_NODE) {
 		item->where = at->where;
 		return config_read_text(b, at, "an address, or a mapping with one", &item->address);
 	}
-	rc = read_mapping(b, at, keys, item);
-	if (rc < 0)
-		return rc;
+	r = read_mapping(b, at, keys, item);
+	if (r < 0)
+		return r;
 	if (!item->address)
 		return config_fail(b, &at->where, "no address; add address: a.b.c.d:port");
 	return 0;
@@ -241,13 +244,13 @@ static int read_list(struct config_build *b, const struct config_node *at,
 		     int (*add)(struct config_build *b, const struct item *item))
 {
 	const yaml_node_item_t *start, *i;
-	int rc;
+	int r;
 
-	rc = expect(b, at, YAML_SEQUENCE_NODE, "a list of addresses");
-	if (rc < 0)
-		return rc;
+	r = expect(b, at, YAML_SEQUENCE_NODE, "a list of addresses");
+	if (r < 0)
+		return r;
 	start = at->node->data.sequence.items.start;
-	for (i = start; rc == 0 && i < at->node->data.sequence.items.top; i++) {
+	for (i = start; r == 0 && i < at->node->data.sequence.items.top; i++) {
 		struct item item = { .scope = KLB_SCOPE_HOST, .weight = KLB_WEIGHT_DEFAULT };
 		struct config_node value = { .document = at->document };
 
@@ -255,27 +258,27 @@ static int read_list(struct config_build *b, const struct config_node *at,
 		value.where.line = yamldoc_line(value.node);
 		snprintf(value.where.key, sizeof(value.where.key), "%.32s[%td]", at->where.key,
 			 i - start);
-		rc = read_item(b, &value, item_keys, &item);
-		if (rc == 0)
-			rc = add(b, &item);
+		r = read_item(b, &value, item_keys, &item);
+		if (r == 0)
+			r = add(b, &item);
 	}
-	return rc;
+	return r;
 }
 
 static int read_frontends(struct config_build *b, const struct config_node *at,
 			  const struct config_key *key, void *base)
 {
-	int rc;
+	int r;
 
 	(void)key;
 	(void)base;
-	rc = read_list(b, at, frontend_keys, add_frontend);
-	if (rc == 0 && !b->config->n_frontends)
+	r = read_list(b, at, frontend_keys, add_frontend);
+	if (r == 0 && !b->config->n_frontends)
 		return config_fail(b, &at->where, "empty; remove the key for the default");
-	return rc;
+	return r;
 }
 
-/* An empty list is all right when there is discovery: config_finish decides. */
+/* Accepts an empty list, which is valid with discovery: config_finish decides. */
 static int read_backends(struct config_build *b, const struct config_node *at,
 			 const struct config_key *key, void *base)
 {
@@ -304,12 +307,12 @@ static int read_probe(struct config_build *b, const struct config_node *at,
 		      const struct config_key *key, void *base)
 {
 	struct config_probe *probe = &((struct config *)base)->probe;
-	int rc;
+	int r;
 
 	(void)key;
-	rc = read_mapping(b, at, probe_keys, probe);
-	if (rc < 0)
-		return rc;
+	r = read_mapping(b, at, probe_keys, probe);
+	if (r < 0)
+		return r;
 	if (probe->client_cert && !probe->client_key)
 		return fail_alone(b, at, "clientCert", "clientKey");
 	if (probe->client_key && !probe->client_cert)
@@ -321,13 +324,13 @@ static int read_discovery(struct config_build *b, const struct config_node *at,
 			  const struct config_key *key, void *base)
 {
 	struct config *c = base;
-	int rc;
+	int r;
 
 	(void)key;
 	c->discovery = true;
-	rc = config_set_string(b, &c->discovery_cache, CACHE_DEFAULT);
-	if (rc < 0)
-		return rc;
+	r = config_set_string(b, &c->discovery_cache, CACHE_DEFAULT);
+	if (r < 0)
+		return r;
 	return read_mapping(b, at, discovery_keys, c);
 }
 
@@ -337,7 +340,7 @@ static int read_root(struct config_build *b, yaml_document_t *document)
 
 	set_where(&b->no_backend, 1, "", "backends");
 	root.node = yaml_document_get_root_node(document);
-	/* An empty file lacks backends, and that is what to say of it. */
+	/* An empty file has no backends. config_finish says so. */
 	if (!root.node || yamldoc_is_null(root.node))
 		return 0;
 	root.where.line = yamldoc_line(root.node);
@@ -354,12 +357,12 @@ const struct yamldoc_limits config_limits = {
 int config_read_yaml(struct config_build *b, const char *text, size_t length)
 {
 	yaml_document_t document;
-	int rc;
+	int r;
 
-	rc = yamldoc_load(b->config->source, text, length, &config_limits, &document, b->e);
-	if (rc < 0)
-		return rc;
-	rc = read_root(b, &document);
+	r = yamldoc_load(b->config->source, text, length, &config_limits, &document, b->e);
+	if (r < 0)
+		return r;
+	r = read_root(b, &document);
 	yaml_document_delete(&document);
-	return rc;
+	return r;
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Finds the key that a misspelled one probably means, by edit distance. */
 #include <ctype.h>
 #include <string.h>
 
 #include "config/internal.h"
 
-/* No key is longer, nor a slip of one. */
+/* No key is longer, and no misspelling of one. */
 #define NAME_MAX_LENGTH 32
 
 static size_t min3(size_t a, size_t b, size_t c)
@@ -14,7 +15,7 @@ static size_t min3(size_t a, size_t b, size_t c)
 	return least < c ? least : c;
 }
 
-/* How many letters to insert, drop or change to get from a to b; case counts nothing. */
+/* The number of letters to insert, delete or change to get from a to b. Ignores case. */
 static size_t distance(const char *a, const char *b)
 {
 	size_t row[NAME_MAX_LENGTH + 1];
@@ -40,7 +41,7 @@ static size_t distance(const char *a, const char *b)
 const char *config_suggest(const struct config_key *keys, const char *text)
 {
 	const char *best = NULL;
-	size_t least = 3; /* two slips at most, or it is another word */
+	size_t least = 3; /* with more than two changes it is another word */
 	size_t length = strlen(text);
 
 	if (length > NAME_MAX_LENGTH)
@@ -48,7 +49,7 @@ const char *config_suggest(const struct config_key *keys, const char *text)
 	for (; keys->name; keys++) {
 		size_t d = distance(text, keys->name);
 
-		/* Of a short word, two changes leave nothing. */
+		/* In a short word, two changes leave too little. */
 		if (d < least && 2 * d < length) {
 			least = d;
 			best = keys->name;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Adds frontends and backends to a snapshot, and checks the rules about several keys. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -31,7 +32,7 @@ int config_fail_memory(const struct config_build *b)
 	return err_no_memory_for(b->e, b->config->source);
 }
 
-/* Names the place of an entry in a message about another one. */
+/* Says where an entry stands, for a message about another entry. */
 static const char *where_text(const struct config_where *at, char *buf)
 {
 	if (at->line)
@@ -50,7 +51,7 @@ static int fail_duplicate(const struct config_build *b, const struct config_wher
 			   endpoint_format(ep, address), where_text(first, where));
 }
 
-/* What holds for every address that is dialled. */
+/* Checks what applies to every address that is connected to. */
 static int parse_address(const struct config_build *b, const struct config_where *at,
 			 const char *text, unsigned int default_port, struct klb_endpoint *ret)
 {
@@ -67,66 +68,7 @@ static int parse_address(const struct config_build *b, const struct config_where
 	return 0;
 }
 
-int config_add_frontend(struct config_build *b, const struct config_where *at, const char *text,
-			enum klb_scope scope)
-{
-	struct config *c = b->config;
-	struct klb_endpoint ep;
-	unsigned int i;
-	int rc;
-
-	if (c->n_frontends == KLB_MAX_FRONTENDS)
-		return config_fail(b, at, "more than %u frontends; remove some", KLB_MAX_FRONTENDS);
-	rc = parse_address(b, at, text, 0, &ep);
-	if (rc < 0)
-		return rc;
-	for (i = 0; i < c->n_frontends; i++)
-		if (endpoint_equal(&ep, &c->frontends[i].endpoint))
-			return fail_duplicate(b, at, &ep, &b->frontends[i]);
-	b->frontends[c->n_frontends] = *at;
-	c->frontends[c->n_frontends].endpoint = ep;
-	c->frontends[c->n_frontends++].scope = scope;
-	return 0;
-}
-
-int config_add_backend(struct config_build *b, const struct config_where *at, const char *text,
-		       unsigned int weight)
-{
-	struct config *c = b->config;
-	struct klb_endpoint ep;
-	unsigned int i;
-	int rc;
-
-	if (c->n_backends == KLB_MAX_BACKENDS)
-		return config_fail(b, at, "more than %u backends; remove some", KLB_MAX_BACKENDS);
-	rc = parse_address(b, at, text, KLB_PORT_DEFAULT, &ep);
-	if (rc < 0)
-		return rc;
-	if (endpoint_is_link_local_v6(&ep))
-		return config_fail(b, at,
-				   "'%.64s' is link-local, it needs a zone; write a routable one",
-				   text);
-	for (i = 0; i < c->n_backends; i++)
-		if (endpoint_equal(&ep, &c->backends[i].endpoint))
-			return fail_duplicate(b, at, &ep, &b->backends[i]);
-	b->backends[c->n_backends] = *at;
-	c->backends[c->n_backends].endpoint = ep;
-	c->backends[c->n_backends++].weight = weight;
-	return 0;
-}
-
-static int add_default_frontends(struct config_build *b, bool host_has_ipv6)
-{
-	static const struct config_where by_default;
-	int rc;
-
-	rc = config_add_frontend(b, &by_default, "127.0.0.1:6443", KLB_SCOPE_HOST);
-	if (rc == 0 && host_has_ipv6)
-		rc = config_add_frontend(b, &by_default, "[::1]:6443", KLB_SCOPE_HOST);
-	return rc;
-}
-
-/* Where the frontend with this address stands, or NULL. */
+/* Returns where the frontend with this address stands, or NULL. */
 static const struct config_where *find_frontend(const struct config_build *b,
 						const struct klb_endpoint *ep)
 {
@@ -138,7 +80,84 @@ static const struct config_where *find_frontend(const struct config_build *b,
 	return NULL;
 }
 
-/* A connect to such a backend would be sent to itself. */
+static const struct config_where *find_backend(const struct config_build *b,
+					       const struct klb_endpoint *ep)
+{
+	for (unsigned int i = 0; i < b->config->n_backends; i++)
+		if (endpoint_equal(ep, &b->config->backends[i].endpoint))
+			return &b->backends[i];
+	return NULL;
+}
+
+/*
+ * Parses an address that is added to the frontends or backends. find looks for it among those that
+ * are there.
+ */
+static int parse_new(const struct config_build *b, const struct config_where *at, const char *text,
+		     unsigned int default_port,
+		     const struct config_where *(*find)(const struct config_build *b,
+							const struct klb_endpoint *ep),
+		     struct klb_endpoint *ret)
+{
+	const struct config_where *first;
+	int r = parse_address(b, at, text, default_port, ret);
+
+	if (r < 0)
+		return r;
+	first = find(b, ret);
+	return first ? fail_duplicate(b, at, ret, first) : 0;
+}
+
+int config_add_frontend(struct config_build *b, const struct config_where *at, const char *text,
+			enum klb_scope scope)
+{
+	struct config *c = b->config;
+	struct klb_endpoint ep;
+	int r;
+
+	if (c->n_frontends == KLB_MAX_FRONTENDS)
+		return config_fail(b, at, "more than %u frontends; remove some", KLB_MAX_FRONTENDS);
+	r = parse_new(b, at, text, 0, find_frontend, &ep);
+	if (r < 0)
+		return r;
+	b->frontends[c->n_frontends] = *at;
+	c->frontends[c->n_frontends++] = (struct config_frontend){ .endpoint = ep, .scope = scope };
+	return 0;
+}
+
+int config_add_backend(struct config_build *b, const struct config_where *at, const char *text,
+		       unsigned int weight)
+{
+	struct config *c = b->config;
+	struct klb_endpoint ep;
+	int r;
+
+	if (c->n_backends == KLB_MAX_BACKENDS)
+		return config_fail(b, at, "more than %u backends; remove some", KLB_MAX_BACKENDS);
+	r = parse_new(b, at, text, KLB_PORT_DEFAULT, find_backend, &ep);
+	if (r < 0)
+		return r;
+	if (endpoint_is_link_local_v6(&ep))
+		return config_fail(b, at,
+				   "'%.64s' is link-local, it needs a zone; write a routable one",
+				   text);
+	b->backends[c->n_backends] = *at;
+	c->backends[c->n_backends++] = (struct config_backend){ .endpoint = ep, .weight = weight };
+	return 0;
+}
+
+static int add_default_frontends(struct config_build *b, bool host_has_ipv6)
+{
+	static const struct config_where by_default;
+	int r;
+
+	r = config_add_frontend(b, &by_default, "127.0.0.1:6443", KLB_SCOPE_HOST);
+	if (r == 0 && host_has_ipv6)
+		r = config_add_frontend(b, &by_default, "[::1]:6443", KLB_SCOPE_HOST);
+	return r;
+}
+
+/* Refuses a backend that is also a frontend: its connects would be sent to itself. */
 static int check_backends(const struct config_build *b)
 {
 	const struct config *c = b->config;
@@ -163,8 +182,8 @@ static int check_backends(const struct config_build *b)
 }
 
 /*
- * The agent would listen there, and whoever asks it would reach an apiserver. The
- * command line knows no http and no agent, so there is nothing to compare.
+ * Refuses an http address that is also a frontend: who asks the agent there would reach an
+ * apiserver. The command line has no http address, so there is nothing to compare.
  */
 static int check_http(const struct config_build *b)
 {
@@ -184,14 +203,14 @@ static int check_http(const struct config_build *b)
 
 int config_finish(struct config_build *b, bool host_has_ipv6)
 {
-	int rc = 0;
+	int r = 0;
 
 	if (!b->config->n_frontends)
-		rc = add_default_frontends(b, host_has_ipv6);
-	if (rc == 0)
-		rc = check_backends(b);
-	if (rc == 0)
-		rc = check_http(b);
+		r = add_default_frontends(b, host_has_ipv6);
+	if (r == 0)
+		r = check_backends(b);
+	if (r == 0)
+		r = check_http(b);
 	b->config->probe.connect_timeout_ms = b->config->connect_timeout_ms;
-	return rc;
+	return r;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Parses a text into one YAML document with libyaml, within limits. */
 #include "config/yaml_doc.h"
 
 #include <errno.h>
@@ -6,14 +7,14 @@
 
 #include "base/array.h"
 
-/* A text on its way to a document. */
+/* A text that becomes a document. */
 struct reading {
 	const char *source;
 	const char *text;
 	size_t length;
 	const struct yamldoc_limits *limits;
 	struct err *e;
-	/* How much of it has been seen. */
+	/* What has been read so far. */
 	unsigned int documents, depth, nodes;
 };
 
@@ -61,129 +62,129 @@ yaml_node_t *yamldoc_item(yaml_document_t *document, const yaml_node_t *list, si
 	return yaml_document_get_node(document, start[n]);
 }
 
-/* libyaml gives the place of bytes that are not text as an offset only. */
-static unsigned int line_at(const struct reading *r, size_t offset)
+/* For bytes that are not text libyaml gives the place as an offset only. */
+static unsigned int line_at(const struct reading *y, size_t offset)
 {
 	unsigned int line = 1;
 	size_t i;
 
-	for (i = 0; i < r->length && i < offset; i++)
-		line += r->text[i] == '\n';
+	for (i = 0; i < y->length && i < offset; i++)
+		line += y->text[i] == '\n';
 	return line;
 }
 
-static int fail_memory(const struct reading *r)
+static int fail_memory(const struct reading *y)
 {
-	return err_no_memory_for(r->e, r->source);
+	return err_no_memory_for(y->e, y->source);
 }
 
-static int fail_syntax(const struct reading *r, const yaml_parser_t *parser)
+static int fail_syntax(const struct reading *y, const yaml_parser_t *parser)
 {
 	const char *problem = parser->problem;
 	size_t line = parser->problem_mark.line + 1;
 
-	/* The composer may run out of memory without saying so. */
+	/* The composer may run out of memory without an error. */
 	if (!problem || parser->error == YAML_MEMORY_ERROR)
-		return fail_memory(r);
+		return fail_memory(y);
 	if (parser->error == YAML_READER_ERROR)
-		return err_set(r->e, EINVAL, "%s:%u: YAML: %s; save the file as UTF-8 text",
-			       r->source, line_at(r, parser->problem_offset), problem);
+		return err_set(y->e, EINVAL, "%s:%u: YAML: %s; save the file as UTF-8 text",
+			       y->source, line_at(y, parser->problem_offset), problem);
 	if (!parser->context)
-		return err_set(r->e, EINVAL, "%s:%zu: YAML: %s; %s", r->source, line, problem,
-			       r->limits->advice);
-	return err_set(r->e, EINVAL, "%s:%zu: YAML: %s %s that begins on line %zu; %s", r->source,
+		return err_set(y->e, EINVAL, "%s:%zu: YAML: %s; %s", y->source, line, problem,
+			       y->limits->advice);
+	return err_set(y->e, EINVAL, "%s:%zu: YAML: %s %s that begins on line %zu; %s", y->source,
 		       line, problem, parser->context, parser->context_mark.line + 1,
-		       r->limits->advice);
+		       y->limits->advice);
 }
 
-/* Counts one event in, and says what there is too much of. */
-static int check_event(struct reading *r, const yaml_event_t *event)
+/* Counts one event, and says which limit it exceeds. */
+static int check_event(struct reading *y, const yaml_event_t *event)
 {
 	size_t line = event->start_mark.line + 1;
 
 	switch (event->type) {
 	case YAML_DOCUMENT_START_EVENT:
-		/* Which of two would count? */
-		if (r->documents++)
-			return err_set(r->e, EINVAL, "%s:%zu: YAML: a second document; remove it",
-				       r->source, line);
+		/* With two documents it would be unclear which one counts. */
+		if (y->documents++)
+			return err_set(y->e, EINVAL, "%s:%zu: YAML: a second document; remove it",
+				       y->source, line);
 		break;
 	case YAML_SEQUENCE_START_EVENT:
 	case YAML_MAPPING_START_EVENT:
-		r->nodes++;
-		if (++r->depth > r->limits->depth)
-			return err_set(r->e, EINVAL,
+		y->nodes++;
+		if (++y->depth > y->limits->depth)
+			return err_set(y->e, EINVAL,
 				       "%s:%zu: YAML: nested too deeply; remove some brackets",
-				       r->source, line);
+				       y->source, line);
 		break;
 	case YAML_SEQUENCE_END_EVENT:
 	case YAML_MAPPING_END_EVENT:
-		r->depth--;
+		y->depth--;
 		break;
 	case YAML_SCALAR_EVENT:
 	case YAML_ALIAS_EVENT:
-		r->nodes++;
+		y->nodes++;
 		break;
 	default:
 		break;
 	}
-	if (r->nodes > r->limits->nodes)
-		return err_set(r->e, EINVAL, "%s:%zu: YAML: more than %u values; remove some",
-			       r->source, line, r->limits->nodes);
+	if (y->nodes > y->limits->nodes)
+		return err_set(y->e, EINVAL, "%s:%zu: YAML: more than %u values; remove some",
+			       y->source, line, y->limits->nodes);
 	return 0;
 }
 
 /*
- * Goes over the document once without keeping it. libyaml's time grows with the
- * square of the nesting and of the anchors, which makes minutes of a few hundred
- * kilobytes of brackets: this pass stops at the limit.
+ * Parses the document once without keeping it. libyaml's time grows with the square of the nesting
+ * and of the number of anchors, so a few hundred kilobytes of brackets take minutes. This pass
+ * stops at the limits.
  */
-static int check_shape(struct reading *r, yaml_parser_t *parser)
+static int check_shape(struct reading *y, yaml_parser_t *parser)
 {
 	bool end = false;
-	int rc = 0;
+	int r = 0;
 
-	while (rc == 0 && !end) {
+	while (r == 0 && !end) {
 		yaml_event_t event;
 
 		if (!yaml_parser_parse(parser, &event))
-			return fail_syntax(r, parser);
-		rc = check_event(r, &event);
+			return fail_syntax(y, parser);
+		r = check_event(y, &event);
 		end = event.type == YAML_STREAM_END_EVENT;
 		yaml_event_delete(&event);
 	}
-	return rc;
+	return r;
 }
 
 /* ret NULL: the first pass, which keeps nothing. */
-static int run(struct reading *r, yaml_document_t *ret)
+static int run(struct reading *y, yaml_document_t *ret)
 {
 	yaml_parser_t parser;
-	int rc = 0;
+	int r = 0;
 
 	if (!yaml_parser_initialize(&parser))
-		return fail_memory(r);
-	yaml_parser_set_input_string(&parser, (const unsigned char *)r->text, r->length);
+		return fail_memory(y);
+	yaml_parser_set_input_string(&parser, (const unsigned char *)y->text, y->length);
 	if (!ret)
-		rc = check_shape(r, &parser);
+		r = check_shape(y, &parser);
 	else if (!yaml_parser_load(&parser, ret))
-		rc = fail_syntax(r, &parser);
+		r = fail_syntax(y, &parser);
 	yaml_parser_delete(&parser);
-	return rc;
+	return r;
 }
 
 int yamldoc_load(const char *source, const char *text, size_t length,
 		 const struct yamldoc_limits *limits, yaml_document_t *ret, struct err *e)
 {
-	struct reading r = {
+	struct reading y = {
 		.source = source, .text = text, .length = length, .limits = limits, .e = e
 	};
 	yaml_document_t document;
-	int rc = run(&r, NULL);
+	int r = run(&y, NULL);
 
-	if (rc == 0)
-		rc = run(&r, &document);
-	if (rc == 0)
+	if (r == 0)
+		r = run(&y, &document);
+	if (r == 0)
 		*ret = document;
-	return rc;
+	return r;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Text to one YAML document, within limits. */
-#ifndef KUBELB_YAMLDOC_H
-#define KUBELB_YAMLDOC_H
+/* Parses a text into one YAML document, within limits. */
+#ifndef KUBELB_YAML_DOC_H
+#define KUBELB_YAML_DOC_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,26 +12,26 @@
 struct yamldoc_limits {
 	unsigned int depth; /* of nesting */
 	unsigned int nodes; /* values of all kinds */
-	const char *advice; /* what to check when it is not YAML */
+	const char *advice; /* what to check when the text is not YAML */
 };
 
 /*
- * Returns 0 and a document for yaml_document_delete, which has no root when the text
- * is empty; or a negative errno with e as `SOURCE:LINE: YAML: what is wrong; what
- * next` (-EINVAL) or about memory. *ret is untouched on failure.
+ * Returns 0 and a document for yaml_document_delete, which has no root when the text is empty. On
+ * failure returns a negative errno with e as `SOURCE:LINE: YAML: what is wrong; what next`
+ * (-EINVAL), or about memory. *ret is unchanged on failure.
  */
 int yamldoc_load(const char *source, const char *text, size_t length,
 		 const struct yamldoc_limits *limits, yaml_document_t *ret, struct err *e);
 
-/* Counted from 1. */
+/* The line of the node, counted from 1. */
 unsigned int yamldoc_line(const yaml_node_t *node);
-/* null as YAML 1.2 has it: nothing, or ~ and null without quotes. */
+/* Whether the node is null in YAML 1.2: nothing, or ~ or null without quotes. */
 bool yamldoc_is_null(const yaml_node_t *node);
-/* A scalar of just this text. */
+/* Whether the node is a scalar with exactly this text. */
 bool yamldoc_is(const yaml_node_t *node, const char *text);
 /*
- * The pair of a mapping whose key is name: the first, or the next one after another;
- * NULL when there is no more. libyaml lets a key stand twice.
+ * The pair of a mapping whose key is name: the first one, or the next one after the given one; NULL
+ * when there are no more. libyaml allows a key to stand twice.
  */
 const yaml_node_pair_t *yamldoc_pair(yaml_document_t *document, const yaml_node_t *mapping,
 				     const char *name, const yaml_node_pair_t *after);

@@ -12,7 +12,7 @@
 #include "base/cli.h"
 #include "net/endpoint.h"
 
-/* What a command does to the admin. */
+/* The change of a command to the admin state. */
 struct admin_change {
 	enum { ADMIN_DRAIN, ADMIN_UNDRAIN, ADMIN_WEIGHT, ADMIN_WEIGHT_AUTO } kind;
 	unsigned int weight;
@@ -55,15 +55,16 @@ int ctl_unknown_backend(const struct plan *p, const struct klb_endpoint *endpoin
 		       endpoint_format(endpoint, text), known);
 }
 
-/* Backends, other than this one, that take new connections without reserve. */
+/* The number of other backends that are ready and have a weight. */
 static unsigned int others_ready(const struct datapath_state *s, const struct plan_backend *b)
 {
-	struct backend_status v;
+	struct backend_status status;
 	unsigned int n = 0;
 
 	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
-		backend_status_of(s, &s->applied.backends[i], clock_now_ns(), &v);
-		n += s->applied.backends[i].id != b->id && !strcmp(v.state, "ready") && v.weight;
+		backend_status_of(s, &s->applied.backends[i], clock_now_ns(), &status);
+		n += s->applied.backends[i].id != b->id && !strcmp(status.state, "ready") &&
+		     status.weight;
 	}
 	return n;
 }
@@ -71,11 +72,11 @@ static unsigned int others_ready(const struct datapath_state *s, const struct pl
 /* Whether any other backend has a weight, ready or not. */
 static bool others_weighted(const struct datapath_state *s, const struct plan_backend *b)
 {
-	struct backend_status v;
+	struct backend_status status;
 
 	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
-		backend_status_of(s, &s->applied.backends[i], clock_now_ns(), &v);
-		if (s->applied.backends[i].id != b->id && v.weight)
+		backend_status_of(s, &s->applied.backends[i], clock_now_ns(), &status);
+		if (s->applied.backends[i].id != b->id && status.weight)
 			return true;
 	}
 	return false;
@@ -85,15 +86,15 @@ static void report_change(const struct admin_change *c, const struct datapath_st
 			  const struct plan_backend *b)
 {
 	char text[ENDPOINT_TEXT_MAX];
-	struct backend_status v;
+	struct backend_status status;
 
 	endpoint_format(&b->value.endpoint, text);
 	switch (c->kind) {
 	case ADMIN_DRAIN:
 		printf("%s: draining; %llu connections to it stay until they close\n", text,
 		       s->stats[b->id].active);
-		backend_status_of(s, b, clock_now_ns(), &v);
-		if (!others_ready(s, b) && v.weight)
+		backend_status_of(s, b, clock_now_ns(), &status);
+		if (!others_ready(s, b) && status.weight)
 			printf("note: no other backend is ready; it still gets what no other can "
 			       "take\n");
 		break;
@@ -128,7 +129,7 @@ static int apply_change(const struct ctl_options *o, const struct klb_endpoint *
 		r = datapath_read(dp, state, e);
 	if (r)
 		goto out;
-	ctl_say_state(o->pin_dir, state);
+	ctl_log_state(o->pin_dir, state);
 	b = plan_find(&state->applied, endpoint);
 	if (!b) {
 		r = ctl_unknown_backend(&state->applied, endpoint, e);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Prints the balanced connections, as a table and as JSON. */
 #include "ctl/connections.h"
 
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <jansson.h>
 
 #include "base/array.h"
+#include "base/clock.h"
 #include "net/endpoint.h"
 #include "base/table.h"
 #include "base/format.h"
@@ -62,14 +64,14 @@ static const struct table_column columns[] = {
 static void add_row(struct table *t, const struct klb_connection *c, __u64 host, __u64 now_ns)
 {
 	const struct klb_socket *r = &c->record;
-	char text[ENDPOINT_TEXT_MAX], process[TEXT_PROCESS_MAX], time[TEXT_TIME_MAX];
+	char text[ENDPOINT_TEXT_MAX], process[FORMAT_PROCESS_MAX], time[FORMAT_TIME_MAX];
 
-	table_cell(t, "%s", text_process(r->comm, r->pid, process));
+	table_cell(t, "%s", format_process(r->comm, r->pid, process));
 	table_cell(t, "%s", endpoint_format(&r->frontend, text));
 	table_cell(t, "%s", endpoint_format(&r->backend, text));
 	table_cell(t, "%s", endpoint_format(&c->local, text));
-	table_cell(t, "%s", text_age(r->connect_ns, now_ns, time));
-	table_cell(t, "%s", c->srtt_us ? text_duration(c->srtt_us * 1000ULL, time) : "-");
+	table_cell(t, "%s", format_age(r->connect_ns, now_ns, time));
+	table_cell(t, "%s", c->srtt_us ? format_duration(c->srtt_us * 1000ULL, time) : "-");
 	table_cell(t, "%s", connections_state_name(c));
 	if (c->netns == host)
 		table_cell(t, "-");
@@ -92,7 +94,7 @@ int connections_print_text(const struct klb_connection *list, unsigned int n, __
 
 /* --- JSON ---------------------------------------------------------------------------- */
 
-/* include/net/tcp_states.h, in the words of ss(8). */
+/* include/net/tcp_states.h, with the names of ss(8). */
 static const char *tcp_state_name(__u32 state)
 {
 	static const char *const names[] = {
@@ -106,23 +108,24 @@ static const char *tcp_state_name(__u32 state)
 
 static json_t *seconds_or_null(bool known, __u64 ns)
 {
-	return known ? json_real((double)ns / 1e9) : json_null();
+	return known ? json_real((double)ns / NS_PER_S) : json_null();
 }
 
 static json_t *json_connection(const struct klb_connection *c, __u64 host, __u64 now_ns)
 {
 	char frontend[ENDPOINT_TEXT_MAX], backend[ENDPOINT_TEXT_MAX], local[ENDPOINT_TEXT_MAX];
 	const struct klb_socket *r = &c->record;
-	char comm[TEXT_COMM_MAX];
+	char comm[FORMAT_COMM_MAX];
 
 	return json_pack(
 		"{s:{s:s, s:I, s:I}, s:s, s:s, s:I, s:s, s:s, s:s, s:o, s:o, s:o, s:b, s:I, s:o, "
 		"s:I}",
-		"process", "name", text_comm(r->comm, comm), "pid", (json_int_t)r->pid, "cgroupId",
-		(json_int_t)r->cgroup_id, "frontend", endpoint_format(&r->frontend, frontend),
-		"backend", endpoint_format(&r->backend, backend), "backendId", (json_int_t)r->id,
-		"local", endpoint_format(&c->local, local), "state", connections_state_name(c),
-		"tcpState", tcp_state_name(c->tcp_state), "ageSeconds",
+		"process", "name", format_comm(r->comm, comm), "pid", (json_int_t)r->pid,
+		"cgroupId", (json_int_t)r->cgroup_id, "frontend",
+		endpoint_format(&r->frontend, frontend), "backend",
+		endpoint_format(&r->backend, backend), "backendId", (json_int_t)r->id, "local",
+		endpoint_format(&c->local, local), "state", connections_state_name(c), "tcpState",
+		tcp_state_name(c->tcp_state), "ageSeconds",
 		seconds_or_null(true, now_ns > r->connect_ns ? now_ns - r->connect_ns : 0),
 		"connectSeconds",
 		seconds_or_null(r->established_ns, r->established_ns - r->connect_ns), "rttSeconds",
@@ -148,6 +151,6 @@ int connections_print_json(const struct klb_connection *list, unsigned int n, __
 	r = json_dumpf(root, to, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
 	fputc('\n', to);
 	json_decref(root);
-	/* What did not get out is cli_end's to say. */
+	/* cli_end reports a failed write. */
 	return r && !ferror(to) ? -ENOMEM : 0;
 }

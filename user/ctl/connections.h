@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The balanced connections, for people and as JSON. */
+/* Prints the balanced connections, for people and as JSON. */
 #ifndef KUBELB_CONNECTIONS_H
 #define KUBELB_CONNECTIONS_H
 
@@ -8,8 +8,8 @@
 #include "net/connection.h"
 
 /*
- * Keeps those that are connecting or active, of real backends, in the list's beginning:
- * by backend, then by age, the oldest first. Returns their number.
+ * Moves the connections to real backends that are connecting or active to the start of the list: by
+ * backend, then by age, the oldest first. Returns their number.
  */
 unsigned int connections_keep(struct klb_connection *list, unsigned int n);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* kubelbctl's parts: the commands that have a file of their own. */
+/* Shared by the files of kubelbctl: the commands, and what they have in common. */
 #ifndef KUBELB_CTL_H
 #define KUBELB_CTL_H
 
@@ -15,26 +15,26 @@ struct ctl_options {
 };
 
 /*
- * SIGINT and SIGTERM, and a reader of stdout who has gone, end what repeats itself.
- * A broken pipe is no signal any more.
+ * From now on SIGINT, SIGTERM and the end of stdout's reader end a repeating command. A broken pipe
+ * does not raise SIGPIPE any more.
  */
-void ctl_catch_end(void);
-/* Waits for so long, or for the end. Returns false when it has come. */
+void ctl_handle_signals(void);
+/* Waits for this many milliseconds, or for the end. Returns false at the end. */
 bool ctl_pause(int ms);
 /* Flushes stdout. Returns false when its reader is gone, which is no failure. */
 bool ctl_flush(void);
 
-/* -ENOENT with e: there is no such backend, and these are there. */
+/* -ENOENT with e: the backend does not exist, and the line names those that do. */
 int ctl_unknown_backend(const struct plan *p, const struct klb_endpoint *endpoint, struct err *e);
 
-/* With -v, in logfmt on stderr, what was read, */
-void ctl_say_state(const char *pin_dir, const struct datapath_state *s);
-void ctl_say_links(const struct datapath_link *links, int n);
-void ctl_say_list(unsigned int records, unsigned int open);
-/* the admin about b as it is in the map now, */
+/* With -v, log to stderr in logfmt: what was read, */
+void ctl_log_state(const char *pin_dir, const struct datapath_state *s);
+void ctl_log_links(const struct datapath_link *links, int n);
+void ctl_log_list(unsigned int records, unsigned int open);
+/* the admin state of b as it is in the map now, */
 void ctl_log_admin(const struct datapath *dp, const struct plan_backend *b);
-/* and a connection that was ended, or (gone) had ended before it could be. */
-void ctl_say_end(const struct klb_connection *c, bool gone);
+/* and a connection that was ended, or that (gone) had ended by itself before. */
+void ctl_log_end(const struct klb_connection *c, bool gone);
 
 /* Return an exit status (cli.h). */
 int ctl_connections(const struct ctl_options *o, int argc, char **argv);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Prints events and changes, as text and as JSON lines. */
 #include "ctl/events.h"
 
 #include <errno.h>
@@ -12,7 +13,7 @@
 #include "net/endpoint.h"
 #include "base/format.h"
 
-/* "2026-11-22T19:07:08" and its NUL; years have four digits for long enough. */
+/* "2026-11-22T19:07:08" and its NUL. Years have four digits. */
 #define STAMP_MAX 32
 
 const char *events_kind_name(enum klb_event_kind kind)
@@ -34,13 +35,13 @@ const char *events_kind_name(enum klb_event_kind kind)
 	return "unknown";
 }
 
-/* For the others the kind says it all. */
+/* The kind of the other events says everything. */
 static bool has_reason(const struct klb_event *event)
 {
 	return event->kind != KLB_EVENT_RESTORED && event->kind != KLB_EVENT_CLOSED_EARLY;
 }
 
-/* The seconds as text; returns the rest in nanoseconds. */
+/* Formats the seconds. Returns the nanoseconds behind them. */
 static unsigned int stamp(__u64 wall_ns, bool utc, const char *format, char *ret)
 {
 	time_t seconds = (time_t)(wall_ns / NS_PER_S);
@@ -55,7 +56,7 @@ static unsigned int stamp(__u64 wall_ns, bool utc, const char *format, char *ret
 	return (unsigned int)(wall_ns % NS_PER_S);
 }
 
-/* The columns that every line begins with. */
+/* The first columns of every line. */
 static void print_head(__u64 wall_ns, const char *kind, const struct klb_endpoint *backend,
 		       FILE *to)
 {
@@ -68,13 +69,13 @@ static void print_head(__u64 wall_ns, const char *kind, const struct klb_endpoin
 
 void events_print_text(const struct klb_event *event, __u64 wall_offset_ns, FILE *to)
 {
-	char process[TEXT_PROCESS_MAX], after[TEXT_TIME_MAX];
+	char process[FORMAT_PROCESS_MAX], after[FORMAT_TIME_MAX];
 
 	print_head(event->time_ns + wall_offset_ns, events_kind_name(event->kind), &event->backend,
 		   to);
 	fprintf(to, "%-14s %s after %s", has_reason(event) ? names_failure(event->failure) : "-",
-		text_process(event->comm, event->pid, process),
-		text_duration(event->latency_ns, after));
+		format_process(event->comm, event->pid, process),
+		format_duration(event->latency_ns, after));
 	if (event->kind == KLB_EVENT_EJECTED)
 		fprintf(to, ", for %gs", (double)event->ejected_ns / NS_PER_S);
 	fputc('\n', to);
@@ -82,7 +83,7 @@ void events_print_text(const struct klb_event *event, __u64 wall_offset_ns, FILE
 
 static json_t *json_event(const struct klb_event *event, const char *when)
 {
-	char backend[ENDPOINT_TEXT_MAX], comm[TEXT_COMM_MAX];
+	char backend[ENDPOINT_TEXT_MAX], comm[FORMAT_COMM_MAX];
 	bool ejected = event->kind == KLB_EVENT_EJECTED;
 
 	return json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:{s:s, s:I, s:I}, s:f, s:o, s:I}",
@@ -91,7 +92,7 @@ static json_t *json_event(const struct klb_event *event, const char *when)
 			 endpoint_format(&event->backend, backend), "backendId",
 			 (json_int_t)event->id, "reason",
 			 has_reason(event) ? names_failure_key(event->failure) : NULL, "process",
-			 "name", text_comm(event->comm, comm), "pid", (json_int_t)event->pid,
+			 "name", format_comm(event->comm, comm), "pid", (json_int_t)event->pid,
 			 "cgroupId", (json_int_t)event->cgroup_id, "latencySeconds",
 			 (double)event->latency_ns / NS_PER_S, "ejectedSeconds",
 			 ejected ? json_real((double)event->ejected_ns / NS_PER_S) : json_null(),
@@ -106,7 +107,7 @@ static void stamp_json(__u64 wall_ns, char when[STAMP_MAX + 16])
 	snprintf(when, STAMP_MAX + 16, "%s.%03uZ", seconds, ns / 1000000);
 }
 
-/* Takes root; NULL: there was no memory for it. */
+/* Takes ownership of root. NULL: there was no memory for it. */
 static int print_line(json_t *root, FILE *to)
 {
 	int r;
@@ -116,7 +117,7 @@ static int print_line(json_t *root, FILE *to)
 	r = json_dumpf(root, to, JSON_COMPACT | JSON_REAL_PRECISION(9));
 	fputc('\n', to);
 	json_decref(root);
-	/* What did not get out is cli_end's to say. */
+	/* cli_end reports a failed write. */
 	return r && !ferror(to) ? -ENOMEM : 0;
 }
 
@@ -130,7 +131,7 @@ int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE 
 
 /* --- what user space has decided ----------------------------------------------------- */
 
-static void print_verdict(const struct change *c, FILE *to)
+static void print_status(const struct change *c, FILE *to)
 {
 	char reason[NAMES_REASON_MAX], was[NAMES_REASON_MAX];
 
@@ -151,7 +152,7 @@ static void print_detail(const struct change *c, FILE *to)
 	else if (c->kind == CHANGE_WEIGHT)
 		fprintf(to, "%d, by the operator", c->weight);
 	else if (c->kind == CHANGE_STATE || c->kind == CHANGE_REASON)
-		print_verdict(c, to);
+		print_status(c, to);
 	else
 		fputs(c->kind == CHANGE_DRAINED || c->kind == CHANGE_UNDRAINED ? "by the operator"
 									       : "-",
@@ -169,7 +170,7 @@ int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE 
 {
 	char when[STAMP_MAX + 16], backend[ENDPOINT_TEXT_MAX];
 	bool state = c->kind == CHANGE_STATE, reason = c->kind == CHANGE_REASON;
-	bool verdict = state || reason, weight = c->kind == CHANGE_WEIGHT && c->weight >= 0;
+	bool status = state || reason, weight = c->kind == CHANGE_WEIGHT && c->weight >= 0;
 
 	stamp_json(c->time_ns + wall_offset_ns, when);
 	return print_line(
@@ -177,11 +178,11 @@ int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE 
 			  when, "monotonicNs", (json_int_t)c->time_ns, "event",
 			  changes_kind_name(c->kind), "backend",
 			  endpoint_format(&c->backend, backend), "backendId", (json_int_t)c->id,
-			  "reason", verdict ? names_reason(c->reason) : NULL, "state",
-			  verdict ? names_state(c->state) : NULL, "was",
+			  "reason", status ? names_reason(c->reason) : NULL, "state",
+			  status ? names_state(c->state) : NULL, "was",
 			  state ? names_state(c->was) : NULL, "wasReason",
 			  reason ? names_reason(c->was_reason) : NULL, "httpStatus",
-			  verdict && c->http_status ? json_integer(c->http_status) : json_null(),
+			  status && c->http_status ? json_integer(c->http_status) : json_null(),
 			  "weight", weight ? json_integer(c->weight) : json_null()),
 		to);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* kubelbctl events */
+/* kubelbctl events: prints the events, and with -f those to come. */
 #include "base/clock.h"
 #include "ctl/ctl.h"
 
@@ -15,7 +15,7 @@
 
 #define POLL_MS 100
 
-/* What there is to print of one look, by time. */
+/* What one reading has found. It is printed in the order of time. */
 struct news {
 	struct klb_event events[KLB_EVENTS];
 	struct change changes[CHANGES_MAX];
@@ -26,11 +26,11 @@ struct follower {
 	const struct ctl_options *options;
 	struct datapath *dp; /* NULL: nothing is attached */
 	__u64 next; /* see datapath_events */
-	__u64 printed_ns; /* time of the newest event that was printed */
+	__u64 printed_ns; /* the time of the newest printed event */
 	__u64 after_ns; /* older ones were printed from the maps before these */
-	bool waiting; /* it has been said */
-	struct datapath_state *seen, *now; /* seen: at the look before */
-	bool looked; /* seen is filled */
+	bool waiting; /* the user has been told so */
+	struct datapath_state *seen, *now; /* seen: the earlier reading */
+	bool has_seen; /* seen is valid */
 	struct news *news;
 };
 
@@ -63,33 +63,33 @@ static int print_change(const struct follower *f, const struct change *change, _
 	return 0;
 }
 
-/* The kernel's log, and what user space has decided since the last look. */
-static int look(struct follower *f, struct err *e)
+/* Reads the kernel's log, and the decisions of user space since the last reading. */
+static int read_news(struct follower *f, struct err *e)
 {
 	struct datapath_state *swap = f->seen;
 	int n, r = datapath_read(f->dp, f->now, e);
 
 	if (r)
 		return r;
-	f->news->n_changes = changes_between(f->looked ? f->seen : NULL, f->now, clock_now_ns(),
+	f->news->n_changes = changes_between(f->has_seen ? f->seen : NULL, f->now, clock_now_ns(),
 					     f->news->changes);
 	f->seen = f->now;
 	f->now = swap;
-	if (!f->looked)
-		ctl_say_state(f->options->pin_dir, f->seen);
-	f->looked = true;
+	if (!f->has_seen)
+		ctl_log_state(f->options->pin_dir, f->seen);
+	f->has_seen = true;
 	n = datapath_events(f->dp, &f->next, f->news->events, KLB_EVENTS, e);
 	f->news->n_events = n < 0 ? 0 : (unsigned int)n;
 	return n < 0 ? n : 0;
 }
 
-/* Prints what there is. */
+/* Prints what is new. */
 static int print_new(struct follower *f, struct err *e)
 {
 	const struct news *news = f->news;
 	__u64 offset = wall_offset_ns();
 	unsigned int i = 0, k = 0;
-	int r = look(f, e);
+	int r = read_news(f, e);
 
 	while (!r && (i < news->n_events || k < news->n_changes)) {
 		bool event =
@@ -103,10 +103,10 @@ static int print_new(struct follower *f, struct err *e)
 }
 
 /*
- * The pins lead to other maps by now, or nowhere. An upgrade may have copied the log that
- * we know: what is in it is told apart by time.
+ * The pins lead to other maps now, or to none. An upgrade may have copied the log that has been
+ * printed already; its events are recognised by their time.
  */
-static int leave(struct follower *f, struct err *e)
+static int close_datapath(struct follower *f, struct err *e)
 {
 	int r = print_new(f, e);
 
@@ -139,7 +139,7 @@ static int step(struct follower *f, struct err *e)
 	if (!r && f->dp)
 		r = print_new(f, e);
 	if (!r && f->dp && !datapath_is_current(f->dp))
-		r = leave(f, e);
+		r = close_datapath(f, e);
 	return r;
 }
 
@@ -147,7 +147,7 @@ static int follow(struct follower *f, struct err *e)
 {
 	int r;
 
-	ctl_catch_end();
+	ctl_handle_signals();
 	do
 		r = step(f, e);
 	while (!r && ctl_flush() && ctl_pause(POLL_MS));

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* kubelbctl connections, kubelbctl kill */
+/*
+ * kubelbctl connections: lists the balanced connections. kubelbctl kill: ends those to a backend.
+ */
 #include "base/clock.h"
 #include "ctl/ctl.h"
 
@@ -16,8 +18,8 @@
 #include "base/format.h"
 #include "balance/backend_status.h"
 
-/* What is attached, and the connections that are open. */
-struct look {
+/* What is attached, and the open connections. */
+struct snapshot {
 	struct datapath *dp;
 	struct datapath_state state;
 	struct sock_diag *diag;
@@ -26,65 +28,65 @@ struct look {
 	bool all; /* see struct datapath_connections */
 };
 
-static void look_free(struct look *look)
+static void snapshot_free(struct snapshot *snapshot)
 {
-	if (!look)
+	if (!snapshot)
 		return;
-	datapath_close(look->dp);
-	sock_diag_close(look->diag);
-	free(look->list);
-	free(look);
+	datapath_close(snapshot->dp);
+	sock_diag_close(snapshot->diag);
+	free(snapshot->list);
+	free(snapshot);
 }
 
-/* The connections as they are now. */
-static int look_for_them(struct look *look, bool rtt, struct err *e)
+/* Lists the connections as they are now. */
+static int list_connections(struct snapshot *snapshot, bool rtt, struct err *e)
 {
-	const struct datapath_looks how = { .rtt = rtt, .everywhere = true };
+	const struct datapath_list_options how = { .rtt = rtt, .everywhere = true };
 	struct datapath_connections found = { 0 };
-	int r = sock_diag_open(&look->diag, e);
+	int r = sock_diag_open(&snapshot->diag, e);
 
 	if (!r)
-		r = datapath_connections(look->dp, look->diag, &how, &found, e);
-	look->list = found.list;
-	look->n = connections_keep(found.list, found.n);
-	look->all = found.all;
+		r = datapath_connections(snapshot->dp, snapshot->diag, &how, &found, e);
+	snapshot->list = found.list;
+	snapshot->n = connections_keep(found.list, found.n);
+	snapshot->all = found.all;
 	if (!r)
-		ctl_say_list(found.n, look->n);
+		ctl_log_list(found.n, snapshot->n);
 	return r;
 }
 
-static int look_at(const char *pin_dir, bool rtt, struct look **ret, struct err *e)
+static int snapshot_take(const char *pin_dir, bool rtt, struct snapshot **ret, struct err *e)
 {
-	struct look *look = calloc(1, sizeof(*look));
-	int r = look ? 0 : err_no_memory(e);
+	struct snapshot *snapshot = calloc(1, sizeof(*snapshot));
+	int r = snapshot ? 0 : err_no_memory(e);
 
 	if (!r)
-		r = datapath_open(pin_dir, &look->dp, e);
+		r = datapath_open(pin_dir, &snapshot->dp, e);
 	if (!r)
-		r = datapath_read(look->dp, &look->state, e);
+		r = datapath_read(snapshot->dp, &snapshot->state, e);
 	if (!r) {
-		ctl_say_state(pin_dir, &look->state);
-		r = look_for_them(look, rtt, e);
+		ctl_log_state(pin_dir, &snapshot->state);
+		r = list_connections(snapshot, rtt, e);
 	}
 	if (r)
-		look_free(look);
+		snapshot_free(snapshot);
 	else
-		*ret = look;
+		*ret = snapshot;
 	return r;
 }
 
 /* --- connections ---------------------------------------------------------------------- */
 
-static void warn_if_hidden(const struct look *look)
+static void warn_if_hidden(const struct snapshot *snapshot)
 {
-	if (!look->all)
+	if (!snapshot->all)
 		log_line("warning: connections of pods may be missing: not every network namespace "
 			 "is to be seen from here; run this as root in the host's PID namespace");
 }
 
 int ctl_connections(const struct ctl_options *o, int argc, char **argv)
 {
-	struct look *look = NULL;
+	struct snapshot *snapshot = NULL;
 	struct err e = { "" };
 	__u64 host;
 	int r;
@@ -92,15 +94,17 @@ int ctl_connections(const struct ctl_options *o, int argc, char **argv)
 	(void)argv;
 	if (argc)
 		return cli_usage("connections takes no argument");
-	if (look_at(o->pin_dir, true, &look, &e))
+	if (snapshot_take(o->pin_dir, true, &snapshot, &e))
 		return cli_fail(CLI_FAILED, &e);
-	warn_if_hidden(look);
-	host = look->state.control.host_netns;
+	warn_if_hidden(snapshot);
+	host = snapshot->state.control.host_netns;
 	if (o->json)
-		r = connections_print_json(look->list, look->n, host, clock_now_ns(), stdout);
+		r = connections_print_json(snapshot->list, snapshot->n, host, clock_now_ns(),
+					   stdout);
 	else
-		r = connections_print_text(look->list, look->n, host, clock_now_ns(), stdout);
-	look_free(look);
+		r = connections_print_text(snapshot->list, snapshot->n, host, clock_now_ns(),
+					   stdout);
+	snapshot_free(snapshot);
 	return r ? cli_fail(CLI_FAILED, &(struct err){ "out of memory" }) : CLI_OK;
 }
 
@@ -113,7 +117,7 @@ struct tally {
 
 static void kill_one(struct sock_diag *diag, const struct klb_connection *c, struct tally *t)
 {
-	char process[TEXT_PROCESS_MAX], local[ENDPOINT_TEXT_MAX];
+	char process[FORMAT_PROCESS_MAX], local[ENDPOINT_TEXT_MAX];
 	struct err e = { "" };
 	int r = sock_diag_destroy(diag, c, &e);
 
@@ -121,25 +125,27 @@ static void kill_one(struct sock_diag *diag, const struct klb_connection *c, str
 	t->ended += !r;
 	t->gone += r == -ENOENT;
 	if (!r || r == -ENOENT) {
-		ctl_say_end(c, r == -ENOENT);
+		ctl_log_end(c, r == -ENOENT);
 		return;
 	}
 	if (!t->failed++)
 		t->why = e;
-	printf("not ended: %s from %s: %s\n", text_process(c->record.comm, c->record.pid, process),
+	printf("not ended: %s from %s: %s\n",
+	       format_process(c->record.comm, c->record.pid, process),
 	       endpoint_format(&c->local, local), e.text);
 }
 
 /*
- * Those that the kernel counts and that are not in the list, where some are hidden. They
- * are not ended, and it is not to be said that all have been.
+ * Counts connections that the kernel counts and that are not in the list, when some are hidden.
+ * They have not been ended, and the report must say so.
  */
-static void count_hidden(const struct look *look, const struct plan_backend *b, struct tally *t)
+static void count_hidden(const struct snapshot *snapshot, const struct plan_backend *b,
+			 struct tally *t)
 {
-	const struct klb_stats *stats = b ? &look->state.stats[b->id] : NULL;
+	const struct klb_stats *stats = b ? &snapshot->state.stats[b->id] : NULL;
 	__u64 counted = stats ? stats->active + stats->connecting : 0;
 
-	if (look->all || counted <= t->tried)
+	if (snapshot->all || counted <= t->tried)
 		return;
 	t->failed += (unsigned int)(counted - t->tried);
 	t->tried = (unsigned int)counted;
@@ -148,35 +154,36 @@ static void count_hidden(const struct look *look, const struct plan_backend *b, 
 		   "this in the host's PID namespace");
 }
 
-static int kill_all(struct look *look, const struct klb_endpoint *backend, struct tally *t,
+static int kill_all(struct snapshot *snapshot, const struct klb_endpoint *backend, struct tally *t,
 		    struct err *e)
 {
-	int r = sock_diag_can_destroy(look->diag, e);
+	int r = sock_diag_can_destroy(snapshot->diag, e);
 
-	for (unsigned int i = 0; !r && i < look->n; i++)
-		if (endpoint_equal(&look->list[i].record.backend, backend))
-			kill_one(look->diag, &look->list[i], t);
+	for (unsigned int i = 0; !r && i < snapshot->n; i++)
+		if (endpoint_equal(&snapshot->list[i].record.backend, backend))
+			kill_one(snapshot->diag, &snapshot->list[i], t);
 	return r;
 }
 
-static bool has_any(const struct look *look, const struct klb_endpoint *backend)
+static bool has_any(const struct snapshot *snapshot, const struct klb_endpoint *backend)
 {
-	for (unsigned int i = 0; i < look->n; i++)
-		if (endpoint_equal(&look->list[i].record.backend, backend))
+	for (unsigned int i = 0; i < snapshot->n; i++)
+		if (endpoint_equal(&snapshot->list[i].record.backend, backend))
 			return true;
 	return false;
 }
 
-/* Whether what was ended may come straight back. */
-static bool takes_new(const struct datapath_state *s, const struct plan_backend *b)
+/* Whether new connects may choose the backend again. */
+static bool may_be_chosen_again(const struct datapath_state *s, const struct plan_backend *b)
 {
-	struct backend_status v;
+	struct backend_status status;
 
-	backend_status_of(s, b, clock_now_ns(), &v);
-	return v.weight && !backend_status_admin(s, b)->drained && strcmp(v.state, "dead") != 0;
+	backend_status_of(s, b, clock_now_ns(), &status);
+	return status.weight && !backend_status_admin(s, b)->drained &&
+	       strcmp(status.state, "dead") != 0;
 }
 
-static int report_kill(const struct tally *t, const char *backend, const struct look *look,
+static int report_kill(const struct tally *t, const char *backend, const struct snapshot *snapshot,
 		       const struct plan_backend *b)
 {
 	struct err e;
@@ -188,7 +195,7 @@ static int report_kill(const struct tally *t, const char *backend, const struct 
 	if (t->failed)
 		printf(", %u not", t->failed);
 	putchar('\n');
-	if (t->ended && b && takes_new(&look->state, b))
+	if (t->ended && b && may_be_chosen_again(&snapshot->state, b))
 		printf("note: new connects may choose it again; `kubelbctl drain %s` first moves "
 		       "them elsewhere\n",
 		       backend);
@@ -204,7 +211,7 @@ int ctl_kill(const struct ctl_options *o, int argc, char **argv)
 	const struct plan_backend *b;
 	struct klb_endpoint endpoint;
 	char text[ENDPOINT_TEXT_MAX];
-	struct look *look = NULL;
+	struct snapshot *snapshot = NULL;
 	struct tally t = { 0 };
 	struct err e = { "" };
 	int r;
@@ -213,17 +220,17 @@ int ctl_kill(const struct ctl_options *o, int argc, char **argv)
 		return cli_usage("kill takes one BACKEND");
 	if (endpoint_parse(argv[0], KLB_PORT_DEFAULT, &endpoint, &e))
 		return cli_fail(CLI_USAGE, &e);
-	if (look_at(o->pin_dir, false, &look, &e))
+	if (snapshot_take(o->pin_dir, false, &snapshot, &e))
 		return cli_fail(CLI_FAILED, &e);
-	/* One that has left the configuration may have connections still. */
-	b = plan_find(&look->state.applied, &endpoint);
-	r = b || has_any(look, &endpoint)
-		    ? kill_all(look, &endpoint, &t, &e)
-		    : ctl_unknown_backend(&look->state.applied, &endpoint, &e);
+	/* A backend that has left the configuration may still have connections. */
+	b = plan_find(&snapshot->state.applied, &endpoint);
+	r = b || has_any(snapshot, &endpoint)
+		    ? kill_all(snapshot, &endpoint, &t, &e)
+		    : ctl_unknown_backend(&snapshot->state.applied, &endpoint, &e);
 	if (!r)
-		count_hidden(look, b, &t);
+		count_hidden(snapshot, b, &t);
 	r = r ? cli_fail(CLI_FAILED, &e)
-	      : report_kill(&t, endpoint_format(&endpoint, text), look, b);
-	look_free(look);
+	      : report_kill(&t, endpoint_format(&endpoint, text), snapshot, b);
+	snapshot_free(snapshot);
 	return r;
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* kubelbctl: look and operate. Works on the maps alone; needs no agent. */
+/*
+ * kubelbctl: shows the state of the data path and changes the operator's settings. It works on the
+ * maps and needs no agent.
+ */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -40,8 +43,8 @@ static int print_once(const struct ctl_options *o, bool compact)
 	if (r >= 0) {
 		st.n_features = datapath_features_in_force(dp, &state->control, features,
 							   DATAPATH_FEATURES_MAX);
-		ctl_say_state(o->pin_dir, state);
-		ctl_say_links(links, r);
+		ctl_log_state(o->pin_dir, state);
+		ctl_log_links(links, r);
 	}
 	st.now_ns = clock_now_ns();
 	if (r >= 0 && o->json)
@@ -53,13 +56,13 @@ static int print_once(const struct ctl_options *o, bool compact)
 	return r < 0 ? cli_fail(CLI_FAILED, &e) : CLI_OK;
 }
 
-/* Until Ctrl-C, the reader's end, or the end of the data path. */
+/* Until Ctrl-C, the end of stdout's reader, or the end of the data path. */
 static int watch(const struct ctl_options *o)
 {
 	bool terminal = isatty(STDOUT_FILENO);
 	int status;
 
-	ctl_catch_end();
+	ctl_handle_signals();
 	do {
 		if (terminal && !o->json)
 			fputs("\033[H\033[J", stdout);
@@ -80,7 +83,7 @@ static int cmd_status(const struct ctl_options *o, int argc, char **argv)
 
 /* --- main ------------------------------------------------------------------------------ */
 
-/* Which options a command goes with. */
+/* The options that a command accepts. */
 #define WITH_WATCH 1u
 #define WITH_FOLLOW 2u
 #define WITH_JSON 4u
@@ -131,7 +134,7 @@ static const struct option long_options[] = {
 	{ "version", no_argument, NULL, 'V' },	    { NULL, 0, NULL, 0 },
 };
 
-/* Returns -1 to go on, or an exit status. */
+/* Returns -1 to continue, or an exit status. */
 static int parse_options(int argc, char **argv, struct ctl_options *o)
 {
 	int c;
@@ -172,8 +175,8 @@ static int parse_options(int argc, char **argv, struct ctl_options *o)
 	return -1;
 }
 
-/* The first option that this command does not go with, or NULL. */
-static const char *stray_option(const struct ctl_options *o, const struct command *c)
+/* The first option that the command does not accept, or NULL. */
+static const char *unsupported_option(const struct ctl_options *o, const struct command *c)
 {
 	if (o->watch && !(c->with & WITH_WATCH))
 		return "-w";
@@ -188,12 +191,12 @@ static int run(const struct ctl_options *o, int argc, char **argv)
 		return cli_usage("which command? (status, connections, events, drain, undrain, "
 				 "weight, kill)");
 	for (size_t i = 0; i < N_COMMANDS; i++) {
-		const char *stray = stray_option(o, &commands[i]);
+		const char *unsupported = unsupported_option(o, &commands[i]);
 
 		if (strcmp(argv[0], commands[i].name) != 0)
 			continue;
-		if (stray)
-			return cli_usage("%s does not take %s", argv[0], stray);
+		if (unsupported)
+			return cli_usage("%s does not take %s", argv[0], unsupported);
 		return commands[i].run(o, argc - 1, argv + 1);
 	}
 	return cli_usage("unknown command '%s'", argv[0]);

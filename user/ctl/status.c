@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Prints what is attached and the state of the backends, as tables and as JSON. */
 #include "ctl/status.h"
 
 #include <stdio.h>
@@ -49,7 +50,7 @@ static json_t *effect_json(enum effect effect)
 	return effect == EFFECT_HIDDEN ? json_null() : json_boolean(effect == EFFECT_ALL);
 }
 
-/* What concerns no single backend, where there is something to say. */
+/* The counters that belong to no backend, if they are not 0. */
 static void print_notes(const struct klb_counters *c)
 {
 	const struct {
@@ -71,7 +72,7 @@ static void print_notes(const struct klb_counters *c)
 			printf("note      %s: %llu\n", notes[i].what, notes[i].n);
 }
 
-/* What users do without on this kernel. */
+/* What does not work on this kernel. */
 static void print_losses(const struct status *st)
 {
 	for (unsigned int i = 0; i < st->n_features; i++) {
@@ -86,22 +87,22 @@ static void print_head(const struct status *st)
 {
 	const struct datapath_state *s = st->state;
 	__u64 now_ns = st->now_ns;
-	char text[TEXT_TIME_MAX];
+	char text[FORMAT_TIME_MAX];
 
 	printf("programs  %d attached, %s\n", st->n_links,
 	       effect_text(effect_of(st->links, st->n_links)));
 	print_losses(st);
 	if (backend_status_agent_alive(&s->control, now_ns))
 		printf("agent     alive, last sign of life %s ago\n",
-		       text_age(s->control.heartbeat_ns, now_ns, text));
+		       format_age(s->control.heartbeat_ns, now_ns, text));
 	else if (s->control.heartbeat_ns)
 		printf("agent     SILENT for %s: its verdicts do not count any more\n",
-		       text_age(s->control.heartbeat_ns, now_ns, text));
+		       format_age(s->control.heartbeat_ns, now_ns, text));
 	else
 		printf("agent     none: every backend counts as ready\n");
 	if (s->control.discovery)
 		printf("discovery %s (heard %s%s)\n", names_discovery(s->control.discovery),
-		       text_age(s->control.discovery_heard_ns, now_ns, text),
+		       format_age(s->control.discovery_heard_ns, now_ns, text),
 		       s->control.discovery_heard_ns ? " ago" : "");
 	print_notes(&s->counters);
 }
@@ -153,21 +154,21 @@ static void add_backend(struct table *t, const struct datapath_state *s,
 			const struct plan_backend *b, __u64 now_ns)
 {
 	const struct klb_stats *stats = &s->stats[b->id];
-	char text[ENDPOINT_TEXT_MAX], time[TEXT_TIME_MAX];
-	struct backend_status v;
+	char text[ENDPOINT_TEXT_MAX], time[FORMAT_TIME_MAX];
+	struct backend_status status;
 
-	backend_status_of(s, b, now_ns, &v);
+	backend_status_of(s, b, now_ns, &status);
 	table_cell(t, "%s", endpoint_format(&b->value.endpoint, text));
-	table_cell(t, "%s", v.state);
-	table_cell(t, "%u%s", v.weight, backend_status_admin(s, b)->weight_set ? "*" : "");
+	table_cell(t, "%s", status.state);
+	table_cell(t, "%u%s", status.weight, backend_status_admin(s, b)->weight_set ? "*" : "");
 	table_cell(t, "%llu", stats->active);
 	table_cell(t, "%llu", stats->connecting);
 	table_cell(t, "%llu", stats->opened);
-	table_cell(t, "%llu", backend_status_failed(stats));
-	table_cell(t, "%s", stats->srtt_us ? text_duration(stats->srtt_us * 1000ULL, time) : "-");
-	table_cell(t, "%s", text_age(b->value.since_ns, now_ns, time));
-	table_cell(t, "%s", text_age(b->value.last_probe_ns, now_ns, time));
-	table_cell(t, "%s", v.why);
+	table_cell(t, "%llu", backend_status_failures(stats));
+	table_cell(t, "%s", stats->srtt_us ? format_duration(stats->srtt_us * 1000ULL, time) : "-");
+	table_cell(t, "%s", format_age(b->value.since_ns, now_ns, time));
+	table_cell(t, "%s", format_age(b->value.last_probe_ns, now_ns, time));
+	table_cell(t, "%s", status.why);
 }
 
 int status_print_text(const struct status *st)
@@ -194,12 +195,12 @@ int status_print_text(const struct status *st)
 
 /* --- JSON --------------------------------------------------------------------------- */
 
-/* Seconds since then, or null for never. */
+/* Seconds since then_ns; null for never. */
 static json_t *seconds_since(__u64 then_ns, __u64 now_ns)
 {
 	if (!then_ns)
 		return json_null();
-	return json_real(now_ns > then_ns ? (double)(now_ns - then_ns) / NS_PER_S : 0);
+	return json_real(clock_seconds(then_ns, now_ns));
 }
 
 static json_t *json_failures(const struct klb_stats *stats)
@@ -218,19 +219,19 @@ static json_t *json_backend(const struct datapath_state *s, const struct plan_ba
 	const struct klb_stats *stats = &s->stats[b->id];
 	const struct klb_admin *admin = backend_status_admin(s, b);
 	char text[ENDPOINT_TEXT_MAX];
-	struct backend_status v;
+	struct backend_status status;
 
-	backend_status_of(s, b, now_ns, &v);
+	backend_status_of(s, b, now_ns, &status);
 	/* configuredWeight is the planned one: the maps hold no other. */
 	return json_pack(
 		"{s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:b, s:b, s:o, s:I, s:I, s:I, "
 		"s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"id", (int)b->id, "generation", (int)b->value.generation, "address",
-		endpoint_format(&b->value.endpoint, text), "state", v.state, "why", v.why, "reason",
-		names_reason(b->value.reason), "httpStatus", (int)b->value.http_status, "weight",
-		(int)v.weight, "configuredWeight", (int)b->value.weight, "weightOverride",
-		admin->weight_set ? json_integer(admin->weight) : json_null(), "drained",
-		(int)admin->drained, "ejected", stats->ejected_until_ns > now_ns,
+		endpoint_format(&b->value.endpoint, text), "state", status.state, "why", status.why,
+		"reason", names_reason(b->value.reason), "httpStatus", (int)b->value.http_status,
+		"weight", (int)status.weight, "configuredWeight", (int)b->value.weight,
+		"weightOverride", admin->weight_set ? json_integer(admin->weight) : json_null(),
+		"drained", (int)admin->drained, "ejected", stats->ejected_until_ns > now_ns,
 		"ejectedForSeconds",
 		stats->ejected_until_ns > now_ns ? seconds_since(now_ns, stats->ejected_until_ns)
 						 : json_null(),

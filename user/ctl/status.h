@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What is attached and how it fares, for people and as JSON. Writes no maps. */
+/* Prints what is attached and the state of the backends, for people and as JSON. */
 #ifndef KUBELB_STATUS_H
 #define KUBELB_STATUS_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What a command that goes on and on is ended by: a signal, or a reader who has gone. */
+/* Ends a repeating command: on a signal, or when the reader of stdout is gone. */
 #include "ctl/ctl.h"
 
 #include <poll.h>
@@ -16,7 +16,7 @@ static void on_signal(int signal_number)
 	stop = 1;
 }
 
-void ctl_catch_end(void)
+void ctl_handle_signals(void)
 {
 	struct sigaction action = { .sa_handler = on_signal };
 
@@ -25,7 +25,7 @@ void ctl_catch_end(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-/* Waits up to ms for it; a signal ends the wait. */
+/* Waits up to ms for the end of the reader. A signal ends the wait. */
 static bool reader_gone(int ms)
 {
 	struct pollfd out = { .fd = STDOUT_FILENO };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* kubelbctl -v: what a command reads and writes, on standard error */
+/* kubelbctl -v: logs to stderr what a command reads and writes. */
 #include "base/clock.h"
 #include "ctl/ctl.h"
 
@@ -7,28 +7,27 @@
 #include "base/log.h"
 #include "base/format.h"
 
-/* Seconds since then; negative for never. */
-static double ago(__u64 then_ns, __u64 now_ns)
+/* Seconds since then_ns; negative for never. */
+static double seconds_ago(__u64 then_ns, __u64 now_ns)
 {
 	if (!then_ns)
 		return -1;
-	return now_ns > then_ns ? (double)(now_ns - then_ns) / 1e9 : 0;
+	return clock_seconds(then_ns, now_ns);
 }
 
-void ctl_say_state(const char *pin_dir, const struct datapath_state *s)
+void ctl_log_state(const char *pin_dir, const struct datapath_state *s)
 {
 	const struct klb_control *c = &s->control;
 	__u64 now = clock_now_ns();
-	char pin[512];
 
 	log_event(LOG_LEVEL_DEBUG, "maps read",
 		  "pin=%s abi_version=%u config_serial=%llu config_seconds_ago=%.1f "
 		  "heartbeat_seconds_ago=%.1f heartbeat_good_for_seconds=%.1f "
 		  "connect_timeout_ms=%u dead_peer_timeout_ms=%u host_netns=%llu "
 		  "frontends=%u backends=%u events=%llu",
-		  log_quote(pin, sizeof(pin), pin_dir), c->abi_version, c->config_serial,
-		  ago(c->config_applied_ns, now), ago(c->heartbeat_ns, now),
-		  (double)c->heartbeat_max_age_ns / 1e9, c->connect_timeout_ms,
+		  log_quoted(pin_dir), c->abi_version, c->config_serial,
+		  seconds_ago(c->config_applied_ns, now), seconds_ago(c->heartbeat_ns, now),
+		  (double)c->heartbeat_max_age_ns / NS_PER_S, c->connect_timeout_ms,
 		  c->dead_peer_timeout_ms, c->host_netns, s->applied.n_frontends,
 		  s->applied.n_backends, s->counters.events);
 }
@@ -40,7 +39,7 @@ static const char *effect_name(const struct datapath_link *link)
 	return link->hidden ? "unknown" : "no";
 }
 
-void ctl_say_links(const struct datapath_link *links, int n)
+void ctl_log_links(const struct datapath_link *links, int n)
 {
 	for (int i = 0; i < n; i++)
 		log_event(LOG_LEVEL_DEBUG, "link read", "name=%s program_id=%u effective=%s",
@@ -61,19 +60,19 @@ void ctl_log_admin(const struct datapath *dp, const struct plan_backend *b)
 		  admin->drained, admin->weight_set, admin->weight);
 }
 
-void ctl_say_list(unsigned int records, unsigned int open)
+void ctl_log_list(unsigned int records, unsigned int open)
 {
 	log_event(LOG_LEVEL_DEBUG, "sockets listed", "records=%u open=%u", records, open);
 }
 
-void ctl_say_end(const struct klb_connection *c, bool gone)
+void ctl_log_end(const struct klb_connection *c, bool gone)
 {
-	char process[TEXT_PROCESS_MAX], quoted[2 * TEXT_PROCESS_MAX];
+	char process[FORMAT_PROCESS_MAX];
 	char local[ENDPOINT_TEXT_MAX], backend[ENDPOINT_TEXT_MAX];
 
-	text_process(c->record.comm, c->record.pid, process);
+	format_process(c->record.comm, c->record.pid, process);
 	log_event(LOG_LEVEL_DEBUG, gone ? "connection had ended by itself" : "connection ended",
-		  "process=%s local=%s backend=%s netns=%llu cookie=%llu",
-		  log_quote(quoted, sizeof(quoted), process), endpoint_format(&c->local, local),
-		  endpoint_format(&c->record.backend, backend), c->netns, c->cookie);
+		  "process=%s local=%s backend=%s netns=%llu cookie=%llu", log_quoted(process),
+		  endpoint_format(&c->local, local), endpoint_format(&c->record.backend, backend),
+		  c->netns, c->cookie);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A plan into the maps, writing only what differs. */
+/* Writes a plan into the maps. Writes only what differs. */
 #include "base/clock.h"
 #include "datapath/internal.h"
 
@@ -15,8 +15,10 @@ static int fail(const struct datapath *dp, enum map_index map, struct err *e)
 		       bpf_errno_hint(errno));
 }
 
-/* Connections that were counted there for the id's last owner know by the generation that
- * they are not any more. */
+/*
+ * A new generation: connections that were counted for the id's last owner see from it that they do
+ * not count here any more.
+ */
 static int clear_stats(const struct datapath *dp, __u32 id, __u32 generation)
 {
 	const struct klb_stats zero = { .generation = generation };
@@ -28,8 +30,8 @@ static int apply_backend(const struct datapath *dp, const struct plan_backend *b
 {
 	struct klb_backend old;
 
-	/* Counters first: from the moment that a candidate carries the id, they move. */
-	if (b->fresh && bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&
+	/* First the counters: they change as soon as a candidate has the id. */
+	if (b->new_id && bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&
 	    clear_stats(dp, b->id, b->value.generation))
 		return fail(dp, MAP_STATS, e);
 	if (!bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&
@@ -67,7 +69,7 @@ static void candidates_of(const struct plan *p, const struct plan_frontend *f,
 	}
 }
 
-/* The first of the tables of a slot that no frontend uses. */
+/* Returns the first table of a slot that no frontend uses. */
 static int free_table(const struct datapath *dp, __u32 *ret)
 {
 	struct klb_endpoint key, *previous = NULL;
@@ -116,8 +118,10 @@ static void lookup_entry_of(const struct plan_frontend *f, const struct klb_fron
 	ret->table = value->table;
 }
 
-/* Whether the kernel goes by what `frontends` says: a writer may have been killed
- * between the two. */
+/*
+ * Whether the kernel's map `lookup` matches `frontends`. A writer may have been killed between the
+ * two writes.
+ */
 static bool lookup_same(const struct datapath *dp, const struct plan_frontend *f,
 			const struct klb_frontend *value)
 {
@@ -148,8 +152,10 @@ static __u32 next_table(__u32 table)
 	return table - table % KLB_TABLE_TURNS + (table + 1) % KLB_TABLE_TURNS;
 }
 
-/* Fills the table whose turn it is, then points the frontend to it: in `frontends`,
- * where it is found again, and in `lookup`, which is what counts. */
+/*
+ * Fills the next table of the frontend, then points the frontend to it: in `frontends`, where this
+ * code finds it again, and in `lookup`, which the kernel reads.
+ */
 static int apply_frontend(const struct datapath *dp, const struct plan *p,
 			  const struct plan_frontend *f, struct err *e)
 {
@@ -197,7 +203,7 @@ static int remove_frontend(const struct datapath *dp, const struct klb_endpoint 
 	return bpf_map_delete_elem(dp->fds[MAP_FRONTENDS], key) && errno != ENOENT ? -errno : 0;
 }
 
-/* Places of `lookup` that no entry of `frontends` stands behind. */
+/* Empties the slots of `lookup` that have no entry in `frontends`. */
 static int remove_strays(const struct datapath *dp, struct err *e)
 {
 	struct klb_lookup lookup;
@@ -222,7 +228,7 @@ static int remove_frontends(const struct datapath *dp, const struct plan *p, str
 	struct klb_endpoint keys[KLB_FRONTEND_SLOTS], *previous = NULL;
 	unsigned int n = 0;
 
-	/* Collected first: deleting while walking starts the walk anew. */
+	/* First collects the keys: a deletion during the iteration starts it anew. */
 	while (n < KLB_FRONTEND_SLOTS &&
 	       !bpf_map_get_next_key(dp->fds[MAP_FRONTENDS], previous, &keys[n]))
 		previous = &keys[n++];
@@ -241,7 +247,7 @@ static int remove_backends(const struct datapath *dp, const struct plan *p, stru
 	return 0;
 }
 
-/* The knobs, and the serial, which tells others that something has changed. */
+/* Writes the settings, and the serial, from which others see that something has changed. */
 static int apply_control(const struct datapath *dp, const struct plan *p, struct err *e)
 {
 	struct klb_control control;
@@ -265,14 +271,14 @@ static int apply_control(const struct datapath *dp, const struct plan *p, struct
 }
 
 /*
- * In an order in which a connect meets something complete at any moment: what is
- * new before anything points to it, what is old after nothing does.
+ * The order matters: at every moment a connect sees complete data. What is new is written before
+ * anything points to it; what is old is removed after nothing points to it any more.
  */
 int apply_plan(const struct datapath *dp, const struct plan *p, struct err *e)
 {
 	int r = 0;
 
-	/* Frontends that go make room for those that come. */
+	/* Frontends that go free their slots for those that come. */
 	r = remove_frontends(dp, p, e);
 	for (unsigned int i = 0; !r && i < p->n_backends; i++)
 		r = apply_backend(dp, &p->backends[i], e);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What this kernel can do, and what for. Everything is found out by doing it: by loading the
- * very programs and maps of this build, attaching them for an instant, and asking.
+ * Finds out what this kernel can do. It tries everything for real: it loads the programs and maps
+ * of this build, and attaches them for an instant.
  */
 #include "datapath/object.h"
 
@@ -15,8 +15,7 @@
 
 #define BTF_PATH "/sys/kernel/btf/vmlinux"
 
-/* What adds to a rewritten connect, each once: by enum klb_feature, and then those that take
- * no program. */
+/* The optional features: first those of enum klb_feature, then those without a program. */
 enum optional {
 	OPTIONAL_CONNECTIONS = KLB_FEATURE_CASTS + 1,
 	OPTIONAL_DESTROY,
@@ -50,7 +49,7 @@ static const struct {
 			       "rebalance do nothing: deadPeerTimeout has to do" },
 };
 
-/* Where the next feature goes. */
+/* A list under construction. */
 struct feature_list {
 	struct datapath_feature *at;
 	unsigned int n, max;
@@ -59,8 +58,8 @@ struct feature_list {
 static struct datapath_feature *add(struct feature_list *list, const char *name,
 				    const char *purpose, bool present, const char *detail)
 {
-	static struct datapath_feature nowhere;
-	struct datapath_feature *f = list->n < list->max ? &list->at[list->n++] : &nowhere;
+	static struct datapath_feature discarded;
+	struct datapath_feature *f = list->n < list->max ? &list->at[list->n++] : &discarded;
 
 	*f = (struct datapath_feature){ .name = name, .purpose = purpose, .present = present };
 	snprintf(f->detail, sizeof(f->detail), "%s", detail);
@@ -82,15 +81,15 @@ static void add_optional(struct feature_list *list, int which, bool present, con
 	f->quiet = which == KLB_FEATURE_CASTS;
 }
 
-/* The kernel's own word. */
-static const char *word_of(int code)
+/* The text for an errno of the kernel. */
+static const char *refusal_reason(int code)
 {
 	switch (code) {
 	case ENOSYS:
 		return "not in this kernel";
 	case EINVAL:
 		return "the kernel does not know it";
-	case 524: /* ENOTSUPP, include/linux/errno.h; errno(3) has no name for it */
+	case 524: /* ENOTSUPP, include/linux/errno.h; libc has no name for it */
 		return "not supported: programs are interpreted, not compiled";
 	default:
 		return strerror(code);
@@ -99,11 +98,13 @@ static const char *word_of(int code)
 
 /* --- what everything needs ------------------------------------------------------------------ */
 
-/* Returns why no program can be loaded without it, or NULL. The file may be there and be of
- * no use. */
+/* Returns why no program can be loaded without BTF, or NULL. The file may exist and be useless. */
 static const char *add_btf(struct feature_list *list)
 {
-	/* libbpf would also find that of a file in /boot, which tells nothing. */
+	/*
+	 * Other functions of libbpf would also find the BTF of a file in /boot, which proves
+	 * nothing.
+	 */
 	struct btf *btf = btf__parse_raw(BTF_PATH);
 	const char *missing = NULL;
 
@@ -168,16 +169,16 @@ static void add_hook(struct feature_list *list, enum prog_index prog, const char
 /* --- what adds to it ---------------------------------------------------------------------------
  */
 
-/* no_btf: why nothing at all can be loaded, or NULL. */
+/* no_btf: why no program can be loaded, or NULL. */
 static void add_program_features(struct feature_list *list, const __u16 *refused,
 				 const char *no_btf)
 {
 	for (int f = 0; f <= KLB_FEATURE_CASTS; f++)
 		add_optional(list, f, !refused[f] && !no_btf,
-			     no_btf ? no_btf : word_of(refused[f]));
+			     no_btf ? no_btf : refusal_reason(refused[f]));
 }
 
-/* map_fd: of a map like `sockets`; -1: there is none. */
+/* map_fd: a map like `sockets`; -1: there is none. */
 static void add_sock_diag(struct feature_list *list, int map_fd)
 {
 	struct sock_diag *diag = NULL;
@@ -189,7 +190,7 @@ static void add_sock_diag(struct feature_list *list, int map_fd)
 	if (!r)
 		r = sock_diag_can_list(diag, map_fd, &e);
 	add_optional(list, OPTIONAL_CONNECTIONS, !r, e.text);
-	/* Without a socket the reason is the same. */
+	/* Without a diag socket the reason is the same for both. */
 	if (diag) {
 		e.text[0] = '\0';
 		r = sock_diag_can_destroy(diag, &e);
@@ -200,7 +201,10 @@ static void add_sock_diag(struct feature_list *list, int map_fd)
 
 static int make_storage_map(void)
 {
-	/* The kernel wants to know the types of its values (bpf_local_storage_map_check_btf). */
+	/*
+	 * Made from the object: the kernel checks the types of the map's values
+	 * (bpf_local_storage_map_check_btf).
+	 */
 	struct object_request request;
 	struct object o;
 	int fd = -1;

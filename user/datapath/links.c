@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The attachments: one bpf link per program, pinned under links/. */
+/* The attachments: one bpf link for each program, pinned under links/. */
 #include "datapath/internal.h"
 
 #include <dirent.h>
@@ -36,8 +36,8 @@ static int prog_info(__u32 id, struct bpf_prog_info *ret)
 }
 
 /*
- * 0 for a link of kubelb's, -EEXIST for something else, -EPERM when we may not look
- * (which is no word about whose it is).
+ * Returns 0 for a link of kubelb, -EEXIST for something else, and -EPERM without the privileges to
+ * look, which says nothing about the owner.
  */
 static int check_link(int fd, struct bpf_link_info *ret_info)
 {
@@ -63,8 +63,8 @@ static int link_error(const char *path, int code, struct err *e)
 }
 
 /*
- * A link whose cgroup was removed still exists and still is pinned, yet runs
- * nothing: its cgroup id reads 0 then. Such a one counts as none.
+ * A link whose cgroup was removed still exists and is still pinned, but runs nothing; its cgroup id
+ * is 0. It counts as no link.
  */
 static int open_link(const char *links_dir, unsigned long long cgroup_id, struct link_slot *s,
 		     struct err *e)
@@ -93,7 +93,7 @@ static int open_link(const char *links_dir, unsigned long long cgroup_id, struct
 	return 0;
 }
 
-/* Whether a program uses the map of that name; opens it then. */
+/* Opens the map of that name if the program uses it. */
 static int map_of_prog(int prog_fd, const char *name, struct bpf_map_info *ret_info)
 {
 	__u32 ids[MAP_COUNT + 8], length = sizeof(struct bpf_prog_info);
@@ -125,7 +125,7 @@ int links_old_memory(const struct link_slot *slot)
 	if (slot->old_prog_fd < 0)
 		return -ENOENT;
 	fd = map_of_prog(slot->old_prog_fd, "kubelb.bss", &info);
-	/* Another version's may be of another size; listens_known stays first. */
+	/* Another version's memory may have another size; listens_known is always first. */
 	if (fd >= 0 && info.value_size < sizeof(__u32)) {
 		close(fd);
 		return -ENOENT;
@@ -139,8 +139,9 @@ int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *r
 	int fd, r, prog_fd, found = -ENOENT;
 	struct bpf_link_info info;
 
-	/* The connect programs use them all but `frontends` and `backends`, which no
-	 * program reads. */
+	/*
+	 * The connect programs use all maps but `frontends` and `backends`, which no program reads.
+	 */
 	if (path_join(path, pin_dir, "links/connect4", NULL))
 		return -ENOENT;
 	fd = bpf_obj_get(path);
@@ -189,11 +190,11 @@ int links_open(const char *pin_dir, unsigned long long cgroup_id, struct link_sl
 }
 
 /*
- * EPERM on attach, although we may attach elsewhere, means that somebody has
- * attached a program of the same kind alone (without BPF_F_ALLOW_MULTI), here or
- * above. Say who; never force it.
+ * EPERM on attach, although other attachments work, means that somebody has attached a program of
+ * the same kind exclusively (without BPF_F_ALLOW_MULTI), here or above. Name that program. Never
+ * replace it.
  */
-static void name_exclusive(int cgroup_fd, enum bpf_attach_type type, char *ret, size_t size)
+static void describe_exclusive(int cgroup_fd, enum bpf_attach_type type, char *ret, size_t size)
 {
 	__u32 ids[16], count = 16, flags = 0;
 	struct bpf_prog_info prog;
@@ -215,7 +216,7 @@ static int attach_error(const char *cgroup, int cgroup_fd, const struct link_slo
 	if (code != EPERM || geteuid())
 		return err_set(e, code, "cgroup %s: cannot attach %s: %s", cgroup, s->name,
 			       bpf_errno_hint(code));
-	name_exclusive(cgroup_fd, bpf_program__expected_attach_type(s->prog), who, sizeof(who));
+	describe_exclusive(cgroup_fd, bpf_program__expected_attach_type(s->prog), who, sizeof(who));
 	return err_set(e, EPERM,
 		       "cgroup %s: cannot attach %s beside %s; detach that program or attach it "
 		       "with multi (bpftool cgroup attach … multi)",
@@ -231,7 +232,7 @@ static int attach_one(const char *cgroup, int cgroup_fd, struct link_slot *s, st
 			s->replaced = true;
 			return 0;
 		}
-		/* ENOLINK: the cgroup went away since we looked. */
+		/* ENOLINK: the cgroup was removed after it was opened. */
 		if (errno != ENOLINK)
 			return attach_error(cgroup, cgroup_fd, s, errno, e);
 		close(s->link_fd);
@@ -258,11 +259,13 @@ int links_attach(const char *cgroup, int cgroup_fd, struct link_slot *slots, uns
 	return 0;
 }
 
-/* New links go with their descriptor: nothing has pinned them yet. */
+/* New links go with their descriptors, because they are not pinned yet. */
 void links_rollback(struct link_slot *slots, unsigned int n)
 {
-	/* In reverse, as a stack: a socket that the new connect has sent somewhere meets
-	 * the new sockops, which counts it and sees it end, until the last. */
+	/*
+	 * In reverse order: the new sockops goes last, because it counts the sockets of the new
+	 * connect programs and sees them end.
+	 */
 	for (unsigned int i = n; i-- > 0;) {
 		if (slots[i].replaced && slots[i].old_prog_fd >= 0)
 			bpf_link_update(slots[i].link_fd, slots[i].old_prog_fd, NULL);
@@ -298,7 +301,10 @@ static int remove_link(const char *path, int fd, bool *ret_ours, struct err *e)
 	*ret_ours = !r;
 	if (r)
 		return r == -EEXIST ? 0 : link_error(path, -r, e);
-	/* At once, even if another process holds the link. ENOLINK: gone already. */
+	/*
+	 * Detaches at once, even if another process holds the link. ENOLINK: it is detached
+	 * already.
+	 */
 	if (bpf_link_detach(fd) && errno != ENOLINK && errno != EOPNOTSUPP && errno != EINVAL)
 		return err_set(e, errno, "%s: cannot detach: %s", path, bpf_errno_hint(errno));
 	return remove_pin(path, e);
@@ -335,8 +341,8 @@ static bool is_our_iterator(int fd)
 }
 
 /*
- * Whether a pinned object is of kubelb's. Each kind answers the same question with
- * another structure, so the kind comes first: procfs tells it.
+ * Whether a pinned object is kubelb's. Each kind of object answers the same query with another
+ * structure, so the kind comes first; procfs shows it.
  */
 static bool is_our_object(int fd)
 {
@@ -360,16 +366,18 @@ static int remove_object(const char *path, int fd, bool *ret_ours, struct err *e
 	return *ret_ours ? remove_pin(path, e) : 0;
 }
 
-static bool is_passing_name(const char *name)
+static bool is_temporary_name(const char *name)
 {
 	size_t n = strlen(name), suffix = strlen("_new");
 
 	return n > suffix && !strcmp(name + n - suffix, "_new");
 }
 
-/* Removes from dir what remove_one takes for kubelb's; passing: of that the names alone
- * that a killed upgrade leaves. */
-static int empty_dir(const char *dir, remove_fn remove_one, bool passing, bool *ret_removed,
+/*
+ * Removes from dir what remove_one recognises as kubelb's. temporary: only the temporary names that
+ * a killed upgrade leaves.
+ */
+static int empty_dir(const char *dir, remove_fn remove_one, bool temporary, bool *ret_removed,
 		     struct err *e)
 {
 	char path[PATH_TEXT_MAX];
@@ -383,7 +391,7 @@ static int empty_dir(const char *dir, remove_fn remove_one, bool passing, bool *
 		bool ours = false;
 		int fd;
 
-		if (d->d_type == DT_DIR || (passing && !is_passing_name(d->d_name)) ||
+		if (d->d_type == DT_DIR || (temporary && !is_temporary_name(d->d_name)) ||
 		    path_join(path, dir, d->d_name, e))
 			continue;
 		fd = bpf_obj_get(path);
@@ -402,7 +410,7 @@ static int empty_dir(const char *dir, remove_fn remove_one, bool passing, bool *
 	return r;
 }
 
-/* The same, and dir itself, which must be empty then. */
+/* The same, and removes dir itself, which must be empty then. */
 static int remove_dir(const char *dir, remove_fn remove_one, bool *ret_removed, struct err *e)
 {
 	int r = empty_dir(dir, remove_one, false, ret_removed, e);
@@ -420,7 +428,7 @@ static int remove_dir(const char *dir, remove_fn remove_one, bool *ret_removed, 
 	return 0;
 }
 
-/* Links first: when the last program has gone, nobody reads the maps any more. */
+/* First the links: when the last program has gone, nobody reads the maps any more. */
 int links_remove_tree(const char *pin_dir, bool *ret_removed, struct err *e)
 {
 	char links[PATH_TEXT_MAX];
@@ -494,7 +502,7 @@ int links_retire_pin(const char *pin_dir, const char *name, struct err *e)
 	return retire_one(pin_dir, name, remove_object, e);
 }
 
-int links_sweep(const char *pin_dir, struct err *e)
+int links_remove_leftovers(const char *pin_dir, struct err *e)
 {
 	char links[PATH_TEXT_MAX];
 	bool removed;
@@ -509,13 +517,13 @@ int links_sweep(const char *pin_dir, struct err *e)
 
 int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e)
 {
-	char fresh[PATH_TEXT_MAX];
+	char new_dir[PATH_TEXT_MAX];
 	bool aside;
-	int r = path_with_suffix(fresh, pin_dir, e);
+	int r = path_with_suffix(new_dir, pin_dir, e);
 
 	*ret_removed = false;
-	if (!r && is_private_dir(fresh))
-		r = links_remove_tree(fresh, &aside, e);
+	if (!r && is_private_dir(new_dir))
+		r = links_remove_tree(new_dir, &aside, e);
 	if (!r)
 		r = links_remove_tree(pin_dir, ret_removed, e);
 	return r;
@@ -524,9 +532,9 @@ int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e)
 /* --- looking -------------------------------------------------------------------- */
 
 /*
- * Opens a cgroup by its id, as name_to_handle_at(2) would have named it: the handle
- * of a kernfs node is its id (fs/kernfs/mount.c). -EPERM without the privileges for
- * that, another negative errno when it is gone.
+ * Opens a cgroup by its id. The handle of a kernfs node (name_to_handle_at(2)) is its id
+ * (fs/kernfs/mount.c). Returns -EPERM without the privileges for that, and another negative errno
+ * when the cgroup does not exist any more.
  */
 static int open_cgroup_id(__u64 id)
 {
@@ -552,10 +560,10 @@ static int open_cgroup_id(__u64 id)
 }
 
 /*
- * A program is effective when its cgroup's effective list, which is what the kernel
- * runs, has it. A link to a removed cgroup still is there, pinned, and runs nothing.
+ * A program is effective when it is in the effective list of its cgroup, which is what the kernel
+ * runs. A link to a removed cgroup still exists and is pinned, but runs nothing.
  */
-static void look_at_effect(const struct bpf_link_info *info, struct datapath_link *ret)
+static void read_effect(const struct bpf_link_info *info, struct datapath_link *ret)
 {
 	__u32 ids[64], count = 64, flags = 0;
 	int fd = open_cgroup_id(info->cgroup.cgroup_id);
@@ -572,8 +580,8 @@ static void look_at_effect(const struct bpf_link_info *info, struct datapath_lin
 	close(fd);
 }
 
-/* False for what is not a link of kubelb's. */
-static bool look_at_link(int fd, const char *name, struct datapath_link *ret)
+/* Returns false for something else than a link of kubelb. */
+static bool read_link(int fd, const char *name, struct datapath_link *ret)
 {
 	struct bpf_link_info info;
 	int r = check_link(fd, &info);
@@ -582,11 +590,14 @@ static bool look_at_link(int fd, const char *name, struct datapath_link *ret)
 		return false;
 	*ret = (struct datapath_link){ .prog_id = info.prog_id, .hidden = r == -EPERM };
 	snprintf(ret->name, sizeof(ret->name), "%.31s", name);
-	/* Its cgroup is gone: it takes no privileges to see that it runs nothing. */
+	/*
+	 * The cgroup does not exist any more, so the program does not run. No privileges are needed
+	 * to see that.
+	 */
 	if (info.type == BPF_LINK_TYPE_CGROUP && !info.cgroup.cgroup_id)
 		ret->hidden = false;
 	else if (!r)
-		look_at_effect(&info, ret);
+		read_effect(&info, ret);
 	return true;
 }
 
@@ -611,7 +622,7 @@ int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int 
 		fd = bpf_obj_get(path);
 		if (fd < 0)
 			continue;
-		n += look_at_link(fd, d->d_name, &ret[n]);
+		n += read_link(fd, d->d_name, &ret[n]);
 		close(fd);
 	}
 	closedir(handle);

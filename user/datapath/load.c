@@ -1,481 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Attaching: first, again, or over an older version.
+ * Attaches the data path: the first time, again, or over an older version.
  *
- * Maps that fit are used again; programs are loaded against them; the links are
- * then turned to the new programs one by one, which the kernel does without a
- * moment at which none runs. What has to be new is built aside and renamed.
+ * Maps that fit are reused, and the programs are loaded with them. Then the links are switched to
+ * the new programs one by one; the kernel runs a program at every moment. What has to be new is
+ * made under another name and renamed.
  */
-#include "base/array.h"
-#include "base/random.h"
-#include "datapath/object.h"
+#include "datapath/load.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
-
-#include <linux/membarrier.h>
-
-#include "net/endpoint.h"
-#include "net/netns.h"
-#include "net/sock_diag.h"
-
-#define LOCK_WAIT_MS 20000
-/* The pin that comes last: where it is, all are. */
-#define LAST_LINK "connect6"
-
-struct datapath_load {
-	char pin_dir[PATH_TEXT_MAX];
-	char new_dir[PATH_TEXT_MAX]; /* where a first attachment is built */
-	char cgroup[PATH_TEXT_MAX];
-	int cgroup_fd;
-	int lock_fd;
-	bool exists; /* pin_dir holds an attachment of ours */
-	bool fresh_tables; /* frontends, lookup, candidates and backends are new maps */
-	bool reused[MAP_COUNT];
-	unsigned long long cgroup_id;
-	struct object_request request; /* what is loaded, and what is not */
-	struct object o;
-	struct bpf_map_info old[MAP_COUNT]; /* of the pinned maps; id 0: none */
-	int old_fds[MAP_COUNT];
-	__u32 pinned_id[MAP_COUNT]; /* of the map behind the pin; 0: none */
-	struct datapath view; /* the maps in use, whichever they are */
-	struct datapath_state state;
-	struct klb_stats carried[KLB_MAX_IDS]; /* the old stats, as they were copied */
-	__u64 carried_elsewhere; /* and klb_counters.other_netns */
-	struct link_slot slots[LINK_COUNT_MAX];
-	unsigned int n_slots;
-};
-
-static void add_slot(struct datapath_load *l, const char *name, enum prog_index prog)
-{
-	if (l->o.progs[prog])
-		l->slots[l->n_slots++] = (struct link_slot){
-			.name = name, .prog = l->o.progs[prog], .link_fd = -1, .old_prog_fd = -1
-		};
-}
-
-/* What follows goes first: a socket that a connect program has sent somewhere must meet
- * the program that records it and sees it end. */
-static void name_slots(struct datapath_load *l)
-{
-	l->n_slots = 0;
-	add_slot(l, "getpeername4", PROG_GETPEER4);
-	add_slot(l, "getpeername6", PROG_GETPEER6);
-	add_slot(l, "sockops", PROG_SOCKOPS);
-	add_slot(l, "connect4", PROG_CONNECT4);
-	add_slot(l, LAST_LINK, PROG_CONNECT6);
-}
-
-/* --- libbpf's words --------------------------------------------------------------- */
-
-/* libbpf's last warning of a failed load, for the one line of ours. */
-static char last_warning[200];
-
-static int keep_warning(enum libbpf_print_level level, const char *format, va_list args)
-{
-	char text[sizeof(last_warning)];
-
-	if (level != LIBBPF_WARN)
-		return 0;
-	vsnprintf(text, sizeof(text), format, args);
-	/* The first of a series names the cause. */
-	if (!last_warning[0]) {
-		text[strcspn(text, "\n")] = '\0';
-		memcpy(last_warning, text, sizeof(text));
-	}
-	return 0;
-}
-
-/* --- begin ---------------------------------------------------------------------------- */
-
-static int find_cgroup(struct datapath_load *l, const char *cgroup, struct err *e)
-{
-	if (cgroup && strlen(cgroup) >= sizeof(l->cgroup))
-		return err_set(e, ENAMETOOLONG, "cgroup %.64s...: path too long", cgroup);
-	if (cgroup) {
-		snprintf(l->cgroup, sizeof(l->cgroup), "%s", cgroup);
-	} else {
-		int r = mounts_cgroup2_root(l->cgroup, sizeof(l->cgroup), e);
-
-		if (r)
-			return r;
-	}
-	l->cgroup_fd = mounts_open_cgroup(l->cgroup, &l->cgroup_id, e);
-	if (l->cgroup_fd < 0)
-		return l->cgroup_fd;
-	/* A cgroup namespace shows the container's own cgroup as the root: attached
-	 * there, nothing but the container would be balanced. */
-	if (!cgroup && l->cgroup_id != 1)
-		return err_set(e, EINVAL,
-			       "cgroup %s: not the host's root but a container's view of its own "
-			       "cgroup; mount the host's /sys/fs/cgroup into the container too (at "
-			       "/host/cgroup, say: it is found anywhere)",
-			       l->cgroup);
-	return 0;
-}
-
-/*
- * An upgrade that was killed between the turn of the links and the change of the
- * pins leaves programs that run on maps without a name. What they run on is the
- * truth: it goes before what is pinned.
- */
-static void prefer_live_maps(struct datapath_load *l)
-{
-	for (int i = 0; i < MAP_COUNT; i++) {
-		struct bpf_map_info info = { 0 };
-		int fd = links_live_map(l->pin_dir, map_pins[i], &info);
-
-		if (fd < 0)
-			continue;
-		if (l->old_fds[i] >= 0)
-			close(l->old_fds[i]);
-		l->old_fds[i] = fd;
-		l->old[i] = info;
-	}
-}
-
-/* Opens the maps that an earlier load has pinned, of whatever version. */
-static int open_old(struct datapath_load *l, struct err *e)
-{
-	struct stat st;
-
-	if (stat(l->pin_dir, &st))
-		return errno == ENOENT ? 0
-				       : err_set(e, errno, "%s: %s", l->pin_dir, strerror(errno));
-	if (!S_ISDIR(st.st_mode))
-		return err_set(e, ENOTDIR, "%s: not a directory; use another one with --pin",
-			       l->pin_dir);
-	for (int i = 0; i < MAP_COUNT; i++) {
-		struct err ignored;
-		int fd = pin_open_map(l->pin_dir, map_pins[i], &l->old[i], &ignored);
-
-		if (fd == -ENOENT)
-			continue;
-		if (fd < 0) {
-			*e = ignored;
-			return fd;
-		}
-		l->old_fds[i] = fd;
-		l->pinned_id[i] = l->old[i].id;
-		l->exists = true;
-	}
-	if (l->exists)
-		prefer_live_maps(l);
-	return 0;
-}
-
-static bool fits(const struct bpf_map *map, const struct bpf_map_info *old)
-{
-	return old->type == (__u32)bpf_map__type(map) && old->key_size == bpf_map__key_size(map) &&
-	       old->value_size == bpf_map__value_size(map) &&
-	       old->max_entries == bpf_map__max_entries(map) &&
-	       old->map_flags == bpf_map__map_flags(map);
-}
-
-static int reuse(struct datapath_load *l, int index, struct err *e)
-{
-	int r = bpf_map__reuse_fd(l->o.maps[index], l->old_fds[index]);
-
-	l->reused[index] = true;
-	return r ? err_set(e, -r, "%s/%s: %s", l->pin_dir, map_pins[index], bpf_errno_hint(-r)) : 0;
-}
-
-static bool usable(const struct datapath_load *l, int index)
-{
-	return l->old_fds[index] >= 0 && fits(l->o.maps[index], &l->old[index]);
-}
-
-/* What a plan is written to. */
-static bool is_table(int index)
-{
-	return index == MAP_FRONTENDS || index == MAP_LOOKUP || index == MAP_CANDIDATES ||
-	       index == MAP_BACKENDS;
-}
-
-/*
- * Uses each old map that fits. The tables go together: a plan that is half in an
- * old map and half in a new one would be nonsense to whichever program reads it. So it
- * is where an upgrade was killed before its pins: what the programs read of its plan is
- * found by way of them, and the rest, `frontends` and `backends`, has gone with it.
- */
-static int reuse_maps(struct datapath_load *l, struct err *e)
-{
-	int r = 0;
-
-	for (int i = 0; i < MAP_COUNT; i++)
-		l->fresh_tables |=
-			is_table(i) && (!usable(l, i) || l->old[i].id != l->pinned_id[i]);
-	for (int i = 0; !r && i < MAP_COUNT; i++)
-		if (usable(l, i) && !(is_table(i) && l->fresh_tables))
-			r = reuse(l, i, e);
-	return r;
-}
-
-/*
- * Why the programs were not loaded: the first thing that the kernel lacks, if that is
- * the cause, or else its own words.
- */
-static int load_error(const struct datapath_load *l, int code, struct err *e)
-{
-	struct datapath_feature features[DATAPATH_FEATURES_MAX];
-	unsigned int n = datapath_features(l->pin_dir, l->cgroup, features, DATAPATH_FEATURES_MAX);
-
-	for (unsigned int i = 0; i < n; i++)
-		if (features[i].required && !features[i].present)
-			return err_set(e, code,
-				       "cannot load the programs: %s is missing: %s [%s]; "
-				       "kubelb-load --check lists what is needed",
-				       features[i].name, features[i].purpose, features[i].detail);
-	return err_set(e, code, "cannot load the programs: %s%s%s%s", bpf_errno_hint(code),
-		       last_warning[0] ? " (" : "", last_warning, last_warning[0] ? ")" : "");
-}
-
-static int load_wish(struct datapath_load *l, struct err *e)
-{
-	libbpf_print_fn_t before = libbpf_set_print(keep_warning);
-	int r;
-
-	object_close(&l->o);
-	last_warning[0] = '\0';
-	r = object_open(&l->o, &l->request, e);
-	links_close(l->slots, l->n_slots);
-	name_slots(l);
-	if (!r && l->exists)
-		r = links_open(l->pin_dir, l->cgroup_id, l->slots, l->n_slots, e);
-	if (!r)
-		r = reuse_maps(l, e);
-	if (!r) {
-		r = bpf_object__load(l->o.object);
-		if (r)
-			err_set(e, -r, "%s", bpf_errno_hint(-r));
-	}
-	libbpf_set_print(before);
-	return r;
-}
-
-static bool has_link(const struct datapath_load *l, enum prog_index prog)
-{
-	for (unsigned int i = 0; i < l->n_slots; i++)
-		if (l->slots[i].prog == l->o.progs[prog])
-			return l->slots[i].link_fd >= 0;
-	return false;
-}
-
-/* By feature: whether its programs are attached already. To try that once more, beside the ones
- * that run, would have two of them at work on one socket. */
-static void find_attached(const struct datapath_load *l, bool *ret)
-{
-	memset(ret, 0, KLB_FEATURES * sizeof(*ret));
-	ret[KLB_FEATURE_GETPEERNAME] = has_link(l, PROG_GETPEER4) && has_link(l, PROG_GETPEER6);
-	ret[KLB_FEATURE_SOCKOPS] = has_link(l, PROG_SOCKOPS);
-}
-
-/* Whether the optional programs that are to be attached anew can be. */
-static int try_attaching(const struct datapath_load *l, const bool *attached)
-{
-	int code = 0;
-
-	for (int f = 0; !code && f < KLB_FEATURES; f++)
-		if (!attached[f])
-			code = object_try_attach(&l->o, (enum klb_feature)f, l->cgroup_fd);
-	return code;
-}
-
-/* All of it, if the kernel takes it; else what is left without that which it refuses. */
-static int load_programs(struct datapath_load *l, bool look_only, struct err *e)
-{
-	bool attached[KLB_FEATURES];
-	int r;
-
-	object_request_all(&l->request);
-	r = load_wish(l, e);
-	find_attached(l, attached);
-	if (!r && (look_only || !try_attaching(l, attached)))
-		return 0;
-	/* What is for lack of something is no refusal, and what runs stays. */
-	if (r && object_is_transient(-r))
-		return load_error(l, -r, e);
-	r = object_find_refused(l->cgroup_fd, attached, &l->request, NULL);
-	if (!r) {
-		r = load_wish(l, e);
-		if (!r)
-			return 0;
-	}
-	return load_error(l, -r, e);
-}
-
-/* Copies what fits of an older map's values into the new map of the same name. */
-static int carry_map(struct datapath_load *l, int index, struct err *e)
-{
-	size_t size = bpf_map__value_size(l->o.maps[index]);
-	size_t old_size = l->old[index].value_size;
-	char *value = calloc(1, size > old_size ? size : old_size);
-	__u32 key, *previous = NULL;
-	int r = 0;
-
-	if (!value)
-		return err_no_memory(e);
-	while (!r && !bpf_map_get_next_key(l->old_fds[index], previous, &key)) {
-		previous = &key;
-		if (bpf_map_lookup_elem(l->old_fds[index], &key, value))
-			continue;
-		if (bpf_map_update_elem(bpf_map__fd(l->o.maps[index]), &key, value, BPF_ANY) &&
-		    errno != E2BIG)
-			r = err_set(e, errno, "%s/%s: cannot carry it over: %s", l->pin_dir,
-				    map_pins[index], bpf_errno_hint(errno));
-		memset(value, 0, size > old_size ? size : old_size);
-	}
-	free(value);
-	return r;
-}
-
-/* Takes an older version's counters, of whatever size, into ours. */
-static void read_old_stats(const struct datapath_load *l, struct klb_stats *ret)
-{
-	size_t old_size = l->old[MAP_STATS].value_size;
-	size_t size = old_size < sizeof(*ret) ? old_size : sizeof(*ret);
-	char *value = malloc(old_size);
-
-	for (__u32 id = 0; value && id < KLB_MAX_IDS; id++)
-		if (!bpf_map_lookup_elem(l->old_fds[MAP_STATS], &id, value))
-			memcpy(&ret[id], value, size);
-	free(value);
-}
-
-/* Versions up to 0.1 did not say whose counters they are. Nobody's are those of a backend that has
- * gone: what its sockets will say matches nothing. */
-static void name_owners(const struct datapath_load *l, struct klb_stats *ret)
-{
-	char value[256] = { 0 };
-	struct klb_backend backend;
-
-	if (l->old[MAP_STATS].value_size > offsetof(struct klb_stats, generation) ||
-	    l->old[MAP_BACKENDS].value_size > sizeof(value))
-		return;
-	for (__u32 id = 0; id < KLB_MAX_IDS; id++) {
-		if (bpf_map_lookup_elem(l->old_fds[MAP_BACKENDS], &id, value)) {
-			memset(&ret[id], 0, sizeof(ret[id]));
-			continue;
-		}
-		memcpy(&backend, value, sizeof(backend));
-		ret[id].generation = backend.generation;
-	}
-}
-
-/* Writes exactly what was read, and keeps it for reconcile_stats. */
-static int carry_stats(struct datapath_load *l, struct err *e)
-{
-	if (l->old_fds[MAP_STATS] < 0 || l->reused[MAP_STATS])
-		return 0;
-	read_old_stats(l, l->carried);
-	name_owners(l, l->carried);
-	for (__u32 id = 0; id < KLB_MAX_IDS; id++)
-		if (bpf_map_update_elem(bpf_map__fd(l->o.maps[MAP_STATS]), &id, &l->carried[id],
-					BPF_ANY))
-			return err_set(e, errno, "%s/stats: cannot carry it over: %s", l->pin_dir,
-				       bpf_errno_hint(errno));
-	return 0;
-}
-
-/* klb_counters.other_netns of the old map; false where it has none. */
-static bool read_old_elsewhere(const struct datapath_load *l, __u64 *ret)
-{
-	char value[256] = { 0 };
-	__u32 zero = 0;
-
-	if (l->old_fds[MAP_COUNTERS] < 0 || l->reused[MAP_COUNTERS] ||
-	    l->old[MAP_COUNTERS].value_size > sizeof(value) ||
-	    l->old[MAP_COUNTERS].value_size < offsetof(struct klb_counters, selftest) ||
-	    bpf_map_lookup_elem(l->old_fds[MAP_COUNTERS], &zero, value))
-		return false;
-	memcpy(ret, value + offsetof(struct klb_counters, other_netns), sizeof(*ret));
-	return true;
-}
-
-/* The tables are filled from the plan; the sockets' records stay with the sockets. */
-static int carry_maps(struct datapath_load *l, struct err *e)
-{
-
-	static const int carried[] = { MAP_BACKENDS, MAP_ADMIN, MAP_CONTROL, MAP_COUNTERS,
-				       MAP_EVENTS };
-	int r = 0;
-
-	for (size_t i = 0; !r && i < ARRAY_SIZE(carried); i++) {
-		int index = carried[i];
-
-		if (l->old_fds[index] >= 0 && !l->reused[index])
-			r = carry_map(l, index, e);
-	}
-	read_old_elsewhere(l, &l->carried_elsewhere);
-	return r ? r : carry_stats(l, e);
-}
-
-/*
- * Between the copy of the old counters and the turn of the last link, connects and
- * closes went on counting in the old ones. Adds the difference; the kernel is counting
- * in the new ones already, so it has to be the kernel that adds.
- */
-static void reconcile_stats(struct datapath_load *l)
-{
-	static struct klb_stats now[KLB_MAX_IDS];
-
-	if (l->old_fds[MAP_STATS] < 0 || l->reused[MAP_STATS] || !l->o.progs[PROG_ADJUST])
-		return;
-	/* Waits until no CPU runs an old program any more (synchronize_rcu). */
-	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
-	memcpy(now, l->carried, sizeof(now));
-	read_old_stats(l, now);
-	for (__u32 id = 1; id < KLB_MAX_IDS; id++) {
-		struct klb_adjustment a = {
-			.id = id,
-			.generation = l->carried[id].generation,
-			.active = (__s64)(now[id].active - l->carried[id].active),
-			.connecting = (__s64)(now[id].connecting - l->carried[id].connecting),
-			.opened = now[id].opened - l->carried[id].opened,
-		};
-		LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &a, .ctx_size_in = sizeof(a));
-
-		if (a.generation && (a.active || a.connecting || a.opened))
-			bpf_prog_test_run_opts(bpf_program__fd(l->o.progs[PROG_ADJUST]), &opts);
-	}
-}
-
-/* The same for the sockets that are counted outside of the host's network namespace. */
-static void reconcile_elsewhere(struct datapath_load *l)
-{
-	struct klb_adjustment a = { 0 };
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &a, .ctx_size_in = sizeof(a));
-	__u64 now;
-
-	if (!l->o.progs[PROG_ADJUST] || !read_old_elsewhere(l, &now))
-		return;
-	a.other_netns = (__s64)(now - l->carried_elsewhere);
-	if (a.other_netns)
-		bpf_prog_test_run_opts(bpf_program__fd(l->o.progs[PROG_ADJUST]), &opts);
-}
-
-/* Whether the kernel refuses this map; the programs do without. */
-static bool is_left_out(const struct datapath_load *l, int index)
-{
-	return index == MAP_WAKEUP && l->request.refused[KLB_FEATURE_WAKEUP];
-}
-
-static int read_state(struct datapath_load *l, struct err *e)
-{
-	for (int i = 0; i < MAP_COUNT; i++)
-		l->view.fds[i] = is_left_out(l, i) ? -1 : bpf_map__fd(l->o.maps[i]);
-	return datapath_read(&l->view, &l->state, e);
-}
 
 static struct datapath_load *load_new(const char *pin_dir)
 {
@@ -491,76 +26,7 @@ static struct datapath_load *load_new(const char *pin_dir)
 	return l;
 }
 
-/* Whether every pin of an attachment is there, but for those that a kernel may refuse. */
-static bool is_complete(const char *dir)
-{
-	char path[PATH_TEXT_MAX];
-
-	for (int i = 0; i < MAP_COUNT; i++)
-		if (!map_is_optional(i) &&
-		    (path_join(path, dir, map_pins[i], NULL) || access(path, F_OK)))
-			return false;
-	return !path_join(path, dir, "links/" LAST_LINK, NULL) && !access(path, F_OK);
-}
-
-/*
- * What a load that was killed has left aside. A first one that had pinned everything
- * is balancing already and lacks but its name; anything less is taken away.
- */
-static int clean_aside(struct datapath_load *l, struct err *e)
-{
-	bool removed;
-
-	/* Somebody else's of that name is nothing to us. */
-	if (!access(l->pin_dir, F_OK))
-		return is_private_dir(l->new_dir) ? links_remove_tree(l->new_dir, &removed, e) : 0;
-	if (is_complete(l->new_dir) && !rename(l->new_dir, l->pin_dir))
-		return 0;
-	/* Before a first load the lock is on that very directory: it stays. */
-	return links_empty_tree(l->new_dir, e);
-}
-
-/*
- * Pins that a killed upgrade left under their passing names, and its test connect's
- * frontend, which would lead a port of loopback astray. In a map of another version it
- * stays, for the moment until the links are turned: that value has another size.
- */
-static int sweep(struct datapath_load *l, struct err *e)
-{
-	bool ours = l->old[MAP_LOOKUP].value_size == sizeof(struct klb_lookup);
-	int r = links_sweep(l->pin_dir, e);
-
-	selftest_sweep(ours ? l->old_fds[MAP_LOOKUP] : -1, l->cgroup);
-	return r;
-}
-
-/* The lock, and a place that is fit to be changed. */
-static int prepare_place(struct datapath_load *l, struct err *e)
-{
-	int r = mounts_ensure_bpffs(l->pin_dir, e);
-
-	if (r)
-		return r;
-	l->lock_fd = datapath_lock(l->pin_dir, true, LOCK_WAIT_MS, e);
-	if (l->lock_fd < 0)
-		return l->lock_fd;
-	r = clean_aside(l, e);
-	if (!r)
-		r = open_old(l, e);
-	return r ? r : sweep(l, e);
-}
-
-/* The same without a trace: no mount, no directory, and the lock only if there is
- * something to lock. */
-static int look_at_place(struct datapath_load *l, struct err *e)
-{
-	l->lock_fd = datapath_lock(l->pin_dir, false, LOCK_WAIT_MS, e);
-	if (l->lock_fd == -ENOENT)
-		return 0;
-	return l->lock_fd < 0 ? l->lock_fd : open_old(l, e);
-}
-
-int datapath_load_begin(const char *pin_dir, const char *cgroup, bool look_only,
+int datapath_load_begin(const char *pin_dir, const char *cgroup, bool dry_run,
 			struct datapath_load **ret, struct err *e)
 {
 	struct datapath_load *l = load_new(pin_dir);
@@ -572,15 +38,15 @@ int datapath_load_begin(const char *pin_dir, const char *cgroup, bool look_only,
 	if (!r)
 		r = path_with_suffix(l->new_dir, pin_dir, e);
 	if (!r)
-		r = find_cgroup(l, cgroup, e);
+		r = load_find_cgroup(l, cgroup, e);
 	if (!r)
-		r = look_only ? look_at_place(l, e) : prepare_place(l, e);
+		r = dry_run ? load_inspect_place(l, e) : load_prepare_place(l, e);
 	if (!r)
-		r = load_programs(l, look_only, e);
+		r = load_programs(l, dry_run, e);
 	if (!r)
-		r = carry_maps(l, e);
+		r = load_carry_maps(l, e);
 	if (!r)
-		r = read_state(l, e);
+		r = load_read_state(l, e);
 	if (r) {
 		datapath_load_free(l);
 		return r;
@@ -609,317 +75,35 @@ bool datapath_load_is_upgrade(const struct datapath_load *l)
 	return l->exists;
 }
 
-/* --- commit ------------------------------------------------------------------------- */
-
-static int connect4_prog(struct datapath_load *l, __u32 *ret, struct err *e)
-{
-	struct bpf_prog_info info = { 0 };
-	__u32 length = sizeof(info);
-
-	if (bpf_obj_get_info_by_fd(bpf_program__fd(l->o.progs[PROG_CONNECT4]), &info, &length))
-		return err_set(e, errno, "cannot tell a program's id: %s", bpf_errno_hint(errno));
-	*ret = info.id;
-	return 0;
-}
-
-static int control_error(const struct datapath_load *l, struct err *e)
-{
-	return err_set(e, errno, "%s/control: %s", l->pin_dir, bpf_errno_hint(errno));
-}
-
-static int get_control(const struct datapath_load *l, struct klb_control *ret, struct err *e)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(l->view.fds[MAP_CONTROL], &zero, ret) ? control_error(l, e) : 0;
-}
-
-static int put_control(const struct datapath_load *l, const struct klb_control *control,
-		       struct err *e)
-{
-	__u32 zero = 0;
-
-	return bpf_map_update_elem(l->view.fds[MAP_CONTROL], &zero, control, BPF_ANY)
-		       ? control_error(l, e)
-		       : 0;
-}
-
 /*
- * A control that is in use belongs to the old programs and the new ones: it names none
- * until all is done. Were the load killed before the link is turned, it would name one
- * that never ran.
- */
-static int write_control(struct datapath_load *l, struct err *e)
-{
-	struct klb_control control;
-	int r = get_control(l, &control, e);
-
-	if (r)
-		return r;
-	control.connect4_prog = 0;
-	if (!l->reused[MAP_CONTROL])
-		r = connect4_prog(l, &control.connect4_prog, e);
-	if (r)
-		return r;
-	if (!control.seed)
-		control.seed = random_u64();
-	control.abi_version = KLB_ABI_VERSION;
-	memcpy(control.refused, l->request.refused, sizeof(control.refused));
-	return put_control(l, &control, e);
-}
-
-/* Since Linux 5.14 the kernel tells user space, too. */
-static bool own_cookie(__u64 *ret)
-{
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool told = fd >= 0 && !netns_cookie(fd, ret);
-
-	if (fd >= 0)
-		close(fd);
-	return told;
-}
-
-/*
- * What a test connect has told: the number of our network namespace as the programs see it,
- * and how their clock goes with CLOCK_MONOTONIC. Until then connects of the host's scope go
- * through untouched, which only a first load's can meet.
- */
-static int learn(struct datapath_load *l, struct err *e)
-{
-	struct klb_counters counters;
-	struct klb_control control;
-	struct timespec tick;
-	__u32 zero = 0;
-	int r = get_control(l, &control, e);
-
-	if (r)
-		return r;
-	if (bpf_map_lookup_elem(l->view.fds[MAP_COUNTERS], &zero, &counters))
-		return err_set(e, errno, "%s/counters: %s", l->pin_dir, bpf_errno_hint(errno));
-	/* The coarse clock moves by a tick (kernel/time/posix-timers.c): 1/CONFIG_HZ. */
-	if (clock_getres(CLOCK_MONOTONIC_COARSE, &tick) || netns_own(&control.host_netns))
-		return err_set(e, errno, "cannot tell the clock or the network namespace: %s",
-			       strerror(errno));
-	/* Somebody else may have dialled there at that moment. */
-	if (!own_cookie(&control.host_netns_cookie))
-		control.host_netns_cookie = counters.selftest.netns_cookie;
-	control.tick_ns = (__u64)tick.tv_nsec;
-	control.tick_offset_ns =
-		counters.selftest.now_ns - counters.selftest.jiffies * control.tick_ns;
-	return put_control(l, &control, e);
-}
-
-/*
- * Who listens already; klb_sockops, which is attached by now, hears of whoever comes. Where
- * that cannot be told, the programs look for a listener at each connect.
- */
-static void list_listeners(const struct datapath_load *l)
-{
-	struct klb_memory *memory = l->o.progs[PROG_SOCKOPS] ? object_memory(&l->o) : NULL;
-	__u64 ports[SOCK_DIAG_PORT_WORDS] = { 0 };
-	struct sock_diag *diag = NULL;
-
-	if (memory && !sock_diag_open(&diag, NULL) && !sock_diag_listeners(diag, ports, NULL)) {
-		for (unsigned int port = 0; port < 64 * SOCK_DIAG_PORT_WORDS; port++)
-			if (ports[port / 64] >> port % 64 & 1)
-				memory->listens[port % KLB_LISTEN_SLOTS] = 1;
-		__atomic_store_n(&memory->listens_known, 1, __ATOMIC_RELEASE);
-	}
-	sock_diag_close(diag);
-	object_memory_put(memory);
-}
-
-/*
- * From the first link that is replaced on, the old programs hear of no new listener any more. If
- * this load then ends half-way, or is turned back, they stay: they look at each connect.
- */
-static void doubt_old_lists(const struct datapath_load *l)
-{
-	for (unsigned int i = 0; i < l->n_slots; i++) {
-		int fd = links_old_memory(&l->slots[i]);
-
-		if (fd < 0)
-			continue;
-		object_doubt_listeners(fd);
-		close(fd);
-	}
-}
-
-static int name_program(struct datapath_load *l, struct err *e)
-{
-	struct klb_control control;
-	int r = get_control(l, &control, e);
-
-	if (!r)
-		r = connect4_prog(l, &control.connect4_prog, e);
-	return r ? r : put_control(l, &control, e);
-}
-
-static int make_dir(const char *dir, struct err *e)
-{
-	if (mkdir(dir, 0700) && errno != EEXIST)
-		return err_set(e, errno, "%s: %s", dir, strerror(errno));
-	return 0;
-}
-
-static int pin_aside(int fd, const char *dir, const char *name, struct err *e)
-{
-	char path[PATH_TEXT_MAX], aside[PATH_TEXT_MAX];
-	int r = path_join(path, dir, name, e);
-
-	if (!r)
-		r = path_with_suffix(aside, path, e);
-	if (r)
-		return r;
-	unlink(aside);
-	if (bpf_obj_pin(fd, aside))
-		return err_set(e, errno, "%s: cannot pin: %s", path, bpf_errno_hint(errno));
-	return 0;
-}
-
-/* Over the old pin in one step: whoever looks finds the one or the other. */
-static int pin_rename(int fd, const char *dir, const char *name, struct err *e)
-{
-	char path[PATH_TEXT_MAX], aside[PATH_TEXT_MAX];
-	int r = path_join(path, dir, name, e);
-
-	(void)fd;
-	if (!r)
-		r = path_with_suffix(aside, path, e);
-	if (!r && rename(aside, path))
-		r = err_set(e, errno, "%s: cannot pin: %s", path, strerror(errno));
-	return r;
-}
-
-typedef int (*pin_fn)(int fd, const char *dir, const char *name, struct err *e);
-
-/* For each map and link that dir does not hold yet. */
-static int pin_each(struct datapath_load *l, const char *dir, const char *links, pin_fn pin,
-		    struct err *e)
-{
-	int r = 0;
-
-	for (int i = 0; !r && i < MAP_COUNT; i++)
-		if (!is_left_out(l, i) && (!l->reused[i] || l->pinned_id[i] != l->old[i].id))
-			r = pin(bpf_map__fd(l->o.maps[i]), dir, map_pins[i], e);
-	/* It is of this version's programs, whichever maps it runs on. */
-	if (!r && l->o.progs[PROG_ADJUST])
-		r = pin(bpf_program__fd(l->o.progs[PROG_ADJUST]), dir, PIN_ADJUST, e);
-	for (unsigned int i = 0; !r && i < l->n_slots; i++)
-		if (!l->slots[i].replaced)
-			r = pin(l->slots[i].link_fd, links, l->slots[i].name, e);
-	return r;
-}
-
-/* What an earlier load has pinned, and this one has not: refused by now, or an older
- * version's. */
-static int retire_pins(struct datapath_load *l, const char *dir, struct err *e)
-{
-	int r = links_retire(dir, l->slots, l->n_slots, e);
-
-	if (!r && is_left_out(l, MAP_WAKEUP))
-		r = links_retire_pin(dir, map_pins[MAP_WAKEUP], e);
-	if (!r && !l->o.progs[PROG_ADJUST])
-		r = links_retire_pin(dir, PIN_ADJUST, e);
-	return r ? r : links_retire_pin(dir, RETIRED_CONNECTIONS, e);
-}
-
-/* All that can fail is done aside before the first name changes. */
-static int pin_all(struct datapath_load *l, const char *dir, struct err *e)
-{
-	char links[PATH_TEXT_MAX];
-	int r = make_dir(dir, e);
-
-	if (!r)
-		r = path_join(links, dir, "links", e);
-	if (!r)
-		r = make_dir(links, e);
-	if (!r)
-		r = pin_each(l, dir, links, pin_aside, e);
-	if (!r)
-		r = pin_each(l, dir, links, pin_rename, e);
-	return r ? r : retire_pins(l, dir, e);
-}
-
-/* A first attachment appears under its name complete, or not at all. */
-static int pin_first(struct datapath_load *l, struct err *e)
-{
-	int r = pin_all(l, l->new_dir, e);
-
-	/* An empty directory of that name may be there already. */
-	if (!r && rmdir(l->pin_dir) && errno != ENOENT)
-		r = err_set(e, errno,
-			    "%s: holds something that is not kubelb's (%s); move it away, or use "
-			    "another directory with --pin",
-			    l->pin_dir, strerror(errno));
-	if (!r && rename(l->new_dir, l->pin_dir))
-		r = err_set(e, errno, "%s: %s", l->pin_dir, strerror(errno));
-	if (r)
-		links_empty_tree(l->new_dir, NULL);
-	return r;
-}
-
-static void restore_control(struct datapath_load *l)
-{
-	__u32 zero = 0;
-
-	if (l->reused[MAP_CONTROL])
-		bpf_map_update_elem(l->view.fds[MAP_CONTROL], &zero, &l->state.control, BPF_ANY);
-}
-
-/* Whether some program runs on another cgroup until its pin is replaced. */
-static bool is_moved(const struct datapath_load *l)
-{
-	for (unsigned int i = 0; i < l->n_slots; i++)
-		if (l->exists && !l->slots[i].replaced)
-			return true;
-	return false;
-}
-
-/* Twice: what the first one tells decides whom the second one counts as the host's. */
-static int prove(struct datapath_load *l, struct err *e)
-{
-	struct selftest test = { .cgroup = l->cgroup,
-				 .cgroup_id = l->cgroup_id,
-				 .peername = l->o.progs[PROG_GETPEER4] && !is_moved(l),
-				 .scope = KLB_SCOPE_ALL };
-	int r = selftest_connect(&l->view, &test, e);
-
-	if (!r)
-		r = learn(l, e);
-	test.scope = KLB_SCOPE_HOST;
-	return r ? r : selftest_connect(&l->view, &test, e);
-}
-
-/*
- * New tables are filled before a program reads them. Tables in use change after
- * the programs did, when nothing is left that could fail.
+ * New tables are filled before a program reads them. Tables in use change after the programs, when
+ * nothing else can fail.
  */
 static int commit(struct datapath_load *l, const struct plan *p, struct err *e)
 {
-	int r = write_control(l, e);
+	int r = load_write_control(l, e);
 
-	if (!r && l->fresh_tables)
+	if (!r && l->new_tables)
 		r = apply_plan(&l->view, p, e);
 	if (!r) {
-		doubt_old_lists(l);
+		load_forget_old_listeners(l);
 		r = links_attach(l->cgroup, l->cgroup_fd, l->slots, l->n_slots, e);
 	}
 	if (!r) {
-		list_listeners(l);
-		r = prove(l, e);
+		load_publish_listeners(l);
+		r = load_run_selftests(l, e);
 	}
 	if (!r) {
-		reconcile_stats(l);
-		reconcile_elsewhere(l);
+		load_carry_late_stats(l);
+		load_carry_late_other_netns(l);
 	}
 	if (!r)
-		r = l->exists ? pin_all(l, l->pin_dir, e) : pin_first(l, e);
-	if (!r && !l->fresh_tables)
+		r = l->exists ? load_pin_all(l, l->pin_dir, e) : load_pin_first(l, e);
+	if (!r && !l->new_tables)
 		r = apply_plan(&l->view, p, e);
-	/* Last: when the links are turned back, no program of theirs is named. */
+	/* Last, so that after a rollback no program that does not run is named. */
 	if (!r)
-		r = name_program(l, e);
+		r = load_set_connect4_prog(l, e);
 	return r;
 }
 
@@ -929,7 +113,7 @@ int datapath_load_commit(struct datapath_load *l, const struct plan *p, struct e
 
 	if (r) {
 		links_rollback(l->slots, l->n_slots);
-		restore_control(l);
+		load_restore_control(l);
 	}
 	return r;
 }
@@ -940,7 +124,7 @@ void datapath_load_free(struct datapath_load *l)
 		return;
 	links_close(l->slots, l->n_slots);
 	object_close(&l->o);
-	/* Unless a first load has turned it into pin_dir, it is of no use any more. */
+	/* Unless a first load has renamed it to pin_dir, it is not needed any more. */
 	if (l->lock_fd >= 0)
 		rmdir(l->new_dir);
 	for (int i = 0; i < MAP_COUNT; i++)
@@ -951,32 +135,4 @@ void datapath_load_free(struct datapath_load *l)
 	if (l->lock_fd >= 0)
 		close(l->lock_fd);
 	free(l);
-}
-
-/* --- detach ------------------------------------------------------------------------- */
-
-int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e)
-{
-	int lock, r;
-
-	*ret_removed = false;
-	r = require_root(e);
-	if (r)
-		return r;
-	/* Nothing mounted, nothing pinned: nothing to do. */
-	if (access(pin_dir, F_OK) && errno == ENOENT) {
-		char fresh[PATH_TEXT_MAX];
-
-		if (path_with_suffix(fresh, pin_dir, e) || access(fresh, F_OK))
-			return 0;
-	}
-	if (!mounts_is_bpffs(pin_dir) && !access(pin_dir, F_OK))
-		return err_set(e, EINVAL, "%s: not on a bpffs; nothing of kubelb's can be there",
-			       pin_dir);
-	lock = datapath_lock(pin_dir, true, LOCK_WAIT_MS, e);
-	if (lock < 0)
-		return lock;
-	r = links_remove_all(pin_dir, ret_removed, e);
-	close(lock);
-	return r;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The lock that whoever changes the maps holds. */
+/* The lock that every writer of the maps holds. */
 #include "datapath/internal.h"
 
 #include <errno.h>
@@ -13,7 +13,7 @@
 
 #define LOCK_POLL_MS 20
 
-/* Whether path is still the directory behind fd: not removed, not renamed. */
+/* Whether path is still the directory behind fd: neither removed nor renamed. */
 static bool same_dir(int fd, const char *path)
 {
 	struct stat held, there;
@@ -23,8 +23,8 @@ static bool same_dir(int fd, const char *path)
 }
 
 /*
- * A bpffs is open to all by default (mode 1777): somebody could have made the
- * directory before us, and would own what we pin in it.
+ * By default everybody can write to a bpffs (mode 1777): somebody else could have made the
+ * directory before us, and would own what is pinned in it.
  */
 static int check_owner(int fd, const char *dir, struct err *e)
 {
@@ -40,8 +40,8 @@ static int check_owner(int fd, const char *dir, struct err *e)
 }
 
 /*
- * The directory that stands for the data path: pin_dir, or before the first load
- * the one that it is built in, which becomes pin_dir by a rename. ret: its name.
+ * Opens the directory that stands for the data path: pin_dir, or before the first load the one that
+ * it is built in, which a rename turns into pin_dir. ret: its name.
  */
 static int open_lock_dir(const char *pin_dir, bool create, char *ret, struct err *e)
 {
@@ -53,8 +53,10 @@ static int open_lock_dir(const char *pin_dir, bool create, char *ret, struct err
 	r = path_with_suffix(ret, pin_dir, e);
 	if (r)
 		return r;
-	/* Somebody else's empty one is nobody's loss. One that is not there stays alone: by
-	 * the time of the rmdir it could be that of a kubelb-load that has just locked it. */
+	/*
+	 * An empty directory of somebody else is removed. One that does not exist is not touched:
+	 * at the time of the rmdir it could belong to a kubelb-load that has just locked it.
+	 */
 	if (!access(ret, F_OK) && !is_private_dir(ret))
 		rmdir(ret);
 	if (mkdir(ret, 0700) && errno != EEXIST)
@@ -76,8 +78,8 @@ static int lock_failed(const char *pin_dir, struct err *e)
 }
 
 /*
- * Somebody who held the lock before us may have removed the directory, or turned
- * it into pin_dir: then the lock that we got is on nothing, and we start over.
+ * The previous holder of the lock may have removed the directory or renamed it to pin_dir. The lock
+ * is on nothing then, and we start over.
  */
 int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct err *e)
 {
@@ -89,7 +91,7 @@ int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct
 	for (;;) {
 		int fd = open_lock_dir(pin_dir, create, dir, e);
 
-		/* Renamed between the two looks: look again. */
+		/* Renamed between the two opens: try again. */
 		if (fd == -ENOENT && create && waited < wait_ms)
 			goto wait;
 		if (fd < 0)

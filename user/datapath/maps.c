@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Opening what is pinned, and reading it. */
+/* Opens the pinned maps, reads them, and writes single values. */
 #include "datapath/internal.h"
 
 #include <errno.h>
@@ -10,7 +10,7 @@
 
 #include "net/endpoint.h"
 
-/* What this version expects behind each pin. */
+/* The sizes of the values in this version. */
 static const unsigned int value_sizes[MAP_COUNT] = {
 	[MAP_FRONTENDS] = sizeof(struct klb_frontend),
 	[MAP_LOOKUP] = sizeof(struct klb_lookup),
@@ -115,7 +115,7 @@ fail:
 	return r;
 }
 
-/* Whether one pin still leads to the map that we hold. */
+/* Whether the pin still leads to the map that dp holds. */
 static bool is_current(const struct datapath *dp, int index)
 {
 	struct bpf_map_info mine = { 0 }, pinned = { 0 };
@@ -133,7 +133,7 @@ static bool is_current(const struct datapath *dp, int index)
 	return mine.id == pinned.id;
 }
 
-/* The same without CAP_SYS_ADMIN, by what kubelb-load has written down. */
+/* The same without CAP_SYS_ADMIN, by the program id that kubelb-load has written into `control`. */
 static bool is_live_by_name(const struct datapath *dp)
 {
 	__u32 zero = 0, runs = links_connect4_prog(dp->pin_dir);
@@ -144,9 +144,9 @@ static bool is_live_by_name(const struct datapath *dp)
 }
 
 /*
- * Whether the programs run on the maps that we hold. An upgrade that was killed
- * between the turn of the links and the change of the pins leaves pins that nobody
- * reads: what is written there would be lost without a word.
+ * Whether the programs use the maps that dp holds. An upgrade that was killed after switching the
+ * links and before changing the pins leaves pins that no program uses; what is written there would
+ * be lost.
  */
 static bool is_live(const struct datapath *dp)
 {
@@ -162,7 +162,7 @@ static bool is_live(const struct datapath *dp)
 	return bpf_obj_get_info_by_fd(dp->fds[MAP_CONTROL], &mine, &length) || mine.id == live.id;
 }
 
-/* An upgrade may have replaced any of them. */
+/* An upgrade may have replaced any of the maps. */
 bool datapath_is_current(const struct datapath *dp)
 {
 	if (!is_live(dp))
@@ -173,7 +173,7 @@ bool datapath_is_current(const struct datapath *dp)
 	return true;
 }
 
-/* An upgrade under way is waited for; one that was killed is named. */
+/* Waits for an upgrade that is under way. Reports one that was killed. */
 int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e)
 {
 	struct datapath *dp = NULL;
@@ -204,13 +204,13 @@ int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e)
 
 /* --- reading ------------------------------------------------------------------ */
 
-/* A hash has no order; people and their scripts like one that stays. */
+/* A hash map has no order. A stable order helps people and scripts. */
 static int by_endpoint(const void *a, const void *b)
 {
 	const struct plan_frontend *x = a, *y = b;
 	int r = memcmp(x->endpoint.addr, y->endpoint.addr, sizeof(x->endpoint.addr));
 
-	/* IPv4, which is ::ffff:…, before IPv6. */
+	/* IPv4, which is ::ffff:…, comes before IPv6. */
 	if (endpoint_is_ipv4(&x->endpoint) != endpoint_is_ipv4(&y->endpoint))
 		return endpoint_is_ipv4(&x->endpoint) ? -1 : 1;
 	return r ? r
@@ -228,7 +228,7 @@ static int read_frontends(const struct datapath *dp, struct plan *ret)
 
 		previous = &key;
 		if (bpf_map_lookup_elem(fd, &key, &value))
-			continue; /* removed in the meantime */
+			continue; /* removed meanwhile */
 		f->endpoint = key;
 		f->policy = value.policy;
 		f->scope = value.scope;
@@ -317,14 +317,14 @@ int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct 
 
 /* --- small writes --------------------------------------------------------------- */
 
-/* Locks, and makes sure that the maps are still the pinned ones. */
+/* Takes the lock and checks that the pins still lead to the maps. */
 static int lock_current(const struct datapath *dp, unsigned int wait_ms, struct klb_control *ret,
 			struct err *e)
 {
 	__u32 zero = 0;
 	int fd = datapath_lock(dp->pin_dir, false, wait_ms, e);
 
-	/* Detached: the maps live on in our hands alone. */
+	/* Detached: only this process still holds the maps. */
 	if (fd == -ENOENT)
 		return err_set(e, ESTALE, "%s: detached", dp->pin_dir);
 	if (fd < 0)
@@ -344,7 +344,7 @@ static int lock_current(const struct datapath *dp, unsigned int wait_ms, struct 
 	return fd;
 }
 
-int datapath_heartbeat(const struct datapath *dp, const struct datapath_beat *beat,
+int datapath_heartbeat(const struct datapath *dp, const struct datapath_heartbeat_values *values,
 		       __u64 *ret_serial, struct err *e)
 {
 	struct klb_control control;
@@ -353,10 +353,10 @@ int datapath_heartbeat(const struct datapath *dp, const struct datapath_beat *be
 
 	if (fd < 0)
 		return fd;
-	control.heartbeat_ns = beat->now_ns;
-	control.heartbeat_max_age_ns = beat->max_age_ns;
-	control.discovery = beat->discovery;
-	control.discovery_heard_ns = beat->discovery_heard_ns;
+	control.heartbeat_ns = values->now_ns;
+	control.heartbeat_max_age_ns = values->max_age_ns;
+	control.discovery = values->discovery;
+	control.discovery_heard_ns = values->discovery_heard_ns;
 	if (bpf_map_update_elem(dp->fds[MAP_CONTROL], &zero, &control, BPF_ANY))
 		r = err_set(e, errno, "%s/control: %s", dp->pin_dir, bpf_errno_hint(errno));
 	else
@@ -394,7 +394,7 @@ int datapath_change_admin(const struct datapath *dp, const struct plan_backend *
 		return fd;
 	if (bpf_map_lookup_elem(dp->fds[MAP_ADMIN], &b->id, &admin))
 		goto fail;
-	/* A admin about whoever had this id before is void. */
+	/* An admin state of the id's earlier owner is invalid. */
 	if (admin.generation != b->value.generation)
 		memset(&admin, 0, sizeof(admin));
 	admin.generation = b->value.generation;

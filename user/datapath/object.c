@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Opens and loads the programs, and finds out which build and which features the kernel accepts. */
 #include "datapath/object.h"
 
 #include <errno.h>
@@ -33,8 +34,8 @@ static bool is_of(enum prog_index prog, enum klb_feature feature)
 	}
 }
 
-/* A cgroup's hook, and not run by us. */
-static bool is_attached(enum prog_index prog)
+/* Whether the program is attached to a cgroup. klb_adjust is called directly. */
+static bool is_cgroup_hook(enum prog_index prog)
 {
 	return prog != PROG_ADJUST;
 }
@@ -43,7 +44,7 @@ void object_request_all(struct object_request *ret)
 {
 	memset(ret, 0, sizeof(*ret));
 	ret->build = node_kernel_is(6, 2) ? BUILD_CASTS : BUILD_PLAIN;
-	/* Not refused, but not there either. */
+	/* It is not refused, but not used either. */
 	if (ret->build != BUILD_CASTS)
 		ret->refused[KLB_FEATURE_CASTS] = ENOSYS;
 	for (int i = 0; i < PROG_COUNT; i++)
@@ -90,7 +91,7 @@ static int find_maps(struct object *o, struct err *e)
 	return 0;
 }
 
-/* Before the load: afterwards the kernel has frozen it. */
+/* Before the load: the kernel freezes the map then. */
 static int set_options(struct object *o, const struct object_request *request, struct err *e)
 {
 	const struct klb_options options = { .sockops = !request->refused[KLB_FEATURE_SOCKOPS],
@@ -145,8 +146,10 @@ void object_close(struct object *o)
 	memset(o, 0, sizeof(*o));
 }
 
-/* By the kernel's map: what libbpf calls the initial value is a copy of its own, unless it has
- * loaded the object as a skeleton. */
+/*
+ * Maps the kernel's map itself. What libbpf calls the initial value is a copy, unless it has loaded
+ * the object as a skeleton.
+ */
 struct klb_memory *object_memory(const struct object *o)
 {
 	struct bpf_map *map = bpf_object__find_map_by_name(o->object, ".bss");
@@ -159,8 +162,8 @@ struct klb_memory *object_memory(const struct object *o)
 	return at == MAP_FAILED ? NULL : at;
 }
 
-/* One page: another version's memory may be of another size. */
-void object_doubt_listeners(int map_fd)
+/* Maps one page: another version's memory may have another size. */
+void object_forget_listeners(int map_fd)
 {
 	size_t page = (size_t)sysconf(_SC_PAGESIZE);
 	void *at = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, map_fd, 0);
@@ -187,7 +190,7 @@ int object_print_nothing(enum libbpf_print_level level, const char *format, va_l
 	return 0;
 }
 
-/* Gone with its descriptor. */
+/* The attachment ends when its descriptor is closed. */
 static int attach_for_an_instant(const struct bpf_program *prog, int cgroup_fd)
 {
 	int fd = bpf_link_create(bpf_program__fd(prog), cgroup_fd,
@@ -205,13 +208,15 @@ int object_try_attach(const struct object *o, enum klb_feature feature, int cgro
 
 	for (int i = 0; !code && i < PROG_COUNT; i++)
 		if (o->progs[i] && is_of((enum prog_index)i, feature) &&
-		    is_attached((enum prog_index)i))
+		    is_cgroup_hook((enum prog_index)i))
 			code = attach_for_an_instant(o->progs[i], cgroup_fd);
 	return code;
 }
 
-/* Loads what is wished for, alone, and attaches it for an instant to the cgroup (-1: not at
- * all): 0 or a positive errno. */
+/*
+ * Loads what is requested, and only that, and attaches it for an instant to the cgroup (-1: does
+ * not attach). Returns 0 or a positive errno.
+ */
 static int try_request(const struct object_request *request, int cgroup_fd)
 {
 	struct object o;
@@ -220,13 +225,13 @@ static int try_request(const struct object_request *request, int cgroup_fd)
 	if (!code)
 		code = -bpf_object__load(o.object);
 	for (int i = 0; !code && cgroup_fd >= 0 && i < PROG_COUNT; i++)
-		if (o.progs[i] && is_attached((enum prog_index)i))
+		if (o.progs[i] && is_cgroup_hook((enum prog_index)i))
 			code = attach_for_an_instant(o.progs[i], cgroup_fd);
 	object_close(&o);
 	return code;
 }
 
-/* Nothing but the maps that every program needs. */
+/* Requests only the maps that every program needs. */
 static void request_nothing(enum object_build build, struct object_request *ret)
 {
 	object_request_all(ret);
@@ -250,7 +255,7 @@ static int try_required(enum object_build build, enum prog_index *ret_prog)
 	struct object_request request;
 	int code = 0;
 
-	/* Loaded alone: whether they can be attached is for the attaching itself to say. */
+	/* Only loads them. Whether they can be attached becomes clear when they are. */
 	for (size_t i = 0; !code && i < ARRAY_SIZE(required); i++) {
 		request_nothing(build, &request);
 		request.progs[required[i]] = true;
@@ -286,7 +291,8 @@ int object_find_refused(int cgroup_fd, const bool *attached, struct object_reque
 	enum object_build build = request->build;
 	int first = try_required(build, ret_prog), code = first;
 
-	/* Which is what an older kernel answers, too; then the first refusal is the one to tell. */
+	/* An older kernel answers the same, so the older builds are tried. If none loads, the first
+	 * error is reported. */
 	while (code && build + 1 < BUILD_COUNT)
 		code = try_required(++build, NULL);
 	if (!code && build != request->build) {
@@ -297,7 +303,10 @@ int object_find_refused(int cgroup_fd, const bool *attached, struct object_reque
 	for (int f = 0; f < KLB_FEATURE_CASTS; f++)
 		request->refused[f] = (__u16)try_feature(request->build, (enum klb_feature)f,
 							 attached && attached[f] ? -1 : cgroup_fd);
-	/* With the connect programs refused, whatever the build, the third one tells. */
+	/*
+	 * If every build's connect programs are refused, the sockops program of the build with
+	 * casts tells whether the kernel accepts casts.
+	 */
 	if (code && build == BUILD_COUNT - 1 && request->build == BUILD_CASTS)
 		request->refused[KLB_FEATURE_CASTS] = request->refused[KLB_FEATURE_SOCKOPS];
 	for (int f = 0; !code && f < KLB_FEATURES; f++)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Paths, pins, and the errors of bpf(2): what every other file here stands on. */
+/* Paths, pins, and the errors of bpf(2). All other files of this folder use it. */
 #include "datapath/internal.h"
 
 #include <errno.h>
@@ -90,7 +90,7 @@ int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret
 	if (fd < 0)
 		goto foreign;
 	memset(ret_info, 0, sizeof(*ret_info));
-	/* A link or a program answers with another structure; its type then differs. */
+	/* A link or a program answers with another structure, so its type differs. */
 	if (bpf_obj_get_info_by_fd(fd, ret_info, &length) ||
 	    length < offsetof(struct bpf_map_info, ifindex) ||
 	    strncmp(ret_info->name, "klb_", 4) != 0)

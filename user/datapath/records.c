@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The sockets' records, the events, and corrections to the counters. */
+/* Reads the records of the sockets and the events, and corrects counters. */
 #include "datapath/internal.h"
 
 #include <errno.h>
@@ -12,29 +12,31 @@
 
 struct connection_list {
 	struct klb_connection *at;
-	unsigned int n, room;
+	unsigned int n, capacity;
 };
 
 static int append(const struct klb_connection *c, void *arg)
 {
 	struct connection_list *list = arg;
 
-	if (list->n == list->room) {
-		unsigned int room = list->room ? 2 * list->room : 64;
-		void *at = realloc(list->at, room * sizeof(*list->at));
+	if (list->n == list->capacity) {
+		unsigned int capacity = list->capacity ? 2 * list->capacity : 64;
+		void *at = realloc(list->at, capacity * sizeof(*list->at));
 
 		if (!at)
 			return -ENOMEM;
 		list->at = at;
-		list->room = room;
+		list->capacity = capacity;
 	}
 	list->at[list->n++] = *c;
 	return 0;
 }
 
-/* How many of our sockets the kernel counts outside of the host's network namespace; below 0 the
- * count has gone wrong. */
-static int count_elsewhere(const struct datapath *dp, __s64 *ret, struct err *e)
+/*
+ * Reads how many of our sockets the kernel counts outside of the host's network namespace. A
+ * negative count is wrong.
+ */
+static int count_other_netns(const struct datapath *dp, __s64 *ret, struct err *e)
 {
 	struct klb_counters counters;
 	__u32 zero = 0;
@@ -45,8 +47,8 @@ static int count_elsewhere(const struct datapath *dp, __s64 *ret, struct err *e)
 	return 0;
 }
 
-/* Those of the list. */
-static unsigned int found_elsewhere(const struct connection_list *list)
+/* Counts those in the list. */
+static unsigned int found_other_netns(const struct connection_list *list)
 {
 	unsigned int n = 0;
 
@@ -57,15 +59,15 @@ static unsigned int found_elsewhere(const struct connection_list *list)
 	return n;
 }
 
-/* How far to look: each is dearer than the one before. */
-enum reach { REACH_HOST, REACH_PROCESSES, REACH_SOCKETS };
+/* How far to search. Each level costs more than the one before. */
+enum list_depth { DEPTH_HOST, DEPTH_PROCESSES, DEPTH_SOCKETS };
 
-static int list_once(const struct datapath *dp, struct sock_diag *diag, bool rtt, enum reach reach,
-		     struct connection_list *ret, struct err *e)
+static int list_once(const struct datapath *dp, struct sock_diag *diag, bool rtt,
+		     enum list_depth depth, struct connection_list *ret, struct err *e)
 {
 	struct sock_diag_query q = { .map_fd = dp->fds[MAP_SOCKETS],
-				     .elsewhere = reach >= REACH_PROCESSES,
-				     .everywhere = reach == REACH_SOCKETS,
+				     .elsewhere = depth >= DEPTH_PROCESSES,
+				     .everywhere = depth == DEPTH_SOCKETS,
 				     .rtt = rtt };
 	struct klb_control control;
 	__u32 zero = 0;
@@ -77,28 +79,30 @@ static int list_once(const struct datapath *dp, struct sock_diag *diag, bool rtt
 	return sock_diag_list(diag, &q, append, ret, e);
 }
 
-/* As far as it takes to find as many as the kernel counts; a count that is wrong is no reason to
- * look no further than here. */
+/*
+ * Searches as far as needed to find as many sockets as the kernel counts. A count that is wrong
+ * must not stop the search at the host.
+ */
 int datapath_connections(const struct datapath *dp, struct sock_diag *diag,
-			 const struct datapath_looks *how, struct datapath_connections *ret,
+			 const struct datapath_list_options *how, struct datapath_connections *ret,
 			 struct err *e)
 {
-	enum reach last = how->everywhere ? REACH_SOCKETS : REACH_PROCESSES;
+	enum list_depth last = how->everywhere ? DEPTH_SOCKETS : DEPTH_PROCESSES;
 	struct connection_list list = { 0 };
 	__s64 before = 0, after = 0, found = 0, least = 0;
 	bool all = false;
 	int r = 0;
 
-	for (enum reach reach = REACH_HOST; !r && !all && reach <= last; reach++) {
-		r = count_elsewhere(dp, &before, e);
+	for (enum list_depth depth = DEPTH_HOST; !r && !all && depth <= last; depth++) {
+		r = count_other_netns(dp, &before, e);
 		if (!r)
-			r = list_once(dp, diag, how->rtt, reach, &list, e);
+			r = list_once(dp, diag, how->rtt, depth, &list, e);
 		if (!r)
-			r = count_elsewhere(dp, &after, e);
+			r = count_other_netns(dp, &after, e);
 		/* Some may have come or gone meanwhile. */
-		found = found_elsewhere(&list);
+		found = found_other_netns(&list);
 		least = before < after ? before : after;
-		all = !r && found >= least && (least >= 0 || reach >= REACH_PROCESSES);
+		all = !r && found >= least && (least >= 0 || depth >= DEPTH_PROCESSES);
 	}
 	if (r) {
 		free(list.at);
@@ -113,7 +117,10 @@ int datapath_connections(const struct datapath *dp, struct sock_diag *diag,
 
 /* --- events -------------------------------------------------------------------------- */
 
-/* 0 with one event, -EAGAIN when it is being written, -ESTALE when a newer one is there. */
+/*
+ * Returns 0 with one event, -EAGAIN while it is being written, -ESTALE when a newer one has
+ * replaced it.
+ */
 static int read_event(int fd, __u64 number, struct klb_event *ret)
 {
 	__u32 index = (__u32)(number % KLB_EVENTS);
@@ -121,16 +128,16 @@ static int read_event(int fd, __u64 number, struct klb_event *ret)
 
 	if (bpf_map_lookup_elem(fd, &index, ret) || bpf_map_lookup_elem(fd, &index, &again))
 		return -errno;
-	/* Changed while it was being copied. */
+	/* It has changed while it was copied. */
 	if (!ret->number || ret->number != again.number)
 		return -EAGAIN;
 	return ret->number == number + 1 ? 0 : ret->number > number + 1 ? -ESTALE : -EAGAIN;
 }
 
 /*
- * Whether an event behind number, of `end` in all, is there whole. An entry that is still
- * unfinished then was never written to this map (an upgrade copies the log while others
- * write), or its writer is very late: nobody waits for it.
+ * Whether a later event, of `end` in all, is complete. An entry that is still incomplete then was
+ * never written to this map (an upgrade copies the log while others write), or its writer is very
+ * late. The reader skips it.
  */
 static bool is_overtaken(int fd, __u64 number, __u64 end)
 {
@@ -142,7 +149,7 @@ static bool is_overtaken(int fd, __u64 number, __u64 end)
 	return false;
 }
 
-/* The same as read_event; -ESTALE for what is not going to be whole. */
+/* Like read_event, but -ESTALE for an event that will not become complete. */
 static int next_event(int fd, __u64 number, __u64 end, struct klb_event *ret)
 {
 	int r = read_event(fd, number, ret);
@@ -162,7 +169,7 @@ int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *re
 
 	if (bpf_map_lookup_elem(dp->fds[MAP_COUNTERS], &zero, &counters))
 		return err_set(e, errno, "%s/counters: %s", dp->pin_dir, bpf_errno_hint(errno));
-	/* Another data path, whose count began anew. */
+	/* This is another data path, whose numbers started anew. */
 	if (*next > counters.events)
 		*next = 0;
 	if (counters.events - *next > KLB_EVENTS)
@@ -180,7 +187,7 @@ int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *re
 	return (int)n;
 }
 
-/* The number of the event is of no use here: the log has it. */
+/* The number of the event is not needed: the log has it. */
 static int on_wakeup(void *ctx, void *data, size_t size)
 {
 	(void)ctx;

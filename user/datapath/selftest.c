@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One connect through the attached programs. A link that is there, pinned and
- * listed says little: it may hang on a cgroup that no process of this host is in.
+ * Connects once through the attached programs. That a link exists and is pinned proves little: its
+ * cgroup may contain no process of this host.
  */
 #include "datapath/internal.h"
 
@@ -24,12 +24,12 @@
 /* The child's exit status. */
 enum selftest_result {
 	SELFTEST_OK,
-	SELFTEST_NOT_BALANCED, /* the connect went where it was dialled */
-	SELFTEST_NO_PEERNAME, /* balanced, but getpeername is not rewritten */
-	SELFTEST_CANNOT_JOIN, /* the cgroup takes no process */
+	SELFTEST_NOT_BALANCED, /* the connect was not redirected */
+	SELFTEST_NO_PEERNAME, /* redirected, but getpeername is not rewritten */
+	SELFTEST_CANNOT_JOIN, /* no process can join the cgroup */
 };
 
-/* A loopback TCP socket on a free port. */
+/* Makes a TCP socket bound to a free port of loopback. */
 static int bound_socket(struct klb_endpoint *ret, struct err *e)
 {
 	struct sockaddr_in sin = { .sin_family = AF_INET,
@@ -75,13 +75,13 @@ static int install(const struct datapath *dp, enum klb_scope scope,
 	return 0;
 }
 
-/* Through an IPv4 socket, or through an IPv6 one that dials ::ffff:127.0.0.1. */
+/* Connects with an IPv4 socket, or with an IPv6 socket to ::ffff:127.0.0.1. */
 static enum selftest_result try_connect(const struct klb_endpoint *frontend, int family)
 {
 	struct sockaddr_storage ss, peer;
 	socklen_t length = sizeof(peer);
 	struct klb_endpoint seen;
-	enum selftest_result v = SELFTEST_NOT_BALANCED;
+	enum selftest_result result = SELFTEST_NOT_BALANCED;
 	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	int v6only = 0;
 
@@ -95,30 +95,32 @@ static enum selftest_result try_connect(const struct klb_endpoint *frontend, int
 		sin6->sin6_port = htons((unsigned short)frontend->port);
 		memcpy(&sin6->sin6_addr, frontend->addr, sizeof(sin6->sin6_addr));
 		length = sizeof(*sin6);
-		/* The host's default may be the other (net.ipv6.bindv6only): no such
-		 * socket dials an IPv4 address. */
+		/*
+		 * The host's default may be 1 (net.ipv6.bindv6only); such a socket cannot connect
+		 * to an IPv4 address.
+		 */
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &v6only, sizeof(v6only));
 	} else {
 		length = endpoint_to_sockaddr(frontend, &ss);
 	}
 	if (connect(fd, (struct sockaddr *)&ss, length))
 		goto out;
-	v = SELFTEST_NO_PEERNAME;
+	result = SELFTEST_NO_PEERNAME;
 	length = sizeof(peer);
 	if (!getpeername(fd, (struct sockaddr *)&peer, &length) &&
 	    !endpoint_from_sockaddr((struct sockaddr *)&peer, &seen) &&
 	    endpoint_equal(&seen, frontend))
-		v = SELFTEST_OK;
+		result = SELFTEST_OK;
 out:
 	close(fd);
-	return v;
+	return result;
 }
 
 static enum selftest_result try_both(const struct klb_endpoint *frontend)
 {
-	enum selftest_result v = try_connect(frontend, AF_INET);
+	enum selftest_result result = try_connect(frontend, AF_INET);
 
-	return v == SELFTEST_OK ? try_connect(frontend, AF_INET6) : v;
+	return result == SELFTEST_OK ? try_connect(frontend, AF_INET6) : result;
 }
 
 static bool join(const char *cgroup)
@@ -138,8 +140,8 @@ static bool join(const char *cgroup)
 }
 
 /*
- * In a child, in a cgroup of its own below the one attached to: a cgroup that has
- * controllers for its children takes no processes itself.
+ * In a child process, in a new cgroup below the one attached to: a cgroup with controllers for its
+ * children can contain no processes itself.
  */
 static enum selftest_result try_inside(const char *cgroup, const struct klb_endpoint *frontend)
 {
@@ -162,9 +164,9 @@ static enum selftest_result try_inside(const char *cgroup, const struct klb_endp
 					    : SELFTEST_CANNOT_JOIN;
 }
 
-static int report(enum selftest_result v, const char *cgroup, struct err *e)
+static int report(enum selftest_result result, const char *cgroup, struct err *e)
 {
-	switch (v) {
+	switch (result) {
 	case SELFTEST_OK:
 		return 0;
 	case SELFTEST_CANNOT_JOIN:
@@ -179,11 +181,12 @@ static int report(enum selftest_result v, const char *cgroup, struct err *e)
 			"cgroup %s: attached, but a test connect was not %s: the programs are "
 			"not effective here (is it the host's cgroup root? is lo up?); nothing "
 			"was kept",
-			cgroup, v == SELFTEST_NO_PEERNAME ? "given its peer name" : "balanced");
+			cgroup,
+			result == SELFTEST_NO_PEERNAME ? "given its peer name" : "balanced");
 	}
 }
 
-void selftest_sweep(int lookup_fd, const char *cgroup)
+void selftest_remove_leftovers(int lookup_fd, const char *cgroup)
 {
 	char pattern[PATH_TEXT_MAX + 32];
 	glob_t found;
@@ -193,7 +196,7 @@ void selftest_sweep(int lookup_fd, const char *cgroup)
 	snprintf(pattern, sizeof(pattern), "%s/" CGROUP_PREFIX "*", cgroup);
 	if (glob(pattern, GLOB_NOSORT, NULL, &found))
 		return;
-	/* Of one that is in use, rmdir says EBUSY. */
+	/* rmdir fails with EBUSY for one in use. */
 	for (size_t i = 0; i < found.gl_pathc; i++)
 		rmdir(found.gl_pathv[i]);
 	globfree(&found);
@@ -201,12 +204,12 @@ void selftest_sweep(int lookup_fd, const char *cgroup)
 
 static int run(const struct selftest *t, const struct klb_endpoint *frontend, struct err *e)
 {
-	enum selftest_result v =
+	enum selftest_result result =
 		t->cgroup_id == 1 ? try_both(frontend) : try_inside(t->cgroup, frontend);
 
-	if (!t->peername && v == SELFTEST_NO_PEERNAME)
-		v = SELFTEST_OK;
-	return report(v, t->cgroup, e);
+	if (!t->peername && result == SELFTEST_NO_PEERNAME)
+		result = SELFTEST_OK;
+	return report(result, t->cgroup, e);
 }
 
 int selftest_connect(const struct datapath *dp, const struct selftest *t, struct err *e)

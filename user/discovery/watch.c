@@ -416,8 +416,7 @@ static void take_list(struct discovery *d)
 	d->watch_failures = 0;
 	/* The file may be a new one, or gone, while the list stays what it was. */
 	d->cache_doubtful = true;
-	d->relist_ns =
-		clock_now_ns() + random_between(relist - relist / 4, relist + relist / 4) * MS_NS;
+	d->relist_ns = clock_now_ns() + random_around(relist, 25) * MS_NS;
 	believe(d);
 	if (d->freed)
 		return;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * inotify on the directories, not on the files: a rename puts another inode in a file's
- * place, and what was watched would be the old one. What a directory reports is only the
- * occasion to look: whether a file has changed is for stat(2) to say, which follows links.
+ * Watches files for changes, with inotify on their directories. A watch on the file itself would
+ * miss a rename, which puts another inode in the file's place. An event of a directory only
+ * triggers a check: stat(2), which follows links, tells whether a file has changed.
  */
 #include "host/file_watch.h"
 
@@ -22,14 +22,14 @@
 
 #include "base/clock.h"
 
-/* After the last change of a burst, */
+/* The check comes this long after the last event of a burst, */
 #define SETTLE_MS 200
-/* but no later than that after the first: others may be writing there all the time. */
+/* but no later than this after the first one: somebody may write there all the time. */
 #define SETTLE_MAX_MS 1000
-/* Where a directory went or came at the very moment when it was to be watched. */
+/* The wait before another try, when a directory came or went while it was being watched. */
 #define RETRY_MS 1000
 
-/* As many as the kernel follows (MAXSYMLINKS, include/linux/namei.h). */
+/* The kernel follows as many (MAXSYMLINKS, include/linux/namei.h). */
 #define LINKS_MAX 40
 
 #define INTERESTING                                                                         \
@@ -42,12 +42,12 @@ struct filewatch {
 	char *paths[FILEWATCH_MAX];
 	struct file_identity seen[FILEWATCH_MAX];
 	struct event *readable, *settled;
-	unsigned long burst_end_ms; /* of the burst that is being waited for; 0: none is */
+	unsigned long burst_end_ms; /* the latest time of the check; 0: no check is pending */
 	void (*changed)(void *arg);
 	void *arg;
 };
 
-static bool look(struct filewatch *w)
+static bool refresh_identities(struct filewatch *w)
 {
 	bool changed = false;
 
@@ -61,7 +61,7 @@ static bool look(struct filewatch *w)
 	return changed;
 }
 
-/* The directory that path's last part is in. */
+/* Watches the directory that the last part of path is in. */
 static int watch_directory_of(struct filewatch *w, const char *path)
 {
 	char text[PATH_MAX];
@@ -70,8 +70,11 @@ static int watch_directory_of(struct filewatch *w, const char *path)
 	return inotify_add_watch(w->fd, dirname(text), INTERESTING) < 0 ? -errno : 0;
 }
 
-/* Puts what the link at path leads to in its place, before rest. False: it cannot be. */
-static bool follow(char path[PATH_MAX], const char *rest)
+/*
+ * Replaces the link at path by its target, followed by rest. Returns false when that is not
+ * possible.
+ */
+static bool follow_link(char path[PATH_MAX], const char *rest)
 {
 	char text[PATH_MAX], target[PATH_MAX], whole[PATH_MAX];
 	ssize_t n = readlink(path, target, sizeof(target) - 1);
@@ -90,11 +93,11 @@ static bool follow(char path[PATH_MAX], const char *rest)
 }
 
 /*
- * Every directory on path's way in which a link stands, and the one in which it ends: that
- * of the file, or of the first part that is not there. A directory is watched before what is
- * in it is read, so that what changes in between is not missed.
+ * Watches every directory that contains a link on the way to path, and the directory where the way
+ * ends: that of the file, or of the first part that does not exist. Each directory is watched
+ * before its content is read, so that no change in between is missed.
  */
-static int watch_way(struct filewatch *w, const char *path)
+static int watch_path(struct filewatch *w, const char *path)
 {
 	char at[PATH_MAX], rest[PATH_MAX];
 	unsigned int links = 0;
@@ -120,21 +123,16 @@ static int watch_way(struct filewatch *w, const char *path)
 			*end = rest[0];
 			continue;
 		}
-		if (++links > LINKS_MAX || !follow(at, rest))
+		if (++links > LINKS_MAX || !follow_link(at, rest))
 			return 0;
 		end = at;
 	}
 	return 0;
 }
 
-static struct timeval in_ms(unsigned int ms)
-{
-	return (struct timeval){ .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
-}
-
 static void on_settled(evutil_socket_t fd, short what, void *arg)
 {
-	const struct timeval retry = in_ms(RETRY_MS);
+	const struct timeval retry = clock_timeval(RETRY_MS);
 	struct filewatch *w = arg;
 	bool failed = false;
 
@@ -143,14 +141,14 @@ static void on_settled(evutil_socket_t fd, short what, void *arg)
 	w->burst_end_ms = 0;
 	/* A link may lead into a directory that is not watched yet. */
 	for (unsigned int i = 0; i < w->n; i++)
-		failed |= watch_way(w, w->paths[i]) != 0;
+		failed |= watch_path(w, w->paths[i]) != 0;
 	if (failed)
 		event_add(w->settled, &retry);
-	if (look(w))
+	if (refresh_identities(w))
 		w->changed(w->arg);
 }
 
-/* When to look: a moment from now, within the burst's limit. */
+/* Returns the wait before the check: SETTLE_MS, or less at the end of a burst. */
 static unsigned int settle_ms(struct filewatch *w)
 {
 	unsigned long now = clock_now_ns() / NS_PER_MS;
@@ -172,7 +170,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	while (read(fd, buffer, sizeof(buffer)) > 0)
 		;
-	settle = in_ms(settle_ms(w));
+	settle = clock_timeval(settle_ms(w));
 	event_add(w->settled, &settle);
 }
 
@@ -186,8 +184,8 @@ static int add_file(struct filewatch *w, const struct filewatch_file *file, stru
 	if (!w->paths[w->n])
 		return err_no_memory(e);
 	w->seen[w->n++] = file->seen;
-	r = watch_way(w, file->path);
-	/* A directory that has just gone is looked for again. */
+	r = watch_path(w, file->path);
+	/* A directory that has just gone is tried again later. */
 	if (r && r != -ENOENT)
 		return err_set(e, -r, "%s: cannot be watched for changes: %s", file->path,
 			       strerror(-r));
@@ -207,8 +205,8 @@ static int add_files(struct filewatch *w, const struct filewatch_file *files, un
 
 static int start(struct filewatch *w, struct event_base *base, struct err *e)
 {
-	/* Nothing tells what has changed before the watch was there: it is looked at once. */
-	const struct timeval settle = in_ms(SETTLE_MS);
+	/* There were no events before the watch existed, so the first check comes at once. */
+	const struct timeval settle = clock_timeval(SETTLE_MS);
 
 	w->readable = event_new(base, w->fd, EV_READ | EV_PERSIST, on_readable, w);
 	w->settled = evtimer_new(base, on_settled, w);

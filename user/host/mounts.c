@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Finds the cgroup2 mount and the bpffs, and mounts a bpffs where none is. */
 #include "host/mounts.h"
 
 #include <errno.h>
@@ -14,9 +15,11 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 #define BPFFS_MOUNT "/sys/fs/bpf"
 
-/* One line of mountinfo, as far as it matters here. */
+/* The fields of one line of mountinfo that matter here. */
 struct mount_line {
 	char root[512];
 	char point[512];
@@ -48,10 +51,10 @@ static void unescape(char *s)
 }
 
 /*
- * How near a mount of cgroup2 is to the hierarchy's root, by its root's path: that is
- * told from where our cgroup namespace begins (cgroup_namespaces(7)). "/" is this
- * beginning, a container's own cgroup if we are in one; "/../.." is two above it; "/a"
- * and "/../a" are branches off the way up, and the last to be taken.
+ * Ranks a cgroup2 mount by how close its root is to the root of the hierarchy. The path is relative
+ * to the root of our cgroup namespace (cgroup_namespaces(7)): "/" is that root, which in a
+ * container is the container's own cgroup; "/../.." is two levels above it. "/a" and "/../a" are
+ * other branches and rank last.
  */
 static int root_rank(const char *root)
 {
@@ -85,45 +88,17 @@ int mounts_find_cgroup2(const char *mountinfo, char *ret, size_t size)
 	return best == INT_MIN ? -ENOENT : 0;
 }
 
-static char *read_whole(const char *path)
-{
-	size_t capacity = 16384, length = 0;
-	char *text = malloc(capacity);
-	FILE *f = fopen(path, "re");
-
-	while (f && text) {
-		size_t got = fread(text + length, 1, capacity - length - 1, f);
-		char *more;
-
-		length += got;
-		if (!got)
-			break;
-		if (length < capacity - 1)
-			continue;
-		more = realloc(text, capacity *= 2);
-		if (!more)
-			free(text);
-		text = more;
-	}
-	if (f)
-		fclose(f);
-	else {
-		free(text);
-		text = NULL;
-	}
-	if (text)
-		text[length] = '\0';
-	return text;
-}
+/* Far more than the mounts of any host take. */
+#define MOUNTINFO_BYTES_MAX ((size_t)16 * 1024 * 1024)
 
 int mounts_cgroup2_root(char *ret, size_t size, struct err *e)
 {
-	char *text = read_whole("/proc/self/mountinfo");
-	int r;
+	char *text = NULL;
+	size_t length = 0;
+	int r = file_read("/proc/self/mountinfo", MOUNTINFO_BYTES_MAX, &text, &length, NULL);
 
-	if (!text)
-		return err_set(e, errno ? errno : ENOMEM, "/proc/self/mountinfo: %s",
-			       strerror(errno));
+	if (r)
+		return err_set(e, -r, "/proc/self/mountinfo: %s", strerror(-r));
 	r = mounts_find_cgroup2(text, ret, size);
 	free(text);
 	if (r)
@@ -151,7 +126,7 @@ int mounts_open_cgroup(const char *dir, unsigned long long *ret_id, struct err *
 			"with --cgroup",
 			dir);
 	}
-	/* kernfs shows the cgroup's id as the inode number on 64-bit hosts. */
+	/* On 64-bit hosts kernfs shows the cgroup's id as the inode number. */
 	*ret_id = st.st_ino;
 	return fd;
 }
@@ -163,8 +138,8 @@ bool mounts_is_bpffs(const char *dir)
 	return !statfs(dir, &fs) && fs.f_type == BPF_FS_MAGIC;
 }
 
-/* The nearest directory above path (or path itself) that exists. */
-static void existing_above(const char *path, char *ret, size_t size)
+/* Finds the nearest directory that exists: path itself or one above it. */
+static void find_existing_parent(const char *path, char *ret, size_t size)
 {
 	struct stat st;
 
@@ -191,7 +166,7 @@ static int mount_bpffs_locked(struct err *e)
 
 static int mount_bpffs(struct err *e)
 {
-	/* Two at once would mount one over the other, and hide its pins. */
+	/* Two processes at once would mount one bpffs over the other and hide its pins. */
 	int lock = open(BPFFS_MOUNT, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
 
 	if (lock >= 0)
@@ -205,18 +180,18 @@ static int mount_bpffs(struct err *e)
 
 int mounts_ensure_bpffs(const char *dir, struct err *e)
 {
-	char above[512];
+	char parent[512];
 	size_t n = strlen(BPFFS_MOUNT);
 
-	if (strlen(dir) >= sizeof(above) - 16)
+	if (strlen(dir) >= sizeof(parent) - 16)
 		return err_set(e, ENAMETOOLONG, "%.64s...: path too long", dir);
-	existing_above(dir, above, sizeof(above));
-	if (strchr(dir + strlen(above), '.'))
+	find_existing_parent(dir, parent, sizeof(parent));
+	if (strchr(dir + strlen(parent), '.'))
 		return err_set(e, EINVAL,
 			       "%s: a bpffs allows no dots in names; use another directory with "
 			       "--pin",
 			       dir);
-	if (mounts_is_bpffs(above))
+	if (mounts_is_bpffs(parent))
 		return 0;
 	if (strncmp(dir, BPFFS_MOUNT, n) != 0 || (dir[n] && dir[n] != '/'))
 		return err_set(e, EINVAL,

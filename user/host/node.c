@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Reads facts about this node: identity, kernel version, addresses. */
 #include "host/node.h"
 
 #include <ifaddrs.h>
@@ -55,8 +56,10 @@ bool node_sees_every_process(void)
 
 bool node_has_ipv6(void)
 {
-	/* By way of self: /proc/net itself is hidden where proc has subset=pid, as in the
-	 * agent's unit. */
+	/*
+	 * Through self: /proc/net itself is hidden where proc is mounted with subset=pid, as in the
+	 * agent's unit.
+	 */
 	return !access("/proc/self/net/if_inet6", F_OK);
 }
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The system calls themselves: libcap would be a library for two of them. */
+/*
+ * Gives up the capabilities that the agent does not need. Uses the system calls directly: libcap
+ * would be a whole library for two of them.
+ */
 #include "host/privileges.h"
 
 #include <errno.h>
@@ -19,7 +22,7 @@
 #include "base/array.h"
 #include "host/node.h"
 
-/* Newer than the headers of some distributions. */
+/* The headers of some distributions are older. */
 #ifndef CAP_BPF
 #define CAP_BPF 39
 #endif
@@ -32,21 +35,21 @@
 #error "which architecture's calls does seccomp(2) see here?"
 #endif
 
-/* x32 counts its calls from here on (include/uapi/asm/unistd.h), for the same architecture. */
-#define FOREIGN_CALLS 0x40000000
+/* The x32 calls have numbers from here on (include/uapi/asm/unistd.h) and the same architecture. */
+#define X32_CALLS 0x40000000
 
 #define BIT(capability) ((uint64_t)1 << (capability))
 
-/* Past the owner and the mode of files. */
-#define FILES (BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH))
-/* Into another network namespace, and to the link in /proc that leads there. */
-#define PODS (BIT(CAP_SYS_ADMIN) | BIT(CAP_SYS_PTRACE))
+/* These bypass the owner and the mode of files. */
+#define FILE_CAPABILITIES (BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH))
+/* These enter another network namespace and read the link in /proc that leads there. */
+#define POD_CAPABILITIES (BIT(CAP_SYS_ADMIN) | BIT(CAP_SYS_PTRACE))
 
 struct sets {
 	uint64_t effective, permitted;
 };
 
-static int get(struct sets *ret)
+static int get_capabilities(struct sets *ret)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
@@ -58,8 +61,8 @@ static int get(struct sets *ret)
 	return 0;
 }
 
-/* Nothing is inheritable: the agent executes nothing. */
-static int set(const struct sets *s)
+/* No capability is inheritable: the agent executes no program. */
+static int set_capabilities(const struct sets *s)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {
@@ -71,28 +74,30 @@ static int set(const struct sets *s)
 	return syscall(SYS_capset, &header, data) ? err_negative(errno) : 0;
 }
 
-/* Before 5.19 unprivileged_bpf_disabled, which distributions set, also closes the commands
- * that only use what is there (kernel/bpf/syscall.c). */
+/*
+ * Before Linux 5.19, unprivileged_bpf_disabled, which distributions set, also forbids the commands
+ * that only use existing objects (kernel/bpf/syscall.c).
+ */
 static bool needs_bpf(void)
 {
 	return !node_kernel_is(5, 19);
 }
 
-/* What is not effective but between raise and lower. */
-static uint64_t asleep(void)
+/* The capabilities that are effective only between privileges_raise and privileges_lower. */
+static uint64_t only_when_raised(void)
 {
-	return PODS | (needs_bpf() ? 0 : BIT(CAP_BPF));
+	return POD_CAPABILITIES | (needs_bpf() ? 0 : BIT(CAP_BPF));
 }
 
-static uint64_t wanted(const struct privileges_need *need)
+static uint64_t needed(const struct privileges_need *need)
 {
-	return BIT(CAP_NET_ADMIN) | BIT(CAP_BPF) | (need->pods ? PODS : 0) |
+	return BIT(CAP_NET_ADMIN) | BIT(CAP_BPF) | (need->pods ? POD_CAPABILITIES : 0) |
 	       (need->low_port ? BIT(CAP_NET_BIND_SERVICE) : 0);
 }
 
 /*
- * It takes CAP_SETPCAP, which a container or a unit may have kept back: then the set is
- * theirs, and no_new_privs sees to it that nothing comes out of it.
+ * This takes CAP_SETPCAP. A container or a unit may have withheld it; then the set stays as it was
+ * given, and no_new_privs makes sure that no program gains from it.
  */
 static void narrow_bounding_set(uint64_t keep)
 {
@@ -101,7 +106,7 @@ static void narrow_bounding_set(uint64_t keep)
 			prctl(PR_CAPBSET_DROP, i, 0, 0, 0);
 }
 
-/* Of bpf(2), what a process needs that only uses what is there. */
+/* The commands of bpf(2) that a process needs to use existing objects. */
 static const unsigned int bpf_commands[] = {
 	BPF_MAP_LOOKUP_ELEM,   BPF_MAP_UPDATE_ELEM,  BPF_MAP_DELETE_ELEM,
 	BPF_MAP_GET_NEXT_KEY,  BPF_OBJ_GET,	     BPF_PROG_TEST_RUN,
@@ -111,21 +116,23 @@ static const unsigned int bpf_commands[] = {
 
 #define N_BPF_COMMANDS (ARRAY_SIZE(bpf_commands))
 
-static int failed(const char *what, int code, struct err *e)
+static int fail(const char *what, int code, struct err *e)
 {
 	return err_set(e, code, "cannot give up privileges: %s: %s", what, strerror(code));
 }
 
-/* The number of a call means another thing for each architecture that the kernel can run: calls
- * of another one are refused. */
-static int forbid_programs(struct err *e)
+/*
+ * Each architecture that the kernel can run has its own numbers of system calls, so calls of
+ * another architecture are refused.
+ */
+static int limit_bpf_commands(struct err *e)
 {
 	struct sock_filter f[9 + N_BPF_COMMANDS] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 1, 0),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, FOREIGN_CALLS, N_BPF_COMMANDS + 2, 0),
+		BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_CALLS, N_BPF_COMMANDS + 2, 0),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 0, N_BPF_COMMANDS + 2),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
 	};
@@ -141,7 +148,7 @@ static int forbid_programs(struct err *e)
 	if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) ||
 	    errno == EINVAL || errno == ENOSYS)
 		return 0;
-	return failed("seccomp", errno, e);
+	return fail("seccomp", errno, e);
 }
 
 int privileges_begin(struct err *e)
@@ -150,32 +157,32 @@ int privileges_begin(struct err *e)
 	int r;
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		return failed("no_new_privs", errno, e);
+		return fail("no_new_privs", errno, e);
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
-		return failed("dumpable", errno, e);
-	r = get(&s);
+		return fail("dumpable", errno, e);
+	r = get_capabilities(&s);
 	if (r)
-		return failed("capget", -r, e);
-	s.permitted &= ~FILES;
+		return fail("capget", -r, e);
+	s.permitted &= ~FILE_CAPABILITIES;
 	s.effective &= s.permitted;
-	r = set(&s);
-	return r ? failed("capset", -r, e) : 0;
+	r = set_capabilities(&s);
+	return r ? fail("capset", -r, e) : 0;
 }
 
 int privileges_reduce(const struct privileges_need *need, struct err *e)
 {
-	uint64_t keep = wanted(need);
+	uint64_t keep = needed(need);
 	struct sets s = { 0 };
-	int r = get(&s);
+	int r = get_capabilities(&s);
 
 	if (r)
-		return failed("capget", -r, e);
+		return fail("capget", -r, e);
 	narrow_bounding_set(keep);
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	s.permitted &= keep;
-	s.effective = s.permitted & ~asleep();
-	r = set(&s);
-	return r ? failed("capset", -r, e) : forbid_programs(e);
+	s.effective = s.permitted & ~only_when_raised();
+	r = set_capabilities(&s);
+	return r ? fail("capset", -r, e) : limit_bpf_commands(e);
 }
 
 /* CAP_SYS_ADMIN includes CAP_BPF (bpf_capable, include/linux/capability.h). */
@@ -183,19 +190,19 @@ static bool has(uint64_t capabilities)
 {
 	struct sets s = { 0 };
 
-	if (get(&s))
+	if (get_capabilities(&s))
 		return false;
 	if (s.permitted & BIT(CAP_SYS_ADMIN))
 		s.permitted |= BIT(CAP_BPF);
 	return (s.permitted & capabilities) == capabilities;
 }
 
-bool privileges_see_pods(void)
+bool privileges_can_enter_pods(void)
 {
-	return has(PODS);
+	return has(POD_CAPABILITIES);
 }
 
-bool privileges_end_connections(void)
+bool privileges_can_end_connections(void)
 {
 	return has(BIT(CAP_NET_ADMIN));
 }
@@ -220,11 +227,12 @@ const char *privileges_missing(const struct privileges_need *need, unsigned int 
 			"dead backends are not ended, rebalance moves none, and their counts "
 			"are not checked");
 	case 2:
-		if (!need->pods || !privileges_end_connections())
+		if (!need->pods || !privileges_can_end_connections())
 			return NULL;
-		return if_missing(PODS, "connections of pods are not ended: that takes "
-					"CAP_SYS_ADMIN and CAP_SYS_PTRACE, and a start with scope: "
-					"all in the configuration (restart the agent)");
+		return if_missing(POD_CAPABILITIES,
+				  "connections of pods are not ended: that takes "
+				  "CAP_SYS_ADMIN and CAP_SYS_PTRACE, and a start with scope: "
+				  "all in the configuration (restart the agent)");
 	case 3:
 		if (!need->low_port)
 			return NULL;
@@ -241,10 +249,10 @@ static void set_effective(bool all)
 {
 	struct sets s = { 0 };
 
-	if (get(&s))
+	if (get_capabilities(&s))
 		return;
-	s.effective = all ? s.permitted : s.permitted & ~asleep();
-	set(&s);
+	s.effective = all ? s.permitted : s.permitted & ~only_when_raised();
+	set_capabilities(&s);
 }
 
 void privileges_raise(void)

@@ -1,22 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What the agent may do once it has started: of root's capabilities, those that its
- * work takes. It reads what networks send (TLS, HTTP, JSON), and whoever takes it over
- * by that shall not get the kernel with it.
+ * The privileges of the running agent: of root's capabilities, it keeps those that its work needs.
+ * The agent reads data from networks (TLS, HTTP, JSON); an attacker who takes it over that way must
+ * not get control over the kernel.
  *
  *   CAP_NET_ADMIN                   end connections (SOCK_DESTROY)
- *   CAP_BPF                         list them with their records; effective only between
- *                                   raise and lower, from Linux 5.19 on: before that it takes
- *                                   it to open what is pinned
- *   CAP_SYS_ADMIN, CAP_SYS_PTRACE   enter pods' network namespaces, and find them
- *                                   through /proc: where a frontend has `scope: all`;
- *                                   effective only between raise and lower
+ *   CAP_BPF                         list them with their records. From Linux 5.19 on effective
+ *                                   only between raise and lower; before that, opening pinned
+ *                                   objects needs it as well
+ *   CAP_SYS_ADMIN, CAP_SYS_PTRACE   enter pods' network namespaces and find them through /proc.
+ *                                   Kept if a frontend has `scope: all`; effective only between
+ *                                   raise and lower
  *   CAP_NET_BIND_SERVICE            an http port below 1024
  *
- * CAP_BPF would also be good for loading programs: a seccomp filter leaves of bpf(2) what
- * reads and writes the maps that are there.
+ * CAP_BPF would also allow loading programs. A seccomp filter limits bpf(2) to the commands that
+ * read and write existing maps.
  *
- * Capabilities are a thread's: threads inherit those of the one that makes them.
+ * Capabilities belong to a thread. A new thread inherits those of the thread that creates it.
  */
 #ifndef KUBELB_PRIVILEGES_H
 #define KUBELB_PRIVILEGES_H
@@ -31,32 +31,35 @@ struct privileges_need {
 };
 
 /*
- * Before anything is read: no set-user-ID program can give any of them back, nobody but
- * a debugger of the whole machine reads the memory (and no core file is made of it),
- * and files are read by their owner and mode as root's alone. The last is so that a file
- * that could not be read again after a change is refused at once.
+ * Call it before anything is read. After it no set-user-ID program can give privileges back, only a
+ * debugger with rights over the whole machine can read the memory, no core file is written, and
+ * files can be read only as their owner and mode allow root. The last is for reloads: a file that
+ * could not be read again later is refused at once.
  */
 int privileges_begin(struct err *e);
 
-/* When what takes more (attaching) is done: the rest goes, for good. */
+/* Gives up the rest for good. Call it after attaching, which needs more. */
 int privileges_reduce(const struct privileges_need *need, struct err *e);
 
 #define PRIVILEGES_FUNCTIONS 4
 
 /*
- * What will not work for want of a capability, as a line for the log, for one of the
- * functions that need one: i is 0..PRIVILEGES_FUNCTIONS-1. NULL: it works, or is not
- * asked for.
+ * Returns a line for the log that says what does not work because a capability is missing, for one
+ * of the functions that need one: i is 0..PRIVILEGES_FUNCTIONS-1. NULL: it works, or it is not
+ * needed.
  */
 const char *privileges_missing(const struct privileges_need *need, unsigned int i);
 
 /* Whether pods' network namespaces can be entered, between raise and lower. */
-bool privileges_see_pods(void);
+bool privileges_can_enter_pods(void);
 
-/* Whether connections can be ended at all. */
-bool privileges_end_connections(void);
+/* Whether connections can be ended. */
+bool privileges_can_end_connections(void);
 
-/* For the time of one look at the connections, in pods' namespaces too. */
+/*
+ * Make the capabilities effective for one look at the connections, also in pods' namespaces, and
+ * take that back.
+ */
 void privileges_raise(void);
 void privileges_lower(void);
 

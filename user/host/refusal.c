@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Finds out why the kernel returns EPERM: reads capabilities, namespaces, seccomp, lockdown and
+ * security modules of this process.
+ */
 #include "host/refusal.h"
 
 #include <stdbool.h>
@@ -9,14 +13,16 @@
 
 #include <linux/capability.h>
 
+#include "base/file.h"
+
 #define TEXT_MAX 400
 
-struct text {
+struct message {
 	char at[TEXT_MAX];
 	size_t n;
 };
 
-static void add(struct text *t, const char *before, const char *what, const char *after)
+static void add(struct message *t, const char *before, const char *what, const char *after)
 {
 	int n = snprintf(t->at + t->n, sizeof(t->at) - t->n, "%s%s%s%s", t->n ? "; " : "", before,
 			 what, after);
@@ -26,52 +32,38 @@ static void add(struct text *t, const char *before, const char *what, const char
 		t->n = sizeof(t->at) - 1;
 }
 
-/* The first line of a small file, or that which begins with key, without it. False: none. */
-static bool read_line(const char *path, const char *key, char *ret, size_t size)
-{
-	FILE *f = fopen(path, "re");
-	bool found = false;
-
-	while (f && !found && fgets(ret, (int)size, f))
-		found = !strncmp(ret, key, strlen(key));
-	if (f)
-		fclose(f);
-	if (!found)
-		return false;
-	memmove(ret, ret + strlen(key), strlen(ret + strlen(key)) + 1);
-	ret[strcspn(ret, "\n")] = '\0';
-	return true;
-}
-
 static bool has(unsigned long long set, int capability)
 {
 	return set >> capability & 1;
 }
 
-static void look_at_capabilities(struct text *t)
+static void check_capabilities(struct message *t)
 {
 	char line[128];
 	unsigned long long set;
 	bool admin;
 
-	if (!read_line("/proc/self/status", "CapEff:", line, sizeof(line)))
+	if (!file_read_line("/proc/self/status", "CapEff:", line, sizeof(line)))
 		return;
 	set = strtoull(line, NULL, 16);
 	admin = has(set, CAP_SYS_ADMIN);
-	/* Its parts (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON) attach once, and update nothing. */
+	/*
+	 * Its parts (CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON) are enough to attach once, but not to
+	 * update.
+	 */
 	if (!admin)
 		add(t, "CAP_SYS_ADMIN is missing (a container needs to be privileged)", "", "");
 	if (!admin && !has(set, CAP_NET_ADMIN))
 		add(t, "CAP_NET_ADMIN is missing", "", "");
 }
 
-/* The first user namespace maps everybody to himself (user_namespaces(7)). */
-static void look_at_user_namespace(struct text *t)
+/* The initial user namespace maps every user to the same user (user_namespaces(7)). */
+static void check_user_namespace(struct message *t)
 {
 	unsigned long inside, outside, count;
 	char line[128], *at;
 
-	if (!read_line("/proc/self/uid_map", "", line, sizeof(line)))
+	if (!file_read_line("/proc/self/uid_map", "", line, sizeof(line)))
 		return;
 	inside = strtoul(line, &at, 10);
 	outside = strtoul(at, &at, 10);
@@ -83,21 +75,21 @@ static void look_at_user_namespace(struct text *t)
 		    "", "");
 }
 
-static void look_at_seccomp(struct text *t)
+static void check_seccomp(struct message *t)
 {
 	char line[128];
 
-	if (read_line("/proc/self/status", "Seccomp:", line, sizeof(line)) &&
+	if (file_read_line("/proc/self/status", "Seccomp:", line, sizeof(line)) &&
 	    strtol(line, NULL, 10))
 		add(t, "a seccomp filter is on this process: allow bpf(2) in its profile", "", "");
 }
 
 /* "none [integrity] confidentiality" */
-static void look_at_lockdown(struct text *t)
+static void check_lockdown(struct message *t)
 {
 	char line[128], *mode, *end;
 
-	if (!read_line("/sys/kernel/security/lockdown", "", line, sizeof(line)))
+	if (!file_read_line("/sys/kernel/security/lockdown", "", line, sizeof(line)))
 		return;
 	mode = strchr(line, '[');
 	end = mode ? strchr(mode, ']') : NULL;
@@ -108,11 +100,11 @@ static void look_at_lockdown(struct text *t)
 		add(t, "the kernel is locked down (", mode + 1, ")");
 }
 
-static void look_at_modules(struct text *t)
+static void check_modules(struct message *t)
 {
 	char line[128];
 
-	if (read_line("/sys/kernel/security/lsm", "", line, sizeof(line)))
+	if (file_read_line("/sys/kernel/security/lsm", "", line, sizeof(line)))
 		add(t, "or one of its security modules refuses it (", line, "): see `dmesg`");
 	else
 		add(t, "or a security module refuses it: see `dmesg`", "", "");
@@ -121,20 +113,20 @@ static void look_at_modules(struct text *t)
 const char *refusal_text(void)
 {
 	static char result[TEXT_MAX + 64];
-	struct text t = { "", 0 };
+	struct message t = { "", 0 };
 
 	if (geteuid()) {
 		snprintf(result, sizeof(result),
 			 "not permitted: run as root (CAP_SYS_ADMIN and CAP_NET_ADMIN)");
 		return result;
 	}
-	look_at_capabilities(&t);
-	look_at_user_namespace(&t);
-	look_at_seccomp(&t);
-	look_at_lockdown(&t);
+	check_capabilities(&t);
+	check_user_namespace(&t);
+	check_seccomp(&t);
+	check_lockdown(&t);
 	if (!t.n)
 		add(&t, "this kernel does not allow it", "", "");
-	look_at_modules(&t);
+	check_modules(&t);
 	snprintf(result, sizeof(result), "not permitted, though root: %s", t.at);
 	return result;
 }

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Why the kernel says EPERM to root, as far as can be told. */
+/* Explains why the kernel returns EPERM to root. */
 #ifndef KUBELB_REFUSAL_H
 #define KUBELB_REFUSAL_H
 
-/* "not permitted: " and what stands in the way, and what to do: not root, capabilities that
- * are missing, a user namespace, a seccomp filter, lockdown, a security module. Points to
- * memory of its own, good until the next call. */
+/*
+ * Returns "not permitted: " with the probable cause and what to do: the user is not root,
+ * capabilities are missing, a user namespace, a seccomp filter, lockdown, a security module. The
+ * text is static and valid until the next call.
+ */
 const char *refusal_text(void);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Sends the agent's state to the service manager, by the protocol of sd_notify(3). */
 #include "host/sd_notify.h"
 
 #include <limits.h>
@@ -15,6 +16,7 @@
 #include <event2/event.h>
 
 #include "base/ascii.h"
+#include "base/cli.h"
 #include "base/clock.h"
 
 #define STATUS_MAX 256
@@ -24,12 +26,12 @@ struct notify {
 	struct sockaddr_un to;
 	socklen_t to_length;
 	struct event *watchdog;
-	bool ready; /* the manager knows */
-	bool reloading; /* it has been told so, and waits for READY=1 */
-	char status[STATUS_MAX]; /* the manager has it */
+	bool ready; /* the manager knows that the agent is ready */
+	bool reloading; /* the manager waits for READY=1 */
+	char status[STATUS_MAX]; /* the last one that the manager has received */
 };
 
-/* A trailing null byte would be part of an abstract name: the length counts. */
+/* The length counts: in an abstract name a trailing NUL would be part of the name. */
 static int parse_address(const char *text, struct notify *n, struct err *e)
 {
 	size_t length = strlen(text);
@@ -52,8 +54,8 @@ static int parse_address(const char *text, struct notify *n, struct err *e)
 	return 0;
 }
 
-/* Never waits: the loop has better things to do than a manager that does not read. */
-static bool tell(const struct notify *n, const char *text)
+/* Never blocks: a manager that does not read must not stop the loop. */
+static bool send_message(const struct notify *n, const char *text)
 {
 	ssize_t sent = sendto(n->fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL,
 			      (const struct sockaddr *)&n->to, n->to_length);
@@ -65,37 +67,31 @@ static void on_watchdog(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd;
 	(void)what;
-	tell(arg, "WATCHDOG=1");
+	send_message(arg, "WATCHDOG=1");
 }
 
-static int parse_number(const char *name, unsigned long long max, unsigned long long *ret,
-			struct err *e)
+/* An environment variable; 0 when it is not set. */
+static int parse_number(const char *name, unsigned long max, unsigned long *ret, struct err *e)
 {
 	const char *text = getenv(name);
-	char *end = NULL;
 
 	*ret = 0;
-	if (!text)
-		return 0;
-	errno = 0;
-	if (text[0] >= '0' && text[0] <= '9')
-		*ret = strtoull(text, &end, 10);
-	if (!end || *end || errno || !*ret || *ret > max)
-		return err_set(e, EINVAL, "%s=%.64s: not a number from 1 to %llu; no watchdog",
-			       name, text, max);
+	if (text && cli_number(text, 1, max, ret))
+		return err_set(e, EINVAL, "%s=%.64s: not a number from 1 to %lu; no watchdog", name,
+			       text, max);
 	return 0;
 }
 
-/* WATCHDOG_PID is inherited along with the rest: only the process it names is meant. */
+/* Processes inherit WATCHDOG_PID; it applies only to the process that it names. */
 static int start_watchdog(struct notify *n, struct event_base *base, struct err *e)
 {
-	unsigned long long us = 0, pid = 0;
+	unsigned long us = 0, pid = 0;
 	struct timeval half;
 	int r = parse_number("WATCHDOG_USEC", LONG_MAX, &us, e);
 
 	if (!r)
 		r = parse_number("WATCHDOG_PID", INT_MAX, &pid, e);
-	if (r || !us || (pid && pid != (unsigned long long)getpid()))
+	if (r || !us || (pid && pid != (unsigned long)getpid()))
 		return r;
 	us = us > 1 ? us / 2 : 1;
 	half.tv_sec = (time_t)(us / 1000000);
@@ -142,25 +138,25 @@ void notify_free(struct notify *n)
 	free(n);
 }
 
-/* A line feed would begin a key of its own. */
-static void one_line(char *text)
+/* A line feed would start another key. */
+static void replace_controls(char *text)
 {
 	for (; *text; text++)
 		if (ascii_is_control((unsigned char)*text))
 			*text = ' ';
 }
 
-static void tell_status(struct notify *n, bool ready, const char *format, va_list args)
+static void send_status(struct notify *n, bool ready, const char *format, va_list args)
 {
-	bool say_ready = n->reloading || (ready && !n->ready);
+	bool send_ready = n->reloading || (ready && !n->ready);
 	char status[STATUS_MAX], text[STATUS_MAX + 32];
 
 	vsnprintf(status, sizeof(status), format, args);
-	one_line(status);
-	if (!say_ready && !strcmp(status, n->status))
+	replace_controls(status);
+	if (!send_ready && !strcmp(status, n->status))
 		return;
-	snprintf(text, sizeof(text), "%sSTATUS=%s", say_ready ? "READY=1\n" : "", status);
-	if (!tell(n, text))
+	snprintf(text, sizeof(text), "%sSTATUS=%s", send_ready ? "READY=1\n" : "", status);
+	if (!send_message(n, text))
 		return;
 	n->ready |= ready;
 	n->reloading = false;
@@ -173,7 +169,7 @@ void notify_ready(struct notify *n, const char *status, ...)
 
 	va_start(args, status);
 	if (n)
-		tell_status(n, true, status, args);
+		send_status(n, true, status, args);
 	va_end(args);
 }
 
@@ -183,7 +179,7 @@ void notify_status(struct notify *n, const char *status, ...)
 
 	va_start(args, status);
 	if (n)
-		tell_status(n, false, status, args);
+		send_status(n, false, status, args);
 	va_end(args);
 }
 
@@ -194,11 +190,11 @@ void notify_reloading(struct notify *n)
 	if (!n || !n->ready)
 		return;
 	snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%llu", clock_now_ns() / 1000);
-	n->reloading = tell(n, text);
+	n->reloading = send_message(n, text);
 }
 
 void notify_stopping(struct notify *n)
 {
 	if (n)
-		tell(n, "STOPPING=1");
+		send_message(n, "STOPPING=1");
 }

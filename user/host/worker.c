@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Runs work on a thread and reports its end to the event loop through an eventfd. */
 #include "host/worker.h"
 
 #include <pthread.h>
@@ -13,123 +14,125 @@
 
 #include <event2/event.h>
 
-/* Name services load modules; the default of megabytes is for other programs. */
+/* Name services load modules and need some stack, but not the default of megabytes. */
 #define STACK_BYTES ((size_t)256 * 1024)
 
 struct worker {
 	struct worker_ops ops;
 	void *arg, *data;
-	int ended; /* eventfd: the thread is through */
+	int ended; /* an eventfd: the thread has finished */
 	struct event *event;
 	pthread_t thread;
-	atomic_int users; /* the loop and the thread */
-	atomic_bool through; /* what the thread wrote to data is there to be read */
+	atomic_int references; /* 2: the loop and the thread; the last one frees the worker */
+	atomic_bool finished; /* the thread's writes to data are visible */
 };
 
-static void leave(struct worker *o)
+static void unref(struct worker *w)
 {
-	if (atomic_fetch_sub(&o->users, 1) != 1)
+	if (atomic_fetch_sub(&w->references, 1) != 1)
 		return;
-	o->ops.drop(o->data);
-	if (o->ended >= 0)
-		close(o->ended);
-	free(o);
+	w->ops.drop(w->data);
+	if (w->ended >= 0)
+		close(w->ended);
+	free(w);
 }
 
-static void *run(void *arg)
+static void *thread_main(void *arg)
 {
 	const uint64_t one = 1;
-	struct worker *o = arg;
+	struct worker *w = arg;
 
-	o->ops.work(o->data);
-	atomic_store(&o->through, true);
-	/* Cannot fail: the counter is far from its end, and the descriptor is open. */
-	if (write(o->ended, &one, sizeof(one)) < 0)
+	w->ops.work(w->data);
+	atomic_store(&w->finished, true);
+	/* Cannot fail: the counter is far from its maximum and the descriptor is open. */
+	if (write(w->ended, &one, sizeof(one)) < 0)
 		abort();
-	leave(o);
+	unref(w);
 	return NULL;
 }
 
 static void on_ended(evutil_socket_t fd __attribute__((unused)), short what __attribute__((unused)),
 		     void *arg)
 {
-	struct worker *o = arg;
+	struct worker *w = arg;
 
-	/* The descriptor tells the loop, not the compiler. */
-	if (!atomic_load(&o->through))
+	/*
+	 * The descriptor has synchronised the two threads already. The compiler does not know that.
+	 */
+	if (!atomic_load(&w->finished))
 		return;
-	event_free(o->event);
-	pthread_detach(o->thread);
-	o->ops.done(o->arg, o->data);
-	leave(o);
+	event_free(w->event);
+	pthread_detach(w->thread);
+	w->ops.done(w->arg, w->data);
+	unref(w);
 }
 
-/* Signals are for the loop. */
-static int create(struct worker *o)
+/* Blocks all signals in the new thread: the loop handles them. */
+static int create(struct worker *w)
 {
 	sigset_t all, before;
 	pthread_attr_t attr;
-	int rc;
+	int r;
 
 	sigfillset(&all);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	rc = pthread_create(&o->thread, &attr, run, o);
+	r = pthread_create(&w->thread, &attr, thread_main, w);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
-	return rc;
+	return r;
 }
 
-static int start(struct event_base *base, struct worker *o)
+static int start(struct event_base *base, struct worker *w)
 {
-	o->ended = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (o->ended < 0)
+	w->ended = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (w->ended < 0)
 		return errno;
-	o->event = event_new(base, o->ended, EV_READ | EV_PERSIST, on_ended, o);
-	if (!o->event || event_add(o->event, NULL) < 0)
+	w->event = event_new(base, w->ended, EV_READ | EV_PERSIST, on_ended, w);
+	if (!w->event || event_add(w->event, NULL) < 0)
 		return ENOMEM;
-	return create(o);
+	return create(w);
 }
 
 int worker_start(struct event_base *base, const struct worker_ops *ops, void *arg, void *data,
 		 struct worker **ret, struct err *e)
 {
-	struct worker *o = calloc(1, sizeof(*o));
+	struct worker *w = calloc(1, sizeof(*w));
 	int code;
 
-	if (!o) {
+	if (!w) {
 		ops->drop(data);
 		return err_no_memory(e);
 	}
-	*o = (struct worker){ .ops = *ops, .arg = arg, .data = data, .ended = -1 };
-	atomic_init(&o->users, 2);
-	code = start(base, o);
+	*w = (struct worker){ .ops = *ops, .arg = arg, .data = data, .ended = -1 };
+	atomic_init(&w->references, 2);
+	code = start(base, w);
 	if (code) {
-		if (o->event)
-			event_free(o->event);
-		atomic_store(&o->users, 1);
-		leave(o);
+		if (w->event)
+			event_free(w->event);
+		atomic_store(&w->references, 1);
+		unref(w);
 		return err_set(e, code, "cannot start a thread: %s", strerror(code));
 	}
-	*ret = o;
+	*ret = w;
 	return 0;
 }
 
-void worker_cancel(struct worker *o)
+void worker_cancel(struct worker *w)
 {
-	if (!o)
+	if (!w)
 		return;
-	event_free(o->event);
-	pthread_detach(o->thread);
-	leave(o);
+	event_free(w->event);
+	pthread_detach(w->thread);
+	unref(w);
 }
 
-void worker_finish(struct worker *o)
+void worker_finish(struct worker *w)
 {
-	if (!o)
+	if (!w)
 		return;
-	event_free(o->event);
-	pthread_join(o->thread, NULL);
-	leave(o);
+	event_free(w->event);
+	pthread_join(w->thread, NULL);
+	unref(w);
 }

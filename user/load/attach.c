@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Attaches the data path for a configuration: collects the backends, makes a plan and applies it.
+ */
 #include "load/attach.h"
 
 #include <errno.h>
@@ -39,9 +42,9 @@ static int plan_for(const struct config *cfg, const struct datapath_state *state
 	return plan_make(&in, ret, e);
 }
 
-/* The configuration with the backends that count. */
-static int believe(const struct config *cfg, const struct datapath_state *state,
-		   struct config **ret, struct attach_report *rep, struct err *e)
+/* The configuration with the backends that discovery has found earlier, if there are any. */
+static int with_known_backends(const struct config *cfg, const struct datapath_state *state,
+			       struct config **ret, struct attach_report *rep, struct err *e)
 {
 	struct klb_endpoint cached[KLB_MAX_BACKENDS], list[KLB_MAX_BACKENDS];
 	struct err cache_error = { "" };
@@ -50,10 +53,10 @@ static int believe(const struct config *cfg, const struct datapath_state *state,
 
 	rep->from_cache = n_cached > 0;
 	rep->seeds = 0;
-	/* None there yet is nothing to speak of. */
+	/* A missing cache is normal and not reported. */
 	snprintf(rep->cache_error, sizeof(rep->cache_error), "%s",
 		 r && r != -ENOENT ? cache_error.text : "");
-	if (!n_cached || endpoint_source_was_heard(&state->control, clock_now_ns()))
+	if (!n_cached || endpoint_source_is_cluster(&state->control, clock_now_ns()))
 		return config_with_backends(cfg, cached, n_cached, ret, e);
 	n = endpoint_source_with_seeds(cfg, cached, n_cached, list);
 	rep->seeds = n - n_cached;
@@ -64,7 +67,7 @@ int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup
 	       struct attach_report *ret, struct err *e)
 {
 	const struct datapath_state *state;
-	struct config *believed = NULL;
+	struct config *effective = NULL;
 	struct datapath_load *load;
 	int r;
 
@@ -79,12 +82,12 @@ int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup
 	ret->agent_alive = backend_status_agent_alive(&state->control, clock_now_ns());
 	ret->before = state->applied;
 	snprintf(ret->cgroup, sizeof(ret->cgroup), "%s", datapath_load_cgroup(load));
-	r = believe(cfg, state, &believed, ret, e);
+	r = with_known_backends(cfg, state, &effective, ret, e);
 	if (!r)
-		r = plan_for(believed, state, &ret->after, e);
+		r = plan_for(effective, state, &ret->after, e);
 	if (!r && !dry_run)
 		r = datapath_load_commit(load, &ret->after, e);
 	datapath_load_free(load);
-	config_free(believed);
+	config_free(effective);
 	return r;
 }

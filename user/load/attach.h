@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A configuration into an attachment: what kubelb-load does, and kubelb-agent
- * when it finds nothing attached.
+ * Attaches the data path for a configuration. kubelb-load does this, and so does kubelb-agent when
+ * nothing is attached.
  */
 #ifndef KUBELB_ATTACH_H
 #define KUBELB_ATTACH_H
@@ -11,27 +11,28 @@
 #include "base/err.h"
 #include "balance/plan.h"
 
-/* What attach_run did, or would do. */
+/* What attach_run has done, or would do. */
 struct attach_report {
 	bool upgrade; /* programs were attached already, and replaced in place */
 	bool dry_run;
-	bool agent_alive; /* an agent works on what is attached */
-	bool from_cache; /* the backends are those that discovery has found at another time */
-	unsigned int seeds; /* and so many of the configuration's own beside them */
-	char cache_error[ERR_TEXT_MAX]; /* why the cache is not used, if it is there; or "" */
+	bool agent_alive; /* an agent manages the attached data path */
+	bool from_cache; /* the backends are those that discovery has found earlier */
+	unsigned int seeds; /* the number of the configuration's own backends that are used beside
+			       them */
+	char cache_error[ERR_TEXT_MAX]; /* why the cache is not used although it exists; or "" */
 	char cgroup[512];
-	struct datapath_feature features[DATAPATH_FEATURES_MAX]; /* that can be refused */
+	struct datapath_feature
+		features[DATAPATH_FEATURES_MAX]; /* those that a kernel may refuse */
 	unsigned int n_features;
 	struct plan before; /* empty for a first attachment */
 	struct plan after;
 };
 
 /*
- * Attaches, or brings what is attached in line with cfg: where discovery is on
- * and has left a list in its cache, with that; and with cfg's own backends, unless an agent
- * that lives goes by that list alone. cgroup: goes before the
- * configuration's; NULL for none. dry_run: everything up to the last step. Returns
- * 0 or a negative errno with e; nothing has changed then.
+ * Attaches, or updates what is attached to match cfg. If discovery has left a list in its cache,
+ * the backends are those of the list and cfg's own; while a living agent uses the list alone, only
+ * those of the list. cgroup: used in place of the configuration's; NULL for none. dry_run: does
+ * everything but the last step. Returns 0, or a negative errno with e; nothing has changed then.
  */
 int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup, bool dry_run,
 	       struct attach_report *ret, struct err *e);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* kubelb-load: attach, once, and leave. */
+/* kubelb-load: attaches the data path, or detaches it, and exits. */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -20,10 +20,10 @@
 #include "import/import.h"
 #include "host/node.h"
 
-/* As the FILE of --from-...: standard input. */
+/* FILE of --from-... when it means standard input. */
 #define STDIN_PATH "-"
 
-/* More -f or -b than any valid configuration has: the rest is config_from_args' to refuse. */
+/* More -f or -b than any valid configuration has. config_from_args refuses the rest. */
 #define ARGS_MAX 256
 
 enum action { ACTION_ATTACH, ACTION_DETACH, ACTION_CHECK, ACTION_MIGRATE };
@@ -79,7 +79,7 @@ enum {
 	OPT_PIN,
 	OPT_DETACH,
 	OPT_CHECK,
-	OPT_FROM, /* and, behind it, one for each enum migrate_kind */
+	OPT_FROM, /* followed by one for each enum migrate_kind */
 };
 
 static const struct option long_options[] = {
@@ -126,7 +126,7 @@ static int take_source(struct options *o, enum migrate_kind from)
 	return take_action(o, ACTION_MIGRATE);
 }
 
-/* Returns -1 to go on, or an exit status. */
+/* Returns -1 to continue, or an exit status. */
 static int take_option(int c, struct options *o)
 {
 	switch (c) {
@@ -265,7 +265,7 @@ static void print_changes(const struct attach_report *rep)
 			       endpoint_format(&rep->before.backends[i].value.endpoint, text));
 }
 
-/* What will not do what one may expect of it. */
+/* Warns about what does not work as the user may expect. */
 static void print_warnings(const struct options *o, const struct config *cfg,
 			   const struct attach_report *rep)
 {
@@ -400,7 +400,7 @@ static int run_check(const struct options *o)
 	return cli_fail(CLI_FAILED, &e);
 }
 
-/* Prints what would be a configuration; changes nothing. */
+/* Prints the configuration that replaces the proxy. Changes nothing. */
 static int run_migrate(const struct options *o)
 {
 	bool from_stdin = !strcmp(o->from_file, STDIN_PATH);

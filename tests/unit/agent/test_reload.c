@@ -284,7 +284,7 @@ static void without_a_cache_the_seeds_count(void **state)
 	(void)state;
 	take_with_discovery(NULL);
 	assert_backends("10.0.0.1:6443 10.0.0.2:6443");
-	assert_false(agent_has_seeds(&bare));
+	assert_false(agent_uses_seeds(&bare));
 	assert_string_equal(captured(), "");
 }
 
@@ -303,9 +303,9 @@ static void a_cached_list_and_the_seeds(void **state)
 	(void)state;
 	take_with_discovery(CACHED);
 	assert_backends("10.0.0.2:6443 10.0.0.3:6443 10.0.0.1:6443");
-	assert_false(agent_has_seeds(&bare));
+	assert_false(agent_uses_seeds(&bare));
 	bare.heard = true;
-	assert_true(agent_has_seeds(&bare));
+	assert_true(agent_uses_seeds(&bare));
 }
 
 static void a_cached_list_that_was_heard(void **state)
@@ -317,7 +317,7 @@ static void a_cached_list_that_was_heard(void **state)
 	take_with_discovery(CACHED);
 	assert_backends("10.0.0.2:6443 10.0.0.3:6443");
 	bare.heard = true;
-	assert_false(agent_has_seeds(&bare));
+	assert_false(agent_uses_seeds(&bare));
 }
 
 /* The cluster is heard, and one of its list takes connections: the seeds go. */

@@ -65,25 +65,25 @@ static void heard_by_an_agent_that_lives(void **state)
 	(void)state;
 	for (unsigned int i = 0; i < ARRAY_SIZE(heard); i++) {
 		control.discovery = i;
-		assert_int_equal(endpoint_source_was_heard(&control, 102 * S), heard[i]);
-		assert_false(endpoint_source_was_heard(&control, 104 * S));
+		assert_int_equal(endpoint_source_is_cluster(&control, 102 * S), heard[i]);
+		assert_false(endpoint_source_is_cluster(&control, 104 * S));
 	}
 }
 
 /* --- the decision --------------------------------------------------------------------- */
 
 enum {
-	AS_BEFORE = ENDPOINT_SOURCE_AS_BEFORE,
-	ALONE = ENDPOINT_SOURCE_ALONE,
-	SEEDS = ENDPOINT_SOURCE_SEEDS
+	AS_BEFORE = ENDPOINT_SOURCE_UNCHANGED,
+	ALONE = ENDPOINT_SOURCE_DROP_SEEDS,
+	SEEDS = ENDPOINT_SOURCE_ADD_SEEDS
 };
 
 /* One look after the other. */
 struct look {
 	__u64 at_s;
-	bool heard, takes;
+	bool heard, usable;
 	unsigned int want;
-	bool alone; /* afterwards */
+	bool list_alone; /* afterwards */
 };
 
 static void check(struct endpoint_source b, bool more, unsigned int interval_ms,
@@ -92,19 +92,19 @@ static void check(struct endpoint_source b, bool more, unsigned int interval_ms,
 	for (size_t i = 0; i < n; i++) {
 		const struct look *l = &looks[i];
 		struct endpoint_source_facts f = { .heard = l->heard,
-						   .takes = l->takes,
-						   .more = more,
+						   .usable = l->usable,
+						   .has_seeds = more,
 						   .interval_ms = interval_ms,
 						   .now_ns = l->at_s * S };
 
 		assert_int_equal(endpoint_source_review(&b, &f), l->want);
-		assert_int_equal(b.alone, l->alone);
+		assert_int_equal(b.list_alone, l->list_alone);
 	}
 }
 
 #define CHECK(b, more, interval_ms, looks) check(b, more, interval_ms, looks, ARRAY_SIZE(looks))
 
-static const struct endpoint_source at_start, was_alone = { .alone = true };
+static const struct endpoint_source at_start, was_alone = { .list_alone = true };
 
 static void both_until_heard(void **state)
 {

@@ -275,14 +275,14 @@ static void leaving_is_not_gone(void **state)
 	(void)state;
 	health_probed(&h, &rules, KLB_REASON_NOT_READY, 500, 2);
 	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 3);
-	assert_false(health_is_gone(&h, 3));
+	assert_false(health_may_evict(&h, 3));
 	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 4);
 	assert_int_equal(h.state, KLB_STATE_DEAD);
-	assert_false(health_is_gone(&h, 4));
-	assert_false(health_is_gone(&h, 4 + HEALTH_LINGER_MS * 1000000ULL - 1));
-	assert_true(health_is_gone(&h, 4 + HEALTH_LINGER_MS * 1000000ULL));
+	assert_false(health_may_evict(&h, 4));
+	assert_false(health_may_evict(&h, 4 + HEALTH_LINGER_MS * 1000000ULL - 1));
+	assert_true(health_may_evict(&h, 4 + HEALTH_LINGER_MS * 1000000ULL));
 	/* A clock that goes backwards ends nothing. */
-	assert_false(health_is_gone(&h, 1));
+	assert_false(health_may_evict(&h, 1));
 }
 
 static void leaving_and_then_silent_is_gone(void **state)
@@ -294,7 +294,7 @@ static void leaving_and_then_silent_is_gone(void **state)
 	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 3);
 	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 4);
 	health_probed(&h, &rules, KLB_REASON_CONNECT_TIMEOUT, 0, 5);
-	assert_true(health_is_gone(&h, 5));
+	assert_true(health_may_evict(&h, 5));
 }
 
 static void refused_without_a_word_is_gone(void **state)
@@ -302,11 +302,11 @@ static void refused_without_a_word_is_gone(void **state)
 	struct health h = ready_at(1);
 
 	(void)state;
-	assert_false(health_is_gone(&h, 1));
+	assert_false(health_may_evict(&h, 1));
 	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 2);
-	assert_false(health_is_gone(&h, 2));
+	assert_false(health_may_evict(&h, 2));
 	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 3);
-	assert_true(health_is_gone(&h, 3));
+	assert_true(health_may_evict(&h, 3));
 }
 
 /* An earlier shutdown is no excuse for the next death. */
@@ -319,7 +319,7 @@ static void ready_again_forgets_the_shutdown(void **state)
 	down_and_back(&h, 3, 4);
 	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 5);
 	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 6);
-	assert_true(health_is_gone(&h, 6));
+	assert_true(health_may_evict(&h, 6));
 }
 
 /* --- evidence instead of probes ------------------------------------------------------------- */
@@ -379,8 +379,9 @@ static void skips_up_to_six_intervals(void **state)
 		health_probed(&h, &rules, KLB_REASON_OK, 200, now);
 		probes++;
 	}
-	assert_in_range(longest, HEALTH_STRETCH * interval, HEALTH_STRETCH * interval * 12 / 10);
-	assert_in_range(probes, looks / (HEALTH_STRETCH + 2), looks / HEALTH_STRETCH);
+	assert_in_range(longest, HEALTH_SKIP_INTERVALS * interval,
+			HEALTH_SKIP_INTERVALS * interval * 12 / 10);
+	assert_in_range(probes, looks / (HEALTH_SKIP_INTERVALS + 2), looks / HEALTH_SKIP_INTERVALS);
 }
 
 /* With an interval that people have taken over from their proxies: the kept connection is
@@ -586,12 +587,12 @@ static void adopted_leaving_is_not_gone(void **state)
 		struct health h;
 
 		health_adopt(&h, &seen, 100);
-		assert_false(health_is_gone(&h, 91 * S));
+		assert_false(health_may_evict(&h, 91 * S));
 		health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 91 * S);
 		health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 92 * S);
 		assert_int_equal(h.state, KLB_STATE_DEAD);
-		assert_false(health_is_gone(&h, 149 * S));
-		assert_true(health_is_gone(&h, 152 * S));
+		assert_false(health_may_evict(&h, 149 * S));
+		assert_true(health_may_evict(&h, 152 * S));
 	}
 }
 
@@ -605,13 +606,13 @@ static void adopted_and_gone(void **state)
 
 	(void)state;
 	health_adopt(&h, &seen, 100);
-	assert_true(health_is_gone(&h, 91 * S));
+	assert_true(health_may_evict(&h, 91 * S));
 	seen.state = KLB_STATE_READY;
 	seen.reason = KLB_REASON_OK;
 	health_adopt(&h, &seen, 100);
 	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 91 * S);
 	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 92 * S);
-	assert_true(health_is_gone(&h, 93 * S));
+	assert_true(health_may_evict(&h, 93 * S));
 }
 
 static void pending_verdicts_are_probed_soon(void **state)

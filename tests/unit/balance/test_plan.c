@@ -61,7 +61,7 @@ static void first_plan(void **state)
 		assert_int_equal(p.backends[i].value.generation, 1);
 		assert_int_equal(p.backends[i].value.weight, 100 + i);
 		assert_int_equal(p.backends[i].value.state, KLB_STATE_UNKNOWN);
-		assert_true(p.backends[i].fresh);
+		assert_true(p.backends[i].new_id);
 		assert_int_equal(p.frontends[0].ids[i], i + 1);
 		assert_int_equal(p.frontends[1].ids[i], i + 1);
 	}
@@ -79,12 +79,12 @@ static void identity_is_kept(void **state)
 	assert_int_equal(q.serial, 2);
 	assert_int_equal(q.backends[1].id, 3);
 	assert_int_equal(q.backends[2].id, 1);
-	assert_false(q.backends[1].fresh);
+	assert_false(q.backends[1].new_id);
 	assert_int_equal(q.backends[1].value.generation, 1);
 	/* 2 has just been taken away and may still be carried: not reused at once. */
 	assert_int_equal(q.backends[0].id, 4);
 	assert_int_equal(q.backends[0].value.generation, 2);
-	assert_true(q.backends[0].fresh);
+	assert_true(q.backends[0].new_id);
 }
 
 static void ids_of_open_connections_rest(void **state)
@@ -348,7 +348,7 @@ static void discovered_backends(void **state)
 	assert_int_equal(q.n_backends, 3);
 	assert_int_equal(q.backends[0].id, 1);
 	assert_int_equal(q.backends[0].value.generation, 1);
-	assert_false(q.backends[0].fresh);
+	assert_false(q.backends[0].new_id);
 	assert_int_equal(q.backends[1].id, 3);
 	assert_int_equal(q.backends[2].id, 4);
 	/* What the file says of a backend's weight, the default for the others. */
@@ -358,7 +358,7 @@ static void discovered_backends(void **state)
 	assert_int_equal(r.backends[0].id, 3);
 	assert_int_equal(r.backends[1].id, 4);
 	assert_int_equal(r.backends[2].id, 5);
-	assert_true(r.backends[2].fresh);
+	assert_true(r.backends[2].new_id);
 	/* Every frontend got the new ones. */
 	for (unsigned int i = 0; i < r.n_frontends; i++)
 		for (unsigned int j = 0; j < 3; j++)

@@ -30,7 +30,7 @@ static void add(__u32 id, enum klb_phase phase)
 static unsigned int look(void)
 {
 	memcpy(after, before, sizeof(after));
-	return reconcile_look(&reconcile, before, after, list, n, fixes, &again);
+	return reconcile_compare(&reconcile, before, after, list, n, fixes, &again);
 }
 
 static void agreement(void **state)
@@ -92,8 +92,8 @@ static void what_moves_is_not_judged(void **state)
 			after[1].opened++;
 		else
 			after[1].failed[KLB_FAILURE_REFUSED]++;
-		assert_int_equal(reconcile_look(&reconcile, before, after, list, n, fixes, &again),
-				 0);
+		assert_int_equal(
+			reconcile_compare(&reconcile, before, after, list, n, fixes, &again), 0);
 		assert_false(again);
 	}
 	/* A look that was disturbed confirms nothing. */

@@ -24,12 +24,12 @@ static void ages(void **state)
 		{ 1 * S, 172801 * S, "2d" },
 		{ 1, 1 + 400ULL * 86400 * S, "400d" },
 	};
-	char buf[TEXT_TIME_MAX];
+	char buf[FORMAT_TIME_MAX];
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
-		assert_string_equal(text_age(cases[i].then, cases[i].now, buf), cases[i].want);
-	assert_string_equal(text_age(1, ~0ULL, buf), "213503d");
+		assert_string_equal(format_age(cases[i].then, cases[i].now, buf), cases[i].want);
+	assert_string_equal(format_age(1, ~0ULL, buf), "213503d");
 }
 
 static void durations(void **state)
@@ -42,33 +42,33 @@ static void durations(void **state)
 		{ 10000000, "10ms" }, { 1003000000, "1003ms" }, { 10 * S - 1000000, "9999ms" },
 		{ 10 * S, "10s" },    { 300 * S, "5m" },
 	};
-	char buf[TEXT_TIME_MAX];
+	char buf[FORMAT_TIME_MAX];
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
-		assert_string_equal(text_duration(cases[i].ns, buf), cases[i].want);
+		assert_string_equal(format_duration(cases[i].ns, buf), cases[i].want);
 	/* The longest that there can be. */
-	assert_true(strlen(text_duration(~0ULL, buf)) < TEXT_TIME_MAX);
+	assert_true(strlen(format_duration(~0ULL, buf)) < FORMAT_TIME_MAX);
 }
 
 static void processes(void **state)
 {
 	/* The kernel ends it with a NUL; a byte more must not be read even without. */
 	static const char full[16] = "0123456789abcdef";
-	char buf[TEXT_PROCESS_MAX], name[TEXT_COMM_MAX];
+	char buf[FORMAT_PROCESS_MAX], name[FORMAT_COMM_MAX];
 
 	(void)state;
-	assert_string_equal(text_process("kubelet\0\0\0\0\0\0\0\0", 1234, buf), "kubelet[1234]");
-	assert_string_equal(text_process("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 0, buf), "-");
-	assert_string_equal(text_process(full, 4294967295U, buf), "0123456789abcdef[4294967295]");
-	assert_string_equal(text_comm("\x1b[2J\xff\n\0\0\0\0\0\0\0\0\0", name), "?[2J??");
-	assert_string_equal(text_comm("gr\xc3\xbc\xc3\x9f"
-				      "e\0\0\0\0\0\0\0\0",
-				      name),
+	assert_string_equal(format_process("kubelet\0\0\0\0\0\0\0\0", 1234, buf), "kubelet[1234]");
+	assert_string_equal(format_process("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 0, buf), "-");
+	assert_string_equal(format_process(full, 4294967295U, buf), "0123456789abcdef[4294967295]");
+	assert_string_equal(format_comm("\x1b[2J\xff\n\0\0\0\0\0\0\0\0\0", name), "?[2J??");
+	assert_string_equal(format_comm("gr\xc3\xbc\xc3\x9f"
+					"e\0\0\0\0\0\0\0\0",
+					name),
 			    "gr\xc3\xbc\xc3\x9f"
 			    "e");
 	/* Cut within a character, as the kernel cuts it. */
-	assert_string_equal(text_comm("aaaaaaaaaaaaaa\xc3", name), "aaaaaaaaaaaaaa?");
+	assert_string_equal(format_comm("aaaaaaaaaaaaaa\xc3", name), "aaaaaaaaaaaaaa?");
 }
 
 int main(void)

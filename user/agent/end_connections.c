@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Ends connections that have been picked for it. */
+#include "agent/end_connections.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "balance/rebalance.h"
+#include "base/random.h"
+#include "host/privileges.h"
+#include "net/sock_diag.h"
+
+/* A connection that has ended by itself meanwhile is fine. */
+static int end_picked(struct sock_diag *diag, const struct klb_connection *list,
+		      const unsigned int *picked, unsigned int n, struct agent_ended *ret,
+		      struct err *e)
+{
+	int r = sock_diag_can_destroy(diag, e), first = r;
+
+	for (unsigned int i = 0; !r && i < n; i++) {
+		const struct klb_connection *c = &list[picked[i]];
+		int one = sock_diag_destroy(diag, c, first ? NULL : e);
+
+		if (!one)
+			ret->ended[c->record.id]++;
+		else if (one != -ENOENT && !first)
+			first = one;
+	}
+	return first;
+}
+
+typedef unsigned int (*pick_fn)(const struct datapath_connections *all, const void *which,
+				unsigned int *ret, unsigned int *ret_remaining);
+
+/* Lists, picks and ends connections. Has the privileges only meanwhile. */
+static int end_some(const struct datapath *dp, pick_fn pick, const void *which,
+		    struct agent_ended *ret, struct err *e)
+{
+	struct datapath_connections all = { 0 };
+	unsigned int picked[EVICT_BATCH], n;
+	struct sock_diag *diag = NULL;
+	int r;
+
+	memset(ret, 0, sizeof(*ret));
+	privileges_raise();
+	r = sock_diag_open(&diag, e);
+	if (!r)
+		r = datapath_connections(dp, diag, &(struct datapath_list_options){ 0 }, &all, e);
+	if (!r) {
+		n = pick(&all, which, picked, &ret->remaining);
+		if (n)
+			r = end_picked(diag, all.list, picked, n, ret, e);
+	}
+	sock_diag_close(diag);
+	privileges_lower();
+	free(all.list);
+	return r;
+}
+
+struct dead {
+	const struct datapath *dp;
+	const bool *ids; /* by id */
+	bool *hidden; /* result: some connections to them are not in the list */
+};
+
+/* The number of connections that the kernel counts for them. */
+static __u64 count_dead(const struct dead *d)
+{
+	struct klb_stats stats;
+	__u64 n = 0;
+
+	for (__u32 id = 1; id < KLB_MAX_IDS; id++)
+		if (d->ids[id] && !datapath_read_stat(d->dp, id, &stats, NULL))
+			n += stats.active + stats.connecting;
+	return n;
+}
+
+static unsigned int pick_dead(const struct datapath_connections *all, const void *which,
+			      unsigned int *ret, unsigned int *ret_remaining)
+{
+	const struct dead *d = which;
+	unsigned int n;
+
+	n = rebalance_pick_dead(all->list, all->n, d->ids, random_u64(), EVICT_BATCH, ret,
+				ret_remaining);
+	*d->hidden = !all->all && count_dead(d) > n + *ret_remaining;
+	return n;
+}
+
+static unsigned int pick_oldest(const struct datapath_connections *all, const void *id,
+				unsigned int *ret, unsigned int *ret_remaining)
+{
+	(void)ret_remaining;
+	*ret = rebalance_pick_oldest(all->list, all->n, *(const __u32 *)id);
+	return *ret < all->n;
+}
+
+int agent_end_dead(const struct datapath *dp, const bool *dead, struct agent_ended *ret,
+		   struct err *e)
+{
+	bool hidden = false;
+	const struct dead d = { .dp = dp, .ids = dead, .hidden = &hidden };
+	int r = end_some(dp, pick_dead, &d, ret, e);
+
+	if (!r && hidden)
+		r = err_set(e, ESRCH,
+			    "some are in network namespaces that cannot be looked into: that takes "
+			    "CAP_SYS_ADMIN, CAP_SYS_PTRACE and the host's PID namespace");
+	return r;
+}
+
+int agent_end_oldest(const struct datapath *dp, __u32 id, struct agent_ended *ret, struct err *e)
+{
+	return end_some(dp, pick_oldest, &id, ret, e);
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Writes the map `control`, and tests the attached programs. */
+#include "datapath/load.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/random.h"
+#include "net/netns.h"
+
+static int connect4_prog(struct datapath_load *l, __u32 *ret, struct err *e)
+{
+	struct bpf_prog_info info = { 0 };
+	__u32 length = sizeof(info);
+
+	if (bpf_obj_get_info_by_fd(bpf_program__fd(l->o.progs[PROG_CONNECT4]), &info, &length))
+		return err_set(e, errno, "cannot tell a program's id: %s", bpf_errno_hint(errno));
+	*ret = info.id;
+	return 0;
+}
+
+static int control_error(const struct datapath_load *l, struct err *e)
+{
+	return err_set(e, errno, "%s/control: %s", l->pin_dir, bpf_errno_hint(errno));
+}
+
+static int get_control(const struct datapath_load *l, struct klb_control *ret, struct err *e)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(l->view.fds[MAP_CONTROL], &zero, ret) ? control_error(l, e) : 0;
+}
+
+static int put_control(const struct datapath_load *l, const struct klb_control *control,
+		       struct err *e)
+{
+	__u32 zero = 0;
+
+	return bpf_map_update_elem(l->view.fds[MAP_CONTROL], &zero, control, BPF_ANY)
+		       ? control_error(l, e)
+		       : 0;
+}
+
+/*
+ * A reused control map is shared by the old and the new programs, so it names no program until
+ * everything is done. If the load were killed before the link is switched, it would name a program
+ * that never ran.
+ */
+int load_write_control(struct datapath_load *l, struct err *e)
+{
+	struct klb_control control;
+	int r = get_control(l, &control, e);
+
+	if (r)
+		return r;
+	control.connect4_prog = 0;
+	if (!l->reused[MAP_CONTROL])
+		r = connect4_prog(l, &control.connect4_prog, e);
+	if (r)
+		return r;
+	if (!control.seed)
+		control.seed = random_u64();
+	control.abi_version = KLB_ABI_VERSION;
+	memcpy(control.refused, l->request.refused, sizeof(control.refused));
+	return put_control(l, &control, e);
+}
+
+/* Since Linux 5.14 user space can read it too. */
+static bool own_cookie(__u64 *ret)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool told = fd >= 0 && !netns_cookie(fd, ret);
+
+	if (fd >= 0)
+		close(fd);
+	return told;
+}
+
+/*
+ * Writes what the test connect has found out into `control`: the cookie of our network namespace as
+ * the programs see it, and the relation of their clock to CLOCK_MONOTONIC. Until then connects of
+ * scope host go through untouched, which can happen only during a first load.
+ */
+static int record_selftest(struct datapath_load *l, struct err *e)
+{
+	struct klb_counters counters;
+	struct klb_control control;
+	struct timespec tick;
+	__u32 zero = 0;
+	int r = get_control(l, &control, e);
+
+	if (r)
+		return r;
+	if (bpf_map_lookup_elem(l->view.fds[MAP_COUNTERS], &zero, &counters))
+		return err_set(e, errno, "%s/counters: %s", l->pin_dir, bpf_errno_hint(errno));
+	/* The coarse clock advances by ticks of 1/CONFIG_HZ (kernel/time/posix-timers.c). */
+	if (clock_getres(CLOCK_MONOTONIC_COARSE, &tick) || netns_own(&control.host_netns))
+		return err_set(e, errno, "cannot tell the clock or the network namespace: %s",
+			       strerror(errno));
+	/* The fallback may be wrong: somebody else may have connected to the test frontend. */
+	if (!own_cookie(&control.host_netns_cookie))
+		control.host_netns_cookie = counters.selftest.netns_cookie;
+	control.tick_ns = (__u64)tick.tv_nsec;
+	control.tick_offset_ns =
+		counters.selftest.now_ns - counters.selftest.jiffies * control.tick_ns;
+	return put_control(l, &control, e);
+}
+
+int load_set_connect4_prog(struct datapath_load *l, struct err *e)
+{
+	struct klb_control control;
+	int r = get_control(l, &control, e);
+
+	if (!r)
+		r = connect4_prog(l, &control.connect4_prog, e);
+	return r ? r : put_control(l, &control, e);
+}
+
+void load_restore_control(struct datapath_load *l)
+{
+	__u32 zero = 0;
+
+	if (l->reused[MAP_CONTROL])
+		bpf_map_update_elem(l->view.fds[MAP_CONTROL], &zero, &l->state.control, BPF_ANY);
+}
+
+/* Whether a program still runs on another cgroup until its pin is replaced. */
+static bool is_moved(const struct datapath_load *l)
+{
+	for (unsigned int i = 0; i < l->n_slots; i++)
+		if (l->exists && !l->slots[i].replaced)
+			return true;
+	return false;
+}
+
+/*
+ * Runs two tests: the result of the first one decides which sockets the second one counts as the
+ * host's.
+ */
+int load_run_selftests(struct datapath_load *l, struct err *e)
+{
+	struct selftest test = { .cgroup = l->cgroup,
+				 .cgroup_id = l->cgroup_id,
+				 .peername = l->o.progs[PROG_GETPEER4] && !is_moved(l),
+				 .scope = KLB_SCOPE_ALL };
+	int r = selftest_connect(&l->view, &test, e);
+
+	if (!r)
+		r = record_selftest(l, e);
+	test.scope = KLB_SCOPE_HOST;
+	return r ? r : selftest_connect(&l->view, &test, e);
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Opens the maps of an earlier load, and reuses those that fit. */
+#include "datapath/load.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/*
+ * An upgrade that was killed after switching the links and before changing the pins leaves programs
+ * that run on maps without a pin. The maps that the programs use take precedence over the pinned
+ * ones.
+ */
+static void prefer_live_maps(struct datapath_load *l)
+{
+	for (int i = 0; i < MAP_COUNT; i++) {
+		struct bpf_map_info info = { 0 };
+		int fd = links_live_map(l->pin_dir, map_pins[i], &info);
+
+		if (fd < 0)
+			continue;
+		if (l->old_fds[i] >= 0)
+			close(l->old_fds[i]);
+		l->old_fds[i] = fd;
+		l->old[i] = info;
+	}
+}
+
+/* Opens the maps that an earlier load of any version has pinned. */
+int load_open_old_maps(struct datapath_load *l, struct err *e)
+{
+	struct stat st;
+
+	if (stat(l->pin_dir, &st))
+		return errno == ENOENT ? 0
+				       : err_set(e, errno, "%s: %s", l->pin_dir, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return err_set(e, ENOTDIR, "%s: not a directory; use another one with --pin",
+			       l->pin_dir);
+	for (int i = 0; i < MAP_COUNT; i++) {
+		struct err ignored;
+		int fd = pin_open_map(l->pin_dir, map_pins[i], &l->old[i], &ignored);
+
+		if (fd == -ENOENT)
+			continue;
+		if (fd < 0) {
+			*e = ignored;
+			return fd;
+		}
+		l->old_fds[i] = fd;
+		l->pinned_id[i] = l->old[i].id;
+		l->exists = true;
+	}
+	if (l->exists)
+		prefer_live_maps(l);
+	return 0;
+}
+
+static bool fits(const struct bpf_map *map, const struct bpf_map_info *old)
+{
+	return old->type == (__u32)bpf_map__type(map) && old->key_size == bpf_map__key_size(map) &&
+	       old->value_size == bpf_map__value_size(map) &&
+	       old->max_entries == bpf_map__max_entries(map) &&
+	       old->map_flags == bpf_map__map_flags(map);
+}
+
+static int reuse(struct datapath_load *l, int index, struct err *e)
+{
+	int r = bpf_map__reuse_fd(l->o.maps[index], l->old_fds[index]);
+
+	l->reused[index] = true;
+	return r ? err_set(e, -r, "%s/%s: %s", l->pin_dir, map_pins[index], bpf_errno_hint(-r)) : 0;
+}
+
+static bool usable(const struct datapath_load *l, int index)
+{
+	return l->old_fds[index] >= 0 && fits(l->o.maps[index], &l->old[index]);
+}
+
+/* The maps that a plan is written to. */
+static bool is_table(int index)
+{
+	return index == MAP_FRONTENDS || index == MAP_LOOKUP || index == MAP_CANDIDATES ||
+	       index == MAP_BACKENDS;
+}
+
+/*
+ * Reuses each old map that fits. The tables are reused all together or not at all: a plan that is
+ * half in an old map and half in a new one would be nonsense to the programs. The same holds when
+ * an upgrade was killed before its pins: the tables that programs read are found through the
+ * programs, but `frontends` and `backends` are lost.
+ */
+int load_reuse_maps(struct datapath_load *l, struct err *e)
+{
+	int r = 0;
+
+	for (int i = 0; i < MAP_COUNT; i++)
+		l->new_tables |= is_table(i) && (!usable(l, i) || l->old[i].id != l->pinned_id[i]);
+	for (int i = 0; !r && i < MAP_COUNT; i++)
+		if (usable(l, i) && !(is_table(i) && l->new_tables))
+			r = reuse(l, i, e);
+	return r;
+}
+
+/* Whether the kernel refuses this map. The programs work without it. */
+bool load_is_left_out(const struct datapath_load *l, int index)
+{
+	return index == MAP_WAKEUP && l->request.refused[KLB_FEATURE_WAKEUP];
+}
+
+int load_read_state(struct datapath_load *l, struct err *e)
+{
+	for (int i = 0; i < MAP_COUNT; i++)
+		l->view.fds[i] = load_is_left_out(l, i) ? -1 : bpf_map__fd(l->o.maps[i]);
+	return datapath_read(&l->view, &l->state, e);
+}
