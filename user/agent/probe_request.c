@@ -23,14 +23,14 @@ int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct
 		.words = &words,
 	};
 	struct probe_tls *tls = calloc(1, sizeof(*tls));
-	int err;
+	int r;
 
 	if (!tls)
 		return err_no_memory_for(e, "probe");
-	err = tls_new(&options, &tls->tls, e);
-	if (err) {
+	r = tls_new(&options, &tls->tls, e);
+	if (r) {
 		free(tls);
-		return err;
+		return r;
 	}
 	*ret = tls;
 	return 0;

@@ -313,7 +313,7 @@ static int read_list(struct slices *s, const json_t *root, char *version, struct
 {
 	const json_t *items = json_object_get(root, "items");
 	size_t i;
-	int rc;
+	int r;
 
 	if (strcmp(string_of(root, "kind"), "EndpointSliceList") != 0)
 		return err_set(e, EINVAL, "the answer is a '%.64s', not an EndpointSliceList",
@@ -322,10 +322,10 @@ static int read_list(struct slices *s, const json_t *root, char *version, struct
 		return err_set(e, EINVAL, "the list is only a part, which was not asked for");
 	if (!json_is_array(items) && !json_is_null(items))
 		return err_set(e, EINVAL, "the list has no items");
-	rc = read_version(root, version, e);
-	for (i = 0; !rc && i < json_array_size(items); i++)
-		rc = take(s, json_array_get(items, i), true, e);
-	return rc;
+	r = read_version(root, version, e);
+	for (i = 0; !r && i < json_array_size(items); i++)
+		r = take(s, json_array_get(items, i), true, e);
+	return r;
 }
 
 int slices_list(struct slices *s, const char *text, size_t length, char *version, struct err *e)
@@ -333,15 +333,15 @@ int slices_list(struct slices *s, const char *text, size_t length, char *version
 	char new_version[DISCOVERY_VERSION_MAX + 1];
 	struct slices new = { 0 };
 	json_t *root = parse(text, length, "the list", e);
-	int rc;
+	int r;
 
 	if (!root)
 		return -EINVAL;
-	rc = read_list(&new, root, new_version, e);
+	r = read_list(&new, root, new_version, e);
 	json_decref(root);
-	if (rc) {
+	if (r) {
 		slices_clear(&new);
-		return rc;
+		return r;
 	}
 	slices_clear(s);
 	*s = new;
@@ -367,12 +367,12 @@ static int read_change(struct slices *s, const json_t *object, bool present, cha
 		       enum slices_event *ret, struct err *e)
 {
 	char new_version[DISCOVERY_VERSION_MAX + 1];
-	int rc = read_version(object, new_version, e);
+	int r = read_version(object, new_version, e);
 
-	if (!rc)
-		rc = take(s, object, present, e);
-	if (rc)
-		return rc;
+	if (!r)
+		r = take(s, object, present, e);
+	if (r)
+		return r;
 	memcpy(version, new_version, sizeof(new_version));
 	*ret = SLICES_EVENT_CHANGE;
 	return 0;
@@ -403,13 +403,13 @@ int slices_watch(struct slices *s, const char *line, size_t length, char *versio
 		 enum slices_event *ret, struct err *e)
 {
 	json_t *event = parse(line, length, "an event", e);
-	int rc;
+	int r;
 
 	if (!event)
 		return -EINVAL;
-	rc = read_event(s, event, version, ret, e);
+	r = read_event(s, event, version, ret, e);
 	json_decref(event);
-	return rc;
+	return r;
 }
 
 /* --- to a list ----------------------------------------------------------------------- */

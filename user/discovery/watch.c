@@ -436,20 +436,20 @@ static int take_events(struct discovery *d, bool *changed, struct err *e)
 	enum slices_event event;
 	size_t length;
 	char *line;
-	int rc = 0;
+	int r = 0;
 
-	while (!rc && (line = text_line(text, &length))) {
+	while (!r && (line = text_line(text, &length))) {
 		if (length) {
-			rc = slices_watch(&d->slices, line, length, d->version, &event, e);
-			if (!rc && event == SLICES_EVENT_EXPIRED)
-				rc = err_set(e, ESTALE, "410: the watch fell behind, listing anew");
-			else if (!rc && event == SLICES_EVENT_CHANGE)
+			r = slices_watch(&d->slices, line, length, d->version, &event, e);
+			if (!r && event == SLICES_EVENT_EXPIRED)
+				r = err_set(e, ESTALE, "410: the watch fell behind, listing anew");
+			else if (!r && event == SLICES_EVENT_CHANGE)
 				*changed = true;
 			d->line_ns = 0;
 		}
 		text_drop(text, length + 1);
 	}
-	return rc;
+	return r;
 }
 
 /* Returns false when the watch is over. */
@@ -458,7 +458,7 @@ static bool take_news(struct discovery *d)
 	size_t before = link_text(d->link)->length;
 	bool changed = false;
 	struct err e;
-	int rc = take_events(d, &changed, &e);
+	int r = take_events(d, &changed, &e);
 
 	d->fruitful = true;
 	if (!d->empty)
@@ -472,9 +472,9 @@ static bool take_news(struct discovery *d)
 		believe(d);
 	if (d->freed)
 		return false;
-	if (rc) {
+	if (r) {
 		d->need_list = true;
-		fail(d, rc == -ESTALE ? DISCOVERY_EXPIRED : DISCOVERY_ERROR, e.text);
+		fail(d, r == -ESTALE ? DISCOVERY_EXPIRED : DISCOVERY_ERROR, e.text);
 		return false;
 	}
 	return true;
@@ -612,10 +612,10 @@ static int load(struct discovery *d, struct err *e)
 		.give_certificate = "add client-certificate and client-key to the kubeconfig",
 	};
 	struct tls_options options = { .words = &words };
-	int rc = credentials_load(d->kubeconfig, d->service_account, &d->credentials, e);
+	int r = credentials_load(d->kubeconfig, d->service_account, &d->credentials, e);
 
-	if (rc)
-		return rc;
+	if (r)
+		return r;
 	options.ca = pem_of(&d->credentials->ca);
 	options.cert = pem_of(&d->credentials->cert);
 	options.key = pem_of(&d->credentials->key);

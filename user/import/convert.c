@@ -224,10 +224,10 @@ static int check_backend(const struct migrate *m, const struct migrate_backend *
 int migrate_add_backend(struct migrate *m, const struct migrate_backend *backend)
 {
 	char text[ENDPOINT_TEXT_MAX];
-	int rc = check_backend(m, backend);
+	int r = check_backend(m, backend);
 
-	if (rc < 0)
-		return rc;
+	if (r < 0)
+		return r;
 	for (unsigned int i = 0; i < m->n_backends; i++)
 		if (endpoint_equal(&m->backends[i].endpoint, &backend->endpoint)) {
 			migrate_note(m, backend->line, "%s is there already (line %u)",

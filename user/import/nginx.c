@@ -102,14 +102,14 @@ static char take_plain(struct scanner *s, char **ret)
 static int add_word(struct scanner *s, char *word, unsigned int line)
 {
 	struct migrate_words *w = &s->m->words;
-	int rc = 0;
+	int r = 0;
 
 	if (!s->open)
-		rc = migrate_words_item(w, line);
+		r = migrate_words_item(w, line);
 	s->open = true;
-	if (rc == 0)
-		rc = migrate_words_word(w, word);
-	return rc < 0 ? migrate_fail_memory(s->m) : 0;
+	if (r == 0)
+		r = migrate_words_word(w, word);
+	return r < 0 ? migrate_fail_memory(s->m) : 0;
 }
 
 /* --- blocks ------------------------------------------------------------------- */
@@ -166,16 +166,16 @@ static int take_word(struct scanner *s)
 {
 	unsigned int line = s->line;
 	char *word = NULL, end = '\0';
-	int rc = 0;
+	int r = 0;
 
 	if (*s->at == '"' || *s->at == '\'')
-		rc = take_quoted(s, &word);
+		r = take_quoted(s, &word);
 	else
 		end = take_plain(s, &word);
-	if (rc == 0)
-		rc = add_word(s, word, line);
-	if (rc < 0 || !end)
-		return rc;
+	if (r == 0)
+		r = add_word(s, word, line);
+	if (r < 0 || !end)
+		return r;
 	/* What ended the word may be under its NUL, so it is taken here. */
 	if (end == ';' || end == '{')
 		return take_mark(s, end);
@@ -206,12 +206,12 @@ static int scan(struct migrate *m)
 {
 	struct migrate_words *w = &m->words;
 	struct scanner s = { .m = m, .at = w->text, .line = 1 };
-	int rc = 0;
+	int r = 0;
 
-	while (rc == 0 && *s.at)
-		rc = take_next(&s);
-	if (rc < 0)
-		return rc;
+	while (r == 0 && *s.at)
+		r = take_next(&s);
+	if (r < 0)
+		return r;
 	if (s.open)
 		return migrate_fail(m, w->items[w->n_items - 1].line,
 				    "'%.64s' is not ended by ';'; is the file complete?",
@@ -427,7 +427,7 @@ static int read_listen(struct migrate *m, size_t item)
 	const char *address = migrate_word(&m->words, item, 1);
 	struct klb_endpoint ep, any;
 	struct err why;
-	int rc;
+	int r;
 
 	if (strncmp(address, "unix:", 5) == 0) {
 		migrate_note(m, line, "listen %s: only addresses are balanced", address);
@@ -440,19 +440,19 @@ static int read_listen(struct migrate *m, size_t item)
 			"does not; let clients reach the apiserver's own TLS first");
 	if (parse_listen(address, &ep, &why) < 0)
 		return migrate_fail(m, line, "listen: %s", why.text);
-	rc = migrate_add_frontend(m, line, ep);
-	for (size_t n = 2; rc == 0 && n < m->words.items[item].n_words; n++) {
+	r = migrate_add_frontend(m, line, ep);
+	for (size_t n = 2; r == 0 && n < m->words.items[item].n_words; n++) {
 		const char *word = migrate_word(&m->words, item, n);
 
 		if (strcmp(word, "ipv6only=off") == 0 && endpoint_is_unspecified(&ep)) {
 			parse_listen("*:1", &any, NULL);
 			any.port = ep.port;
-			rc = migrate_add_frontend(m, line, any);
+			r = migrate_add_frontend(m, line, any);
 		} else if (strncmp(word, "ipv6only=", 9) != 0) {
 			migrate_note(m, line, "listen ... %s", word);
 		}
 	}
-	return rc;
+	return r;
 }
 
 /* The value behind name=, or NULL. */
@@ -486,7 +486,7 @@ static int read_server(struct migrate *m, size_t item)
 	struct migrate_backend b = { .line = m->words.items[item].line, .weight = 1 };
 	const char *address = migrate_word(&m->words, item, 1);
 	struct err why;
-	int rc = 0;
+	int r = 0;
 
 	if (strncmp(address, "unix:", 5) == 0)
 		return migrate_fail(m, b.line,
@@ -495,9 +495,9 @@ static int read_server(struct migrate *m, size_t item)
 				    address);
 	if (endpoint_parse(address, 0, &b.endpoint, &why) < 0)
 		return migrate_fail(m, b.line, "server: %s", why.text);
-	for (size_t n = 2; rc == 0 && n < m->words.items[item].n_words; n++)
-		rc = read_parameter(m, &b, migrate_word(&m->words, item, n));
-	return rc < 0 ? rc : migrate_add_backend(m, &b);
+	for (size_t n = 2; r == 0 && n < m->words.items[item].n_words; n++)
+		r = read_parameter(m, &b, migrate_word(&m->words, item, n));
+	return r < 0 ? r : migrate_add_backend(m, &b);
 }
 
 /* random [two [least_conn]] */
@@ -528,10 +528,10 @@ static int read_upstream(struct migrate *m, size_t upstream)
 
 	MIGRATE_EACH(&m->words, i, in.first, in.last)
 	{
-		int rc = 0;
+		int r = 0;
 
 		if (migrate_is(&m->words, i, "server"))
-			rc = read_server(m, i);
+			r = read_server(m, i);
 		else if (migrate_is(&m->words, i, "least_conn"))
 			migrate_set_policy(m, KLB_POLICY_LEAST_CONN, m->words.items[i].line,
 					   "least_conn");
@@ -542,8 +542,8 @@ static int read_upstream(struct migrate *m, size_t upstream)
 		else if (!migrate_is(&m->words, i, "include")) /* see note_includes */
 			migrate_note(m, m->words.items[i].line, "%s",
 				     migrate_join(&m->words, i, text, sizeof(text)));
-		if (rc < 0)
-			return rc;
+		if (r < 0)
+			return r;
 	}
 	if (!m->n_backends)
 		return migrate_fail(m, line,
@@ -642,21 +642,21 @@ static int read_servers(struct migrate *m, struct context stream, size_t chosen)
 	MIGRATE_EACH(&m->words, i, stream.first, stream.last)
 	{
 		struct context in = inside(m, i);
-		int rc;
+		int r;
 
 		if (!is_server(m, i) || strcmp(target_of(m, i), target_of(m, chosen)) != 0)
 			continue;
-		rc = check_changes(m, stream, i);
+		r = check_changes(m, stream, i);
 		MIGRATE_EACH(&m->words, k, in.first, in.last)
 		{
-			if (rc == 0 && migrate_is(&m->words, k, "listen"))
-				rc = read_listen(m, k);
+			if (r == 0 && migrate_is(&m->words, k, "listen"))
+				r = read_listen(m, k);
 			note_setting(m, k);
 		}
-		if (rc == 0)
-			rc = read_connect_timeout(m, stream, i);
-		if (rc < 0)
-			return rc;
+		if (r == 0)
+			r = read_connect_timeout(m, stream, i);
+		if (r < 0)
+			return r;
 	}
 	if (!m->n_frontends)
 		return migrate_fail(m, m->words.items[chosen].line,
@@ -748,26 +748,26 @@ int migrate_read_nginx(struct migrate *m, const char *text, size_t length)
 	struct migrate_candidate list[MIGRATE_CANDIDATES_MAX];
 	struct context file = { 0, 0 }, stream;
 	size_t n = 0, chosen = 0;
-	int rc;
+	int r;
 
 	m->words.text = strndup(text, length);
 	if (!m->words.text)
 		return migrate_fail_memory(m);
-	rc = scan(m);
-	if (rc < 0)
-		return rc;
+	r = scan(m);
+	if (r < 0)
+		return r;
 	file.last = m->words.n_items;
 	stream = find_stream(m, file);
-	rc = list_candidates(m, stream, list, &n);
-	if (rc == 0 && !n)
+	r = list_candidates(m, stream, list, &n);
+	if (r == 0 && !n)
 		return fail_none(m, file);
-	if (rc == 0)
-		rc = migrate_choose(m, list, n, "upstream", &chosen);
-	if (rc == 0)
-		rc = read_servers(m, stream, list[chosen].item);
-	if (rc == 0)
-		rc = read_target(m, stream, list[chosen].item);
-	if (rc == 0)
+	if (r == 0)
+		r = migrate_choose(m, list, n, "upstream", &chosen);
+	if (r == 0)
+		r = read_servers(m, stream, list[chosen].item);
+	if (r == 0)
+		r = read_target(m, stream, list[chosen].item);
+	if (r == 0)
 		note_rest(m, file, stream);
-	return rc;
+	return r;
 }

@@ -445,12 +445,12 @@ static int check(const struct migrate *m, const char *text, size_t length)
 {
 	struct config *c = NULL;
 	struct err why;
-	int rc = config_parse(text, length, "kubelb.yaml", true, &c, &why);
+	int r = config_parse(text, length, "kubelb.yaml", true, &c, &why);
 
 	config_free(c);
-	return rc < 0 ? migrate_fail(m, 0, "makes no valid configuration (%s); write one by hand",
-				     why.text)
-		      : 0;
+	return r < 0 ? migrate_fail(m, 0, "makes no valid configuration (%s); write one by hand",
+				    why.text)
+		     : 0;
 }
 
 static int print(const struct migrate *m, char **ret)
@@ -458,21 +458,21 @@ static int print(const struct migrate *m, char **ret)
 	char *text = NULL;
 	size_t length = 0;
 	FILE *out = open_memstream(&text, &length);
-	int rc;
+	int r;
 
 	if (!out)
 		return migrate_fail_memory(m);
 	put_all(out, m);
-	rc = ferror(out) ? -ENOMEM : 0;
-	if (fclose(out) || rc < 0)
-		rc = migrate_fail_memory(m);
+	r = ferror(out) ? -ENOMEM : 0;
+	if (fclose(out) || r < 0)
+		r = migrate_fail_memory(m);
 	else
-		rc = check(m, text, length);
-	if (rc < 0)
+		r = check(m, text, length);
+	if (r < 0)
 		free(text);
 	else
 		*ret = text;
-	return rc;
+	return r;
 }
 
 static int check_bytes(const struct migrate *m, const char *text, size_t length)
@@ -505,19 +505,19 @@ int migrate_convert(enum migrate_kind kind, const char *text, size_t length, con
 		    char **ret, struct err *e)
 {
 	struct migrate *m = calloc(1, sizeof(*m));
-	int rc;
+	int r;
 
 	if (!m)
 		return err_no_memory_for(e, source);
 	*m = (struct migrate){ .kind = kind, .source = source, .e = e };
-	rc = check_bytes(m, text, length);
-	if (rc == 0)
-		rc = kinds[kind].read(m, text, length);
-	if (rc == 0) {
+	r = check_bytes(m, text, length);
+	if (r == 0)
+		r = kinds[kind].read(m, text, length);
+	if (r == 0) {
 		note_weights(m);
 		pair_client_files(m);
-		rc = print(m, ret);
+		r = print(m, ret);
 	}
 	migrate_free(m);
-	return rc;
+	return r;
 }

@@ -82,16 +82,16 @@ static int fail_address(const char *text, const struct parts *p, struct err *e)
 
 static int split(const char *text, struct parts *p, struct err *e)
 {
-	int rc = 0;
+	int r = 0;
 
 	if (!text[0])
 		return err_set(e, EINVAL, "the address is empty; write a.b.c.d:port or [v6]:port");
 	if (text[0] == '[')
-		rc = split_bracketed(text, p, e);
+		r = split_bracketed(text, p, e);
 	else
 		split_bare(text, p);
-	if (rc < 0)
-		return rc;
+	if (r < 0)
+		return r;
 	if (p->length >= sizeof(p->host))
 		return fail_address(text, p, e);
 	memcpy(p->host, p->at, p->length);
@@ -137,18 +137,18 @@ int endpoint_parse(const char *text, unsigned int default_port, struct klb_endpo
 {
 	struct klb_endpoint ep = { .port = default_port };
 	struct parts p = { .at = text };
-	int rc;
+	int r;
 
-	rc = split(text, &p, e);
-	if (rc < 0)
-		return rc;
-	rc = parse_host(text, &p, ep.addr, e);
-	if (rc < 0)
-		return rc;
+	r = split(text, &p, e);
+	if (r < 0)
+		return r;
+	r = parse_host(text, &p, ep.addr, e);
+	if (r < 0)
+		return r;
 	if (p.port) {
-		rc = parse_port(text, p.port, &ep.port, e);
-		if (rc < 0)
-			return rc;
+		r = parse_port(text, p.port, &ep.port, e);
+		if (r < 0)
+			return r;
 	} else if (!default_port) {
 		return err_set(e, EINVAL, "'%.64s' has no port; write %s%.45s%s:PORT", text,
 			       p.v6 ? "[" : "", p.host, p.v6 ? "]" : "");

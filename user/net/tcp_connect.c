@@ -37,7 +37,7 @@ int dial_open(const struct klb_endpoint *to, const struct dial_patience *patienc
 {
 	struct sockaddr_storage ss;
 	socklen_t length = endpoint_to_sockaddr(to, &ss);
-	int fd, err;
+	int fd, r;
 
 	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
@@ -47,9 +47,9 @@ int dial_open(const struct klb_endpoint *to, const struct dial_patience *patienc
 	if (connect(fd, (struct sockaddr *)&ss, length) == 0 || errno == EINPROGRESS ||
 	    errno == EINTR)
 		return fd;
-	err = -errno;
+	r = -errno;
 	close(fd);
-	return err;
+	return r;
 }
 
 int dial_result(int fd)

@@ -126,7 +126,7 @@ static bool trust(SSL_CTX *ctx, BIO *bio)
 static int load_ca(struct tls *tls, const struct tls_pem *ca, struct err *e)
 {
 	struct pem pem = { 0 };
-	int err;
+	int r;
 
 	if (is_absent(ca)) {
 		/* A directory by hash: nothing is read before it is needed. */
@@ -134,37 +134,37 @@ static int load_ca(struct tls *tls, const struct tls_pem *ca, struct err *e)
 		tls->unknown = true;
 		return 0;
 	}
-	err = pem_open(tls, ca, &pem, e);
-	if (err)
-		return err;
+	r = pem_open(tls, ca, &pem, e);
+	if (r)
+		return r;
 	if (!trust(tls->ctx, pem.bio))
-		err = err_set(e, EINVAL,
-			      "%s: %s holds no certificate in PEM; give the certificate of the "
-			      "cluster's CA",
-			      ca->key, pem.name);
+		r = err_set(e, EINVAL,
+			    "%s: %s holds no certificate in PEM; give the certificate of the "
+			    "cluster's CA",
+			    ca->key, pem.name);
 	pem_close(&pem);
 	/* What is named is trusted, be it a root or an intermediate. */
 	X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(tls->ctx), X509_V_FLAG_PARTIAL_CHAIN);
-	return err;
+	return r;
 }
 
 static int load_key(struct tls *tls, const struct tls_pem *key, struct err *e)
 {
 	struct pem pem = { 0 };
 	EVP_PKEY *private;
-	int err = pem_open(tls, key, &pem, e);
+	int r = pem_open(tls, key, &pem, e);
 
-	if (err)
-		return err;
+	if (r)
+		return r;
 	private = PEM_read_bio_PrivateKey(pem.bio, NULL, no_passphrase, NULL);
 	if (!private || SSL_CTX_use_PrivateKey(tls->ctx, private) != 1)
-		err = err_set(e, EINVAL,
-			      "%s: %s holds no private key in PEM that can be read without a "
-			      "passphrase",
-			      key->key, pem.name);
+		r = err_set(e, EINVAL,
+			    "%s: %s holds no private key in PEM that can be read without a "
+			    "passphrase",
+			    key->key, pem.name);
 	EVP_PKEY_free(private);
 	pem_close(&pem);
-	return err;
+	return r;
 }
 
 /* The first certificate is the client's own; those that follow lead to its CA. */
@@ -186,20 +186,20 @@ static bool use_chain(SSL_CTX *ctx, BIO *bio)
 static int load_certificate(struct tls *tls, const struct tls_pem *from, struct err *e)
 {
 	struct pem pem = { 0 };
-	int err = pem_open(tls, from, &pem, e);
+	int r = pem_open(tls, from, &pem, e);
 
-	if (err)
-		return err;
+	if (r)
+		return r;
 	if (!use_chain(tls->ctx, pem.bio))
-		err = err_set(e, EINVAL, "%s: %s holds no usable certificate in PEM", from->key,
-			      pem.name);
+		r = err_set(e, EINVAL, "%s: %s holds no usable certificate in PEM", from->key,
+			    pem.name);
 	pem_close(&pem);
-	return err;
+	return r;
 }
 
 static int load_client_certificate(struct tls *tls, const struct tls_options *o, struct err *e)
 {
-	int err;
+	int r;
 
 	if (is_absent(&o->cert))
 		return 0;
@@ -207,11 +207,11 @@ static int load_client_certificate(struct tls *tls, const struct tls_options *o,
 	 * The key goes first: OpenSSL drops one that does not fit the certificate
 	 * that follows, which tells a wrong pair from an unusable file.
 	 */
-	err = load_key(tls, &o->key, e);
-	if (!err)
-		err = load_certificate(tls, &o->cert, e);
-	if (err)
-		return err;
+	r = load_key(tls, &o->key, e);
+	if (!r)
+		r = load_certificate(tls, &o->cert, e);
+	if (r)
+		return r;
 	if (SSL_CTX_check_private_key(tls->ctx) != 1)
 		return err_set(e, EINVAL,
 			       "%s: %s is not the key of the certificate in %s; name the two of "
@@ -311,15 +311,15 @@ static void set_up(SSL_CTX *ctx)
 
 static int load(struct tls *tls, const struct tls_options *o, struct err *e)
 {
-	int err;
+	int r;
 
 	set_up(tls->ctx);
 	tls->verify = !o->insecure;
 	if (tls->verify) {
 		SSL_CTX_set_verify(tls->ctx, SSL_VERIFY_PEER, verify_callback);
-		err = load_ca(tls, &o->ca, e);
-		if (err)
-			return err;
+		r = load_ca(tls, &o->ca, e);
+		if (r)
+			return r;
 	}
 	return load_client_certificate(tls, o, e);
 }
@@ -336,7 +336,7 @@ static void ignore_sigpipe(void)
 int tls_new(const struct tls_options *o, struct tls **ret, struct err *e)
 {
 	struct tls *tls;
-	int err;
+	int r;
 
 	/* Half a megabyte resident, for texts that nobody sees; see describe_error. */
 	OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_SSL_STRINGS | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS,
@@ -352,11 +352,11 @@ int tls_new(const struct tls_options *o, struct tls **ret, struct err *e)
 			       "configuration (openssl version -d)");
 	}
 	tls->words = o->words;
-	err = load(tls, o, e);
+	r = load(tls, o, e);
 	ERR_clear_error();
-	if (err) {
+	if (r) {
 		tls_free(tls);
-		return err;
+		return r;
 	}
 	*ret = tls;
 	return 0;
