@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -42,7 +43,7 @@ enum phase { PHASE_READING, PHASE_ANSWERING, PHASE_LEAVING };
 
 struct connection {
 	struct http *h;
-	struct connection *previous, *next;
+	TAILQ_ENTRY(connection) link;
 	struct bufferevent *bev;
 	struct event *limit;
 	enum phase phase;
@@ -56,7 +57,7 @@ struct http {
 	struct event *pause;
 	const struct http_ops *ops;
 	void *arg;
-	struct connection *first, *last; /* by the beginning of the request */
+	TAILQ_HEAD(, connection) connections; /* by the beginning of the request */
 	unsigned int n;
 };
 
@@ -68,35 +69,16 @@ struct reply {
 	size_t length;
 };
 
-/* --- the list ------------------------------------------------------------------------ */
-
 static void append(struct connection *c)
 {
-	struct http *h = c->h;
-
-	c->next = NULL;
-	c->previous = h->last;
-	if (h->last)
-		h->last->next = c;
-	else
-		h->first = c;
-	h->last = c;
-	h->n++;
+	TAILQ_INSERT_TAIL(&c->h->connections, c, link);
+	c->h->n++;
 }
 
 static void take_out(struct connection *c)
 {
-	struct http *h = c->h;
-
-	if (c->previous)
-		c->previous->next = c->next;
-	else
-		h->first = c->next;
-	if (c->next)
-		c->next->previous = c->previous;
-	else
-		h->last = c->previous;
-	h->n--;
+	TAILQ_REMOVE(&c->h->connections, c, link);
+	c->h->n--;
 }
 
 static void hang_up(struct connection *c)
@@ -339,7 +321,7 @@ static void on_accept(struct evconnlistener *listener __attribute__((unused)), e
 	struct connection *c;
 
 	if (h->n >= CONNECTIONS_MAX)
-		hang_up(h->first);
+		hang_up(TAILQ_FIRST(&h->connections));
 	c = calloc(1, sizeof(*c));
 	if (!c) {
 		evutil_closesocket(fd);
@@ -409,6 +391,7 @@ int http_new(struct event_base *base, const struct klb_endpoint *address,
 
 	if (!h)
 		return err_no_memory(e);
+	TAILQ_INIT(&h->connections);
 	h->base = base;
 	h->ops = ops;
 	h->arg = arg;
@@ -424,7 +407,7 @@ int http_new(struct event_base *base, const struct klb_endpoint *address,
 
 void http_free(struct http *h)
 {
-	struct connection *c, *next;
+	struct connection *c;
 
 	if (!h)
 		return;
@@ -432,9 +415,7 @@ void http_free(struct http *h)
 		evconnlistener_free(h->listener);
 	if (h->pause)
 		event_free(h->pause);
-	for (c = h->first; c; c = next) {
-		next = c->next;
+	while ((c = TAILQ_FIRST(&h->connections)))
 		hang_up(c);
-	}
 	free(h);
 }
