@@ -17,6 +17,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include <event2/buffer.h>
+
 #include "discovery/internal.h"
 #include "net/endpoint.h"
 #include "net/https_conn.h"
@@ -62,57 +64,55 @@ struct link {
 
 /* --- bytes --------------------------------------------------------------------------- */
 
-static bool text_grow(struct text *t, size_t size)
+size_t text_length(const struct text *t)
 {
-	char *bytes = realloc(t->bytes, size);
-
-	if (!bytes)
-		return false;
-	t->bytes = bytes;
-	t->size = size;
-	return true;
+	return t->bytes ? evbuffer_get_length(t->bytes) : 0;
 }
 
 bool text_add(struct text *t, const void *bytes, size_t n, size_t max)
 {
-	size_t size = t->size ? t->size : 4096;
-
-	if (n > max || t->length > max - n)
+	if (n > max || text_length(t) > max - n)
 		return false;
-	while (size < t->length + n)
-		size *= 2;
-	if (size != t->size && !text_grow(t, size))
-		return false;
-	memcpy(t->bytes + t->length, bytes, n);
-	t->length += n;
-	return true;
+	if (!t->bytes)
+		t->bytes = evbuffer_new();
+	return t->bytes && evbuffer_add(t->bytes, bytes, n) == 0;
 }
 
-char *text_line(struct text *t, size_t *ret_length)
+const char *text_all(struct text *t, size_t *ret_length)
 {
-	char *end = t->bytes ? memchr(t->bytes + t->searched, '\n', t->length - t->searched) : NULL;
+	const void *all = text_length(t) ? evbuffer_pullup(t->bytes, -1) : NULL;
 
-	if (!end) {
-		t->searched = t->length;
+	*ret_length = all ? text_length(t) : 0;
+	return all ? all : "";
+}
+
+const char *text_line(struct text *t, size_t *ret_length)
+{
+	struct evbuffer_ptr from, end;
+
+	if (text_length(t) <= t->searched ||
+	    evbuffer_ptr_set(t->bytes, &from, t->searched, EVBUFFER_PTR_SET) < 0)
+		return NULL;
+	end = evbuffer_search(t->bytes, "\n", 1, &from);
+	if (end.pos < 0) {
+		t->searched = text_length(t);
 		return NULL;
 	}
-	*ret_length = (size_t)(end - t->bytes);
-	return t->bytes;
+	*ret_length = (size_t)end.pos;
+	return (const char *)evbuffer_pullup(t->bytes, end.pos + 1);
 }
 
 void text_drop(struct text *t, size_t n)
 {
-	t->length -= n;
+	if (t->bytes)
+		evbuffer_drain(t->bytes, n);
 	t->searched = 0;
-	if (t->length)
-		memmove(t->bytes, t->bytes + n, t->length);
-	else if (t->size > INPUT_MAX)
-		text_free(t); /* a large one was an exception */
 }
 
 void text_free(struct text *t)
 {
-	free(t->bytes);
+	if (t->bytes)
+		evbuffer_free(t->bytes);
 	*t = (struct text){ 0 };
 }
 
@@ -153,7 +153,7 @@ static bool on_content(void *arg, const void *bytes, size_t n)
 	size_t max = l->conn.answer.status == 200 ? DISCOVERY_TEXT_MAX : DISCOVERY_STATUS_MAX;
 
 	/* Of an error the beginning is enough, and the connection will not be kept. */
-	if (l->conn.answer.status != 200 && l->text.length + n > max)
+	if (l->conn.answer.status != 200 && text_length(&l->text) + n > max)
 		return true;
 	if (text_add(&l->text, bytes, n, max)) {
 		l->grew = true;

@@ -19,6 +19,8 @@
 #include "host/worker.h"
 #include "net/tls.h"
 
+struct evbuffer;
+
 /*
  * A list, or an event. An apiserver with KLB_MAX_BACKENDS endpoints sends some 30 KiB;
  * whatever it sends, this is the most that is kept of it.
@@ -29,17 +31,19 @@
 
 /* --- bytes --------------------------------------------------------------------------- */
 
-/* A growing text, in one piece. */
+/* A growing text. Begins as zero. */
 struct text {
-	char *bytes;
-	size_t length, size;
-	size_t searched; /* up to here there is no line end */
+	struct evbuffer *bytes; /* NULL: empty */
+	size_t searched; /* there is no line end before this offset */
 };
 
-/* False when memory is short or it would exceed max. */
+/* False when memory is short or the text would exceed max. */
 bool text_add(struct text *t, const void *bytes, size_t n, size_t max);
-/* The first line without its end, valid until the next call, or NULL; to be dropped. */
-char *text_line(struct text *t, size_t *ret_length);
+size_t text_length(const struct text *t);
+/* All of it in one piece, valid until the next call; empty when memory is short. */
+const char *text_all(struct text *t, size_t *ret_length);
+/* The first line without its end, valid until the next call; NULL when none is complete. */
+const char *text_line(struct text *t, size_t *ret_length);
 /* Drops n bytes at the beginning. */
 void text_drop(struct text *t, size_t n);
 void text_free(struct text *t);

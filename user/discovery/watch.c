@@ -355,12 +355,12 @@ static bool doubts_version(unsigned int status)
 static void refuse_status(struct discovery *d, unsigned int status)
 {
 	const struct refusal *refusal = find_refusal(status);
-	const struct text *text = link_text(d->link);
+	size_t length;
+	const char *text = text_all(link_text(d->link), &length);
 	char message[256];
 	struct err e;
 
-	slices_status_message(text->bytes ? text->bytes : "", text->length,
-			      d->credentials->token.data, message, sizeof(message));
+	slices_status_message(text, length, d->credentials->token.data, message, sizeof(message));
 	d->need_list |= doubts_version(status);
 	err_set(&e, EIO, "%u: %s%s%s%s", status, refusal->what, *message ? ": " : "", message,
 		refusal->next);
@@ -401,12 +401,12 @@ static void start_watch(struct discovery *d)
 
 static void take_list(struct discovery *d)
 {
-	const struct text *text = link_text(d->link);
+	size_t length;
+	const char *text = text_all(link_text(d->link), &length);
 	unsigned int relist = d->timing.relist;
 	struct err e;
 
-	if (slices_list(&d->slices, text->bytes ? text->bytes : "", text->length, d->version, &e) <
-	    0) {
+	if (slices_list(&d->slices, text, length, d->version, &e) < 0) {
 		fail(d, DISCOVERY_ERROR, e.text);
 		return;
 	}
@@ -435,7 +435,7 @@ static int take_events(struct discovery *d, bool *changed, struct err *e)
 	struct text *text = link_text(d->link);
 	enum slices_event event;
 	size_t length;
-	char *line;
+	const char *line;
 	int r = 0;
 
 	while (!r && (line = text_line(text, &length))) {
@@ -455,7 +455,7 @@ static int take_events(struct discovery *d, bool *changed, struct err *e)
 /* Returns false when the watch is over. */
 static bool take_news(struct discovery *d)
 {
-	size_t before = link_text(d->link)->length;
+	size_t before = text_length(link_text(d->link));
 	bool changed = false;
 	struct err e;
 	int r = take_events(d, &changed, &e);
@@ -463,7 +463,7 @@ static bool take_news(struct discovery *d)
 	d->fruitful = true;
 	if (!d->empty)
 		d->error[0] = '\0';
-	if (changed || before != link_text(d->link)->length) {
+	if (changed || before != text_length(link_text(d->link))) {
 		d->watch_failures = 0;
 		d->heard_ns = clock_now_ns();
 	}
@@ -495,7 +495,7 @@ static void await_news(struct discovery *d)
 	__u64 now = clock_now_ns(), until = now + d->timing.silence * MS_NS;
 
 	/* An event that has begun is not one that dribbles in for ever. */
-	if (link_text(d->link)->length) {
+	if (text_length(link_text(d->link))) {
 		if (!d->line_ns)
 			d->line_ns = now;
 		until = d->line_ns + d->timing.line * MS_NS;
@@ -508,7 +508,7 @@ static void end_watch(struct discovery *d)
 {
 	if (!take_news(d))
 		return;
-	if (link_text(d->link)->length)
+	if (text_length(link_text(d->link)))
 		fail(d, DISCOVERY_ERROR, "the watch ended in the middle of an event");
 	else
 		end_attempt(d, 0);
