@@ -6,10 +6,14 @@
  */
 #include "config/kubeconfig.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include <openssl/evp.h>
+
+#include "base/file.h"
 #include "base/redact.h"
 #include "discovery/internal.h"
 
@@ -19,54 +23,49 @@ typedef void set_function(struct kubeconfig *k, const struct kubeconfig_value *a
 
 /* --- values -------------------------------------------------------------------------- */
 
-static int base64_digit(char c)
+/* Takes blanks out of text, and returns the length of the rest. */
+static size_t strip(char *text)
 {
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-				     "0123456789+/";
-	const char *at = c ? strchr(digits, c) : NULL;
+	char *to = text;
 
-	return at ? (int)(at - digits) : -1;
+	for (const char *at = text; *at; at++)
+		if (!strchr(" \t\r\n", *at))
+			*to++ = *at;
+	*to = '\0';
+	return (size_t)(to - text);
 }
 
-/* RFC 4648, 4; blanks anywhere. Returns how many bytes, or -1. ret: as long as text. */
-static long base64_decode(const char *text, char *ret)
+/*
+ * Decodes base64 (RFC 4648, 4) with blanks anywhere. text is changed; ret has as many bytes as
+ * text. Returns how many bytes there are, or -1.
+ */
+static int base64_decode(char *text, char *ret)
 {
-	unsigned int bits = 0, n_bits = 0, digits = 0, padding = 0;
-	long n = 0;
+	size_t length = strip(text), digits = strcspn(text, "="), padding = length - digits;
+	int n;
 
-	for (; *text; text++) {
-		int digit = base64_digit(*text);
-
-		if (strchr(" \t\r\n", *text))
-			continue;
-		if (*text == '=' && padding < 2) {
-			padding++;
-			continue;
-		}
-		if (digit < 0 || padding)
-			return -1;
-		digits++;
-		bits = (bits << 6 | (unsigned int)digit) & 0xffff;
-		n_bits += 6;
-		if (n_bits >= 8) {
-			n_bits -= 8;
-			ret[n++] = (char)(bits >> n_bits);
-		}
-	}
-	return (digits + padding) % 4 == 0 && digits % 4 != 1 ? n : -1;
+	/* These are what OpenSSL lets pass: padding in any place, and a "-" at the end. */
+	if (length > INT_MAX || length % 4 || padding > 2 ||
+	    strspn(text + digits, "=") != padding || strchr(text, '-'))
+		return -1;
+	n = EVP_DecodeBlock((unsigned char *)ret, (const unsigned char *)text, (int)length);
+	return n < 0 ? -1 : n - (int)padding;
 }
 
 static void set_data(struct kubeconfig *k, const struct kubeconfig_value *at, struct credential *c)
 {
 	size_t size = strlen(at->text) + 1;
-	long n;
+	char *copy = strdup(at->text);
+	int n;
 
 	c->data = calloc(1, size);
-	if (!c->data) {
+	if (!copy || !c->data) {
+		file_forget(copy, size);
 		kubeconfig_fail_memory(k);
 		return;
 	}
-	n = base64_decode(at->text, c->data);
+	n = base64_decode(copy, c->data);
+	file_forget(copy, size);
 	c->length = n > 0 ? (size_t)n : size;
 	if (n <= 0)
 		kubeconfig_fail(k, at, "not base64; write what base64 -w0 FILE prints");
