@@ -4,10 +4,7 @@
 #include <stdlib.h>
 
 #include "agent/probe_internal.h"
-
-#ifndef KLB_VERSION
-#define KLB_VERSION "dev"
-#endif
+#include "net/https_conn.h"
 
 int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct err *e)
 {
@@ -60,7 +57,7 @@ char *probe_request(const char *path, const struct tls_peer *peer)
 	if (asprintf(&request,
 		     "GET %s HTTP/1.1\r\n"
 		     "Host: %s%s\r\n"
-		     "User-Agent: kubelb-agent/" KLB_VERSION "\r\n"
+		     "User-Agent: " HTTPS_USER_AGENT "\r\n"
 		     "Accept: */*\r\n"
 		     "Connection: keep-alive\r\n"
 		     "\r\n",

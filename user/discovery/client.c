@@ -23,10 +23,6 @@
 #include "net/endpoint.h"
 #include "net/https_conn.h"
 
-#ifndef KLB_VERSION
-#define KLB_VERSION "dev"
-#endif
-
 /* Of the socket's bytes, the most that wait decrypted in this process. */
 #define INPUT_MAX ((size_t)64 * 1024)
 #define ADDRESSES_MAX 16
@@ -195,7 +191,7 @@ static char *make_request(const struct credentials *c, const char *path)
 	if (asprintf(&request,
 		     "GET %s%s HTTP/1.1\r\n"
 		     "Host: %s%s%s:%u\r\n"
-		     "User-Agent: kubelb-agent/" KLB_VERSION "\r\n"
+		     "User-Agent: " HTTPS_USER_AGENT "\r\n"
 		     "Accept: application/json\r\n"
 		     "%s%s%s"
 		     "\r\n",

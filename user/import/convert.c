@@ -143,18 +143,11 @@ void migrate_own(struct migrate *m, const char *name)
 
 /* --- addresses ---------------------------------------------------------------- */
 
-bool migrate_is_loopback(const struct klb_endpoint *ep)
-{
-	static const __u8 v6[16] = { [15] = 1 };
-
-	return endpoint_is_ipv4(ep) ? ep->addr[12] == 127 : memcmp(ep->addr, v6, 16) == 0;
-}
-
 void migrate_busy(struct migrate *m, const struct klb_endpoint *ep)
 {
 	unsigned int n = ep->port - MIGRATE_HTTP_PORT;
 
-	if (n < 32 && (migrate_is_loopback(ep) || endpoint_is_unspecified(ep)))
+	if (n < 32 && (endpoint_is_loopback(ep) || endpoint_is_unspecified(ep)))
 		m->busy |= 1U << n;
 }
 
@@ -182,7 +175,7 @@ int migrate_add_frontend(struct migrate *m, unsigned int line, struct klb_endpoi
 			     "what else is dialled on this node (other hosts' connects are not "
 			     "balanced)",
 			     endpoint_format(&ep, text));
-	} else if (!migrate_is_loopback(&ep)) {
+	} else if (!endpoint_is_loopback(&ep)) {
 		migrate_hint(m, line,
 			     "%s: connects that are made on this node are balanced, those of "
 			     "other hosts are not",

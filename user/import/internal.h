@@ -150,8 +150,6 @@ char *migrate_ascii(const char *text, char *buf, size_t size);
 /* All of an item's words with blanks between them, as migrate_ascii. */
 char *migrate_join(const struct migrate_words *w, size_t item, char *buf, size_t size);
 
-/* 127/8 or ::1 */
-bool migrate_is_loopback(const struct klb_endpoint *ep);
 /* Something listens at ep: no place for the agent's http. */
 void migrate_busy(struct migrate *m, const struct klb_endpoint *ep);
 /* An address that listened everywhere becomes the loopback one, with a note. */

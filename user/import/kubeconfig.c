@@ -13,45 +13,37 @@
 #include "config/yaml_doc.h"
 #include "import/internal.h"
 #include "net/endpoint.h"
-
-/* The port of an https URL that names none. */
-#define HTTPS_PORT 443
+#include "net/url.h"
 
 /* --- a cluster ---------------------------------------------------------------- */
 
-/* Takes https://HOST[:PORT][/] apart into HOST[:PORT], which it writes to buf. */
-static int split_url(const struct migrate *m, unsigned int line, const char *url, char *buf,
-		     size_t size)
+/* Reads https://HOST[:PORT][/], and nothing behind it. */
+static int split_url(const struct migrate *m, unsigned int line, const char *url, struct url *ret)
 {
-	static const char scheme[] = "https://";
-	const char *host = url + strlen(scheme);
-	size_t length;
+	int r = url_split(url, ret);
 
-	if (strncmp(url, scheme, strlen(scheme)) != 0)
-		return migrate_fail(m, line,
-				    "server: '%.64s' is no https:// URL; apiservers speak TLS: "
-				    "write https://ADDRESS:6443",
-				    url);
-	length = strcspn(host, "/?#");
-	if (host[length] && strcmp(host + length, "/") != 0)
-		return migrate_fail(m, line,
-				    "server: '%.64s' has a path, so this is a proxy that serves "
-				    "several clusters; give the apiservers' own addresses",
-				    url);
-	if (length >= size)
+	if (r == -ENAMETOOLONG)
 		return migrate_fail(m, line,
 				    "server: '%.64s' is too long for an address; write "
 				    "https://ADDRESS:6443",
 				    url);
-	memcpy(buf, host, length);
-	buf[length] = '\0';
+	if (r < 0)
+		return migrate_fail(m, line,
+				    "server: '%.64s' is no https:// URL; apiservers speak TLS: "
+				    "write https://ADDRESS:6443",
+				    url);
+	if (*ret->rest && strcmp(ret->rest, "/") != 0)
+		return migrate_fail(m, line,
+				    "server: '%.64s' has a path, so this is a proxy that serves "
+				    "several clusters; give the apiservers' own addresses",
+				    url);
 	return 0;
 }
 
 static bool is_local(const char *host, const struct klb_endpoint *ep)
 {
 	return (strncmp(host, "localhost", 9) == 0 && (!host[9] || host[9] == ':')) ||
-	       migrate_is_loopback(ep);
+	       endpoint_is_loopback(ep);
 }
 
 static int read_server(struct migrate *m, struct kubeconfig *k,
@@ -59,9 +51,9 @@ static int read_server(struct migrate *m, struct kubeconfig *k,
 {
 	struct kubeconfig_value server = kubeconfig_text(k, cluster, "server");
 	struct migrate_backend b = { .weight = 1, .line = server.line };
-	struct klb_endpoint ep = { .port = HTTPS_PORT };
+	struct klb_endpoint ep = { .port = URL_HTTPS_PORT };
 	const char *url = server.text;
-	char host[128];
+	struct url parts;
 	struct err why;
 	int r, bad;
 
@@ -72,11 +64,11 @@ static int read_server(struct migrate *m, struct kubeconfig *k,
 				    "cluster '%.64s' has no server; add server: "
 				    "https://ADDRESS:6443",
 				    name);
-	r = split_url(m, b.line, url, host, sizeof(host));
+	r = split_url(m, b.line, url, &parts);
 	if (r < 0)
 		return r;
-	bad = endpoint_parse(host, HTTPS_PORT, &ep, &why);
-	if (is_local(host, &ep))
+	bad = endpoint_parse(parts.authority, URL_HTTPS_PORT, &ep, &why);
+	if (is_local(parts.authority, &ep))
 		return migrate_fail(m, b.line,
 				    "server: %.64s points at a local proxy already; give that "
 				    "proxy's own file with --from-nginx or --from-haproxy",

@@ -112,24 +112,20 @@ static int parse_host(const char *text, const struct parts *p, __u8 *ret_addr, s
 	return 0;
 }
 
-/* Decimal digits alone: strtoul would let " +6443" pass. */
-static int parse_port(const char *text, const char *port, __u32 *ret, struct err *e)
+/* Only decimal digits: strtoul would accept " +6443". */
+bool endpoint_parse_port(const char *text, unsigned int *ret)
 {
-	size_t length = strspn(port, "0123456789");
-	__u32 value = 0;
-	size_t i;
+	size_t length = strspn(text, "0123456789");
+	unsigned int value = 0;
 
-	if (!length || port[length] || length > 5 || port[0] == '0')
-		goto bad;
-	for (i = 0; i < length; i++)
-		value = value * 10 + (__u32)(port[i] - '0');
+	if (!length || text[length] || length > 5 || text[0] == '0')
+		return false;
+	for (; *text; text++)
+		value = value * 10 + (unsigned int)(*text - '0');
 	if (value > 65535)
-		goto bad;
+		return false;
 	*ret = value;
-	return 0;
-bad:
-	return err_set(e, EINVAL, "'%.64s': port '%.16s' is no port number; write 1..65535", text,
-		       port);
+	return true;
 }
 
 int endpoint_parse(const char *text, unsigned int default_port, struct klb_endpoint *ret,
@@ -145,14 +141,12 @@ int endpoint_parse(const char *text, unsigned int default_port, struct klb_endpo
 	r = parse_host(text, &p, ep.addr, e);
 	if (r < 0)
 		return r;
-	if (p.port) {
-		r = parse_port(text, p.port, &ep.port, e);
-		if (r < 0)
-			return r;
-	} else if (!default_port) {
+	if (p.port && !endpoint_parse_port(p.port, &ep.port))
+		return err_set(e, EINVAL, "'%.64s': port '%.16s' is no port number; write 1..65535",
+			       text, p.port);
+	if (!p.port && !default_port)
 		return err_set(e, EINVAL, "'%.64s' has no port; write %s%.45s%s:PORT", text,
 			       p.v6 ? "[" : "", p.host, p.v6 ? "]" : "");
-	}
 	*ret = ep;
 	return 0;
 }

@@ -27,6 +27,9 @@
 int endpoint_parse(const char *text, unsigned int default_port, struct klb_endpoint *ret,
 		   struct err *e);
 
+/* A port number alone, 1..65535, without leading zeros; *ret is untouched when it is none. */
+bool endpoint_parse_port(const char *text, unsigned int *ret);
+
 /* Prints `a.b.c.d:port` or `[v6]:port` into buf (ENDPOINT_TEXT_MAX); returns buf. */
 const char *endpoint_format(const struct klb_endpoint *ep, char *buf);
 /* The address alone, without port and brackets. */

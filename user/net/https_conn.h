@@ -19,6 +19,12 @@
 #include "net/tcp_connect.h"
 #include "net/tls.h"
 
+#ifndef KLB_VERSION
+#define KLB_VERSION "dev"
+#endif
+/* What requests say about their sender. */
+#define HTTPS_USER_AGENT "kubelb-agent/" KLB_VERSION
+
 struct bufferevent;
 struct event;
 struct event_base;
