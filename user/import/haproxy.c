@@ -4,7 +4,6 @@
  * defaults section before them says. A section is a block here, its lines are inside.
  */
 #include <errno.h>
-#include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -269,26 +268,12 @@ static int parse_address(const char *text, unsigned int default_port, struct klb
 /* HAProxy's times: one number and a unit, milliseconds where none is given. */
 static bool parse_time(const char *text, unsigned int *ret_ms)
 {
-	static const struct {
-		const char *name;
-		uint64_t us;
-	} units[] = { { "us", 1 },	 { "ms", 1000 },      { "s", 1000000 },
-		      { "m", 60000000 }, { "h", 3600000000 }, { "d", 86400000000 },
-		      { "", 1000 } };
-	size_t digits = strspn(text, "0123456789");
-	uint64_t value = 0;
+	static const struct migrate_unit units[] = {
+		{ "ms", 1000 },	     { "us", 1 },	   { "s", 1000000 }, { "m", 60000000 },
+		{ "h", 3600000000 }, { "d", 86400000000 }, { NULL, 0 },
+	};
 
-	if (!digits || digits > 10)
-		return false;
-	for (size_t n = 0; n < digits; n++)
-		value = value * 10 + (uint64_t)(*text++ - '0');
-	for (size_t i = 0; i < ARRAY_SIZE(units); i++)
-		if (strcmp(text, units[i].name) == 0) {
-			value = (value * units[i].us + 999) / 1000;
-			*ret_ms = value > UINT_MAX ? UINT_MAX : (unsigned int)value;
-			return true;
-		}
-	return false;
+	return migrate_parse_time(text, units, false, ret_ms);
 }
 
 /* --- the choice --------------------------------------------------------------- */

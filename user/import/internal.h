@@ -7,6 +7,7 @@
 #define KUBELB_MIGRATE_INTERNAL_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "config/config.h"
 #include "import/import.h"
@@ -175,6 +176,19 @@ void migrate_set_policy(struct migrate *m, enum klb_policy policy, unsigned int 
 
 /* Digits alone; what is too large for an unsigned int becomes its maximum. */
 bool migrate_uint(const char *text, unsigned int *ret);
+
+struct migrate_unit {
+	const char *name; /* NULL ends a table */
+	uint64_t us;
+};
+
+/*
+ * A time of a proxy's file, in milliseconds, rounded up; what is too large becomes UINT_MAX.
+ * units: a number without a unit has the first one, and "ms" stands before "m". several:
+ * "1m 30s" is one too. False for what is no time.
+ */
+bool migrate_parse_time(const char *text, const struct migrate_unit *units, bool several,
+			unsigned int *ret_ms);
 
 /* One way from a listening address to upstreams. */
 struct migrate_candidate {

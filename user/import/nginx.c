@@ -5,8 +5,6 @@
  * Nothing is included: what another file says is not known here, and said so.
  */
 #include <errno.h>
-#include <limits.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -305,39 +303,13 @@ static int parse_listen(const char *text, struct klb_endpoint *ret, struct err *
 /* nginx's times: "1m 30s" in one word or more, seconds where no unit is given. */
 static bool parse_time(const char *text, unsigned int *ret_ms)
 {
-	static const struct {
-		const char *name;
-		uint64_t ms;
-	} units[] = { { "ms", 1 },	   { "s", 1000 },	{ "m", 60000 },
-		      { "h", 3600000 },	   { "d", 86400000 },	{ "w", 604800000 },
-		      { "M", 2592000000 }, { "y", 31536000000 } };
-	uint64_t sum = 0;
+	static const struct migrate_unit units[] = {
+		{ "s", 1000000 },	{ "ms", 1000 },		 { "m", 60000000 },
+		{ "h", 3600000000 },	{ "d", 86400000000 },	 { "w", 604800000000 },
+		{ "M", 2592000000000 }, { "y", 31536000000000 }, { NULL, 0 },
+	};
 
-	if (!*text)
-		return false;
-	while (*text) {
-		size_t digits = strspn(text, "0123456789"), i = 0;
-		uint64_t value = 0;
-
-		if (!digits || digits > 9)
-			return false;
-		for (size_t n = 0; n < digits; n++)
-			value = value * 10 + (uint64_t)(*text++ - '0');
-		if (!*text) {
-			sum += value * 1000;
-			break;
-		}
-		while (i < ARRAY_SIZE(units) &&
-		       strncmp(text, units[i].name, strlen(units[i].name)) != 0)
-			i++;
-		if (i == ARRAY_SIZE(units))
-			return false;
-		sum += value * units[i].ms;
-		text += strlen(units[i].name);
-		text += strspn(text, " ");
-	}
-	*ret_ms = sum > UINT_MAX ? UINT_MAX : (unsigned int)sum;
-	return true;
+	return migrate_parse_time(text, units, true, ret_ms);
 }
 
 /* --- the choice --------------------------------------------------------------- */
