@@ -24,7 +24,7 @@
 #include "net/https_conn.h"
 #include "agent/probe_internal.h"
 
-/* A host that vanishes is noticed in about two seconds, an idle connection's too. */
+/* A host that vanishes is noticed in about two seconds, also on an idle connection. */
 static const struct dial_patience patience = {
 	.user_timeout_ms = 2000,
 	.keepalive_idle_s = 1,
@@ -115,7 +115,7 @@ static void report(struct probe *p)
 	leave_callback(p);
 }
 
-/* As report(), but not from inside probe_start. */
+/* Like report(), but inside probe_start it waits for the event loop. */
 static void decide(struct probe *p, enum klb_reason outcome)
 {
 	p->outcome = outcome;
@@ -127,7 +127,7 @@ static void decide(struct probe *p, enum klb_reason outcome)
 	event_active(p->timer, EV_TIMEOUT, 0);
 }
 
-/* There was no answer, or none to build on; p->detail says why. */
+/* The probe has no answer that counts; p->detail says why. */
 static void fail(struct probe *p, enum klb_reason outcome, bool polite)
 {
 	https_conn_close(&p->conn, polite);
@@ -333,7 +333,7 @@ void probe_start(struct probe *p, enum probe_path path)
 	p->starting = false;
 }
 
-/* Both go into the request as they are: a line break would end up as a header. */
+/* Path and name go into the request as they are: a line break would become a header. */
 static int check_text(const char *key, const char *text, struct err *e)
 {
 	if (ascii_all_graph(text))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What every probe needs, from the configuration: TLS, and the request. */
+/* Makes what every probe needs of the configuration: TLS, and the request. */
 #include <stdio.h>
 #include <stdlib.h>
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Reads a kubeconfig's contexts, clusters and users, strictly: what could be understood in two
- * ways is an error. The keys are those of client-go (k8s.io/client-go/tools/clientcmd/api/v1);
- * keys that nobody asks for are passed over.
+ * Reads a kubeconfig's contexts, clusters and users, strictly: what could be understood in two ways
+ * is an error. The keys are those of client-go (k8s.io/client-go/tools/clientcmd/api/v1); other
+ * keys are passed over.
  */
 #include "config/kubeconfig.h"
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The last believed list on disk, for a boot at which nothing answers yet:
+ * Keeps the last list from the apiserver on disk, for a boot at which no apiserver answers yet:
  *
  *   { "kind": "kubelb-backends", "version": 1, "written": "2026-01-31T23:59:59Z",
  *     "backends": ["192.168.17.11:6443", "[fd00::11]:6443"] }
  *
- * It decides whom the node takes for its apiservers, so it counts whole or not at all.
+ * The file decides which addresses the node takes for its apiservers. So one fault in it makes
+ * all of it invalid.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +36,7 @@
 		"the apiserver gives",                                         \
 		(path), ##__VA_ARGS__)
 
-/* Whoever can write it decides where the node's connects go. */
+/* A user who can write the file can redirect the node's connects. */
 static int check_owner(const char *path, struct err *e)
 {
 	struct stat st;
@@ -206,7 +207,7 @@ static int write_all(int fd, const char *text)
 	return 0;
 }
 
-/* A file of ours that an earlier run left half done is in the way, and goes. */
+/* Removes a file that an earlier run has left incomplete. */
 static int write_new(const char *path, const char *text, struct err *e)
 {
 	int fd, r;
@@ -218,7 +219,7 @@ static int write_new(const char *path, const char *text, struct err *e)
 	r = write_all(fd, text);
 	if (!r && fsync(fd) < 0)
 		r = -errno;
-	/* NFS and quotas may tell only now. */
+	/* With NFS and quotas, the error may appear only here. */
 	if (close(fd) < 0 && !r)
 		r = -errno;
 	if (!r)
@@ -227,7 +228,7 @@ static int write_new(const char *path, const char *text, struct err *e)
 	return err_set(e, -r, "%s: cannot be written: %s", path, strerror(-r));
 }
 
-/* Or a power cut may take the rename back. */
+/* Without this, a power cut may undo the rename. */
 static void flush_folder(const char *folder)
 {
 	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -289,7 +290,7 @@ static bool is_cached(const char *path, const struct klb_endpoint *list, unsigne
 	       !memcmp(c.list, list, n * sizeof(*list));
 }
 
-/* Does not write what is there already. */
+/* Leaves a file alone that holds the list already. */
 static int update(const char *path, const struct klb_endpoint *list, unsigned int n, struct err *e)
 {
 	return is_cached(path, list, n) ? 0 : discovery_cache_save(path, list, n, e);
@@ -397,7 +398,7 @@ void cache_writer_free(struct cache_writer *w)
 	if (!w)
 		return;
 	worker_finish(w->job);
-	/* Its end is not awaited by anybody: the newest list must not be lost for that. */
+	/* No job will write the newest list any more, so it is written here. */
 	if (w->again)
 		update(w->path, w->list, w->n, NULL);
 	free(w->path);

@@ -23,11 +23,11 @@
 #include "net/endpoint.h"
 #include "net/https_conn.h"
 
-/* Of the socket's bytes, the most that wait decrypted in this process. */
+/* The most decrypted bytes that wait in this process. */
 #define INPUT_MAX ((size_t)64 * 1024)
 #define ADDRESSES_MAX 16
 
-/* Nothing is lost while an apiserver that vanished is not noticed: seconds will do. */
+/* It does no harm to notice a lost apiserver some seconds late. */
 static const struct dial_patience patience = {
 	.user_timeout_ms = 15000,
 	.keepalive_idle_s = 10,
@@ -35,7 +35,7 @@ static const struct dial_patience patience = {
 	.keepalive_count = 2,
 };
 
-/* A name being looked up, on another thread. */
+/* A name that is being looked up on another thread. */
 struct lookup {
 	char *host;
 	unsigned int port;
@@ -148,7 +148,7 @@ static bool on_content(void *arg, const void *bytes, size_t n)
 	struct link *l = arg;
 	size_t max = l->conn.answer.status == 200 ? DISCOVERY_TEXT_MAX : DISCOVERY_STATUS_MAX;
 
-	/* Of an error the beginning is enough, and the connection will not be kept. */
+	/* Of an error, the beginning is enough: the connection will not be kept. */
 	if (l->conn.answer.status != 200 && text_length(&l->text) + n > max)
 		return true;
 	if (text_add(&l->text, bytes, n, max)) {
@@ -231,7 +231,7 @@ bool link_is_kept(const struct link *l)
 
 unsigned int link_status(const struct link *l)
 {
-	/* Still in the headers, it may be an interim one. */
+	/* While headers come in, the status may be that of an interim answer. */
 	return l->conn.answer.state > ANSWER_AT_HEADERS ? l->conn.answer.status : 0;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * As whom, and with whom, to talk. Read anew for each connection: kubelets and
- * projected tokens rotate their files, and a link among them points elsewhere then.
+ * Loads the credentials: those of a kubeconfig, or those of a pod. They are loaded again for each
+ * connection, because kubelets and projected tokens rotate their files.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -20,7 +20,7 @@
 
 /* --- the token ----------------------------------------------------------------------- */
 
-/* A file ends with a line end; that is not part of it. */
+/* Removes the line end of a file, which is not part of the token. */
 static void trim(struct credential *token)
 {
 	while (token->length && strchr(" \t\r\n", token->data[token->length - 1]))
@@ -64,7 +64,7 @@ static bool set_file(struct credential *c, const char *dir, const char *name)
 	       asprintf(&c->key, "in-cluster credentials") >= 0;
 }
 
-/* Where Kubernetes says it is, or where it is by convention. */
+/* The server is where Kubernetes' environment variables say, or has its usual name. */
 static int set_in_cluster_server(struct credentials *c, struct err *e)
 {
 	const char *host = getenv("KUBERNETES_SERVICE_HOST");
@@ -89,7 +89,7 @@ static int load_in_cluster(struct credentials *c, const char *dir, struct err *e
 	return set_in_cluster_server(c, e);
 }
 
-/* --- either -------------------------------------------------------------------------- */
+/* --- loading ------------------------------------------------------------------------- */
 
 static int load_kubeconfig(const char *path, struct credentials **ret, struct err *e)
 {

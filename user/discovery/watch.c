@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * List, watch, and again.
+ * Lists the EndpointSlices, watches them, and begins again after a failure.
  *
  *           ┌──────────── backoff ◄────────── whatever fails ◄──────┐
  *           ▼                                                       │
  *   IDLE ─► CONNECTING ─► LISTING ─► WATCHING ── its time is up ─► IDLE
  *                 └── the version is known ─▲
  *
- * A connection carries one list and one watch at most, and lasts for minutes: the next
- * one reads the credentials anew, and goes where the kernel balances it to.
+ * A connection carries at most one list and one watch, and lasts for minutes. The next one reads
+ * the credentials again, and the kernel balances it anew.
  */
 #include "base/array.h"
 #include "base/clock.h"
@@ -35,7 +35,7 @@
 	"?labelSelector=kubernetes.io%2Fservice-name%3Dkubernetes"
 #define PATH_TEXT_MAX 384
 
-/* Watches that fail one after the other, before the version itself is doubted. */
+/* After so many failed watches in a row, the version itself may be wrong: list again. */
 #define WATCH_FAILURES_MAX 3
 
 const struct discovery_timing discovery_timing_default = {
@@ -61,15 +61,15 @@ struct discovery {
 	struct klb_endpoint *frontends;
 	unsigned int n_frontends;
 	bool has_server;
-	bool cache_doubtful; /* whether it holds what is believed */
+	bool cache_doubtful; /* whether it holds the current list */
 	struct klb_endpoint server;
 	struct discovery_timing timing;
 	struct cache_writer *cache; /* NULL: none */
 
 	/* The attempt under way. */
 	enum phase phase;
-	bool fruitful; /* it has brought a list, or a watch */
-	bool beyond; /* the timer is for the watch's end */
+	bool fruitful; /* the attempt has brought a list or a watch */
+	bool beyond; /* the timer is set for the end of the watch */
 	struct event *timer; /* the phase's end */
 	struct credentials *credentials;
 	struct tls *tls;
@@ -78,21 +78,21 @@ struct discovery {
 	__u64 watch_end_ns; /* when the apiserver should have ended it */
 	__u64 line_ns; /* since when there is a part of an event; 0: none */
 
-	/* What is known. */
+	/* What is known from the apiserver. */
 	struct slices slices;
 	char version[DISCOVERY_VERSION_MAX + 1];
 	bool need_list;
-	__u64 relist_ns; /* when to list anew in any case */
+	__u64 relist_ns; /* when to list again in any case */
 	unsigned int failures, watch_failures; /* in a row */
 
-	/* What is believed. */
+	/* The current list. */
 	unsigned int n;
 	struct klb_endpoint list[KLB_MAX_BACKENDS];
 	__u64 changed_ns, heard_ns, failed_ns;
 	char error[ERR_TEXT_MAX];
-	bool empty; /* the last word was not believed */
+	bool empty; /* the last list was empty, and was not applied */
 	bool failing; /* the last result told was a failure */
-	/* What has been warned of. */
+	/* Which warnings have been given. */
 	bool warned_insecure, warned_many;
 	unsigned int warned_unusable;
 
@@ -154,7 +154,7 @@ static void arm_at(struct discovery *d, __u64 ns)
 	arm(d, ns > now ? (unsigned int)((ns - now) / MS_NS) + 1 : 0);
 }
 
-/* Doubles with each failure; half of it is left to chance, as thousands of nodes wait. */
+/* Doubles with each failure. Half of it is random, as thousands of nodes may wait. */
 static unsigned int backoff(const struct discovery *d)
 {
 	unsigned int ms = d->timing.backoff_min, i;
@@ -180,8 +180,8 @@ static void drop_attempt(struct discovery *d)
 }
 
 /*
- * An apiserver that hangs up at once each time gets no more attempts than one that is
- * not there: what it said before counts for nothing unless it went on for a while.
+ * An apiserver that closes each connection at once gets no more attempts than one that is down: a
+ * connection counts as a success only when it has lasted.
  */
 static void end_attempt(struct discovery *d, unsigned int wait_at_least)
 {
@@ -197,7 +197,7 @@ static void end_attempt(struct discovery *d, unsigned int wait_at_least)
 	arm(d, wait);
 }
 
-/* Whoever quotes an answer may quote what the answer quotes. */
+/* An error that quotes the answer may contain the token. */
 static bool has_secret(const struct discovery *d, const char *text)
 {
 	const char *token = d->credentials ? d->credentials->token.data : NULL;
@@ -221,7 +221,7 @@ static void fail(struct discovery *d, enum discovery_result result, const char *
 	tell_result(d, result, e.text);
 }
 
-/* --- what is believed ---------------------------------------------------------------- */
+/* --- the current list ---------------------------------------------------------------- */
 
 static void warn_about(struct discovery *d, const struct slices_merged *m)
 {
@@ -289,8 +289,8 @@ static void refuse_empty(struct discovery *d, const struct slices_merged *m)
 	tell_result(d, DISCOVERY_EMPTY, e.text);
 }
 
-/* Goes by what the slices say now. */
-static void believe(struct discovery *d)
+/* Applies the list that the slices make up. */
+static void apply_slices(struct discovery *d)
 {
 	struct slices_merged m;
 
@@ -343,9 +343,9 @@ static const struct refusal *find_refusal(unsigned int status)
 }
 
 /*
- * Whether the refusal is about the version that a watch began with. An apiserver that is
- * overloaded is not to be asked by thousands of nodes for the list as well; should it be
- * the version nevertheless, WATCH_FAILURES_MAX finds out.
+ * Whether the status is about the version that the watch began with. Any other status, such as that
+ * of an overloaded apiserver, must not make thousands of nodes ask for the list as well. If the
+ * version is wrong nevertheless, WATCH_FAILURES_MAX finds that out.
  */
 static bool doubts_version(unsigned int status)
 {
@@ -377,8 +377,8 @@ static void start_get(struct discovery *d, enum phase phase, const char *path, s
 }
 
 /*
- * The first list may be any apiserver's idea of it, which costs etcd nothing and the
- * watch soon corrects. One that replaces a doubtful state must be the newest.
+ * The first list may come from any apiserver's cache, which costs etcd nothing, and the watch soon
+ * corrects it. A list that replaces a state in doubt must be the newest.
  */
 static void start_list(struct discovery *d)
 {
@@ -414,11 +414,11 @@ static void take_list(struct discovery *d)
 	d->fruitful = true;
 	d->need_list = false;
 	d->watch_failures = 0;
-	/* The file may be a new one, or gone, while the list stays what it was. */
+	/* The file may have been replaced or removed while the list stayed the same. */
 	d->cache_doubtful = true;
 	d->relist_ns =
 		clock_now_ns() + random_between(relist - relist / 4, relist + relist / 4) * MS_NS;
-	believe(d);
+	apply_slices(d);
 	if (d->freed)
 		return;
 	if (link_is_kept(d->link))
@@ -429,7 +429,7 @@ static void take_list(struct discovery *d)
 
 /* --- watch --------------------------------------------------------------------------- */
 
-/* Takes in every event that is complete. Returns 0, or a negative errno with e. */
+/* Applies every complete event. Returns 0, or a negative errno with e. */
 static int take_events(struct discovery *d, bool *changed, struct err *e)
 {
 	struct text *text = link_text(d->link);
@@ -467,9 +467,9 @@ static bool take_news(struct discovery *d)
 		d->watch_failures = 0;
 		d->heard_ns = clock_now_ns();
 	}
-	/* What came before the trouble is true all the same. */
+	/* Events before the failure are valid. */
 	if (changed)
-		believe(d);
+		apply_slices(d);
 	if (d->freed)
 		return false;
 	if (r) {
@@ -481,8 +481,8 @@ static bool take_news(struct discovery *d)
 }
 
 /*
- * A watch has begun: what failed before works again, and what was believed is still true.
- * Nothing else may say so for an hour, as the apiservers of most clusters never change.
+ * Reports that a watch has begun after a failure, and that the current list is still valid. Without
+ * this there may be no report for an hour: most clusters' apiservers never change.
  */
 static void tell_recovery(struct discovery *d)
 {
@@ -494,7 +494,7 @@ static void await_news(struct discovery *d)
 {
 	__u64 now = clock_now_ns(), until = now + d->timing.silence * MS_NS;
 
-	/* An event that has begun is not one that dribbles in for ever. */
+	/* An event that has begun must be complete within a time limit. */
 	if (text_length(link_text(d->link))) {
 		if (!d->line_ns)
 			d->line_ns = now;
@@ -558,7 +558,7 @@ static void on_content(void *arg)
 	struct discovery *d = arg;
 
 	enter_event(d);
-	/* A list counts whole. */
+	/* A list is used only when it is complete. */
 	if (d->phase == PHASE_WATCHING && take_news(d)) {
 		await_news(d);
 		tell_recovery(d);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * haproxy.cfg: frontends and backends, or listen sections that are both, with what the
- * defaults section before them says. A section is a block here, its lines are inside.
+ * Reads a haproxy.cfg: frontends and backends, or listen sections that are both, with the settings
+ * of the defaults section before them. A section is a block; its lines are inside of it.
  */
 #include <errno.h>
 #include <stdint.h>
@@ -14,14 +14,14 @@
 #include "net/endpoint.h"
 #include "import/internal.h"
 
-/* No item has this index. */
+/* The index of no item. */
 #define NONE SIZE_MAX
 
-/* What a server line, and the default-server lines before it, come to. */
+/* The settings of a server line, and of the default-server lines before it. */
 struct server {
 	struct migrate_backend backend;
 	bool check;
-	unsigned int ssl_line; /* not 0: HAProxy speaks TLS to it for the clients */
+	unsigned int ssl_line; /* not 0: HAProxy speaks TLS to the server for the clients */
 	unsigned int verify_none_line;
 	struct migrate_number interval, rise, fall, user_timeout;
 	unsigned int file_line; /* of the ones below */
@@ -30,7 +30,7 @@ struct server {
 
 /* --- words -------------------------------------------------------------------- */
 
-/* \n, \t, \xNN and the like, or the character itself. *at is behind the backslash then. */
+/* Reads \n, \t, \xNN and the like, or the character itself. *at is behind the backslash. */
 static char take_escape(char **at)
 {
 	static const char names[] = "trn0", values[] = "\t\r\n?";
@@ -77,7 +77,7 @@ static int take_word(const struct migrate *m, unsigned int line, char **at, char
 	return 0;
 }
 
-/* The words of one line become an item; an empty line, none. */
+/* Makes an item of the words of one line; an empty line makes none. */
 static int scan_line(struct migrate *m, unsigned int line, char *at)
 {
 	struct migrate_words *w = &m->words;
@@ -208,7 +208,7 @@ static size_t find_section(const struct migrate *m, const char *kind, const char
 	return NONE;
 }
 
-/* Where a frontend's connections go without a condition: the section with the servers. */
+/* The section with the servers that a frontend leads to without a condition. */
 static size_t target_of(const struct migrate *m, size_t section)
 {
 	size_t by_default = find_setting(m, section, "default_backend", NULL), target = NONE;
@@ -278,7 +278,7 @@ static bool parse_time(const char *text, unsigned int *ret_ms)
 
 /* --- the choice --------------------------------------------------------------- */
 
-/* Calls one for each address of a bind line; ends at a result that is not 0, and returns it. */
+/* Calls one for each address of a bind line. It stops at a result that is not 0, and returns it. */
 static int each_address(struct migrate *m, size_t item,
 			int (*one)(struct migrate *m, size_t item, const char *address))
 {
@@ -355,7 +355,7 @@ static void fill_candidate(struct migrate *m, size_t section, size_t target,
 	snprintf(c->label, sizeof(c->label), "%s to %s", from, to);
 }
 
-/* By the section with the servers; frontends that lead to the same one are one candidate. */
+/* Makes one candidate of all frontends that lead to the same section with servers. */
 static int list_candidates(struct migrate *m, struct migrate_candidate *list, size_t *n)
 {
 	MIGRATE_EACH(&m->words, i, 0, m->words.n_items)
@@ -382,7 +382,7 @@ static int list_candidates(struct migrate *m, struct migrate_candidate *list, si
 
 /* --- reading what was chosen: binds ------------------------------------------- */
 
-/* A unix socket of one kind or the other. */
+/* Whether an address is a unix socket of either kind. */
 static bool is_unix(const char *address)
 {
 	return address[0] == '/' || strncmp(address, "unix@", 5) == 0 ||
@@ -411,7 +411,7 @@ static int read_bind(struct migrate *m, size_t item, const char *address)
 	return r;
 }
 
-/* What else stands on a bind line. */
+/* Reads the other words of a bind line. */
 static int read_bind_options(struct migrate *m, size_t item)
 {
 	unsigned int line = m->words.items[item].line;
@@ -456,7 +456,7 @@ static int read_count(struct migrate *m, unsigned int line, const char *origin, 
 	return 0;
 }
 
-/* The words of a server line that stand alone. Returns whether this is one that is known. */
+/* Reads a word of a server line that has no value. Returns false for an unknown word. */
 static bool take_flag(struct server *s, const char *word, unsigned int line)
 {
 	if (strcmp(word, "check") == 0)
@@ -480,7 +480,7 @@ static bool take_flag(struct server *s, const char *word, unsigned int line)
 	return true;
 }
 
-/* Words that are followed by a value, which has no key. */
+/* Words with a value that kubelb.yaml has no key for. */
 static bool takes_value(const char *word)
 {
 	return migrate_listed(
@@ -493,7 +493,10 @@ static bool takes_value(const char *word)
 		"shard sni log-proto");
 }
 
-/* A word whose value has a key. Returns 1 when it is none, 0, or a negative errno. */
+/*
+ * Reads a word whose value kubelb.yaml has a key for. Returns 1 for another word, 0, or a negative
+ * errno.
+ */
 static int take_value(struct migrate *m, struct server *s, const char *word, const char *value,
 		      unsigned int line)
 {
@@ -561,13 +564,13 @@ static int read_parameters(struct migrate *m, struct server *s, size_t item, siz
 	return 0;
 }
 
-/* The port of the first address that clients dial: what a server without a port has. */
+/* A server without a port has that of the first address that clients dial. */
 static unsigned int default_port(const struct migrate *m)
 {
 	return m->n_frontends ? m->frontends[0].endpoint.port : 0;
 }
 
-/* What is one for all backends here. */
+/* Takes the settings that KubeLB has once for all backends. */
 static int take_shared(struct migrate *m, const struct server *s)
 {
 	int r = 0;
@@ -701,7 +704,7 @@ static void read_balance(struct migrate *m, size_t section)
 		     name, item == NONE ? ", HAProxy's default" : "");
 }
 
-/* The path of an HTTP check: the last word that is one, of `option httpchk` or http-check. */
+/* The path of an HTTP check: the last word that is a path, of `option httpchk` or http-check. */
 static int read_check_path(struct migrate *m, size_t item)
 {
 	const char *path = "";
@@ -749,7 +752,7 @@ static bool is_idle_timeout(const char *name)
 	return migrate_listed(name, "client server tunnel");
 }
 
-/* A line of a chosen section that no other function here reads. */
+/* Notes a line of a chosen section that no other function reads. */
 static int note_line(struct migrate *m, size_t item)
 {
 	const char *name = migrate_word(&m->words, item, 0);
@@ -777,7 +780,7 @@ static int note_line(struct migrate *m, size_t item)
 	return 0;
 }
 
-/* The timeouts that come from the defaults end connections, too. */
+/* Idle timeouts from the defaults section also end connections. */
 static void note_idle_timeouts(struct migrate *m, size_t section)
 {
 	static const char *const names[] = { "client", "server", "tunnel" };
@@ -876,7 +879,7 @@ static int note_port(struct migrate *m, size_t item, const char *address)
 	return 0;
 }
 
-/* Every port that anything in the file listens on. */
+/* Notes every port on which the file has something listen. */
 static int note_ports(struct migrate *m)
 {
 	int r = 0;

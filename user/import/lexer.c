@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Keeps the words and blocks of a proxy's file. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * nginx.conf: stream {} with upstreams, and servers that pass to them. A file that is
- * meant to be included in stream {}, and so has no block around it, will do as well.
- * Nothing is included: what another file says is not known here, and said so.
+ * Reads an nginx.conf: stream {} with upstreams, and servers that pass to them. A file that is
+ * meant to be included in stream {}, and so has no block around it, works as well. Includes are not
+ * followed: a note says so.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -15,7 +15,7 @@
 
 #define DEPTH_MAX 32
 
-/* Where the tokenizer is. The text is changed in place: words end in NULs. */
+/* The state of the tokenizer. It changes the text in place: words end in NULs. */
 struct scanner {
 	struct migrate *m;
 	char *at;
@@ -57,7 +57,7 @@ static void take_escape(struct scanner *s, char **to)
 	s->at += c ? 2 : 1;
 }
 
-/* A word in quotes, from the opening one on. Leaves at behind the closing one. */
+/* Reads a quoted word from the opening quote on. Leaves at behind the closing one. */
 static int take_quoted(struct scanner *s, char **ret)
 {
 	unsigned int begin = s->line;
@@ -78,7 +78,10 @@ static int take_quoted(struct scanner *s, char **ret)
 	return 0;
 }
 
-/* A word without quotes. Returns what ended it, which its NUL may have replaced. */
+/*
+ * Reads a word without quotes. Returns the character that ended it, which its NUL may have
+ * replaced.
+ */
 static char take_plain(struct scanner *s, char **ret)
 {
 	char *to = s->at, end;
@@ -174,7 +177,7 @@ static int take_word(struct scanner *s)
 		r = add_word(s, word, line);
 	if (r < 0 || !end)
 		return r;
-	/* What ended the word may be under its NUL, so it is taken here. */
+	/* The NUL may have replaced the character that ended the word, so that is handled here. */
 	if (end == ';' || end == '{')
 		return take_mark(s, end);
 	s->line += end == '\n';
@@ -364,7 +367,10 @@ static void fill_candidate(const struct migrate *m, struct context stream, size_
 		 migrate_ascii(target_of(m, server), target, sizeof(target)));
 }
 
-/* Servers that pass to the same upstream are one candidate: [::1] beside 127.0.0.1, say. */
+/*
+ * Makes one candidate of all servers that pass to the same upstream, such as one on [::1] and one
+ * on 127.0.0.1.
+ */
 static int list_candidates(struct migrate *m, struct context stream, struct migrate_candidate *list,
 			   size_t *n)
 {
@@ -574,7 +580,7 @@ static int read_connect_timeout(struct migrate *m, struct context stream, size_t
 	return 0;
 }
 
-/* What changes the bytes on the way, and so has no place where there is no way. */
+/* Refuses settings with which nginx changes the bytes: KubeLB is not in the path of the bytes. */
 static int check_changes(struct migrate *m, struct context stream, size_t server)
 {
 	size_t item;
@@ -592,7 +598,7 @@ static int check_changes(struct migrate *m, struct context stream, size_t server
 	return 0;
 }
 
-/* A directive of the server, or of the stream {} around it, that has no key. */
+/* Notes a directive of the server, or of the stream {} around it, that has no key. */
 static void note_setting(struct migrate *m, size_t item)
 {
 	char text[160];
@@ -638,7 +644,7 @@ static int read_servers(struct migrate *m, struct context stream, size_t chosen)
 
 /* --- around it ---------------------------------------------------------------- */
 
-/* What is included where it could matter: in the file, in stream {} and what is inside. */
+/* Notes the includes where they could matter: in the file, in stream {}, and inside of that. */
 static void note_includes(struct migrate *m, struct context in)
 {
 	MIGRATE_EACH(&m->words, i, in.first, in.last)
@@ -654,7 +660,7 @@ static void note_includes(struct migrate *m, struct context in)
 	}
 }
 
-/* Every port that anything in the file listens on. */
+/* Notes every port on which the file has something listen. */
 static void note_ports(struct migrate *m)
 {
 	struct klb_endpoint ep;
@@ -703,7 +709,7 @@ static int fail_none(struct migrate *m, struct context file)
 	return migrate_fail(m, line ? line : 1, "%s; name the nginx.conf of the local proxy", what);
 }
 
-/* Where upstreams and servers are: in stream {}, or at the top of a file to be included. */
+/* The context of upstreams and servers: stream {}, or the top of a file to be included. */
 static struct context find_stream(const struct migrate *m, struct context file)
 {
 	size_t stream, other;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Prints what a reader has found as a kubelb.yaml with comments. */
 #include "import/import.h"
 
 #include <errno.h>
@@ -11,7 +12,7 @@
 #include "net/endpoint.h"
 #include "import/internal.h"
 
-/* The column that comments behind a key begin in. */
+/* The column in which comments behind a key begin. */
 #define COMMENT_COLUMN 32
 #define LINE_MAX_LENGTH 88
 
@@ -65,7 +66,7 @@ static const char *came_from(unsigned int line, const char *origin, char *buf, s
 	return buf;
 }
 
-/* A path that means nothing else to YAML; null and true are names, too. */
+/* Whether text is a path that needs no quotes in YAML. */
 static bool is_plain(const char *text)
 {
 	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -74,7 +75,7 @@ static bool is_plain(const char *text)
 	return text[0] == '/' && text[strspn(text, plain)] == '\0';
 }
 
-/* A string, in quotes where it needs them. Returns how long that is. */
+/* Prints a string, in quotes where it needs them. Returns the length of the output. */
 static int put_string(FILE *out, const char *text)
 {
 	int length = 2;
@@ -93,7 +94,7 @@ static int put_string(FILE *out, const char *text)
 	return length;
 }
 
-/* A comment that goes over as many lines as it needs. */
+/* Prints a comment on as many lines as it needs. */
 static void put_wrapped(FILE *out, const char *first, const char *rest, const char *text)
 {
 	size_t room = LINE_MAX_LENGTH - strlen(first);
@@ -171,7 +172,7 @@ static void put_head(FILE *out, const struct migrate *m)
 
 /* --- frontends and backends --------------------------------------------------- */
 
-/* An address as a scalar; brackets would begin a list. */
+/* An address as a scalar: brackets without quotes would begin a list. */
 static const char *address(const struct klb_endpoint *ep, char *buf)
 {
 	char text[ENDPOINT_TEXT_MAX];
@@ -207,9 +208,9 @@ static unsigned int gcd(unsigned int a, unsigned int b)
 	return a;
 }
 
-/* How the file's weights become kubelb.yaml's, whose ordinary one is KLB_WEIGHT_DEFAULT. */
+/* How the file's weights are converted; kubelb.yaml's usual weight is KLB_WEIGHT_DEFAULT. */
 struct scale {
-	bool equal; /* all the same: none is written */
+	bool equal; /* all are the same: none is printed */
 	unsigned int divisor; /* common to all */
 	unsigned int largest; /* once divided */
 };
@@ -404,7 +405,7 @@ static void put_all(FILE *out, const struct migrate *m)
 
 /* --- all together ------------------------------------------------------------- */
 
-/* What becomes of weights and switches. */
+/* Notes how weights and switches are converted. */
 static void note_weights(struct migrate *m)
 {
 	struct scale scale = scale_of(m);
@@ -427,7 +428,7 @@ static void note_weights(struct migrate *m)
 		migrate_note(m, 0, "weights are rounded: they go up to %d here", KLB_WEIGHT_MAX);
 }
 
-/* One goes with the other: see read_probe of config_yaml.c. */
+/* Certificate and key go together, as config/schema.c demands. */
 static void pair_client_files(struct migrate *m)
 {
 	struct migrate_text *alone = m->client_cert.value ? &m->client_cert : &m->client_key;
@@ -440,7 +441,7 @@ static void pair_client_files(struct migrate *m)
 	alone->value = NULL;
 }
 
-/* What kubelb-load would say of the text; the readers have checked all that it can say. */
+/* Checks the text as kubelb-load would. The readers have checked all of it before. */
 static int check(const struct migrate *m, const char *text, size_t length)
 {
 	struct config *c = NULL;

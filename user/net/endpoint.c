@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Addresses with ports: text to struct klb_endpoint and back, and the kinds of addresses. */
 #include "net/endpoint.h"
 
 #include <arpa/inet.h>
@@ -10,7 +11,7 @@
 /* ::ffff:0:0/96, RFC 4291, 2.5.5.2 */
 static const __u8 ipv4_prefix[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
 
-/* A text taken apart, not yet understood. */
+/* A text that has been split, but not yet parsed. */
 struct parts {
 	const char *at; /* the address, without brackets */
 	size_t length;
@@ -62,7 +63,7 @@ static bool is_name(const char *text)
 	return letter;
 }
 
-/* Says why text is no address, as near to what was meant as can be told. */
+/* Says why text is no address, and guesses what was meant. */
 static int fail_address(const char *text, const struct parts *p, struct err *e)
 {
 	if (strstr(text, "://"))
@@ -225,7 +226,7 @@ bool endpoint_is_loopback(const struct klb_endpoint *ep)
 	return memcmp(ep->addr, one, sizeof(one)) == 0;
 }
 
-/* Copied, not cast: neither side promises the other's alignment or type. */
+/* The fields are copied: a cast would break the rules of alignment and aliasing. */
 socklen_t endpoint_to_sockaddr(const struct klb_endpoint *ep, struct sockaddr_storage *ss)
 {
 	struct sockaddr_in in = { .sin_family = AF_INET };

@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Why not libevent's evhttp: as of 2.1.12 it has no limit to the number of connections,
- * its time-out begins anew with each byte, so that a client that dribbles is never
- * too slow, and without descriptors its listener turns the event loop without a pause.
+ * Serves the agent's pages over HTTP.
  *
  *   accept ─► READING ─► ANSWERING ─► (kept) READING ─► …
  *                │            └─────► closed
  *                └── refused ─► LEAVING ─► closed
  *
- * A connection has one time limit for each request, from its beginning (or the end of
- * the last answer) to the answer's last byte. When there are too many, the one that has
- * been at it for longest goes: idle ones never keep a probe out.
+ * A connection has one time limit for each request. It runs from the beginning of the request
+ * (or the end of the last answer) to the answer's last byte. When there are too many
+ * connections, the one with the oldest request is closed, so that idle ones never keep a probe
+ * out.
+ *
+ * libevent's evhttp is not used. As of 2.1.12 it does not limit the number of connections. Its
+ * time-out begins again with each byte, so that a slow client is never closed. And without free
+ * descriptors its listener keeps the event loop busy.
  */
 #include "net/http_server.h"
 
@@ -31,11 +34,11 @@
 #include "net/http_request.h"
 
 #define CONNECTIONS_MAX 64
-/* A scrape is a short GET: what is slower is not one. */
+/* A scrape is a short GET and needs less. */
 #define REQUEST_S 10
-/* For a refused client to read why, while what it still sends is thrown away. */
+/* A refused client may read the reason for so long; what it still sends is dropped. */
 #define LEAVING_S 1
-/* Out of descriptors: others may give some back. */
+/* After descriptors have run out. */
 #define PAUSE_S 1
 #define BACKLOG 128
 
@@ -61,7 +64,7 @@ struct http {
 	unsigned int n;
 };
 
-/* What an answer is made of. */
+/* An answer to be sent. */
 struct reply {
 	unsigned int status;
 	const char *type;
@@ -229,7 +232,7 @@ static void take_request(struct connection *c)
 	if (!n || !text)
 		return;
 	used = request_length(text, n);
-	/* Whoever speaks TLS, say, would wait for an answer that never comes. */
+	/* A client that speaks TLS, for example, would wait for its answer for ever. */
 	if (!used && (text[0] < 'A' || text[0] > 'Z')) {
 		refuse_head(c, 400);
 		return;
@@ -260,8 +263,8 @@ static void on_read(struct bufferevent *bev, void *arg)
 }
 
 /*
- * With bytes unread a close is a reset, which may overtake the answer on its way to
- * whoever reads it.
+ * Closing a socket with unread bytes sends a reset, which may arrive before the client has read the
+ * answer. So the socket is shut down for writing first.
  */
 static void leave(struct connection *c)
 {
@@ -271,7 +274,7 @@ static void leave(struct connection *c)
 	on_read(c->bev, c);
 }
 
-/* All of an answer is on its way; requests that came meanwhile have waited. */
+/* An answer is written completely. A request that came meanwhile is read now. */
 static void on_written(struct bufferevent *bev __attribute__((unused)), void *arg)
 {
 	struct connection *c = arg;
@@ -296,7 +299,7 @@ static void on_end(struct bufferevent *bev __attribute__((unused)), short what, 
 {
 	struct connection *c = arg;
 
-	/* The client has said all that it has to say, and listens. */
+	/* The client has closed its sending side only, and still reads the answer. */
 	if (what & BEV_EVENT_EOF && c->phase == PHASE_ANSWERING) {
 		c->keep = false;
 		c->refused = false;
@@ -340,7 +343,7 @@ static void on_accept(struct evconnlistener *listener __attribute__((unused)), e
 	append(c);
 	begin(c);
 	bufferevent_setcb(c->bev, on_read, on_written, on_end, c);
-	/* What is beyond waits in the kernel, which lets no sender send more. */
+	/* More bytes wait in the kernel, which slows the sender down. */
 	bufferevent_setwatermark(c->bev, EV_READ, 0, REQUEST_MAX);
 	bufferevent_enable(c->bev, EV_READ | EV_WRITE);
 }
