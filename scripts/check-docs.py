@@ -30,7 +30,7 @@ import sys
 
 # Who prints, and which of its arguments is the text; None: whichever is a literal.
 PRINTERS = {"err_set": 2, "err_format": 1, "log_event": 1, "log_failure": 2, "log_line": 0, "cli_usage": 0,
-            "config_fail": 2, "fail": None, "fail_dialling": 1, "tell_result": 2}
+            "config_fail": 2, "kubeconfig_fail": 2, "fail": None, "fail_step": 1, "tell_result": 2}
 # Where details and notes are put together piece by piece, and in which functions.
 DETAILS = {"agent/probe.c": ("snprintf",), "net/tls.c": ("snprintf",),
            "balance/backend_status.c": ("snprintf",), "ctl/main.c": ("printf",),

@@ -59,7 +59,7 @@ static void fuzz_stream(const char *text, size_t length)
 	bool listed = false;
 	struct err e;
 	size_t n;
-	char *line;
+	const char *line;
 	int r;
 
 	require(text_add(&t, text, length, length));

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One backend's connection and the probes on it.
+ * One backend's persistent probe connection and the GETs on it.
  *
  *   probe_start ─► DIALLING ─► HANDSHAKE ─► ANSWER ─► done()
- *        └── on the kept connection ───────────▲
+ *        └── on the persistent connection ─────▲
  *
- * Between probes the connection stays in the event loop: that it ends there is
- * news (lost). Whatever leaves doubt about what would come next on a connection
- * (a failed probe, an answer not read to its end) ends that connection.
+ * Between probes the connection stays in the event loop, and its end is reported at once
+ * (lost). A connection ends with any probe that leaves doubt about the bytes that would come
+ * next on it: a failed one, or one whose answer was not read to its end.
  */
 #include "agent/probe.h"
 
@@ -15,22 +15,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
-#include <event2/buffer.h>
 #include <event2/bufferevent.h>
-#include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
-
-#include <openssl/ssl.h>
 
 #include "base/ascii.h"
 #include "base/clock.h"
-#include "net/tcp_connect.h"
+#include "net/https_conn.h"
 #include "agent/probe_internal.h"
 
-/* A host that vanishes is noticed in about two seconds, an idle connection's too. */
+/* A host that vanishes is noticed in about two seconds, also on an idle connection. */
 static const struct dial_patience patience = {
 	.user_timeout_ms = 2000,
 	.keepalive_idle_s = 1,
@@ -39,7 +33,7 @@ static const struct dial_patience patience = {
 };
 
 enum phase {
-	PHASE_IDLE, /* bev, if any, is the kept connection */
+	PHASE_IDLE, /* the connection, if any, is kept for the next probe */
 	PHASE_DIALLING,
 	PHASE_HANDSHAKE,
 	PHASE_ANSWER,
@@ -47,7 +41,6 @@ enum phase {
 };
 
 struct probe {
-	struct event_base *base;
 	unsigned int timeout_ms, connect_timeout_ms;
 	char *server_name; /* or NULL */
 	struct probe_tls *tls;
@@ -59,12 +52,7 @@ struct probe {
 	char *requests[2]; /* by enum probe_path */
 	struct event *timer;
 
-	/* The connection: dialled while it is being made, then bev and its ssl. */
-	struct event *dialled;
-	int fd; /* belongs to dialled */
-	struct bufferevent *bev;
-	SSL *ssl;
-	struct tls_peer peer;
+	struct https_conn conn;
 
 	/* The probe under way. */
 	enum phase phase;
@@ -74,7 +62,6 @@ struct probe {
 	enum probe_path path;
 	__u64 start_ns;
 	enum klb_reason outcome;
-	struct answer answer;
 	char detail[TLS_DETAIL_MAX];
 
 	/* Callbacks may call probe_free: it is done when the last one returns. */
@@ -86,7 +73,7 @@ static void release(struct probe *p)
 {
 	if (p->timer)
 		event_free(p->timer);
-	tls_peer_reset(&p->peer);
+	https_conn_reset(&p->conn);
 	free(p->must_cover);
 	free(p->server_name);
 	free(p->requests[PROBE_READY]);
@@ -106,21 +93,6 @@ static void leave_callback(struct probe *p)
 		release(p);
 }
 
-static void hang_up(struct probe *p, bool polite)
-{
-	if (p->dialled) {
-		event_free(p->dialled);
-		close(p->fd);
-		p->dialled = NULL;
-	}
-	if (p->bev) {
-		tls_hang_up(p->ssl, polite);
-		bufferevent_free(p->bev); /* with ssl and the socket */
-		p->bev = NULL;
-		p->ssl = NULL;
-	}
-}
-
 /* Ends the probe; the last thing to happen in an event. p may be gone afterwards. */
 static void report(struct probe *p)
 {
@@ -129,7 +101,7 @@ static void report(struct probe *p)
 	struct probe_result result = {
 		.path = p->path,
 		.outcome = p->outcome,
-		.http_status = p->answer.status,
+		.http_status = p->conn.answer.status,
 		.duration_ns = clock_now_ns() - p->start_ns,
 		.detail = p->detail[0] ? detail : NULL,
 		.handshake = p->handshake,
@@ -143,7 +115,7 @@ static void report(struct probe *p)
 	leave_callback(p);
 }
 
-/* As report(), but not from inside probe_start. */
+/* Like report(), but inside probe_start it waits for the event loop. */
 static void decide(struct probe *p, enum klb_reason outcome)
 {
 	p->outcome = outcome;
@@ -155,23 +127,17 @@ static void decide(struct probe *p, enum klb_reason outcome)
 	event_active(p->timer, EV_TIMEOUT, 0);
 }
 
-/* There was no answer, or none to build on; p->detail says why. */
+/* The probe has no answer that counts; p->detail says why. */
 static void fail(struct probe *p, enum klb_reason outcome, bool polite)
 {
-	hang_up(p, polite);
-	p->answer.status = 0;
+	https_conn_close(&p->conn, polite);
+	p->conn.answer.status = 0;
 	decide(p, outcome);
-}
-
-static void fail_dialling(struct probe *p, const char *what, int os_error)
-{
-	snprintf(p->detail, sizeof(p->detail), "%s: %s", what, strerror(os_error));
-	fail(p, tls_socket_reason(os_error), false);
 }
 
 static void on_lost(struct probe *p, bool timed_out)
 {
-	hang_up(p, false);
+	https_conn_close(&p->conn, false);
 	enter_callback(p);
 	p->ops.lost(p->arg, timed_out);
 	leave_callback(p);
@@ -190,14 +156,16 @@ static enum klb_reason status_outcome(unsigned int status)
 	}
 }
 
-static void take_answer(struct probe *p, struct evbuffer *in)
+static void on_received(void *arg, enum answer_progress progress)
 {
-	switch (answer_read(&p->answer, in)) {
+	struct probe *p = arg;
+
+	switch (progress) {
 	case ANSWER_PROGRESS_DONE:
-		/* What follows the answer was not asked for. */
-		if (!p->answer.keep || evbuffer_get_length(in))
-			hang_up(p, true);
-		decide(p, status_outcome(p->answer.status));
+		/* More bytes than the answer has were not asked for. */
+		if (!https_conn_is_kept(&p->conn))
+			https_conn_close(&p->conn, true);
+		decide(p, status_outcome(p->conn.answer.status));
 		break;
 	case ANSWER_PROGRESS_BAD:
 		snprintf(p->detail, sizeof(p->detail), "the answer is not HTTP/1.1");
@@ -209,74 +177,76 @@ static void take_answer(struct probe *p, struct evbuffer *in)
 	}
 }
 
-static void on_read(struct bufferevent *bev, void *arg)
+/* Servers send "408 Request Timeout", for example, ahead of closing. */
+static void on_unasked(void *arg)
 {
 	struct probe *p = arg;
 
-	if (p->phase == PHASE_ANSWER)
-		take_answer(p, bufferevent_get_input(bev));
-	else if (p->phase == PHASE_IDLE)
-		/* "408 Request Timeout", say: servers send it ahead of closing. */
+	if (p->phase == PHASE_IDLE)
 		on_lost(p, false);
 }
+
+static void fail_step(struct probe *p, const char *step, int os_error);
 
 static void send_request(struct probe *p)
 {
 	p->phase = PHASE_ANSWER;
-	answer_init(&p->answer);
-	if (bufferevent_write(p->bev, p->requests[p->path], strlen(p->requests[p->path])) == 0)
-		return;
-	fail_dialling(p, "cannot send", ENOMEM);
+	answer_init(&p->conn.answer);
+	if (https_conn_get(&p->conn, p->requests[p->path]) < 0)
+		fail_step(p, "cannot send", ENOMEM);
 }
 
 static void report_uncovered(struct probe *p)
 {
 	unsigned int i;
 
-	for (i = 0; i < p->n_must_cover && p->ssl; i++)
-		if (!tls_covers(p->ssl, &p->must_cover[i]))
+	for (i = 0; i < p->n_must_cover && p->conn.ssl; i++)
+		if (!tls_covers(p->conn.ssl, &p->must_cover[i]))
 			p->ops.not_covered(p->arg, &p->must_cover[i]);
 }
 
 static void dial(struct probe *p);
 
 /*
- * The kept connection had ended when the request was sent, by the other side's
+ * The persistent connection had ended when the request was sent, by the other side's
  * idle timeout or its restart: that says nothing about now. Once a probe.
  */
 static bool was_stale(const struct probe *p, enum klb_reason reason)
 {
-	return reason == KLB_REASON_CLOSED && !p->fresh && !p->answer.started;
+	return reason == KLB_REASON_CLOSED && !p->fresh && !p->conn.answer.started;
 }
 
-static void on_end(struct probe *p, short what, int os_error)
+static void on_ended(void *arg, const struct https_end *end)
 {
+	struct probe *p = arg;
 	enum klb_reason reason;
 
 	if (p->phase == PHASE_IDLE) {
-		on_lost(p, what & BEV_EVENT_ERROR &&
-				   (os_error == ETIMEDOUT || os_error == EHOSTUNREACH));
+		on_lost(p, end->what & BEV_EVENT_ERROR &&
+				   (end->os_error == ETIMEDOUT || end->os_error == EHOSTUNREACH));
 		return;
 	}
-	reason = tls_failure(&p->peer, p->bev, what, os_error, p->detail);
+	reason = https_conn_reason(&p->conn, end, p->detail);
 	if (!was_stale(p, reason)) {
 		fail(p, reason, false);
 		return;
 	}
-	hang_up(p, false);
+	https_conn_close(&p->conn, false);
 	p->detail[0] = '\0';
 	dial(p);
 }
 
-static void on_event(struct bufferevent *bev __attribute__((unused)), short what, void *arg)
+static void fail_step(struct probe *p, const char *step, int os_error)
 {
-	int os_error = errno; /* libevent has put the socket's error there */
+	const struct https_end end = { .step = step, .os_error = os_error };
+
+	on_ended(p, &end);
+}
+
+static void on_opened(void *arg)
+{
 	struct probe *p = arg;
 
-	if (!(what & BEV_EVENT_CONNECTED)) {
-		on_end(p, what, os_error);
-		return;
-	}
 	enter_callback(p);
 	p->handshake = true;
 	send_request(p);
@@ -296,61 +266,25 @@ static void arm(struct probe *p, unsigned int most_ms)
 	event_add(p->timer, &tv);
 }
 
-/* The socket is connected; ownership passes to p->bev. */
-static void start_tls(struct probe *p)
-{
-	p->phase = PHASE_HANDSHAKE;
-	arm(p, 0);
-	p->ssl = tls_connection(p->tls->tls, &p->peer);
-	if (p->ssl)
-		/* Deferred: inside a callback the connection may be freed or another be made. */
-		p->bev = bufferevent_openssl_socket_new(
-			p->base, p->fd, p->ssl, BUFFEREVENT_SSL_CONNECTING,
-			BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
-	if (!p->bev) {
-		/* Out of memory: whether libevent has freed ssl depends on where. Leaked. */
-		close(p->fd);
-		p->ssl = NULL;
-		fail_dialling(p, "cannot start TLS", ENOMEM);
-		return;
-	}
-	bufferevent_setcb(p->bev, on_read, NULL, on_event, p);
-	bufferevent_enable(p->bev, EV_READ | EV_WRITE);
-}
-
-static void on_dialled(evutil_socket_t fd, short what __attribute__((unused)), void *arg)
+static void on_connected(void *arg)
 {
 	struct probe *p = arg;
-	int os_error = dial_result(fd);
 
-	if (os_error) {
-		fail_dialling(p, "connect", os_error);
-		return;
-	}
-	event_free(p->dialled);
-	p->dialled = NULL;
-	start_tls(p);
+	p->phase = PHASE_HANDSHAKE;
+	arm(p, 0);
 }
 
 static void dial(struct probe *p)
 {
-	int fd = dial_open(&p->backend, &patience);
+	int r = https_conn_open(&p->conn, &p->backend, p->tls->tls);
 
 	p->phase = PHASE_DIALLING;
 	p->fresh = true;
-	if (fd < 0) {
-		fail_dialling(p, "connect", -fd);
-		return;
-	}
-	/* A SYN waits as long as a client's would. */
-	arm(p, p->connect_timeout_ms);
-	p->fd = fd;
-	p->dialled = event_new(p->base, fd, EV_WRITE, on_dialled, p);
-	if (p->dialled && event_add(p->dialled, NULL) == 0)
-		return;
-	if (!p->dialled)
-		close(fd);
-	fail_dialling(p, "connect", ENOMEM);
+	if (r)
+		fail_step(p, "connect", -r);
+	else
+		/* A SYN waits as long as a client's would. */
+		arm(p, p->connect_timeout_ms);
 }
 
 static void on_timeout(struct probe *p)
@@ -389,17 +323,17 @@ void probe_start(struct probe *p, enum probe_path path)
 	p->fresh = false;
 	p->handshake = false;
 	p->detail[0] = '\0';
-	answer_init(&p->answer);
+	answer_init(&p->conn.answer);
 	arm(p, 0);
 	p->starting = true;
-	if (p->bev)
+	if (https_conn_is_open(&p->conn))
 		send_request(p);
 	else
 		dial(p);
 	p->starting = false;
 }
 
-/* Both go into the request as they are: a line break would end up as a header. */
+/* Path and name go into the request as they are: a line break would become a header. */
 static int check_text(const char *key, const char *text, struct err *e)
 {
 	if (ascii_all_graph(text))
@@ -411,15 +345,15 @@ static int check_text(const char *key, const char *text, struct err *e)
 
 static int check(const struct config_probe *cfg, struct err *e)
 {
-	int err = check_text("probe.path", cfg->path, e);
+	int r = check_text("probe.path", cfg->path, e);
 
-	if (!err && cfg->live_path)
-		err = check_text("probe.livePath", cfg->live_path, e);
-	if (!err && cfg->path[0] != '/')
-		err = err_set(e, EINVAL, "probe.path: '%s' does not begin with /", cfg->path);
-	if (!err && cfg->server_name)
-		err = check_text("probe.serverName", cfg->server_name, e);
-	return err;
+	if (!r && cfg->live_path)
+		r = check_text("probe.livePath", cfg->live_path, e);
+	if (!r && cfg->path[0] != '/')
+		r = err_set(e, EINVAL, "probe.path: '%s' does not begin with /", cfg->path);
+	if (!r && cfg->server_name)
+		r = check_text("probe.serverName", cfg->server_name, e);
+	return r;
 }
 
 static bool copy_must_cover(struct probe *p, const struct klb_endpoint *must_cover, unsigned int n)
@@ -434,35 +368,64 @@ static bool copy_must_cover(struct probe *p, const struct klb_endpoint *must_cov
 	return true;
 }
 
+static void init_connection(struct probe *p, struct event_base *base)
+{
+	static const struct https_conn_ops ops = {
+		.connected = on_connected,
+		.opened = on_opened,
+		.received = on_received,
+		.unasked = on_unasked,
+		.ended = on_ended,
+	};
+
+	p->conn.base = base;
+	p->conn.patience = &patience;
+	p->conn.ops = &ops;
+	p->conn.arg = p;
+	tls_peer_init(&p->conn.peer, p->server_name, &p->backend);
+}
+
+/* Copies what the probe needs of cfg. False when memory is short. */
+static bool copy_config(struct probe *p, const struct config_probe *cfg)
+{
+	p->timeout_ms = cfg->timeout_ms;
+	p->connect_timeout_ms = cfg->connect_timeout_ms;
+	if (cfg->server_name)
+		p->server_name = strdup(cfg->server_name);
+	return p->server_name || !cfg->server_name;
+}
+
+static bool make_requests(struct probe *p, const struct config_probe *cfg)
+{
+	const char *live_path = cfg->live_path ? cfg->live_path : cfg->path;
+
+	p->requests[PROBE_READY] = probe_request(cfg->path, &p->conn.peer);
+	p->requests[PROBE_LIVE] = probe_request(live_path, &p->conn.peer);
+	return p->requests[PROBE_READY] && p->requests[PROBE_LIVE];
+}
+
 int probe_new(struct event_base *base, const struct config_probe *cfg, struct probe_tls *tls,
 	      const struct klb_endpoint *backend, const struct klb_endpoint *must_cover,
 	      unsigned int n_must_cover, const struct probe_ops *ops, void *arg, struct probe **ret,
 	      struct err *e)
 {
 	struct probe *p;
-	int err = check(cfg, e);
+	int r = check(cfg, e);
+	bool ok;
 
-	if (err)
-		return err;
+	if (r)
+		return r;
 	p = calloc(1, sizeof(*p));
 	if (!p)
 		return err_no_memory_for(e, "probe");
-	p->base = base;
-	p->timeout_ms = cfg->timeout_ms;
-	p->connect_timeout_ms = cfg->connect_timeout_ms;
-	p->server_name = cfg->server_name ? strdup(cfg->server_name) : NULL;
 	p->tls = tls;
 	p->backend = *backend;
 	p->ops = *ops;
 	p->arg = arg;
-	tls_peer_init(&p->peer, p->server_name, backend);
+	ok = copy_config(p, cfg) && copy_must_cover(p, must_cover, n_must_cover);
+	init_connection(p, base);
 	p->timer = evtimer_new(base, on_timer, p);
-	p->requests[PROBE_READY] = probe_request(cfg->path, &p->peer);
-	p->requests[PROBE_LIVE] =
-		probe_request(cfg->live_path ? cfg->live_path : cfg->path, &p->peer);
-	if (!p->timer || !p->requests[PROBE_READY] || !p->requests[PROBE_LIVE] ||
-	    (cfg->server_name && !p->server_name) ||
-	    !copy_must_cover(p, must_cover, n_must_cover)) {
+	if (!ok || !p->timer || !make_requests(p, cfg)) {
 		release(p);
 		return err_no_memory_for(e, "probe");
 	}
@@ -474,7 +437,7 @@ void probe_free(struct probe *p)
 {
 	if (!p)
 		return;
-	hang_up(p, true);
+	https_conn_close(&p->conn, true);
 	event_del(p->timer);
 	p->freed = true;
 	if (!p->calling)

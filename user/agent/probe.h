@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The probes: one TLS connection per backend, kept open, and HTTP GETs on it.
- * Reports outcomes; decides nothing.
+ * Probes a backend: one TLS connection, kept open, and HTTP GETs on it. Reports outcomes, and
+ * decides nothing.
  */
 #ifndef KUBELB_PROBE_H
 #define KUBELB_PROBE_H
@@ -28,7 +28,7 @@ void probe_tls_free(struct probe_tls *tls);
 /* Whether what was loaded is the same; see tls_is_same. */
 bool probe_tls_is_same(const struct probe_tls *x, const struct probe_tls *y);
 
-/* What is asked for: config_probe's path or live_path. */
+/* Which path to ask for: config_probe's path or live_path. */
 enum probe_path { PROBE_READY, PROBE_LIVE };
 
 struct probe_result {
@@ -43,12 +43,14 @@ struct probe_result {
 struct probe_ops {
 	/* A probe has ended. */
 	void (*done)(void *arg, const struct probe_result *result);
-	/* The kept connection has ended while no probe was under way: it was closed, or
-	 * (timed_out) nothing was acknowledged any more. */
+	/*
+	 * The persistent connection has ended while no probe was under way: it was closed, or
+	 * (timed_out) the peer acknowledged nothing any more.
+	 */
 	void (*lost)(void *arg, bool timed_out);
 	/*
-	 * The names of the certificate that a new connection brought do not cover
-	 * one of the addresses given to probe_new. Once per connection.
+	 * The certificate of a new connection does not have one of the addresses given to
+	 * probe_new. Called once for each address and connection.
 	 */
 	void (*not_covered)(void *arg, const struct klb_endpoint *address);
 };
@@ -66,10 +68,9 @@ int probe_new(struct event_base *base, const struct config_probe *cfg, struct pr
 void probe_free(struct probe *p);
 
 /*
- * Starts a GET, on the kept connection when there is one. Ends in exactly one done() no
- * later than cfg->timeout_ms from now, never from inside this call; a SYN is waited for
- * no longer than cfg->connect_timeout_ms (0: no limit of its own). Ignored while a probe is
- * under way.
+ * Starts a GET, on the persistent connection when there is one. Ends in exactly one done() no later
+ * than cfg->timeout_ms from now, and never inside this call. A SYN is waited for no longer than
+ * cfg->connect_timeout_ms (0: no limit of its own). Ignored while a probe is under way.
  */
 void probe_start(struct probe *p, enum probe_path path);
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Between the two parts of the probe room: probe.c (one backend's connection and
- * the probes on it) and probe_config.c (what they need of the configuration).
- * Nobody else includes this.
+ * What probe.c (one backend's connection and its probes) and probe_request.c (what they need of the
+ * configuration) share. No other file includes this.
  */
 #ifndef KUBELB_PROBE_INTERNAL_H
 #define KUBELB_PROBE_INTERNAL_H

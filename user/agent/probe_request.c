@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* What every probe needs, from the configuration: TLS, and the request. */
+/* Makes what every probe needs of the configuration: TLS, and the request. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "agent/probe_internal.h"
-
-#ifndef KLB_VERSION
-#define KLB_VERSION "dev"
-#endif
+#include "net/https_conn.h"
 
 int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct err *e)
 {
@@ -23,14 +20,14 @@ int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct
 		.words = &words,
 	};
 	struct probe_tls *tls = calloc(1, sizeof(*tls));
-	int err;
+	int r;
 
 	if (!tls)
 		return err_no_memory_for(e, "probe");
-	err = tls_new(&options, &tls->tls, e);
-	if (err) {
+	r = tls_new(&options, &tls->tls, e);
+	if (r) {
 		free(tls);
-		return err;
+		return r;
 	}
 	*ret = tls;
 	return 0;
@@ -60,7 +57,7 @@ char *probe_request(const char *path, const struct tls_peer *peer)
 	if (asprintf(&request,
 		     "GET %s HTTP/1.1\r\n"
 		     "Host: %s%s\r\n"
-		     "User-Agent: kubelb-agent/" KLB_VERSION "\r\n"
+		     "User-Agent: " HTTPS_USER_AGENT "\r\n"
 		     "Accept: */*\r\n"
 		     "Connection: keep-alive\r\n"
 		     "\r\n",

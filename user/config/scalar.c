@@ -9,13 +9,12 @@
 #include "base/ascii.h"
 #include "config/internal.h"
 #include "net/endpoint.h"
+#include "net/url.h"
 #include "base/redact.h"
 #include "config/yaml_doc.h"
 
 /* Far longer than the path of any health check, far shorter than a request line may be. */
 #define HTTP_PATH_MAX 1024
-/* RFC 1035, 2.3.4 */
-#define DNS_NAME_MAX 253
 
 /* Indexed by the values of the enums. Slot 0 is unused. */
 static const char *const policies[] = {
@@ -224,16 +223,13 @@ int config_read_http_path(struct config_build *b, const struct config_node *at,
 
 bool config_is_server_name(const char *text)
 {
-	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				      "0123456789.-_";
 	const char *colon = strchr(text, ':');
-	size_t length = strlen(text);
 	struct klb_endpoint ep;
 
 	if (colon)
 		return text[0] != '[' && strchr(colon + 1, ':') &&
 		       endpoint_parse(text, KLB_PORT_DEFAULT, &ep, NULL) == 0;
-	return length && length <= DNS_NAME_MAX && strspn(text, allowed) == length;
+	return url_is_dns_name(text);
 }
 
 int config_read_server_name(struct config_build *b, const struct config_node *at,

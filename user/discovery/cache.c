@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The last believed list on disk, for a boot at which nothing answers yet:
+ * Keeps the last list from the apiserver on disk, for a boot at which no apiserver answers yet:
  *
  *   { "kind": "kubelb-backends", "version": 1, "written": "2026-01-31T23:59:59Z",
  *     "backends": ["192.168.17.11:6443", "[fd00::11]:6443"] }
  *
- * It decides whom the node takes for its apiservers, so it counts whole or not at all.
+ * The file decides which addresses the node takes for its apiservers. So one fault in it makes
+ * all of it invalid.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +36,7 @@
 		"the apiserver gives",                                         \
 		(path), ##__VA_ARGS__)
 
-/* Whoever can write it decides where the node's connects go. */
+/* A user who can write the file can redirect the node's connects. */
 static int check_owner(const char *path, struct err *e)
 {
 	struct stat st;
@@ -92,14 +93,14 @@ static int read_backends(const char *path, const json_t *root, const struct klb_
 {
 	const json_t *list = json_object_get(root, "backends");
 	size_t n = json_array_size(list), i;
-	int rc = 0;
+	int r = 0;
 
 	if (!n || n > KLB_MAX_BACKENDS)
 		return fail(e, path, "backends: not a list of 1 to %d addresses", KLB_MAX_BACKENDS);
-	for (i = 0; !rc && i < n; i++)
-		rc = read_entry(path, json_array_get(list, i), frontends, n_frontends, c, e);
-	if (rc)
-		return rc;
+	for (i = 0; !r && i < n; i++)
+		r = read_entry(path, json_array_get(list, i), frontends, n_frontends, c, e);
+	if (r)
+		return r;
 	qsort(c->list, c->n, sizeof(*c->list), discovery_compare);
 	for (i = 1; i < n; i++)
 		if (endpoint_equal(&c->list[i], &c->list[i - 1]))
@@ -112,14 +113,14 @@ static int read_root(const char *path, const json_t *root, const struct klb_endp
 {
 	const char *kind = json_string_value(json_object_get(root, "kind"));
 	json_int_t version = json_integer_value(json_object_get(root, "version"));
-	int rc;
+	int r;
 
 	if (!kind || strcmp(kind, KIND) != 0)
 		return fail(e, path, "not a cache of kubelb's (no kind '" KIND "')");
 	if (version != VERSION)
 		return fail(e, path, "its version is not %d", VERSION);
-	rc = read_time(path, root, &c->written, e);
-	return rc ? rc : read_backends(path, root, frontends, n_frontends, c, e);
+	r = read_time(path, root, &c->written, e);
+	return r ? r : read_backends(path, root, frontends, n_frontends, c, e);
 }
 
 int cache_parse(const char *path, const char *text, size_t length,
@@ -129,15 +130,15 @@ int cache_parse(const char *path, const char *text, size_t length,
 	struct discovery_cached cached = { 0 };
 	json_error_t why;
 	json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why);
-	int rc;
+	int r;
 
 	if (!root)
 		return fail(e, path, "not JSON: line %d: %s", why.line, why.text);
-	rc = read_root(path, root, frontends, n_frontends, &cached, e);
+	r = read_root(path, root, frontends, n_frontends, &cached, e);
 	json_decref(root);
-	if (!rc)
+	if (!r)
 		*ret = cached;
-	return rc;
+	return r;
 }
 
 int discovery_cache_load(const char *path, const struct klb_endpoint *frontends,
@@ -145,15 +146,15 @@ int discovery_cache_load(const char *path, const struct klb_endpoint *frontends,
 {
 	size_t length = 0;
 	char *text = NULL;
-	int rc = file_read(path, BYTES_MAX, &text, &length, e);
+	int r = file_read(path, BYTES_MAX, &text, &length, e);
 
-	if (rc < 0)
-		return rc == -EFBIG ? -EINVAL : rc;
-	rc = check_owner(path, e);
-	if (!rc)
-		rc = cache_parse(path, text, length, frontends, n_frontends, ret, e);
+	if (r < 0)
+		return r == -EFBIG ? -EINVAL : r;
+	r = check_owner(path, e);
+	if (!r)
+		r = cache_parse(path, text, length, frontends, n_frontends, ret, e);
 	free(text);
-	return rc;
+	return r;
 }
 
 /* --- writing ------------------------------------------------------------------------- */
@@ -206,28 +207,28 @@ static int write_all(int fd, const char *text)
 	return 0;
 }
 
-/* A file of ours that an earlier run left half done is in the way, and goes. */
+/* Removes a file that an earlier run has left incomplete. */
 static int write_new(const char *path, const char *text, struct err *e)
 {
-	int fd, rc;
+	int fd, r;
 
 	unlink(path);
 	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return err_set(e, errno, "%s: cannot be created: %m", path);
-	rc = write_all(fd, text);
-	if (!rc && fsync(fd) < 0)
-		rc = -errno;
-	/* NFS and quotas may tell only now. */
-	if (close(fd) < 0 && !rc)
-		rc = -errno;
-	if (!rc)
+	r = write_all(fd, text);
+	if (!r && fsync(fd) < 0)
+		r = -errno;
+	/* With NFS and quotas, the error may appear only here. */
+	if (close(fd) < 0 && !r)
+		r = -errno;
+	if (!r)
 		return 0;
 	unlink(path);
-	return err_set(e, -rc, "%s: cannot be written: %s", path, strerror(-rc));
+	return err_set(e, -r, "%s: cannot be written: %s", path, strerror(-r));
 }
 
-/* Or a power cut may take the rename back. */
+/* Without this, a power cut may undo the rename. */
 static void flush_folder(const char *folder)
 {
 	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -241,7 +242,7 @@ static void flush_folder(const char *folder)
 static int replace(const char *path, const char *folder, const char *text, struct err *e)
 {
 	char *temporary;
-	int rc;
+	int r;
 
 	if (mkdir(folder, 0700) < 0 && errno != EEXIST)
 		return err_set(e, errno,
@@ -250,15 +251,15 @@ static int replace(const char *path, const char *folder, const char *text, struc
 			       folder);
 	if (asprintf(&temporary, "%s.tmp", path) < 0)
 		return err_no_memory(e);
-	rc = write_new(temporary, text, e);
-	if (!rc && rename(temporary, path) < 0) {
-		rc = err_set(e, errno, "%s: cannot be replaced: %m", path);
+	r = write_new(temporary, text, e);
+	if (!r && rename(temporary, path) < 0) {
+		r = err_set(e, errno, "%s: cannot be replaced: %m", path);
 		unlink(temporary);
 	}
 	free(temporary);
-	if (!rc)
+	if (!r)
 		flush_folder(folder);
-	return rc;
+	return r;
 }
 
 int discovery_cache_save(const char *path, const struct klb_endpoint *list, unsigned int n,
@@ -266,19 +267,19 @@ int discovery_cache_save(const char *path, const struct klb_endpoint *list, unsi
 {
 	const char *slash = strrchr(path, '/');
 	char *folder, *text;
-	int rc;
+	int r;
 
 	if (!slash)
 		return err_set(e, EINVAL, "%s: not an absolute path", path);
 	folder = strndup(path, slash == path ? 1 : (size_t)(slash - path));
 	text = to_text(list, n);
 	if (folder && text)
-		rc = replace(path, folder, text, e);
+		r = replace(path, folder, text, e);
 	else
-		rc = err_no_memory_for(e, path);
+		r = err_no_memory_for(e, path);
 	free(folder);
 	free(text);
-	return rc;
+	return r;
 }
 
 static bool is_cached(const char *path, const struct klb_endpoint *list, unsigned int n)
@@ -289,7 +290,7 @@ static bool is_cached(const char *path, const struct klb_endpoint *list, unsigne
 	       !memcmp(c.list, list, n * sizeof(*list));
 }
 
-/* Does not write what is there already. */
+/* Leaves a file alone that holds the list already. */
 static int update(const char *path, const struct klb_endpoint *list, unsigned int n, struct err *e)
 {
 	return is_cached(path, list, n) ? 0 : discovery_cache_save(path, list, n, e);
@@ -301,7 +302,7 @@ struct cache_job {
 	char *path;
 	unsigned int n;
 	struct klb_endpoint list[KLB_MAX_BACKENDS];
-	int rc;
+	int r;
 	struct err e;
 };
 
@@ -317,7 +318,7 @@ static void job_work(void *data)
 {
 	struct cache_job *job = data;
 
-	job->rc = update(job->path, job->list, job->n, &job->e);
+	job->r = update(job->path, job->list, job->n, &job->e);
 }
 
 struct cache_writer {
@@ -341,7 +342,7 @@ static void on_done(void *arg, void *data)
 	w->job = NULL;
 	if (w->again)
 		write_next(w);
-	if (job->rc)
+	if (job->r)
 		w->failed(w->arg, job->e.text);
 }
 
@@ -397,7 +398,7 @@ void cache_writer_free(struct cache_writer *w)
 	if (!w)
 		return;
 	worker_finish(w->job);
-	/* Its end is not awaited by anybody: the newest list must not be lost for that. */
+	/* No job will write the newest list any more, so it is written here. */
 	if (w->again)
 		update(w->path, w->list, w->n, NULL);
 	free(w->path);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * One TLS connection to an apiserver, and one GET at a time on it.
+ * One connection to an apiserver: looks its name up, connects, and collects the content of the
+ * answers.
  *
- *   link_open ─► (name) ─► dial ─► handshake ─► opened()
+ *   link_open ─► (look up) ─► connect ─► handshake ─► opened()
  *   link_get ─► content()… ─► answered()
  *
- * Content is taken off the socket only as fast as the loop comes round, and what is
- * kept of it is limited: a sender that is too fast waits in its own kernel.
+ * Content is taken off the socket only as fast as the event loop turns, and a limited amount of
+ * it is kept: a sender that is too fast has to wait.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -15,27 +16,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <event2/buffer.h>
-#include <event2/bufferevent.h>
-#include <event2/bufferevent_ssl.h>
-#include <event2/event.h>
 
-#include "net/http_response.h"
-#include "net/tcp_connect.h"
 #include "discovery/internal.h"
 #include "net/endpoint.h"
+#include "net/https_conn.h"
 
-#ifndef KLB_VERSION
-#define KLB_VERSION "dev"
-#endif
-
-/* Of the socket's bytes, the most that wait decrypted in this process. */
+/* The most decrypted bytes that wait in this process. */
 #define INPUT_MAX ((size_t)64 * 1024)
 #define ADDRESSES_MAX 16
 
-/* Nothing is lost while an apiserver that vanished is not noticed: seconds will do. */
+/* It does no harm to notice a lost apiserver some seconds late. */
 static const struct dial_patience patience = {
 	.user_timeout_ms = 15000,
 	.keepalive_idle_s = 10,
@@ -43,17 +35,16 @@ static const struct dial_patience patience = {
 	.keepalive_count = 2,
 };
 
-/* A name being looked up, on another thread. */
+/* A name that is being looked up on another thread. */
 struct lookup {
 	char *host;
 	unsigned int port;
-	int rc; /* of getaddrinfo */
+	int r; /* of getaddrinfo */
 	unsigned int n;
 	struct klb_endpoint found[ADDRESSES_MAX];
 };
 
 struct link {
-	struct event_base *base;
 	const struct credentials *credentials;
 	struct tls *tls;
 	struct link_ops ops;
@@ -61,88 +52,67 @@ struct link {
 	unsigned int nth;
 	struct klb_endpoint to;
 	struct worker *lookup;
-	struct event *dialled;
-	int fd; /* belongs to dialled */
-	struct bufferevent *bev;
-	struct ssl_st *ssl;
-	struct tls_peer peer;
-	bool answering, began; /* the headers are in, and the owner knows */
-	struct answer answer;
+	struct https_conn conn;
+	bool began; /* the owner knows that the headers are in */
+	bool grew; /* there is content that the owner does not know of */
 	struct text text;
 };
 
 /* --- bytes --------------------------------------------------------------------------- */
 
-static bool text_grow(struct text *t, size_t size)
+size_t text_length(const struct text *t)
 {
-	char *bytes = realloc(t->bytes, size);
-
-	if (!bytes)
-		return false;
-	t->bytes = bytes;
-	t->size = size;
-	return true;
+	return t->bytes ? evbuffer_get_length(t->bytes) : 0;
 }
 
 bool text_add(struct text *t, const void *bytes, size_t n, size_t max)
 {
-	size_t size = t->size ? t->size : 4096;
-
-	if (n > max || t->length > max - n)
+	if (n > max || text_length(t) > max - n)
 		return false;
-	while (size < t->length + n)
-		size *= 2;
-	if (size != t->size && !text_grow(t, size))
-		return false;
-	memcpy(t->bytes + t->length, bytes, n);
-	t->length += n;
-	return true;
+	if (!t->bytes)
+		t->bytes = evbuffer_new();
+	return t->bytes && evbuffer_add(t->bytes, bytes, n) == 0;
 }
 
-char *text_line(struct text *t, size_t *ret_length)
+const char *text_all(struct text *t, size_t *ret_length)
 {
-	char *end = t->bytes ? memchr(t->bytes + t->searched, '\n', t->length - t->searched) : NULL;
+	const void *all = text_length(t) ? evbuffer_pullup(t->bytes, -1) : NULL;
 
-	if (!end) {
-		t->searched = t->length;
+	*ret_length = all ? text_length(t) : 0;
+	return all ? all : "";
+}
+
+const char *text_line(struct text *t, size_t *ret_length)
+{
+	struct evbuffer_ptr from, end;
+
+	if (text_length(t) <= t->searched ||
+	    evbuffer_ptr_set(t->bytes, &from, t->searched, EVBUFFER_PTR_SET) < 0)
+		return NULL;
+	end = evbuffer_search(t->bytes, "\n", 1, &from);
+	if (end.pos < 0) {
+		t->searched = text_length(t);
 		return NULL;
 	}
-	*ret_length = (size_t)(end - t->bytes);
-	return t->bytes;
+	*ret_length = (size_t)end.pos;
+	return (const char *)evbuffer_pullup(t->bytes, end.pos + 1);
 }
 
 void text_drop(struct text *t, size_t n)
 {
-	t->length -= n;
+	if (t->bytes)
+		evbuffer_drain(t->bytes, n);
 	t->searched = 0;
-	if (t->length)
-		memmove(t->bytes, t->bytes + n, t->length);
-	else if (t->size > INPUT_MAX)
-		text_free(t); /* a large one was an exception */
 }
 
 void text_free(struct text *t)
 {
-	free(t->bytes);
+	if (t->bytes)
+		evbuffer_free(t->bytes);
 	*t = (struct text){ 0 };
 }
 
 /* --- failing ------------------------------------------------------------------------- */
-
-static void hang_up(struct link *l, bool polite)
-{
-	if (l->dialled) {
-		event_free(l->dialled);
-		close(l->fd);
-		l->dialled = NULL;
-	}
-	if (l->bev) {
-		tls_hang_up(l->ssl, polite);
-		bufferevent_free(l->bev); /* with ssl and the socket */
-		l->bev = NULL;
-		l->ssl = NULL;
-	}
-}
 
 /* l may be gone afterwards. */
 static void fail(struct link *l, const char *why)
@@ -150,17 +120,25 @@ static void fail(struct link *l, const char *why)
 	char text[ENDPOINT_TEXT_MAX];
 	struct err e;
 
-	hang_up(l, false);
+	https_conn_close(&l->conn, false);
 	err_set(&e, EIO, "%s: %s", endpoint_format(&l->to, text), why);
 	l->ops.failed(l->arg, e.text);
 }
 
-static void fail_dialling(struct link *l, int os_error)
+static void on_ended(void *arg, const struct https_end *end)
 {
-	char why[128];
+	char why[TLS_DETAIL_MAX];
+	struct link *l = arg;
 
-	snprintf(why, sizeof(why), "connect: %s", strerror(os_error));
+	https_conn_reason(&l->conn, end, why);
 	fail(l, why);
+}
+
+static void fail_connect(struct link *l, int os_error)
+{
+	const struct https_end end = { .step = "connect", .os_error = os_error };
+
+	on_ended(l, &end);
 }
 
 /* --- answers ------------------------------------------------------------------------- */
@@ -168,38 +146,40 @@ static void fail_dialling(struct link *l, int os_error)
 static bool on_content(void *arg, const void *bytes, size_t n)
 {
 	struct link *l = arg;
-	size_t max = l->answer.status == 200 ? DISCOVERY_TEXT_MAX : DISCOVERY_STATUS_MAX;
+	size_t max = l->conn.answer.status == 200 ? DISCOVERY_TEXT_MAX : DISCOVERY_STATUS_MAX;
 
-	/* Of an error the beginning is enough, and the connection will not be kept. */
-	if (l->answer.status != 200 && l->text.length + n > max)
+	/* Of an error, the beginning is enough: the connection will not be kept. */
+	if (l->conn.answer.status != 200 && text_length(&l->text) + n > max)
 		return true;
-	if (text_add(&l->text, bytes, n, max))
+	if (text_add(&l->text, bytes, n, max)) {
+		l->grew = true;
 		return true;
-	l->answer.too_large = true;
+	}
+	l->conn.answer.too_large = true;
 	return false;
 }
 
-static void on_read(struct bufferevent *bev, void *arg)
+static void on_received(void *arg, enum answer_progress progress)
 {
 	struct link *l = arg;
-	enum answer_progress progress;
-	size_t before = l->text.length;
+	const struct answer *a = &l->conn.answer;
+	bool grew = l->grew;
 
-	if (!l->answering) {
-		fail(l, "the apiserver said something that was not asked for");
-		return;
-	}
-	progress = answer_read(&l->answer, bufferevent_get_input(bev));
+	l->grew = false;
 	if (progress == ANSWER_PROGRESS_BAD) {
-		fail(l, l->answer.too_large ? "the answer is too large"
-					    : "the answer is not HTTP/1.1 with a length or chunks");
+		fail(l, a->too_large ? "the answer is too large"
+				     : "the answer is not HTTP/1.1 with a length or chunks");
 	} else if (progress == ANSWER_PROGRESS_DONE) {
-		l->answering = false;
-		l->ops.answered(l->arg, l->answer.status);
-	} else if (link_status(l) == 200 && (!l->began || l->text.length > before)) {
+		l->ops.answered(l->arg, a->status);
+	} else if (link_status(l) == 200 && (!l->began || grew)) {
 		l->began = true;
 		l->ops.content(l->arg);
 	}
+}
+
+static void on_unasked(void *arg)
+{
+	fail(arg, "the apiserver said something that was not asked for");
 }
 
 static char *make_request(const struct credentials *c, const char *path)
@@ -211,7 +191,7 @@ static char *make_request(const struct credentials *c, const char *path)
 	if (asprintf(&request,
 		     "GET %s%s HTTP/1.1\r\n"
 		     "Host: %s%s%s:%u\r\n"
-		     "User-Agent: kubelb-agent/" KLB_VERSION "\r\n"
+		     "User-Agent: " HTTPS_USER_AGENT "\r\n"
 		     "Accept: application/json\r\n"
 		     "%s%s%s"
 		     "\r\n",
@@ -225,18 +205,18 @@ static char *make_request(const struct credentials *c, const char *path)
 int link_get(struct link *l, const char *path, size_t content_max)
 {
 	char *request = make_request(l->credentials, path);
-	int rc;
+	int r;
 
 	if (!request)
 		return -ENOMEM;
 	text_free(&l->text);
-	answer_init_content(&l->answer, content_max, on_content, l);
-	l->answering = true;
+	answer_init_content(&l->conn.answer, content_max, on_content, l);
 	l->began = false;
-	rc = bufferevent_write(l->bev, request, strlen(request));
+	l->grew = false;
+	r = https_conn_get(&l->conn, request);
 	explicit_bzero(request, strlen(request));
 	free(request);
-	return rc < 0 ? -ENOMEM : 0;
+	return r;
 }
 
 struct text *link_text(struct link *l)
@@ -246,84 +226,32 @@ struct text *link_text(struct link *l)
 
 bool link_is_kept(const struct link *l)
 {
-	return l->bev && !l->answering && l->answer.keep &&
-	       !evbuffer_get_length(bufferevent_get_input(l->bev));
+	return https_conn_is_kept(&l->conn);
 }
 
 unsigned int link_status(const struct link *l)
 {
-	/* Still in the headers, it may be an interim one. */
-	return l->answer.state > ANSWER_AT_HEADERS ? l->answer.status : 0;
+	/* While headers come in, the status may be that of an interim answer. */
+	return l->conn.answer.state > ANSWER_AT_HEADERS ? l->conn.answer.status : 0;
 }
 
 /* --- connecting ---------------------------------------------------------------------- */
 
-static void on_event(struct bufferevent *bev, short what, void *arg)
-{
-	int os_error = errno; /* libevent has put the socket's error there */
-	char why[TLS_DETAIL_MAX];
-	struct link *l = arg;
-
-	if (what & BEV_EVENT_CONNECTED) {
-		l->ops.opened(l->arg);
-		return;
-	}
-	tls_failure(&l->peer, bev, what, os_error, why);
-	fail(l, why);
-}
-
-/* The socket is connected; ownership passes to l->bev. */
-static void start_tls(struct link *l)
-{
-	l->ssl = tls_connection(l->tls, &l->peer);
-	if (l->ssl)
-		/* Deferred: inside a callback the connection may be freed. */
-		l->bev = bufferevent_openssl_socket_new(
-			l->base, l->fd, l->ssl, BUFFEREVENT_SSL_CONNECTING,
-			BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
-	if (!l->bev) {
-		/* Out of memory: whether libevent has freed ssl depends on where. Leaked. */
-		close(l->fd);
-		l->ssl = NULL;
-		fail_dialling(l, ENOMEM);
-		return;
-	}
-	bufferevent_setcb(l->bev, on_read, NULL, on_event, l);
-	bufferevent_setwatermark(l->bev, EV_READ, 0, INPUT_MAX);
-	bufferevent_enable(l->bev, EV_READ | EV_WRITE);
-}
-
-static void on_dialled(evutil_socket_t fd, short what __attribute__((unused)), void *arg)
+static void on_opened(void *arg)
 {
 	struct link *l = arg;
-	int os_error = dial_result(fd);
 
-	if (os_error) {
-		fail_dialling(l, os_error);
-		return;
-	}
-	event_free(l->dialled);
-	l->dialled = NULL;
-	start_tls(l);
+	l->ops.opened(l->arg);
 }
 
 /* Returns 0 or an errno. */
 static int dial(struct link *l, const struct klb_endpoint *to)
 {
 	const struct credentials *c = l->credentials;
-	int fd = dial_open(to, &patience);
 
 	l->to = *to;
-	if (fd < 0)
-		return -fd;
-	tls_peer_init(&l->peer, c->server_name ? c->server_name : c->host, to);
-	l->fd = fd;
-	l->dialled = event_new(l->base, fd, EV_WRITE, on_dialled, l);
-	if (l->dialled && event_add(l->dialled, NULL) == 0)
-		return 0;
-	if (!l->dialled)
-		close(fd);
-	return ENOMEM;
+	tls_peer_init(&l->conn.peer, c->server_name ? c->server_name : c->host, to);
+	return -https_conn_open(&l->conn, to, l->tls);
 }
 
 /* --- names --------------------------------------------------------------------------- */
@@ -342,8 +270,8 @@ static void lookup_work(void *data)
 	struct addrinfo *list = NULL;
 	struct lookup *lookup = data;
 
-	lookup->rc = getaddrinfo(lookup->host, NULL, &hints, &list);
-	if (lookup->rc)
+	lookup->r = getaddrinfo(lookup->host, NULL, &hints, &list);
+	if (lookup->r)
 		return;
 	for (const struct addrinfo *a = list; a && lookup->n < ADDRESSES_MAX; a = a->ai_next) {
 		struct klb_endpoint *ep = &lookup->found[lookup->n];
@@ -364,15 +292,15 @@ static void lookup_done(void *arg, void *data)
 	int os_error;
 
 	l->lookup = NULL;
-	if (lookup->rc || !lookup->n) {
+	if (lookup->r || !lookup->n) {
 		err_set(&why, EIO, "cannot look up %s: %s", lookup->host,
-			lookup->rc ? gai_strerror(lookup->rc) : "it has no address");
+			lookup->r ? gai_strerror(lookup->r) : "it has no address");
 		l->ops.failed(l->arg, why.text);
 		return;
 	}
 	os_error = dial(l, &lookup->found[l->nth % lookup->n]);
 	if (os_error)
-		fail_dialling(l, os_error);
+		fail_connect(l, os_error);
 }
 
 static int look_up(struct link *l, struct err *e)
@@ -389,7 +317,7 @@ static int look_up(struct link *l, struct err *e)
 		return err_no_memory(e);
 	}
 	lookup->port = l->credentials->port;
-	return worker_start(l->base, &ops, l, lookup, &l->lookup, e);
+	return worker_start(l->conn.base, &ops, l, lookup, &l->lookup, e);
 }
 
 /* --- life ---------------------------------------------------------------------------- */
@@ -412,25 +340,41 @@ static int begin(struct link *l, const struct klb_endpoint *to, struct err *e)
 	return 0;
 }
 
+static void init_connection(struct link *l, struct event_base *base)
+{
+	static const struct https_conn_ops ops = {
+		.opened = on_opened,
+		.received = on_received,
+		.unasked = on_unasked,
+		.ended = on_ended,
+	};
+
+	l->conn.base = base;
+	l->conn.patience = &patience;
+	l->conn.input_max = INPUT_MAX;
+	l->conn.ops = &ops;
+	l->conn.arg = l;
+}
+
 int link_open(struct event_base *base, const struct klb_endpoint *to, unsigned int nth,
 	      const struct credentials *c, struct tls *tls, const struct link_ops *ops, void *arg,
 	      struct link **ret, struct err *e)
 {
 	struct link *l = calloc(1, sizeof(*l));
-	int rc;
+	int r;
 
 	if (!l)
 		return err_no_memory(e);
-	l->base = base;
+	init_connection(l, base);
 	l->credentials = c;
 	l->tls = tls;
 	l->ops = *ops;
 	l->arg = arg;
 	l->nth = nth;
-	rc = begin(l, to, e);
-	if (rc) {
+	r = begin(l, to, e);
+	if (r) {
 		link_free(l);
-		return rc;
+		return r;
 	}
 	*ret = l;
 	return 0;
@@ -441,8 +385,7 @@ void link_free(struct link *l)
 	if (!l)
 		return;
 	worker_cancel(l->lookup);
-	hang_up(l, true);
-	tls_peer_reset(&l->peer);
+	https_conn_reset(&l->conn);
 	text_free(&l->text);
 	free(l);
 }

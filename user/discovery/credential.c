@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The credentials themselves, whoever reads them: made, checked and freed here. */
+/* The credentials as a value: checks the server's URL, and frees. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/ascii.h"
 #include "base/file.h"
 #include "discovery/internal.h"
 #include "net/endpoint.h"
-
-#define PORT_DEFAULT 443
-/* RFC 1035, 2.3.4 */
-#define DNS_NAME_MAX 253
+#include "net/url.h"
 
 static void credential_free(struct credential *c)
 {
@@ -44,79 +40,54 @@ bool credentials_is_header_text(const char *text)
 
 static bool is_host(const char *host, bool bracketed)
 {
-	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				      "0123456789.-_";
-	size_t length = strlen(host);
 	struct klb_endpoint ep;
 
 	if (bracketed)
 		return strchr(host, ':') && endpoint_parse(host, 1, &ep, NULL) == 0;
-	return length && length <= DNS_NAME_MAX && strspn(host, allowed) == length;
+	return url_is_dns_name(host);
 }
 
-static bool read_port(const char *text, size_t length, unsigned int *ret)
+/* authority: "host", "host:port", "[v6]" or "[v6]:port". */
+static int set_authority(struct credentials *c, const char *authority, struct err *e)
 {
-	unsigned int port = 0;
-	size_t i;
+	bool bracketed = authority[0] == '[';
+	const char *host = authority + bracketed;
+	const char *end = bracketed ? strchr(host, ']') : host + strcspn(host, ":"), *port;
 
-	for (i = 0; i < length && i < 6; i++) {
-		if (text[i] < '0' || text[i] > '9')
-			return false;
-		port = port * 10 + (unsigned int)(text[i] - '0');
-	}
-	*ret = port;
-	return length && length < 6 && port >= 1 && port <= 65535;
-}
-
-/* authority: "host", "host:port", "[v6]" or "[v6]:port" of the given length. */
-static int set_authority(struct credentials *c, const char *authority, size_t length, struct err *e)
-{
-	const char *end = authority + length, *host = authority, *after;
-	bool bracketed = length && authority[0] == '[';
-
-	if (bracketed) {
-		host++;
-		after = memchr(host, ']', length - 1);
-	} else {
-		after = memchr(host, ':', length);
-		after = after ? after : end;
-	}
-	if (!after)
+	if (!end)
 		return err_set(e, EINVAL, "the host lacks its closing bracket");
-	c->host = strndup(host, (size_t)(after - host));
+	c->host = strndup(host, (size_t)(end - host));
 	if (!c->host)
 		return err_no_memory(e);
 	if (!is_host(c->host, bracketed))
 		return err_set(e, EINVAL, "no host, or a character that no host's name has");
-	if (bracketed)
-		after++;
-	c->port = PORT_DEFAULT;
-	if (after < end &&
-	    (*after != ':' || !read_port(after + 1, (size_t)(end - after - 1), &c->port)))
+	port = end + bracketed;
+	c->port = URL_HTTPS_PORT;
+	if (*port && (*port != ':' || !endpoint_parse_port(port + 1, &c->port)))
 		return err_set(e, EINVAL, "no port number after the host; write 1..65535");
 	return 0;
 }
 
 int credentials_set_server(struct credentials *c, const char *url, struct err *e)
 {
-	static const char scheme[] = "https://";
-	const char *authority = url + sizeof(scheme) - 1;
+	struct url parts;
 	size_t length;
+	int r = url_split(url, &parts);
 
-	if (strncasecmp(url, scheme, sizeof(scheme) - 1) != 0)
+	if (r == -ENAMETOOLONG)
+		return err_set(e, EINVAL, "no host, or a character that no host's name has");
+	if (r < 0)
 		return err_set(e, EINVAL, "does not begin with https://; there must be TLS");
-	length = strcspn(authority, "/?#");
-	if (memchr(authority, '@', length))
+	if (strchr(parts.authority, '@'))
 		return err_set(e, EINVAL, "a user name in the URL; remove it");
-	url = authority + length;
-	if (!credentials_is_header_text(url) || url[strcspn(url, "?#")])
+	if (!credentials_is_header_text(parts.rest) || strpbrk(parts.rest, "?#"))
 		return err_set(e, EINVAL,
 			       "a query, a blank or a character that is not ASCII in the path");
-	length = strlen(url);
-	while (length && url[length - 1] == '/')
+	length = strlen(parts.rest);
+	while (length && parts.rest[length - 1] == '/')
 		length--;
-	c->path = strndup(url, length);
+	c->path = strndup(parts.rest, length);
 	if (!c->path)
 		return err_no_memory(e);
-	return set_authority(c, authority, (size_t)(url - authority), e);
+	return set_authority(c, parts.authority, e);
 }

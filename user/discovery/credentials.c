@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * As whom, and with whom, to talk. Read anew for each connection: kubelets and
- * projected tokens rotate their files, and a link among them points elsewhere then.
+ * Loads the credentials: those of a kubeconfig, or those of a pod. They are loaded again for each
+ * connection, because kubelets and projected tokens rotate their files.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -20,7 +20,7 @@
 
 /* --- the token ----------------------------------------------------------------------- */
 
-/* A file ends with a line end; that is not part of it. */
+/* Removes the line end of a file, which is not part of the token. */
 static void trim(struct credential *token)
 {
 	while (token->length && strchr(" \t\r\n", token->data[token->length - 1]))
@@ -41,16 +41,16 @@ static int check_token(const struct credential *token, struct err *e)
 static int load_token(struct credential *token, struct err *e)
 {
 	struct err why;
-	int rc;
+	int r;
 
 	if (!token->file && !token->data)
 		return 0;
 	if (token->file) {
 		file_forget(token->data, token->length);
 		token->data = NULL;
-		rc = file_read(token->file, TOKEN_BYTES_MAX, &token->data, &token->length, &why);
-		if (rc < 0)
-			return err_set(e, -rc, "%s: %s", token->key, why.text);
+		r = file_read(token->file, TOKEN_BYTES_MAX, &token->data, &token->length, &why);
+		if (r < 0)
+			return err_set(e, -r, "%s: %s", token->key, why.text);
 	}
 	trim(token);
 	return check_token(token, e);
@@ -64,7 +64,7 @@ static bool set_file(struct credential *c, const char *dir, const char *name)
 	       asprintf(&c->key, "in-cluster credentials") >= 0;
 }
 
-/* Where Kubernetes says it is, or where it is by convention. */
+/* The server is where Kubernetes' environment variables say, or has its usual name. */
 static int set_in_cluster_server(struct credentials *c, struct err *e)
 {
 	const char *host = getenv("KUBERNETES_SERVICE_HOST");
@@ -89,39 +89,39 @@ static int load_in_cluster(struct credentials *c, const char *dir, struct err *e
 	return set_in_cluster_server(c, e);
 }
 
-/* --- either -------------------------------------------------------------------------- */
+/* --- loading ------------------------------------------------------------------------- */
 
 static int load_kubeconfig(const char *path, struct credentials **ret, struct err *e)
 {
 	size_t length = 0;
 	char *text = NULL;
-	int rc = file_read(path, KUBECONFIG_BYTES_MAX, &text, &length, e);
+	int r = file_read(path, KUBECONFIG_BYTES_MAX, &text, &length, e);
 
-	if (rc < 0)
-		return rc;
-	rc = kubeconfig_parse(text, length, path, ret, e);
+	if (r < 0)
+		return r;
+	r = kubeconfig_parse(text, length, path, ret, e);
 	file_forget(text, length);
-	return rc;
+	return r;
 }
 
 int credentials_load(const char *kubeconfig, const char *service_account, struct credentials **ret,
 		     struct err *e)
 {
 	struct credentials *c = NULL;
-	int rc;
+	int r;
 
 	if (kubeconfig) {
-		rc = load_kubeconfig(kubeconfig, &c, e);
+		r = load_kubeconfig(kubeconfig, &c, e);
 	} else {
 		c = calloc(1, sizeof(*c));
-		rc = c ? load_in_cluster(c, service_account ? service_account : SERVICE_ACCOUNT, e)
-		       : err_no_memory(e);
+		r = c ? load_in_cluster(c, service_account ? service_account : SERVICE_ACCOUNT, e)
+		      : err_no_memory(e);
 	}
-	if (!rc)
-		rc = load_token(&c->token, e);
-	if (rc) {
+	if (!r)
+		r = load_token(&c->token, e);
+	if (r) {
 		credentials_free(c);
-		return rc;
+		return r;
 	}
 	*ret = c;
 	return 0;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Discovery: the apiservers' addresses as the cluster itself names them, listed and
- * watched in the EndpointSlices of default/kubernetes, and a cache of them on disk.
- * Knows no maps; reports lists, and the owner decides what they are good for.
+ * Discovery: lists and watches the apiservers' addresses in the EndpointSlices of
+ * default/kubernetes, and keeps them in a cache on disk. It knows no maps. It reports lists, and
+ * the owner decides how to use them.
  *
- * The connection goes to the frontend (options.server), so that the kernel balances it
- * as it does everybody's: whatever apiserver is alive will do, and no name needs to be
- * looked up. The certificate must name what the kubeconfig's own users expect of it:
- * tls-server-name, or else the host of `server`.
+ * It connects to the frontend (options.server), so that the kernel balances its connection like
+ * any other: one apiserver that is alive is enough, and no name has to be looked up. The
+ * certificate must have the name that the kubeconfig's other users expect: tls-server-name, or
+ * else the host of `server`.
  */
 #ifndef KUBELB_DISCOVERY_H
 #define KUBELB_DISCOVERY_H
@@ -25,15 +25,15 @@ struct discovery;
 
 #define DISCOVERY_VERSION_MAX 64
 
-/* What came of a list, of news from a watch, or of an attempt. */
+/* The result of a list, of a watch's events, or of an attempt. */
 enum discovery_result {
 	DISCOVERY_APPLIED, /* the list is another one; updated() was called */
 	DISCOVERY_UNCHANGED, /* the same list; or a watch of it, after a failure */
-	DISCOVERY_EMPTY, /* no address in it that could be used: the last list stays */
-	DISCOVERY_EXPIRED, /* the watch had fallen too far behind: lists anew */
+	DISCOVERY_EMPTY, /* no usable address in it: the last list stays */
+	DISCOVERY_EXPIRED, /* the watch has fallen too far behind: a new list follows */
 	DISCOVERY_FORBIDDEN, /* 401 or 403 */
-	DISCOVERY_CREDENTIALS, /* the kubeconfig, or a file that it names, is no good */
-	DISCOVERY_ERROR, /* no connection, or an answer that makes no sense */
+	DISCOVERY_CREDENTIALS, /* the kubeconfig, or a file that it names, cannot be used */
+	DISCOVERY_ERROR, /* no connection, or an answer that cannot be understood */
 	DISCOVERY_RESULTS /* how many there are */
 };
 
@@ -45,9 +45,9 @@ struct discovery_timing {
 	unsigned int connect; /* to look a name up, connect and shake hands */
 	unsigned int answer; /* until a list is complete, or a watch begins */
 	unsigned int line; /* until an event that has begun is complete */
-	unsigned int silence; /* of a watch, which the apiserver breaks every minute */
-	unsigned int watch; /* what a watch is asked to last; up to twice that, by chance */
-	unsigned int stable; /* a connection that lasts that long was a success */
+	unsigned int silence; /* of a watch: the apiserver sends something every minute */
+	unsigned int watch; /* how long a watch is asked to last; up to twice that, at random */
+	unsigned int stable; /* a connection that lasts so long counts as a success */
 	unsigned int relist; /* a whole list at least this often, give or take a quarter */
 	unsigned int backoff_min, backoff_max;
 	unsigned int forbidden; /* before another try after a 401 or 403 */
@@ -60,10 +60,10 @@ struct discovery_options {
 	const char *service_account; /* their directory; NULL: where Kubernetes puts it */
 	const char *cache; /* file to keep the list in, or NULL */
 	const struct klb_endpoint *server; /* to dial; NULL: the kubeconfig's server */
-	/* What must not become a backend, because it would lead back to itself. */
+	/* These must not become backends: a connect to them would lead back to itself. */
 	const struct klb_endpoint *frontends;
 	unsigned int n_frontends;
-	/* The list that the owner goes by already, from the cache, say: no news. */
+	/* The list that the owner uses already, for example from the cache. It is not reported. */
 	const struct klb_endpoint *initial;
 	unsigned int n_initial;
 	const struct discovery_timing *timing; /* NULL: discovery_timing_default */
@@ -72,25 +72,24 @@ struct discovery_options {
 /* discovery_free is allowed inside all of them. Every text is one line. */
 struct discovery_ops {
 	/*
-	 * Another list is believed: 1..KLB_MAX_BACKENDS addresses, sorted, each once.
-	 * None of them is a frontend, loopback, link-local, multicast or unspecified.
+	 * The list has changed: 1..KLB_MAX_BACKENDS addresses, sorted, each once. None of them is a
+	 * frontend, loopback, link-local, multicast or unspecified.
 	 */
 	void (*updated)(void *arg, const struct klb_endpoint *list, unsigned int n);
-	/* For metrics and logs. detail: what happened, with no secret in it; never NULL. */
+	/* For metrics and logs. detail: what happened, without secrets; never NULL. */
 	void (*result)(void *arg, enum discovery_result result, const char *detail);
-	/* Something a person should know that is no failure of an attempt. */
+	/* A condition that people should know of, although no attempt has failed. */
 	void (*warning)(void *arg, const char *text);
 };
 
 /*
- * Copies all of o. Starts nothing and reads no file: a kubeconfig that is not there
- * yet is no error, as nothing needs to be up before us. Returns 0, or a negative
- * errno with e.
+ * Copies all of o. It starts nothing and reads no file: a kubeconfig that does not exist yet is no
+ * error, because KubeLB may start before everything else. Returns 0, or a negative errno with e.
  */
 int discovery_new(struct event_base *base, const struct discovery_options *o,
 		  const struct discovery_ops *ops, void *arg, struct discovery **ret,
 		  struct err *e);
-/* Begins, once; goes on until discovery_free. Calls no op from inside. */
+/* Begins; to be called once. Goes on until discovery_free. Calls no op from inside. */
 void discovery_start(struct discovery *d);
 /* NULL is allowed. Waits for the cache if it is just being written. */
 void discovery_free(struct discovery *d);
@@ -98,9 +97,9 @@ void discovery_free(struct discovery *d);
 /* For status. Times are of CLOCK_MONOTONIC; 0: never. */
 struct discovery_state {
 	bool watching;
-	unsigned int n_endpoints; /* of the believed list */
-	__u64 changed_ns; /* when that list was believed first */
-	__u64 heard_ns; /* when the apiserver last had something to say about it */
+	unsigned int n_endpoints; /* of the current list */
+	__u64 changed_ns; /* since when that list is current */
+	__u64 heard_ns; /* when the apiserver last sent something about it */
 	__u64 failed_ns; /* of error */
 	char version[DISCOVERY_VERSION_MAX + 1]; /* resourceVersion, "" before the first list */
 	char error[ERR_TEXT_MAX]; /* the last one, "" when all is well since */
@@ -118,25 +117,25 @@ struct discovery_cached {
 };
 
 /*
- * Reads what discovery_cache_save wrote. Returns 0 with a list as updated() gives it, or a
- * negative errno with e: -ENOENT when there is none, -EACCES for a file that others can
- * write, -EINVAL for what is broken, of another program, or no list to believe; then
- * *ret is untouched, and nothing of the file counts.
+ * Reads the file of discovery_cache_save. Returns 0 with a list as updated() gives it, or a
+ * negative errno with e: -ENOENT when there is none, -EACCES for a file that other users can write,
+ * -EINVAL for a file that is broken, has another format, or has a list with a fault. *ret is
+ * untouched then.
  */
 int discovery_cache_load(const char *path, const struct klb_endpoint *frontends,
 			 unsigned int n_frontends, struct discovery_cached *ret, struct err *e);
 
 /*
- * Replaces the file in one step: whatever goes wrong, the old one stays. Makes the
- * folder (0700) when only that is missing. Waits for the disk.
+ * Replaces the file in one step: after any error, the old one stays. Makes the folder (0700) when
+ * only that is missing. Waits for the disk. Returns 0 or a negative errno with e.
  */
 int discovery_cache_save(const char *path, const struct klb_endpoint *list, unsigned int n,
 			 struct err *e);
 
 /*
- * Reads the cache that c names into ret (room for KLB_MAX_BACKENDS). *ret_n is 0 where
- * discovery is off or there is no list to believe; then -ENOENT, or what is wrong with the
- * cache, with e: a reason to say so and to go on without.
+ * Reads the cache that c names into ret, which has room for KLB_MAX_BACKENDS. Returns 0; or, with
+ * *ret_n as 0, -ENOENT where discovery is off or there is no cache, and another negative errno with
+ * e for a cache that cannot be used. The caller can go on without a list.
  */
 int discovery_cached_list(const struct config *c, struct klb_endpoint *ret, unsigned int *ret_n,
 			  struct err *e);

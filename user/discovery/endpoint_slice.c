@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * What an apiserver says about EndpointSlices (discovery.k8s.io/v1) to a list of
- * addresses. The sender is authenticated, but not trusted to be sane: sizes are
- * limited before memory is spent, and what makes no sense is refused.
+ * Makes a list of addresses of what an apiserver says about EndpointSlices (discovery.k8s.io/v1).
+ * The sender is authenticated, but may be faulty: sizes are limited before memory is spent, and
+ * invalid answers are refused.
  */
 #include <ctype.h>
 #include <stdio.h>
@@ -53,8 +53,9 @@ int discovery_compare(const void *a, const void *b)
 /* --- JSON within limits -------------------------------------------------------------- */
 
 /*
- * jansson builds the whole tree first, and `[[],[],…` grows a hundredfold on the way:
- * counts the values, or more, without building anything.
+ * Whether text has few enough values. jansson builds the whole tree first, and `[[],[],…` takes a
+ * hundred times its size there. This counts at least as many values as there are, and builds
+ * nothing.
  */
 static bool has_few_values(const char *text, size_t length)
 {
@@ -75,7 +76,7 @@ static bool has_few_values(const char *text, size_t length)
 	return true;
 }
 
-/* what: for the message; returns NULL with e filled. */
+/* what: names the text in messages. Returns NULL with e on failure. */
 static json_t *parse(const char *text, size_t length, const char *what, struct err *e)
 {
 	json_error_t why;
@@ -87,7 +88,7 @@ static json_t *parse(const char *text, size_t length, const char *what, struct e
 		return NULL;
 	}
 	root = json_loadb(text, length, 0, &why);
-	/* jansson goes on with what it found there, which is not ours to repeat. */
+	/* jansson quotes the text there, which must not be repeated: it may hold a secret. */
 	quote = root ? NULL : strstr(why.text, " near ");
 	if (quote)
 		*quote = '\0';
@@ -102,7 +103,7 @@ static json_t *parse(const char *text, size_t length, const char *what, struct e
 	return NULL;
 }
 
-/* "" for what is absent or no string. */
+/* "" for a value that is absent or no string. */
 static const char *string_of(const json_t *object, const char *key)
 {
 	const char *s = json_string_value(json_object_get(object, key));
@@ -110,7 +111,7 @@ static const char *string_of(const json_t *object, const char *key)
 	return s ? s : "";
 }
 
-/* A version goes into a URL, and comes from outside. */
+/* The version comes from outside and goes into a URL, so it is checked. */
 static int read_version(const json_t *object, char *ret, struct err *e)
 {
 	const char *version = string_of(json_object_get(object, "metadata"), "resourceVersion");
@@ -150,8 +151,8 @@ static unsigned int read_port(const json_t *object)
 }
 
 /*
- * An address and nothing else: endpoint_parse would take a port or brackets too. The
- * slice's addressType says what it must be.
+ * Parses an address without port or brackets, which endpoint_parse would allow. The slice's
+ * addressType says which family it must be.
  */
 static bool read_address(const char *text, bool ipv6, unsigned int port, struct klb_endpoint *ret)
 {
@@ -163,13 +164,16 @@ static bool read_address(const char *text, bool ipv6, unsigned int port, struct 
 	return endpoint_parse(text, port, ret, NULL) == 0;
 }
 
-/* Absent means ready: the API says so. */
+/* The API says that an absent condition means ready. */
 static bool is_ready(const json_t *endpoint)
 {
 	return !json_is_false(json_object_get(json_object_get(endpoint, "conditions"), "ready"));
 }
 
-/* Keeps the smallest, in order and each once: which they are then depends on no order. */
+/*
+ * Keeps the smallest addresses, sorted, each once, so that the order in which they come does not
+ * matter.
+ */
 static void add(struct slice *s, const struct klb_endpoint *ep)
 {
 	unsigned int i = 0;
@@ -190,7 +194,9 @@ static void add(struct slice *s, const struct klb_endpoint *ep)
 
 static void read_endpoint(struct slice *s, const json_t *endpoint, bool ipv6, unsigned int port)
 {
-	/* "Consumers must handle … the first as the only one": the others are its equals. */
+	/*
+	 * The API says that consumers may use only the first: the others lead to the same endpoint.
+	 */
 	const json_t *address = json_array_get(json_object_get(endpoint, "addresses"), 0);
 	struct klb_endpoint ep;
 
@@ -212,14 +218,14 @@ static void read_endpoints(struct slice *s, const json_t *object)
 	bool ipv6 = strcmp(type, "IPv6") == 0;
 	size_t i;
 
-	/* A name (FQDN) is no address. */
+	/* A slice of names (FQDN) holds no addresses. */
 	if (!ipv6 && strcmp(type, "IPv4") != 0)
 		port = 0;
 	for (i = 0; i < json_array_size(endpoints); i++)
 		read_endpoint(s, json_array_get(endpoints, i), ipv6, port);
 }
 
-/* Asked for with a label selector, but who knows what is in between. */
+/* The request has a label selector, but something between may ignore it. */
 static bool is_of_service(const json_t *object)
 {
 	const json_t *labels = json_object_get(json_object_get(object, "metadata"), "labels");
@@ -296,7 +302,7 @@ static int put(struct slices *s, const json_t *object, const char *name, struct 
 	return 0;
 }
 
-/* present: false when it was deleted. */
+/* present: false for a slice that was deleted. */
 static int take(struct slices *s, const json_t *object, bool present, struct err *e)
 {
 	const char *name = read_name(object, e);
@@ -313,7 +319,7 @@ static int read_list(struct slices *s, const json_t *root, char *version, struct
 {
 	const json_t *items = json_object_get(root, "items");
 	size_t i;
-	int rc;
+	int r;
 
 	if (strcmp(string_of(root, "kind"), "EndpointSliceList") != 0)
 		return err_set(e, EINVAL, "the answer is a '%.64s', not an EndpointSliceList",
@@ -322,10 +328,10 @@ static int read_list(struct slices *s, const json_t *root, char *version, struct
 		return err_set(e, EINVAL, "the list is only a part, which was not asked for");
 	if (!json_is_array(items) && !json_is_null(items))
 		return err_set(e, EINVAL, "the list has no items");
-	rc = read_version(root, version, e);
-	for (i = 0; !rc && i < json_array_size(items); i++)
-		rc = take(s, json_array_get(items, i), true, e);
-	return rc;
+	r = read_version(root, version, e);
+	for (i = 0; !r && i < json_array_size(items); i++)
+		r = take(s, json_array_get(items, i), true, e);
+	return r;
 }
 
 int slices_list(struct slices *s, const char *text, size_t length, char *version, struct err *e)
@@ -333,15 +339,15 @@ int slices_list(struct slices *s, const char *text, size_t length, char *version
 	char new_version[DISCOVERY_VERSION_MAX + 1];
 	struct slices new = { 0 };
 	json_t *root = parse(text, length, "the list", e);
-	int rc;
+	int r;
 
 	if (!root)
 		return -EINVAL;
-	rc = read_list(&new, root, new_version, e);
+	r = read_list(&new, root, new_version, e);
 	json_decref(root);
-	if (rc) {
+	if (r) {
 		slices_clear(&new);
-		return rc;
+		return r;
 	}
 	slices_clear(s);
 	*s = new;
@@ -355,7 +361,7 @@ static int read_error(const json_t *object, enum slices_event *ret, struct err *
 	json_int_t code = json_integer_value(json_object_get(object, "code"));
 	const char *reason = string_of(object, "reason");
 
-	/* One word of Kubernetes' own, such as InternalError. */
+	/* The reason is one word of Kubernetes' own, such as InternalError. */
 	if (code != 410)
 		return err_set(e, EINVAL, "the apiserver ended the watch: %d %.*s",
 			       (int)(code % 1000), (int)strspn(reason, LETTERS), reason);
@@ -367,12 +373,12 @@ static int read_change(struct slices *s, const json_t *object, bool present, cha
 		       enum slices_event *ret, struct err *e)
 {
 	char new_version[DISCOVERY_VERSION_MAX + 1];
-	int rc = read_version(object, new_version, e);
+	int r = read_version(object, new_version, e);
 
-	if (!rc)
-		rc = take(s, object, present, e);
-	if (rc)
-		return rc;
+	if (!r)
+		r = take(s, object, present, e);
+	if (r)
+		return r;
 	memcpy(version, new_version, sizeof(new_version));
 	*ret = SLICES_EVENT_CHANGE;
 	return 0;
@@ -403,13 +409,13 @@ int slices_watch(struct slices *s, const char *line, size_t length, char *versio
 		 enum slices_event *ret, struct err *e)
 {
 	json_t *event = parse(line, length, "an event", e);
-	int rc;
+	int r;
 
 	if (!event)
 		return -EINVAL;
-	rc = read_event(s, event, version, ret, e);
+	r = read_event(s, event, version, ret, e);
 	json_decref(event);
-	return rc;
+	return r;
 }
 
 /* --- to a list ----------------------------------------------------------------------- */
@@ -427,7 +433,7 @@ static unsigned int unique(struct klb_endpoint *list, unsigned int n)
 void slices_merge(const struct slices *s, const struct klb_endpoint *frontends,
 		  unsigned int n_frontends, struct slices_merged *ret)
 {
-	/* Too much for a stack. */
+	/* Too large for the stack. */
 	static struct klb_endpoint all[SLICES_MAX * KLB_MAX_BACKENDS];
 	unsigned int i, j, n = 0, beyond = 0;
 
@@ -451,7 +457,7 @@ void slices_merge(const struct slices *s, const struct klb_endpoint *frontends,
 	memcpy(ret->list, all, ret->n * sizeof(*all));
 }
 
-/* --- an error's words ---------------------------------------------------------------- */
+/* --- the message of an error ---------------------------------------------------------- */
 
 void slices_status_message(const char *text, size_t length, const char *secret, char *buf,
 			   size_t size)
@@ -459,7 +465,7 @@ void slices_status_message(const char *text, size_t length, const char *secret, 
 	json_t *root = length <= DISCOVERY_STATUS_MAX ? json_loadb(text, length, 0, NULL) : NULL;
 	const char *message = string_of(root, "message");
 
-	/* An apiserver, or what pretends to be one, may say what it was told. */
+	/* The other side may repeat the token that it got. */
 	if (secret && secret_is_in(message, secret))
 		message = "";
 	snprintf(buf, size, "%s", message);

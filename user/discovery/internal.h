@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Between the parts of the discovery room. Nobody else includes this.
+ * What the files of discovery share. No other folder includes this.
  *
  *   watch.c           list, watch, back off
- *   client.c          one TLS connection and the GETs on it
+ *   client.c          one connection to an apiserver, and the GETs on it
  *   endpoint_slice.c  the apiserver's JSON to a list: pure
- *   credential.c      as whom, and with whom, to talk: the type
+ *   credential.c      the credentials as a value
  *   credentials.c     the same from files
  *   kubeconfig.c      the same from a kubeconfig's text: pure
  *   cache.c           the list on disk
@@ -19,27 +19,31 @@
 #include "host/worker.h"
 #include "net/tls.h"
 
+struct evbuffer;
+
 /*
- * A list, or an event. An apiserver with KLB_MAX_BACKENDS endpoints sends some 30 KiB;
- * whatever it sends, this is the most that is kept of it.
+ * The most that is kept of a list or an event. An apiserver with KLB_MAX_BACKENDS endpoints sends
+ * some 30 KiB.
  */
 #define DISCOVERY_TEXT_MAX ((size_t)2 * 1024 * 1024)
-/* Of an error's body. */
+/* The same for the body of an error. */
 #define DISCOVERY_STATUS_MAX ((size_t)16 * 1024)
 
 /* --- bytes --------------------------------------------------------------------------- */
 
-/* A growing text, in one piece. */
+/* A growing text. Begins as zero. */
 struct text {
-	char *bytes;
-	size_t length, size;
-	size_t searched; /* up to here there is no line end */
+	struct evbuffer *bytes; /* NULL: empty */
+	size_t searched; /* there is no line end before this offset */
 };
 
-/* False when memory is short or it would exceed max. */
+/* False when memory is short or the text would exceed max. */
 bool text_add(struct text *t, const void *bytes, size_t n, size_t max);
-/* The first line without its end, valid until the next call, or NULL; to be dropped. */
-char *text_line(struct text *t, size_t *ret_length);
+size_t text_length(const struct text *t);
+/* All of it in one piece, valid until the next call; empty when memory is short. */
+const char *text_all(struct text *t, size_t *ret_length);
+/* The first line without its end, valid until the next call; NULL when none is complete. */
+const char *text_line(struct text *t, size_t *ret_length);
 /* Drops n bytes at the beginning. */
 void text_drop(struct text *t, size_t n);
 void text_free(struct text *t);
@@ -49,7 +53,7 @@ void text_free(struct text *t);
 struct credential {
 	char *key; /* for messages: "…/kubelet.conf: users[node].user.client-key" */
 	char *file; /* absolute, or NULL */
-	char *data; /* or the thing itself */
+	char *data; /* or the contents */
 	size_t length; /* of data */
 };
 
@@ -63,25 +67,28 @@ struct credentials {
 	struct credential token; /* after credentials_load: in data */
 };
 
-/* Reads everything but what is in PEM, which tls_new does. */
+/*
+ * Loads the credentials. Checks everything but the PEM, which tls_new does. kubeconfig NULL: those
+ * of a pod; service_account: their directory, or NULL for the usual one. Returns 0 and an object
+ * for credentials_free, or a negative errno with e.
+ */
 int credentials_load(const char *kubeconfig, const char *service_account, struct credentials **ret,
 		     struct err *e);
 void credentials_free(struct credentials *c);
 
 /*
- * From a kubeconfig's bytes; path: its name for messages, and what relative names are
- * relative to. Opens no file. Returns 0, or a negative errno with e as
- * `FILE:LINE: KEY: what is wrong; what next`.
+ * Reads a kubeconfig's bytes and opens no file. path: its name for messages, to which file names in
+ * it are relative. Returns 0, or a negative errno with e as `FILE:LINE: KEY: what is wrong; what
+ * next`.
  */
 int kubeconfig_parse(const char *text, size_t length, const char *path, struct credentials **ret,
 		     struct err *e);
 
 /*
- * Takes "https://host:port/path" apart. Returns 0 or -EINVAL with what is wrong in e,
- * without the URL.
+ * Splits "https://host:port/path". Returns 0, or -EINVAL with what is wrong in e, without the URL.
  */
 int credentials_set_server(struct credentials *c, const char *url, struct err *e);
-/* Whether it can go into a header as it is: printable ASCII without spaces. */
+/* Whether text can go into a header as it is: printable ASCII without spaces. */
 bool credentials_is_header_text(const char *text);
 
 /* --- slices -------------------------------------------------------------------------- */
@@ -92,9 +99,9 @@ bool credentials_is_header_text(const char *text);
 struct slice {
 	char *name;
 	unsigned int n; /* the smallest, when there are more */
-	unsigned int total; /* addresses that count */
-	unsigned int not_ready; /* and those that do not */
-	unsigned int unusable; /* or cannot be used: no port, not an address, loopback */
+	unsigned int total; /* addresses that are ready and usable */
+	unsigned int not_ready; /* and addresses that are not ready */
+	unsigned int unusable; /* or are not usable: no port, not an address, loopback */
 	struct klb_endpoint list[KLB_MAX_BACKENDS];
 };
 
@@ -106,17 +113,17 @@ struct slices {
 
 enum slices_event {
 	SLICES_EVENT_CHANGE, /* a slice came, went or changed */
-	SLICES_EVENT_BOOKMARK, /* nothing but a newer version */
+	SLICES_EVENT_BOOKMARK, /* only a newer version */
 	SLICES_EVENT_EXPIRED, /* the version is too old: list anew */
 };
 
 /*
- * Replaces s by what a list says, and version (DISCOVERY_VERSION_MAX + 1) by its
- * version. Returns 0, or -EINVAL with e; nothing has changed then.
+ * Replaces s by a list, and version (DISCOVERY_VERSION_MAX + 1 bytes) by its version. Returns 0, or
+ * -EINVAL with e; then nothing has changed.
  */
 int slices_list(struct slices *s, const char *text, size_t length, char *version, struct err *e);
 
-/* Takes in one event of a watch. Returns 0, or -EINVAL with e as above. */
+/* Applies one event of a watch. Returns 0, or -EINVAL with e as above. */
 int slices_watch(struct slices *s, const char *line, size_t length, char *version,
 		 enum slices_event *ret, struct err *e);
 
@@ -128,18 +135,18 @@ struct slices_merged {
 	struct klb_endpoint list[KLB_MAX_BACKENDS]; /* sorted, each once */
 };
 
-/* Without the frontends, which count as unusable. */
+/* Merges all slices. Frontends are left out and count as unusable. */
 void slices_merge(const struct slices *s, const struct klb_endpoint *frontends,
 		  unsigned int n_frontends, struct slices_merged *ret);
 
 /*
- * The message of a Status (16 KiB at most), as one line into buf; "" when it is none.
- * secret, if not NULL, never gets there.
+ * Copies the message of a Status (16 KiB at most) into buf as one line; "" when text is no Status.
+ * A message that contains secret (if that is not NULL) is left out.
  */
 void slices_status_message(const char *text, size_t length, const char *secret, char *buf,
 			   size_t size);
 
-/* Whether an apiserver can have this address, of all those that can be written down. */
+/* Whether an apiserver can have this address. */
 bool discovery_usable(const struct klb_endpoint *ep, const struct klb_endpoint *frontends,
 		      unsigned int n_frontends);
 /* The order of lists: by address, then port. For qsort. */
@@ -153,8 +160,9 @@ int cache_parse(const char *path, const char *text, size_t length,
 		struct discovery_cached *ret, struct err *e);
 
 /*
- * Keeps a file up to date on a thread of its own: a busy disk must not stop the loop. A
- * file that holds the list is left alone; one that is broken or another's is replaced.
+ * Keeps a file up to date, on a thread of its own because a slow disk must not stop the event loop.
+ * A file that holds the list is left alone; one that is broken, or belongs to another program, is
+ * replaced.
  */
 struct cache_writer;
 
@@ -171,7 +179,10 @@ void cache_writer_free(struct cache_writer *w);
 
 struct link;
 
-/* Each is the last thing that the link does in its turn: link_free is allowed in all. */
+/*
+ * Each is the last thing that the link does in its turn of the event loop, so link_free is allowed
+ * in all of them.
+ */
 struct link_ops {
 	/* Connected, with a certificate that verifies. */
 	void (*opened)(void *arg);
@@ -187,19 +198,19 @@ struct link_ops {
 };
 
 /*
- * Begins to connect: to `to`, or when that is NULL to c's server. nth: which of its
- * addresses to try, should it have several. c and tls must outlive the link.
- * Returns 0 with a link, or a negative errno with e.
+ * Begins to connect to `to`, or if that is NULL to the server of c. nth: which of the server's
+ * addresses to try when there are several. c and tls must outlive the link. Returns 0 with a link,
+ * or a negative errno with e.
  */
 int link_open(struct event_base *base, const struct klb_endpoint *to, unsigned int nth,
 	      const struct credentials *c, struct tls *tls, const struct link_ops *ops, void *arg,
 	      struct link **ret, struct err *e);
 /*
- * Sends a GET for path; when open, and not while another is under way. content_max:
- * SIZE_MAX for a stream. Returns 0 or -ENOMEM.
+ * Sends a GET for path. To be called when the link is open and no other GET is under way.
+ * content_max: SIZE_MAX for a stream. Returns 0 or -ENOMEM.
  */
 int link_get(struct link *l, const char *path, size_t content_max);
-/* The content of the answer that is not taken yet; belongs to the link. */
+/* The content of the answer that has not been dropped yet; belongs to the link. */
 struct text *link_text(struct link *l);
 /* Whether the connection can carry another GET after an answer. */
 bool link_is_kept(const struct link *l);

@@ -1,365 +1,198 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A kubeconfig, as far as discovery needs it: the current context's cluster and user.
- * Keys that change as whom or through what a client talks, and that we do not do, are
- * refused: going ahead without them would be somebody else's request.
+ * Makes credentials of a kubeconfig's current context. Keys that change as whom or through what
+ * a client talks, and that discovery does not support, are refused: without them it would send
+ * a different request from the one that the file describes.
  */
-#include <errno.h>
+#include "config/kubeconfig.h"
+
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "discovery/internal.h"
+#include <openssl/evp.h>
+
 #include "base/file.h"
 #include "base/redact.h"
-#include "config/yaml_doc.h"
+#include "discovery/internal.h"
 
-/* An administrator's file has a dozen values for each cluster. */
-#define DEPTH_MAX 32
-#define NODES_MAX 16384
-
-#define KEY_TEXT_MAX 160
-
-/* A place in the document: a value, and what messages call it. */
-struct place {
-	yaml_node_t *node; /* NULL: absent, or null */
-	unsigned int line;
-	char key[KEY_TEXT_MAX];
-};
-
-struct reading {
-	const char *path; /* of the file */
-	yaml_document_t *document;
-	struct credentials *credentials;
-	struct err *e;
-};
-
-#define fail(r, at, format, ...)                                                           \
-	((at)->line ? err_set((r)->e, EINVAL, "%s:%u: %s: " format, (r)->path, (at)->line, \
-			      (at)->key, ##__VA_ARGS__)                                    \
-		    : err_set((r)->e, EINVAL, "%s: %s: " format, (r)->path, (at)->key,     \
-			      ##__VA_ARGS__))
-
-static int fail_memory(const struct reading *r)
-{
-	return err_no_memory_for(r->e, r->path);
-}
-
-/* --- walking ------------------------------------------------------------------------- */
-
-/* Finds a mapping's value: ret->node is NULL when there is none. */
-static int find(const struct reading *r, const struct place *mapping, const char *name,
-		struct place *ret)
-{
-	struct place found = { .line = mapping->line };
-	const yaml_node_pair_t *pair = NULL;
-	bool seen = false;
-
-	snprintf(found.key, sizeof(found.key), "%.110s%s%.40s", mapping->key,
-		 mapping->key[0] ? "." : "", name);
-	*ret = found;
-	if (!mapping->node)
-		return 0;
-	if (mapping->node->type != YAML_MAPPING_NODE)
-		return fail(r, mapping, "not a mapping; write key: value");
-	while ((pair = yamldoc_pair(r->document, mapping->node, name, pair))) {
-		found.line = yamldoc_line(yaml_document_get_node(r->document, pair->key));
-		if (seen)
-			return fail(r, &found,
-				    "is there already (on line %u); remove one of the two",
-				    ret->line);
-		seen = true;
-		found.node = yaml_document_get_node(r->document, pair->value);
-		*ret = found;
-	}
-	if (ret->node && yamldoc_is_null(ret->node))
-		ret->node = NULL;
-	return 0;
-}
-
-/* A mapping's text, owned by the document; NULL when it is absent or empty. */
-static int find_text(const struct reading *r, const struct place *mapping, const char *name,
-		     struct place *at, const char **ret)
-{
-	const yaml_node_t *node;
-	int rc = find(r, mapping, name, at);
-
-	*ret = NULL;
-	if (rc || !at->node)
-		return rc;
-	node = at->node;
-	if (node->type != YAML_SCALAR_NODE)
-		return fail(r, at, "not a string; write one");
-	if (strlen((const char *)node->data.scalar.value) != node->data.scalar.length)
-		return fail(r, at, "a NUL in the value; remove it");
-	if (node->data.scalar.length)
-		*ret = (const char *)node->data.scalar.value;
-	return 0;
-}
-
-/* The value that the entry called name has for key, in the root's list. */
-static int find_named(const struct reading *r, const struct place *root, const char *list,
-		      const char *name, const char *key, struct place *ret)
-{
-	struct place at, entry = { .node = NULL };
-	bool seen = false;
-	int rc = find(r, root, list, &at);
-
-	if (rc)
-		return rc;
-	if (at.node && at.node->type != YAML_SEQUENCE_NODE)
-		return fail(r, &at, "not a list; write entries with name and %s", key);
-	for (size_t n = 0; at.node && (entry.node = yamldoc_item(r->document, at.node, n)); n++) {
-		const char *text = NULL;
-		struct place of;
-
-		entry.line = yamldoc_line(entry.node);
-		snprintf(entry.key, sizeof(entry.key), "%s[%.60s]", list, name);
-		rc = find_text(r, &entry, "name", &of, &text);
-		if (rc)
-			return rc;
-		if (!text || strcmp(text, name) != 0)
-			continue;
-		if (seen)
-			return fail(r, &of, "another entry of this name; remove one of the two");
-		seen = true;
-		rc = find(r, &entry, key, ret);
-		if (rc)
-			return rc;
-	}
-	if (!seen)
-		return fail(r, &at, "no entry named '%.64s'; add it, or correct the name", name);
-	if (!ret->node)
-		return fail(r, ret, "is missing; add it");
-	return 0;
-}
+/* Fills a credential from a string. */
+typedef void set_function(struct kubeconfig *k, const struct kubeconfig_value *at,
+			  struct credential *c);
 
 /* --- values -------------------------------------------------------------------------- */
 
-static int read_bool(const struct reading *r, const struct place *mapping, const char *name,
-		     bool *ret)
+/* Takes blanks out of text, and returns the length of the rest. */
+static size_t strip(char *text)
 {
-	struct place at;
-	const char *text;
-	int rc = find_text(r, mapping, name, &at, &text);
+	char *to = text;
 
-	if (rc || !text)
-		return rc;
-	*ret = strcmp(text, "true") == 0;
-	if (!*ret && strcmp(text, "false") != 0)
-		return fail(r, &at, "not a boolean; write true or false");
-	return 0;
+	for (const char *at = text; *at; at++)
+		if (!strchr(" \t\r\n", *at))
+			*to++ = *at;
+	*to = '\0';
+	return (size_t)(to - text);
 }
 
-static int base64_digit(char c)
+/*
+ * Decodes base64 (RFC 4648, 4) with blanks anywhere. text is changed; ret has as many bytes as
+ * text. Returns how many bytes there are, or -1.
+ */
+static int base64_decode(char *text, char *ret)
 {
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-				     "0123456789+/";
-	const char *at = c ? strchr(digits, c) : NULL;
+	size_t length = strip(text), digits = strcspn(text, "="), padding = length - digits;
+	int n;
 
-	return at ? (int)(at - digits) : -1;
+	/* These are what OpenSSL lets pass: padding in any place, and a "-" at the end. */
+	if (length > INT_MAX || length % 4 || padding > 2 ||
+	    strspn(text + digits, "=") != padding || strchr(text, '-'))
+		return -1;
+	n = EVP_DecodeBlock((unsigned char *)ret, (const unsigned char *)text, (int)length);
+	return n < 0 ? -1 : n - (int)padding;
 }
 
-/* RFC 4648, 4; blanks anywhere. Returns how many bytes, or -1. ret: as long as text. */
-static long base64_decode(const char *text, char *ret)
+static void set_data(struct kubeconfig *k, const struct kubeconfig_value *at, struct credential *c)
 {
-	unsigned int bits = 0, n_bits = 0, digits = 0, padding = 0;
-	long n = 0;
+	size_t size = strlen(at->text) + 1;
+	char *copy = strdup(at->text);
+	int n;
 
-	for (; *text; text++) {
-		int digit = base64_digit(*text);
-
-		if (strchr(" \t\r\n", *text))
-			continue;
-		if (*text == '=' && padding < 2) {
-			padding++;
-			continue;
-		}
-		if (digit < 0 || padding)
-			return -1;
-		digits++;
-		bits = (bits << 6 | (unsigned int)digit) & 0xffff;
-		n_bits += 6;
-		if (n_bits >= 8) {
-			n_bits -= 8;
-			ret[n++] = (char)(bits >> n_bits);
-		}
+	c->data = calloc(1, size);
+	if (!copy || !c->data) {
+		file_forget(copy, size);
+		kubeconfig_fail_memory(k);
+		return;
 	}
-	return (digits + padding) % 4 == 0 && digits % 4 != 1 ? n : -1;
-}
-
-static int set_data(const struct reading *r, const struct place *at, const char *text,
-		    struct credential *c)
-{
-	size_t room = strlen(text) + 1;
-	long n;
-
-	c->data = calloc(1, room);
-	if (!c->data)
-		return fail_memory(r);
-	n = base64_decode(text, c->data);
-	c->length = room; /* in the case of failure: what there is to forget */
+	n = base64_decode(copy, c->data);
+	file_forget(copy, size);
+	c->length = n > 0 ? (size_t)n : size;
 	if (n <= 0)
-		return fail(r, at, "not base64; write what base64 -w0 FILE prints");
-	c->length = (size_t)n;
-	return 0;
+		kubeconfig_fail(k, at, "not base64; write what base64 -w0 FILE prints");
 }
 
-/* Relative to the kubeconfig, as kubectl does it. */
-static int set_file(const struct reading *r, const struct place *at, const char *file,
-		    struct credential *c)
+static void set_file(struct kubeconfig *k, const struct kubeconfig_value *at, struct credential *c)
 {
-	const char *slash = strrchr(r->path, '/');
-	int dir = file[0] == '/' || !slash ? 0 : (int)(slash - r->path) + 1;
-
-	/* "FILE: no such file" would show it. */
-	if (secret_is_likely(file))
-		return fail(r, at,
-			    "the thing itself, where a file's name should be; write the name, or "
-			    "use token, client-key-data or the like");
-	if (asprintf(&c->file, "%.*s%s", dir, r->path, file) >= 0)
-		return 0;
-	c->file = NULL;
-	return fail_memory(r);
+	/* A message "FILE: no such file" would show the secret. */
+	if (secret_is_likely(at->text))
+		kubeconfig_fail(
+			k, at,
+			"the thing itself, where a file's name should be; write the name, or "
+			"use token, client-key-data or the like");
+	else
+		c->file = kubeconfig_file(k, at->text);
 }
 
-static int set_key(const struct reading *r, const struct place *at, struct credential *c)
+static void set_text(struct kubeconfig *k, const struct kubeconfig_value *at, struct credential *c)
 {
-	if (asprintf(&c->key, "%s:%u: %s", r->path, at->line, at->key) >= 0)
-		return 0;
+	c->data = strdup(at->text);
+	if (c->data)
+		c->length = strlen(at->text);
+	else
+		kubeconfig_fail_memory(k);
+}
+
+/* Reads a credential from its first key, or if that is absent from its second. */
+static void read_either(struct kubeconfig *k, const struct kubeconfig_value *mapping,
+			const char *first, set_function *set_first, const char *second,
+			set_function *set_second, struct credential *c)
+{
+	struct kubeconfig_value at = kubeconfig_text(k, mapping, first);
+	set_function *set = set_first;
+
+	if (!at.text) {
+		at = kubeconfig_text(k, mapping, second);
+		set = set_second;
+	}
+	if (!at.text)
+		return;
+	if (asprintf(&c->key, "%s:%u: %s", k->path, at.line, at.key) >= 0) {
+		set(k, &at, c);
+		return;
+	}
 	c->key = NULL;
-	return fail_memory(r);
+	kubeconfig_fail_memory(k);
 }
 
 /* name-data goes before name, as with kubectl. */
-static int read_pem(const struct reading *r, const struct place *mapping, const char *name,
-		    struct credential *c)
+static void read_pem(struct kubeconfig *k, const struct kubeconfig_value *mapping, const char *name,
+		     struct credential *c)
 {
 	char data_name[48];
-	struct place at;
-	const char *text;
-	int rc;
 
 	snprintf(data_name, sizeof(data_name), "%s-data", name);
-	rc = find_text(r, mapping, data_name, &at, &text);
-	if (!rc && text) {
-		rc = set_key(r, &at, c);
-		return rc ? rc : set_data(r, &at, text, c);
-	}
-	if (!rc)
-		rc = find_text(r, mapping, name, &at, &text);
-	if (rc || !text)
-		return rc;
-	rc = set_key(r, &at, c);
-	return rc ? rc : set_file(r, &at, text, c);
+	read_either(k, mapping, data_name, set_data, name, set_file, c);
 }
 
-/* tokenFile goes before token, as with kubectl: it is the one that is kept fresh. */
-static int read_token(const struct reading *r, const struct place *user)
+static void refuse(struct kubeconfig *k, const struct kubeconfig_value *mapping, const char *name,
+		   const char *why)
 {
-	struct credential *c = &r->credentials->token;
-	struct place at;
-	const char *text;
-	int rc = find_text(r, user, "tokenFile", &at, &text);
+	struct kubeconfig_value at = kubeconfig_get(k, mapping, name);
 
-	if (!rc && text) {
-		rc = set_key(r, &at, c);
-		return rc ? rc : set_file(r, &at, text, c);
-	}
-	if (!rc)
-		rc = find_text(r, user, "token", &at, &text);
-	if (rc || !text)
-		return rc;
-	rc = set_key(r, &at, c);
-	if (rc)
-		return rc;
-	c->data = strdup(text);
-	if (!c->data)
-		return fail_memory(r);
-	c->length = strlen(text);
-	return 0;
+	if (at.node)
+		kubeconfig_fail(k, &at, "%s", why);
 }
 
 /* --- cluster and user ---------------------------------------------------------------- */
 
-struct refusal {
-	const char *name, *why;
-};
-
-static int refuse(const struct reading *r, const struct place *mapping,
-		  const struct refusal *refusals)
+static void read_server(struct kubeconfig *k, const struct kubeconfig_value *cluster,
+			struct credentials *c)
 {
-	for (; refusals->name; refusals++) {
-		struct place at;
-		int rc = find(r, mapping, refusals->name, &at);
-
-		if (!rc && at.node && !yamldoc_is(at.node, ""))
-			rc = fail(r, &at, "%s", refusals->why);
-		if (rc)
-			return rc;
-	}
-	return 0;
-}
-
-static int read_server(const struct reading *r, const struct place *cluster)
-{
-	struct place at;
-	const char *text;
+	struct kubeconfig_value at = kubeconfig_text(k, cluster, "server");
 	struct err why;
-	int rc = find_text(r, cluster, "server", &at, &text);
 
-	if (rc)
-		return rc;
-	if (!text)
-		return fail(r, &at, "is missing; write https://HOST:PORT");
-	if (credentials_set_server(r->credentials, text, &why) < 0)
-		return fail(r, &at, "%s", why.text);
-	return 0;
+	if (!at.text)
+		kubeconfig_fail(k, &at, "is missing; write https://HOST:PORT");
+	else if (credentials_set_server(c, at.text, &why) < 0)
+		kubeconfig_fail(k, &at, "%s", why.text);
 }
 
-/* What the certificate must name also goes into SNI. */
-static int read_server_name(const struct reading *r, const struct place *cluster)
+/* The name that the certificate must have also goes into SNI. */
+static void read_server_name(struct kubeconfig *k, const struct kubeconfig_value *cluster,
+			     struct credentials *c)
 {
-	struct place at;
-	const char *text;
-	int rc = find_text(r, cluster, "tls-server-name", &at, &text);
+	struct kubeconfig_value at = kubeconfig_text(k, cluster, "tls-server-name");
 
-	if (rc || !text)
-		return rc;
-	if (!credentials_is_header_text(text) || strlen(text) > 253)
-		return fail(r, &at,
-			    "not a DNS name or an address; write one that the "
-			    "certificate has");
-	r->credentials->server_name = strdup(text);
-	return r->credentials->server_name ? 0 : fail_memory(r);
+	if (!at.text)
+		return;
+	if (!credentials_is_header_text(at.text) || strlen(at.text) > 253) {
+		kubeconfig_fail(k, &at,
+				"not a DNS name or an address; write one that the "
+				"certificate has");
+		return;
+	}
+	c->server_name = strdup(at.text);
+	if (!c->server_name)
+		kubeconfig_fail_memory(k);
 }
 
-static int read_cluster(const struct reading *r, const struct place *cluster)
+static void read_insecure(struct kubeconfig *k, const struct kubeconfig_value *cluster,
+			  struct credentials *c)
 {
-	static const struct refusal refusals[] = {
-		{ "proxy-url", "discovery goes to the apiserver directly; give it a kubeconfig "
-			       "without a proxy" },
-		{ NULL, NULL },
-	};
-	struct credentials *c = r->credentials;
-	int rc = refuse(r, cluster, refusals);
+	struct kubeconfig_value at = kubeconfig_text(k, cluster, "insecure-skip-tls-verify");
 
-	if (!rc)
-		rc = read_server(r, cluster);
-	if (!rc)
-		rc = read_server_name(r, cluster);
-	if (!rc)
-		rc = read_bool(r, cluster, "insecure-skip-tls-verify", &c->insecure);
-	if (!rc)
-		rc = read_pem(r, cluster, "certificate-authority", &c->ca);
-	if (!rc && c->insecure && c->ca.key)
-		rc = fail(r, cluster,
-			  "insecure-skip-tls-verify and a certificate-authority; "
-			  "remove one of the two");
-	return rc;
+	c->insecure = at.text && strcmp(at.text, "true") == 0;
+	if (at.text && !c->insecure && strcmp(at.text, "false") != 0)
+		kubeconfig_fail(k, &at, "not a boolean; write true or false");
 }
 
-static int read_user(const struct reading *r, const struct place *user)
+static void read_cluster(struct kubeconfig *k, const struct kubeconfig_value *cluster,
+			 struct credentials *c)
+{
+	refuse(k, cluster, "proxy-url",
+	       "discovery goes to the apiserver directly; give it a kubeconfig without a proxy");
+	read_server(k, cluster, c);
+	read_server_name(k, cluster, c);
+	read_insecure(k, cluster, c);
+	read_pem(k, cluster, "certificate-authority", &c->ca);
+	if (c->insecure && c->ca.key)
+		kubeconfig_fail(k, cluster,
+				"insecure-skip-tls-verify and a certificate-authority; "
+				"remove one of the two");
+}
+
+static void read_user(struct kubeconfig *k, const struct kubeconfig_value *user,
+		      struct credentials *c)
 {
 	static const char impersonation[] = "discovery does not impersonate; give it a "
 					    "kubeconfig of its own";
@@ -367,92 +200,71 @@ static int read_user(const struct reading *r, const struct place *user)
 				     "with a client certificate, a token or a tokenFile";
 	static const char basic[] = "Kubernetes has no passwords since 1.19; use a client "
 				    "certificate, a token or a tokenFile";
-	static const struct refusal refusals[] = {
-		{ "exec", plugin },
-		{ "auth-provider", plugin },
-		{ "username", basic },
-		{ "password", basic },
-		{ "as", impersonation },
-		{ "as-uid", impersonation },
-		{ "as-groups", impersonation },
-		{ "as-user-extra", impersonation },
-		{ NULL, NULL },
-	};
-	struct credentials *c = r->credentials;
-	int rc = refuse(r, user, refusals);
 
-	if (!rc)
-		rc = read_pem(r, user, "client-certificate", &c->cert);
-	if (!rc)
-		rc = read_pem(r, user, "client-key", &c->key);
-	if (!rc && !c->cert.key != !c->key.key)
-		rc = fail(r, user, "%s is missing, and the two go together; add it, or remove both",
-			  c->cert.key ? "client-key" : "client-certificate");
-	return rc ? rc : read_token(r, user);
+	refuse(k, user, "exec", plugin);
+	refuse(k, user, "auth-provider", plugin);
+	refuse(k, user, "username", basic);
+	refuse(k, user, "password", basic);
+	refuse(k, user, "as", impersonation);
+	refuse(k, user, "as-uid", impersonation);
+	refuse(k, user, "as-groups", impersonation);
+	refuse(k, user, "as-user-extra", impersonation);
+	read_pem(k, user, "client-certificate", &c->cert);
+	read_pem(k, user, "client-key", &c->key);
+	if (!c->cert.key != !c->key.key)
+		kubeconfig_fail(k, user,
+				"%s is missing, and the two go together; add it, or remove both",
+				c->cert.key ? "client-key" : "client-certificate");
+	/* The file goes before the token, as with kubectl: it is kept fresh. */
+	read_either(k, user, "tokenFile", set_file, "token", set_text, &c->token);
 }
 
-static int read_context(const struct reading *r, const struct place *root, const char *name)
+static void read_context(struct kubeconfig *k, struct credentials *c)
 {
-	struct place context, of, cluster, user;
-	const char *cluster_name, *user_name;
-	int rc = find_named(r, root, "contexts", name, "context", &context);
+	struct kubeconfig_value current = kubeconfig_text(k, &k->root, "current-context");
+	struct kubeconfig_value context, cluster, user;
 
-	if (!rc)
-		rc = find_text(r, &context, "cluster", &of, &cluster_name);
-	if (rc)
-		return rc;
-	if (!cluster_name)
-		return fail(r, &of, "is missing; name an entry of clusters");
-	rc = find_named(r, root, "clusters", cluster_name, "cluster", &cluster);
-	if (!rc)
-		rc = read_cluster(r, &cluster);
-	if (!rc)
-		rc = find_text(r, &context, "user", &of, &user_name);
+	if (!current.text) {
+		kubeconfig_fail(k, &current, "is missing; name an entry of contexts");
+		return;
+	}
+	context = kubeconfig_named(k, "contexts", current.text, true);
+	cluster = kubeconfig_text(k, &context, "cluster");
+	user = kubeconfig_text(k, &context, "user");
+	if (!cluster.text) {
+		kubeconfig_fail(k, &cluster, "is missing; name an entry of clusters");
+		return;
+	}
+	cluster = kubeconfig_named(k, "clusters", cluster.text, true);
+	read_cluster(k, &cluster, c);
 	/* Without a user it is anonymous, which a cluster may allow. */
-	if (rc || !user_name)
-		return rc;
-	rc = find_named(r, root, "users", user_name, "user", &user);
-	return rc ? rc : read_user(r, &user);
-}
-
-static int read_root(const struct reading *r)
-{
-	struct place root = { .node = yaml_document_get_root_node(r->document) }, at;
-	const char *name;
-	int rc;
-
-	if (!root.node || root.node->type != YAML_MAPPING_NODE)
-		return err_set(r->e, EINVAL, "%s: this is no kubeconfig; name one", r->path);
-	rc = find_text(r, &root, "current-context", &at, &name);
-	if (rc)
-		return rc;
-	if (!name)
-		return fail(r, &at, "is missing; name an entry of contexts");
-	return read_context(r, &root, name);
+	if (!user.text)
+		return;
+	user = kubeconfig_named(k, "users", user.text, true);
+	read_user(k, &user, c);
 }
 
 int kubeconfig_parse(const char *text, size_t length, const char *path, struct credentials **ret,
 		     struct err *e)
 {
-	static const struct yamldoc_limits limits = {
-		.depth = DEPTH_MAX,
-		.nodes = NODES_MAX,
-		.advice = "check quotes and indentation (no tabs)",
-	};
-	struct reading r = { .path = path, .e = e };
-	yaml_document_t document;
-	int rc = yamldoc_load(path, text, length, &limits, &document, e);
+	struct credentials *c;
+	struct kubeconfig k;
+	int r = kubeconfig_open(&k, text, length, path, e);
 
-	if (rc)
-		return rc;
-	r.document = &document;
-	r.credentials = calloc(1, sizeof(*r.credentials));
-	rc = r.credentials ? read_root(&r) : fail_memory(&r);
-	yaml_document_delete(&document);
-	if (rc) {
-		credentials_free(r.credentials);
-		return rc;
+	if (r)
+		return r;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		kubeconfig_fail_memory(&k);
+	else if (!k.root.node)
+		k.r = err_set(e, EINVAL, "%s: this is no kubeconfig; name one", path);
+	else
+		read_context(&k, c);
+	kubeconfig_close(&k);
+	if (k.r) {
+		credentials_free(c);
+		return k.r;
 	}
-	*ret = r.credentials;
+	*ret = c;
 	return 0;
 }

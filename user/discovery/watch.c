@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * List, watch, and again.
+ * Lists the EndpointSlices, watches them, and begins again after a failure.
  *
  *           ┌──────────── backoff ◄────────── whatever fails ◄──────┐
  *           ▼                                                       │
  *   IDLE ─► CONNECTING ─► LISTING ─► WATCHING ── its time is up ─► IDLE
  *                 └── the version is known ─▲
  *
- * A connection carries one list and one watch at most, and lasts for minutes: the next
- * one reads the credentials anew, and goes where the kernel balances it to.
+ * A connection carries at most one list and one watch, and lasts for minutes. The next one reads
+ * the credentials again, and the kernel balances it anew.
  */
 #include "base/array.h"
 #include "base/clock.h"
@@ -35,7 +35,7 @@
 	"?labelSelector=kubernetes.io%2Fservice-name%3Dkubernetes"
 #define PATH_TEXT_MAX 384
 
-/* Watches that fail one after the other, before the version itself is doubted. */
+/* After so many failed watches in a row, the version itself may be wrong: list again. */
 #define WATCH_FAILURES_MAX 3
 
 const struct discovery_timing discovery_timing_default = {
@@ -61,15 +61,15 @@ struct discovery {
 	struct klb_endpoint *frontends;
 	unsigned int n_frontends;
 	bool has_server;
-	bool cache_doubtful; /* whether it holds what is believed */
+	bool cache_doubtful; /* whether it holds the current list */
 	struct klb_endpoint server;
 	struct discovery_timing timing;
 	struct cache_writer *cache; /* NULL: none */
 
 	/* The attempt under way. */
 	enum phase phase;
-	bool fruitful; /* it has brought a list, or a watch */
-	bool beyond; /* the timer is for the watch's end */
+	bool fruitful; /* the attempt has brought a list or a watch */
+	bool beyond; /* the timer is set for the end of the watch */
 	struct event *timer; /* the phase's end */
 	struct credentials *credentials;
 	struct tls *tls;
@@ -78,21 +78,21 @@ struct discovery {
 	__u64 watch_end_ns; /* when the apiserver should have ended it */
 	__u64 line_ns; /* since when there is a part of an event; 0: none */
 
-	/* What is known. */
+	/* What is known from the apiserver. */
 	struct slices slices;
 	char version[DISCOVERY_VERSION_MAX + 1];
 	bool need_list;
-	__u64 relist_ns; /* when to list anew in any case */
+	__u64 relist_ns; /* when to list again in any case */
 	unsigned int failures, watch_failures; /* in a row */
 
-	/* What is believed. */
+	/* The current list. */
 	unsigned int n;
 	struct klb_endpoint list[KLB_MAX_BACKENDS];
 	__u64 changed_ns, heard_ns, failed_ns;
 	char error[ERR_TEXT_MAX];
-	bool empty; /* the last word was not believed */
+	bool empty; /* the last list was empty, and was not applied */
 	bool failing; /* the last result told was a failure */
-	/* What has been warned of. */
+	/* Which warnings have been given. */
 	bool warned_insecure, warned_many;
 	unsigned int warned_unusable;
 
@@ -154,7 +154,7 @@ static void arm_at(struct discovery *d, __u64 ns)
 	arm(d, ns > now ? (unsigned int)((ns - now) / MS_NS) + 1 : 0);
 }
 
-/* Doubles with each failure; half of it is left to chance, as thousands of nodes wait. */
+/* Doubles with each failure. Half of it is random, as thousands of nodes may wait. */
 static unsigned int backoff(const struct discovery *d)
 {
 	unsigned int ms = d->timing.backoff_min, i;
@@ -180,8 +180,8 @@ static void drop_attempt(struct discovery *d)
 }
 
 /*
- * An apiserver that hangs up at once each time gets no more attempts than one that is
- * not there: what it said before counts for nothing unless it went on for a while.
+ * An apiserver that closes each connection at once gets no more attempts than one that is down: a
+ * connection counts as a success only when it has lasted.
  */
 static void end_attempt(struct discovery *d, unsigned int wait_at_least)
 {
@@ -197,7 +197,7 @@ static void end_attempt(struct discovery *d, unsigned int wait_at_least)
 	arm(d, wait);
 }
 
-/* Whoever quotes an answer may quote what the answer quotes. */
+/* An error that quotes the answer may contain the token. */
 static bool has_secret(const struct discovery *d, const char *text)
 {
 	const char *token = d->credentials ? d->credentials->token.data : NULL;
@@ -221,7 +221,7 @@ static void fail(struct discovery *d, enum discovery_result result, const char *
 	tell_result(d, result, e.text);
 }
 
-/* --- what is believed ---------------------------------------------------------------- */
+/* --- the current list ---------------------------------------------------------------- */
 
 static void warn_about(struct discovery *d, const struct slices_merged *m)
 {
@@ -289,8 +289,8 @@ static void refuse_empty(struct discovery *d, const struct slices_merged *m)
 	tell_result(d, DISCOVERY_EMPTY, e.text);
 }
 
-/* Goes by what the slices say now. */
-static void believe(struct discovery *d)
+/* Applies the list that the slices make up. */
+static void apply_slices(struct discovery *d)
 {
 	struct slices_merged m;
 
@@ -343,9 +343,9 @@ static const struct refusal *find_refusal(unsigned int status)
 }
 
 /*
- * Whether the refusal is about the version that a watch began with. An apiserver that is
- * overloaded is not to be asked by thousands of nodes for the list as well; should it be
- * the version nevertheless, WATCH_FAILURES_MAX finds out.
+ * Whether the status is about the version that the watch began with. Any other status, such as that
+ * of an overloaded apiserver, must not make thousands of nodes ask for the list as well. If the
+ * version is wrong nevertheless, WATCH_FAILURES_MAX finds that out.
  */
 static bool doubts_version(unsigned int status)
 {
@@ -355,12 +355,12 @@ static bool doubts_version(unsigned int status)
 static void refuse_status(struct discovery *d, unsigned int status)
 {
 	const struct refusal *refusal = find_refusal(status);
-	const struct text *text = link_text(d->link);
+	size_t length;
+	const char *text = text_all(link_text(d->link), &length);
 	char message[256];
 	struct err e;
 
-	slices_status_message(text->bytes ? text->bytes : "", text->length,
-			      d->credentials->token.data, message, sizeof(message));
+	slices_status_message(text, length, d->credentials->token.data, message, sizeof(message));
 	d->need_list |= doubts_version(status);
 	err_set(&e, EIO, "%u: %s%s%s%s", status, refusal->what, *message ? ": " : "", message,
 		refusal->next);
@@ -377,8 +377,8 @@ static void start_get(struct discovery *d, enum phase phase, const char *path, s
 }
 
 /*
- * The first list may be any apiserver's idea of it, which costs etcd nothing and the
- * watch soon corrects. One that replaces a doubtful state must be the newest.
+ * The first list may come from any apiserver's cache, which costs etcd nothing, and the watch soon
+ * corrects it. A list that replaces a state in doubt must be the newest.
  */
 static void start_list(struct discovery *d)
 {
@@ -401,12 +401,12 @@ static void start_watch(struct discovery *d)
 
 static void take_list(struct discovery *d)
 {
-	const struct text *text = link_text(d->link);
+	size_t length;
+	const char *text = text_all(link_text(d->link), &length);
 	unsigned int relist = d->timing.relist;
 	struct err e;
 
-	if (slices_list(&d->slices, text->bytes ? text->bytes : "", text->length, d->version, &e) <
-	    0) {
+	if (slices_list(&d->slices, text, length, d->version, &e) < 0) {
 		fail(d, DISCOVERY_ERROR, e.text);
 		return;
 	}
@@ -414,10 +414,10 @@ static void take_list(struct discovery *d)
 	d->fruitful = true;
 	d->need_list = false;
 	d->watch_failures = 0;
-	/* The file may be a new one, or gone, while the list stays what it was. */
+	/* The file may have been replaced or removed while the list stayed the same. */
 	d->cache_doubtful = true;
 	d->relist_ns = clock_now_ns() + random_around(relist, 25) * MS_NS;
-	believe(d);
+	apply_slices(d);
 	if (d->freed)
 		return;
 	if (link_is_kept(d->link))
@@ -428,60 +428,60 @@ static void take_list(struct discovery *d)
 
 /* --- watch --------------------------------------------------------------------------- */
 
-/* Takes in every event that is complete. Returns 0, or a negative errno with e. */
+/* Applies every complete event. Returns 0, or a negative errno with e. */
 static int take_events(struct discovery *d, bool *changed, struct err *e)
 {
 	struct text *text = link_text(d->link);
 	enum slices_event event;
 	size_t length;
-	char *line;
-	int rc = 0;
+	const char *line;
+	int r = 0;
 
-	while (!rc && (line = text_line(text, &length))) {
+	while (!r && (line = text_line(text, &length))) {
 		if (length) {
-			rc = slices_watch(&d->slices, line, length, d->version, &event, e);
-			if (!rc && event == SLICES_EVENT_EXPIRED)
-				rc = err_set(e, ESTALE, "410: the watch fell behind, listing anew");
-			else if (!rc && event == SLICES_EVENT_CHANGE)
+			r = slices_watch(&d->slices, line, length, d->version, &event, e);
+			if (!r && event == SLICES_EVENT_EXPIRED)
+				r = err_set(e, ESTALE, "410: the watch fell behind, listing anew");
+			else if (!r && event == SLICES_EVENT_CHANGE)
 				*changed = true;
 			d->line_ns = 0;
 		}
 		text_drop(text, length + 1);
 	}
-	return rc;
+	return r;
 }
 
 /* Returns false when the watch is over. */
 static bool take_news(struct discovery *d)
 {
-	size_t before = link_text(d->link)->length;
+	size_t before = text_length(link_text(d->link));
 	bool changed = false;
 	struct err e;
-	int rc = take_events(d, &changed, &e);
+	int r = take_events(d, &changed, &e);
 
 	d->fruitful = true;
 	if (!d->empty)
 		d->error[0] = '\0';
-	if (changed || before != link_text(d->link)->length) {
+	if (changed || before != text_length(link_text(d->link))) {
 		d->watch_failures = 0;
 		d->heard_ns = clock_now_ns();
 	}
-	/* What came before the trouble is true all the same. */
+	/* Events before the failure are valid. */
 	if (changed)
-		believe(d);
+		apply_slices(d);
 	if (d->freed)
 		return false;
-	if (rc) {
+	if (r) {
 		d->need_list = true;
-		fail(d, rc == -ESTALE ? DISCOVERY_EXPIRED : DISCOVERY_ERROR, e.text);
+		fail(d, r == -ESTALE ? DISCOVERY_EXPIRED : DISCOVERY_ERROR, e.text);
 		return false;
 	}
 	return true;
 }
 
 /*
- * A watch has begun: what failed before works again, and what was believed is still true.
- * Nothing else may say so for an hour, as the apiservers of most clusters never change.
+ * Reports that a watch has begun after a failure, and that the current list is still valid. Without
+ * this there may be no report for an hour: most clusters' apiservers never change.
  */
 static void tell_recovery(struct discovery *d)
 {
@@ -493,8 +493,8 @@ static void await_news(struct discovery *d)
 {
 	__u64 now = clock_now_ns(), until = now + d->timing.silence * MS_NS;
 
-	/* An event that has begun is not one that dribbles in for ever. */
-	if (link_text(d->link)->length) {
+	/* An event that has begun must be complete within a time limit. */
+	if (text_length(link_text(d->link))) {
 		if (!d->line_ns)
 			d->line_ns = now;
 		until = d->line_ns + d->timing.line * MS_NS;
@@ -507,7 +507,7 @@ static void end_watch(struct discovery *d)
 {
 	if (!take_news(d))
 		return;
-	if (link_text(d->link)->length)
+	if (text_length(link_text(d->link)))
 		fail(d, DISCOVERY_ERROR, "the watch ended in the middle of an event");
 	else
 		end_attempt(d, 0);
@@ -557,7 +557,7 @@ static void on_content(void *arg)
 	struct discovery *d = arg;
 
 	enter_event(d);
-	/* A list counts whole. */
+	/* A list is used only when it is complete. */
 	if (d->phase == PHASE_WATCHING && take_news(d)) {
 		await_news(d);
 		tell_recovery(d);
@@ -611,10 +611,10 @@ static int load(struct discovery *d, struct err *e)
 		.give_certificate = "add client-certificate and client-key to the kubeconfig",
 	};
 	struct tls_options options = { .words = &words };
-	int rc = credentials_load(d->kubeconfig, d->service_account, &d->credentials, e);
+	int r = credentials_load(d->kubeconfig, d->service_account, &d->credentials, e);
 
-	if (rc)
-		return rc;
+	if (r)
+		return r;
 	options.ca = pem_of(&d->credentials->ca);
 	options.cert = pem_of(&d->credentials->cert);
 	options.key = pem_of(&d->credentials->key);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* What the readers of import share: notes, addresses, values, and the choice of a proxy. */
 #include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
@@ -12,7 +13,7 @@
 #include "import/internal.h"
 #include "base/redact.h"
 
-/* What kubelb.yaml allows; config_yaml.c judges, and the tests try the ends here against it. */
+/* The ranges of kubelb.yaml. config/schema.c decides; tests compare the two. */
 static const struct range {
 	size_t offset; /* of the field in struct migrate */
 	const char *key;
@@ -49,8 +50,8 @@ int migrate_fail_memory(const struct migrate *m)
 /* --- notes -------------------------------------------------------------------- */
 
 /*
- * ASCII alone: a comment of YAML ends at U+2028, and what followed it in the file would
- * become a part of the configuration.
+ * Only ASCII is kept: a comment in YAML ends at U+2028, and the rest of the text would become part
+ * of the configuration.
  */
 char *migrate_ascii(const char *text, char *buf, size_t size)
 {
@@ -64,7 +65,7 @@ char *migrate_ascii(const char *text, char *buf, size_t size)
 	return buf;
 }
 
-/* A line that is read for the frontend and the backend counts once. */
+/* A line that is read for both the frontend and the backend counts once. */
 static void add_line(struct migrate_note *note, unsigned int line)
 {
 	if (note->n_lines && note->n_lines <= MIGRATE_NOTE_LINES_MAX &&
@@ -143,18 +144,11 @@ void migrate_own(struct migrate *m, const char *name)
 
 /* --- addresses ---------------------------------------------------------------- */
 
-bool migrate_is_loopback(const struct klb_endpoint *ep)
-{
-	static const __u8 v6[16] = { [15] = 1 };
-
-	return endpoint_is_ipv4(ep) ? ep->addr[12] == 127 : memcmp(ep->addr, v6, 16) == 0;
-}
-
 void migrate_busy(struct migrate *m, const struct klb_endpoint *ep)
 {
 	unsigned int n = ep->port - MIGRATE_HTTP_PORT;
 
-	if (n < 32 && (migrate_is_loopback(ep) || endpoint_is_unspecified(ep)))
+	if (n < 32 && (endpoint_is_loopback(ep) || endpoint_is_unspecified(ep)))
 		m->busy |= 1U << n;
 }
 
@@ -182,7 +176,7 @@ int migrate_add_frontend(struct migrate *m, unsigned int line, struct klb_endpoi
 			     "what else is dialled on this node (other hosts' connects are not "
 			     "balanced)",
 			     endpoint_format(&ep, text));
-	} else if (!migrate_is_loopback(&ep)) {
+	} else if (!endpoint_is_loopback(&ep)) {
 		migrate_hint(m, line,
 			     "%s: connects that are made on this node are balanced, those of "
 			     "other hosts are not",
@@ -224,10 +218,10 @@ static int check_backend(const struct migrate *m, const struct migrate_backend *
 int migrate_add_backend(struct migrate *m, const struct migrate_backend *backend)
 {
 	char text[ENDPOINT_TEXT_MAX];
-	int rc = check_backend(m, backend);
+	int r = check_backend(m, backend);
 
-	if (rc < 0)
-		return rc;
+	if (r < 0)
+		return r;
 	for (unsigned int i = 0; i < m->n_backends; i++)
 		if (endpoint_equal(&m->backends[i].endpoint, &backend->endpoint)) {
 			migrate_note(m, backend->line, "%s is there already (line %u)",
@@ -301,7 +295,7 @@ int migrate_set_text(struct migrate *m, struct migrate_text *field, unsigned int
 	return 0;
 }
 
-/* What a path of kubelb.yaml may hold: see config_read_file. */
+/* What a path in kubelb.yaml may contain: see config_read_file. */
 static bool is_path(const char *text)
 {
 	if (text[0] != '/' || strlen(text) >= PATH_MAX)
@@ -312,7 +306,7 @@ static bool is_path(const char *text)
 int migrate_set_file(struct migrate *m, struct migrate_text *field, unsigned int line,
 		     const char *origin, const char *value)
 {
-	/* Not repeated: the output is a file that others may read. */
+	/* The value is not repeated: other users may read the output. */
 	if (secret_is_likely(value)) {
 		migrate_note(m, line, "%s: the thing itself, where a file's name should be",
 			     origin);
@@ -359,7 +353,7 @@ bool migrate_uint(const char *text, unsigned int *ret)
 
 /* --- the choice --------------------------------------------------------------- */
 
-/* How many have the mark; *ret is the first of them. */
+/* Returns how many candidates have the mark; *ret is the first of them. */
 static size_t count_marked(const struct migrate_candidate *list, size_t n, size_t mark, size_t *ret)
 {
 	size_t found = 0;

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * haproxy.cfg: frontends and backends, or listen sections that are both, with what the
- * defaults section before them says. A section is a block here, its lines are inside.
+ * Reads a haproxy.cfg: frontends and backends, or listen sections that are both, with the settings
+ * of the defaults section before them. A section is a block; its lines are inside of it.
  */
 #include <errno.h>
-#include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,14 +14,14 @@
 #include "net/endpoint.h"
 #include "import/internal.h"
 
-/* No item has this index. */
+/* The index of no item. */
 #define NONE SIZE_MAX
 
-/* What a server line, and the default-server lines before it, come to. */
+/* The settings of a server line, and of the default-server lines before it. */
 struct server {
 	struct migrate_backend backend;
 	bool check;
-	unsigned int ssl_line; /* not 0: HAProxy speaks TLS to it for the clients */
+	unsigned int ssl_line; /* not 0: HAProxy speaks TLS to the server for the clients */
 	unsigned int verify_none_line;
 	struct migrate_number interval, rise, fall, user_timeout;
 	unsigned int file_line; /* of the ones below */
@@ -31,7 +30,7 @@ struct server {
 
 /* --- words -------------------------------------------------------------------- */
 
-/* \n, \t, \xNN and the like, or the character itself. *at is behind the backslash then. */
+/* Reads \n, \t, \xNN and the like, or the character itself. *at is behind the backslash. */
 static char take_escape(char **at)
 {
 	static const char names[] = "trn0", values[] = "\t\r\n?";
@@ -78,29 +77,29 @@ static int take_word(const struct migrate *m, unsigned int line, char **at, char
 	return 0;
 }
 
-/* The words of one line become an item; an empty line, none. */
+/* Makes an item of the words of one line; an empty line makes none. */
 static int scan_line(struct migrate *m, unsigned int line, char *at)
 {
 	struct migrate_words *w = &m->words;
 	bool open = false;
-	int rc = 0;
+	int r = 0;
 
-	while (rc == 0) {
+	while (r == 0) {
 		char *word = NULL;
 
 		at += strspn(at, " \t\r");
 		if (!*at || *at == '#')
 			break;
-		rc = take_word(m, line, &at, &word);
-		if (rc < 0)
-			return rc;
+		r = take_word(m, line, &at, &word);
+		if (r < 0)
+			return r;
 		if (!open)
-			rc = migrate_words_item(w, line);
+			r = migrate_words_item(w, line);
 		open = true;
-		if (rc == 0)
-			rc = migrate_words_word(w, word);
+		if (r == 0)
+			r = migrate_words_word(w, word);
 	}
-	return rc < 0 ? migrate_fail_memory(m) : 0;
+	return r < 0 ? migrate_fail_memory(m) : 0;
 }
 
 static bool is_section(const char *word)
@@ -142,16 +141,16 @@ static int scan(struct migrate *m)
 	for (unsigned int line = 1; at; line++) {
 		size_t before = m->words.n_items;
 		char *next = strchr(at, '\n');
-		int rc;
+		int r;
 
 		if (next)
 			*next++ = '\0';
 		at[strcspn(at, "\r")] = '\0';
-		rc = scan_line(m, line, at);
-		if (rc == 0 && m->words.n_items > before)
-			rc = sort_item(m, &section);
-		if (rc < 0)
-			return rc;
+		r = scan_line(m, line, at);
+		if (r == 0 && m->words.n_items > before)
+			r = sort_item(m, &section);
+		if (r < 0)
+			return r;
 		at = next;
 	}
 	return 0;
@@ -209,7 +208,7 @@ static size_t find_section(const struct migrate *m, const char *kind, const char
 	return NONE;
 }
 
-/* Where a frontend's connections go without a condition: the section with the servers. */
+/* The section with the servers that a frontend leads to without a condition. */
 static size_t target_of(const struct migrate *m, size_t section)
 {
 	size_t by_default = find_setting(m, section, "default_backend", NULL), target = NONE;
@@ -269,44 +268,30 @@ static int parse_address(const char *text, unsigned int default_port, struct klb
 /* HAProxy's times: one number and a unit, milliseconds where none is given. */
 static bool parse_time(const char *text, unsigned int *ret_ms)
 {
-	static const struct {
-		const char *name;
-		uint64_t us;
-	} units[] = { { "us", 1 },	 { "ms", 1000 },      { "s", 1000000 },
-		      { "m", 60000000 }, { "h", 3600000000 }, { "d", 86400000000 },
-		      { "", 1000 } };
-	size_t digits = strspn(text, "0123456789");
-	uint64_t value = 0;
+	static const struct migrate_unit units[] = {
+		{ "ms", 1000 },	     { "us", 1 },	   { "s", 1000000 }, { "m", 60000000 },
+		{ "h", 3600000000 }, { "d", 86400000000 }, { NULL, 0 },
+	};
 
-	if (!digits || digits > 10)
-		return false;
-	for (size_t n = 0; n < digits; n++)
-		value = value * 10 + (uint64_t)(*text++ - '0');
-	for (size_t i = 0; i < ARRAY_SIZE(units); i++)
-		if (strcmp(text, units[i].name) == 0) {
-			value = (value * units[i].us + 999) / 1000;
-			*ret_ms = value > UINT_MAX ? UINT_MAX : (unsigned int)value;
-			return true;
-		}
-	return false;
+	return migrate_parse_time(text, units, false, ret_ms);
 }
 
 /* --- the choice --------------------------------------------------------------- */
 
-/* Calls one for each address of a bind line; ends at a result that is not 0, and returns it. */
+/* Calls one for each address of a bind line. It stops at a result that is not 0, and returns it. */
 static int each_address(struct migrate *m, size_t item,
 			int (*one)(struct migrate *m, size_t item, const char *address))
 {
 	char copy[512], *save = NULL;
-	int rc = 0;
+	int r = 0;
 
 	if (strlen(migrate_word(&m->words, item, 1)) >= sizeof(copy))
 		return migrate_fail(m, m->words.items[item].line,
 				    "bind: too many addresses; write some on a line of their own");
 	snprintf(copy, sizeof(copy), "%s", migrate_word(&m->words, item, 1));
-	for (char *a = strtok_r(copy, ",", &save); rc == 0 && a; a = strtok_r(NULL, ",", &save))
-		rc = one(m, item, a);
-	return rc;
+	for (char *a = strtok_r(copy, ",", &save); r == 0 && a; a = strtok_r(NULL, ",", &save))
+		r = one(m, item, a);
+	return r;
 }
 
 /* The same for each bind line of a section. */
@@ -315,10 +300,10 @@ static int each_bind(struct migrate *m, size_t section,
 {
 	MIGRATE_EACH(&m->words, i, section + 1, m->words.items[section].end)
 	{
-		int rc = migrate_is(&m->words, i, "bind") ? each_address(m, i, one) : 0;
+		int r = migrate_is(&m->words, i, "bind") ? each_address(m, i, one) : 0;
 
-		if (rc)
-			return rc;
+		if (r)
+			return r;
 	}
 	return 0;
 }
@@ -370,7 +355,7 @@ static void fill_candidate(struct migrate *m, size_t section, size_t target,
 	snprintf(c->label, sizeof(c->label), "%s to %s", from, to);
 }
 
-/* By the section with the servers; frontends that lead to the same one are one candidate. */
+/* Makes one candidate of all frontends that lead to the same section with servers. */
 static int list_candidates(struct migrate *m, struct migrate_candidate *list, size_t *n)
 {
 	MIGRATE_EACH(&m->words, i, 0, m->words.n_items)
@@ -397,7 +382,7 @@ static int list_candidates(struct migrate *m, struct migrate_candidate *list, si
 
 /* --- reading what was chosen: binds ------------------------------------------- */
 
-/* A unix socket of one kind or the other. */
+/* Whether an address is a unix socket of either kind. */
 static bool is_unix(const char *address)
 {
 	return address[0] == '/' || strncmp(address, "unix@", 5) == 0 ||
@@ -409,7 +394,7 @@ static int read_bind(struct migrate *m, size_t item, const char *address)
 	unsigned int line = m->words.items[item].line;
 	struct klb_endpoint ep, any;
 	struct err why;
-	int rc;
+	int r;
 
 	if (is_unix(address)) {
 		migrate_note(m, line, "bind %s: only addresses are balanced", address);
@@ -417,16 +402,16 @@ static int read_bind(struct migrate *m, size_t item, const char *address)
 	}
 	if (parse_address(address, 0, &ep, &why) < 0)
 		return migrate_fail(m, line, "bind: %s", why.text);
-	rc = migrate_add_frontend(m, line, ep);
-	if (rc == 0 && migrate_has(&m->words, item, "v4v6") && endpoint_is_unspecified(&ep) &&
+	r = migrate_add_frontend(m, line, ep);
+	if (r == 0 && migrate_has(&m->words, item, "v4v6") && endpoint_is_unspecified(&ep) &&
 	    parse_address("*:1", 0, &any, NULL) == 0) {
 		any.port = ep.port;
-		rc = migrate_add_frontend(m, line, any);
+		r = migrate_add_frontend(m, line, any);
 	}
-	return rc;
+	return r;
 }
 
-/* What else stands on a bind line. */
+/* Reads the other words of a bind line. */
 static int read_bind_options(struct migrate *m, size_t item)
 {
 	unsigned int line = m->words.items[item].line;
@@ -471,7 +456,7 @@ static int read_count(struct migrate *m, unsigned int line, const char *origin, 
 	return 0;
 }
 
-/* The words of a server line that stand alone. Returns whether this is one that is known. */
+/* Reads a word of a server line that has no value. Returns false for an unknown word. */
 static bool take_flag(struct server *s, const char *word, unsigned int line)
 {
 	if (strcmp(word, "check") == 0)
@@ -495,7 +480,7 @@ static bool take_flag(struct server *s, const char *word, unsigned int line)
 	return true;
 }
 
-/* Words that are followed by a value, which has no key. */
+/* Words with a value that kubelb.yaml has no key for. */
 static bool takes_value(const char *word)
 {
 	return migrate_listed(
@@ -508,12 +493,15 @@ static bool takes_value(const char *word)
 		"shard sni log-proto");
 }
 
-/* A word whose value has a key. Returns 1 when it is none, 0, or a negative errno. */
+/*
+ * Reads a word whose value kubelb.yaml has a key for. Returns 1 for another word, 0, or a negative
+ * errno.
+ */
 static int take_value(struct migrate *m, struct server *s, const char *word, const char *value,
 		      unsigned int line)
 {
 	struct migrate_number weight;
-	int rc;
+	int r;
 
 	if (strcmp(word, "inter") == 0)
 		return read_time(m, line, "inter", value, &s->interval);
@@ -524,14 +512,14 @@ static int take_value(struct migrate *m, struct server *s, const char *word, con
 	if (strcmp(word, "fall") == 0)
 		return read_count(m, line, "fall", value, &s->fall);
 	if (strcmp(word, "weight") == 0) {
-		rc = read_count(m, line, "weight", value, &weight);
-		if (rc == 0 && weight.value > 256)
+		r = read_count(m, line, "weight", value, &weight);
+		if (r == 0 && weight.value > 256)
 			return migrate_fail(m, line,
 					    "weight '%.64s' is out of HAProxy's range; "
 					    "write 0..256",
 					    value);
-		s->backend.weight = rc == 0 ? weight.value : 1;
-		return rc;
+		s->backend.weight = r == 0 ? weight.value : 1;
+		return r;
 	}
 	if (strcmp(word, "verify") == 0) {
 		s->verify_none_line = strcmp(value, "none") == 0 ? line : 0;
@@ -557,14 +545,14 @@ static int read_parameters(struct migrate *m, struct server *s, size_t item, siz
 	for (; n < m->words.items[item].n_words; n++) {
 		const char *word = migrate_word(&m->words, item, n);
 		const char *value = migrate_word(&m->words, item, n + 1);
-		int rc;
+		int r;
 
 		if (take_flag(s, word, line))
 			continue;
-		rc = take_value(m, s, word, value, line);
-		if (rc < 0)
-			return rc;
-		if (rc == 0) {
+		r = take_value(m, s, word, value, line);
+		if (r < 0)
+			return r;
+		if (r == 0) {
 			n++;
 		} else if (takes_value(word)) {
 			migrate_note(m, line, "%s %s", word, value);
@@ -576,16 +564,16 @@ static int read_parameters(struct migrate *m, struct server *s, size_t item, siz
 	return 0;
 }
 
-/* The port of the first address that clients dial: what a server without a port has. */
+/* A server without a port has that of the first address that clients dial. */
 static unsigned int default_port(const struct migrate *m)
 {
 	return m->n_frontends ? m->frontends[0].endpoint.port : 0;
 }
 
-/* What is one for all backends here. */
+/* Takes the settings that KubeLB has once for all backends. */
 static int take_shared(struct migrate *m, const struct server *s)
 {
-	int rc = 0;
+	int r = 0;
 
 	migrate_set_number(m, &m->dead_peer_timeout_ms, &s->user_timeout);
 	if (!s->check)
@@ -598,14 +586,14 @@ static int take_shared(struct migrate *m, const struct server *s)
 			     "verify none: KubeLB verifies the certificate, with probe.ca; "
 			     "probe.insecureSkipVerify: true is what HAProxy does");
 	if (s->ca && !s->verify_none_line)
-		rc = migrate_set_file(m, &m->ca, s->file_line, "ca-file", s->ca);
-	if (rc == 0 && s->certificate)
-		rc = migrate_set_file(m, &m->client_cert, s->file_line, "crt", s->certificate);
-	if (rc == 0 && s->certificate)
-		rc = migrate_set_file(m, &m->client_key, s->file_line, "crt", s->certificate);
-	if (rc == 0 && s->name && !s->verify_none_line)
-		rc = migrate_set_name(m, s->file_line, "check-sni or verifyhost", s->name);
-	return rc;
+		r = migrate_set_file(m, &m->ca, s->file_line, "ca-file", s->ca);
+	if (r == 0 && s->certificate)
+		r = migrate_set_file(m, &m->client_cert, s->file_line, "crt", s->certificate);
+	if (r == 0 && s->certificate)
+		r = migrate_set_file(m, &m->client_key, s->file_line, "crt", s->certificate);
+	if (r == 0 && s->name && !s->verify_none_line)
+		r = migrate_set_name(m, s->file_line, "check-sni or verifyhost", s->name);
+	return r;
 }
 
 static int read_server(struct migrate *m, size_t item, const struct server *defaults)
@@ -613,7 +601,7 @@ static int read_server(struct migrate *m, size_t item, const struct server *defa
 	struct server s = *defaults;
 	const char *address = migrate_word(&m->words, item, 2);
 	struct err why;
-	int rc;
+	int r;
 
 	s.backend.line = m->words.items[item].line;
 	migrate_ascii(migrate_word(&m->words, item, 1), s.backend.label, sizeof(s.backend.label));
@@ -629,15 +617,15 @@ static int read_server(struct migrate *m, size_t item, const struct server *defa
 	if (parse_address(address, default_port(m), &s.backend.endpoint, &why) < 0)
 		return migrate_fail(m, s.backend.line, "server %.64s: %s", s.backend.label,
 				    why.text);
-	rc = read_parameters(m, &s, item, 3);
-	if (rc == 0 && s.ssl_line)
+	r = read_parameters(m, &s, item, 3);
+	if (r == 0 && s.ssl_line)
 		return migrate_fail(m, s.ssl_line,
 				    "server ... ssl: HAProxy speaks TLS for the clients, which "
 				    "KubeLB does not; let clients speak TLS first (check-ssl is "
 				    "for the checks)");
-	if (rc == 0)
-		rc = take_shared(m, &s);
-	return rc < 0 ? rc : migrate_add_backend(m, &s.backend);
+	if (r == 0)
+		r = take_shared(m, &s);
+	return r < 0 ? r : migrate_add_backend(m, &s.backend);
 }
 
 static int read_default_servers(struct migrate *m, size_t section, struct server *s)
@@ -646,12 +634,12 @@ static int read_default_servers(struct migrate *m, size_t section, struct server
 		return 0;
 	MIGRATE_EACH(&m->words, i, section + 1, m->words.items[section].end)
 	{
-		int rc = 0;
+		int r = 0;
 
 		if (migrate_is(&m->words, i, "default-server"))
-			rc = read_parameters(m, s, i, 1);
-		if (rc < 0)
-			return rc;
+			r = read_parameters(m, s, i, 1);
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
@@ -659,16 +647,16 @@ static int read_default_servers(struct migrate *m, size_t section, struct server
 static int read_servers(struct migrate *m, size_t section)
 {
 	struct server defaults = { .backend.weight = 1 };
-	int rc = read_default_servers(m, defaults_of(m, section), &defaults);
+	int r = read_default_servers(m, defaults_of(m, section), &defaults);
 
 	MIGRATE_EACH(&m->words, i, section + 1, m->words.items[section].end)
 	{
-		if (rc == 0 && migrate_is(&m->words, i, "default-server"))
-			rc = read_parameters(m, &defaults, i, 1);
-		else if (rc == 0 && migrate_is(&m->words, i, "server"))
-			rc = read_server(m, i, &defaults);
-		if (rc < 0)
-			return rc;
+		if (r == 0 && migrate_is(&m->words, i, "default-server"))
+			r = read_parameters(m, &defaults, i, 1);
+		else if (r == 0 && migrate_is(&m->words, i, "server"))
+			r = read_server(m, i, &defaults);
+		if (r < 0)
+			return r;
 	}
 	if (!m->n_backends)
 		return migrate_fail(
@@ -685,14 +673,14 @@ static int read_timeout(struct migrate *m, size_t section, const char *name, con
 {
 	size_t item = find_setting(m, section, "timeout", name);
 	struct migrate_number n;
-	int rc;
+	int r;
 
 	if (item == NONE)
 		return 0;
-	rc = read_time(m, m->words.items[item].line, origin, migrate_word(&m->words, item, 2), &n);
-	if (rc == 0 && n.value)
+	r = read_time(m, m->words.items[item].line, origin, migrate_word(&m->words, item, 2), &n);
+	if (r == 0 && n.value)
 		migrate_set_number(m, field, &n);
-	return rc;
+	return r;
 }
 
 static void read_balance(struct migrate *m, size_t section)
@@ -716,7 +704,7 @@ static void read_balance(struct migrate *m, size_t section)
 		     name, item == NONE ? ", HAProxy's default" : "");
 }
 
-/* The path of an HTTP check: the last word that is one, of `option httpchk` or http-check. */
+/* The path of an HTTP check: the last word that is a path, of `option httpchk` or http-check. */
 static int read_check_path(struct migrate *m, size_t item)
 {
 	const char *path = "";
@@ -764,7 +752,7 @@ static bool is_idle_timeout(const char *name)
 	return migrate_listed(name, "client server tunnel");
 }
 
-/* A line of a chosen section that no other function here reads. */
+/* Notes a line of a chosen section that no other function reads. */
 static int note_line(struct migrate *m, size_t item)
 {
 	const char *name = migrate_word(&m->words, item, 0);
@@ -792,7 +780,7 @@ static int note_line(struct migrate *m, size_t item)
 	return 0;
 }
 
-/* The timeouts that come from the defaults end connections, too. */
+/* Idle timeouts from the defaults section also end connections. */
 static void note_idle_timeouts(struct migrate *m, size_t section)
 {
 	static const char *const names[] = { "client", "server", "tunnel" };
@@ -812,10 +800,10 @@ static int note_section(struct migrate *m, size_t section)
 {
 	MIGRATE_EACH(&m->words, i, section + 1, m->words.items[section].end)
 	{
-		int rc = note_line(m, i);
+		int r = note_line(m, i);
 
-		if (rc < 0)
-			return rc;
+		if (r < 0)
+			return r;
 	}
 	return 0;
 }
@@ -829,10 +817,10 @@ static int read_frontend(struct migrate *m, size_t section)
 				    migrate_word(&m->words, section, 1));
 	MIGRATE_EACH(&m->words, i, section + 1, m->words.items[section].end)
 	{
-		int rc = migrate_is(&m->words, i, "bind") ? read_bind_options(m, i) : 0;
+		int r = migrate_is(&m->words, i, "bind") ? read_bind_options(m, i) : 0;
 
-		if (rc < 0)
-			return rc;
+		if (r < 0)
+			return r;
 	}
 	note_idle_timeouts(m, section);
 	return each_bind(m, section, read_bind);
@@ -842,7 +830,7 @@ static int read_frontends(struct migrate *m, size_t backend)
 {
 	MIGRATE_EACH(&m->words, i, 0, m->words.n_items)
 	{
-		int rc = 0;
+		int r = 0;
 
 		if (!is_frontend(m, i) || target_of(m, i) != backend) {
 			if (i != backend)
@@ -850,11 +838,11 @@ static int read_frontends(struct migrate *m, size_t backend)
 							    m->words.items[i].n_words > 1));
 			continue;
 		}
-		rc = read_frontend(m, i);
-		if (rc == 0 && i != backend)
-			rc = note_section(m, i);
-		if (rc < 0)
-			return rc;
+		r = read_frontend(m, i);
+		if (r == 0 && i != backend)
+			r = note_section(m, i);
+		if (r < 0)
+			return r;
 	}
 	if (!m->n_frontends)
 		return migrate_fail(m, m->words.items[backend].line,
@@ -866,19 +854,19 @@ static int read_frontends(struct migrate *m, size_t backend)
 
 static int read_backend(struct migrate *m, size_t section)
 {
-	int rc = read_servers(m, section);
+	int r = read_servers(m, section);
 
-	if (rc == 0)
-		rc = note_section(m, section);
-	if (rc == 0)
-		rc = read_timeout(m, section, "connect", "timeout connect", &m->connect_timeout_ms);
-	if (rc == 0)
-		rc = read_timeout(m, section, "check", "timeout check", &m->timeout_ms);
-	if (rc == 0) {
+	if (r == 0)
+		r = note_section(m, section);
+	if (r == 0)
+		r = read_timeout(m, section, "connect", "timeout connect", &m->connect_timeout_ms);
+	if (r == 0)
+		r = read_timeout(m, section, "check", "timeout check", &m->timeout_ms);
+	if (r == 0) {
 		read_balance(m, section);
 		note_idle_timeouts(m, section);
 	}
-	return rc;
+	return r;
 }
 
 static int note_port(struct migrate *m, size_t item, const char *address)
@@ -891,40 +879,40 @@ static int note_port(struct migrate *m, size_t item, const char *address)
 	return 0;
 }
 
-/* Every port that anything in the file listens on. */
+/* Notes every port on which the file has something listen. */
 static int note_ports(struct migrate *m)
 {
-	int rc = 0;
+	int r = 0;
 
-	for (size_t i = 0; rc == 0 && i < m->words.n_items; i++)
+	for (size_t i = 0; r == 0 && i < m->words.n_items; i++)
 		if (migrate_is(&m->words, i, "bind"))
-			rc = each_address(m, i, note_port);
-	return rc;
+			r = each_address(m, i, note_port);
+	return r;
 }
 
 int migrate_read_haproxy(struct migrate *m, const char *text, size_t length)
 {
 	struct migrate_candidate list[MIGRATE_CANDIDATES_MAX];
 	size_t n = 0, chosen = 0;
-	int rc;
+	int r;
 
 	m->words.text = strndup(text, length);
 	if (!m->words.text)
 		return migrate_fail_memory(m);
-	rc = scan(m);
-	if (rc == 0)
-		rc = list_candidates(m, list, &n);
-	if (rc == 0 && !n)
+	r = scan(m);
+	if (r == 0)
+		r = list_candidates(m, list, &n);
+	if (r == 0 && !n)
 		return migrate_fail(m, m->words.n_items ? m->words.items[0].line : 0,
 				    "no frontend with a default_backend, and no listen with a "
 				    "server; name the haproxy.cfg of the local proxy");
-	if (rc == 0)
-		rc = migrate_choose(m, list, n, "frontend", &chosen);
-	if (rc == 0)
-		rc = read_frontends(m, list[chosen].item);
-	if (rc == 0)
-		rc = read_backend(m, list[chosen].item);
-	if (rc == 0)
-		rc = note_ports(m);
-	return rc;
+	if (r == 0)
+		r = migrate_choose(m, list, n, "frontend", &chosen);
+	if (r == 0)
+		r = read_frontends(m, list[chosen].item);
+	if (r == 0)
+		r = read_backend(m, list[chosen].item);
+	if (r == 0)
+		r = note_ports(m);
+	return r;
 }

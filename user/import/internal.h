@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Between the rooms of migrate.h: the struct that the readers fill and migrate.c
- * prints, and what they share.
+ * What the files of import share: the struct that the readers fill and render.c prints, and the
+ * functions that the readers have in common.
  */
 #ifndef KUBELB_MIGRATE_INTERNAL_H
 #define KUBELB_MIGRATE_INTERNAL_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "config/config.h"
 #include "import/import.h"
@@ -16,9 +17,9 @@
 #define MIGRATE_NOTE_LINES_MAX 8
 #define MIGRATE_CANDIDATES_MAX 64
 
-/* --- the words of a proxy's file (migrate_words.c) ---------------------------- */
+/* --- words and blocks (lexer.c) ----------------------------------------------------- */
 
-/* A directive or a section: words, and what stands inside of it. */
+/* A directive or a section: its words, and the items inside of it. */
 struct migrate_item {
 	unsigned int line;
 	size_t word; /* index of the first of its words */
@@ -27,7 +28,7 @@ struct migrate_item {
 	bool block;
 };
 
-/* A file taken apart: its items in the order of the file. */
+/* A file split into items, in the order of the file. */
 struct migrate_words {
 	char *text; /* what the words point into */
 	char **words;
@@ -36,31 +37,31 @@ struct migrate_words {
 	size_t n_items, max_items;
 };
 
-/* Both append; 0 or -ENOMEM. The word stays where it is. */
+/* Append an item, and a word to the last item. Return 0 or -ENOMEM. The word is not copied. */
 int migrate_words_item(struct migrate_words *w, unsigned int line);
-/* Of the last item. */
+/* To the last item. */
 int migrate_words_word(struct migrate_words *w, char *word);
 void migrate_words_free(struct migrate_words *w);
 
 /* Word n of an item, counted from 0; "" when there are fewer. */
 const char *migrate_word(const struct migrate_words *w, size_t item, size_t n);
 bool migrate_is(const struct migrate_words *w, size_t item, const char *name);
-/* Whether word is among those behind the first. */
+/* Whether word is one of the words after the first. */
 bool migrate_has(const struct migrate_words *w, size_t item, const char *word);
 
-/* Whether word is in list, whose words have blanks between them. */
+/* Whether word is in list, whose words are separated by blanks. */
 bool migrate_listed(const char *word, const char *list);
 
-/* Goes over what stands directly inside of a block, or of the file. */
+/* Goes over the items directly inside of a block, or of the file. */
 #define MIGRATE_EACH(w, i, first, last) for (size_t i = (first); i < (last); i = (w)->items[i].end)
 
 /* --- what a reader finds ------------------------------------------------------ */
 
-/* A number of the file; line 0: the file does not say. */
+/* A number from the file; line 0: the file does not say. */
 struct migrate_number {
 	unsigned int value;
 	unsigned int line;
-	const char *origin; /* the word there, static */
+	const char *origin; /* the word in the file, static */
 };
 
 struct migrate_text {
@@ -84,7 +85,7 @@ struct migrate_backend {
 };
 
 struct migrate_note {
-	bool hint; /* something to do, not something left behind */
+	bool hint; /* something to do, instead of something that was not carried over */
 	unsigned int lines[MIGRATE_NOTE_LINES_MAX];
 	unsigned int n_lines; /* may exceed what lines holds */
 	char text[256];
@@ -107,26 +108,25 @@ struct migrate {
 	struct migrate_number interval_ms, timeout_ms, rise, fall; /* of the probes */
 	struct migrate_text path, ca, server_name, client_cert, client_key;
 	unsigned int insecure_line; /* not 0: certificates are not to be verified */
-	__u32 busy; /* bit n: the file has something listen on port MIGRATE_HTTP_PORT + n */
+	__u32 busy; /* bit n: something in the file listens on port MIGRATE_HTTP_PORT + n */
 
 	unsigned int n_notes;
 	struct migrate_note notes[MIGRATE_NOTES_MAX];
-	char own[512]; /* what concerns the proxy's process alone, by name */
+	char own[512]; /* names of what concerns the proxy's process only */
 };
 
-/* Where the agent serves its metrics unless something else does so already. */
+/* Where the agent serves its metrics unless that port is in use. */
 #define MIGRATE_HTTP_PORT 8081
 
 /*
- * A file's bytes into an m that is empty but for kind, source and e; nothing refers to text
- * afterwards. Returns 0, or a negative errno with m->e; what is in m then is the caller's to
- * free in either case.
+ * Read a file's bytes into m, in which only kind, source and e are set; they keep no pointer to
+ * text. Return 0, or a negative errno with m->e. In either case the caller frees what is in m.
  */
 int migrate_read_nginx(struct migrate *m, const char *text, size_t length);
 int migrate_read_haproxy(struct migrate *m, const char *text, size_t length);
 int migrate_read_kubeconfig(struct migrate *m, const char *text, size_t length);
 
-/* --- what the readers share (migrate_build.c) --------------------------------- */
+/* --- what the readers share (convert.c) --------------------------------------------- */
 
 /* Fills the line `SOURCE:LINE: …` (line 0: no line) and yields -EINVAL. */
 #define migrate_fail(m, line, ...) (migrate_explain(m, line, __VA_ARGS__), -EINVAL)
@@ -135,14 +135,14 @@ void migrate_explain(const struct migrate *m, unsigned int line, const char *for
 int migrate_fail_memory(const struct migrate *m);
 
 /*
- * What is not carried over, and what is left to do. The same text on several lines is
- * one note. Whatever the file holds, the note is one line of ASCII.
+ * Note what is not carried over, and what is left to do. The same text on several lines is one
+ * note. A note is always one line of ASCII.
  */
 void migrate_note(struct migrate *m, unsigned int line, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 void migrate_hint(struct migrate *m, unsigned int line, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
-/* Names something that concerns the proxy's process alone; once. */
+/* Names something that concerns the proxy's process only; each name once. */
 void migrate_own(struct migrate *m, const char *name);
 /* Copies text as printable ASCII, shortened to size; returns buf. */
 char *migrate_ascii(const char *text, char *buf, size_t size);
@@ -150,18 +150,16 @@ char *migrate_ascii(const char *text, char *buf, size_t size);
 /* All of an item's words with blanks between them, as migrate_ascii. */
 char *migrate_join(const struct migrate_words *w, size_t item, char *buf, size_t size);
 
-/* 127/8 or ::1 */
-bool migrate_is_loopback(const struct klb_endpoint *ep);
-/* Something listens at ep: no place for the agent's http. */
+/* Notes that something listens at ep, so that the agent's http gets another port. */
 void migrate_busy(struct migrate *m, const struct klb_endpoint *ep);
-/* An address that listened everywhere becomes the loopback one, with a note. */
+/* Adds a frontend. An unspecified address becomes the loopback address, with a note. */
 int migrate_add_frontend(struct migrate *m, unsigned int line, struct klb_endpoint ep);
-/* The same address twice is one backend, with a note. */
+/* Adds a backend. The same address twice is one backend, with a note. */
 int migrate_add_backend(struct migrate *m, const struct migrate_backend *backend);
 
 /*
- * Takes a value over, within the range that kubelb.yaml has for it. A file that has
- * more than one gets the first, with a note.
+ * Set a value, within the range that kubelb.yaml has for it. When the file has several values, the
+ * first is used, with a note.
  */
 void migrate_set_number(struct migrate *m, struct migrate_number *field,
 			const struct migrate_number *value);
@@ -178,18 +176,31 @@ void migrate_set_policy(struct migrate *m, enum klb_policy policy, unsigned int 
 /* Digits alone; what is too large for an unsigned int becomes its maximum. */
 bool migrate_uint(const char *text, unsigned int *ret);
 
-/* One way from a listening address to upstreams. */
+struct migrate_unit {
+	const char *name; /* NULL ends a table */
+	uint64_t us;
+};
+
+/*
+ * A time of a proxy's file, in milliseconds, rounded up; what is too large becomes UINT_MAX.
+ * units: a number without a unit has the first one, and "ms" stands before "m". several:
+ * "1m 30s" is one too. False for what is no time.
+ */
+bool migrate_parse_time(const char *text, const struct migrate_unit *units, bool several,
+			unsigned int *ret_ms);
+
+/* One pair of a listening address and its upstreams. */
 struct migrate_candidate {
 	unsigned int line;
-	size_t item; /* the reader's own */
+	size_t item; /* for the reader */
 	bool listens_6443, leads_to_6443;
 	char label[2 * MIGRATE_LABEL_MAX + 8]; /* for the message that names the choices */
 };
 
 /*
- * Which of them leads to the apiservers: the only one, or the only one that listens on
- * 6443, or the only one whose upstreams do. what: "stream server". Otherwise -EINVAL,
- * and the line names the choices.
+ * Chooses the candidate that leads to the apiservers: the only one, or the only one that listens on
+ * 6443, or the only one whose upstreams use 6443. what: what messages call a candidate, "stream
+ * server". Returns 0, or -EINVAL with a line that names the choices.
  */
 int migrate_choose(struct migrate *m, const struct migrate_candidate *list, size_t n,
 		   const char *what, size_t *ret);

@@ -1,143 +1,74 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A kubeconfig: the current context's cluster, and other entries for the same cluster,
- * told by the same CA; the current context's user. Its keys are client-go's
- * (k8s.io/client-go/tools/clientcmd/api/v1), of which all that do not matter here are
- * allowed and passed over.
+ * Imports a kubeconfig: the current context's cluster, other clusters with the same CA, which
+ * are therefore the same cluster, and the current context's user.
  */
+#include "config/kubeconfig.h"
+
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/array.h"
-#include "config/internal.h"
-#include "net/endpoint.h"
-#include "import/internal.h"
 #include "config/yaml_doc.h"
-
-/* What a URL of https has when it names no port. */
-#define HTTPS_PORT 443
-
-/* A mapping of the document, or nothing. */
-struct map {
-	yaml_document_t *document;
-	const yaml_node_t *node; /* NULL: not there */
-};
-
-/* --- finding things ----------------------------------------------------------- */
-
-/* The value of a key; NULL when the mapping, the key or the value is missing. */
-static const yaml_node_t *get(const struct map *map, const char *key)
-{
-	const yaml_node_pair_t *pair;
-	const yaml_node_t *value;
-
-	if (!map->node || map->node->type != YAML_MAPPING_NODE)
-		return NULL;
-	pair = yamldoc_pair(map->document, map->node, key, NULL);
-	if (!pair)
-		return NULL;
-	value = yaml_document_get_node(map->document, pair->value);
-	return yamldoc_is_null(value) ? NULL : value;
-}
-
-/* The text of a key, and where it is; "" when there is none. */
-static const char *get_text(const struct map *map, const char *key, unsigned int *ret_line)
-{
-	const yaml_node_t *node = get(map, key);
-
-	if (!node || node->type != YAML_SCALAR_NODE)
-		return "";
-	*ret_line = yamldoc_line(node);
-	return (const char *)node->data.scalar.value;
-}
-
-static struct map get_map(const struct map *map, const char *key)
-{
-	return (struct map){ map->document, get(map, key) };
-}
-
-/* Entry n of a list of mappings; false after the last. */
-static bool get_entry(const struct map *map, const char *list, size_t n, struct map *ret)
-{
-	const yaml_node_t *node = get(map, list);
-
-	if (!node || node->type != YAML_SEQUENCE_NODE)
-		return false;
-	*ret = (struct map){ map->document, yamldoc_item(map->document, node, n) };
-	return ret->node;
-}
-
-/* The entry of that name: what stands under `under` in it. */
-static struct map get_named(const struct map *root, const char *list, const char *name,
-			    const char *under)
-{
-	unsigned int line;
-	struct map entry;
-
-	for (size_t n = 0; get_entry(root, list, n, &entry); n++)
-		if (strcmp(get_text(&entry, "name", &line), name) == 0)
-			return get_map(&entry, under);
-	return (struct map){ root->document, NULL };
-}
+#include "import/internal.h"
+#include "net/endpoint.h"
+#include "net/url.h"
 
 /* --- a cluster ---------------------------------------------------------------- */
 
-/* Takes https://HOST[:PORT][/] apart into HOST[:PORT], which it writes to buf. */
-static int split_url(const struct migrate *m, unsigned int line, const char *url, char *buf,
-		     size_t size)
+/* Reads https://HOST[:PORT][/], and nothing behind it. */
+static int split_url(const struct migrate *m, unsigned int line, const char *url, struct url *ret)
 {
-	static const char scheme[] = "https://";
-	const char *host = url + strlen(scheme);
-	size_t length;
+	int r = url_split(url, ret);
 
-	if (strncmp(url, scheme, strlen(scheme)) != 0)
-		return migrate_fail(m, line,
-				    "server: '%.64s' is no https:// URL; apiservers speak TLS: "
-				    "write https://ADDRESS:6443",
-				    url);
-	length = strcspn(host, "/?#");
-	if (host[length] && strcmp(host + length, "/") != 0)
-		return migrate_fail(m, line,
-				    "server: '%.64s' has a path, so this is a proxy that serves "
-				    "several clusters; give the apiservers' own addresses",
-				    url);
-	if (length >= size)
+	if (r == -ENAMETOOLONG)
 		return migrate_fail(m, line,
 				    "server: '%.64s' is too long for an address; write "
 				    "https://ADDRESS:6443",
 				    url);
-	memcpy(buf, host, length);
-	buf[length] = '\0';
+	if (r < 0)
+		return migrate_fail(m, line,
+				    "server: '%.64s' is no https:// URL; apiservers speak TLS: "
+				    "write https://ADDRESS:6443",
+				    url);
+	if (*ret->rest && strcmp(ret->rest, "/") != 0)
+		return migrate_fail(m, line,
+				    "server: '%.64s' has a path, so this is a proxy that serves "
+				    "several clusters; give the apiservers' own addresses",
+				    url);
 	return 0;
 }
 
 static bool is_local(const char *host, const struct klb_endpoint *ep)
 {
 	return (strncmp(host, "localhost", 9) == 0 && (!host[9] || host[9] == ':')) ||
-	       migrate_is_loopback(ep);
+	       endpoint_is_loopback(ep);
 }
 
-static int read_server(struct migrate *m, const struct map *cluster, const char *name)
+static int read_server(struct migrate *m, struct kubeconfig *k,
+		       const struct kubeconfig_value *cluster, const char *name)
 {
-	struct migrate_backend b = { .weight = 1 };
-	const char *url = get_text(cluster, "server", &b.line);
-	struct klb_endpoint ep = { .port = HTTPS_PORT };
-	char host[128];
+	struct kubeconfig_value server = kubeconfig_text(k, cluster, "server");
+	struct migrate_backend b = { .weight = 1, .line = server.line };
+	struct klb_endpoint ep = { .port = URL_HTTPS_PORT };
+	const char *url = server.text;
+	struct url parts;
 	struct err why;
-	int rc, bad;
+	int r, bad;
 
-	if (!*url)
-		return migrate_fail(m, cluster->node ? yamldoc_line(cluster->node) : 0,
+	if (k->r)
+		return k->r;
+	if (!url)
+		return migrate_fail(m, yamldoc_line(cluster->node),
 				    "cluster '%.64s' has no server; add server: "
 				    "https://ADDRESS:6443",
 				    name);
-	rc = split_url(m, b.line, url, host, sizeof(host));
-	if (rc < 0)
-		return rc;
-	bad = endpoint_parse(host, HTTPS_PORT, &ep, &why);
-	if (is_local(host, &ep))
+	r = split_url(m, b.line, url, &parts);
+	if (r < 0)
+		return r;
+	bad = endpoint_parse(parts.authority, URL_HTTPS_PORT, &ep, &why);
+	if (is_local(parts.authority, &ep))
 		return migrate_fail(m, b.line,
 				    "server: %.64s points at a local proxy already; give that "
 				    "proxy's own file with --from-nginx or --from-haproxy",
@@ -151,98 +82,97 @@ static int read_server(struct migrate *m, const struct map *cluster, const char 
 	return migrate_add_backend(m, &b);
 }
 
-/* The files of a kubeconfig may be relative to it: found by its own name. */
-static int set_file(struct migrate *m, struct migrate_text *field, const struct map *map,
-		    const char *key)
+static int set_file(struct migrate *m, struct migrate_text *field, struct kubeconfig *k,
+		    const struct kubeconfig_value *mapping, const char *key)
 {
-	const char *slash = strrchr(m->source, '/');
-	unsigned int line = 0;
-	const char *path = get_text(map, key, &line);
-	size_t size = strlen(m->source) + strlen(path) + 2;
+	struct kubeconfig_value at = kubeconfig_text(k, mapping, key);
 	char *full;
-	int rc;
+	int r;
 
-	if (!*path)
-		return 0;
-	if (path[0] == '/' || m->source[0] != '/' || !slash)
-		return migrate_set_file(m, field, line, key, path);
-	full = malloc(size);
-	if (!full)
-		return migrate_fail_memory(m);
-	snprintf(full, size, "%.*s/%s", (int)(slash - m->source), m->source, path);
-	rc = migrate_set_file(m, field, line, key, full);
+	if (!at.text)
+		return k->r;
+	/* Relative to a kubeconfig whose own name is relative, it stays relative. */
+	if (k->path[0] != '/')
+		return migrate_set_file(m, field, at.line, key, at.text);
+	full = kubeconfig_file(k, at.text);
+	r = full ? migrate_set_file(m, field, at.line, key, full) : k->r;
 	free(full);
-	return rc;
+	return r;
 }
 
-static void note_key(struct migrate *m, const struct map *map, const char *key, const char *why)
+static void note_key(struct migrate *m, struct kubeconfig *k,
+		     const struct kubeconfig_value *mapping, const char *key, const char *why)
 {
-	const yaml_node_t *node = get(map, key);
+	struct kubeconfig_value at = kubeconfig_get(k, mapping, key);
 
-	if (node)
-		migrate_note(m, yamldoc_line(node), "%s%s%s", key, *why ? ": " : "", why);
+	if (at.node)
+		migrate_note(m, at.line, "%s: %s", key, why);
 }
 
-/* What goes for all backends is taken from the current context's cluster. */
-static int read_trust(struct migrate *m, const struct map *cluster)
+/* What applies to all backends comes from the current context's cluster. */
+static int read_trust(struct migrate *m, struct kubeconfig *k,
+		      const struct kubeconfig_value *cluster)
 {
-	unsigned int line = 0;
-	const char *name = get_text(cluster, "tls-server-name", &line);
-	int rc = *name ? migrate_set_name(m, line, "tls-server-name", name) : 0;
+	struct kubeconfig_value name = kubeconfig_text(k, cluster, "tls-server-name");
+	struct kubeconfig_value insecure = kubeconfig_text(k, cluster, "insecure-skip-tls-verify");
+	int r = 0;
 
-	if (rc == 0)
-		rc = set_file(m, &m->ca, cluster, "certificate-authority");
-	if (strcmp(get_text(cluster, "insecure-skip-tls-verify", &line), "true") == 0)
-		m->insecure_line = line;
+	if (name.text)
+		r = migrate_set_name(m, name.line, "tls-server-name", name.text);
+	if (r == 0)
+		r = set_file(m, &m->ca, k, cluster, "certificate-authority");
+	if (insecure.text && strcmp(insecure.text, "true") == 0)
+		m->insecure_line = insecure.line;
 	if (!m->insecure_line && !m->ca.value)
-		note_key(m, cluster, "certificate-authority-data",
+		note_key(m, k, cluster, "certificate-authority-data",
 			 "probe.ca names a file: see that the one below is the same");
-	note_key(m, cluster, "proxy-url", "backends are dialled directly");
-	return rc;
+	note_key(m, k, cluster, "proxy-url", "backends are dialled directly");
+	return r;
 }
 
 /* --- the clusters, the user --------------------------------------------------- */
 
 /* Whether both trust the same CA, and so belong to one cluster. */
-static bool same_cluster(const struct map *a, const struct map *b)
+static bool same_cluster(struct kubeconfig *k, const struct kubeconfig_value *x,
+			 const struct kubeconfig_value *y)
 {
 	static const char *const keys[] = { "certificate-authority-data", "certificate-authority" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
-		unsigned int line;
-		const char *ca = get_text(a, keys[i], &line);
+		const char *ca = kubeconfig_text(k, x, keys[i]).text;
+		const char *other = kubeconfig_text(k, y, keys[i]).text;
 
-		if (*ca && strcmp(ca, get_text(b, keys[i], &line)) == 0)
+		if (ca && other && strcmp(ca, other) == 0)
 			return true;
 	}
 	return false;
 }
 
-static int read_clusters(struct migrate *m, const struct map *root, const char *current,
-			 const struct map *main)
+static int read_clusters(struct migrate *m, struct kubeconfig *k, const char *current,
+			 const struct kubeconfig_value *main)
 {
-	int rc = read_server(m, main, current);
-	struct map entry;
+	int r = read_server(m, k, main, current);
+	struct kubeconfig_value cluster;
+	const char *name;
 
-	if (rc == 0)
-		rc = read_trust(m, main);
-	for (size_t n = 0; rc == 0 && get_entry(root, "clusters", n, &entry); n++) {
-		struct map cluster = get_map(&entry, "cluster");
-		unsigned int line = 0;
-		const char *name = get_text(&entry, "name", &line);
-
+	if (r == 0)
+		r = read_trust(m, k, main);
+	for (size_t n = 0; r == 0; n++) {
+		cluster = kubeconfig_nth(k, "clusters", n, &name);
+		if (!name)
+			break;
 		if (!cluster.node || cluster.node == main->node)
 			continue;
-		if (same_cluster(main, &cluster))
-			rc = read_server(m, &cluster, name);
+		if (same_cluster(k, main, &cluster))
+			r = read_server(m, k, &cluster, name);
 		else
 			migrate_note(m, yamldoc_line(cluster.node),
 				     "cluster %s: another one, by its certificate-authority", name);
 	}
-	return rc;
+	return r;
 }
 
-static int read_user(struct migrate *m, const struct map *user)
+static int read_user(struct migrate *m, struct kubeconfig *k, const struct kubeconfig_value *user)
 {
 	static const char *const others[] = { "token",
 					      "tokenFile",
@@ -251,43 +181,50 @@ static int read_user(struct migrate *m, const struct map *user)
 					      "username",
 					      "client-key-data",
 					      "client-certificate-data" };
-	int rc = set_file(m, &m->client_cert, user, "client-certificate");
+	int r = set_file(m, &m->client_cert, k, user, "client-certificate");
 
-	if (rc == 0)
-		rc = set_file(m, &m->client_key, user, "client-key");
+	if (r == 0)
+		r = set_file(m, &m->client_key, k, user, "client-key");
 	for (size_t i = 0; i < ARRAY_SIZE(others); i++)
-		note_key(m, user, others[i],
+		note_key(m, k, user, others[i],
 			 "probes know client certificates in files, or need none");
-	return rc;
+	return r;
 }
 
-/* The cluster and the user that are named by the current context, or the only ones. */
-static int read_names(const struct migrate *m, const struct map *root, const char **ret_cluster,
-		      const char **ret_user)
+/* Finds the names of the current context's cluster and user. */
+static int read_context(const struct migrate *m, struct kubeconfig *k,
+			const struct kubeconfig_value *current, const char **ret_cluster,
+			const char **ret_user)
 {
-	unsigned int line = 1;
-	const char *current = get_text(root, "current-context", &line);
-	struct map entry, context, second;
+	struct kubeconfig_value context = kubeconfig_named(k, "contexts", current->text, false);
 
-	if (*current) {
-		context = get_named(root, "contexts", current, "context");
-		*ret_cluster = get_text(&context, "cluster", &line);
-		*ret_user = get_text(&context, "user", &line);
-		if (!**ret_cluster)
-			return migrate_fail(m, line,
-					    "current-context: no context '%.64s' that names a "
-					    "cluster; set one that is there",
-					    current);
-		return 0;
-	}
-	if (!get_entry(root, "clusters", 0, &entry))
+	*ret_cluster = kubeconfig_text(k, &context, "cluster").text;
+	*ret_user = kubeconfig_text(k, &context, "user").text;
+	if (!*ret_cluster && !k->r)
+		return migrate_fail(m, current->line,
+				    "current-context: no context '%.64s' that names a "
+				    "cluster; set one that is there",
+				    current->text);
+	return k->r;
+}
+
+/* The same without a current context: the only cluster, and the first user. */
+static int read_only_names(const struct migrate *m, struct kubeconfig *k, const char **ret_cluster,
+			   const char **ret_user)
+{
+	const char *second;
+
+	kubeconfig_nth(k, "clusters", 0, ret_cluster);
+	kubeconfig_nth(k, "clusters", 1, &second);
+	kubeconfig_nth(k, "users", 0, ret_user);
+	if (k->r)
+		return k->r;
+	if (!*ret_cluster)
 		return migrate_fail(m, 1, "no clusters; is this a kubeconfig?");
-	if (get_entry(root, "clusters", 1, &second))
+	if (second)
 		return migrate_fail(m, 1,
 				    "several clusters and no current-context; set it, with "
 				    "kubectl config use-context in a copy, say");
-	*ret_cluster = get_text(&entry, "name", &line);
-	*ret_user = get_entry(root, "users", 0, &entry) ? get_text(&entry, "name", &line) : "";
 	return 0;
 }
 
@@ -301,41 +238,43 @@ static void note_next(struct migrate *m)
 		     "once KubeLB is loaded, write server: https://127.0.0.1:6443 there");
 }
 
-static int read_root(struct migrate *m, yaml_document_t *document)
+static int read_root(struct migrate *m, struct kubeconfig *k)
 {
-	struct map root = { document, yaml_document_get_root_node(document) }, cluster, user;
-	const char *cluster_name = "", *user_name = "";
-	int rc;
+	struct kubeconfig_value current = kubeconfig_text(k, &k->root, "current-context");
+	struct kubeconfig_value cluster, user;
+	const char *cluster_name, *user_name;
+	int r;
 
-	if (!root.node || root.node->type != YAML_MAPPING_NODE)
+	if (!k->root.node)
 		return migrate_fail(m, 1,
 				    "no mapping of clusters and contexts; is this a "
 				    "kubeconfig?");
-	rc = read_names(m, &root, &cluster_name, &user_name);
-	if (rc < 0)
-		return rc;
-	cluster = get_named(&root, "clusters", cluster_name, "cluster");
-	if (!cluster.node)
-		return migrate_fail(m, yamldoc_line(root.node),
+	r = current.text ? read_context(m, k, &current, &cluster_name, &user_name)
+			 : read_only_names(m, k, &cluster_name, &user_name);
+	if (r < 0)
+		return r;
+	cluster = kubeconfig_named(k, "clusters", cluster_name, false);
+	if (!cluster.node && !k->r)
+		return migrate_fail(m, yamldoc_line(k->root.node),
 				    "no cluster '%.64s' in clusters; is the file complete?",
 				    cluster_name);
-	user = get_named(&root, "users", user_name, "user");
-	rc = read_clusters(m, &root, cluster_name, &cluster);
-	if (rc == 0)
-		rc = read_user(m, &user);
-	if (rc == 0)
+	user = kubeconfig_named(k, "users", user_name ? user_name : "", false);
+	r = read_clusters(m, k, cluster_name, &cluster);
+	if (r == 0)
+		r = read_user(m, k, &user);
+	if (r == 0)
 		note_next(m);
-	return rc;
+	return r ? r : k->r;
 }
 
 int migrate_read_kubeconfig(struct migrate *m, const char *text, size_t length)
 {
-	yaml_document_t document;
-	int rc = yamldoc_load(m->source, text, length, &config_limits, &document, m->e);
+	struct kubeconfig k;
+	int r = kubeconfig_open(&k, text, length, m->source, m->e);
 
-	if (rc < 0)
-		return rc;
-	rc = read_root(m, &document);
-	yaml_document_delete(&document);
-	return rc;
+	if (r < 0)
+		return r;
+	r = read_root(m, &k);
+	kubeconfig_close(&k);
+	return r;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Keeps the words and blocks of a proxy's file. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,11 +25,11 @@ static int grow(void **array, size_t *max, size_t n, size_t size)
 int migrate_words_item(struct migrate_words *w, unsigned int line)
 {
 	void *items = w->items;
-	int rc = grow(&items, &w->max_items, w->n_items, sizeof(*w->items));
+	int r = grow(&items, &w->max_items, w->n_items, sizeof(*w->items));
 
 	w->items = items;
-	if (rc < 0)
-		return rc;
+	if (r < 0)
+		return r;
 	w->items[w->n_items] = (struct migrate_item){ .line = line, .word = w->n_words };
 	w->n_items++;
 	w->items[w->n_items - 1].end = w->n_items;
@@ -38,11 +39,11 @@ int migrate_words_item(struct migrate_words *w, unsigned int line)
 int migrate_words_word(struct migrate_words *w, char *word)
 {
 	void *words = w->words;
-	int rc = grow(&words, &w->max_words, w->n_words, sizeof(*w->words));
+	int r = grow(&words, &w->max_words, w->n_words, sizeof(*w->words));
 
 	w->words = words;
-	if (rc < 0)
-		return rc;
+	if (r < 0)
+		return r;
 	w->words[w->n_words++] = word;
 	w->items[w->n_items - 1].n_words++;
 	return 0;

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * nginx.conf: stream {} with upstreams, and servers that pass to them. A file that is
- * meant to be included in stream {}, and so has no block around it, will do as well.
- * Nothing is included: what another file says is not known here, and said so.
+ * Reads an nginx.conf: stream {} with upstreams, and servers that pass to them. A file that is
+ * meant to be included in stream {}, and so has no block around it, works as well. Includes are not
+ * followed: a note says so.
  */
 #include <errno.h>
-#include <limits.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +15,7 @@
 
 #define DEPTH_MAX 32
 
-/* Where the tokenizer is. The text is changed in place: words end in NULs. */
+/* The state of the tokenizer. It changes the text in place: words end in NULs. */
 struct scanner {
 	struct migrate *m;
 	char *at;
@@ -59,7 +57,7 @@ static void take_escape(struct scanner *s, char **to)
 	s->at += c ? 2 : 1;
 }
 
-/* A word in quotes, from the opening one on. Leaves at behind the closing one. */
+/* Reads a quoted word from the opening quote on. Leaves at behind the closing one. */
 static int take_quoted(struct scanner *s, char **ret)
 {
 	unsigned int begin = s->line;
@@ -80,7 +78,10 @@ static int take_quoted(struct scanner *s, char **ret)
 	return 0;
 }
 
-/* A word without quotes. Returns what ended it, which its NUL may have replaced. */
+/*
+ * Reads a word without quotes. Returns the character that ended it, which its NUL may have
+ * replaced.
+ */
 static char take_plain(struct scanner *s, char **ret)
 {
 	char *to = s->at, end;
@@ -102,14 +103,14 @@ static char take_plain(struct scanner *s, char **ret)
 static int add_word(struct scanner *s, char *word, unsigned int line)
 {
 	struct migrate_words *w = &s->m->words;
-	int rc = 0;
+	int r = 0;
 
 	if (!s->open)
-		rc = migrate_words_item(w, line);
+		r = migrate_words_item(w, line);
 	s->open = true;
-	if (rc == 0)
-		rc = migrate_words_word(w, word);
-	return rc < 0 ? migrate_fail_memory(s->m) : 0;
+	if (r == 0)
+		r = migrate_words_word(w, word);
+	return r < 0 ? migrate_fail_memory(s->m) : 0;
 }
 
 /* --- blocks ------------------------------------------------------------------- */
@@ -166,17 +167,17 @@ static int take_word(struct scanner *s)
 {
 	unsigned int line = s->line;
 	char *word = NULL, end = '\0';
-	int rc = 0;
+	int r = 0;
 
 	if (*s->at == '"' || *s->at == '\'')
-		rc = take_quoted(s, &word);
+		r = take_quoted(s, &word);
 	else
 		end = take_plain(s, &word);
-	if (rc == 0)
-		rc = add_word(s, word, line);
-	if (rc < 0 || !end)
-		return rc;
-	/* What ended the word may be under its NUL, so it is taken here. */
+	if (r == 0)
+		r = add_word(s, word, line);
+	if (r < 0 || !end)
+		return r;
+	/* The NUL may have replaced the character that ended the word, so that is handled here. */
 	if (end == ';' || end == '{')
 		return take_mark(s, end);
 	s->line += end == '\n';
@@ -206,12 +207,12 @@ static int scan(struct migrate *m)
 {
 	struct migrate_words *w = &m->words;
 	struct scanner s = { .m = m, .at = w->text, .line = 1 };
-	int rc = 0;
+	int r = 0;
 
-	while (rc == 0 && *s.at)
-		rc = take_next(&s);
-	if (rc < 0)
-		return rc;
+	while (r == 0 && *s.at)
+		r = take_next(&s);
+	if (r < 0)
+		return r;
 	if (s.open)
 		return migrate_fail(m, w->items[w->n_items - 1].line,
 				    "'%.64s' is not ended by ';'; is the file complete?",
@@ -305,39 +306,13 @@ static int parse_listen(const char *text, struct klb_endpoint *ret, struct err *
 /* nginx's times: "1m 30s" in one word or more, seconds where no unit is given. */
 static bool parse_time(const char *text, unsigned int *ret_ms)
 {
-	static const struct {
-		const char *name;
-		uint64_t ms;
-	} units[] = { { "ms", 1 },	   { "s", 1000 },	{ "m", 60000 },
-		      { "h", 3600000 },	   { "d", 86400000 },	{ "w", 604800000 },
-		      { "M", 2592000000 }, { "y", 31536000000 } };
-	uint64_t sum = 0;
+	static const struct migrate_unit units[] = {
+		{ "s", 1000000 },	{ "ms", 1000 },		 { "m", 60000000 },
+		{ "h", 3600000000 },	{ "d", 86400000000 },	 { "w", 604800000000 },
+		{ "M", 2592000000000 }, { "y", 31536000000000 }, { NULL, 0 },
+	};
 
-	if (!*text)
-		return false;
-	while (*text) {
-		size_t digits = strspn(text, "0123456789"), i = 0;
-		uint64_t value = 0;
-
-		if (!digits || digits > 9)
-			return false;
-		for (size_t n = 0; n < digits; n++)
-			value = value * 10 + (uint64_t)(*text++ - '0');
-		if (!*text) {
-			sum += value * 1000;
-			break;
-		}
-		while (i < ARRAY_SIZE(units) &&
-		       strncmp(text, units[i].name, strlen(units[i].name)) != 0)
-			i++;
-		if (i == ARRAY_SIZE(units))
-			return false;
-		sum += value * units[i].ms;
-		text += strlen(units[i].name);
-		text += strspn(text, " ");
-	}
-	*ret_ms = sum > UINT_MAX ? UINT_MAX : (unsigned int)sum;
-	return true;
+	return migrate_parse_time(text, units, true, ret_ms);
 }
 
 /* --- the choice --------------------------------------------------------------- */
@@ -392,7 +367,10 @@ static void fill_candidate(const struct migrate *m, struct context stream, size_
 		 migrate_ascii(target_of(m, server), target, sizeof(target)));
 }
 
-/* Servers that pass to the same upstream are one candidate: [::1] beside 127.0.0.1, say. */
+/*
+ * Makes one candidate of all servers that pass to the same upstream, such as one on [::1] and one
+ * on 127.0.0.1.
+ */
 static int list_candidates(struct migrate *m, struct context stream, struct migrate_candidate *list,
 			   size_t *n)
 {
@@ -427,7 +405,7 @@ static int read_listen(struct migrate *m, size_t item)
 	const char *address = migrate_word(&m->words, item, 1);
 	struct klb_endpoint ep, any;
 	struct err why;
-	int rc;
+	int r;
 
 	if (strncmp(address, "unix:", 5) == 0) {
 		migrate_note(m, line, "listen %s: only addresses are balanced", address);
@@ -440,19 +418,19 @@ static int read_listen(struct migrate *m, size_t item)
 			"does not; let clients reach the apiserver's own TLS first");
 	if (parse_listen(address, &ep, &why) < 0)
 		return migrate_fail(m, line, "listen: %s", why.text);
-	rc = migrate_add_frontend(m, line, ep);
-	for (size_t n = 2; rc == 0 && n < m->words.items[item].n_words; n++) {
+	r = migrate_add_frontend(m, line, ep);
+	for (size_t n = 2; r == 0 && n < m->words.items[item].n_words; n++) {
 		const char *word = migrate_word(&m->words, item, n);
 
 		if (strcmp(word, "ipv6only=off") == 0 && endpoint_is_unspecified(&ep)) {
 			parse_listen("*:1", &any, NULL);
 			any.port = ep.port;
-			rc = migrate_add_frontend(m, line, any);
+			r = migrate_add_frontend(m, line, any);
 		} else if (strncmp(word, "ipv6only=", 9) != 0) {
 			migrate_note(m, line, "listen ... %s", word);
 		}
 	}
-	return rc;
+	return r;
 }
 
 /* The value behind name=, or NULL. */
@@ -486,7 +464,7 @@ static int read_server(struct migrate *m, size_t item)
 	struct migrate_backend b = { .line = m->words.items[item].line, .weight = 1 };
 	const char *address = migrate_word(&m->words, item, 1);
 	struct err why;
-	int rc = 0;
+	int r = 0;
 
 	if (strncmp(address, "unix:", 5) == 0)
 		return migrate_fail(m, b.line,
@@ -495,9 +473,9 @@ static int read_server(struct migrate *m, size_t item)
 				    address);
 	if (endpoint_parse(address, 0, &b.endpoint, &why) < 0)
 		return migrate_fail(m, b.line, "server: %s", why.text);
-	for (size_t n = 2; rc == 0 && n < m->words.items[item].n_words; n++)
-		rc = read_parameter(m, &b, migrate_word(&m->words, item, n));
-	return rc < 0 ? rc : migrate_add_backend(m, &b);
+	for (size_t n = 2; r == 0 && n < m->words.items[item].n_words; n++)
+		r = read_parameter(m, &b, migrate_word(&m->words, item, n));
+	return r < 0 ? r : migrate_add_backend(m, &b);
 }
 
 /* random [two [least_conn]] */
@@ -528,10 +506,10 @@ static int read_upstream(struct migrate *m, size_t upstream)
 
 	MIGRATE_EACH(&m->words, i, in.first, in.last)
 	{
-		int rc = 0;
+		int r = 0;
 
 		if (migrate_is(&m->words, i, "server"))
-			rc = read_server(m, i);
+			r = read_server(m, i);
 		else if (migrate_is(&m->words, i, "least_conn"))
 			migrate_set_policy(m, KLB_POLICY_LEAST_CONN, m->words.items[i].line,
 					   "least_conn");
@@ -542,8 +520,8 @@ static int read_upstream(struct migrate *m, size_t upstream)
 		else if (!migrate_is(&m->words, i, "include")) /* see note_includes */
 			migrate_note(m, m->words.items[i].line, "%s",
 				     migrate_join(&m->words, i, text, sizeof(text)));
-		if (rc < 0)
-			return rc;
+		if (r < 0)
+			return r;
 	}
 	if (!m->n_backends)
 		return migrate_fail(m, line,
@@ -602,7 +580,7 @@ static int read_connect_timeout(struct migrate *m, struct context stream, size_t
 	return 0;
 }
 
-/* What changes the bytes on the way, and so has no place where there is no way. */
+/* Refuses settings with which nginx changes the bytes: KubeLB is not in the path of the bytes. */
 static int check_changes(struct migrate *m, struct context stream, size_t server)
 {
 	size_t item;
@@ -620,7 +598,7 @@ static int check_changes(struct migrate *m, struct context stream, size_t server
 	return 0;
 }
 
-/* A directive of the server, or of the stream {} around it, that has no key. */
+/* Notes a directive of the server, or of the stream {} around it, that has no key. */
 static void note_setting(struct migrate *m, size_t item)
 {
 	char text[160];
@@ -642,21 +620,21 @@ static int read_servers(struct migrate *m, struct context stream, size_t chosen)
 	MIGRATE_EACH(&m->words, i, stream.first, stream.last)
 	{
 		struct context in = inside(m, i);
-		int rc;
+		int r;
 
 		if (!is_server(m, i) || strcmp(target_of(m, i), target_of(m, chosen)) != 0)
 			continue;
-		rc = check_changes(m, stream, i);
+		r = check_changes(m, stream, i);
 		MIGRATE_EACH(&m->words, k, in.first, in.last)
 		{
-			if (rc == 0 && migrate_is(&m->words, k, "listen"))
-				rc = read_listen(m, k);
+			if (r == 0 && migrate_is(&m->words, k, "listen"))
+				r = read_listen(m, k);
 			note_setting(m, k);
 		}
-		if (rc == 0)
-			rc = read_connect_timeout(m, stream, i);
-		if (rc < 0)
-			return rc;
+		if (r == 0)
+			r = read_connect_timeout(m, stream, i);
+		if (r < 0)
+			return r;
 	}
 	if (!m->n_frontends)
 		return migrate_fail(m, m->words.items[chosen].line,
@@ -666,7 +644,7 @@ static int read_servers(struct migrate *m, struct context stream, size_t chosen)
 
 /* --- around it ---------------------------------------------------------------- */
 
-/* What is included where it could matter: in the file, in stream {} and what is inside. */
+/* Notes the includes where they could matter: in the file, in stream {}, and inside of that. */
 static void note_includes(struct migrate *m, struct context in)
 {
 	MIGRATE_EACH(&m->words, i, in.first, in.last)
@@ -682,7 +660,7 @@ static void note_includes(struct migrate *m, struct context in)
 	}
 }
 
-/* Every port that anything in the file listens on. */
+/* Notes every port on which the file has something listen. */
 static void note_ports(struct migrate *m)
 {
 	struct klb_endpoint ep;
@@ -731,7 +709,7 @@ static int fail_none(struct migrate *m, struct context file)
 	return migrate_fail(m, line ? line : 1, "%s; name the nginx.conf of the local proxy", what);
 }
 
-/* Where upstreams and servers are: in stream {}, or at the top of a file to be included. */
+/* The context of upstreams and servers: stream {}, or the top of a file to be included. */
 static struct context find_stream(const struct migrate *m, struct context file)
 {
 	size_t stream, other;
@@ -748,26 +726,26 @@ int migrate_read_nginx(struct migrate *m, const char *text, size_t length)
 	struct migrate_candidate list[MIGRATE_CANDIDATES_MAX];
 	struct context file = { 0, 0 }, stream;
 	size_t n = 0, chosen = 0;
-	int rc;
+	int r;
 
 	m->words.text = strndup(text, length);
 	if (!m->words.text)
 		return migrate_fail_memory(m);
-	rc = scan(m);
-	if (rc < 0)
-		return rc;
+	r = scan(m);
+	if (r < 0)
+		return r;
 	file.last = m->words.n_items;
 	stream = find_stream(m, file);
-	rc = list_candidates(m, stream, list, &n);
-	if (rc == 0 && !n)
+	r = list_candidates(m, stream, list, &n);
+	if (r == 0 && !n)
 		return fail_none(m, file);
-	if (rc == 0)
-		rc = migrate_choose(m, list, n, "upstream", &chosen);
-	if (rc == 0)
-		rc = read_servers(m, stream, list[chosen].item);
-	if (rc == 0)
-		rc = read_target(m, stream, list[chosen].item);
-	if (rc == 0)
+	if (r == 0)
+		r = migrate_choose(m, list, n, "upstream", &chosen);
+	if (r == 0)
+		r = read_servers(m, stream, list[chosen].item);
+	if (r == 0)
+		r = read_target(m, stream, list[chosen].item);
+	if (r == 0)
 		note_rest(m, file, stream);
-	return rc;
+	return r;
 }

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Prints what a reader has found as a kubelb.yaml with comments. */
 #include "import/import.h"
 
 #include <errno.h>
@@ -11,7 +12,7 @@
 #include "net/endpoint.h"
 #include "import/internal.h"
 
-/* The column that comments behind a key begin in. */
+/* The column in which comments behind a key begin. */
 #define COMMENT_COLUMN 32
 #define LINE_MAX_LENGTH 88
 
@@ -65,7 +66,7 @@ static const char *came_from(unsigned int line, const char *origin, char *buf, s
 	return buf;
 }
 
-/* A path that means nothing else to YAML; null and true are names, too. */
+/* Whether text is a path that needs no quotes in YAML. */
 static bool is_plain(const char *text)
 {
 	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -74,7 +75,7 @@ static bool is_plain(const char *text)
 	return text[0] == '/' && text[strspn(text, plain)] == '\0';
 }
 
-/* A string, in quotes where it needs them. Returns how long that is. */
+/* Prints a string, in quotes where it needs them. Returns the length of the output. */
 static int put_string(FILE *out, const char *text)
 {
 	int length = 2;
@@ -93,7 +94,7 @@ static int put_string(FILE *out, const char *text)
 	return length;
 }
 
-/* A comment that goes over as many lines as it needs. */
+/* Prints a comment on as many lines as it needs. */
 static void put_wrapped(FILE *out, const char *first, const char *rest, const char *text)
 {
 	size_t room = LINE_MAX_LENGTH - strlen(first);
@@ -171,7 +172,7 @@ static void put_head(FILE *out, const struct migrate *m)
 
 /* --- frontends and backends --------------------------------------------------- */
 
-/* An address as a scalar; brackets would begin a list. */
+/* An address as a scalar: brackets without quotes would begin a list. */
 static const char *address(const struct klb_endpoint *ep, char *buf)
 {
 	char text[ENDPOINT_TEXT_MAX];
@@ -207,9 +208,9 @@ static unsigned int gcd(unsigned int a, unsigned int b)
 	return a;
 }
 
-/* How the file's weights become kubelb.yaml's, whose ordinary one is KLB_WEIGHT_DEFAULT. */
+/* How the file's weights are converted; kubelb.yaml's usual weight is KLB_WEIGHT_DEFAULT. */
 struct scale {
-	bool equal; /* all the same: none is written */
+	bool equal; /* all are the same: none is printed */
 	unsigned int divisor; /* common to all */
 	unsigned int largest; /* once divided */
 };
@@ -404,7 +405,7 @@ static void put_all(FILE *out, const struct migrate *m)
 
 /* --- all together ------------------------------------------------------------- */
 
-/* What becomes of weights and switches. */
+/* Notes how weights and switches are converted. */
 static void note_weights(struct migrate *m)
 {
 	struct scale scale = scale_of(m);
@@ -427,7 +428,7 @@ static void note_weights(struct migrate *m)
 		migrate_note(m, 0, "weights are rounded: they go up to %d here", KLB_WEIGHT_MAX);
 }
 
-/* One goes with the other: see read_probe of config_yaml.c. */
+/* Certificate and key go together, as config/schema.c demands. */
 static void pair_client_files(struct migrate *m)
 {
 	struct migrate_text *alone = m->client_cert.value ? &m->client_cert : &m->client_key;
@@ -440,17 +441,17 @@ static void pair_client_files(struct migrate *m)
 	alone->value = NULL;
 }
 
-/* What kubelb-load would say of the text; the readers have checked all that it can say. */
+/* Checks the text as kubelb-load would. The readers have checked all of it before. */
 static int check(const struct migrate *m, const char *text, size_t length)
 {
 	struct config *c = NULL;
 	struct err why;
-	int rc = config_parse(text, length, "kubelb.yaml", true, &c, &why);
+	int r = config_parse(text, length, "kubelb.yaml", true, &c, &why);
 
 	config_free(c);
-	return rc < 0 ? migrate_fail(m, 0, "makes no valid configuration (%s); write one by hand",
-				     why.text)
-		      : 0;
+	return r < 0 ? migrate_fail(m, 0, "makes no valid configuration (%s); write one by hand",
+				    why.text)
+		     : 0;
 }
 
 static int print(const struct migrate *m, char **ret)
@@ -458,21 +459,21 @@ static int print(const struct migrate *m, char **ret)
 	char *text = NULL;
 	size_t length = 0;
 	FILE *out = open_memstream(&text, &length);
-	int rc;
+	int r;
 
 	if (!out)
 		return migrate_fail_memory(m);
 	put_all(out, m);
-	rc = ferror(out) ? -ENOMEM : 0;
-	if (fclose(out) || rc < 0)
-		rc = migrate_fail_memory(m);
+	r = ferror(out) ? -ENOMEM : 0;
+	if (fclose(out) || r < 0)
+		r = migrate_fail_memory(m);
 	else
-		rc = check(m, text, length);
-	if (rc < 0)
+		r = check(m, text, length);
+	if (r < 0)
 		free(text);
 	else
 		*ret = text;
-	return rc;
+	return r;
 }
 
 static int check_bytes(const struct migrate *m, const char *text, size_t length)
@@ -505,19 +506,19 @@ int migrate_convert(enum migrate_kind kind, const char *text, size_t length, con
 		    char **ret, struct err *e)
 {
 	struct migrate *m = calloc(1, sizeof(*m));
-	int rc;
+	int r;
 
 	if (!m)
 		return err_no_memory_for(e, source);
 	*m = (struct migrate){ .kind = kind, .source = source, .e = e };
-	rc = check_bytes(m, text, length);
-	if (rc == 0)
-		rc = kinds[kind].read(m, text, length);
-	if (rc == 0) {
+	r = check_bytes(m, text, length);
+	if (r == 0)
+		r = kinds[kind].read(m, text, length);
+	if (r == 0) {
 		note_weights(m);
 		pair_client_files(m);
-		rc = print(m, ret);
+		r = print(m, ret);
 	}
 	migrate_free(m);
-	return rc;
+	return r;
 }

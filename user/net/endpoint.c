@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Addresses with ports: text to struct klb_endpoint and back, and the kinds of addresses. */
 #include "net/endpoint.h"
 
 #include <arpa/inet.h>
@@ -10,7 +11,7 @@
 /* ::ffff:0:0/96, RFC 4291, 2.5.5.2 */
 static const __u8 ipv4_prefix[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
 
-/* A text taken apart, not yet understood. */
+/* A text that has been split, but not yet parsed. */
 struct parts {
 	const char *at; /* the address, without brackets */
 	size_t length;
@@ -62,7 +63,7 @@ static bool is_name(const char *text)
 	return letter;
 }
 
-/* Says why text is no address, as near to what was meant as can be told. */
+/* Says why text is no address, and guesses what was meant. */
 static int fail_address(const char *text, const struct parts *p, struct err *e)
 {
 	if (strstr(text, "://"))
@@ -82,16 +83,16 @@ static int fail_address(const char *text, const struct parts *p, struct err *e)
 
 static int split(const char *text, struct parts *p, struct err *e)
 {
-	int rc = 0;
+	int r = 0;
 
 	if (!text[0])
 		return err_set(e, EINVAL, "the address is empty; write a.b.c.d:port or [v6]:port");
 	if (text[0] == '[')
-		rc = split_bracketed(text, p, e);
+		r = split_bracketed(text, p, e);
 	else
 		split_bare(text, p);
-	if (rc < 0)
-		return rc;
+	if (r < 0)
+		return r;
 	if (p->length >= sizeof(p->host))
 		return fail_address(text, p, e);
 	memcpy(p->host, p->at, p->length);
@@ -112,24 +113,20 @@ static int parse_host(const char *text, const struct parts *p, __u8 *ret_addr, s
 	return 0;
 }
 
-/* Decimal digits alone: strtoul would let " +6443" pass. */
-static int parse_port(const char *text, const char *port, __u32 *ret, struct err *e)
+/* Only decimal digits: strtoul would accept " +6443". */
+bool endpoint_parse_port(const char *text, unsigned int *ret)
 {
-	size_t length = strspn(port, "0123456789");
-	__u32 value = 0;
-	size_t i;
+	size_t length = strspn(text, "0123456789");
+	unsigned int value = 0;
 
-	if (!length || port[length] || length > 5 || port[0] == '0')
-		goto bad;
-	for (i = 0; i < length; i++)
-		value = value * 10 + (__u32)(port[i] - '0');
+	if (!length || text[length] || length > 5 || text[0] == '0')
+		return false;
+	for (; *text; text++)
+		value = value * 10 + (unsigned int)(*text - '0');
 	if (value > 65535)
-		goto bad;
+		return false;
 	*ret = value;
-	return 0;
-bad:
-	return err_set(e, EINVAL, "'%.64s': port '%.16s' is no port number; write 1..65535", text,
-		       port);
+	return true;
 }
 
 int endpoint_parse(const char *text, unsigned int default_port, struct klb_endpoint *ret,
@@ -137,22 +134,20 @@ int endpoint_parse(const char *text, unsigned int default_port, struct klb_endpo
 {
 	struct klb_endpoint ep = { .port = default_port };
 	struct parts p = { .at = text };
-	int rc;
+	int r;
 
-	rc = split(text, &p, e);
-	if (rc < 0)
-		return rc;
-	rc = parse_host(text, &p, ep.addr, e);
-	if (rc < 0)
-		return rc;
-	if (p.port) {
-		rc = parse_port(text, p.port, &ep.port, e);
-		if (rc < 0)
-			return rc;
-	} else if (!default_port) {
+	r = split(text, &p, e);
+	if (r < 0)
+		return r;
+	r = parse_host(text, &p, ep.addr, e);
+	if (r < 0)
+		return r;
+	if (p.port && !endpoint_parse_port(p.port, &ep.port))
+		return err_set(e, EINVAL, "'%.64s': port '%.16s' is no port number; write 1..65535",
+			       text, p.port);
+	if (!p.port && !default_port)
 		return err_set(e, EINVAL, "'%.64s' has no port; write %s%.45s%s:PORT", text,
 			       p.v6 ? "[" : "", p.host, p.v6 ? "]" : "");
-	}
 	*ret = ep;
 	return 0;
 }
@@ -231,7 +226,7 @@ bool endpoint_is_loopback(const struct klb_endpoint *ep)
 	return memcmp(ep->addr, one, sizeof(one)) == 0;
 }
 
-/* Copied, not cast: neither side promises the other's alignment or type. */
+/* The fields are copied: a cast would break the rules of alignment and aliasing. */
 socklen_t endpoint_to_sockaddr(const struct klb_endpoint *ep, struct sockaddr_storage *ss)
 {
 	struct sockaddr_in in = { .sin_family = AF_INET };

@@ -18,14 +18,16 @@
 #define ENDPOINT_TEXT_MAX 64
 
 /*
- * Parses `a.b.c.d`, `a.b.c.d:port`, `v6`, `[v6]` or `[v6]:port`. Names are not
- * looked up: what balances the path to the apiserver cannot wait for a DNS
- * server. default_port: used when the text has none; 0 makes the port required.
- * Returns 0 or -EINVAL with e saying what is wrong (a zone id, port 0, a name,
- * trailing text); *ret is then untouched.
+ * Parses `a.b.c.d`, `a.b.c.d:port`, `v6`, `[v6]` or `[v6]:port`. Names are not looked up: the way
+ * to the apiserver must not depend on a DNS server. default_port: used when the text has none; 0
+ * makes the port required. Returns 0, or -EINVAL with e saying what is wrong (a zone id, port 0, a
+ * name, trailing text); *ret is then untouched.
  */
 int endpoint_parse(const char *text, unsigned int default_port, struct klb_endpoint *ret,
 		   struct err *e);
+
+/* A port number alone, 1..65535, without leading zeros; *ret is untouched when it is none. */
+bool endpoint_parse_port(const char *text, unsigned int *ret);
 
 /* Prints `a.b.c.d:port` or `[v6]:port` into buf (ENDPOINT_TEXT_MAX); returns buf. */
 const char *endpoint_format(const struct klb_endpoint *ep, char *buf);
@@ -34,7 +36,7 @@ const char *endpoint_format_address(const struct klb_endpoint *ep, char *buf);
 
 /* Address and port. */
 bool endpoint_equal(const struct klb_endpoint *a, const struct klb_endpoint *b);
-/* Held as ::ffff:a.b.c.d. */
+/* Whether the address is IPv4, which is held as ::ffff:a.b.c.d. */
 bool endpoint_is_ipv4(const struct klb_endpoint *ep);
 /* 0.0.0.0 or :: */
 bool endpoint_is_unspecified(const struct klb_endpoint *ep);
@@ -44,7 +46,7 @@ bool endpoint_is_multicast(const struct klb_endpoint *ep);
 bool endpoint_is_loopback(const struct klb_endpoint *ep);
 /* 169.254/16 or fe80::/10 */
 bool endpoint_is_link_local(const struct klb_endpoint *ep);
-/* fe80::/10, which needs a zone to be reached, and 169.254/16 does not */
+/* fe80::/10. Such an address needs a zone; one of 169.254/16 does not. */
 bool endpoint_is_link_local_v6(const struct klb_endpoint *ep);
 
 /* Fills ss for connect(2) or bind(2): AF_INET for IPv4. Returns its length. */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Parses one line of HTTP/1 headers, strictly. */
 #include "net/http_header.h"
 
 #include <string.h>
@@ -16,7 +17,7 @@ bool header_split(char *line, char **ret_value)
 	size_t length = token_length(line);
 	char *value, *end;
 
-	/* Folded lines (RFC 9112, 5.2) begin with a space and end here too. */
+	/* Folded lines (RFC 9112, 5.2) begin with a space and are refused here too. */
 	if (!length || line[length] != ':')
 		return false;
 	line[length] = '\0';

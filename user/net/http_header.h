@@ -6,7 +6,7 @@
 #include <stdbool.h>
 
 /*
- * Takes "Name: value" apart, in place. False for what is not one: folded lines, blanks
+ * Splits "Name: value" in place. False for a line that is none: a folded one, or one with a blank
  * before the colon.
  */
 bool header_split(char *line, char **ret_value);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * HTTP/1 requests by RFC 9112. A few fixed paths are all that there is to ask for, so
- * whatever would take leniency is refused: bodies above all, whose length is what
- * servers and proxies disagree on.
+ * Parses HTTP/1 requests by RFC 9112. There are only a few fixed paths to ask for, so everything
+ * unusual is refused. That is most important for bodies: servers and proxies disagree about their
+ * length.
  */
 #include "net/http_request.h"
 
@@ -16,7 +16,7 @@ size_t request_length(const char *text, size_t n)
 {
 	const char *at = text, *end = text + n;
 
-	/* A bare LF ends a line, too (RFC 9112, 2.2): people type them. */
+	/* A bare LF also ends a line (RFC 9112, 2.2): people type requests by hand. */
 	while ((at = memchr(at, '\n', (size_t)(end - at)))) {
 		at++;
 		if (at < end && *at == '\n')
@@ -27,7 +27,7 @@ size_t request_length(const char *text, size_t n)
 	return 0;
 }
 
-/* The line at *next without its end; *next is then the one that follows. */
+/* Returns the line at *next without its end, and moves *next to the line that follows. */
 static char *take_line(char **next)
 {
 	char *line = *next, *end = line + strcspn(line, "\n");
@@ -39,7 +39,7 @@ static char *take_line(char **next)
 	return line;
 }
 
-/* A bare CR above all, which some take for the end of a line (RFC 9112, 2.2). */
+/* Most important is a bare CR, which some programs take for the end of a line (RFC 9112, 2.2). */
 static bool has_control(const char *line)
 {
 	for (; *line; line++)
@@ -105,7 +105,7 @@ static unsigned int parse_header(char *line, struct request *ret)
 	return 0;
 }
 
-/* Where a body ends, and another request begins, is not looked into. */
+/* Bodies are not read, so it is unknown where another request would begin. */
 static unsigned int judge_body(struct request *ret)
 {
 	if (!ret->body)
@@ -121,7 +121,7 @@ unsigned int request_parse(char *text, size_t n, struct request *ret)
 
 	if (!n || memchr(text, '\0', n))
 		return 400;
-	/* In the place of the empty line's end. */
+	/* This replaces the end of the empty line. */
 	text[n - 1] = '\0';
 	*ret = (struct request){ .method = REQUEST_OTHER };
 	status = parse_request_line(take_line(&next), ret);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * HTTP/1.1 by RFC 9112, strict where leniency could take the end of one answer for
- * the beginning of the next.
+ * Reads HTTP/1.1 answers by RFC 9112. It is strict where a lenient reader could take the end of one
+ * answer for the beginning of the next.
  *
- * Why not libevent's evhttp: as of 2.1.12 it closes a socket that it is handed
- * connected and connects one of its own (evhttp_connection_connect_), which is
- * not close-on-exec, takes its options only after the SYN has left, and whose
- * errno does not get out, so that "refused" and "unreachable" look the same.
+ * libevent's evhttp is not used. As of 2.1.12 it closes a socket that it gets connected, and
+ * connects one of its own (evhttp_connection_connect_). That socket is not close-on-exec, gets its
+ * options only after the SYN has left, and its errno is not reported, so that "refused" and
+ * "unreachable" look the same.
  */
 #include "net/http_response.h"
 
@@ -20,10 +20,10 @@
 
 #include "net/http_header.h"
 
-/* Whatever a backend sends, this is the most that is read of it. */
+/* The most that is read of one answer. */
 #define LINES_MAX ((size_t)16 * 1024)
 #define BODY_MAX ((size_t)64 * 1024)
-/* What a size is cut off at: far beyond every limit, and no sum of it overflows. */
+/* Larger sizes are cut to this: it is above every limit, and a few of them can be added up. */
 #define SIZE_CAP (SIZE_MAX / 32)
 
 static void init(struct answer *a, size_t body_max)
@@ -49,7 +49,7 @@ void answer_init_content(struct answer *a, size_t body_max, answer_content *cont
 	a->arg = arg;
 }
 
-/* The next line (to be freed), or NULL: *why is then MORE or BAD. */
+/* Returns the next line, to be freed, or NULL with *why as MORE or BAD. */
 static char *take_line(struct answer *a, struct evbuffer *in, enum answer_progress *why)
 {
 	size_t before = evbuffer_get_length(in);
@@ -71,10 +71,7 @@ static char *take_line(struct answer *a, struct evbuffer *in, enum answer_progre
 	return line;
 }
 
-/*
- * What cannot become a status line is told apart from one that is still on its
- * way: garbage need not be waited for.
- */
+/* Whether the bytes so far can become a status line: after garbage there is no reason to wait. */
 static bool may_be_http(struct evbuffer *in)
 {
 	static const char prefix[] = "HTTP/1.";
@@ -107,8 +104,8 @@ static enum answer_progress parse_status_line(struct answer *a, const char *s)
 }
 
 /*
- * Digits in the given base and nothing else, into *ret: strtoul would take signs,
- * spaces and prefixes too. What exceeds SIZE_CAP is as good as that.
+ * Parses digits in the given base, and nothing else: strtoul would also accept signs, spaces and
+ * prefixes. Larger values become SIZE_CAP.
  */
 static bool parse_size(const char *s, size_t length, unsigned int base, size_t *ret)
 {
@@ -140,7 +137,9 @@ static enum answer_progress parse_content_length(struct answer *a, const char *v
 		return ANSWER_PROGRESS_BAD;
 	if (a->framing == ANSWER_FRAMING_LENGTH && a->pending != length)
 		return ANSWER_PROGRESS_BAD;
-	/* RFC 9112, 6.3: Transfer-Encoding overrides; who sends both may be smuggling. */
+	/*
+	 * RFC 9112, 6.3: Transfer-Encoding overrides. A sender of both may try request smuggling.
+	 */
 	if (a->coded) {
 		a->keep = false;
 		return ANSWER_PROGRESS_STEP;
@@ -154,7 +153,7 @@ static void parse_transfer_encoding(struct answer *a, const char *value)
 {
 	if (a->coded || a->framing == ANSWER_FRAMING_LENGTH)
 		a->keep = false;
-	/* Another coding, or several, can only end with the connection. */
+	/* With another coding, or several, the body ends with the connection. */
 	a->framing = !a->coded && strcasecmp(value, "chunked") == 0 ? ANSWER_FRAMING_CHUNKED
 								    : ANSWER_FRAMING_CLOSE;
 	a->coded = true;
@@ -176,9 +175,8 @@ static enum answer_progress parse_header(struct answer *a, char *line)
 }
 
 /*
- * The rest is not worth its bytes when the status has said what there is to know.
- * Content that matters is another thing: part of it, or one whose end nothing tells
- * from a broken connection, must not pass for the whole.
+ * Gives up on a body that is too large, or whose end is not marked. That is fine when only the
+ * status matters. Content that matters must be complete, so then it is an error.
  */
 static enum answer_progress leave_body(struct answer *a)
 {
@@ -192,7 +190,7 @@ static enum answer_progress leave_large_body(struct answer *a)
 	return leave_body(a);
 }
 
-/* An interim answer (RFC 9110, 15.2): the real one follows. */
+/* An interim answer (RFC 9110, 15.2): the final one follows. */
 static enum answer_progress expect_another(struct answer *a)
 {
 	const struct answer before = *a;
@@ -241,7 +239,7 @@ static enum answer_progress parse_chunk_size(struct answer *a, const char *line)
 	if (a->pending > a->body_left)
 		return leave_large_body(a);
 	a->body_left -= a->pending;
-	/* A stream may have any number of chunks; the limit is for each. */
+	/* A stream may have any number of chunks, so the limit applies to each of them. */
 	if (a->content && a->pending)
 		a->lines_left = LINES_MAX;
 	a->state = a->pending ? ANSWER_AT_CHUNK : ANSWER_AT_TRAILERS;
@@ -269,7 +267,7 @@ static enum answer_progress parse_line(struct answer *a, char *line)
 	return ANSWER_PROGRESS_BAD;
 }
 
-/* Hands out, or throws away, n bytes at the front of in. */
+/* Passes on, or drops, the first n bytes of in. */
 static bool pass_content(struct answer *a, struct evbuffer *in, size_t n)
 {
 	while (a->content && n) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* An answer to an HTTP GET, read as it comes in. */
+/* Reads the answer to an HTTP GET as it comes in. */
 #ifndef KUBELB_ANSWER_H
 #define KUBELB_ANSWER_H
 
@@ -13,7 +13,7 @@ enum answer_progress {
 	ANSWER_PROGRESS_STEP, /* internal: look again */
 	ANSWER_PROGRESS_MORE, /* not complete */
 	ANSWER_PROGRESS_DONE, /* status and keep are valid */
-	ANSWER_PROGRESS_BAD, /* this is not HTTP/1, or (content wanted) too large */
+	ANSWER_PROGRESS_BAD, /* not HTTP/1; or content that is wanted is not complete */
 };
 
 enum answer_state {
@@ -33,12 +33,12 @@ enum answer_framing {
 };
 
 /*
- * Takes content as it comes in, bytes that are valid during the call. Returns false
- * when it wants no more. Must not free the answer.
+ * Receives content as it comes in; the bytes are valid during the call. Returns false to stop,
+ * which makes the answer bad. Must not free the answer.
  */
 typedef bool answer_content(void *arg, const void *bytes, size_t n);
 
-/* Reads one answer to a GET. */
+/* An answer that is being read. */
 struct answer {
 	enum answer_state state;
 	enum answer_framing framing;
@@ -46,17 +46,17 @@ struct answer {
 	bool started; /* a byte of it has arrived */
 	bool keep; /* the connection may carry the next request */
 	bool coded; /* a Transfer-Encoding was seen */
-	bool too_large; /* why it is bad */
-	answer_content *content; /* NULL: thrown away */
+	bool too_large; /* the reason for ANSWER_PROGRESS_BAD */
+	answer_content *content; /* NULL: content is dropped */
 	void *arg;
 	size_t lines_left; /* bytes that lines of all kinds may still take */
 	size_t body_left; /* bytes that content may still take */
 	size_t pending; /* of the body or the chunk */
 };
 
-/* For an answer whose status says it all. */
+/* Prepares for an answer of which only the status matters. */
 void answer_init(struct answer *a);
-/* For one whose content matters, body_max bytes of it; SIZE_MAX: a stream. */
+/* Prepares for one whose content matters: at most body_max bytes, or SIZE_MAX for a stream. */
 void answer_init_content(struct answer *a, size_t body_max, answer_content *content, void *arg);
 /* Takes what belongs to the answer out of in. Never returns ANSWER_PROGRESS_STEP. */
 enum answer_progress answer_read(struct answer *a, struct evbuffer *in);

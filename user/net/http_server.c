@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Why not libevent's evhttp: as of 2.1.12 it has no limit to the number of connections,
- * its time-out begins anew with each byte, so that a client that dribbles is never
- * too slow, and without descriptors its listener turns the event loop without a pause.
+ * Serves the agent's pages over HTTP.
  *
  *   accept ─► READING ─► ANSWERING ─► (kept) READING ─► …
  *                │            └─────► closed
  *                └── refused ─► LEAVING ─► closed
  *
- * A connection has one time limit for each request, from its beginning (or the end of
- * the last answer) to the answer's last byte. When there are too many, the one that has
- * been at it for longest goes: idle ones never keep a probe out.
+ * A connection has one time limit for each request. It runs from the beginning of the request
+ * (or the end of the last answer) to the answer's last byte. When there are too many
+ * connections, the one with the oldest request is closed, so that idle ones never keep a probe
+ * out.
+ *
+ * libevent's evhttp is not used. As of 2.1.12 it does not limit the number of connections. Its
+ * time-out begins again with each byte, so that a slow client is never closed. And without free
+ * descriptors its listener keeps the event loop busy.
  */
 #include "net/http_server.h"
 
@@ -18,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -30,11 +34,11 @@
 #include "net/http_request.h"
 
 #define CONNECTIONS_MAX 64
-/* A scrape is a short GET: what is slower is not one. */
+/* A scrape is a short GET and needs less. */
 #define REQUEST_S 10
-/* For a refused client to read why, while what it still sends is thrown away. */
+/* A refused client may read the reason for so long; what it still sends is dropped. */
 #define LEAVING_S 1
-/* Out of descriptors: others may give some back. */
+/* After descriptors have run out. */
 #define PAUSE_S 1
 #define BACKLOG 128
 
@@ -42,7 +46,7 @@ enum phase { PHASE_READING, PHASE_ANSWERING, PHASE_LEAVING };
 
 struct connection {
 	struct http *h;
-	struct connection *previous, *next;
+	TAILQ_ENTRY(connection) link;
 	struct bufferevent *bev;
 	struct event *limit;
 	enum phase phase;
@@ -56,11 +60,11 @@ struct http {
 	struct event *pause;
 	const struct http_ops *ops;
 	void *arg;
-	struct connection *first, *last; /* by the beginning of the request */
+	TAILQ_HEAD(, connection) connections; /* by the beginning of the request */
 	unsigned int n;
 };
 
-/* What an answer is made of. */
+/* An answer to be sent. */
 struct reply {
 	unsigned int status;
 	const char *type;
@@ -68,35 +72,16 @@ struct reply {
 	size_t length;
 };
 
-/* --- the list ------------------------------------------------------------------------ */
-
 static void append(struct connection *c)
 {
-	struct http *h = c->h;
-
-	c->next = NULL;
-	c->previous = h->last;
-	if (h->last)
-		h->last->next = c;
-	else
-		h->first = c;
-	h->last = c;
-	h->n++;
+	TAILQ_INSERT_TAIL(&c->h->connections, c, link);
+	c->h->n++;
 }
 
 static void take_out(struct connection *c)
 {
-	struct http *h = c->h;
-
-	if (c->previous)
-		c->previous->next = c->next;
-	else
-		h->first = c->next;
-	if (c->next)
-		c->next->previous = c->previous;
-	else
-		h->last = c->previous;
-	h->n--;
+	TAILQ_REMOVE(&c->h->connections, c, link);
+	c->h->n--;
 }
 
 static void hang_up(struct connection *c)
@@ -247,7 +232,7 @@ static void take_request(struct connection *c)
 	if (!n || !text)
 		return;
 	used = request_length(text, n);
-	/* Whoever speaks TLS, say, would wait for an answer that never comes. */
+	/* A client that speaks TLS, for example, would wait for its answer for ever. */
 	if (!used && (text[0] < 'A' || text[0] > 'Z')) {
 		refuse_head(c, 400);
 		return;
@@ -278,8 +263,8 @@ static void on_read(struct bufferevent *bev, void *arg)
 }
 
 /*
- * With bytes unread a close is a reset, which may overtake the answer on its way to
- * whoever reads it.
+ * Closing a socket with unread bytes sends a reset, which may arrive before the client has read the
+ * answer. So the socket is shut down for writing first.
  */
 static void leave(struct connection *c)
 {
@@ -289,7 +274,7 @@ static void leave(struct connection *c)
 	on_read(c->bev, c);
 }
 
-/* All of an answer is on its way; requests that came meanwhile have waited. */
+/* An answer is written completely. A request that came meanwhile is read now. */
 static void on_written(struct bufferevent *bev __attribute__((unused)), void *arg)
 {
 	struct connection *c = arg;
@@ -314,7 +299,7 @@ static void on_end(struct bufferevent *bev __attribute__((unused)), short what, 
 {
 	struct connection *c = arg;
 
-	/* The client has said all that it has to say, and listens. */
+	/* The client has closed its sending side only, and still reads the answer. */
 	if (what & BEV_EVENT_EOF && c->phase == PHASE_ANSWERING) {
 		c->keep = false;
 		c->refused = false;
@@ -339,7 +324,7 @@ static void on_accept(struct evconnlistener *listener __attribute__((unused)), e
 	struct connection *c;
 
 	if (h->n >= CONNECTIONS_MAX)
-		hang_up(h->first);
+		hang_up(TAILQ_FIRST(&h->connections));
 	c = calloc(1, sizeof(*c));
 	if (!c) {
 		evutil_closesocket(fd);
@@ -358,7 +343,7 @@ static void on_accept(struct evconnlistener *listener __attribute__((unused)), e
 	append(c);
 	begin(c);
 	bufferevent_setcb(c->bev, on_read, on_written, on_end, c);
-	/* What is beyond waits in the kernel, which lets no sender send more. */
+	/* More bytes wait in the kernel, which slows the sender down. */
 	bufferevent_setwatermark(c->bev, EV_READ, 0, REQUEST_MAX);
 	bufferevent_enable(c->bev, EV_READ | EV_WRITE);
 }
@@ -409,6 +394,7 @@ int http_new(struct event_base *base, const struct klb_endpoint *address,
 
 	if (!h)
 		return err_no_memory(e);
+	TAILQ_INIT(&h->connections);
 	h->base = base;
 	h->ops = ops;
 	h->arg = arg;
@@ -424,7 +410,7 @@ int http_new(struct event_base *base, const struct klb_endpoint *address,
 
 void http_free(struct http *h)
 {
-	struct connection *c, *next;
+	struct connection *c;
 
 	if (!h)
 		return;
@@ -432,9 +418,7 @@ void http_free(struct http *h)
 		evconnlistener_free(h->listener);
 	if (h->pause)
 		event_free(h->pause);
-	for (c = h->first; c; c = next) {
-		next = c->next;
+	while ((c = TAILQ_FIRST(&h->connections)))
 		hang_up(c);
-	}
 	free(h);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The agent's own HTTP address: GET of a few fixed paths, and nothing else. */
+/* Serves the agent's HTTP address: GET of a few fixed paths, and nothing else. */
 #ifndef KUBELB_HTTP_H
 #define KUBELB_HTTP_H
 
@@ -13,13 +13,16 @@ struct event_base;
 struct http;
 
 struct http_ops {
-	/* The metrics' text, to free(3); NULL for none. */
+	/* The metrics' text, to be freed; NULL when memory is short. */
 	char *(*metrics)(void *arg, size_t *ret_length);
 	/* NULL when ready; else why not, in one line. */
 	const char *(*not_ready)(void *arg);
 };
 
-/* Listens on address. -EADDRINUSE and the like with e. ops must outlive it. */
+/*
+ * Listens on address. Returns 0, or a negative errno with e, such as -EADDRINUSE. ops must outlive
+ * the object.
+ */
 int http_new(struct event_base *base, const struct klb_endpoint *address,
 	     const struct http_ops *ops, void *arg, struct http **ret, struct err *e);
 /* NULL is allowed. Closes every connection, answered or not. */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Finds the network namespaces of this machine, and opens netlink sockets in them. */
 #include "net/netns.h"
 
 #include <dirent.h>
@@ -61,13 +62,13 @@ static int make_socket(const struct search *s, int ns)
 	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, s->protocol);
 	if (fd < 0)
 		fd = -errno;
-	/* Going on in somebody else's network would be worse than to end. */
+	/* It must not go on in another network namespace: it is better to end. */
 	if (setns(s->home, CLONE_NEWNET))
 		abort();
 	return fd;
 }
 
-/* ns: a descriptor of it. */
+/* ns: a descriptor of the namespace. */
 static void look_at(struct search *s, int ns, __u64 netns)
 {
 	int fd = make_socket(s, ns);
@@ -83,7 +84,7 @@ static void look_into(struct search *s, const char *path)
 
 	if (s->over || inode_of(path, &netns) || !s->visitor->wants(s->visitor->arg, netns))
 		return;
-	/* Whatever stands there may be no namespace. */
+	/* The path may lead to something that is no namespace. */
 	ns = open(path, O_RDONLY | O_CLOEXEC);
 	if (ns < 0)
 		return;
@@ -133,9 +134,9 @@ int netns_visit(__u32 pid, int protocol, const struct netns_visitor *v, struct e
 	return 0;
 }
 
-/* --- by way of sockets ------------------------------------------------------------------ */
+/* --- by sockets ------------------------------------------------------------------------ */
 
-/* sock: the socket, ours by now. */
+/* sock: a duplicate of the process's socket. */
 static void look_at_socket(struct search *s, int sock)
 {
 	int ns = ioctl(sock, SIOCGSKNS);

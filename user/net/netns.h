@@ -29,16 +29,18 @@ struct netns_visitor {
 };
 
 /*
- * Visits the namespaces that a process of /proc is in, or that have a name in /run/netns;
- * each as often as it is found, until the visitor does not want it any more. pid: the
- * process to begin with, 0 for none. Takes CAP_SYS_ADMIN, and CAP_SYS_PTRACE for other users'
- * processes; what cannot be looked at is passed over. The calling thread is in its own
- * namespace when it returns.
+ * Visits the namespaces that a process of /proc is in, or that have a name in /run/netns. It visits
+ * each as often as it finds it, until the visitor does not want it any more. pid: the process to
+ * begin with, 0 for none. Needs CAP_SYS_ADMIN, and CAP_SYS_PTRACE for other users' processes; it
+ * passes over what it cannot open. The calling thread is in its own namespace when it returns.
+ * Returns 0 or a negative errno with e.
  */
 int netns_visit(__u32 pid, int protocol, const struct netns_visitor *v, struct err *e);
 
-/* The same for namespaces that nothing but a process's socket leads to. Looks at every
- * descriptor of every process, and takes CAP_NET_ADMIN and Linux 5.6 besides. */
+/*
+ * The same for namespaces to which only a process's socket leads. It looks at every descriptor of
+ * every process, and also needs CAP_NET_ADMIN and Linux 5.6.
+ */
 int netns_visit_sockets(int protocol, const struct netns_visitor *v, struct err *e);
 
 #endif

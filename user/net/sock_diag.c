@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Lists and ends balanced sockets by netlink (sock_diag(7)), in one network namespace or more. */
 #include "net/sock_diag.h"
 
 #include <arpa/inet.h>
@@ -19,7 +20,7 @@
 #include "net/endpoint.h"
 #include "net/netns.h"
 
-/* include/net/tcp_states.h: the states are an enum of the kernel's alone. */
+/* From include/net/tcp_states.h, which the kernel does not export to user space. */
 #define STATE_ESTABLISHED 1
 #define STATE_SYN_SENT 2
 #define STATE_FIN_WAIT1 4
@@ -29,7 +30,7 @@
 #define STATE_LISTEN 10
 #define STATE_CLOSING 11
 
-/* All that a connection of a client's goes through, but TIME_WAIT, which is no socket. */
+/* All states of a client's connection but TIME_WAIT, in which there is no socket any more. */
 #define CONNECTION_STATES                                                         \
 	(1U << STATE_ESTABLISHED | 1U << STATE_SYN_SENT | 1U << STATE_FIN_WAIT1 | \
 	 1U << STATE_FIN_WAIT2 | 1U << STATE_CLOSE_WAIT | 1U << STATE_LAST_ACK |  \
@@ -56,7 +57,7 @@ struct sock_diag {
 struct request {
 	struct nlmsghdr header;
 	struct inet_diag_req_v2 body;
-	/* The records of which map: sent by sock_diag_list alone. */
+	/* Which map's records to add: only in requests of sock_diag_list. */
 	struct nlattr storages;
 	struct nlattr map;
 	__u32 map_fd;
@@ -68,7 +69,7 @@ struct request {
 
 typedef int (*message_fn)(const struct inet_diag_msg *m, size_t length, void *arg);
 
-/* The answer's error, 0 or negative. */
+/* The error in an answer: 0 or negative. */
 static int error_of(const struct nlmsghdr *header)
 {
 	struct nlmsgerr error;
@@ -79,7 +80,10 @@ static int error_of(const struct nlmsghdr *header)
 	return error.error <= 0 ? error.error : -EPROTO;
 }
 
-/* The end of a list, which says how it went (netlink_dump_done, net/netlink/af_netlink.c). */
+/*
+ * The result that the end of a list carries: 0 or negative (netlink_dump_done,
+ * net/netlink/af_netlink.c).
+ */
 static int end_of(const struct nlmsghdr *header)
 {
 	int code = 0;
@@ -89,7 +93,7 @@ static int end_of(const struct nlmsghdr *header)
 	return code < 0 ? code : 0;
 }
 
-/* Returns 1 to go on, or how it has ended: 0 or negative. */
+/* Returns 1 to go on, or the result of the request: 0 or negative. */
 static int take_message(const struct nlmsghdr *header, __u32 sequence, message_fn take, void *arg)
 {
 	int r;
@@ -140,9 +144,9 @@ static int ask(struct sock_diag *d, int fd, struct request *q, size_t size, mess
 	return receive(d, fd, take, arg);
 }
 
-/* --- where a socket is ------------------------------------------------------------------ */
+/* --- network namespaces ------------------------------------------------------------------ */
 
-/* The kernel has answered when sendto returns; the limit is for the day when it has not. */
+/* The kernel answers before sendto returns, so this limit is a safeguard only. */
 static void limit_wait(int fd)
 {
 	const struct timeval limit = { .tv_sec = 1 };
@@ -150,8 +154,10 @@ static void limit_wait(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 }
 
-/* Connected, a netlink socket takes nothing but what its peer sends: otherwise whoever has
- * CAP_NET_ADMIN in that namespace could answer in the kernel's place (netlink_unicast). */
+/*
+ * A connected netlink socket receives only from its peer. Otherwise a process with CAP_NET_ADMIN in
+ * that namespace could answer instead of the kernel (netlink_unicast).
+ */
 static int hear_the_kernel_alone(int fd)
 {
 	const struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
@@ -159,7 +165,7 @@ static int hear_the_kernel_alone(int fd)
 	return connect(fd, (const struct sockaddr *)&kernel, sizeof(kernel)) ? -errno : 0;
 }
 
-/* Without a cookie, as before Linux 5.14, the inode number has to do. */
+/* Before Linux 5.14 there is no cookie, and the inode number has to be enough. */
 static void fill_place(struct place *p, __u64 netns, int fd)
 {
 	int r = fd < 0 ? fd : hear_the_kernel_alone(fd);
@@ -184,7 +190,7 @@ static struct place *find_place(struct sock_diag *d, __u64 netns)
 	return NULL;
 }
 
-/* What was not found (fd negative) is remembered as well. */
+/* A namespace that was not found (fd negative) is remembered as well. */
 static int add_place(struct sock_diag *d, __u64 netns, int fd)
 {
 	struct place *others = realloc(d->others, (d->n_others + 1) * sizeof(*others));
@@ -254,7 +260,7 @@ static int place_of(struct sock_diag *d, __u64 netns, __u32 pid, struct place **
 
 /* --- open and close ----------------------------------------------------------------------- */
 
-/* In this process' network namespace. Owned by the caller. */
+/* Opens a socket in this process's network namespace, for the caller to close. */
 static int diag_socket(void)
 {
 	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
@@ -377,7 +383,7 @@ static int take_connection(const struct inet_diag_msg *m, size_t length, void *a
 
 	length -= sizeof(*m);
 	memset(&c, 0, sizeof(c));
-	/* Somebody else's socket carries none. */
+	/* A socket that is not balanced has no record. */
 	if (!find_record(m + 1, length, &c.record))
 		return 0;
 	read_local(m, &c.local);
@@ -390,7 +396,7 @@ static int take_connection(const struct inet_diag_msg *m, size_t length, void *a
 	return l->visit(&c, l->arg);
 }
 
-/* l: NULL to ask for sockets of no state at all, which is nobody. */
+/* l: NULL to ask for sockets in no state at all, of which there are none. */
 static int list_family(struct sock_diag *d, int fd, int family, const struct sock_diag_query *q,
 		       struct listing *l)
 {
@@ -474,7 +480,7 @@ int sock_diag_list(struct sock_diag *d, const struct sock_diag_query *q,
 	return r;
 }
 
-/* --- who listens --------------------------------------------------------------------------- */
+/* --- listeners ----------------------------------------------------------------------------- */
 
 static int take_listener(const struct inet_diag_msg *m, size_t length, void *arg)
 {
@@ -501,7 +507,7 @@ int sock_diag_listeners(struct sock_diag *d, __u64 *ret, struct err *e)
 
 	if (!r)
 		r = list_listeners(d, AF_INET6, ret);
-	/* No IPv6 in this kernel: nobody listens on it. */
+	/* A kernel without IPv6 has no such listeners. */
 	if (r == -ENOENT && !list_listeners(d, AF_INET, ret))
 		r = 0;
 	return r ? err_set(e, -r, "cannot list what listens: sock_diag: %s", strerror(-r)) : 0;
@@ -510,8 +516,8 @@ int sock_diag_listeners(struct sock_diag *d, __u64 *ret, struct err *e)
 /* --- ending ----------------------------------------------------------------------------------- */
 
 /*
- * A kernel without tcp_diag answers ENOENT, as it does for a socket that has ended. It
- * also does to a list of no state at all, which is otherwise empty.
+ * A kernel without tcp_diag answers ENOENT, as it does for a socket that has ended. To tell the
+ * two apart, this asks for sockets in no state at all: with tcp_diag, that list is empty.
  */
 static int check_diag(struct sock_diag *d, struct err *e)
 {
@@ -531,7 +537,7 @@ static int check_diag(struct sock_diag *d, struct err *e)
 
 int sock_diag_can_destroy(struct sock_diag *d, struct err *e)
 {
-	/* Nothing has port 0. */
+	/* No socket has port 0. */
 	struct request q = { .header = { .nlmsg_type = SOCK_DESTROY, .nlmsg_flags = NLM_F_ACK },
 			     .body = { .sdiag_family = AF_INET } };
 	int r = check_diag(d, e);
@@ -550,8 +556,8 @@ int sock_diag_can_destroy(struct sock_diag *d, struct err *e)
 }
 
 /*
- * An AF_INET6 socket that is connected to ::ffff:a.b.c.d lies among the IPv4 ones
- * (inet_diag_find_one_icsk, net/ipv4/inet_diag.c), and is found there by either family.
+ * The kernel keeps an AF_INET6 socket that is connected to ::ffff:a.b.c.d among the IPv4 ones
+ * (inet_diag_find_one_icsk, net/ipv4/inet_diag.c), and finds it there by either family.
  */
 static void name_socket(const struct klb_connection *c, struct inet_diag_req_v2 *ret)
 {

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* Begins a TCP connect without blocking, and sets the socket's options. */
 #include "net/tcp_connect.h"
 
 #include <errno.h>
@@ -11,8 +12,8 @@
 #include "net/endpoint.h"
 
 /*
- * A kernel that lacks one of these leaves a connection that works and is merely
- * slower to notice: no reason to have none.
+ * Errors are ignored: without one of these options the connection works, and only notices later
+ * that its peer is gone.
  */
 static void tune(int fd, const struct dial_patience *p)
 {
@@ -37,19 +38,19 @@ int dial_open(const struct klb_endpoint *to, const struct dial_patience *patienc
 {
 	struct sockaddr_storage ss;
 	socklen_t length = endpoint_to_sockaddr(to, &ss);
-	int fd, err;
+	int fd, r;
 
 	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
 	tune(fd, patience);
-	/* An interrupted connect goes on by itself, as one in progress does. */
+	/* An interrupted connect goes on by itself, like one in progress. */
 	if (connect(fd, (struct sockaddr *)&ss, length) == 0 || errno == EINPROGRESS ||
 	    errno == EINTR)
 		return fd;
-	err = -errno;
+	r = -errno;
 	close(fd);
-	return err;
+	return r;
 }
 
 int dial_result(int fd)

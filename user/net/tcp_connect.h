@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* A TCP connection on its way: what the agent's own connections have in common. */
+/* Begins the agent's own TCP connections. */
 #ifndef KUBELB_DIAL_H
 #define KUBELB_DIAL_H
 
@@ -7,7 +7,7 @@
 
 /* After how much silence an established connection is given up. */
 struct dial_patience {
-	int user_timeout_ms; /* for data that nobody acknowledges */
+	int user_timeout_ms; /* for data that is not acknowledged */
 	int keepalive_idle_s, keepalive_interval_s, keepalive_count; /* when there is no data */
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A certificate is judged as Kubernetes' own clients do it (Go's crypto/x509), so
- * that we fail where they would and nowhere else.
+ * The client's side of TLS, with OpenSSL. A certificate is checked as Kubernetes' own clients check
+ * it (Go's crypto/x509), so that both accept and refuse the same ones.
  */
 #include "net/tls.h"
 
@@ -41,7 +41,7 @@ struct tls {
 	bool unknown; /* not all that it goes by is in digest */
 };
 
-/* PEM on its way in. */
+/* PEM that is being read. */
 struct pem {
 	const char *name; /* for messages: the file, or "the value" */
 	BIO *bio; /* reads from text, or from what the caller holds */
@@ -55,7 +55,7 @@ static void pem_close(struct pem *p)
 	file_forget(p->text, p->length);
 }
 
-/* Tells two apart without a copy of the key's text. */
+/* Adds data to the digest, by which two objects are compared without a copy of the key. */
 static void digest(struct tls *tls, const char *data, size_t length)
 {
 	unsigned char both[2 * DIGEST_BYTES];
@@ -66,7 +66,7 @@ static void digest(struct tls *tls, const char *data, size_t length)
 		tls->unknown = true;
 }
 
-/* OpenSSL's own messages for files are codes: this one says what the system says. */
+/* Reads the file itself: OpenSSL's messages about files are only codes. */
 static int pem_open(struct tls *tls, const struct tls_pem *from, struct pem *ret, struct err *e)
 {
 	struct pem p = { .name = "the value", .length = from->length };
@@ -101,7 +101,7 @@ static bool is_absent(const struct tls_pem *pem)
 	return !pem->data && !pem->file;
 }
 
-/* Certificates and revocation lists go into the store; false when there was none. */
+/* Adds certificates and revocation lists to the store. False when there is no certificate. */
 static bool trust(SSL_CTX *ctx, BIO *bio)
 {
 	STACK_OF(X509_INFO) *found = PEM_X509_INFO_read_bio(bio, NULL, no_passphrase, NULL);
@@ -126,45 +126,48 @@ static bool trust(SSL_CTX *ctx, BIO *bio)
 static int load_ca(struct tls *tls, const struct tls_pem *ca, struct err *e)
 {
 	struct pem pem = { 0 };
-	int err;
+	int r;
 
 	if (is_absent(ca)) {
-		/* A directory by hash: nothing is read before it is needed. */
+		/*
+		 * OpenSSL reads the system's trust store, a directory by hash, only when it needs
+		 * to.
+		 */
 		SSL_CTX_set_default_verify_paths(tls->ctx);
 		tls->unknown = true;
 		return 0;
 	}
-	err = pem_open(tls, ca, &pem, e);
-	if (err)
-		return err;
+	r = pem_open(tls, ca, &pem, e);
+	if (r)
+		return r;
 	if (!trust(tls->ctx, pem.bio))
-		err = err_set(e, EINVAL,
-			      "%s: %s holds no certificate in PEM; give the certificate of the "
-			      "cluster's CA",
-			      ca->key, pem.name);
+		r = err_set(e, EINVAL,
+			    "%s: %s holds no certificate in PEM; give the certificate of the "
+			    "cluster's CA",
+			    ca->key, pem.name);
 	pem_close(&pem);
-	/* What is named is trusted, be it a root or an intermediate. */
+	/* The named certificates are trusted, whether they are roots or intermediates. */
 	X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(tls->ctx), X509_V_FLAG_PARTIAL_CHAIN);
-	return err;
+	return r;
 }
 
 static int load_key(struct tls *tls, const struct tls_pem *key, struct err *e)
 {
 	struct pem pem = { 0 };
 	EVP_PKEY *private;
-	int err = pem_open(tls, key, &pem, e);
+	int r = pem_open(tls, key, &pem, e);
 
-	if (err)
-		return err;
+	if (r)
+		return r;
 	private = PEM_read_bio_PrivateKey(pem.bio, NULL, no_passphrase, NULL);
 	if (!private || SSL_CTX_use_PrivateKey(tls->ctx, private) != 1)
-		err = err_set(e, EINVAL,
-			      "%s: %s holds no private key in PEM that can be read without a "
-			      "passphrase",
-			      key->key, pem.name);
+		r = err_set(e, EINVAL,
+			    "%s: %s holds no private key in PEM that can be read without a "
+			    "passphrase",
+			    key->key, pem.name);
 	EVP_PKEY_free(private);
 	pem_close(&pem);
-	return err;
+	return r;
 }
 
 /* The first certificate is the client's own; those that follow lead to its CA. */
@@ -179,39 +182,42 @@ static bool use_chain(SSL_CTX *ctx, BIO *bio)
 		if (!ok)
 			X509_free(cert);
 	}
-	/* The end is told by an error, as what cannot be read is. */
+	/*
+	 * The end of the list is an error too; this tells it from a certificate that cannot be
+	 * read.
+	 */
 	return ok && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
 }
 
 static int load_certificate(struct tls *tls, const struct tls_pem *from, struct err *e)
 {
 	struct pem pem = { 0 };
-	int err = pem_open(tls, from, &pem, e);
+	int r = pem_open(tls, from, &pem, e);
 
-	if (err)
-		return err;
+	if (r)
+		return r;
 	if (!use_chain(tls->ctx, pem.bio))
-		err = err_set(e, EINVAL, "%s: %s holds no usable certificate in PEM", from->key,
-			      pem.name);
+		r = err_set(e, EINVAL, "%s: %s holds no usable certificate in PEM", from->key,
+			    pem.name);
 	pem_close(&pem);
-	return err;
+	return r;
 }
 
 static int load_client_certificate(struct tls *tls, const struct tls_options *o, struct err *e)
 {
-	int err;
+	int r;
 
 	if (is_absent(&o->cert))
 		return 0;
 	/*
-	 * The key goes first: OpenSSL drops one that does not fit the certificate
-	 * that follows, which tells a wrong pair from an unusable file.
+	 * The key is loaded first. OpenSSL drops a key that does not fit the certificate that
+	 * follows, so a wrong pair can be told from an unusable file.
 	 */
-	err = load_key(tls, &o->key, e);
-	if (!err)
-		err = load_certificate(tls, &o->cert, e);
-	if (err)
-		return err;
+	r = load_key(tls, &o->key, e);
+	if (!r)
+		r = load_certificate(tls, &o->cert, e);
+	if (r)
+		return r;
 	if (SSL_CTX_check_private_key(tls->ctx) != 1)
 		return err_set(e, EINVAL,
 			       "%s: %s is not the key of the certificate in %s; name the two of "
@@ -221,7 +227,7 @@ static int load_client_certificate(struct tls *tls, const struct tls_options *o,
 	return 0;
 }
 
-/* subject and issuer come from outside: printed with everything odd escaped. */
+/* Subject and issuer come from outside, so unusual characters are escaped. */
 static void format_name(const X509_NAME *name, char *buf, size_t size)
 {
 	BIO *out = BIO_new(BIO_s_mem());
@@ -259,7 +265,7 @@ static void describe_refusal(struct tls_peer *peer, X509_STORE_CTX *store)
 	snprintf(peer->refusal, sizeof(peer->refusal), "%s: %s, issued by %s", why, subject, other);
 }
 
-/* Verification has found a fault; OpenSSL will not let the certificate be seen later. */
+/* Describes a fault in a certificate at once: OpenSSL does not keep the certificate. */
 static int verify_callback(int ok, X509_STORE_CTX *store)
 {
 	SSL *ssl;
@@ -273,8 +279,8 @@ static int verify_callback(int ok, X509_STORE_CTX *store)
 }
 
 /*
- * With TLS 1.3 tickets arrive after the handshake, and each is to be used once:
- * the newest is kept. Returns 1 for taking the reference over.
+ * With TLS 1.3, tickets arrive after the handshake, and each should be used only once: the newest
+ * is kept. Returns 1 when it keeps the reference.
  */
 static int session_callback(SSL *ssl, SSL_SESSION *session)
 {
@@ -292,11 +298,11 @@ static void set_up(SSL_CTX *ctx)
 	static const unsigned char alpn[] = "\x08http/1.1";
 
 	SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
-	/* An idle connection then keeps no 32 KiB of buffers. */
+	/* So that an idle connection does not keep 32 KiB of buffers. */
 	SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
 	/*
-	 * A process that dies says no goodbye: its session is as good as before, and
-	 * HTTP's own framing tells a truncated answer.
+	 * A process that dies sends no close_notify. Its session stays usable, and HTTP's framing
+	 * detects a truncated answer.
 	 */
 	SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
 					 SSL_OP_IGNORE_UNEXPECTED_EOF);
@@ -311,20 +317,20 @@ static void set_up(SSL_CTX *ctx)
 
 static int load(struct tls *tls, const struct tls_options *o, struct err *e)
 {
-	int err;
+	int r;
 
 	set_up(tls->ctx);
 	tls->verify = !o->insecure;
 	if (tls->verify) {
 		SSL_CTX_set_verify(tls->ctx, SSL_VERIFY_PEER, verify_callback);
-		err = load_ca(tls, &o->ca, e);
-		if (err)
-			return err;
+		r = load_ca(tls, &o->ca, e);
+		if (r)
+			return r;
 	}
 	return load_client_certificate(tls, o, e);
 }
 
-/* A program that has a handler of its own, or ignores it already, is left alone. */
+/* Does nothing in a program that handles or ignores SIGPIPE already. */
 static void ignore_sigpipe(void)
 {
 	struct sigaction now;
@@ -336,9 +342,9 @@ static void ignore_sigpipe(void)
 int tls_new(const struct tls_options *o, struct tls **ret, struct err *e)
 {
 	struct tls *tls;
-	int err;
+	int r;
 
-	/* Half a megabyte resident, for texts that nobody sees; see describe_error. */
+	/* The strings would take half a megabyte of memory and are not used: see describe_error. */
 	OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_SSL_STRINGS | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS,
 			 NULL);
 	ignore_sigpipe();
@@ -352,11 +358,11 @@ int tls_new(const struct tls_options *o, struct tls **ret, struct err *e)
 			       "configuration (openssl version -d)");
 	}
 	tls->words = o->words;
-	err = load(tls, o, e);
+	r = load(tls, o, e);
 	ERR_clear_error();
-	if (err) {
+	if (r) {
 		tls_free(tls);
-		return err;
+		return r;
 	}
 	*ret = tls;
 	return 0;
@@ -392,8 +398,8 @@ void tls_peer_reset(struct tls_peer *peer)
 }
 
 /*
- * A resumed handshake shows no certificate: one that has expired since would
- * go on being accepted, though new clients refuse it.
+ * A resumed handshake shows no certificate. Without this check, one that has expired since would
+ * still be accepted here, while new clients refuse it.
  */
 static bool may_resume(SSL_SESSION *session)
 {
@@ -455,10 +461,13 @@ SSL *tls_connection(struct tls *tls, struct tls_peer *peer)
 void tls_hang_up(SSL *ssl, bool polite)
 {
 	SSL_set_app_data(ssl, NULL);
-	/* One attempt: nothing depends on whether the alert arrives. */
+	/* One attempt is enough: it does not matter whether the alert arrives. */
 	if (polite && SSL_is_init_finished(ssl))
 		SSL_shutdown(ssl);
-	/* Or SSL_free spoils the session: it trusts no connection that just broke off. */
+	/*
+	 * Otherwise SSL_free would make the session unusable, as it does for a connection that
+	 * broke off.
+	 */
 	SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
 	ERR_clear_error();
 }
@@ -477,9 +486,8 @@ bool tls_covers(SSL *ssl, const struct klb_endpoint *address)
 }
 
 /*
- * Of several queued errors the first is the cause; libevent hands out the last one
- * first, and at the end, among them, what SSL_get_error() said: a bare number below
- * those that name a library.
+ * The first of several queued errors is the cause. libevent returns the last one first, and also
+ * the result of SSL_get_error(), which is a small number without a library.
  */
 static unsigned long first_error(struct bufferevent *bev)
 {
@@ -492,9 +500,9 @@ static unsigned long first_error(struct bufferevent *bev)
 }
 
 /*
- * A write that meets a reset says "connection reset", though the alert which told
- * why the other side went away may have come before it: a server that wants a
- * client certificate, say, speaks up only after a TLS 1.3 client is done.
+ * A write that meets a reset fails with "connection reset", although an alert with the reason may
+ * have arrived before it. For example, a server that wants a client certificate says so only after
+ * a TLS 1.3 client has finished its handshake. This looks for such an alert.
  */
 static unsigned long last_words(SSL *ssl)
 {
@@ -509,13 +517,14 @@ static unsigned long last_words(SSL *ssl)
 }
 
 /*
- * In words for whoever runs the cluster. OpenSSL's own strings are not loaded
- * (tls_new), and what it calls the common ones helps nobody:
- * a plain HTTP server is "wrong version number".
+ * Describes an error for people who run the cluster. OpenSSL's own strings are not loaded
+ * (tls_new), and they would not help: it calls a plain HTTP server "wrong version number".
  */
 static void describe_error(const struct tls_words *words, unsigned long code, char *detail)
 {
-	/* 0 is no reason of OpenSSL's: other libraries number theirs anew. */
+	/*
+	 * Only reasons of the SSL library count: other libraries use the same numbers. 0 is none.
+	 */
 	int reason = ERR_GET_LIB(code) == ERR_LIB_SSL ? ERR_GET_REASON(code) : 0;
 	const char *text = NULL, *next = "";
 
@@ -548,7 +557,7 @@ static void describe_error(const struct tls_words *words, unsigned long code, ch
 			 code, code);
 }
 
-/* The connection is gone, and not because of TLS. */
+/* Describes the end of a connection that has another cause than TLS. */
 static enum klb_reason describe_end(const struct tls_words *words, short what, int os_error,
 				    char *detail)
 {
@@ -558,8 +567,10 @@ static enum klb_reason describe_end(const struct tls_words *words, short what, i
 		snprintf(detail, TLS_DETAIL_MAX, "the %s closed the connection", words->peer);
 		return reason;
 	}
-	/* TCP_USER_TIMEOUT or keepalive: nothing was acknowledged, so it is not that a living
-	 * host had nothing to say. */
+	/*
+	 * TCP_USER_TIMEOUT or keepalive: nothing was acknowledged. A host that is alive
+	 * acknowledges, even when it has nothing to send.
+	 */
 	if (os_error == ETIMEDOUT)
 		reason = KLB_REASON_UNREACHABLE;
 	else if (os_error != ECONNRESET && os_error != EPIPE)
@@ -594,7 +605,7 @@ enum klb_reason tls_failure(struct tls_peer *peer, struct bufferevent *bev, shor
 	}
 	if (!code)
 		return describe_end(peer->words, what, os_error, detail);
-	/* Perhaps the session was the trouble: the next handshake is a whole one. */
+	/* The session may be the cause, so the next handshake is a full one. */
 	tls_peer_reset(peer);
 	describe_error(peer->words, code, detail);
 	return KLB_REASON_TLS;

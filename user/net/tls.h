@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The client's side of TLS, for the probes and for discovery: what is loaded once,
- * how a certificate is judged, and what a failure means. The only room with OpenSSL.
+ * The client's side of TLS, for the probes and for discovery: what is loaded once, how a
+ * certificate is checked, and what a failure means.
  */
 #ifndef KUBELB_TLS_H
 #define KUBELB_TLS_H
@@ -32,7 +32,7 @@ struct tls_pem {
 /* What messages call things. */
 struct tls_words {
 	const char *peer; /* the other side: "backend" */
-	const char *give_certificate; /* what to do when it asks for one */
+	const char *give_certificate; /* advice for a peer that asks for a client certificate */
 };
 
 struct tls_options {
@@ -43,20 +43,19 @@ struct tls_options {
 };
 
 /*
- * Reads the files and keeps what is in them: o can go afterwards. Returns 0 and an
- * object to free with tls_free, or -EINVAL with e naming the key and the file.
- * Makes the process ignore SIGPIPE where nothing handles it yet: OpenSSL writes
- * to sockets that a peer may have reset.
+ * Reads the files and keeps their contents: o may be freed afterwards. Returns 0 and an object to
+ * free with tls_free, or -EINVAL with e naming the key and the file. Makes the process ignore
+ * SIGPIPE unless it handles it already: OpenSSL writes to sockets that a peer may have reset.
  */
 int tls_new(const struct tls_options *o, struct tls **ret, struct err *e);
 void tls_free(struct tls *tls);
 /*
- * Whether both were made from the same: the contents of files count, not their names. The
- * system's trust store, of which the contents are not known, is the same as nothing.
+ * Whether both were made from the same contents; the names of files do not count. An object that
+ * uses the system's trust store equals none, because the contents are not known.
  */
 bool tls_is_same(const struct tls *x, const struct tls *y);
 
-/* What TLS needs to know, and to remember, of one server. */
+/* What is known about one server, and kept from one connection to the next. */
 struct tls_peer {
 	const char *dns; /* the name that the certificate must have, or NULL: address */
 	struct klb_endpoint address;
@@ -81,14 +80,14 @@ void tls_peer_reset(struct tls_peer *peer);
 struct ssl_st *tls_connection(struct tls *tls, struct tls_peer *peer);
 
 /*
- * To be called before ssl is freed. Leaves the session fit to be resumed. polite:
- * tell the other side first, which only a connection that has not failed may do.
+ * To be called before ssl is freed. Leaves the session fit to be resumed. polite: tells the other
+ * side first, which is only allowed on a connection that has not failed.
  */
 void tls_hang_up(struct ssl_st *ssl, bool polite);
 
 /*
- * Tells why bev reported BEV_EVENT_ERROR or BEV_EVENT_EOF; os_error: errno as bev's
- * callback found it. Fills detail (TLS_DETAIL_MAX).
+ * Finds out why bev reported BEV_EVENT_ERROR or BEV_EVENT_EOF; os_error: errno in bev's callback.
+ * Fills detail (TLS_DETAIL_MAX).
  */
 enum klb_reason tls_failure(struct tls_peer *peer, struct bufferevent *bev, short what,
 			    int os_error, char *detail);

@@ -114,6 +114,8 @@ static const struct {
 	{ CONTEXT CLUSTER("") USER("    client-key-data: \"aGVsbG8\"\n"), "not base64" },
 	{ CONTEXT CLUSTER("") USER("    client-key-data: \"aGVsbG8=x\"\n"), "not base64" },
 	{ CONTEXT CLUSTER("") USER("    client-key-data: \"====\"\n"), "not base64" },
+	{ CONTEXT CLUSTER("") USER("    client-key-data: \"aG=sbG8=\"\n"), "not base64" },
+	{ CONTEXT CLUSTER("") USER("    client-key-data: \"aGVs----\"\n"), "not base64" },
 	{ CONTEXT CLUSTER("    proxy-url: socks5://h\n") USER(""), "without a proxy" },
 	{ CONTEXT CLUSTER("    insecure-skip-tls-verify: maybe\n") USER(""), "not a boolean" },
 	{ CONTEXT CLUSTER("    insecure-skip-tls-verify: true\n    certificate-authority: x\n")

@@ -569,7 +569,7 @@ static const struct {
 	  "a local proxy already" },
 	{ KUBECONFIG, 1, "clusters: [{name: c, cluster: {server: 'https://0.0.0.0:6443'}}]\n",
 	  "no address to connect to" },
-	{ KUBECONFIG, 1, "clusters: &a [*a]\n", "no cluster" },
+	{ KUBECONFIG, 1, "clusters: &a [*a]\n", "not a mapping" },
 };
 
 static void check_refused(enum migrate_kind kind, const char *text, size_t length, int line,

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* One HTTPS connection as a client: TCP connect, TLS handshake, request, answer, end. */
+#include "net/https_conn.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <event2/buffer.h>
+#include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
+#include <event2/event.h>
+
+static void fail(struct https_conn *c, const char *step, int os_error)
+{
+	const struct https_end end = { .step = step, .os_error = os_error };
+
+	c->ops->ended(c->arg, &end);
+}
+
+/* --- an established connection ------------------------------------------------------- */
+
+static void on_read(struct bufferevent *bev, void *arg)
+{
+	struct https_conn *c = arg;
+	enum answer_progress progress;
+
+	if (!c->answering) {
+		c->ops->unasked(c->arg);
+		return;
+	}
+	progress = answer_read(&c->answer, bufferevent_get_input(bev));
+	c->answering = progress == ANSWER_PROGRESS_MORE;
+	c->ops->received(c->arg, progress);
+}
+
+static void on_event(struct bufferevent *bev __attribute__((unused)), short what, void *arg)
+{
+	/* libevent has put the socket's error into errno. */
+	const struct https_end end = { .what = what, .os_error = errno };
+	struct https_conn *c = arg;
+
+	if (what & BEV_EVENT_CONNECTED)
+		c->ops->opened(c->arg);
+	else
+		c->ops->ended(c->arg, &end);
+}
+
+int https_conn_get(struct https_conn *c, const char *request)
+{
+	c->answering = true;
+	return bufferevent_write(c->bev, request, strlen(request)) < 0 ? -ENOMEM : 0;
+}
+
+bool https_conn_is_open(const struct https_conn *c)
+{
+	return c->bev;
+}
+
+bool https_conn_is_kept(const struct https_conn *c)
+{
+	return c->bev && !c->answering && c->answer.keep &&
+	       !evbuffer_get_length(bufferevent_get_input(c->bev));
+}
+
+/* --- connecting ---------------------------------------------------------------------- */
+
+/* The socket is connected; ownership passes to c->bev. False when memory is short. */
+static bool start_tls(struct https_conn *c)
+{
+	c->ssl = tls_connection(c->tls, &c->peer);
+	if (c->ssl)
+		/* Deferred: inside a callback the connection may be freed, or another be made. */
+		c->bev = bufferevent_openssl_socket_new(
+			c->base, c->fd, c->ssl, BUFFEREVENT_SSL_CONNECTING,
+			BEV_OPT_CLOSE_ON_FREE | BEV_OPT_DEFER_CALLBACKS);
+	if (!c->bev) {
+		/* Whether libevent has freed ssl depends on where memory ran out: it is leaked. */
+		close(c->fd);
+		c->ssl = NULL;
+		return false;
+	}
+	bufferevent_setcb(c->bev, on_read, NULL, on_event, c);
+	bufferevent_setwatermark(c->bev, EV_READ, 0, c->input_max);
+	bufferevent_enable(c->bev, EV_READ | EV_WRITE);
+	return true;
+}
+
+static void on_dialled(evutil_socket_t fd, short what __attribute__((unused)), void *arg)
+{
+	struct https_conn *c = arg;
+	int os_error = dial_result(fd);
+
+	if (os_error) {
+		fail(c, "connect", os_error);
+		return;
+	}
+	event_free(c->dialled);
+	c->dialled = NULL;
+	if (!start_tls(c))
+		fail(c, "cannot start TLS", ENOMEM);
+	else if (c->ops->connected)
+		c->ops->connected(c->arg);
+}
+
+int https_conn_open(struct https_conn *c, const struct klb_endpoint *to, struct tls *tls)
+{
+	int fd = dial_open(to, c->patience);
+
+	if (fd < 0)
+		return fd;
+	c->tls = tls;
+	c->answering = false;
+	c->fd = fd;
+	c->dialled = event_new(c->base, fd, EV_WRITE, on_dialled, c);
+	if (c->dialled && event_add(c->dialled, NULL) == 0)
+		return 0;
+	if (c->dialled)
+		event_free(c->dialled);
+	c->dialled = NULL;
+	close(fd);
+	return -ENOMEM;
+}
+
+/* --- the end ------------------------------------------------------------------------- */
+
+enum klb_reason https_conn_reason(struct https_conn *c, const struct https_end *end, char *detail)
+{
+	if (!end->step)
+		return tls_failure(&c->peer, c->bev, end->what, end->os_error, detail);
+	snprintf(detail, TLS_DETAIL_MAX, "%s: %s", end->step, strerror(end->os_error));
+	return tls_socket_reason(end->os_error);
+}
+
+void https_conn_close(struct https_conn *c, bool polite)
+{
+	if (c->dialled) {
+		event_free(c->dialled);
+		close(c->fd);
+		c->dialled = NULL;
+	}
+	if (c->bev) {
+		tls_hang_up(c->ssl, polite);
+		bufferevent_free(c->bev); /* with ssl and the socket */
+		c->bev = NULL;
+		c->ssl = NULL;
+	}
+	c->answering = false;
+}
+
+void https_conn_reset(struct https_conn *c)
+{
+	https_conn_close(c, true);
+	tls_peer_reset(&c->peer);
+}
