@@ -22,8 +22,9 @@
 #include <openssl/x509v3.h>
 #include <openssl/x509_vfy.h>
 
-#include "net/endpoint.h"
 #include "base/file.h"
+#include "net/endpoint.h"
+#include "net/tls_verify.h"
 
 /* The first 12 bytes of an IPv4 address are its ::ffff: prefix (abi.h). */
 #define IPV4_OFFSET 12
@@ -323,6 +324,7 @@ static int load(struct tls *tls, const struct tls_options *o, struct err *e)
 	tls->verify = !o->insecure;
 	if (tls->verify) {
 		SSL_CTX_set_verify(tls->ctx, SSL_VERIFY_PEER, verify_callback);
+		tls_verify_set_up(tls->ctx);
 		r = load_ca(tls, &o->ca, e);
 		if (r)
 			return r;

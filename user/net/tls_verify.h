@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Verifies a server's certificates as Kubernetes' clients do (Go's crypto/x509, Certificate.Verify
+ * with the key usage ExtKeyUsageServerAuth).
+ */
+#ifndef KUBELB_TLS_VERIFY_H
+#define KUBELB_TLS_VERIFY_H
+
+#include <openssl/ssl.h>
+
+/* Makes ctx verify with these rules, against the certificates in its store. */
+void tls_verify_set_up(SSL_CTX *ctx);
+
+#endif
