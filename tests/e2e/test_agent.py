@@ -137,7 +137,7 @@ def test_certificate_that_does_not_verify(stage, kind):
     cp = stage.cp(1)
     cp.certificate(kind, stage.pki)
     agent = stage.agent()
-    wait_states(stage, "dead", [cp])
+    wait_states(stage, "draining", [cp])
     wait_states(stage, "ready", stage.backends[1:])
     assert "certificate" in about(backend_status(stage)[cp.endpoint])
     agent.wait_log(r"(?i)certificate")
@@ -154,7 +154,7 @@ def test_server_name(stage):
     assert agent.stop() == 0
     stage.configure(probe={"serverName": "elsewhere.example"})
     agent = stage.agent()
-    wait_states(stage, "dead", stage.backends)
+    wait_states(stage, "draining", stage.backends)
     assert agent.stop() == 0
 
 

@@ -49,11 +49,11 @@ SOURCES = [
      "'kubelb_connections_active' has the labels ['novel']"),
     ("user/agent/metrics.c", r'= "no_answer"', '= "novel"', "'novel'"),
     ("user/agent/metrics.c", r'"rebalance"', '"novel"', "'novel'"),
-    ("user/balance/health.c", r'return "suspect"', 'return "novel"', "state 'novel'"),
-    ("user/balance/health.c", r'= "tls handshake"', '= "novel reason"', "reason 'novel reason'"),
+    ("user/balance/names.c", r'return "suspect"', 'return "novel"', "state 'novel'"),
+    ("user/balance/names.c", r'= "tls handshake"', '= "novel reason"', "reason 'novel reason'"),
     ("user/ctl/events.c", r'return "peer-lost"', 'return "novel"', "event 'novel'"),
-    ("user/balance/backend_status.c", r'\{ "gave_up"', '{ "novel"', "failure 'novel'"),
-    ("user/balance/backend_status.c", r'\{ "seeds"', '{ "novel"', "state of discovery 'novel'"),
+    ("user/balance/names.c", r'\{ "gave_up"', '{ "novel"', "failure 'novel'"),
+    ("user/balance/names.c", r'\{ "seeds"', '{ "novel"', "state of discovery 'novel'"),
     ("user/discovery/watch.c", r'= "expired"', '= "novel"', "result of discovery 'novel'"),
     ("user/agent/sync.c", r'"cannot update the maps"', '"novel words of a log"',
      "novel words of a log"),
@@ -80,6 +80,24 @@ def test_news_in_the_sources(tree, path, pattern, replacement, words):
     change(tree, path, pattern, replacement)
     done = check(tree)
     assert done.returncode == 1 and words in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("text,words", [
+    ("word " * 101, 101), ("- " + "word " * 120, 120), ("| a | " + "word " * 105 + "|\n", 105),
+    ("word word\n" * 51, 102)])
+def test_long_paragraph(tree, text, words):
+    page = tree / OPERATIONS
+    page.write_text(page.read_text(encoding="utf-8") + "\n" + text + "\n", encoding="utf-8")
+    done = check(tree)
+    assert done.returncode == 1 and f"a paragraph of {words} words; at most 100" in done.stderr
+
+
+def test_paragraph_of_a_hundred_words(tree):
+    page = tree / OPERATIONS
+    page.write_text(page.read_text(encoding="utf-8") + "\n" + "word " * 100 + "\n\n```\n"
+                    + "word " * 200 + "\n```\n", encoding="utf-8")
+    done = check(tree)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_new_file_needs_a_line(tree):

@@ -3,6 +3,8 @@
 end, and what becomes of their clients. With the test apiserver's faults."""
 
 import contextlib
+import ssl
+import threading
 import time
 
 import pytest
@@ -172,6 +174,65 @@ def test_hung_before_tls(stage, apis):
     wait_states(stage, "ready", [one])
 
 
+def read_on(connection, events):
+    """Collects the times of what comes, until the end."""
+    with contextlib.suppress(OSError):
+        while connection.sock.recv(65536):
+            events.append(time.monotonic())
+    events.append(None)
+
+
+def test_busy_is_not_dead(stage, apis):
+    """Neither path answers in time while a watch gets its events, and sends nothing itself:
+    draining, and the watch goes on. When it gets none any more, dead."""
+    one = apis[0]
+    for api in apis:
+        api.set(anonymous_paths=["*"], bookmark_interval=0.1)
+    connection, events = kept_to(stage, "cp1"), []
+    with connection:
+        connection.sock.settimeout(None)
+        connection.send("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices?watch=1"
+                        "&allowWatchBookmarks=true&timeoutSeconds=600")
+        reader = threading.Thread(target=read_on, args=(connection, events), daemon=True)
+        reader.start()
+        for path in ("/readyz", "/livez"):
+            one.answer(path, delay=2.0)
+        mark = len(stage.running.log())
+        wait_states(stage, "draining", [one])
+        assert "cp1" not in served_set(stage, 30)
+        seen = len(events)
+        wait_until(lambda: len(events) > seen + 30, "thirty more events")
+        assert None not in events and "dead" not in state_changes(stage.running, one, mark)
+        assert ended(stage) == 0
+        one.stop()
+        wait_states(stage, "dead", [one])
+        wait_until(lambda: None in events, "the watch to be ended")
+        one.cont()
+
+
+@pytest.mark.parametrize("kind", ["wrong_ca", "expired"])
+def test_certificate_ends_nothing(stage, apis, kind):
+    """That the agent cannot verify it says nothing about the clients."""
+    one = apis[0]
+    one.certificate(kind, stage.pki)
+    wait_states(stage, "draining", [one])
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for other in apis[1:]:
+        other.kill()
+    wait_states(stage, "dead", apis[1:])
+    with Kept(stage, context=context) as connection:
+        assert connection.backend() == "cp1"
+        for other in apis[1:]:
+            other.start()
+        wait_states(stage, "ready", apis[1:])
+        probes = metric(stage, "kubelb_probes_total")
+        wait_until(lambda: metric(stage, "kubelb_probes_total") >= probes + 12, "more probes")
+        assert state_of(stage, one) == "draining" and is_open(connection)
+        assert "cp1" not in served_set(stage, 30, context=context)
+    assert ended(stage) == 0
+
+
 def test_expired_certificate(stage, apis):
     """Seen when a connection is made anew."""
     one = apis[0]
@@ -179,7 +240,7 @@ def test_expired_certificate(stage, apis):
     # The process starts afresh: refused for a moment.
     wait_until(lambda: "certificate" in about(backend_status(stage)[one.endpoint]),
                "the certificate to be named")
-    wait_states(stage, "dead", [one])
+    wait_states(stage, "draining", [one])
     assert "cp1" not in served_set(stage, 30)
     one.certificate("good", stage.pki)
     wait_states(stage, "ready", [one])

@@ -43,6 +43,8 @@ static void probe_now(struct agent_backend *b, enum probe_path path)
 	b->begun = true;
 	b->probing = true;
 	b->again = false;
+	if (path == PROBE_READY)
+		b->began_ns = clock_now_ns();
 	probe_start(b->probe, path);
 }
 
@@ -130,6 +132,28 @@ static enum klb_reason reason_while_alive(enum klb_reason outcome)
 	}
 }
 
+/* Whether clients have had data since the failed probe began, or within the last interval. */
+static bool serves_clients(struct agent_backend *b)
+{
+	__u64 since = clock_now_ns() - b->rules.interval_ms * NS_PER_MS;
+
+	if (b->began_ns < since)
+		since = b->began_ns;
+	return b->ops->last_data_ns(b->arg, &b->endpoint) > since;
+}
+
+/*
+ * A backend that serves clients is not dead, whatever the probes say: it is busy, or it shuts
+ * down.
+ */
+static bool take_outcome(struct agent_backend *b, enum klb_reason outcome,
+			 const struct probe_result *result)
+{
+	if (health_is_last_failure(&b->health, &b->rules, outcome) && serves_clients(b))
+		return health_failed_serving(&b->health, &b->rules, outcome, clock_now_ns());
+	return health_probed(&b->health, &b->rules, outcome, result->http_status, clock_now_ns());
+}
+
 static void on_done(void *arg, const struct probe_result *result)
 {
 	struct agent_backend *b = arg;
@@ -147,8 +171,7 @@ static void on_done(void *arg, const struct probe_result *result)
 	}
 	if (result->path == PROBE_LIVE)
 		outcome = reason_while_alive(outcome);
-	changed =
-		health_probed(&b->health, &b->rules, outcome, result->http_status, clock_now_ns());
+	changed = take_outcome(b, outcome, result);
 	/* Also logs a new reason why it is not ready, and once after a start the adopted state. */
 	if (changed || (b->health.state != KLB_STATE_READY && outcome != KLB_REASON_OK &&
 			(reason_was != outcome || b->adopted)))

@@ -16,6 +16,8 @@ struct agent_backend_ops {
 	void (*changed)(void *arg, bool state_changed);
 	/* The time of its last answer to a client: klb_stats.last_answer_ns. */
 	__u64 (*last_answer_ns)(void *arg, const struct klb_endpoint *backend);
+	/* The same from the open connections, for a decision: see agent_last_data_ns. */
+	__u64 (*last_data_ns)(void *arg, const struct klb_endpoint *backend);
 };
 
 struct agent_backend {
@@ -26,6 +28,7 @@ struct agent_backend {
 	struct probe *probe;
 	struct event *timer;
 	bool coverage_warned;
+	__u64 began_ns; /* when the last probe began, with its readiness path */
 	bool begun; /* it has been probed, or the first probe is running */
 	bool probing;
 	bool again; /* a probe was requested during a probe or too soon after it */

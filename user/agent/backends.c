@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "agent/end_connections.h"
 #include "balance/backend_status.h"
 #include "base/clock.h"
 #include "net/endpoint.h"
@@ -28,6 +29,17 @@ static __u64 on_last_answer(void *arg, const struct klb_endpoint *backend)
 	if (!a->dp || !b || datapath_read_stat(a->dp, b->id, &stats, NULL))
 		return 0;
 	return stats.last_answer_ns;
+}
+
+static __u64 on_last_data(void *arg, const struct klb_endpoint *backend)
+{
+	struct agent *a = arg;
+	const struct plan_backend *b = plan_find(&a->state->applied, backend);
+	struct klb_stats stats;
+
+	if (!a->dp || !b || datapath_read_stat(a->dp, b->id, &stats, NULL) || !stats.active)
+		return 0;
+	return agent_last_data_ns(a->dp, b->id);
 }
 
 /*
@@ -67,7 +79,8 @@ int agent_make_backends(struct agent *a, const struct config *cfg, struct probe_
 			struct agent_backend **list, struct err *e)
 {
 	static const struct agent_backend_ops ops = { .changed = on_changed,
-						      .last_answer_ns = on_last_answer };
+						      .last_answer_ns = on_last_answer,
+						      .last_data_ns = on_last_data };
 	unsigned int n = a->config ? a->config->n_backends : 0;
 
 	for (unsigned int i = 0; i < cfg->n_backends; i++) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "balance/rebalance.h"
+#include "base/clock.h"
 #include "base/random.h"
 #include "host/privileges.h"
 #include "net/sock_diag.h"
@@ -46,7 +47,8 @@ static int end_some(const struct datapath *dp, pick_fn pick, const void *which,
 	privileges_raise();
 	r = sock_diag_open(&diag, e);
 	if (!r)
-		r = datapath_connections(dp, diag, &(struct datapath_list_options){ 0 }, &all, e);
+		r = datapath_connections(dp, diag, &(struct datapath_list_options){ .info = true },
+					 &all, e);
 	if (!r) {
 		n = pick(&all, which, picked, &ret->remaining);
 		if (n)
@@ -108,6 +110,26 @@ int agent_end_dead(const struct datapath *dp, const bool *dead, struct agent_end
 			    "some are in network namespaces that cannot be looked into: that takes "
 			    "CAP_SYS_ADMIN, CAP_SYS_PTRACE and the host's PID namespace");
 	return r;
+}
+
+__u64 agent_last_data_ns(const struct datapath *dp, __u32 id)
+{
+	struct datapath_connections all = { 0 };
+	struct sock_diag *diag = NULL;
+	__u32 least = CONNECTION_NO_DATA;
+	__u64 now = clock_now_ns();
+
+	privileges_raise();
+	if (!sock_diag_open(&diag, NULL))
+		datapath_connections(dp, diag, &(struct datapath_list_options){ .info = true },
+				     &all, NULL);
+	sock_diag_close(diag);
+	privileges_lower();
+	for (unsigned int i = 0; i < all.n; i++)
+		if (all.list[i].record.id == id && all.list[i].last_data_ms < least)
+			least = all.list[i].last_data_ms;
+	free(all.list);
+	return least == CONNECTION_NO_DATA ? 0 : now - least * NS_PER_MS;
 }
 
 int agent_end_oldest(const struct datapath *dp, __u32 id, struct agent_ended *ret, struct err *e)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Ends connections: balance/rebalance.h picks them, net/sock_diag.h ends them. */
+/* Looks at connections and ends them: balance/rebalance.h picks them, net/sock_diag.h ends them. */
 #ifndef KUBELB_AGENT_END_CONNECTIONS_H
 #define KUBELB_AGENT_END_CONNECTIONS_H
 
@@ -16,5 +16,12 @@ int agent_end_dead(const struct datapath *dp, const bool *dead, struct agent_end
 
 /* Ends the oldest connection to the backend with this id. */
 int agent_end_oldest(const struct datapath *dp, __u32 id, struct agent_ended *ret, struct err *e);
+
+/*
+ * When a client last had data from the backend with this id, as its open connections say; 0: not
+ * known. Unlike klb_stats.last_answer_ns it also sees clients that only receive, as a watch does.
+ * It lists all connections: call it before a decision, not at each probe.
+ */
+__u64 agent_last_data_ns(const struct datapath *dp, __u32 id);
 
 #endif

@@ -111,6 +111,32 @@ static bool on_failure(struct health *h, const struct health_rules *rules, __u64
 	return set_state(h, KLB_STATE_SUSPECT, now_ns);
 }
 
+bool health_is_last_failure(const struct health *h, const struct health_rules *rules,
+			    enum klb_reason outcome)
+{
+	switch (outcome) {
+	case KLB_REASON_OK:
+	case KLB_REASON_NOT_READY:
+	case KLB_REASON_UNAUTHORIZED:
+	case KLB_REASON_CERTIFICATE:
+		return false;
+	default:
+		return h->failures + 1 >= rules->fall;
+	}
+}
+
+bool health_failed_serving(struct health *h, const struct health_rules *rules,
+			   enum klb_reason outcome, __u64 now_ns)
+{
+	h->last_probe_ns = now_ns;
+	h->reason = outcome;
+	h->http_status = 0;
+	h->successes = 0;
+	/* So that the next failure without data to clients is the last one. */
+	h->failures = rules->fall - 1;
+	return set_state(h, KLB_STATE_DRAINING, now_ns);
+}
+
 bool health_probed(struct health *h, const struct health_rules *rules, enum klb_reason outcome,
 		   unsigned int http_status, __u64 now_ns)
 {
@@ -121,6 +147,11 @@ bool health_probed(struct health *h, const struct health_rules *rules, enum klb_
 	case KLB_REASON_OK:
 		return on_success(h, rules, now_ns);
 	case KLB_REASON_NOT_READY:
+	/*
+	 * The agent cannot verify the certificate. Whether clients can is another question, so
+	 * their connections stay.
+	 */
+	case KLB_REASON_CERTIFICATE:
 		return on_not_ready(h, now_ns);
 	case KLB_REASON_UNAUTHORIZED:
 		return rules->no_anonymous ? on_success(h, rules, now_ns) : on_not_ready(h, now_ns);

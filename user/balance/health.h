@@ -5,7 +5,8 @@
  *
  *   ready     `rise` answers of 200 in a row (at start the first one is enough)
  *   draining  an answer other than 200; or none on the readiness path but one on the liveness
- *             path: the backend is alive and wants no new connections
+ *             path; or a certificate that does not verify; or failures while clients get data: the
+ *             backend is alive, and others are preferred for new connections
  *   suspect   fewer than `fall` failures in a row: the state is not settled
  *   dead      `fall` failures in a row
  *
@@ -65,6 +66,17 @@ void health_adopt(struct health *h, const struct klb_backend *seen, unsigned int
 /* Adds the outcome of one probe. Returns true when the state has changed. */
 bool health_probed(struct health *h, const struct health_rules *rules, enum klb_reason outcome,
 		   unsigned int http_status, __u64 now_ns);
+
+/* Whether this outcome, added by health_probed, makes the backend dead. */
+bool health_is_last_failure(const struct health *h, const struct health_rules *rules,
+			    enum klb_reason outcome);
+
+/*
+ * Adds such an outcome while clients get data from the backend, which makes it draining. Returns
+ * true when the state has changed.
+ */
+bool health_failed_serving(struct health *h, const struct health_rules *rules,
+			   enum klb_reason outcome, __u64 now_ns);
 
 /*
  * Adds the end of the persistent probe connection. If the other side has acknowledged nothing

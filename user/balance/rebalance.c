@@ -7,9 +7,16 @@ static bool is_open(const struct klb_socket *rec)
 	return rec->phase == KLB_PHASE_ACTIVE || rec->phase == KLB_PHASE_CONNECTING;
 }
 
+/* The backend may be dead for the agent, but not for this client. */
+static bool is_served(const struct klb_connection *c)
+{
+	return c->last_data_ms < REBALANCE_SERVED_MS;
+}
+
 static bool is_on(const struct klb_connection *c, const bool *dead)
 {
-	return is_open(&c->record) && c->record.id < KLB_MAX_IDS && dead[c->record.id];
+	return is_open(&c->record) && c->record.id < KLB_MAX_IDS && dead[c->record.id] &&
+	       !is_served(c);
 }
 
 /* xorshift64* (Vigna). It spreads the choice; nothing about it is secret. */

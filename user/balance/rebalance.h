@@ -13,6 +13,10 @@
 /* The size of a batch, so that the clients of a node do not all connect again at once. */
 #define EVICT_BATCH 16
 
+/* A connection on which data has come within this time is not ended, whatever its backend's state.
+ */
+#define REBALANCE_SERVED_MS 1000
+
 /*
  * Picks up to max connections at random from those to the backends in dead (by id). Every node
  * picks differently, and no client is always the last. Fills ret with indexes into list; returns

@@ -41,7 +41,7 @@ static void snapshot_free(struct snapshot *snapshot)
 /* Lists the connections as they are now. */
 static int list_connections(struct snapshot *snapshot, bool rtt, struct err *e)
 {
-	const struct datapath_list_options how = { .rtt = rtt, .everywhere = true };
+	const struct datapath_list_options how = { .info = rtt, .everywhere = true };
 	struct datapath_connections found = { 0 };
 	int r = sock_diag_open(&snapshot->diag, e);
 

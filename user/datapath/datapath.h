@@ -91,7 +91,7 @@ struct datapath_connections {
 };
 
 struct datapath_list_options {
-	bool rtt; /* fill in srtt_us */
+	bool info; /* fill in srtt_us and last_data_ms */
 	bool everywhere; /* if connections are missing, also search every process's descriptors */
 };
 

@@ -62,13 +62,13 @@ static unsigned int found_other_netns(const struct connection_list *list)
 /* How far to search. Each level costs more than the one before. */
 enum list_depth { DEPTH_HOST, DEPTH_PROCESSES, DEPTH_SOCKETS };
 
-static int list_once(const struct datapath *dp, struct sock_diag *diag, bool rtt,
+static int list_once(const struct datapath *dp, struct sock_diag *diag, bool info,
 		     enum list_depth depth, struct connection_list *ret, struct err *e)
 {
 	struct sock_diag_query q = { .map_fd = dp->fds[MAP_SOCKETS],
 				     .elsewhere = depth >= DEPTH_PROCESSES,
 				     .everywhere = depth == DEPTH_SOCKETS,
-				     .rtt = rtt };
+				     .info = info };
 	struct klb_control control;
 	__u32 zero = 0;
 
@@ -96,7 +96,7 @@ int datapath_connections(const struct datapath *dp, struct sock_diag *diag,
 	for (enum list_depth depth = DEPTH_HOST; !r && !all && depth <= last; depth++) {
 		r = count_other_netns(dp, &before, e);
 		if (!r)
-			r = list_once(dp, diag, how->rtt, depth, &list, e);
+			r = list_once(dp, diag, how->info, depth, &list, e);
 		if (!r)
 			r = count_other_netns(dp, &after, e);
 		/* Some may have come or gone meanwhile. */

@@ -354,14 +354,18 @@ static bool find_record(const void *attributes, size_t length, struct klb_socket
 	return true;
 }
 
-static __u32 find_rtt(const void *attributes, size_t length)
+/* Fills in what struct tcp_info says, if it was asked for. */
+static void read_info(const void *attributes, size_t length, struct klb_connection *ret)
 {
 	struct tcp_info info = { 0 };
 	const void *at = find_attribute(attributes, length, INET_DIAG_INFO, &length);
 
 	if (at)
 		memcpy(&info, at, length < sizeof(info) ? length : sizeof(info));
-	return info.tcpi_rtt;
+	ret->srtt_us = info.tcpi_rtt;
+	/* The FIN is counted as one byte, and the time begins with the connection. */
+	ret->last_data_ms =
+		info.tcpi_bytes_received > 1 ? info.tcpi_last_data_recv : CONNECTION_NO_DATA;
 }
 
 static void read_local(const struct inet_diag_msg *m, struct klb_endpoint *ret)
@@ -390,7 +394,7 @@ static int take_connection(const struct inet_diag_msg *m, size_t length, void *a
 	c.tcp_state = m->idiag_state;
 	c.bound_if = m->id.idiag_if;
 	c.cookie = m->id.idiag_cookie[0] | (__u64)m->id.idiag_cookie[1] << 32;
-	c.srtt_us = find_rtt(m + 1, length);
+	read_info(m + 1, length, &c);
 	c.netns = l->place->netns;
 	c.netns_cookie = l->place->cookie;
 	return l->visit(&c, l->arg);
@@ -404,7 +408,7 @@ static int list_family(struct sock_diag *d, int fd, int family, const struct soc
 		.header.nlmsg_flags = NLM_F_DUMP,
 		.body = { .sdiag_family = (__u8)family,
 			  .idiag_states = l ? CONNECTION_STATES : 0,
-			  .idiag_ext = q->rtt ? 1 << (INET_DIAG_INFO - 1) : 0 },
+			  .idiag_ext = q->info ? 1 << (INET_DIAG_INFO - 1) : 0 },
 		.storages = { .nla_len = sizeof(r) - PLAIN_REQUEST,
 			      .nla_type = INET_DIAG_REQ_SK_BPF_STORAGES | NLA_F_NESTED },
 		.map = { .nla_len = sizeof(r.map) + sizeof(r.map_fd),

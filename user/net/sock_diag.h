@@ -27,7 +27,7 @@ struct sock_diag_query {
 	__u64 netns; /* the namespace to list first: the host's; 0: this process's own */
 	bool elsewhere; /* and in every other namespace that a process or a name leads to */
 	bool everywhere; /* and in those to which only a process's socket leads */
-	bool rtt; /* fill in srtt_us, for which the kernel locks each socket */
+	bool info; /* fill in srtt_us and last_data_ms, for which the kernel locks each socket */
 };
 
 /*

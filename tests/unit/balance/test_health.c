@@ -188,13 +188,13 @@ static void unauthorized_is_all_that_can_be_had(void **state)
 	assert_int_equal(h.state, KLB_STATE_READY);
 }
 
-/* Every way of not being reached counts alike; expired certificates among them. */
+/* Every way of not being reached counts alike. */
 static void every_failure_counts(void **state)
 {
 	static const enum klb_reason failures[] = {
-		KLB_REASON_REFUSED, KLB_REASON_UNREACHABLE, KLB_REASON_CONNECT_TIMEOUT,
-		KLB_REASON_TLS,	    KLB_REASON_CERTIFICATE, KLB_REASON_NO_ANSWER,
-		KLB_REASON_CLOSED,  KLB_REASON_PROTOCOL,
+		KLB_REASON_REFUSED,  KLB_REASON_UNREACHABLE, KLB_REASON_CONNECT_TIMEOUT,
+		KLB_REASON_TLS,	     KLB_REASON_NO_ANSWER,   KLB_REASON_CLOSED,
+		KLB_REASON_PROTOCOL,
 	};
 
 	(void)state;
@@ -209,6 +209,45 @@ static void every_failure_counts(void **state)
 		assert_int_equal(h.since_ns, 3);
 		assert_int_equal(h.last_probe_ns, 3);
 	}
+}
+
+/* It says nothing about what clients can do. */
+static void certificate_is_no_failure(void **state)
+{
+	struct health h = ready_at(1);
+
+	(void)state;
+	for (int i = 0; i < 10; i++) {
+		assert_false(health_is_last_failure(&h, &rules, KLB_REASON_CERTIFICATE));
+		health_probed(&h, &rules, KLB_REASON_CERTIFICATE, 0, 2 + i);
+		assert_int_equal(h.state, KLB_STATE_DRAINING);
+		assert_int_equal(h.reason, KLB_REASON_CERTIFICATE);
+	}
+	assert_false(health_may_evict(&h, ~0ULL));
+}
+
+/* Draining as long as clients get data, dead with the first failure after that. */
+static void busy_is_not_dead(void **state)
+{
+	struct health h = ready_at(1);
+
+	(void)state;
+	assert_false(health_is_last_failure(&h, &rules, KLB_REASON_NO_ANSWER));
+	health_probed(&h, &rules, KLB_REASON_NO_ANSWER, 0, 2);
+	for (int i = 0; i < 10; i++) {
+		assert_true(health_is_last_failure(&h, &rules, KLB_REASON_NO_ANSWER));
+		assert_int_equal(health_failed_serving(&h, &rules, KLB_REASON_NO_ANSWER, 3 + i),
+				 i == 0);
+		assert_int_equal(h.state, KLB_STATE_DRAINING);
+		assert_int_equal(h.last_probe_ns, 3 + i);
+	}
+	assert_true(health_probed(&h, &rules, KLB_REASON_NO_ANSWER, 0, 20));
+	assert_int_equal(h.state, KLB_STATE_DEAD);
+	assert_true(health_failed_serving(&h, &rules, KLB_REASON_NO_ANSWER, 21));
+	assert_int_equal(h.state, KLB_STATE_DRAINING);
+	health_probed(&h, &rules, KLB_REASON_OK, 200, 22);
+	health_probed(&h, &rules, KLB_REASON_OK, 200, 23);
+	assert_int_equal(h.state, KLB_STATE_READY);
 }
 
 /* `fall` in a row: an answer in between begins the count anew, whatever it says. */
@@ -694,6 +733,8 @@ int main(void)
 		cmocka_unit_test(unauthorized_is_not_ready),
 		cmocka_unit_test(unauthorized_is_all_that_can_be_had),
 		cmocka_unit_test(every_failure_counts),
+		cmocka_unit_test(certificate_is_no_failure),
+		cmocka_unit_test(busy_is_not_dead),
 		cmocka_unit_test(an_answer_ends_the_row),
 		cmocka_unit_test(lost_by_timeout_counts),
 		cmocka_unit_test(lost_by_close_does_not_count),

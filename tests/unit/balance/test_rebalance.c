@@ -17,6 +17,7 @@ static void fill(__u32 id, enum klb_phase phase)
 		list[i].record.id = id;
 		list[i].record.phase = phase;
 		list[i].record.established_ns = 1000 + i;
+		list[i].last_data_ms = CONNECTION_NO_DATA;
 	}
 }
 
@@ -43,6 +44,22 @@ static void takes_all_of_few(void **state)
 	assert_int_equal(picked[0], 3);
 	assert_int_equal(picked[1], 7);
 	assert_int_equal(picked[2], 199);
+}
+
+/* What has just had data is not ended, though the backend be dead for the agent. */
+static void none_that_is_served(void **state)
+{
+	bool dead[KLB_MAX_IDS] = { [2] = true };
+	unsigned int picked[EVICT_BATCH], left = 99;
+
+	(void)state;
+	fill(1, KLB_PHASE_ACTIVE);
+	list[3].record.id = list[7].record.id = 2;
+	list[3].last_data_ms = REBALANCE_SERVED_MS - 1;
+	list[7].last_data_ms = REBALANCE_SERVED_MS;
+	assert_int_equal(rebalance_pick_dead(list, N, dead, 1, EVICT_BATCH, picked, &left), 1);
+	assert_int_equal(picked[0], 7);
+	assert_int_equal(left, 0);
 }
 
 static void none_for_the_living(void **state)
@@ -251,11 +268,17 @@ static void oldest(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(takes_all_of_few), cmocka_unit_test(none_for_the_living),
-		cmocka_unit_test(bounded),	    cmocka_unit_test(fair),
-		cmocka_unit_test(seed_zero),	    cmocka_unit_test(open_phases_only),
-		cmocka_unit_test(ids_out_of_range), cmocka_unit_test(overloaded),
-		cmocka_unit_test(comes_to_rest),    cmocka_unit_test(oldest),
+		cmocka_unit_test(takes_all_of_few),
+		cmocka_unit_test(none_for_the_living),
+		cmocka_unit_test(none_that_is_served),
+		cmocka_unit_test(bounded),
+		cmocka_unit_test(fair),
+		cmocka_unit_test(seed_zero),
+		cmocka_unit_test(open_phases_only),
+		cmocka_unit_test(ids_out_of_range),
+		cmocka_unit_test(overloaded),
+		cmocka_unit_test(comes_to_rest),
+		cmocka_unit_test(oldest),
 	};
 
 	return cmocka_run_group_tests_name("moves", tests, NULL, NULL);
