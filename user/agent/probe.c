@@ -186,14 +186,24 @@ static void on_unasked(void *arg)
 		on_lost(p, false);
 }
 
-static void fail_step(struct probe *p, const char *step, int os_error);
-
-static void send_request(struct probe *p)
+static void fail_step(struct probe *p, const char *step, int os_error)
 {
+	const struct https_end end = { .step = step, .os_error = os_error };
+
+	fail(p, https_conn_reason(&p->conn, &end, p->detail), false);
+}
+
+/* Returns whether the request is on its way; if not, p may be gone. */
+static bool send_request(struct probe *p)
+{
+	int r;
+
 	p->phase = PHASE_ANSWER;
 	answer_init(&p->conn.answer);
-	if (https_conn_get(&p->conn, p->requests[p->path]) < 0)
-		fail_step(p, "cannot send", ENOMEM);
+	r = https_conn_get(&p->conn, p->requests[p->path]);
+	if (r)
+		fail_step(p, "cannot send", -r);
+	return !r;
 }
 
 static void report_uncovered(struct probe *p)
@@ -236,20 +246,14 @@ static void on_ended(void *arg, const struct https_end *end)
 	dial(p);
 }
 
-static void fail_step(struct probe *p, const char *step, int os_error)
-{
-	const struct https_end end = { .step = step, .os_error = os_error };
-
-	on_ended(p, &end);
-}
-
 static void on_opened(void *arg)
 {
 	struct probe *p = arg;
 
-	enter_callback(p);
 	p->handshake = true;
-	send_request(p);
+	if (!send_request(p))
+		return;
+	enter_callback(p);
 	report_uncovered(p);
 	leave_callback(p);
 }

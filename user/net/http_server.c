@@ -60,7 +60,7 @@ struct http {
 	struct event *pause;
 	const struct http_ops *ops;
 	void *arg;
-	TAILQ_HEAD(, connection) connections; /* by the beginning of the request */
+	TAILQ_HEAD(connections, connection) connections; /* by the beginning of the request */
 	unsigned int n;
 };
 
@@ -410,7 +410,7 @@ int http_new(struct event_base *base, const struct klb_endpoint *address,
 
 void http_free(struct http *h)
 {
-	struct connection *c;
+	struct connection *c, *next;
 
 	if (!h)
 		return;
@@ -418,7 +418,9 @@ void http_free(struct http *h)
 		evconnlistener_free(h->listener);
 	if (h->pause)
 		event_free(h->pause);
-	while ((c = TAILQ_FIRST(&h->connections)))
+	for (c = TAILQ_FIRST(&h->connections); c; c = next) {
+		next = TAILQ_NEXT(c, link);
 		hang_up(c);
+	}
 	free(h);
 }
