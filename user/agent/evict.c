@@ -40,19 +40,15 @@ void agent_count_ended(struct agent *a, const struct agent_ended *ended, enum me
 
 /* The effective weight: the operator's, otherwise the agent_planned one; 0 for a drained backend.
  */
-unsigned int agent_weight_of(const struct agent *a, const struct plan_backend *b)
+unsigned int agent_share_weight(const struct agent *a, const struct plan_backend *b)
 {
-	const struct klb_admin *admin = backend_status_admin(a->state, b);
-
-	if (admin->drained)
-		return 0;
-	return admin->weight_set ? admin->weight : b->value.weight;
+	return backend_status_admin(a->state, b)->drained ? 0 : backend_status_weight(a->state, b);
 }
 
 /* Whether the backend is ready and may get new connections. */
 bool agent_is_ready(const struct agent *a, const struct plan_backend *b)
 {
-	return b->value.state == KLB_STATE_READY && agent_weight_of(a, b);
+	return b->value.state == KLB_STATE_READY && agent_share_weight(a, b);
 }
 
 static bool some_ready(struct agent *a)

@@ -31,7 +31,7 @@ static bool read_load(const struct agent *a, unsigned int index, bool some_prefe
 					.active = stats.active,
 					.weight = some_preferred && !b->preferred
 							  ? 0
-							  : agent_weight_of(a, b) };
+							  : agent_share_weight(a, b) };
 	return true;
 }
 

@@ -2,14 +2,11 @@
 /* Chooses the connections to end: those to dead backends, and those of an overloaded one. */
 #include "balance/rebalance.h"
 
-static bool is_open(const struct klb_socket *rec)
-{
-	return rec->phase == KLB_PHASE_ACTIVE || rec->phase == KLB_PHASE_CONNECTING;
-}
+#include "balance/state.h"
 
 static bool is_on(const struct klb_connection *c, const bool *dead)
 {
-	return is_open(&c->record) && c->record.id < KLB_MAX_IDS && dead[c->record.id];
+	return state_is_open(&c->record) && c->record.id < KLB_MAX_IDS && dead[c->record.id];
 }
 
 /* xorshift64* (Vigna). It spreads the choice; nothing about it is secret. */

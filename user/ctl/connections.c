@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "balance/state.h"
 #include "base/array.h"
 #include "base/clock.h"
 #include "net/endpoint.h"
@@ -16,12 +17,6 @@
 #include "base/format.h"
 
 /* --- which ------------------------------------------------------------------------- */
-
-static bool is_open(const struct klb_connection *c)
-{
-	return (c->record.phase == KLB_PHASE_CONNECTING || c->record.phase == KLB_PHASE_ACTIVE) &&
-	       c->record.id != KLB_ID_SELFTEST;
-}
 
 static int by_backend_then_age(const void *a, const void *b)
 {
@@ -41,7 +36,7 @@ unsigned int connections_keep(struct klb_connection *list, unsigned int n)
 	unsigned int kept = 0;
 
 	for (unsigned int i = 0; i < n; i++)
-		if (is_open(&list[i]))
+		if (state_is_open(&list[i].record) && list[i].record.id != KLB_ID_SELFTEST)
 			list[kept++] = list[i];
 	if (kept)
 		qsort(list, kept, sizeof(*list), by_backend_then_age);

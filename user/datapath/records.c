@@ -54,8 +54,7 @@ static unsigned int found_other_netns(const struct connection_list *list)
 
 	for (unsigned int i = 0; i < list->n; i++)
 		n += list->at[i].record.flags & KLB_SOCKET_OTHER_NETNS &&
-		     (list->at[i].record.phase == KLB_PHASE_CONNECTING ||
-		      list->at[i].record.phase == KLB_PHASE_ACTIVE);
+		     state_is_open(&list->at[i].record);
 	return n;
 }
 
