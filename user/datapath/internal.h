@@ -68,6 +68,19 @@ int path_with_suffix(char *ret, const char *dir, struct err *e);
 int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info,
 		 struct err *e);
 
+/* Whether the kernel's name of a map or program is one of kubelb's. */
+bool is_our_name(const char *name);
+
+/*
+ * Fills ret, a bpf_map_info, bpf_prog_info or bpf_link_info of that size, about the object behind
+ * fd. Returns 0 or a negative errno.
+ */
+int bpf_info(int fd, void *ret, __u32 size);
+
+/* Read and write the only value of a map such as `control` or `counters`. */
+int map_get(const struct datapath *dp, enum map_index map, void *ret, struct err *e);
+int map_put(const struct datapath *dp, enum map_index map, const void *value, struct err *e);
+
 /* Explains the errno of a bpf(2) call and says what to do. */
 const char *bpf_errno_hint(int code);
 

@@ -13,24 +13,14 @@
 /* FILEID_KERNFS, include/linux/exportfs.h. */
 #define KERNFS_HANDLE 0xfe
 
-static int link_info(int fd, struct bpf_link_info *ret)
-{
-	__u32 length = sizeof(*ret);
-
-	memset(ret, 0, sizeof(*ret));
-	return bpf_obj_get_info_by_fd(fd, ret, &length) ? -errno : 0;
-}
-
 static int prog_info(__u32 id, struct bpf_prog_info *ret)
 {
-	__u32 length = sizeof(*ret);
 	int fd = bpf_prog_get_fd_by_id(id);
 	int r;
 
 	if (fd < 0)
 		return -errno;
-	memset(ret, 0, sizeof(*ret));
-	r = bpf_obj_get_info_by_fd(fd, ret, &length) ? -errno : 0;
+	r = bpf_info(fd, ret, sizeof(*ret));
 	close(fd);
 	return r;
 }
@@ -42,11 +32,11 @@ static int prog_info(__u32 id, struct bpf_prog_info *ret)
 static int check_link(int fd, struct bpf_link_info *ret_info)
 {
 	struct bpf_prog_info prog;
-	int r = link_info(fd, ret_info);
+	int r = bpf_info(fd, ret_info, sizeof(*ret_info));
 
 	if (!r && ret_info->type == BPF_LINK_TYPE_CGROUP) {
 		r = prog_info(ret_info->prog_id, &prog);
-		if (!r && !strncmp(prog.name, "klb_", 4))
+		if (!r && is_our_name(prog.name))
 			return 0;
 	}
 	return r == -EPERM || r == -EACCES ? -EPERM : -EEXIST;
@@ -106,9 +96,7 @@ static int map_of_prog(int prog_fd, const char *name, struct bpf_map_info *ret_i
 	for (__u32 i = 0; i < prog.nr_map_ids && i < MAP_COUNT + 8 && found < 0; i++) {
 		int fd = bpf_map_get_fd_by_id(ids[i]);
 
-		length = sizeof(*ret_info);
-		memset(ret_info, 0, sizeof(*ret_info));
-		if (fd >= 0 && !bpf_obj_get_info_by_fd(fd, ret_info, &length) &&
+		if (fd >= 0 && !bpf_info(fd, ret_info, sizeof(*ret_info)) &&
 		    !strcmp(ret_info->name, name))
 			found = fd;
 		else if (fd >= 0)
@@ -133,20 +121,28 @@ int links_old_memory(const struct link_slot *slot)
 	return fd;
 }
 
+/* Opens the pinned link connect4; -ENOENT when there is none. */
+static int open_connect4(const char *pin_dir)
+{
+	char path[PATH_TEXT_MAX];
+	int fd = -1;
+
+	if (!path_join(path, pin_dir, "links/connect4", NULL))
+		fd = bpf_obj_get(path);
+	return fd < 0 ? -ENOENT : fd;
+}
+
 int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info)
 {
-	char path[PATH_TEXT_MAX], map[BPF_OBJ_NAME_LEN];
-	int fd, r, prog_fd, found = -ENOENT;
+	int r, prog_fd, found = -ENOENT, fd = open_connect4(pin_dir);
 	struct bpf_link_info info;
+	char map[BPF_OBJ_NAME_LEN];
 
 	/*
 	 * The connect programs use all maps but `frontends` and `backends`, which no program reads.
 	 */
-	if (path_join(path, pin_dir, "links/connect4", NULL))
-		return -ENOENT;
-	fd = bpf_obj_get(path);
 	if (fd < 0)
-		return -ENOENT;
+		return fd;
 	r = check_link(fd, &info);
 	prog_fd = r ? r : bpf_prog_get_fd_by_id(info.prog_id);
 	snprintf(map, sizeof(map), "klb_%s", name);
@@ -163,16 +159,12 @@ int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *r
 __u32 links_connect4_prog(const char *pin_dir)
 {
 	struct bpf_link_info info;
-	char path[PATH_TEXT_MAX];
+	int fd = open_connect4(pin_dir);
 	__u32 id = 0;
-	int fd;
 
-	if (path_join(path, pin_dir, "links/connect4", NULL))
-		return 0;
-	fd = bpf_obj_get(path);
 	if (fd < 0)
 		return 0;
-	if (!link_info(fd, &info) && info.type == BPF_LINK_TYPE_CGROUP)
+	if (!bpf_info(fd, &info, sizeof(info)) && info.type == BPF_LINK_TYPE_CGROUP)
 		id = info.prog_id;
 	close(fd);
 	return id;
@@ -310,25 +302,18 @@ static int remove_link(const char *path, int fd, bool *ret_ours, struct err *e)
 	return remove_pin(path, e);
 }
 
-static bool is_our_name(const char *name)
-{
-	return !strncmp(name, "klb_", 4);
-}
-
 static bool is_our_map(int fd)
 {
-	struct bpf_map_info info = { 0 };
-	__u32 length = sizeof(info);
+	struct bpf_map_info info;
 
-	return !bpf_obj_get_info_by_fd(fd, &info, &length) && is_our_name(info.name);
+	return !bpf_info(fd, &info, sizeof(info)) && is_our_name(info.name);
 }
 
 static bool is_our_prog(int fd)
 {
-	struct bpf_prog_info info = { 0 };
-	__u32 length = sizeof(info);
+	struct bpf_prog_info info;
 
-	return !bpf_obj_get_info_by_fd(fd, &info, &length) && is_our_name(info.name);
+	return !bpf_info(fd, &info, sizeof(info)) && is_our_name(info.name);
 }
 
 static bool is_our_iterator(int fd)
@@ -336,7 +321,7 @@ static bool is_our_iterator(int fd)
 	struct bpf_link_info info;
 	struct bpf_prog_info prog;
 
-	return !link_info(fd, &info) && info.type == BPF_LINK_TYPE_ITER &&
+	return !bpf_info(fd, &info, sizeof(info)) && info.type == BPF_LINK_TYPE_ITER &&
 	       !prog_info(info.prog_id, &prog) && is_our_name(prog.name);
 }
 
@@ -478,18 +463,26 @@ static int retire_one(const char *dir, const char *name, remove_fn remove_one, s
 	return r;
 }
 
+/* Opens the directory of the links. dir: its name, PATH_TEXT_MAX bytes. */
+static int open_links_dir(const char *pin_dir, char *dir, DIR **ret, struct err *e)
+{
+	int r = path_join(dir, pin_dir, "links", e);
+
+	if (r)
+		return r;
+	*ret = opendir(dir);
+	return *ret ? 0 : err_set(e, errno, "%s: %s", dir, strerror(errno));
+}
+
 int links_retire(const char *pin_dir, const struct link_slot *slots, unsigned int n, struct err *e)
 {
 	char dir[PATH_TEXT_MAX];
 	struct dirent *d;
 	DIR *handle;
-	int r = path_join(dir, pin_dir, "links", e);
+	int r = open_links_dir(pin_dir, dir, &handle, e);
 
 	if (r)
 		return r;
-	handle = opendir(dir);
-	if (!handle)
-		return err_set(e, errno, "%s: %s", dir, strerror(errno));
 	while (!r && (d = readdir(handle)))
 		if (d->d_name[0] != '.' && !is_slot(d->d_name, slots, n))
 			r = retire_one(dir, d->d_name, remove_link, e);
@@ -607,13 +600,10 @@ int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int 
 	struct dirent *d;
 	unsigned int n = 0;
 	DIR *handle;
-	int r = path_join(dir, pin_dir, "links", e);
+	int r = open_links_dir(pin_dir, dir, &handle, e);
 
 	if (r)
 		return r;
-	handle = opendir(dir);
-	if (!handle)
-		return err_set(e, errno, "%s: %s", dir, strerror(errno));
 	while (n < max && (d = readdir(handle))) {
 		int fd;
 

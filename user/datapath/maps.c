@@ -72,10 +72,10 @@ static int open_one(struct datapath *dp, int index, struct err *e)
 static int check_abi(const struct datapath *dp, struct err *e)
 {
 	struct klb_control control;
-	__u32 zero = 0;
+	int r = map_get(dp, MAP_CONTROL, &control, e);
 
-	if (bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, &control))
-		return err_set(e, errno, "%s/control: %s", dp->pin_dir, bpf_errno_hint(errno));
+	if (r)
+		return r;
 	if (control.abi_version != KLB_ABI_VERSION)
 		return err_set(e, EPROTO,
 			       "%s: data path of ABI version %u, this program speaks %u; run this "
@@ -118,13 +118,12 @@ fail:
 /* Whether the pin still leads to the map that dp holds. */
 static bool is_current(const struct datapath *dp, int index)
 {
-	struct bpf_map_info mine = { 0 }, pinned = { 0 };
-	__u32 length = sizeof(mine);
+	struct bpf_map_info mine, pinned;
 	int fd;
 
 	if (dp->fds[index] < 0)
 		return true;
-	if (bpf_obj_get_info_by_fd(dp->fds[index], &mine, &length))
+	if (bpf_info(dp->fds[index], &mine, sizeof(mine)))
 		return false;
 	fd = pin_open_map(dp->pin_dir, map_pins[index], &pinned, NULL);
 	if (fd < 0)
@@ -136,11 +135,11 @@ static bool is_current(const struct datapath *dp, int index)
 /* The same without CAP_SYS_ADMIN, by the program id that kubelb-load has written into `control`. */
 static bool is_live_by_name(const struct datapath *dp)
 {
-	__u32 zero = 0, runs = links_connect4_prog(dp->pin_dir);
+	__u32 runs = links_connect4_prog(dp->pin_dir);
 	struct klb_control control;
 
-	return bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, &control) ||
-	       !control.connect4_prog || !runs || control.connect4_prog == runs;
+	return map_get(dp, MAP_CONTROL, &control, NULL) || !control.connect4_prog || !runs ||
+	       control.connect4_prog == runs;
 }
 
 /*
@@ -150,8 +149,7 @@ static bool is_live_by_name(const struct datapath *dp)
  */
 static bool is_live(const struct datapath *dp)
 {
-	struct bpf_map_info mine = { 0 }, live = { 0 };
-	__u32 length = sizeof(mine);
+	struct bpf_map_info mine, live;
 	int fd = links_live_map(dp->pin_dir, map_pins[MAP_CONTROL], &live);
 
 	if (fd == -EPERM)
@@ -159,7 +157,7 @@ static bool is_live(const struct datapath *dp)
 	if (fd < 0)
 		return true;
 	close(fd);
-	return bpf_obj_get_info_by_fd(dp->fds[MAP_CONTROL], &mine, &length) || mine.id == live.id;
+	return bpf_info(dp->fds[MAP_CONTROL], &mine, sizeof(mine)) || mine.id == live.id;
 }
 
 /* An upgrade may have replaced any of the maps. */
@@ -260,11 +258,14 @@ static int read_backends(const struct datapath *dp, struct plan *ret)
 	return 0;
 }
 
-static int read_array(int fd, void *values, size_t size)
+/* Reads the values of all ids. size: of one. */
+static int read_ids(const struct datapath *dp, enum map_index map, void *values, size_t size,
+		    struct err *e)
 {
 	for (__u32 id = 0; id < KLB_MAX_IDS; id++)
-		if (bpf_map_lookup_elem(fd, &id, (char *)values + id * size))
-			return -errno;
+		if (bpf_map_lookup_elem(dp->fds[map], &id, (char *)values + id * size))
+			return err_set(e, errno, "%s/%s: %s", dp->pin_dir, map_pins[map],
+				       bpf_errno_hint(errno));
 	return 0;
 }
 
@@ -277,16 +278,12 @@ int datapath_read_stat(const struct datapath *dp, __u32 id, struct klb_stats *re
 
 int datapath_read_stats(const struct datapath *dp, struct klb_stats *ret, struct err *e)
 {
-	int r = read_array(dp->fds[MAP_STATS], ret, sizeof(ret[0]));
-
-	return r ? err_set(e, -r, "%s/stats: %s", dp->pin_dir, bpf_errno_hint(-r)) : 0;
+	return read_ids(dp, MAP_STATS, ret, sizeof(ret[0]), e);
 }
 
 int datapath_read_admin(const struct datapath *dp, struct klb_admin *ret, struct err *e)
 {
-	int r = read_array(dp->fds[MAP_ADMIN], ret, sizeof(ret[0]));
-
-	return r ? err_set(e, -r, "%s/admin: %s", dp->pin_dir, bpf_errno_hint(-r)) : 0;
+	return read_ids(dp, MAP_ADMIN, ret, sizeof(ret[0]), e);
 }
 
 int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e)
@@ -299,9 +296,9 @@ int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct 
 	    bpf_map_lookup_elem(dp->fds[MAP_COUNTERS], &zero, &ret->counters))
 		r = -errno;
 	if (!r)
-		r = read_array(dp->fds[MAP_STATS], ret->stats, sizeof(ret->stats[0]));
+		r = read_ids(dp, MAP_STATS, ret->stats, sizeof(ret->stats[0]), NULL);
 	if (!r)
-		r = read_array(dp->fds[MAP_ADMIN], ret->admin, sizeof(ret->admin[0]));
+		r = read_ids(dp, MAP_ADMIN, ret->admin, sizeof(ret->admin[0]), NULL);
 	if (!r)
 		r = read_frontends(dp, &ret->applied);
 	if (!r)
@@ -321,8 +318,7 @@ int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct 
 static int lock_current(const struct datapath *dp, unsigned int wait_ms, struct klb_control *ret,
 			struct err *e)
 {
-	__u32 zero = 0;
-	int fd = datapath_lock(dp->pin_dir, false, wait_ms, e);
+	int r, fd = datapath_lock(dp->pin_dir, false, wait_ms, e);
 
 	/* Detached: only this process still holds the maps. */
 	if (fd == -ENOENT)
@@ -335,11 +331,10 @@ static int lock_current(const struct datapath *dp, unsigned int wait_ms, struct 
 			       "%s: detached, replaced or left half upgraded; run kubelb-load",
 			       dp->pin_dir);
 	}
-	if (bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, ret)) {
-		int code = errno;
-
+	r = map_get(dp, MAP_CONTROL, ret, e);
+	if (r) {
 		close(fd);
-		return err_set(e, code, "%s/control: %s", dp->pin_dir, bpf_errno_hint(code));
+		return r;
 	}
 	return fd;
 }
@@ -348,8 +343,7 @@ int datapath_heartbeat(const struct datapath *dp, const struct datapath_heartbea
 		       __u64 *ret_serial, struct err *e)
 {
 	struct klb_control control;
-	__u32 zero = 0;
-	int fd = lock_current(dp, 0, &control, e), r = 0;
+	int fd = lock_current(dp, 0, &control, e), r;
 
 	if (fd < 0)
 		return fd;
@@ -357,9 +351,8 @@ int datapath_heartbeat(const struct datapath *dp, const struct datapath_heartbea
 	control.heartbeat_max_age_ns = values->max_age_ns;
 	control.discovery = values->discovery;
 	control.discovery_heard_ns = values->discovery_heard_ns;
-	if (bpf_map_update_elem(dp->fds[MAP_CONTROL], &zero, &control, BPF_ANY))
-		r = err_set(e, errno, "%s/control: %s", dp->pin_dir, bpf_errno_hint(errno));
-	else
+	r = map_put(dp, MAP_CONTROL, &control, e);
+	if (!r)
 		*ret_serial = control.config_serial;
 	close(fd);
 	return r;
