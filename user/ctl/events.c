@@ -6,12 +6,11 @@
 #include <stdbool.h>
 #include <time.h>
 
-#include <jansson.h>
-
 #include "balance/names.h"
 #include "base/clock.h"
 #include "net/endpoint.h"
 #include "base/format.h"
+#include "ctl/json.h"
 
 /* "2026-11-22T19:07:08" and its NUL. Years have four digits. */
 #define STAMP_MAX 32
@@ -105,26 +104,12 @@ static void stamp_json(__u64 wall_ns, char when[STAMP_MAX + 16])
 	snprintf(when, STAMP_MAX + 16, "%s.%03uZ", seconds, ns / 1000000);
 }
 
-/* Takes ownership of root. NULL: there was no memory for it. */
-static int print_line(json_t *root, FILE *to)
-{
-	int r;
-
-	if (!root)
-		return -ENOMEM;
-	r = json_dumpf(root, to, JSON_COMPACT | JSON_REAL_PRECISION(9));
-	fputc('\n', to);
-	json_decref(root);
-	/* cli_end reports a failed write. */
-	return r && !ferror(to) ? -ENOMEM : 0;
-}
-
 int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE *to)
 {
 	char when[STAMP_MAX + 16];
 
 	stamp_json(event->time_ns + wall_offset_ns, when);
-	return print_line(json_event(event, when), to);
+	return ctl_print_json(json_event(event, when), JSON_COMPACT, to);
 }
 
 /* --- what user space has decided ----------------------------------------------------- */
@@ -171,7 +156,7 @@ int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE 
 	bool status = state || reason, weight = c->kind == CHANGE_WEIGHT && c->weight >= 0;
 
 	stamp_json(c->time_ns + wall_offset_ns, when);
-	return print_line(
+	return ctl_print_json(
 		json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:s?, s:s?, s:s?, s:o, s:o}", "time",
 			  when, "monotonicNs", (json_int_t)c->time_ns, "event",
 			  changes_kind_name(c->kind), "backend",
@@ -182,5 +167,5 @@ int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE 
 			  reason ? names_reason(c->was_reason) : NULL, "httpStatus",
 			  status && c->http_status ? json_integer(c->http_status) : json_null(),
 			  "weight", weight ? json_integer(c->weight) : json_null()),
-		to);
+		JSON_COMPACT, to);
 }

@@ -5,9 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "balance/names.h"
+#include "ctl/json.h"
 #include "base/array.h"
 #include "base/clock.h"
 #include "net/endpoint.h"
@@ -310,7 +309,7 @@ static json_t *json_features(const struct status *st)
 	return list;
 }
 
-void status_print_json(const struct status *st, bool compact)
+int status_print_json(const struct status *st, bool compact)
 {
 	const struct datapath_state *s = st->state;
 	__u64 now_ns = st->now_ns;
@@ -334,8 +333,5 @@ void status_print_json(const struct status *st, bool compact)
 		"programs", json_programs(st->links, st->n_links), "features", json_features(st),
 		"frontends", json_frontends(&s->applied), "backends", json_backends(s, now_ns));
 
-	json_dumpf(root, stdout,
-		   (compact ? JSON_COMPACT : JSON_INDENT(2)) | JSON_REAL_PRECISION(9));
-	putchar('\n');
-	json_decref(root);
+	return ctl_print_json(root, compact ? JSON_COMPACT : JSON_INDENT(2), stdout);
 }

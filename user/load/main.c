@@ -155,10 +155,7 @@ static int take_option(int c, struct options *o)
 	case OPT_FROM + MIGRATE_KUBECONFIG:
 		return take_source(o, (enum migrate_kind)(c - OPT_FROM));
 	case 'o':
-		o->json = !strcmp(optarg, "json");
-		return o->json || !strcmp(optarg, "text")
-			       ? -1
-			       : cli_usage("-o %s: want text or json", optarg);
+		return cli_output_format(optarg, &o->json);
 	case 'v':
 		o->verbosity++;
 		return -1;
@@ -180,8 +177,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, ":c:f:b:no:vhV", long_options, NULL)) != -1) {
 		if (c == '?' || c == ':')
-			return cli_usage("%s: %s", argv[optind - 1],
-					 c == ':' ? "needs a value" : "unknown option");
+			return cli_bad_option(c, argv);
 		status = take_option(c, o);
 		if (status >= 0)
 			return status;
