@@ -36,8 +36,8 @@ DETAILS = {"agent/probe.c": ("snprintf",), "net/tls.c": ("snprintf",),
            "balance/backend_status.c": ("snprintf",), "ctl/main.c": ("printf",),
            "ctl/kill.c": ("printf",)}
 # Functions whose every literal is for people.
-SPOKEN = {"datapath/maps.c": ("bpf_errno_hint",), "agent/loop.c": ("on_not_ready",),
-          "config/config.c": ("next_step",),
+SPOKEN = {"datapath/pin.c": ("bpf_errno_hint",), "agent/pages.c": ("agent_not_ready",),
+          "base/file.c": ("fail_next",),
           "ctl/status.c": ("effect_text", "print_notes", "print_head"),
           "net/tls.c": ("describe_error",), "agent/backend.c": ("on_lost",),
           "agent/probe.c": ("on_timeout",), "discovery/kubeconfig.c": ("read_user",)}

@@ -121,7 +121,7 @@ static void local_time(void **state)
 	      "kube?let[1234] after 1003ms\n");
 }
 
-static void check_change(const struct change *c, bool json, const char *want)
+static void check_change(const struct state_change *c, bool json, const char *want)
 {
 	char *text = NULL;
 	size_t size = 0;
@@ -141,7 +141,7 @@ static void check_change(const struct change *c, bool json, const char *want)
 
 static void verdicts(void **state)
 {
-	struct change c = { .kind = CHANGE_STATE,
+	struct state_change c = { .kind = CHANGE_STATE,
 			    .was = KLB_STATE_READY,
 			    .state = KLB_STATE_DRAINING,
 			    .reason = KLB_REASON_NOT_READY,

@@ -114,7 +114,7 @@ int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE 
 
 /* --- what user space has decided ----------------------------------------------------- */
 
-static void print_status(const struct change *c, FILE *to)
+static void print_status(const struct state_change *c, FILE *to)
 {
 	char reason[NAMES_REASON_MAX], was[NAMES_REASON_MAX];
 
@@ -128,7 +128,7 @@ static void print_status(const struct change *c, FILE *to)
 			c->was == c->state ? " and in between another" : "", reason);
 }
 
-static void print_detail(const struct change *c, FILE *to)
+static void print_detail(const struct state_change *c, FILE *to)
 {
 	if (c->kind == CHANGE_WEIGHT && c->weight < 0)
 		fputs("auto, the planned one counts again", to);
@@ -142,14 +142,14 @@ static void print_detail(const struct change *c, FILE *to)
 		      to);
 }
 
-void events_print_change_text(const struct change *c, __u64 wall_offset_ns, FILE *to)
+void events_print_change_text(const struct state_change *c, __u64 wall_offset_ns, FILE *to)
 {
-	print_head(c->time_ns + wall_offset_ns, changes_kind_name(c->kind), &c->backend, to);
+	print_head(c->time_ns + wall_offset_ns, state_change_name(c->kind), &c->backend, to);
 	print_detail(c, to);
 	fputc('\n', to);
 }
 
-int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE *to)
+int events_print_change_json(const struct state_change *c, __u64 wall_offset_ns, FILE *to)
 {
 	char when[STAMP_MAX + 16], backend[ENDPOINT_TEXT_MAX];
 	bool state = c->kind == CHANGE_STATE, reason = c->kind == CHANGE_REASON;
@@ -159,7 +159,7 @@ int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE 
 	return ctl_print_json(
 		json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:s?, s:s?, s:s?, s:o, s:o}", "time",
 			  when, "monotonicNs", (json_int_t)c->time_ns, "event",
-			  changes_kind_name(c->kind), "backend",
+			  state_change_name(c->kind), "backend",
 			  endpoint_format(&c->backend, backend), "backendId", (json_int_t)c->id,
 			  "reason", status ? names_reason(c->reason) : NULL, "state",
 			  status ? names_state(c->state) : NULL, "was",
