@@ -142,12 +142,12 @@ static void check_change(const struct state_change *c, bool json, const char *wa
 static void verdicts(void **state)
 {
 	struct state_change c = { .kind = CHANGE_STATE,
-			    .was = KLB_STATE_READY,
-			    .state = KLB_STATE_DRAINING,
-			    .reason = KLB_REASON_NOT_READY,
-			    .http_status = 500,
-			    .id = 3,
-			    .time_ns = 5123999999ULL };
+				  .was = KLB_STATE_READY,
+				  .state = KLB_STATE_DRAINING,
+				  .reason = KLB_REASON_NOT_READY,
+				  .http_status = 500,
+				  .id = 3,
+				  .time_ns = 5123999999ULL };
 
 	(void)state;
 	assert_int_equal(endpoint_parse("192.0.2.11", 6443, &c.backend, NULL), 0);

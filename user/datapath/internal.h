@@ -5,6 +5,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <dirent.h>
 #include <limits.h>
 
 #include "datapath/datapath.h"
@@ -115,6 +116,16 @@ struct link_slot {
 			    new */
 	bool replaced;
 };
+
+/*
+ * Returns 0 for a link of kubelb, -EEXIST for something else, and -EPERM without the privileges to
+ * look, which says nothing about the owner. link_error is the error for the code of that.
+ */
+int link_check(int fd, struct bpf_link_info *ret_info);
+int link_error(const char *path, int code, struct err *e);
+int link_prog_info(__u32 id, struct bpf_prog_info *ret);
+/* Opens the directory of the links. dir: its name, PATH_TEXT_MAX bytes. */
+int links_open_dir(const char *pin_dir, char *dir, DIR **ret, struct err *e);
 
 /*
  * Opens what is pinned under links/ into the slots. Ignores a link to another cgroup or to one that
