@@ -227,6 +227,7 @@ lint: all $(SKELETONS) compile_commands.json ## clang-format, clang-tidy, cppche
 	$(Q)$(if $(wildcard docs/man/*),mandoc -T lint -W warning docs/man/*)
 	$(Q)scripts/check-docs.py
 	$(Q)scripts/check-layers.py $(B)
+	$(Q)scripts/check-functions.py
 	$(Q)for c in $(USER_C); do \
 		$(CLANG) $(CPPFLAGS) -std=gnu11 $(WARN) -fsyntax-only $$c || exit 1; done
 

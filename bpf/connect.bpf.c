@@ -338,6 +338,58 @@ static __always_inline void forget_early(struct bpf_sock *sk)
 }
 
 /*
+ * Whether the connect cannot leave the host: it goes to what listens locally. One number for
+ * both cases, so that the caller has one branch and the verifier goes through the choice once.
+ */
+static __always_inline __u32 stays_on_host(const struct klb_endpoint *source,
+					   const struct sock *sock)
+{
+	return klb_is_loopback(source) |
+	       klb_same(sock->__sk_common.skc_bound_dev_if, LOOPBACK_IFINDEX);
+}
+
+/* Fills the rest of conn, and narrows families to what the socket can reach. */
+static __always_inline void read_socket(struct bpf_sock_addr *ctx, struct sock *sock,
+					const struct klb_endpoint *source,
+					const struct klb_control *control,
+					struct address_families *families, struct connect_ctx *conn)
+{
+	/* 0 for IPv4 sockets. */
+	families->ipv4 &= 1 ^ ipv6_only(sock);
+	families_from_source(source, families);
+	families_from_record(ctx->sk, families);
+	conn->now = klb_now_ns(control);
+	conn->number = klb_socket_number(conn->tp);
+	conn->pending = klb_pending_of(conn->number);
+}
+
+/*
+ * Sends the connect to the chosen backend, unless it comes from the listener that it would
+ * reach. That is checked after the choice, although the choice may be for nothing then: before
+ * it, the verifier would go through the choice once for each outcome.
+ */
+static __always_inline int use_choice(struct bpf_sock_addr *ctx, const struct connect_ctx *conn,
+				      struct klb_endpoint *dst, __u32 scope,
+				      const struct address_families *families,
+				      const struct klb_candidate *cand,
+				      const struct klb_control *control)
+{
+	if (klb_may_dial_itself(dst, scope) &&
+	    (families->ipv6_socket ? klb_dials_itself6(ctx) : klb_dials_itself4(ctx))) {
+		COUNT(skipped_own_listener);
+		return -EADDRINUSE;
+	}
+	if (!cand || !cand->id) {
+		COUNT(skipped_no_backend);
+		return -ENOENT;
+	}
+	if (cand->id == KLB_ID_SELFTEST)
+		answer_selftest(conn);
+	send(ctx, conn, dst, cand, control);
+	return 0;
+}
+
+/*
  * Balances one connect: when dst is a frontend, it becomes the chosen backend. Returns 0
  * then, else a negative errno with dst unchanged: the connect goes through as it is.
  */
@@ -346,7 +398,6 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 				   struct address_families *families)
 {
 	const struct klb_candidates *table;
-	const struct klb_candidate *cand;
 	struct klb_control *control;
 	struct sock *sock;
 	struct frontend_match match;
@@ -366,44 +417,21 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 		COUNT(skipped_other_netns);
 		return -ENODEV;
 	}
-	match.scope = klb_make_unknown_scalar(
-		match.scope); /* it was compared, and is again after the choice */
-	/* Such a connect cannot leave the host: it goes to what listens locally. One branch
-	 * for both cases, so that the verifier goes through the choice once. */
-	if (klb_is_loopback(source) |
-	    klb_same(sock->__sk_common.skc_bound_dev_if, LOOPBACK_IFINDEX)) {
+	/* It was compared, and is again after the choice. */
+	match.scope = klb_make_unknown_scalar(match.scope);
+	if (stays_on_host(source, sock)) {
 		COUNT(skipped_loopback_source);
 		return -EADDRNOTAVAIL;
 	}
-	/* 0 for IPv4 sockets. */
-	families->ipv4 &= 1 ^ ipv6_only(sock);
-	families_from_source(source, families);
-	families_from_record(ctx->sk, families);
-	conn.now = klb_now_ns(control);
-	conn.number = klb_socket_number(conn.tp);
-	conn.pending = klb_pending_of(conn.number);
+	read_socket(ctx, sock, source, control, families, &conn);
 	table = bpf_map_lookup_elem(&klb_candidates, &match.table);
-	/* Neither happens: both are arrays. Checked before the choice, or the verifier
-	 * goes through it twice. */
+	/* Neither happens, with arrays. Here, so that the verifier goes through the choice once. */
 	if (!table || !conn.pending)
 		return -ENOENT;
-	cand = choose(table, match.policy, control, families,
-		      seed_of(conn.pending, conn.number, control), conn.now);
-	/* After the choice, although that may be for nothing: before it, the verifier would go
-	 * through the choice once for each outcome. */
-	if (klb_may_dial_itself(dst, match.scope) &&
-	    (families->ipv6_socket ? klb_dials_itself6(ctx) : klb_dials_itself4(ctx))) {
-		COUNT(skipped_own_listener);
-		return -EADDRINUSE;
-	}
-	if (!cand || !cand->id) {
-		COUNT(skipped_no_backend);
-		return -ENOENT;
-	}
-	if (cand->id == KLB_ID_SELFTEST)
-		answer_selftest(&conn);
-	send(ctx, &conn, dst, cand, control);
-	return 0;
+	return use_choice(ctx, &conn, dst, match.scope, families,
+			  choose(table, match.policy, control, families,
+				 seed_of(conn.pending, conn.number, control), conn.now),
+			  control);
 }
 
 /*

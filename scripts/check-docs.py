@@ -36,8 +36,8 @@ DETAILS = {"agent/probe.c": ("snprintf",), "net/tls.c": ("snprintf",),
            "balance/backend_status.c": ("snprintf",), "ctl/main.c": ("printf",),
            "ctl/kill.c": ("printf",)}
 # Functions whose every literal is for people.
-SPOKEN = {"datapath/maps.c": ("bpf_errno_hint",), "agent/loop.c": ("on_not_ready",),
-          "config/config.c": ("next_step",),
+SPOKEN = {"datapath/pin.c": ("bpf_errno_hint",), "agent/pages.c": ("agent_not_ready",),
+          "base/file.c": ("fail_next",),
           "ctl/status.c": ("effect_text", "print_notes", "print_head"),
           "net/tls.c": ("describe_error",), "agent/backend.c": ("on_lost",),
           "agent/probe.c": ("on_timeout",), "discovery/kubeconfig.c": ("read_user",)}
@@ -230,12 +230,12 @@ def vocabulary(check):
     """Heading of operations.md -> (what it is, the names that have a row there)."""
     names = check.text("user/balance/names.c")
     states = [s for s in returned(check, "user/balance/names.c", "names_state") if s != "invalid"]
-    metric_states = STRING.findall(table(check.text("user/agent/metrics.c"), "names"))
+    status = body(check.text("user/balance/backend_status.c"), "backend_status_name")
     kinds = [k for k in returned(check, "user/ctl/events.c", "events_kind_name") if k != "unknown"]
     discovery = check.text("user/discovery/watch.c")
     return {
-        "States": ("state", sorted({*states, *metric_states})),
-        "Reasons": ("reason", STRING.findall(table(names, "reasons"))),
+        "States": ("state", sorted({*states, *STRING.findall(status)})),
+        "Reasons": ("reason", STRING.findall(table(names, "reasons"))[1::2]),
         "Events": ("event", kinds),
         "How a connect fails": ("failure", first_literals(table(names, "failures"))),
         "Discovery's states": ("state of discovery", first_literals(table(names, "discoveries"))),
@@ -271,7 +271,7 @@ def check_labels(check, items, where):
 
 def label_values(check):
     text = check.text("user/agent/metrics.c")
-    results = STRING.findall(table(text, "result_labels"))
+    results = first_literals(table(check.text("user/balance/names.c"), "reasons"))
     ended = STRING.findall(body(text, "metrics_ended_name"))
     return [r for r in results if r != "none"], ended
 

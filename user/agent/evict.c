@@ -40,22 +40,18 @@ void agent_count_ended(struct agent *a, const struct agent_ended *ended, enum me
 
 /* The effective weight: the operator's, otherwise the agent_planned one; 0 for a drained backend.
  */
-unsigned int agent_weight_of(const struct agent *a, const struct plan_backend *b)
+unsigned int agent_share_weight(const struct agent *a, const struct plan_backend *b)
 {
-	const struct klb_admin *admin = backend_status_admin(a->state, b);
-
-	if (admin->drained)
-		return 0;
-	return admin->weight_set ? admin->weight : b->value.weight;
+	return backend_status_admin(a->state, b)->drained ? 0 : backend_status_weight(a->state, b);
 }
 
 /* Whether the backend is ready and may get new connections. */
-bool agent_is_ready(const struct agent *a, const struct plan_backend *b)
+bool agent_is_available(const struct agent *a, const struct plan_backend *b)
 {
-	return b->value.state == KLB_STATE_READY && agent_weight_of(a, b);
+	return b->value.state == KLB_STATE_READY && agent_share_weight(a, b);
 }
 
-static bool some_ready(struct agent *a)
+static bool some_available(struct agent *a)
 {
 	/* The operator's settings change without a notification. */
 	if (datapath_read_admin(a->dp, a->state->admin, NULL))
@@ -63,7 +59,7 @@ static bool some_ready(struct agent *a)
 	for (unsigned int i = 0; i < a->config->n_backends; i++) {
 		const struct plan_backend *b = agent_planned(a, i);
 
-		if (b && agent_is_ready(a, b))
+		if (b && agent_is_available(a, b))
 			return true;
 	}
 	return false;
@@ -89,7 +85,7 @@ static bool find_dead(struct agent *a, bool *dead)
 			b->value.state == KLB_STATE_DEAD && health_may_evict(h, clock_now_ns());
 		some |= dead[b->id];
 	}
-	return some && some_ready(a);
+	return some && some_available(a);
 }
 
 void agent_start_evicting(struct agent *a)

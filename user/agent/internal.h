@@ -150,9 +150,9 @@ bool agent_uses_seeds(const struct agent *a);
 /* The applied plan's backend for config->backends[index], or NULL. */
 const struct plan_backend *agent_planned(const struct agent *a, unsigned int index);
 /* The effective weight: the operator's, otherwise the planned one; 0 for a drained backend. */
-unsigned int agent_weight_of(const struct agent *a, const struct plan_backend *b);
+unsigned int agent_share_weight(const struct agent *a, const struct plan_backend *b);
 /* Whether the backend is ready and may get new connections. */
-bool agent_is_ready(const struct agent *a, const struct plan_backend *b);
+bool agent_is_available(const struct agent *a, const struct plan_backend *b);
 /* Counts and logs connections that were ended. */
 void agent_count_ended(struct agent *a, const struct agent_ended *ended, enum metrics_ended why);
 /* Ends the first batch in a moment. */

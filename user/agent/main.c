@@ -74,8 +74,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		case 'V':
 			return cli_version("kubelb-agent");
 		default:
-			return cli_usage("%s: %s", argv[optind - 1],
-					 c == ':' ? "needs a value" : "unknown option");
+			return cli_bad_option(c, argv);
 		}
 	}
 	if (optind < argc)

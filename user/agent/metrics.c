@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "balance/names.h"
-#include "base/array.h"
 #include "base/cli.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -21,21 +20,6 @@
 /* Upper bounds in seconds. */
 static const double bounds[METRICS_BUCKETS] = { 0.001, 0.0025, 0.005, 0.01, 0.025,
 						0.05,  0.1,    0.25,  1,    3 };
-
-static const char *const result_labels[METRICS_RESULTS] = {
-	[KLB_REASON_NONE] = "none",
-	[KLB_REASON_OK] = "ok",
-	[KLB_REASON_NOT_READY] = "not_ready",
-	[KLB_REASON_UNAUTHORIZED] = "unauthorized",
-	[KLB_REASON_REFUSED] = "refused",
-	[KLB_REASON_UNREACHABLE] = "unreachable",
-	[KLB_REASON_CONNECT_TIMEOUT] = "connect_timeout",
-	[KLB_REASON_TLS] = "tls",
-	[KLB_REASON_CERTIFICATE] = "certificate",
-	[KLB_REASON_NO_ANSWER] = "no_answer",
-	[KLB_REASON_CLOSED] = "closed",
-	[KLB_REASON_PROTOCOL] = "protocol",
-};
 
 const char *metrics_ended_name(enum metrics_ended why)
 {
@@ -166,7 +150,6 @@ static void each_backend(FILE *f, const struct metrics_input *in, const char *na
 
 static void print_states(FILE *f, const struct metrics_input *in)
 {
-	static const char *const names[] = { "ready", "suspect", "draining", "ejected", "dead" };
 	char text[ENDPOINT_TEXT_MAX];
 	struct backend_status status;
 
@@ -178,9 +161,9 @@ static void print_states(FILE *f, const struct metrics_input *in)
 
 		backend_status_of(in->state, b, in->now_ns, &status);
 		endpoint_format(&b->value.endpoint, text);
-		for (size_t j = 0; j < ARRAY_SIZE(names); j++)
+		for (int j = 0; j < STATUS_STATES; j++)
 			fprintf(f, "kubelb_backend_state{backend=\"%s\",state=\"%s\"} %d\n", text,
-				names[j], !strcmp(names[j], status.state));
+				backend_status_name((enum status_state)j), j == (int)status.state);
 	}
 }
 
@@ -241,7 +224,8 @@ static void print_probes(FILE *f, const struct metrics_input *in)
 				fprintf(f,
 					"kubelb_probes_total{backend=\"%s\",result=\"%s\"} %llu\n",
 					endpoint_format(&in->probes[i].backend, text),
-					result_labels[r], in->probes[i].results[r]);
+					names_reason_key((enum klb_reason)r),
+					in->probes[i].results[r]);
 }
 
 static void print_durations(FILE *f, const struct metrics_input *in)

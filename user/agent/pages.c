@@ -56,7 +56,7 @@ const char *agent_not_ready(const struct agent *a)
 	return NULL;
 }
 
-static const char *on_not_ready(void *arg)
+static const char *not_ready_text(void *arg)
 {
 	return agent_not_ready(arg);
 }
@@ -67,7 +67,7 @@ static const char *on_not_ready(void *arg)
  */
 void agent_listen_http(struct agent *a)
 {
-	static const struct http_ops ops = { .metrics = on_metrics, .not_ready = on_not_ready };
+	static const struct http_ops ops = { .metrics = on_metrics, .not_ready = not_ready_text };
 	struct err e = { "" };
 
 	if (a->http || !a->config->http_enabled || clock_now_ns() < a->http_retry_ns)

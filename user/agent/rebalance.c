@@ -23,7 +23,7 @@ static bool read_load(const struct agent *a, unsigned int index, bool some_prefe
 	const struct plan_backend *b = agent_planned(a, index);
 	struct klb_stats stats;
 
-	if (!b || !agent_is_ready(a, b) ||
+	if (!b || !agent_is_available(a, b) ||
 	    health_share(h, a->config->slow_start_ms, clock_now_ns()) != 1000 ||
 	    datapath_read_stat(a->dp, b->id, &stats, NULL))
 		return false;
@@ -31,7 +31,7 @@ static bool read_load(const struct agent *a, unsigned int index, bool some_prefe
 					.active = stats.active,
 					.weight = some_preferred && !b->preferred
 							  ? 0
-							  : agent_weight_of(a, b) };
+							  : agent_share_weight(a, b) };
 	return true;
 }
 

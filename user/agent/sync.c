@@ -12,9 +12,9 @@
 
 #include <event2/event.h>
 
+#include "balance/plan_node.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "host/node.h"
 
 /* --- open and close ------------------------------------------------------------------ */
 
@@ -124,35 +124,16 @@ void agent_reopen(struct agent *a)
 static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct err *e)
 {
 	struct health health[KLB_MAX_BACKENDS];
-	__u64 active[KLB_MAX_IDS];
-	struct klb_endpoint endpoints[KLB_MAX_BACKENDS];
-	bool local[KLB_MAX_BACKENDS];
-	struct plan_input in = {
-		.config = a->config,
-		.health = health,
-		.local = local,
-		.applied = &a->state->applied,
-		.active = active,
-		.new_config = new_config,
-		.node = node_identity(),
-		.now_ns = clock_now_ns(),
-	};
-
-	int r;
+	int r = 0;
 
 	/* The free ids depend on the connections that are open now. */
-	if (new_config) {
+	if (new_config)
 		r = datapath_read(a->dp, a->state, e);
-		if (r)
-			return r;
-	}
+	if (r)
+		return r;
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		health[i] = *agent_backend_health(a->backends[i]);
-	for (int id = 0; id < KLB_MAX_IDS; id++)
-		active[id] = a->state->stats[id].active + a->state->stats[id].connecting;
-	config_endpoints(a->config, endpoints);
-	node_is_local(endpoints, a->config->n_backends, local);
-	return plan_make(&in, ret, e);
+	return plan_for_node(a->config, a->state, health, new_config, ret, e);
 }
 
 /* Whether the slow start of a backend is going on. */

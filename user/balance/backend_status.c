@@ -30,6 +30,24 @@ const struct klb_admin *backend_status_admin(const struct datapath_state *s,
 	return admin->generation == b->value.generation ? admin : &none;
 }
 
+unsigned int backend_status_weight(const struct datapath_state *s, const struct plan_backend *b)
+{
+	const struct klb_admin *admin = backend_status_admin(s, b);
+
+	return admin->weight_set ? admin->weight : b->value.weight;
+}
+
+const char *backend_status_name(enum status_state state)
+{
+	static const char *const names[] = {
+		[STATUS_READY] = "ready",	[STATUS_SUSPECT] = "suspect",
+		[STATUS_DRAINING] = "draining", [STATUS_EJECTED] = "ejected",
+		[STATUS_DEAD] = "dead",
+	};
+
+	return names[state];
+}
+
 /* Describes what outlier detection in the kernel has found. */
 static void describe_outlier(const struct klb_stats *stats, __u64 now_ns,
 			     struct backend_status *ret)
@@ -38,7 +56,7 @@ static void describe_outlier(const struct klb_stats *stats, __u64 now_ns,
 	const char *what = stats->closed_early ? "it closes connections without sending data"
 					       : "connects to it failed";
 
-	ret->state = stats->evidence == KLB_EVIDENCE_SUSPECT ? "suspect" : "ejected";
+	ret->state = stats->evidence == KLB_EVIDENCE_SUSPECT ? STATUS_SUSPECT : STATUS_EJECTED;
 	switch (stats->evidence) {
 	case KLB_EVIDENCE_SUSPECT:
 		snprintf(ret->why, sizeof(ret->why), "a SYN to it went unanswered");
@@ -60,18 +78,19 @@ void backend_status_of(const struct datapath_state *s, const struct plan_backend
 	char reason[NAMES_REASON_MAX];
 
 	names_reason_text(b->value.reason, b->value.http_status, reason);
-	ret->weight = admin->weight_set ? admin->weight : b->value.weight;
-	ret->state = "ready";
+	ret->weight = backend_status_weight(s, b);
+	ret->state = STATUS_READY;
 	snprintf(ret->why, sizeof(ret->why), "%s", reason);
 	if (alive && b->value.state == KLB_STATE_DEAD)
-		ret->state = "dead";
+		ret->state = STATUS_DEAD;
 	else if (s->stats[b->id].ejected_until_ns > now_ns)
 		describe_outlier(&s->stats[b->id], now_ns, ret);
 	else if (admin->drained) {
-		ret->state = "draining";
+		ret->state = STATUS_DRAINING;
 		snprintf(ret->why, sizeof(ret->why), "drained by the operator");
 	} else if (alive && b->value.state >= KLB_STATE_SUSPECT)
-		ret->state = names_state(b->value.state);
+		ret->state =
+			b->value.state == KLB_STATE_DRAINING ? STATUS_DRAINING : STATUS_SUSPECT;
 	else if (!alive && b->value.state >= KLB_STATE_SUSPECT)
 		snprintf(ret->why, sizeof(ret->why), "no agent; its last word was %s (%s)",
 			 names_state(b->value.state), reason);

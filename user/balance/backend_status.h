@@ -8,8 +8,21 @@
 
 #include "balance/state.h"
 
+/* What users see as the state, with the names in that order. */
+enum status_state {
+	STATUS_READY,
+	STATUS_SUSPECT,
+	STATUS_DRAINING,
+	STATUS_EJECTED, /* by outlier detection */
+	STATUS_DEAD,
+	STATUS_STATES
+};
+
+/* "ready", "suspect", "draining", "ejected" or "dead" */
+const char *backend_status_name(enum status_state state);
+
 struct backend_status {
-	const char *state; /* ready, suspect, draining, dead or ejected */
+	enum status_state state;
 	char why[160];
 	unsigned int weight; /* the effective one: the operator's, otherwise the planned one */
 };
@@ -17,6 +30,9 @@ struct backend_status {
 /* now_ns: CLOCK_MONOTONIC. */
 void backend_status_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
 		       struct backend_status *ret);
+
+/* The effective weight: the operator's, otherwise the planned one. */
+unsigned int backend_status_weight(const struct datapath_state *s, const struct plan_backend *b);
 
 /* The number of connects that failed, for any reason. */
 __u64 backend_status_failures(const struct klb_stats *stats);

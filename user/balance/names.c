@@ -23,26 +23,31 @@ const char *names_state(enum klb_state state)
 	return "invalid";
 }
 
-static const char *const reasons[] = {
-	[KLB_REASON_NONE] = "not probed",
-	[KLB_REASON_OK] = "ok",
-	[KLB_REASON_NOT_READY] = "not ready",
-	[KLB_REASON_UNAUTHORIZED] = "unauthorized",
-	[KLB_REASON_REFUSED] = "refused",
-	[KLB_REASON_UNREACHABLE] = "unreachable",
-	[KLB_REASON_CONNECT_TIMEOUT] = "connect timeout",
-	[KLB_REASON_TLS] = "tls handshake",
-	[KLB_REASON_CERTIFICATE] = "certificate",
-	[KLB_REASON_NO_ANSWER] = "no answer",
-	[KLB_REASON_CLOSED] = "connection closed",
-	[KLB_REASON_PROTOCOL] = "not http",
+static const struct {
+	const char *key, *name;
+} reasons[] = {
+	[KLB_REASON_NONE] = { "none", "not probed" },
+	[KLB_REASON_OK] = { "ok", "ok" },
+	[KLB_REASON_NOT_READY] = { "not_ready", "not ready" },
+	[KLB_REASON_UNAUTHORIZED] = { "unauthorized", "unauthorized" },
+	[KLB_REASON_REFUSED] = { "refused", "refused" },
+	[KLB_REASON_UNREACHABLE] = { "unreachable", "unreachable" },
+	[KLB_REASON_CONNECT_TIMEOUT] = { "connect_timeout", "connect timeout" },
+	[KLB_REASON_TLS] = { "tls", "tls handshake" },
+	[KLB_REASON_CERTIFICATE] = { "certificate", "certificate" },
+	[KLB_REASON_NO_ANSWER] = { "no_answer", "no answer" },
+	[KLB_REASON_CLOSED] = { "closed", "connection closed" },
+	[KLB_REASON_PROTOCOL] = { "protocol", "not http" },
 };
+
+const char *names_reason_key(enum klb_reason reason)
+{
+	return (unsigned int)reason < ARRAY_SIZE(reasons) ? reasons[reason].key : "invalid";
+}
 
 const char *names_reason(enum klb_reason reason)
 {
-	if ((unsigned int)reason >= ARRAY_SIZE(reasons))
-		return "invalid";
-	return reasons[reason];
+	return (unsigned int)reason < ARRAY_SIZE(reasons) ? reasons[reason].name : "invalid";
 }
 
 const char *names_reason_text(enum klb_reason reason, __u32 http_status, char *buf)

@@ -11,6 +11,8 @@
 /* For example "ready" and "connection closed". */
 const char *names_state(enum klb_state state);
 const char *names_reason(enum klb_reason reason);
+/* The same for metrics: "closed". */
+const char *names_reason_key(enum klb_reason reason);
 
 /*
  * The reason, with the HTTP status of an answer other than 200: "not ready (HTTP 500)". buf has

@@ -66,7 +66,7 @@ static __u32 free_id(const struct plan_input *in, const struct plan *p)
 	for (__u32 id = 1; id < KLB_ID_SELFTEST; id++) {
 		if (in->applied && plan_find_id(in->applied, id))
 			continue;
-		if (in->active && in->active[id])
+		if (in->open && in->open[id])
 			continue;
 		if (!plan_find_id(p, id))
 			return id;

@@ -54,7 +54,7 @@ struct plan_input {
 	 * The number of connections of each id, open or being opened. An id with connections is not
 	 * reused. NULL: there are none.
 	 */
-	const __u64 *active;
+	const __u64 *open;
 	/* The configuration differs from the applied one, and gets a new serial. */
 	bool new_config;
 	__u64 node; /* a hash of this node's identity */

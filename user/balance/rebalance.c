@@ -2,10 +2,7 @@
 /* Chooses the connections to end: those to dead backends, and those of an overloaded one. */
 #include "balance/rebalance.h"
 
-static bool is_open(const struct klb_socket *rec)
-{
-	return rec->phase == KLB_PHASE_ACTIVE || rec->phase == KLB_PHASE_CONNECTING;
-}
+#include "balance/state.h"
 
 /* The backend may be dead for the agent, but not for this client. */
 static bool is_served(const struct klb_connection *c)
@@ -15,7 +12,7 @@ static bool is_served(const struct klb_connection *c)
 
 static bool is_on(const struct klb_connection *c, const bool *dead)
 {
-	return is_open(&c->record) && c->record.id < KLB_MAX_IDS && dead[c->record.id] &&
+	return state_is_open(&c->record) && c->record.id < KLB_MAX_IDS && dead[c->record.id] &&
 	       !is_served(c);
 }
 

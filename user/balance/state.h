@@ -7,6 +7,12 @@
 
 #include "balance/plan.h"
 
+/* Whether a balanced socket counts: it is connecting or active, and not closing. */
+static inline bool state_is_open(const struct klb_socket *record)
+{
+	return record->phase == KLB_PHASE_CONNECTING || record->phase == KLB_PHASE_ACTIVE;
+}
+
 /* Everything that the maps hold, read at one time. */
 struct datapath_state {
 	struct klb_control control;

@@ -7,32 +7,33 @@
 #include "balance/backend_status.h"
 
 struct list {
-	struct change *at;
+	struct state_change *at;
 	unsigned int n;
 	__u64 now_ns;
 };
 
-static struct change *add(struct list *list, enum change_kind kind, const struct plan_backend *b)
+static struct state_change *add(struct list *list, enum state_change_kind kind,
+				const struct plan_backend *b)
 {
-	struct change *c = &list->at[list->n++];
+	struct state_change *c = &list->at[list->n++];
 
-	*c = (struct change){
+	*c = (struct state_change){
 		.kind = kind, .backend = b->value.endpoint, .id = b->id, .time_ns = list->now_ns
 	};
 	return c;
 }
 
 /* Does not set a time in the future, which a jump of the clock could cause. */
-static void set_time(struct change *c, __u64 then_ns)
+static void set_time(struct state_change *c, __u64 then_ns)
 {
 	if (then_ns && then_ns < c->time_ns)
 		c->time_ns = then_ns;
 }
 
-static struct change *add_status(struct list *list, enum change_kind kind,
-				 const struct plan_backend *b)
+static struct state_change *add_status(struct list *list, enum state_change_kind kind,
+				       const struct plan_backend *b)
 {
-	struct change *c = add(list, kind, b);
+	struct state_change *c = add(list, kind, b);
 
 	c->state = b->value.state;
 	c->reason = b->value.reason;
@@ -42,7 +43,7 @@ static struct change *add_status(struct list *list, enum change_kind kind,
 
 static void add_state(struct list *list, const struct plan_backend *b, enum klb_state was)
 {
-	struct change *c = add_status(list, CHANGE_STATE, b);
+	struct state_change *c = add_status(list, CHANGE_STATE, b);
 
 	c->was = was;
 	set_time(c, b->value.since_ns);
@@ -52,7 +53,7 @@ static void compare_status(struct list *list, const struct klb_backend *was,
 			   const struct plan_backend *b)
 {
 	const struct klb_backend *is = &b->value;
-	struct change *c;
+	struct state_change *c;
 
 	/*
 	 * The same state since another time: it has changed and changed back between the two
@@ -99,15 +100,15 @@ static void compare(struct list *list, const struct datapath_state *was,
 
 static int by_time(const void *a, const void *b)
 {
-	const struct change *x = a, *y = b;
+	const struct state_change *x = a, *y = b;
 
 	if (x->time_ns != y->time_ns)
 		return x->time_ns < y->time_ns ? -1 : 1;
 	return x->id < y->id ? -1 : x->id > y->id;
 }
 
-unsigned int changes_between(const struct datapath_state *was, const struct datapath_state *is,
-			     __u64 now_ns, struct change *ret)
+unsigned int state_diff(const struct datapath_state *was, const struct datapath_state *is,
+			__u64 now_ns, struct state_change *ret)
 {
 	struct list list = { .at = ret, .now_ns = now_ns };
 
@@ -129,7 +130,7 @@ unsigned int changes_between(const struct datapath_state *was, const struct data
 	return list.n;
 }
 
-const char *changes_kind_name(enum change_kind kind)
+const char *state_change_name(enum state_change_kind kind)
 {
 	switch (kind) {
 	case CHANGE_STATE:

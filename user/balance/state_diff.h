@@ -8,7 +8,7 @@
 
 #include "balance/state.h"
 
-enum change_kind {
+enum state_change_kind {
 	CHANGE_STATE, /* the agent has changed the state; was == state: it has changed and changed
 			 back */
 	CHANGE_REASON, /* the state is the same, for another reason */
@@ -25,8 +25,8 @@ enum change_kind {
  * was_http_status: of CHANGE_REASON. weight: of CHANGE_WEIGHT; -1: the planned weight applies
  * again.
  */
-struct change {
-	enum change_kind kind;
+struct state_change {
+	enum state_change_kind kind;
 	struct klb_endpoint backend;
 	__u32 id;
 	enum klb_state was, state;
@@ -41,16 +41,17 @@ struct change {
 };
 
 /* A state or a reason, a drain and a weight for each backend, and the backends that are gone. */
-#define CHANGES_MAX (4 * KLB_MAX_IDS)
+#define STATE_CHANGES_MAX (4 * KLB_MAX_IDS)
 
 /*
- * Fills ret, which has CHANGES_MAX elements, in the order of time. Returns how many there are. was:
- * the earlier reading; NULL for the first one, which reports the current state of each backend.
+ * Fills ret, which has STATE_CHANGES_MAX elements, in the order of time. Returns how many there
+ * are. was: the earlier reading; NULL for the first one, which reports the current state of each
+ * backend.
  */
-unsigned int changes_between(const struct datapath_state *was, const struct datapath_state *is,
-			     __u64 now_ns, struct change *ret);
+unsigned int state_diff(const struct datapath_state *was, const struct datapath_state *is,
+			__u64 now_ns, struct state_change *ret);
 
 /* "state", "reason", "added", "removed", "drained", "undrained" or "weight" */
-const char *changes_kind_name(enum change_kind kind);
+const char *state_change_name(enum state_change_kind kind);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/cli.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,18 @@ int cli_usage(const char *format, ...)
 	va_end(args);
 	log_line("%s; see --help", text);
 	return CLI_USAGE;
+}
+
+int cli_bad_option(int c, char *const *argv)
+{
+	return cli_usage("%s: %s", argv[optind - 1], c == ':' ? "needs a value" : "unknown option");
+}
+
+int cli_output_format(const char *text, bool *ret_json)
+{
+	*ret_json = !strcmp(text, "json");
+	return *ret_json || !strcmp(text, "text") ? -1
+						  : cli_usage("-o %s: want text or json", text);
 }
 
 int cli_version(const char *program)

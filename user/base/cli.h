@@ -6,6 +6,8 @@
 #ifndef KUBELB_CLI_H
 #define KUBELB_CLI_H
 
+#include <stdbool.h>
+
 #include "base/err.h"
 
 #ifndef KLB_VERSION
@@ -23,6 +25,15 @@ int cli_fail(int status, const struct err *e);
 
 /* Prints what is wrong with the command line, and that --help explains it. Returns CLI_USAGE. */
 int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/*
+ * After getopt_long returned c, '?' or ':': says that the option is unknown or needs a value.
+ * Returns CLI_USAGE.
+ */
+int cli_bad_option(int c, char *const *argv);
+
+/* The argument of -o. Returns -1, or CLI_USAGE after a message. */
+int cli_output_format(const char *text, bool *ret_json);
 
 /* Prints `program VERSION` on stdout. Returns CLI_OK. */
 int cli_version(const char *program);

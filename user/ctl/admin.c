@@ -55,46 +55,39 @@ int ctl_unknown_backend(const struct plan *p, const struct klb_endpoint *endpoin
 		       endpoint_format(endpoint, text), known);
 }
 
-/* The number of other backends that are ready and have a weight. */
-static unsigned int others_ready(const struct datapath_state *s, const struct plan_backend *b)
+/* Backends other than this one. */
+struct others {
+	unsigned int ready; /* and have a weight */
+	unsigned int weighted; /* whatever their state */
+};
+
+static struct others count_others(const struct datapath_state *s, const struct plan_backend *b)
 {
 	struct backend_status status;
-	unsigned int n = 0;
+	struct others ret = { 0 };
 
 	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
 		backend_status_of(s, &s->applied.backends[i], clock_now_ns(), &status);
-		n += s->applied.backends[i].id != b->id && !strcmp(status.state, "ready") &&
-		     status.weight;
+		if (s->applied.backends[i].id == b->id || !status.weight)
+			continue;
+		ret.weighted++;
+		ret.ready += status.state == STATUS_READY;
 	}
-	return n;
-}
-
-/* Whether any other backend has a weight, ready or not. */
-static bool others_weighted(const struct datapath_state *s, const struct plan_backend *b)
-{
-	struct backend_status status;
-
-	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
-		backend_status_of(s, &s->applied.backends[i], clock_now_ns(), &status);
-		if (s->applied.backends[i].id != b->id && status.weight)
-			return true;
-	}
-	return false;
+	return ret;
 }
 
 static void report_change(const struct admin_change *c, const struct datapath_state *s,
 			  const struct plan_backend *b)
 {
+	const struct others others = count_others(s, b);
 	char text[ENDPOINT_TEXT_MAX];
-	struct backend_status status;
 
 	endpoint_format(&b->value.endpoint, text);
 	switch (c->kind) {
 	case ADMIN_DRAIN:
 		printf("%s: draining; %llu connections to it stay until they close\n", text,
 		       s->stats[b->id].active);
-		backend_status_of(s, b, clock_now_ns(), &status);
-		if (!others_ready(s, b) && status.weight)
+		if (!others.ready && backend_status_weight(s, b))
 			printf("note: no other backend is ready; it still gets what no other can "
 			       "take\n");
 		break;
@@ -103,7 +96,7 @@ static void report_change(const struct admin_change *c, const struct datapath_st
 		break;
 	case ADMIN_WEIGHT:
 		printf("%s: weight %u, until `kubelbctl weight %s auto`\n", text, c->weight, text);
-		if (!c->weight && !others_weighted(s, b))
+		if (!c->weight && !others.weighted)
 			printf("note: every backend has weight 0 now: connects go through "
 			       "untouched, "
 			       "to nobody in all likelihood\n");

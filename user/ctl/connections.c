@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <jansson.h>
-
+#include "balance/state.h"
+#include "ctl/json.h"
 #include "base/array.h"
 #include "base/clock.h"
 #include "net/endpoint.h"
@@ -16,12 +16,6 @@
 #include "base/format.h"
 
 /* --- which ------------------------------------------------------------------------- */
-
-static bool is_open(const struct klb_connection *c)
-{
-	return (c->record.phase == KLB_PHASE_CONNECTING || c->record.phase == KLB_PHASE_ACTIVE) &&
-	       c->record.id != KLB_ID_SELFTEST;
-}
 
 static int by_backend_then_age(const void *a, const void *b)
 {
@@ -41,7 +35,7 @@ unsigned int connections_keep(struct klb_connection *list, unsigned int n)
 	unsigned int kept = 0;
 
 	for (unsigned int i = 0; i < n; i++)
-		if (is_open(&list[i]))
+		if (state_is_open(&list[i].record) && list[i].record.id != KLB_ID_SELFTEST)
 			list[kept++] = list[i];
 	if (kept)
 		qsort(list, kept, sizeof(*list), by_backend_then_age);
@@ -139,7 +133,6 @@ int connections_print_json(const struct klb_connection *list, unsigned int n, __
 			   __u64 now_ns, FILE *to)
 {
 	json_t *array = json_array(), *root;
-	int r;
 
 	for (unsigned int i = 0; i < n; i++)
 		json_array_append_new(array, json_connection(&list[i], host, now_ns));
@@ -148,9 +141,5 @@ int connections_print_json(const struct klb_connection *list, unsigned int n, __
 		json_decref(root);
 		return -ENOMEM;
 	}
-	r = json_dumpf(root, to, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-	fputc('\n', to);
-	json_decref(root);
-	/* cli_end reports a failed write. */
-	return r && !ferror(to) ? -ENOMEM : 0;
+	return ctl_print_json(root, JSON_INDENT(2), to);
 }

@@ -37,6 +37,7 @@ void ctl_log_admin(const struct datapath *dp, const struct plan_backend *b);
 void ctl_log_end(const struct klb_connection *c, bool gone);
 
 /* Return an exit status (cli.h). */
+int ctl_status(const struct ctl_options *o, int argc, char **argv);
 int ctl_connections(const struct ctl_options *o, int argc, char **argv);
 int ctl_events(const struct ctl_options *o, int argc, char **argv);
 int ctl_kill(const struct ctl_options *o, int argc, char **argv);

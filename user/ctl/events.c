@@ -6,12 +6,11 @@
 #include <stdbool.h>
 #include <time.h>
 
-#include <jansson.h>
-
 #include "balance/names.h"
 #include "base/clock.h"
 #include "net/endpoint.h"
 #include "base/format.h"
+#include "ctl/json.h"
 
 /* "2026-11-22T19:07:08" and its NUL. Years have four digits. */
 #define STAMP_MAX 32
@@ -107,31 +106,17 @@ static void stamp_json(__u64 wall_ns, char when[STAMP_MAX + 16])
 	snprintf(when, STAMP_MAX + 16, "%s.%03uZ", seconds, ns / 1000000);
 }
 
-/* Takes ownership of root. NULL: there was no memory for it. */
-static int print_line(json_t *root, FILE *to)
-{
-	int r;
-
-	if (!root)
-		return -ENOMEM;
-	r = json_dumpf(root, to, JSON_COMPACT | JSON_REAL_PRECISION(9));
-	fputc('\n', to);
-	json_decref(root);
-	/* cli_end reports a failed write. */
-	return r && !ferror(to) ? -ENOMEM : 0;
-}
-
 int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE *to)
 {
 	char when[STAMP_MAX + 16];
 
 	stamp_json(event->time_ns + wall_offset_ns, when);
-	return print_line(json_event(event, when), to);
+	return ctl_print_json(json_event(event, when), JSON_COMPACT, to);
 }
 
 /* --- what user space has decided ----------------------------------------------------- */
 
-static void print_status(const struct change *c, FILE *to)
+static void print_status(const struct state_change *c, FILE *to)
 {
 	char reason[NAMES_REASON_MAX], was[NAMES_REASON_MAX];
 
@@ -145,7 +130,7 @@ static void print_status(const struct change *c, FILE *to)
 			c->was == c->state ? " and in between another" : "", reason);
 }
 
-static void print_detail(const struct change *c, FILE *to)
+static void print_detail(const struct state_change *c, FILE *to)
 {
 	if (c->kind == CHANGE_WEIGHT && c->weight < 0)
 		fputs("auto, the planned one counts again", to);
@@ -159,24 +144,24 @@ static void print_detail(const struct change *c, FILE *to)
 		      to);
 }
 
-void events_print_change_text(const struct change *c, __u64 wall_offset_ns, FILE *to)
+void events_print_change_text(const struct state_change *c, __u64 wall_offset_ns, FILE *to)
 {
-	print_head(c->time_ns + wall_offset_ns, changes_kind_name(c->kind), &c->backend, to);
+	print_head(c->time_ns + wall_offset_ns, state_change_name(c->kind), &c->backend, to);
 	print_detail(c, to);
 	fputc('\n', to);
 }
 
-int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE *to)
+int events_print_change_json(const struct state_change *c, __u64 wall_offset_ns, FILE *to)
 {
 	char when[STAMP_MAX + 16], backend[ENDPOINT_TEXT_MAX];
 	bool state = c->kind == CHANGE_STATE, reason = c->kind == CHANGE_REASON;
 	bool status = state || reason, weight = c->kind == CHANGE_WEIGHT && c->weight >= 0;
 
 	stamp_json(c->time_ns + wall_offset_ns, when);
-	return print_line(
+	return ctl_print_json(
 		json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:s?, s:s?, s:s?, s:o, s:o}", "time",
 			  when, "monotonicNs", (json_int_t)c->time_ns, "event",
-			  changes_kind_name(c->kind), "backend",
+			  state_change_name(c->kind), "backend",
 			  endpoint_format(&c->backend, backend), "backendId", (json_int_t)c->id,
 			  "reason", status ? names_reason(c->reason) : NULL, "state",
 			  status ? names_state(c->state) : NULL, "was",
@@ -184,5 +169,5 @@ int events_print_change_json(const struct change *c, __u64 wall_offset_ns, FILE 
 			  reason ? names_reason(c->was_reason) : NULL, "httpStatus",
 			  status && c->http_status ? json_integer(c->http_status) : json_null(),
 			  "weight", weight ? json_integer(c->weight) : json_null()),
-		to);
+		JSON_COMPACT, to);
 }

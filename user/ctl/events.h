@@ -24,7 +24,7 @@ void events_print_text(const struct klb_event *event, __u64 wall_offset_ns, FILE
 int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE *to);
 
 /* The same for decisions of the agent and the operator. */
-void events_print_change_text(const struct change *change, __u64 wall_offset_ns, FILE *to);
-int events_print_change_json(const struct change *change, __u64 wall_offset_ns, FILE *to);
+void events_print_change_text(const struct state_change *change, __u64 wall_offset_ns, FILE *to);
+int events_print_change_json(const struct state_change *change, __u64 wall_offset_ns, FILE *to);
 
 #endif

@@ -18,7 +18,7 @@
 /* What one reading has found. It is printed in the order of time. */
 struct news {
 	struct klb_event events[KLB_EVENTS];
-	struct change changes[CHANGES_MAX];
+	struct state_change changes[STATE_CHANGES_MAX];
 	unsigned int n_events, n_changes;
 };
 
@@ -53,7 +53,7 @@ static int print_event(struct follower *f, const struct klb_event *event, __u64 
 	return 0;
 }
 
-static int print_change(const struct follower *f, const struct change *change, __u64 offset,
+static int print_change(const struct follower *f, const struct state_change *change, __u64 offset,
 			struct err *e)
 {
 	if (f->options->json && events_print_change_json(change, offset, stdout))
@@ -71,8 +71,8 @@ static int read_news(struct follower *f, struct err *e)
 
 	if (r)
 		return r;
-	f->news->n_changes = changes_between(f->has_seen ? f->seen : NULL, f->now, clock_now_ns(),
-					     f->news->changes);
+	f->news->n_changes =
+		state_diff(f->has_seen ? f->seen : NULL, f->now, clock_now_ns(), f->news->changes);
 	f->seen = f->now;
 	f->now = swap;
 	if (!f->has_seen)

@@ -179,8 +179,7 @@ static bool may_be_chosen_again(const struct datapath_state *s, const struct pla
 	struct backend_status status;
 
 	backend_status_of(s, b, clock_now_ns(), &status);
-	return status.weight && !backend_status_admin(s, b)->drained &&
-	       strcmp(status.state, "dead") != 0;
+	return status.weight && !backend_status_admin(s, b)->drained && status.state != STATUS_DEAD;
 }
 
 static int report_kill(const struct tally *t, const char *backend, const struct snapshot *snapshot,

@@ -3,85 +3,14 @@
  * kubelbctl: shows the state of the data path and changes the operator's settings. It works on the
  * maps and needs no agent.
  */
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/array.h"
 #include "base/cli.h"
-#include "base/clock.h"
 #include "ctl/ctl.h"
 #include "base/log.h"
-#include "ctl/status.h"
-
-static void usage(void);
-
-/* --- status -------------------------------------------------------------------------- */
-
-static int print_once(const struct ctl_options *o, bool compact)
-{
-	struct datapath_state *state = malloc(sizeof(*state));
-	struct datapath_feature features[DATAPATH_FEATURES_MAX];
-	struct datapath_link links[16];
-	struct status st = {
-		.state = state, .links = links, .features = features, .pin_dir = o->pin_dir
-	};
-	struct datapath *dp = NULL;
-	struct err e = { "" };
-	int r;
-
-	if (!state)
-		return cli_fail(CLI_FAILED, &(struct err){ "out of memory" });
-	r = datapath_open(o->pin_dir, &dp, &e);
-	if (!r)
-		r = datapath_read(dp, state, &e);
-	if (!r)
-		st.n_links = r = datapath_links(o->pin_dir, links, 16, &e);
-	if (r >= 0) {
-		st.n_features = datapath_features_in_force(dp, &state->control, features,
-							   DATAPATH_FEATURES_MAX);
-		ctl_log_state(o->pin_dir, state);
-		ctl_log_links(links, r);
-	}
-	st.now_ns = clock_now_ns();
-	if (r >= 0 && o->json)
-		status_print_json(&st, compact);
-	else if (r >= 0 && status_print_text(&st))
-		r = err_no_memory(&e);
-	datapath_close(dp);
-	free(state);
-	return r < 0 ? cli_fail(CLI_FAILED, &e) : CLI_OK;
-}
-
-/* Until Ctrl-C, the end of stdout's reader, or the end of the data path. */
-static int watch(const struct ctl_options *o)
-{
-	bool terminal = isatty(STDOUT_FILENO);
-	int status;
-
-	ctl_handle_signals();
-	do {
-		if (terminal && !o->json)
-			fputs("\033[H\033[J", stdout);
-		status = print_once(o, true);
-		if (!terminal && !o->json && status == CLI_OK)
-			putchar('\n');
-	} while (status == CLI_OK && ctl_flush() && ctl_pause(1000));
-	return status;
-}
-
-static int cmd_status(const struct ctl_options *o, int argc, char **argv)
-{
-	(void)argv;
-	if (argc)
-		return cli_usage("status takes no argument");
-	return o->watch ? watch(o) : print_once(o, false);
-}
-
-/* --- main ------------------------------------------------------------------------------ */
 
 /* The options that a command accepts. */
 #define WITH_WATCH 1u
@@ -94,7 +23,7 @@ static const struct command {
 	int (*run)(const struct ctl_options *o, int argc, char **argv);
 } commands[] = {
 	{ "status", "[-w] [-o json]", "frontends, backends and how they fare",
-	  WITH_WATCH | WITH_JSON, cmd_status },
+	  WITH_WATCH | WITH_JSON, ctl_status },
 	{ "connections", "[-o json]", "the balanced connections, and whose they are", WITH_JSON,
 	  ctl_connections },
 	{ "events", "[-f] [-o json]", "what has happened to connects", WITH_FOLLOW | WITH_JSON,
@@ -144,9 +73,8 @@ static int parse_options(int argc, char **argv, struct ctl_options *o)
 	while ((c = getopt_long(argc, argv, ":o:wfvhV", long_options, NULL)) != -1) {
 		switch (c) {
 		case 'o':
-			o->json = !strcmp(optarg, "json");
-			if (!o->json && strcmp(optarg, "text") != 0)
-				return cli_usage("-o %s: want text or json", optarg);
+			if (cli_output_format(optarg, &o->json) >= 0)
+				return CLI_USAGE;
 			break;
 		case 'w':
 			o->watch = true;
@@ -166,8 +94,7 @@ static int parse_options(int argc, char **argv, struct ctl_options *o)
 		case 'V':
 			return cli_version("kubelbctl");
 		default:
-			return cli_usage("%s: %s", argv[optind - 1],
-					 c == ':' ? "needs a value" : "unknown option");
+			return cli_bad_option(c, argv);
 		}
 	}
 	if (o->pin_dir[0] != '/')

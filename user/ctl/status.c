@@ -5,9 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include <jansson.h>
-
 #include "balance/names.h"
+#include "ctl/json.h"
 #include "base/array.h"
 #include "base/clock.h"
 #include "net/endpoint.h"
@@ -159,7 +158,7 @@ static void add_backend(struct table *t, const struct datapath_state *s,
 
 	backend_status_of(s, b, now_ns, &status);
 	table_cell(t, "%s", endpoint_format(&b->value.endpoint, text));
-	table_cell(t, "%s", status.state);
+	table_cell(t, "%s", backend_status_name(status.state));
 	table_cell(t, "%u%s", status.weight, backend_status_admin(s, b)->weight_set ? "*" : "");
 	table_cell(t, "%llu", stats->active);
 	table_cell(t, "%llu", stats->connecting);
@@ -227,11 +226,12 @@ static json_t *json_backend(const struct datapath_state *s, const struct plan_ba
 		"{s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:b, s:b, s:o, s:I, s:I, s:I, "
 		"s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"id", (int)b->id, "generation", (int)b->value.generation, "address",
-		endpoint_format(&b->value.endpoint, text), "state", status.state, "why", status.why,
-		"reason", names_reason(b->value.reason), "httpStatus", (int)b->value.http_status,
-		"weight", (int)status.weight, "configuredWeight", (int)b->value.weight,
-		"weightOverride", admin->weight_set ? json_integer(admin->weight) : json_null(),
-		"drained", (int)admin->drained, "ejected", stats->ejected_until_ns > now_ns,
+		endpoint_format(&b->value.endpoint, text), "state",
+		backend_status_name(status.state), "why", status.why, "reason",
+		names_reason(b->value.reason), "httpStatus", (int)b->value.http_status, "weight",
+		(int)status.weight, "configuredWeight", (int)b->value.weight, "weightOverride",
+		admin->weight_set ? json_integer(admin->weight) : json_null(), "drained",
+		(int)admin->drained, "ejected", stats->ejected_until_ns > now_ns,
 		"ejectedForSeconds",
 		stats->ejected_until_ns > now_ns ? seconds_since(now_ns, stats->ejected_until_ns)
 						 : json_null(),
@@ -309,7 +309,7 @@ static json_t *json_features(const struct status *st)
 	return list;
 }
 
-void status_print_json(const struct status *st, bool compact)
+int status_print_json(const struct status *st, bool compact)
 {
 	const struct datapath_state *s = st->state;
 	__u64 now_ns = st->now_ns;
@@ -333,8 +333,5 @@ void status_print_json(const struct status *st, bool compact)
 		"programs", json_programs(st->links, st->n_links), "features", json_features(st),
 		"frontends", json_frontends(&s->applied), "backends", json_backends(s, now_ns));
 
-	json_dumpf(root, stdout,
-		   (compact ? JSON_COMPACT : JSON_INDENT(2)) | JSON_REAL_PRECISION(9));
-	putchar('\n');
-	json_decref(root);
+	return ctl_print_json(root, compact ? JSON_COMPACT : JSON_INDENT(2), stdout);
 }

@@ -18,8 +18,8 @@ struct status {
 	__u64 now_ns;
 };
 
-/* Print to stdout. Text: 0 or -ENOMEM. */
+/* Print to stdout. Return 0 or -ENOMEM. */
 int status_print_text(const struct status *st);
-void status_print_json(const struct status *st, bool compact);
+int status_print_json(const struct status *st, bool compact);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <dirent.h>
 #include <limits.h>
 
 #include "datapath/datapath.h"
@@ -68,6 +69,19 @@ int path_with_suffix(char *ret, const char *dir, struct err *e);
 int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info,
 		 struct err *e);
 
+/* Whether the kernel's name of a map or program is one of kubelb's. */
+bool is_our_name(const char *name);
+
+/*
+ * Fills ret, a bpf_map_info, bpf_prog_info or bpf_link_info of that size, about the object behind
+ * fd. Returns 0 or a negative errno.
+ */
+int bpf_info(int fd, void *ret, __u32 size);
+
+/* Read and write the only value of a map such as `control` or `counters`. */
+int map_get(const struct datapath *dp, enum map_index map, void *ret, struct err *e);
+int map_put(const struct datapath *dp, enum map_index map, const void *value, struct err *e);
+
 /* Explains the errno of a bpf(2) call and says what to do. */
 const char *bpf_errno_hint(int code);
 
@@ -102,6 +116,16 @@ struct link_slot {
 			    new */
 	bool replaced;
 };
+
+/*
+ * Returns 0 for a link of kubelb, -EEXIST for something else, and -EPERM without the privileges to
+ * look, which says nothing about the owner. link_error is the error for the code of that.
+ */
+int link_check(int fd, struct bpf_link_info *ret_info);
+int link_error(const char *path, int code, struct err *e);
+int link_prog_info(__u32 id, struct bpf_prog_info *ret);
+/* Opens the directory of the links. dir: its name, PATH_TEXT_MAX bytes. */
+int links_open_dir(const char *pin_dir, char *dir, DIR **ret, struct err *e);
 
 /*
  * Opens what is pinned under links/ into the slots. Ignores a link to another cgroup or to one that

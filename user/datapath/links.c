@@ -4,55 +4,36 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-/* FILEID_KERNFS, include/linux/exportfs.h. */
-#define KERNFS_HANDLE 0xfe
-
-static int link_info(int fd, struct bpf_link_info *ret)
+int link_prog_info(__u32 id, struct bpf_prog_info *ret)
 {
-	__u32 length = sizeof(*ret);
-
-	memset(ret, 0, sizeof(*ret));
-	return bpf_obj_get_info_by_fd(fd, ret, &length) ? -errno : 0;
-}
-
-static int prog_info(__u32 id, struct bpf_prog_info *ret)
-{
-	__u32 length = sizeof(*ret);
 	int fd = bpf_prog_get_fd_by_id(id);
 	int r;
 
 	if (fd < 0)
 		return -errno;
-	memset(ret, 0, sizeof(*ret));
-	r = bpf_obj_get_info_by_fd(fd, ret, &length) ? -errno : 0;
+	r = bpf_info(fd, ret, sizeof(*ret));
 	close(fd);
 	return r;
 }
 
-/*
- * Returns 0 for a link of kubelb, -EEXIST for something else, and -EPERM without the privileges to
- * look, which says nothing about the owner.
- */
-static int check_link(int fd, struct bpf_link_info *ret_info)
+int link_check(int fd, struct bpf_link_info *ret_info)
 {
 	struct bpf_prog_info prog;
-	int r = link_info(fd, ret_info);
+	int r = bpf_info(fd, ret_info, sizeof(*ret_info));
 
 	if (!r && ret_info->type == BPF_LINK_TYPE_CGROUP) {
-		r = prog_info(ret_info->prog_id, &prog);
-		if (!r && !strncmp(prog.name, "klb_", 4))
+		r = link_prog_info(ret_info->prog_id, &prog);
+		if (!r && is_our_name(prog.name))
 			return 0;
 	}
 	return r == -EPERM || r == -EACCES ? -EPERM : -EEXIST;
 }
 
-static int link_error(const char *path, int code, struct err *e)
+int link_error(const char *path, int code, struct err *e)
 {
 	if (code == EPERM || code == EACCES)
 		return err_set(e, code, "%s: %s", path, bpf_errno_hint(code));
@@ -79,7 +60,7 @@ static int open_link(const char *links_dir, unsigned long long cgroup_id, struct
 	fd = bpf_obj_get(path);
 	if (fd < 0)
 		return errno == ENOENT ? 0 : link_error(path, errno, e);
-	r = check_link(fd, &info);
+	r = link_check(fd, &info);
 	if (r) {
 		close(fd);
 		return link_error(path, -r, e);
@@ -106,9 +87,7 @@ static int map_of_prog(int prog_fd, const char *name, struct bpf_map_info *ret_i
 	for (__u32 i = 0; i < prog.nr_map_ids && i < MAP_COUNT + 8 && found < 0; i++) {
 		int fd = bpf_map_get_fd_by_id(ids[i]);
 
-		length = sizeof(*ret_info);
-		memset(ret_info, 0, sizeof(*ret_info));
-		if (fd >= 0 && !bpf_obj_get_info_by_fd(fd, ret_info, &length) &&
+		if (fd >= 0 && !bpf_info(fd, ret_info, sizeof(*ret_info)) &&
 		    !strcmp(ret_info->name, name))
 			found = fd;
 		else if (fd >= 0)
@@ -133,21 +112,29 @@ int links_old_memory(const struct link_slot *slot)
 	return fd;
 }
 
+/* Opens the pinned link connect4; -ENOENT when there is none. */
+static int open_connect4(const char *pin_dir)
+{
+	char path[PATH_TEXT_MAX];
+	int fd = -1;
+
+	if (!path_join(path, pin_dir, "links/connect4", NULL))
+		fd = bpf_obj_get(path);
+	return fd < 0 ? -ENOENT : fd;
+}
+
 int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info)
 {
-	char path[PATH_TEXT_MAX], map[BPF_OBJ_NAME_LEN];
-	int fd, r, prog_fd, found = -ENOENT;
+	int r, prog_fd, found = -ENOENT, fd = open_connect4(pin_dir);
 	struct bpf_link_info info;
+	char map[BPF_OBJ_NAME_LEN];
 
 	/*
 	 * The connect programs use all maps but `frontends` and `backends`, which no program reads.
 	 */
-	if (path_join(path, pin_dir, "links/connect4", NULL))
-		return -ENOENT;
-	fd = bpf_obj_get(path);
 	if (fd < 0)
-		return -ENOENT;
-	r = check_link(fd, &info);
+		return fd;
+	r = link_check(fd, &info);
 	prog_fd = r ? r : bpf_prog_get_fd_by_id(info.prog_id);
 	snprintf(map, sizeof(map), "klb_%s", name);
 	if (prog_fd >= 0) {
@@ -163,16 +150,12 @@ int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *r
 __u32 links_connect4_prog(const char *pin_dir)
 {
 	struct bpf_link_info info;
-	char path[PATH_TEXT_MAX];
+	int fd = open_connect4(pin_dir);
 	__u32 id = 0;
-	int fd;
 
-	if (path_join(path, pin_dir, "links/connect4", NULL))
-		return 0;
-	fd = bpf_obj_get(path);
 	if (fd < 0)
 		return 0;
-	if (!link_info(fd, &info) && info.type == BPF_LINK_TYPE_CGROUP)
+	if (!bpf_info(fd, &info, sizeof(info)) && info.type == BPF_LINK_TYPE_CGROUP)
 		id = info.prog_id;
 	close(fd);
 	return id;
@@ -202,7 +185,7 @@ static void describe_exclusive(int cgroup_fd, enum bpf_attach_type type, char *r
 	snprintf(ret, size, "a program attached exclusively to it or above it");
 	if (bpf_prog_query(cgroup_fd, type, 0, &flags, ids, &count) || !count)
 		return;
-	if (flags & BPF_F_ALLOW_MULTI || prog_info(ids[0], &prog))
+	if (flags & BPF_F_ALLOW_MULTI || link_prog_info(ids[0], &prog))
 		return;
 	snprintf(ret, size, "program '%s' (id %u), which is attached exclusively", prog.name,
 		 ids[0]);
@@ -283,348 +266,12 @@ void links_close(struct link_slot *slots, unsigned int n)
 	}
 }
 
-/* --- detach --------------------------------------------------------------------- */
-
-typedef int (*remove_fn)(const char *path, int fd, bool *ret_ours, struct err *e);
-
-static int remove_pin(const char *path, struct err *e)
+int links_open_dir(const char *pin_dir, char *dir, DIR **ret, struct err *e)
 {
-	return unlink(path) ? err_set(e, errno, "%s: %s", path, strerror(errno)) : 0;
-}
-
-static int remove_link(const char *path, int fd, bool *ret_ours, struct err *e)
-{
-	struct bpf_link_info info;
-
-	int r = check_link(fd, &info);
-
-	*ret_ours = !r;
-	if (r)
-		return r == -EEXIST ? 0 : link_error(path, -r, e);
-	/*
-	 * Detaches at once, even if another process holds the link. ENOLINK: it is detached
-	 * already.
-	 */
-	if (bpf_link_detach(fd) && errno != ENOLINK && errno != EOPNOTSUPP && errno != EINVAL)
-		return err_set(e, errno, "%s: cannot detach: %s", path, bpf_errno_hint(errno));
-	return remove_pin(path, e);
-}
-
-static bool is_our_name(const char *name)
-{
-	return !strncmp(name, "klb_", 4);
-}
-
-static bool is_our_map(int fd)
-{
-	struct bpf_map_info info = { 0 };
-	__u32 length = sizeof(info);
-
-	return !bpf_obj_get_info_by_fd(fd, &info, &length) && is_our_name(info.name);
-}
-
-static bool is_our_prog(int fd)
-{
-	struct bpf_prog_info info = { 0 };
-	__u32 length = sizeof(info);
-
-	return !bpf_obj_get_info_by_fd(fd, &info, &length) && is_our_name(info.name);
-}
-
-static bool is_our_iterator(int fd)
-{
-	struct bpf_link_info info;
-	struct bpf_prog_info prog;
-
-	return !link_info(fd, &info) && info.type == BPF_LINK_TYPE_ITER &&
-	       !prog_info(info.prog_id, &prog) && is_our_name(prog.name);
-}
-
-/*
- * Whether a pinned object is kubelb's. Each kind of object answers the same query with another
- * structure, so the kind comes first; procfs shows it.
- */
-static bool is_our_object(int fd)
-{
-	char path[64], kind[64];
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	n = readlink(path, kind, sizeof(kind) - 1);
-	if (n < 0)
-		return is_our_map(fd);
-	kind[n] = '\0';
-	if (strstr(kind, "bpf-prog"))
-		return is_our_prog(fd);
-	return strstr(kind, "bpf_link") || strstr(kind, "bpf-link") ? is_our_iterator(fd)
-								    : is_our_map(fd);
-}
-
-static int remove_object(const char *path, int fd, bool *ret_ours, struct err *e)
-{
-	*ret_ours = is_our_object(fd);
-	return *ret_ours ? remove_pin(path, e) : 0;
-}
-
-static bool is_temporary_name(const char *name)
-{
-	size_t n = strlen(name), suffix = strlen("_new");
-
-	return n > suffix && !strcmp(name + n - suffix, "_new");
-}
-
-/*
- * Removes from dir what remove_one recognises as kubelb's. temporary: only the temporary names that
- * a killed upgrade leaves.
- */
-static int empty_dir(const char *dir, remove_fn remove_one, bool temporary, bool *ret_removed,
-		     struct err *e)
-{
-	char path[PATH_TEXT_MAX];
-	struct dirent *d;
-	DIR *handle = opendir(dir);
-	int r = 0;
-
-	if (!handle)
-		return errno == ENOENT ? 0 : err_set(e, errno, "%s: %s", dir, strerror(errno));
-	while (!r && (d = readdir(handle))) {
-		bool ours = false;
-		int fd;
-
-		if (d->d_type == DT_DIR || (temporary && !is_temporary_name(d->d_name)) ||
-		    path_join(path, dir, d->d_name, e))
-			continue;
-		fd = bpf_obj_get(path);
-		if (fd < 0 && (errno == EPERM || errno == EACCES)) {
-			r = err_set(e, errno, "%s: %s", path, bpf_errno_hint(errno));
-			break;
-		}
-		if (fd < 0)
-			continue;
-		r = remove_one(path, fd, &ours, e);
-		close(fd);
-		if (ours)
-			*ret_removed = true;
-	}
-	closedir(handle);
-	return r;
-}
-
-/* The same, and removes dir itself, which must be empty then. */
-static int remove_dir(const char *dir, remove_fn remove_one, bool *ret_removed, struct err *e)
-{
-	int r = empty_dir(dir, remove_one, false, ret_removed, e);
-
-	if (r)
-		return r;
-	if (!rmdir(dir))
-		*ret_removed = true;
-	else if (errno != ENOENT)
-		return err_set(
-			e, errno,
-			"%s: holds something that is not kubelb's (%s); what was kubelb's is "
-			"removed, look at the rest with ls",
-			dir, strerror(errno));
-	return 0;
-}
-
-/* First the links: when the last program has gone, nobody reads the maps any more. */
-int links_remove_tree(const char *pin_dir, bool *ret_removed, struct err *e)
-{
-	char links[PATH_TEXT_MAX];
-	int r = path_join(links, pin_dir, "links", e);
-
-	if (!r)
-		r = remove_dir(links, remove_link, ret_removed, e);
-	if (!r)
-		r = remove_dir(pin_dir, remove_object, ret_removed, e);
-	return r;
-}
-
-int links_empty_tree(const char *dir, struct err *e)
-{
-	char links[PATH_TEXT_MAX];
-	bool removed;
-	int r = path_join(links, dir, "links", e);
-
-	if (!r)
-		r = remove_dir(links, remove_link, &removed, e);
-	if (!r)
-		r = empty_dir(dir, remove_object, false, &removed, e);
-	return r;
-}
-
-static bool is_slot(const char *name, const struct link_slot *slots, unsigned int n)
-{
-	for (unsigned int i = 0; i < n; i++)
-		if (!strcmp(name, slots[i].name))
-			return true;
-	return false;
-}
-
-static int retire_one(const char *dir, const char *name, remove_fn remove_one, struct err *e)
-{
-	char path[PATH_TEXT_MAX];
-	bool ours;
-	int fd, r = path_join(path, dir, name, e);
-
-	if (r)
-		return r;
-	fd = bpf_obj_get(path);
-	if (fd < 0)
-		return 0;
-	r = remove_one(path, fd, &ours, e);
-	close(fd);
-	return r;
-}
-
-int links_retire(const char *pin_dir, const struct link_slot *slots, unsigned int n, struct err *e)
-{
-	char dir[PATH_TEXT_MAX];
-	struct dirent *d;
-	DIR *handle;
 	int r = path_join(dir, pin_dir, "links", e);
 
 	if (r)
 		return r;
-	handle = opendir(dir);
-	if (!handle)
-		return err_set(e, errno, "%s: %s", dir, strerror(errno));
-	while (!r && (d = readdir(handle)))
-		if (d->d_name[0] != '.' && !is_slot(d->d_name, slots, n))
-			r = retire_one(dir, d->d_name, remove_link, e);
-	closedir(handle);
-	return r;
-}
-
-int links_retire_pin(const char *pin_dir, const char *name, struct err *e)
-{
-	return retire_one(pin_dir, name, remove_object, e);
-}
-
-int links_remove_leftovers(const char *pin_dir, struct err *e)
-{
-	char links[PATH_TEXT_MAX];
-	bool removed;
-	int r = path_join(links, pin_dir, "links", e);
-
-	if (!r)
-		r = empty_dir(links, remove_link, true, &removed, e);
-	if (!r)
-		r = empty_dir(pin_dir, remove_object, true, &removed, e);
-	return r;
-}
-
-int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e)
-{
-	char new_dir[PATH_TEXT_MAX];
-	bool aside;
-	int r = path_with_suffix(new_dir, pin_dir, e);
-
-	*ret_removed = false;
-	if (!r && is_private_dir(new_dir))
-		r = links_remove_tree(new_dir, &aside, e);
-	if (!r)
-		r = links_remove_tree(pin_dir, ret_removed, e);
-	return r;
-}
-
-/* --- looking -------------------------------------------------------------------- */
-
-/*
- * Opens a cgroup by its id. The handle of a kernfs node (name_to_handle_at(2)) is its id
- * (fs/kernfs/mount.c). Returns -EPERM without the privileges for that, and another negative errno
- * when the cgroup does not exist any more.
- */
-static int open_cgroup_id(__u64 id)
-{
-	union {
-		struct file_handle handle;
-		char room[sizeof(struct file_handle) + sizeof(__u64)];
-	} u = { .handle = { .handle_bytes = sizeof(__u64), .handle_type = KERNFS_HANDLE } };
-	char root[PATH_TEXT_MAX];
-	unsigned long long root_id;
-	int root_fd, fd;
-
-	if (!id || mounts_cgroup2_root(root, sizeof(root), NULL))
-		return -ENOENT;
-	root_fd = mounts_open_cgroup(root, &root_id, NULL);
-	if (root_fd < 0)
-		return root_fd;
-	memcpy(u.handle.f_handle, &id, sizeof(id));
-	fd = open_by_handle_at(root_fd, &u.handle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		fd = -errno;
-	close(root_fd);
-	return fd;
-}
-
-/*
- * A program is effective when it is in the effective list of its cgroup, which is what the kernel
- * runs. A link to a removed cgroup still exists and is pinned, but runs nothing.
- */
-static void read_effect(const struct bpf_link_info *info, struct datapath_link *ret)
-{
-	__u32 ids[64], count = 64, flags = 0;
-	int fd = open_cgroup_id(info->cgroup.cgroup_id);
-
-	ret->hidden = fd == -EPERM;
-	if (fd < 0)
-		return;
-	if (!bpf_prog_query(fd, info->cgroup.attach_type, BPF_F_QUERY_EFFECTIVE, &flags, ids,
-			    &count))
-		for (__u32 i = 0; i < count && !ret->effective; i++)
-			ret->effective = ids[i] == info->prog_id;
-	else
-		ret->hidden = errno == EPERM;
-	close(fd);
-}
-
-/* Returns false for something else than a link of kubelb. */
-static bool read_link(int fd, const char *name, struct datapath_link *ret)
-{
-	struct bpf_link_info info;
-	int r = check_link(fd, &info);
-
-	if (r && r != -EPERM)
-		return false;
-	*ret = (struct datapath_link){ .prog_id = info.prog_id, .hidden = r == -EPERM };
-	snprintf(ret->name, sizeof(ret->name), "%.31s", name);
-	/*
-	 * The cgroup does not exist any more, so the program does not run. No privileges are needed
-	 * to see that.
-	 */
-	if (info.type == BPF_LINK_TYPE_CGROUP && !info.cgroup.cgroup_id)
-		ret->hidden = false;
-	else if (!r)
-		read_effect(&info, ret);
-	return true;
-}
-
-int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int max, struct err *e)
-{
-	char dir[PATH_TEXT_MAX], path[PATH_TEXT_MAX];
-	struct dirent *d;
-	unsigned int n = 0;
-	DIR *handle;
-	int r = path_join(dir, pin_dir, "links", e);
-
-	if (r)
-		return r;
-	handle = opendir(dir);
-	if (!handle)
-		return err_set(e, errno, "%s: %s", dir, strerror(errno));
-	while (n < max && (d = readdir(handle))) {
-		int fd;
-
-		if (d->d_name[0] == '.' || path_join(path, dir, d->d_name, e))
-			continue;
-		fd = bpf_obj_get(path);
-		if (fd < 0)
-			continue;
-		n += read_link(fd, d->d_name, &ret[n]);
-		close(fd);
-	}
-	closedir(handle);
-	return (int)n;
+	*ret = opendir(dir);
+	return *ret ? 0 : err_set(e, errno, "%s: %s", dir, strerror(errno));
 }

@@ -13,35 +13,13 @@
 
 static int connect4_prog(struct datapath_load *l, __u32 *ret, struct err *e)
 {
-	struct bpf_prog_info info = { 0 };
-	__u32 length = sizeof(info);
+	struct bpf_prog_info info;
+	int r = bpf_info(bpf_program__fd(l->o.progs[PROG_CONNECT4]), &info, sizeof(info));
 
-	if (bpf_obj_get_info_by_fd(bpf_program__fd(l->o.progs[PROG_CONNECT4]), &info, &length))
-		return err_set(e, errno, "cannot tell a program's id: %s", bpf_errno_hint(errno));
+	if (r)
+		return err_set(e, -r, "cannot tell a program's id: %s", bpf_errno_hint(-r));
 	*ret = info.id;
 	return 0;
-}
-
-static int control_error(const struct datapath_load *l, struct err *e)
-{
-	return err_set(e, errno, "%s/control: %s", l->pin_dir, bpf_errno_hint(errno));
-}
-
-static int get_control(const struct datapath_load *l, struct klb_control *ret, struct err *e)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(l->view.fds[MAP_CONTROL], &zero, ret) ? control_error(l, e) : 0;
-}
-
-static int put_control(const struct datapath_load *l, const struct klb_control *control,
-		       struct err *e)
-{
-	__u32 zero = 0;
-
-	return bpf_map_update_elem(l->view.fds[MAP_CONTROL], &zero, control, BPF_ANY)
-		       ? control_error(l, e)
-		       : 0;
 }
 
 /*
@@ -52,7 +30,7 @@ static int put_control(const struct datapath_load *l, const struct klb_control *
 int load_write_control(struct datapath_load *l, struct err *e)
 {
 	struct klb_control control;
-	int r = get_control(l, &control, e);
+	int r = map_get(&l->view, MAP_CONTROL, &control, e);
 
 	if (r)
 		return r;
@@ -65,7 +43,7 @@ int load_write_control(struct datapath_load *l, struct err *e)
 		control.seed = random_u64();
 	control.abi_version = KLB_ABI_VERSION;
 	memcpy(control.refused, l->request.refused, sizeof(control.refused));
-	return put_control(l, &control, e);
+	return map_put(&l->view, MAP_CONTROL, &control, e);
 }
 
 /* Since Linux 5.14 user space can read it too. */
@@ -89,13 +67,13 @@ static int record_selftest(struct datapath_load *l, struct err *e)
 	struct klb_counters counters;
 	struct klb_control control;
 	struct timespec tick;
-	__u32 zero = 0;
-	int r = get_control(l, &control, e);
+	int r = map_get(&l->view, MAP_CONTROL, &control, e);
 
 	if (r)
 		return r;
-	if (bpf_map_lookup_elem(l->view.fds[MAP_COUNTERS], &zero, &counters))
-		return err_set(e, errno, "%s/counters: %s", l->pin_dir, bpf_errno_hint(errno));
+	r = map_get(&l->view, MAP_COUNTERS, &counters, e);
+	if (r)
+		return r;
 	/* The coarse clock advances by ticks of 1/CONFIG_HZ (kernel/time/posix-timers.c). */
 	if (clock_getres(CLOCK_MONOTONIC_COARSE, &tick) || netns_own(&control.host_netns))
 		return err_set(e, errno, "cannot tell the clock or the network namespace: %s",
@@ -106,25 +84,23 @@ static int record_selftest(struct datapath_load *l, struct err *e)
 	control.tick_ns = (__u64)tick.tv_nsec;
 	control.tick_offset_ns =
 		counters.selftest.now_ns - counters.selftest.jiffies * control.tick_ns;
-	return put_control(l, &control, e);
+	return map_put(&l->view, MAP_CONTROL, &control, e);
 }
 
 int load_set_connect4_prog(struct datapath_load *l, struct err *e)
 {
 	struct klb_control control;
-	int r = get_control(l, &control, e);
+	int r = map_get(&l->view, MAP_CONTROL, &control, e);
 
 	if (!r)
 		r = connect4_prog(l, &control.connect4_prog, e);
-	return r ? r : put_control(l, &control, e);
+	return r ? r : map_put(&l->view, MAP_CONTROL, &control, e);
 }
 
 void load_restore_control(struct datapath_load *l)
 {
-	__u32 zero = 0;
-
 	if (l->reused[MAP_CONTROL])
-		bpf_map_update_elem(l->view.fds[MAP_CONTROL], &zero, &l->state.control, BPF_ANY);
+		map_put(&l->view, MAP_CONTROL, &l->state.control, NULL);
 }
 
 /* Whether a program still runs on another cgroup until its pin is replaced. */

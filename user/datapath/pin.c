@@ -72,6 +72,36 @@ const char *bpf_errno_hint(int code)
 	}
 }
 
+bool is_our_name(const char *name)
+{
+	return !strncmp(name, "klb_", 4);
+}
+
+int bpf_info(int fd, void *ret, __u32 size)
+{
+	memset(ret, 0, size);
+	return bpf_obj_get_info_by_fd(fd, ret, &size) ? -errno : 0;
+}
+
+static int map_error(const struct datapath *dp, enum map_index map, struct err *e)
+{
+	return err_set(e, errno, "%s/%s: %s", dp->pin_dir, map_pins[map], bpf_errno_hint(errno));
+}
+
+int map_get(const struct datapath *dp, enum map_index map, void *ret, struct err *e)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(dp->fds[map], &zero, ret) ? map_error(dp, map, e) : 0;
+}
+
+int map_put(const struct datapath *dp, enum map_index map, const void *value, struct err *e)
+{
+	__u32 zero = 0;
+
+	return bpf_map_update_elem(dp->fds[map], &zero, value, BPF_ANY) ? map_error(dp, map, e) : 0;
+}
+
 int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info,
 		 struct err *e)
 {
@@ -92,8 +122,7 @@ int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret
 	memset(ret_info, 0, sizeof(*ret_info));
 	/* A link or a program answers with another structure, so its type differs. */
 	if (bpf_obj_get_info_by_fd(fd, ret_info, &length) ||
-	    length < offsetof(struct bpf_map_info, ifindex) ||
-	    strncmp(ret_info->name, "klb_", 4) != 0)
+	    length < offsetof(struct bpf_map_info, ifindex) || !is_our_name(ret_info->name))
 		goto foreign;
 	return fd;
 foreign:

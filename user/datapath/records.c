@@ -39,10 +39,10 @@ static int append(const struct klb_connection *c, void *arg)
 static int count_other_netns(const struct datapath *dp, __s64 *ret, struct err *e)
 {
 	struct klb_counters counters;
-	__u32 zero = 0;
+	int r = map_get(dp, MAP_COUNTERS, &counters, e);
 
-	if (bpf_map_lookup_elem(dp->fds[MAP_COUNTERS], &zero, &counters))
-		return err_set(e, errno, "%s/counters: %s", dp->pin_dir, bpf_errno_hint(errno));
+	if (r)
+		return r;
 	*ret = (__s64)counters.other_netns;
 	return 0;
 }
@@ -54,8 +54,7 @@ static unsigned int found_other_netns(const struct connection_list *list)
 
 	for (unsigned int i = 0; i < list->n; i++)
 		n += list->at[i].record.flags & KLB_SOCKET_OTHER_NETNS &&
-		     (list->at[i].record.phase == KLB_PHASE_CONNECTING ||
-		      list->at[i].record.phase == KLB_PHASE_ACTIVE);
+		     state_is_open(&list->at[i].record);
 	return n;
 }
 
@@ -70,10 +69,10 @@ static int list_once(const struct datapath *dp, struct sock_diag *diag, bool inf
 				     .everywhere = depth == DEPTH_SOCKETS,
 				     .info = info };
 	struct klb_control control;
-	__u32 zero = 0;
+	int r = map_get(dp, MAP_CONTROL, &control, e);
 
-	if (bpf_map_lookup_elem(dp->fds[MAP_CONTROL], &zero, &control))
-		return err_set(e, errno, "%s/control: %s", dp->pin_dir, bpf_errno_hint(errno));
+	if (r)
+		return r;
 	q.netns = control.host_netns;
 	ret->n = 0;
 	return sock_diag_list(diag, &q, append, ret, e);
@@ -165,17 +164,17 @@ int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *re
 {
 	struct klb_counters counters;
 	unsigned int n = 0;
-	__u32 zero = 0;
+	int r = map_get(dp, MAP_COUNTERS, &counters, e);
 
-	if (bpf_map_lookup_elem(dp->fds[MAP_COUNTERS], &zero, &counters))
-		return err_set(e, errno, "%s/counters: %s", dp->pin_dir, bpf_errno_hint(errno));
+	if (r)
+		return r;
 	/* This is another data path, whose numbers started anew. */
 	if (*next > counters.events)
 		*next = 0;
 	if (counters.events - *next > KLB_EVENTS)
 		*next = counters.events - KLB_EVENTS;
 	while (n < max && *next < counters.events) {
-		int r = next_event(dp->fds[MAP_EVENTS], *next, counters.events, &ret[n]);
+		r = next_event(dp->fds[MAP_EVENTS], *next, counters.events, &ret[n]);
 
 		if (r == -EAGAIN)
 			break;

@@ -8,39 +8,11 @@
 #include <stdio.h>
 
 #include "balance/endpoint_source.h"
+#include "balance/plan_node.h"
 #include "base/clock.h"
 #include "discovery/discovery.h"
 #include "datapath/datapath.h"
-#include "host/node.h"
 #include "balance/backend_status.h"
-
-static void active_of(const struct datapath_state *state, __u64 *ret)
-{
-	for (int id = 0; id < KLB_MAX_IDS; id++)
-		ret[id] = state->stats[id].active + state->stats[id].connecting;
-}
-
-static int plan_for(const struct config *cfg, const struct datapath_state *state, struct plan *ret,
-		    struct err *e)
-{
-	__u64 active[KLB_MAX_IDS];
-	struct klb_endpoint endpoints[KLB_MAX_BACKENDS];
-	bool local[KLB_MAX_BACKENDS];
-	struct plan_input in = {
-		.config = cfg,
-		.local = local,
-		.applied = &state->applied,
-		.active = active,
-		.new_config = true,
-		.node = node_identity(),
-		.now_ns = clock_now_ns(),
-	};
-
-	active_of(state, active);
-	config_endpoints(cfg, endpoints);
-	node_is_local(endpoints, cfg->n_backends, local);
-	return plan_make(&in, ret, e);
-}
 
 /* The configuration with the backends that discovery has found earlier, if there are any. */
 static int with_known_backends(const struct config *cfg, const struct datapath_state *state,
@@ -84,7 +56,7 @@ int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup
 	snprintf(ret->cgroup, sizeof(ret->cgroup), "%s", datapath_load_cgroup(load));
 	r = with_known_backends(cfg, state, &effective, ret, e);
 	if (!r)
-		r = plan_for(effective, state, &ret->after, e);
+		r = plan_for_node(effective, state, NULL, true, &ret->after, e);
 	if (!r && !dry_run)
 		r = datapath_load_commit(load, &ret->after, e);
 	datapath_load_free(load);

@@ -126,26 +126,34 @@ static int take_source(struct options *o, enum migrate_kind from)
 	return take_action(o, ACTION_MIGRATE);
 }
 
-/* Returns -1 to continue, or an exit status. */
-static int take_option(int c, struct options *o)
+/* The options that only set something. */
+static void take_setting(int c, struct options *o)
 {
 	switch (c) {
 	case 'c':
 		o->config = optarg;
-		return -1;
-	case 'f':
-		return add_arg(o->frontends, &o->n_frontends, "--frontend");
-	case 'b':
-		return add_arg(o->backends, &o->n_backends, "--backend");
+		break;
 	case OPT_CGROUP:
 		o->cgroup = optarg;
-		return -1;
+		break;
 	case OPT_PIN:
 		o->pin_dir = optarg;
-		return -1;
+		break;
 	case 'n':
 		o->dry_run = true;
-		return -1;
+		break;
+	case 'v':
+		o->verbosity++;
+		break;
+	default:
+		break;
+	}
+}
+
+/* Returns -1 to continue, or an exit status. */
+static int take_option(int c, struct options *o)
+{
+	switch (c) {
 	case OPT_DETACH:
 		return take_action(o, ACTION_DETACH);
 	case OPT_CHECK:
@@ -155,20 +163,19 @@ static int take_option(int c, struct options *o)
 	case OPT_FROM + MIGRATE_KUBECONFIG:
 		return take_source(o, (enum migrate_kind)(c - OPT_FROM));
 	case 'o':
-		o->json = !strcmp(optarg, "json");
-		return o->json || !strcmp(optarg, "text")
-			       ? -1
-			       : cli_usage("-o %s: want text or json", optarg);
-	case 'v':
-		o->verbosity++;
-		return -1;
+		return cli_output_format(optarg, &o->json);
+	case 'f':
+		return add_arg(o->frontends, &o->n_frontends, "--frontend");
+	case 'b':
+		return add_arg(o->backends, &o->n_backends, "--backend");
 	case 'h':
 		usage();
 		return CLI_OK;
 	case 'V':
 		return cli_version("kubelb-load");
 	default:
-		return cli_usage("unknown option");
+		take_setting(c, o);
+		return -1;
 	}
 }
 
@@ -180,8 +187,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, ":c:f:b:no:vhV", long_options, NULL)) != -1) {
 		if (c == '?' || c == ':')
-			return cli_usage("%s: %s", argv[optind - 1],
-					 c == ':' ? "needs a value" : "unknown option");
+			return cli_bad_option(c, argv);
 		status = take_option(c, o);
 		if (status >= 0)
 			return status;

@@ -34,7 +34,7 @@ static struct plan make(const char *const *backends, unsigned int n, const struc
 	struct config *c = config_of(backends, n);
 	struct plan_input in = { .config = c,
 				 .applied = applied,
-				 .active = active,
+				 .open = active,
 				 .new_config = true,
 				 .node = 42,
 				 .now_ns = 1000 };
@@ -110,7 +110,7 @@ static void no_id_left(void **state)
 {
 	struct config *c = config_of(abc, 3);
 	__u64 active[KLB_MAX_IDS];
-	struct plan_input in = { .config = c, .active = active };
+	struct plan_input in = { .config = c, .open = active };
 	struct plan p = { .serial = 77 };
 	struct err e = { "" };
 
@@ -317,11 +317,9 @@ static struct config *with_backends(const struct config *c, const char *const *l
 
 static struct plan make_of(const struct config *c, const struct plan *applied, const __u64 *active)
 {
-	struct plan_input in = { .config = c,
-				 .applied = applied,
-				 .active = active,
-				 .new_config = true,
-				 .now_ns = 1000 };
+	struct plan_input in = {
+		.config = c, .applied = applied, .open = active, .new_config = true, .now_ns = 1000
+	};
 	struct err e = { "" };
 	struct plan p;
 

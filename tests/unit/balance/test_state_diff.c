@@ -8,7 +8,7 @@
 #include "unit.h"
 
 static struct datapath_state was, is;
-static struct change found[CHANGES_MAX];
+static struct state_change found[STATE_CHANGES_MAX];
 
 static struct plan_backend *put(struct datapath_state *s, __u32 id, enum klb_state state,
 				__u64 since_ns)
@@ -41,7 +41,7 @@ static void first_look_finds_the_last_verdicts(void **state)
 	put(&is, 3, KLB_STATE_DEAD, 300)->value.reason = KLB_REASON_REFUSED;
 	is.admin[1].generation = 7;
 	is.admin[1].drained = 1;
-	assert_int_equal(changes_between(NULL, &is, 1000, found), 2);
+	assert_int_equal(state_diff(NULL, &is, 1000, found), 2);
 	assert_int_equal(found[0].id, 3);
 	assert_int_equal(found[0].kind, CHANGE_STATE);
 	assert_int_equal(found[0].state, KLB_STATE_DEAD);
@@ -57,7 +57,7 @@ static void nothing_new_is_nothing(void **state)
 	put(&is, 1, KLB_STATE_READY, 500)->value.last_probe_ns = 900;
 	put(&was, 1, KLB_STATE_READY, 500);
 	is.stats[1].active = 9;
-	assert_int_equal(changes_between(&was, &is, 1000, found), 0);
+	assert_int_equal(state_diff(&was, &is, 1000, found), 0);
 }
 
 static void a_verdict_changes(void **state)
@@ -65,14 +65,14 @@ static void a_verdict_changes(void **state)
 	(void)state;
 	put(&was, 1, KLB_STATE_SUSPECT, 500);
 	put(&is, 1, KLB_STATE_DEAD, 800)->value.http_status = 500;
-	assert_int_equal(changes_between(&was, &is, 1000, found), 1);
+	assert_int_equal(state_diff(&was, &is, 1000, found), 1);
 	assert_int_equal(found[0].was, KLB_STATE_SUSPECT);
 	assert_int_equal(found[0].state, KLB_STATE_DEAD);
 	assert_int_equal(found[0].http_status, 500);
 	assert_int_equal(found[0].time_ns, 800);
 	/* A time to come is none. */
 	is.applied.backends[0].value.since_ns = 5000;
-	assert_int_equal(changes_between(&was, &is, 1000, found), 1);
+	assert_int_equal(state_diff(&was, &is, 1000, found), 1);
 	assert_int_equal(found[0].time_ns, 1000);
 }
 
@@ -82,7 +82,7 @@ static void a_verdict_goes_and_comes_back(void **state)
 	(void)state;
 	put(&was, 1, KLB_STATE_READY, 500);
 	put(&is, 1, KLB_STATE_READY, 800)->value.reason = KLB_REASON_OK;
-	assert_int_equal(changes_between(&was, &is, 1000, found), 1);
+	assert_int_equal(state_diff(&was, &is, 1000, found), 1);
 	assert_int_equal(found[0].kind, CHANGE_STATE);
 	assert_int_equal(found[0].was, KLB_STATE_READY);
 	assert_int_equal(found[0].state, KLB_STATE_READY);
@@ -91,7 +91,7 @@ static void a_verdict_goes_and_comes_back(void **state)
 	was.applied.backends[0].value.state = KLB_STATE_UNKNOWN;
 	is.applied.backends[0].value.state = KLB_STATE_UNKNOWN;
 	is.applied.backends[0].value.reason = was.applied.backends[0].value.reason;
-	assert_int_equal(changes_between(&was, &is, 1000, found), 0);
+	assert_int_equal(state_diff(&was, &is, 1000, found), 0);
 }
 
 static void a_reason_changes(void **state)
@@ -103,7 +103,7 @@ static void a_reason_changes(void **state)
 	now = &put(&is, 1, KLB_STATE_DEAD, 500)->value;
 	now->reason = KLB_REASON_UNREACHABLE;
 	now->last_probe_ns = 900;
-	assert_int_equal(changes_between(&was, &is, 1000, found), 1);
+	assert_int_equal(state_diff(&was, &is, 1000, found), 1);
 	assert_int_equal(found[0].kind, CHANGE_REASON);
 	assert_int_equal(found[0].state, KLB_STATE_DEAD);
 	assert_int_equal(found[0].was_reason, KLB_REASON_REFUSED);
@@ -112,13 +112,13 @@ static void a_reason_changes(void **state)
 	/* Another answer of the same kind. */
 	now->reason = KLB_REASON_REFUSED;
 	now->http_status = 500;
-	assert_int_equal(changes_between(&was, &is, 1000, found), 1);
+	assert_int_equal(state_diff(&was, &is, 1000, found), 1);
 	assert_int_equal(found[0].kind, CHANGE_REASON);
 	assert_int_equal(found[0].was_http_status, 0);
 	assert_int_equal(found[0].http_status, 500);
 	/* With the state, it is part of that. */
 	now->state = KLB_STATE_DRAINING;
-	assert_int_equal(changes_between(&was, &is, 1000, found), 1);
+	assert_int_equal(state_diff(&was, &is, 1000, found), 1);
 	assert_int_equal(found[0].kind, CHANGE_STATE);
 }
 
@@ -128,7 +128,7 @@ static void a_backend_is_another(void **state)
 	(void)state;
 	put(&was, 1, KLB_STATE_DEAD, 1);
 	put(&is, 1, KLB_STATE_UNKNOWN, 900)->value.generation = 8;
-	assert_int_equal(changes_between(&was, &is, 1000, found), 1);
+	assert_int_equal(state_diff(&was, &is, 1000, found), 1);
 	assert_int_equal(found[0].kind, CHANGE_ADDED);
 }
 
@@ -139,7 +139,7 @@ static void backends_come_and_go(void **state)
 	put(&was, 2, KLB_STATE_READY, 1);
 	put(&is, 2, KLB_STATE_READY, 1);
 	put(&is, 3, KLB_STATE_UNKNOWN, 1);
-	assert_int_equal(changes_between(&was, &is, 1000, found), 2);
+	assert_int_equal(state_diff(&was, &is, 1000, found), 2);
 	assert_int_equal(found[0].kind, CHANGE_REMOVED);
 	assert_int_equal(found[0].id, 1);
 	assert_int_equal(found[1].kind, CHANGE_ADDED);
@@ -152,16 +152,16 @@ static void wishes_change(void **state)
 	put(&was, 1, KLB_STATE_READY, 1);
 	put(&is, 1, KLB_STATE_READY, 1);
 	is.admin[1] = (struct klb_admin){ .generation = 7, .drained = 1, .weight_set = 1 };
-	assert_int_equal(changes_between(&was, &is, 1000, found), 2);
+	assert_int_equal(state_diff(&was, &is, 1000, found), 2);
 	assert_int_equal(found[0].kind, CHANGE_DRAINED);
 	assert_int_equal(found[1].kind, CHANGE_WEIGHT);
 	assert_int_equal(found[1].weight, 0);
-	assert_int_equal(changes_between(&is, &was, 1000, found), 2);
+	assert_int_equal(state_diff(&is, &was, 1000, found), 2);
 	assert_int_equal(found[0].kind, CHANGE_UNDRAINED);
 	assert_int_equal(found[1].weight, -1);
 	/* A wish about who had the id before is none. */
 	is.admin[1].generation = 6;
-	assert_int_equal(changes_between(&was, &is, 1000, found), 0);
+	assert_int_equal(state_diff(&was, &is, 1000, found), 0);
 }
 
 /* As many as there can be, all at once, fit. */
@@ -175,7 +175,7 @@ static void everything_changes(void **state)
 			.generation = 7, .drained = 1, .weight_set = 1, .weight = 3
 		};
 	}
-	assert_int_equal(changes_between(&was, &is, 1000, found), 3 * (KLB_MAX_IDS - 1));
+	assert_int_equal(state_diff(&was, &is, 1000, found), 3 * (KLB_MAX_IDS - 1));
 	for (unsigned int i = 1; i < 3 * (KLB_MAX_IDS - 1); i++)
 		assert_true(found[i - 1].time_ns <= found[i].time_ns);
 }

@@ -136,7 +136,7 @@ static void local_time(void **state)
 	      "kube?let[1234] after 1003ms\n");
 }
 
-static void check_change(const struct change *c, bool json, const char *want)
+static void check_change(const struct state_change *c, bool json, const char *want)
 {
 	struct printed p;
 	FILE *to = print_to(&p);
@@ -153,13 +153,13 @@ static void check_change(const struct change *c, bool json, const char *want)
 
 static void verdicts(void **state)
 {
-	struct change c = { .kind = CHANGE_STATE,
-			    .was = KLB_STATE_READY,
-			    .state = KLB_STATE_DRAINING,
-			    .reason = KLB_REASON_NOT_READY,
-			    .http_status = 500,
-			    .id = 3,
-			    .time_ns = 5123999999ULL };
+	struct state_change c = { .kind = CHANGE_STATE,
+				  .was = KLB_STATE_READY,
+				  .state = KLB_STATE_DRAINING,
+				  .reason = KLB_REASON_NOT_READY,
+				  .http_status = 500,
+				  .id = 3,
+				  .time_ns = 5123999999ULL };
 
 	(void)state;
 	c.backend = endpoint("192.0.2.11");

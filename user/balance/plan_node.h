@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Makes a plan for this node: adds its identity, its addresses and the time to plan_make's input.
+ */
+#ifndef KUBELB_PLAN_NODE_H
+#define KUBELB_PLAN_NODE_H
+
+#include "balance/state.h"
+
+/*
+ * Plans from state, what is applied now. health: by index of cfg->backends; NULL when nobody
+ * probes. new_config: cfg is another configuration than the applied one. Returns as plan_make.
+ */
+int plan_for_node(const struct config *cfg, const struct datapath_state *state,
+		  const struct health *health, bool new_config, struct plan *ret, struct err *e);
+
+#endif

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Prints JSON. */
+#ifndef KUBELB_CTL_JSON_H
+#define KUBELB_CTL_JSON_H
+
+#include <stdio.h>
+
+#include <jansson.h>
+
+/*
+ * Prints root and a line feed, and frees root. format: JSON_COMPACT or JSON_INDENT(2). Returns 0,
+ * or -ENOMEM when root is NULL or memory is short; cli_end reports a failed write.
+ */
+int ctl_print_json(json_t *root, size_t format, FILE *to);
+
+#endif

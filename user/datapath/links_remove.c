@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Detaches links, and removes pins. */
+#include "datapath/internal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef int (*remove_fn)(const char *path, int fd, bool *ret_ours, struct err *e);
+
+static int remove_pin(const char *path, struct err *e)
+{
+	return unlink(path) ? err_set(e, errno, "%s: %s", path, strerror(errno)) : 0;
+}
+
+static int remove_link(const char *path, int fd, bool *ret_ours, struct err *e)
+{
+	struct bpf_link_info info;
+
+	int r = link_check(fd, &info);
+
+	*ret_ours = !r;
+	if (r)
+		return r == -EEXIST ? 0 : link_error(path, -r, e);
+	/*
+	 * Detaches at once, even if another process holds the link. ENOLINK: it is detached
+	 * already.
+	 */
+	if (bpf_link_detach(fd) && errno != ENOLINK && errno != EOPNOTSUPP && errno != EINVAL)
+		return err_set(e, errno, "%s: cannot detach: %s", path, bpf_errno_hint(errno));
+	return remove_pin(path, e);
+}
+
+static bool is_our_map(int fd)
+{
+	struct bpf_map_info info;
+
+	return !bpf_info(fd, &info, sizeof(info)) && is_our_name(info.name);
+}
+
+static bool is_our_prog(int fd)
+{
+	struct bpf_prog_info info;
+
+	return !bpf_info(fd, &info, sizeof(info)) && is_our_name(info.name);
+}
+
+static bool is_our_iterator(int fd)
+{
+	struct bpf_link_info info;
+	struct bpf_prog_info prog;
+
+	return !bpf_info(fd, &info, sizeof(info)) && info.type == BPF_LINK_TYPE_ITER &&
+	       !link_prog_info(info.prog_id, &prog) && is_our_name(prog.name);
+}
+
+/*
+ * Whether a pinned object is kubelb's. Each kind of object answers the same query with another
+ * structure, so the kind comes first; procfs shows it.
+ */
+static bool is_our_object(int fd)
+{
+	char path[64], kind[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, kind, sizeof(kind) - 1);
+	if (n < 0)
+		return is_our_map(fd);
+	kind[n] = '\0';
+	if (strstr(kind, "bpf-prog"))
+		return is_our_prog(fd);
+	return strstr(kind, "bpf_link") || strstr(kind, "bpf-link") ? is_our_iterator(fd)
+								    : is_our_map(fd);
+}
+
+static int remove_object(const char *path, int fd, bool *ret_ours, struct err *e)
+{
+	*ret_ours = is_our_object(fd);
+	return *ret_ours ? remove_pin(path, e) : 0;
+}
+
+static bool is_temporary_name(const char *name)
+{
+	size_t n = strlen(name), suffix = strlen("_new");
+
+	return n > suffix && !strcmp(name + n - suffix, "_new");
+}
+
+/*
+ * Removes from dir what remove_one recognises as kubelb's. temporary: only the temporary names that
+ * a killed upgrade leaves.
+ */
+static int empty_dir(const char *dir, remove_fn remove_one, bool temporary, bool *ret_removed,
+		     struct err *e)
+{
+	char path[PATH_TEXT_MAX];
+	struct dirent *d;
+	DIR *handle = opendir(dir);
+	int r = 0;
+
+	if (!handle)
+		return errno == ENOENT ? 0 : err_set(e, errno, "%s: %s", dir, strerror(errno));
+	while (!r && (d = readdir(handle))) {
+		bool ours = false;
+		int fd;
+
+		if (d->d_type == DT_DIR || (temporary && !is_temporary_name(d->d_name)) ||
+		    path_join(path, dir, d->d_name, e))
+			continue;
+		fd = bpf_obj_get(path);
+		if (fd < 0 && (errno == EPERM || errno == EACCES)) {
+			r = err_set(e, errno, "%s: %s", path, bpf_errno_hint(errno));
+			break;
+		}
+		if (fd < 0)
+			continue;
+		r = remove_one(path, fd, &ours, e);
+		close(fd);
+		if (ours)
+			*ret_removed = true;
+	}
+	closedir(handle);
+	return r;
+}
+
+/* The same, and removes dir itself, which must be empty then. */
+static int remove_dir(const char *dir, remove_fn remove_one, bool *ret_removed, struct err *e)
+{
+	int r = empty_dir(dir, remove_one, false, ret_removed, e);
+
+	if (r)
+		return r;
+	if (!rmdir(dir))
+		*ret_removed = true;
+	else if (errno != ENOENT)
+		return err_set(
+			e, errno,
+			"%s: holds something that is not kubelb's (%s); what was kubelb's is "
+			"removed, look at the rest with ls",
+			dir, strerror(errno));
+	return 0;
+}
+
+/* First the links: when the last program has gone, nobody reads the maps any more. */
+int links_remove_tree(const char *pin_dir, bool *ret_removed, struct err *e)
+{
+	char links[PATH_TEXT_MAX];
+	int r = path_join(links, pin_dir, "links", e);
+
+	if (!r)
+		r = remove_dir(links, remove_link, ret_removed, e);
+	if (!r)
+		r = remove_dir(pin_dir, remove_object, ret_removed, e);
+	return r;
+}
+
+int links_empty_tree(const char *dir, struct err *e)
+{
+	char links[PATH_TEXT_MAX];
+	bool removed;
+	int r = path_join(links, dir, "links", e);
+
+	if (!r)
+		r = remove_dir(links, remove_link, &removed, e);
+	if (!r)
+		r = empty_dir(dir, remove_object, false, &removed, e);
+	return r;
+}
+
+static bool is_slot(const char *name, const struct link_slot *slots, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++)
+		if (!strcmp(name, slots[i].name))
+			return true;
+	return false;
+}
+
+static int retire_one(const char *dir, const char *name, remove_fn remove_one, struct err *e)
+{
+	char path[PATH_TEXT_MAX];
+	bool ours;
+	int fd, r = path_join(path, dir, name, e);
+
+	if (r)
+		return r;
+	fd = bpf_obj_get(path);
+	if (fd < 0)
+		return 0;
+	r = remove_one(path, fd, &ours, e);
+	close(fd);
+	return r;
+}
+
+int links_retire(const char *pin_dir, const struct link_slot *slots, unsigned int n, struct err *e)
+{
+	char dir[PATH_TEXT_MAX];
+	struct dirent *d;
+	DIR *handle;
+	int r = links_open_dir(pin_dir, dir, &handle, e);
+
+	if (r)
+		return r;
+	while (!r && (d = readdir(handle)))
+		if (d->d_name[0] != '.' && !is_slot(d->d_name, slots, n))
+			r = retire_one(dir, d->d_name, remove_link, e);
+	closedir(handle);
+	return r;
+}
+
+int links_retire_pin(const char *pin_dir, const char *name, struct err *e)
+{
+	return retire_one(pin_dir, name, remove_object, e);
+}
+
+int links_remove_leftovers(const char *pin_dir, struct err *e)
+{
+	char links[PATH_TEXT_MAX];
+	bool removed;
+	int r = path_join(links, pin_dir, "links", e);
+
+	if (!r)
+		r = empty_dir(links, remove_link, true, &removed, e);
+	if (!r)
+		r = empty_dir(pin_dir, remove_object, true, &removed, e);
+	return r;
+}
+
+int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e)
+{
+	char new_dir[PATH_TEXT_MAX];
+	bool aside;
+	int r = path_with_suffix(new_dir, pin_dir, e);
+
+	*ret_removed = false;
+	if (!r && is_private_dir(new_dir))
+		r = links_remove_tree(new_dir, &aside, e);
+	if (!r)
+		r = links_remove_tree(pin_dir, ret_removed, e);
+	return r;
+}

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Writes the agent's heartbeat and plans, and the operator's settings, under the lock. */
+#include "datapath/internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Takes the lock and checks that the pins still lead to the maps. */
+static int lock_current(const struct datapath *dp, unsigned int wait_ms, struct klb_control *ret,
+			struct err *e)
+{
+	int r, fd = datapath_lock(dp->pin_dir, false, wait_ms, e);
+
+	/* Detached: only this process still holds the maps. */
+	if (fd == -ENOENT)
+		return err_set(e, ESTALE, "%s: detached", dp->pin_dir);
+	if (fd < 0)
+		return fd;
+	if (!datapath_is_current(dp)) {
+		close(fd);
+		return err_set(e, ESTALE,
+			       "%s: detached, replaced or left half upgraded; run kubelb-load",
+			       dp->pin_dir);
+	}
+	r = map_get(dp, MAP_CONTROL, ret, e);
+	if (r) {
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+int datapath_heartbeat(const struct datapath *dp, const struct datapath_heartbeat_values *values,
+		       __u64 *ret_serial, struct err *e)
+{
+	struct klb_control control;
+	int fd = lock_current(dp, 0, &control, e), r;
+
+	if (fd < 0)
+		return fd;
+	control.heartbeat_ns = values->now_ns;
+	control.heartbeat_max_age_ns = values->max_age_ns;
+	control.discovery = values->discovery;
+	control.discovery_heard_ns = values->discovery_heard_ns;
+	r = map_put(dp, MAP_CONTROL, &control, e);
+	if (!r)
+		*ret_serial = control.config_serial;
+	close(fd);
+	return r;
+}
+
+int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan *p, struct err *e)
+{
+	struct klb_control control;
+	int fd = lock_current(dp, 0, &control, e), r;
+
+	if (fd < 0)
+		return fd;
+	if (control.config_serial != based_on)
+		r = err_set(e, ESTALE, "%s: changed by kubelb-load", dp->pin_dir);
+	else
+		r = apply_plan(dp, p, e);
+	close(fd);
+	return r;
+}
+
+#define ADMIN_WAIT_MS 10000
+
+int datapath_change_admin(const struct datapath *dp, const struct plan_backend *b,
+			  void (*change)(struct klb_admin *admin, const void *arg), const void *arg,
+			  struct err *e)
+{
+	struct klb_control control;
+	struct klb_admin admin;
+	int r = 0, fd = lock_current(dp, ADMIN_WAIT_MS, &control, e);
+
+	if (fd < 0)
+		return fd;
+	if (bpf_map_lookup_elem(dp->fds[MAP_ADMIN], &b->id, &admin))
+		goto fail;
+	/* An admin state of the id's earlier owner is invalid. */
+	if (admin.generation != b->value.generation)
+		memset(&admin, 0, sizeof(admin));
+	admin.generation = b->value.generation;
+	change(&admin, arg);
+	if (!bpf_map_update_elem(dp->fds[MAP_ADMIN], &b->id, &admin, BPF_ANY))
+		goto out;
+fail:
+	r = err_set(e, errno, "%s/admin: %s", dp->pin_dir, bpf_errno_hint(errno));
+out:
+	close(fd);
+	return r;
+}
