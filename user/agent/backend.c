@@ -250,16 +250,17 @@ static int make_parts(struct agent_backend *b, struct event_base *base, const st
 			 &probe_callbacks, b, &b->probe, e);
 }
 
-int agent_backend_new(struct event_base *base, const struct config *cfg, unsigned int index,
-		      struct probe_tls *tls, const struct agent_backend_ops *ops, void *arg,
-		      struct agent_backend **ret, struct err *e)
+int agent_backend_new(struct event_base *base, const struct config *cfg,
+		      const struct klb_endpoint *endpoint, struct probe_tls *tls,
+		      const struct agent_backend_ops *ops, void *arg, struct agent_backend **ret,
+		      struct err *e)
 {
 	struct agent_backend *b = calloc(1, sizeof(*b));
 	int r;
 
 	if (!b)
 		return err_no_memory(e);
-	b->endpoint = cfg->backends[index].endpoint;
+	b->endpoint = *endpoint;
 	b->rules = (struct health_rules){ .rise = cfg->probe.rise,
 					  .fall = cfg->probe.fall,
 					  .no_anonymous = !cfg->probe.anonymous_auth,

@@ -39,12 +39,13 @@ struct agent_backend {
 };
 
 /*
- * Makes the backend cfg->backends[index]. cfg is not needed afterwards; tls must outlive the
+ * Makes a backend that is probed as cfg says. cfg is not needed afterwards; tls must outlive the
  * backend. Starts nothing.
  */
-int agent_backend_new(struct event_base *base, const struct config *cfg, unsigned int index,
-		      struct probe_tls *tls, const struct agent_backend_ops *ops, void *arg,
-		      struct agent_backend **ret, struct err *e);
+int agent_backend_new(struct event_base *base, const struct config *cfg,
+		      const struct klb_endpoint *endpoint, struct probe_tls *tls,
+		      const struct agent_backend_ops *ops, void *arg, struct agent_backend **ret,
+		      struct err *e);
 /* NULL is allowed. */
 void agent_backend_free(struct agent_backend *b);
 

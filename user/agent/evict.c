@@ -21,21 +21,26 @@ const struct plan_backend *agent_planned(const struct agent *a, unsigned int ind
 	return plan_find(&a->state->applied, &a->config->backends[index].endpoint);
 }
 
-void agent_count_ended(struct agent *a, const struct agent_ended *ended, enum metrics_ended why)
+static void count_ended(struct agent *a, struct agent_backend *backend,
+			const struct agent_ended *ended, enum metrics_ended why)
 {
+	const struct plan_backend *b = plan_find(&a->state->applied, &backend->endpoint);
 	char text[ENDPOINT_TEXT_MAX];
 
-	for (unsigned int i = 0; i < a->config->n_backends; i++) {
-		const struct plan_backend *b = agent_planned(a, i);
+	if (!b || !ended->ended[b->id])
+		return;
+	backend->metrics.ended[why] += ended->ended[b->id];
+	log_event(LOG_LEVEL_INFO, "connections ended, their clients connect elsewhere",
+		  "backend=%s connections=%u reason=%s", endpoint_format(&b->value.endpoint, text),
+		  ended->ended[b->id], metrics_ended_name(why));
+}
 
-		if (!b || !ended->ended[b->id])
-			continue;
-		a->backends[i]->metrics.ended[why] += ended->ended[b->id];
-		log_event(LOG_LEVEL_INFO, "connections ended, their clients connect elsewhere",
-			  "backend=%s connections=%u reason=%s",
-			  endpoint_format(&b->value.endpoint, text), ended->ended[b->id],
-			  metrics_ended_name(why));
-	}
+void agent_count_ended(struct agent *a, const struct agent_ended *ended, enum metrics_ended why)
+{
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		count_ended(a, a->backends[i], ended, why);
+	for (unsigned int i = 0; i < a->n_removed; i++)
+		count_ended(a, a->removed[i], ended, why);
 }
 
 /* The effective weight: the operator's, otherwise the agent_planned one; 0 for a drained backend.
@@ -65,6 +70,18 @@ static bool some_available(struct agent *a)
 	return false;
 }
 
+/* Marks the backend if its connections can be ended; returns whether they can. */
+static bool mark_dead(const struct agent *a, const struct agent_backend *backend, bool *dead)
+{
+	const struct plan_backend *b = plan_find(&a->state->applied, &backend->endpoint);
+
+	if (!b || b->value.state != KLB_STATE_DEAD ||
+	    !health_may_evict(agent_backend_health(backend), clock_now_ns()))
+		return false;
+	dead[b->id] = true;
+	return true;
+}
+
 /*
  * Fills dead by id. Returns whether there is a dead backend, and a ready one to take its clients.
  * Both as the maps say: while the kernel does not know that a backend is dead, the clients would
@@ -75,16 +92,10 @@ static bool find_dead(struct agent *a, bool *dead)
 	bool some = false;
 
 	memset(dead, 0, KLB_MAX_IDS * sizeof(*dead));
-	for (unsigned int i = 0; i < a->config->n_backends; i++) {
-		const struct health *h = agent_backend_health(a->backends[i]);
-		const struct plan_backend *b = agent_planned(a, i);
-
-		if (!b)
-			continue;
-		dead[b->id] =
-			b->value.state == KLB_STATE_DEAD && health_may_evict(h, clock_now_ns());
-		some |= dead[b->id];
-	}
+	for (unsigned int i = 0; i < a->config->n_backends; i++)
+		some |= mark_dead(a, a->backends[i], dead);
+	for (unsigned int i = 0; i < a->n_removed; i++)
+		some |= mark_dead(a, a->removed[i], dead);
 	return some && some_available(a);
 }
 

@@ -36,6 +36,10 @@ static int take_config(struct agent *a, struct config *cfg, struct probe_tls *tl
 		return r;
 	}
 	agent_replace_backends(a, cfg, backends);
+	if (!old)
+		agent_adopt_removed(a, cfg, tls);
+	else if (!keep)
+		agent_renew_removed(a, cfg, tls);
 	if (tls != a->tls)
 		probe_tls_free(a->tls);
 	a->tls = tls;

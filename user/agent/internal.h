@@ -31,6 +31,8 @@ struct agent {
 	struct filewatch *watch;
 	struct probe_tls *tls;
 	struct agent_backend **backends; /* by index of config->backends */
+	struct agent_backend *removed[KLB_MAX_IDS]; /* have left the list, with connections */
+	unsigned int n_removed;
 	struct datapath *dp; /* NULL: nothing is attached */
 	struct datapath_state *state; /* as last read from or written to the maps */
 	int agent_lock; /* on the pins' links directory: one agent for each */
@@ -119,6 +121,14 @@ void agent_handle_events(struct agent *a);
 int agent_take_effective(struct agent *a, const struct config *file, struct probe_tls *tls,
 			 struct err *e);
 
+/* --- make_backend.c --- */
+
+/* Makes one that is in no list. before: its predecessor, or NULL. */
+int agent_make_backend(struct agent *a, const struct config *cfg,
+		       const struct klb_endpoint *endpoint, struct probe_tls *tls,
+		       const struct agent_backend *before, struct agent_backend **ret,
+		       struct err *e);
+
 /* --- backends.c: the backends of a configuration --- */
 
 /*
@@ -133,6 +143,23 @@ void agent_replace_backends(struct agent *a, const struct config *cfg, struct ag
 void agent_free_backends(struct agent_backend **list, unsigned int n);
 /* Frees all backends. Call it before a->config is freed. */
 void agent_stop_backends(struct agent *a);
+
+/* --- removed.c: backends that have left the list --- */
+
+/*
+ * Takes ownership of a backend that has left the list: keeps it while it has connections,
+ * otherwise frees it.
+ */
+void agent_keep_removed(struct agent *a, struct agent_backend *b);
+/* At start: watches those that an earlier agent, or kubelb-load, has left in the maps. */
+void agent_adopt_removed(struct agent *a, const struct config *cfg, struct probe_tls *tls);
+/* Takes the backend with this address out of the removed ones; NULL when it is not among them. */
+struct agent_backend *agent_take_back(struct agent *a, const struct klb_endpoint *endpoint);
+/* Makes them anew, for another configuration of the probes. */
+void agent_renew_removed(struct agent *a, const struct config *cfg, struct probe_tls *tls);
+/* At each tick: frees those without connections. */
+void agent_review_removed(struct agent *a);
+void agent_free_removed(struct agent *a);
 
 /* --- discovered.c: what discovery finds --- */
 

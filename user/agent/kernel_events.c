@@ -16,6 +16,9 @@ static void handle_event(struct agent *a, const struct klb_event *event)
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		if (endpoint_equal(&a->config->backends[i].endpoint, &event->backend))
 			agent_backend_probe_soon(a->backends[i]);
+	for (unsigned int i = 0; i < a->n_removed; i++)
+		if (endpoint_equal(&a->removed[i]->endpoint, &event->backend))
+			agent_backend_probe_soon(a->removed[i]);
 }
 
 static void on_wakeup(evutil_socket_t fd, short what, void *arg)

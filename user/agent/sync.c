@@ -124,6 +124,7 @@ void agent_reopen(struct agent *a)
 static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct err *e)
 {
 	struct health health[KLB_MAX_BACKENDS];
+	struct plan_watched watched[KLB_MAX_IDS];
 	int r = 0;
 
 	/* The free ids depend on the connections that are open now. */
@@ -133,7 +134,11 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 		return r;
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		health[i] = *agent_backend_health(a->backends[i]);
-	return plan_for_node(a->config, a->state, health, new_config, ret, e);
+	for (unsigned int i = 0; i < a->n_removed; i++)
+		watched[i] = (struct plan_watched){ a->removed[i]->endpoint,
+						    *agent_backend_health(a->removed[i]) };
+	return plan_for_node(a->config, a->state, health, watched, a->n_removed, new_config, ret,
+			     e);
 }
 
 /* Whether the slow start of a backend is going on. */

@@ -30,6 +30,13 @@ const struct klb_admin *backend_status_admin(const struct datapath_state *s,
 	return admin->generation == b->value.generation ? admin : &none;
 }
 
+bool backend_status_is_shown(const struct datapath_state *s, const struct plan_backend *b)
+{
+	const struct klb_stats *stats = &s->stats[b->id];
+
+	return !b->removed || stats->active || stats->connecting;
+}
+
 unsigned int backend_status_weight(const struct datapath_state *s, const struct plan_backend *b)
 {
 	const struct klb_admin *admin = backend_status_admin(s, b);
@@ -42,7 +49,7 @@ const char *backend_status_name(enum status_state state)
 	static const char *const names[] = {
 		[STATUS_READY] = "ready",	[STATUS_SUSPECT] = "suspect",
 		[STATUS_DRAINING] = "draining", [STATUS_EJECTED] = "ejected",
-		[STATUS_DEAD] = "dead",
+		[STATUS_DEAD] = "dead",		[STATUS_REMOVED] = "removed",
 	};
 
 	return names[state];
@@ -78,6 +85,12 @@ void backend_status_of(const struct datapath_state *s, const struct plan_backend
 	char reason[NAMES_REASON_MAX];
 
 	names_reason_text(b->value.reason, b->value.http_status, reason);
+	if (b->removed) {
+		*ret = (struct backend_status){ .state = STATUS_REMOVED };
+		snprintf(ret->why, sizeof(ret->why), "not in the list any more; %s (%s)",
+			 alive ? names_state(b->value.state) : "no agent watches it", reason);
+		return;
+	}
 	ret->weight = backend_status_weight(s, b);
 	ret->state = STATUS_READY;
 	snprintf(ret->why, sizeof(ret->why), "%s", reason);

@@ -15,10 +15,11 @@ enum status_state {
 	STATUS_DRAINING,
 	STATUS_EJECTED, /* by outlier detection */
 	STATUS_DEAD,
+	STATUS_REMOVED, /* it has left the list, and connections to it are open */
 	STATUS_STATES
 };
 
-/* "ready", "suspect", "draining", "ejected" or "dead" */
+/* "ready", "suspect", "draining", "ejected", "dead" or "removed" */
 const char *backend_status_name(enum status_state state);
 
 struct backend_status {
@@ -30,6 +31,9 @@ struct backend_status {
 /* now_ns: CLOCK_MONOTONIC. */
 void backend_status_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
 		       struct backend_status *ret);
+
+/* Whether there is anything to show: not for a removed backend without connections. */
+bool backend_status_is_shown(const struct datapath_state *s, const struct plan_backend *b);
 
 /* The effective weight: the operator's, otherwise the planned one. */
 unsigned int backend_status_weight(const struct datapath_state *s, const struct plan_backend *b);

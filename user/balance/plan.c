@@ -98,6 +98,15 @@ static int plan_identity(const struct plan_input *in, const struct plan *p,
 	return 0;
 }
 
+static void set_health(struct klb_backend *value, const struct health *h)
+{
+	value->state = h->state;
+	value->reason = h->reason;
+	value->http_status = h->http_status;
+	value->since_ns = h->since_ns;
+	value->last_probe_ns = h->last_probe_ns;
+}
+
 /* Without probes, the state that an agent has found earlier is kept. */
 static void plan_health(const struct plan_input *in, unsigned int index, struct plan_backend *ret)
 {
@@ -110,11 +119,7 @@ static void plan_health(const struct plan_input *in, unsigned int index, struct 
 		/* A backend of weight 0 takes no connections; a small share must not become 0. */
 		if (ret->value.weight)
 			ret->value.weight = ret->value.weight * share / 1000 ?: 1;
-		ret->value.state = h->state;
-		ret->value.reason = h->reason;
-		ret->value.http_status = h->http_status;
-		ret->value.since_ns = h->since_ns;
-		ret->value.last_probe_ns = h->last_probe_ns;
+		set_health(&ret->value, h);
 		return;
 	}
 	old = in->applied ? plan_find(in->applied, &ret->value.endpoint) : NULL;
@@ -164,6 +169,35 @@ static void plan_one_frontend(const struct plan_input *in, unsigned int index, s
 		f->ids[i] = (__u16)p->backends[i].id;
 }
 
+bool plan_uses(const struct plan *p, __u32 id)
+{
+	for (unsigned int i = 0; i < p->n_frontends; i++)
+		for (unsigned int k = 0; k < p->frontends[i].n_backends; k++)
+			if (p->frontends[i].ids[k] == id)
+				return true;
+	return false;
+}
+
+/* Keeps what is applied, has left the configuration and has connections. */
+static void plan_removed(const struct plan_input *in, struct plan *p)
+{
+	for (unsigned int i = 0; in->applied && in->open && i < in->applied->n_backends; i++) {
+		const struct plan_backend *old = &in->applied->backends[i];
+		struct plan_backend *b = &p->backends[p->n_backends];
+
+		if (!in->open[old->id] || plan_find(p, &old->value.endpoint))
+			continue;
+		*b = *old;
+		b->new_id = false;
+		b->removed = true;
+		b->value.weight = 0;
+		for (unsigned int k = 0; k < in->n_watched; k++)
+			if (endpoint_equal(&in->watched[k].endpoint, &b->value.endpoint))
+				set_health(&b->value, &in->watched[k].health);
+		p->n_backends++;
+	}
+}
+
 int plan_make(const struct plan_input *in, struct plan *ret, struct err *e)
 {
 	struct plan p;
@@ -180,6 +214,7 @@ int plan_make(const struct plan_input *in, struct plan *ret, struct err *e)
 	}
 	for (unsigned int i = 0; i < in->config->n_frontends; i++)
 		plan_one_frontend(in, i, &p);
+	plan_removed(in, &p);
 	*ret = p;
 	return 0;
 }

@@ -18,6 +18,7 @@ struct plan_backend {
 	bool preferred; /* klb_candidate.preferred */
 	bool local; /* its address is one of this node's */
 	bool new_id; /* this address has not had the id before, so its counters start at 0 */
+	bool removed; /* it has left every frontend, and is kept while it has connections */
 	struct klb_backend value;
 };
 
@@ -39,6 +40,12 @@ struct plan {
 	struct plan_backend backends[KLB_MAX_IDS];
 };
 
+/* A backend that has left the configuration and is still probed. */
+struct plan_watched {
+	struct klb_endpoint endpoint;
+	struct health health;
+};
+
 struct plan_input {
 	const struct config *config;
 	/*
@@ -46,6 +53,8 @@ struct plan_input {
 	 * that has come back gets its weight over config->slow_start_ms.
 	 */
 	const struct health *health;
+	const struct plan_watched *watched;
+	unsigned int n_watched;
 	/* By index too: whether the address is one of this node's. NULL: none is. */
 	const bool *local;
 	/* What is applied; NULL for nothing. Backends that stay keep their ids. */
@@ -62,10 +71,14 @@ struct plan_input {
 };
 
 /*
- * Returns 0. Returns -ENOSPC with e, and leaves ret unchanged, when every id is applied or used by
- * connections.
+ * Backends that have left the configuration stay in the plan, without a frontend, while they have
+ * connections. Returns 0. Returns -ENOSPC with e, and leaves ret unchanged, when every id is
+ * applied or used by connections.
  */
 int plan_make(const struct plan_input *in, struct plan *ret, struct err *e);
+
+/* Whether a frontend of p uses the backend with this id. */
+bool plan_uses(const struct plan *p, __u32 id);
 
 /* The backend with this address, or with this id; NULL when there is none. */
 const struct plan_backend *plan_find(const struct plan *p, const struct klb_endpoint *endpoint);

@@ -6,7 +6,8 @@
 #include "host/node.h"
 
 int plan_for_node(const struct config *cfg, const struct datapath_state *state,
-		  const struct health *health, bool new_config, struct plan *ret, struct err *e)
+		  const struct health *health, const struct plan_watched *watched,
+		  unsigned int n_watched, bool new_config, struct plan *ret, struct err *e)
 {
 	struct klb_endpoint endpoints[KLB_MAX_BACKENDS];
 	bool local[KLB_MAX_BACKENDS];
@@ -14,6 +15,8 @@ int plan_for_node(const struct config *cfg, const struct datapath_state *state,
 	const struct plan_input in = {
 		.config = cfg,
 		.health = health,
+		.watched = watched,
+		.n_watched = n_watched,
 		.local = local,
 		.applied = &state->applied,
 		.open = n_open,

@@ -8,9 +8,11 @@
 
 /*
  * Plans from state, what is applied now. health: by index of cfg->backends; NULL when nobody
- * probes. new_config: cfg is another configuration than the applied one. Returns as plan_make.
+ * probes. watched: see plan_input. new_config: cfg is another configuration than the applied one.
+ * Returns as plan_make.
  */
 int plan_for_node(const struct config *cfg, const struct datapath_state *state,
-		  const struct health *health, bool new_config, struct plan *ret, struct err *e);
+		  const struct health *health, const struct plan_watched *watched,
+		  unsigned int n_watched, bool new_config, struct plan *ret, struct err *e);
 
 #endif

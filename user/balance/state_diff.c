@@ -90,7 +90,7 @@ static void compare(struct list *list, const struct datapath_state *was,
 	const struct plan_backend *before = plan_find(&was->applied, &b->value.endpoint);
 
 	/* A backend that was removed and added again is a new one. */
-	if (!before || before->value.generation != b->value.generation) {
+	if (!before || before->removed || before->value.generation != b->value.generation) {
 		add(list, CHANGE_ADDED, b);
 		return;
 	}
@@ -107,6 +107,13 @@ static int by_time(const void *a, const void *b)
 	return x->id < y->id ? -1 : x->id > y->id;
 }
 
+static bool is_removed(const struct plan *p, const struct plan_backend *b)
+{
+	const struct plan_backend *now = plan_find(p, &b->value.endpoint);
+
+	return !now || now->removed;
+}
+
 unsigned int state_diff(const struct datapath_state *was, const struct datapath_state *is,
 			__u64 now_ns, struct state_change *ret)
 {
@@ -115,6 +122,8 @@ unsigned int state_diff(const struct datapath_state *was, const struct datapath_
 	for (unsigned int i = 0; i < is->applied.n_backends; i++) {
 		const struct plan_backend *b = &is->applied.backends[i];
 
+		if (b->removed)
+			continue;
 		if (was)
 			compare(&list, was, is, b);
 		else if (b->value.state != KLB_STATE_UNKNOWN)
@@ -123,7 +132,7 @@ unsigned int state_diff(const struct datapath_state *was, const struct datapath_
 	for (unsigned int i = 0; was && i < was->applied.n_backends; i++) {
 		const struct plan_backend *b = &was->applied.backends[i];
 
-		if (!plan_find(&is->applied, &b->value.endpoint))
+		if (!b->removed && is_removed(&is->applied, b))
 			add(&list, CHANGE_REMOVED, b);
 	}
 	qsort(ret, list.n, sizeof(*ret), by_time);

@@ -274,6 +274,14 @@ void config_free(struct config *c)
 	free(c);
 }
 
+bool config_has_backend(const struct config *c, const struct klb_endpoint *endpoint)
+{
+	for (unsigned int i = 0; i < c->n_backends; i++)
+		if (endpoint_equal(&c->backends[i].endpoint, endpoint))
+			return true;
+	return false;
+}
+
 void config_endpoints(const struct config *c, struct klb_endpoint *ret)
 {
 	for (unsigned int i = 0; i < c->n_backends; i++)

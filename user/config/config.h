@@ -114,6 +114,9 @@ int config_duration_ms(const char *text, unsigned int *ret);
 /* Copies the backends' addresses, in their order. ret has KLB_MAX_BACKENDS elements. */
 void config_endpoints(const struct config *c, struct klb_endpoint *ret);
 
+/* Whether one of the backends has this address. */
+bool config_has_backend(const struct config *c, const struct klb_endpoint *endpoint);
+
 /* The names in the configuration; "invalid" for an invalid value. */
 const char *config_policy_name(enum klb_policy policy);
 const char *config_scope_name(enum klb_scope scope);

@@ -180,6 +180,8 @@ int status_print_text(const struct status *st)
 	print_head(st);
 	r = print_frontends(&s->applied);
 	for (unsigned int i = 0; i < s->applied.n_backends; i++) {
+		if (!backend_status_is_shown(s, &s->applied.backends[i]))
+			continue;
 		add_backend(&t, s, &s->applied.backends[i], st->now_ns);
 		overridden |= backend_status_admin(s, &s->applied.backends[i])->weight_set;
 	}
@@ -254,7 +256,9 @@ static json_t *json_backends(const struct datapath_state *s, __u64 now_ns)
 	json_t *list = json_array();
 
 	for (unsigned int i = 0; i < s->applied.n_backends; i++)
-		json_array_append_new(list, json_backend(s, &s->applied.backends[i], now_ns));
+		if (backend_status_is_shown(s, &s->applied.backends[i]))
+			json_array_append_new(list,
+					      json_backend(s, &s->applied.backends[i], now_ns));
 	return list;
 }
 

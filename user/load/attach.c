@@ -56,7 +56,7 @@ int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup
 	snprintf(ret->cgroup, sizeof(ret->cgroup), "%s", datapath_load_cgroup(load));
 	r = with_known_backends(cfg, state, &effective, ret, e);
 	if (!r)
-		r = plan_for_node(effective, state, NULL, true, &ret->after, e);
+		r = plan_for_node(effective, state, NULL, NULL, 0, true, &ret->after, e);
 	if (!r && !dry_run)
 		r = datapath_load_commit(load, &ret->after, e);
 	datapath_load_free(load);

@@ -343,9 +343,11 @@ static void discovered_backends(void **state)
 	(void)state;
 	active[2] = 7; /* to 10.0.0.9, the seed that was none */
 	q = make_of(c1, &p, active);
-	assert_int_equal(q.n_backends, 3);
+	assert_int_equal(q.n_backends, 4);
 	assert_int_equal(q.backends[0].id, 1);
 	assert_int_equal(q.backends[0].value.generation, 1);
+	assert_int_equal(q.backends[3].id, 2);
+	assert_true(q.backends[3].removed);
 	assert_false(q.backends[0].new_id);
 	assert_int_equal(q.backends[1].id, 3);
 	assert_int_equal(q.backends[2].id, 4);
@@ -366,9 +368,56 @@ static void discovered_backends(void **state)
 	config_free(c2);
 }
 
+/* A backend that has left stays while it has connections, in no frontend and without weight. */
+static void removed_backends(void **state)
+{
+	static const char *const both[] = { "10.0.0.1", "10.0.0.2" }, *const one[] = { "10.0.0.2" };
+	struct config *c2 = config_of(both, 2), *c1 = config_of(one, 1);
+	struct plan_watched watched = { .endpoint = endpoint("10.0.0.1"),
+					.health = { .state = KLB_STATE_DEAD,
+						    .reason = KLB_REASON_NO_ANSWER,
+						    .since_ns = 77 } };
+	__u64 active[KLB_MAX_IDS] = { 0 };
+	struct plan p = make_of(c2, NULL, NULL), q, r;
+	const struct plan_input in = { .config = c1,
+				       .applied = &p,
+				       .open = active,
+				       .watched = &watched,
+				       .n_watched = 1,
+				       .now_ns = 100 };
+
+	(void)state;
+	assert_true(plan_uses(&p, 1));
+	active[1] = 3;
+	assert_int_equal(plan_make(&in, &q, NULL), 0);
+	assert_int_equal(q.n_backends, 2);
+	assert_int_equal(q.frontends[0].n_backends, 1);
+	assert_int_equal(q.frontends[0].ids[0], 2);
+	assert_int_equal(q.backends[1].id, 1);
+	assert_true(q.backends[1].removed && !plan_uses(&q, 1));
+	assert_int_equal(q.backends[1].value.weight, 0);
+	assert_int_equal(q.backends[1].value.state, KLB_STATE_DEAD);
+	assert_int_equal(q.backends[1].value.reason, KLB_REASON_NO_ANSWER);
+	assert_int_equal(q.backends[1].value.since_ns, 77);
+	/* Back again: the same one, with its weight. */
+	r = make_of(c2, &q, active);
+	assert_int_equal(r.n_backends, 2);
+	assert_int_equal(r.backends[0].id, 1);
+	assert_false(r.backends[0].removed || r.backends[0].new_id);
+	assert_int_equal(r.backends[0].value.generation, p.backends[0].value.generation);
+	assert_int_equal(r.backends[0].value.weight, KLB_WEIGHT_DEFAULT);
+	/* And the last connection gone. */
+	active[1] = 0;
+	r = make_of(c1, &q, active);
+	assert_int_equal(r.n_backends, 1);
+	free(c1);
+	free(c2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(removed_backends),
 		cmocka_unit_test(first_plan),
 		cmocka_unit_test(identity_is_kept),
 		cmocka_unit_test(ids_of_open_connections_rest),

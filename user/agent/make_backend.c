@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Makes one backend of the agent, and handles what it reports and asks for. */
+#include "agent/internal.h"
+
+#include "agent/end_connections.h"
+
+static void on_changed(void *arg, bool state_changed)
+{
+	struct agent *a = arg;
+
+	if (state_changed) {
+		agent_apply(a);
+		agent_start_evicting(a);
+	} else
+		a->dirty = true;
+}
+
+static __u64 on_last_answer(void *arg, const struct klb_endpoint *backend)
+{
+	struct agent *a = arg;
+	const struct plan_backend *b = plan_find(&a->state->applied, backend);
+	struct klb_stats stats;
+
+	if (!a->dp || !b || datapath_read_stat(a->dp, b->id, &stats, NULL))
+		return 0;
+	return stats.last_answer_ns;
+}
+
+static __u64 on_last_data(void *arg, const struct klb_endpoint *backend)
+{
+	struct agent *a = arg;
+	const struct plan_backend *b = plan_find(&a->state->applied, backend);
+	struct klb_stats stats;
+
+	if (!a->dp || !b || datapath_read_stat(a->dp, b->id, &stats, NULL) || !stats.active)
+		return 0;
+	return agent_last_data_ns(a->dp, b->id);
+}
+
+int agent_make_backend(struct agent *a, const struct config *cfg,
+		       const struct klb_endpoint *endpoint, struct probe_tls *tls,
+		       const struct agent_backend *before, struct agent_backend **ret,
+		       struct err *e)
+{
+	static const struct agent_backend_ops ops = { .changed = on_changed,
+						      .last_answer_ns = on_last_answer,
+						      .last_data_ns = on_last_data };
+	int r = agent_backend_new(a->base, cfg, endpoint, tls, &ops, a, ret, e);
+
+	/* Backends that stay keep their health over a reload. */
+	if (!r && before)
+		agent_backend_inherit(*ret, before);
+	return r;
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Watches backends that have left the list while they have connections. Discovery removes an
+ * apiserver when its lease ends, be it that it hangs: somebody has to end its connections.
+ */
+#include "agent/internal.h"
+
+#include "net/endpoint.h"
+
+static __u64 open_connections(const struct agent *a, const struct klb_endpoint *endpoint)
+{
+	const struct plan_backend *b = plan_find(&a->state->applied, endpoint);
+	struct klb_stats stats;
+
+	if (!a->dp || !b || datapath_read_stat(a->dp, b->id, &stats, NULL))
+		return 0;
+	/* What make_plan goes by. */
+	a->state->stats[b->id] = stats;
+	return stats.active + stats.connecting;
+}
+
+void agent_keep_removed(struct agent *a, struct agent_backend *b)
+{
+	__u64 n = open_connections(a, &b->endpoint);
+	char text[ENDPOINT_TEXT_MAX];
+
+	if (!n || a->n_removed == KLB_MAX_IDS) {
+		agent_backend_free(b);
+		return;
+	}
+	log_event(LOG_LEVEL_INFO, "backend has left the list, its connections are watched",
+		  "backend=%s connections=%llu", endpoint_format(&b->endpoint, text), n);
+	a->removed[a->n_removed++] = b;
+}
+
+void agent_adopt_removed(struct agent *a, const struct config *cfg, struct probe_tls *tls)
+{
+	for (unsigned int i = 0; i < a->state->applied.n_backends; i++) {
+		const struct plan_backend *seen = &a->state->applied.backends[i];
+		struct agent_backend *b;
+
+		if (!seen->removed || config_has_backend(cfg, &seen->value.endpoint) ||
+		    agent_make_backend(a, cfg, &seen->value.endpoint, tls, NULL, &b, NULL))
+			continue;
+		agent_backend_start(b, 0);
+		agent_keep_removed(a, b);
+	}
+}
+
+struct agent_backend *agent_take_back(struct agent *a, const struct klb_endpoint *endpoint)
+{
+	for (unsigned int i = 0; i < a->n_removed; i++) {
+		struct agent_backend *b = a->removed[i];
+
+		if (!endpoint_equal(&b->endpoint, endpoint))
+			continue;
+		a->removed[i] = a->removed[--a->n_removed];
+		return b;
+	}
+	return NULL;
+}
+
+void agent_renew_removed(struct agent *a, const struct config *cfg, struct probe_tls *tls)
+{
+	for (unsigned int i = 0; i < a->n_removed; i++) {
+		struct agent_backend *old = a->removed[i], *b;
+
+		if (agent_make_backend(a, cfg, &old->endpoint, tls, old, &b, NULL))
+			a->removed[i--] = a->removed[--a->n_removed];
+		else {
+			agent_backend_start(b, cfg->probe.interval_ms);
+			a->removed[i] = b;
+		}
+		agent_backend_free(old);
+	}
+}
+
+void agent_review_removed(struct agent *a)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	for (unsigned int i = 0; i < a->n_removed; i++) {
+		struct agent_backend *b = a->removed[i];
+
+		if (open_connections(a, &b->endpoint))
+			continue;
+		log_event(LOG_LEVEL_INFO, "the last connection to a removed backend has ended",
+			  "backend=%s", endpoint_format(&b->endpoint, text));
+		agent_backend_free(b);
+		a->removed[i--] = a->removed[--a->n_removed];
+		a->dirty = true;
+	}
+}
+
+void agent_free_removed(struct agent *a)
+{
+	while (a->n_removed)
+		agent_backend_free(a->removed[--a->n_removed]);
+}
