@@ -18,6 +18,8 @@
 
 #include <kubelb/abi.h>
 
+#include "branchless.bpf.h"
+
 #define KLB_CTX_READ(field) (*(volatile __u32 *)&(field))
 #define KLB_CTX_WRITE(field, value) (*(volatile __u32 *)&(field) = (value))
 
@@ -95,6 +97,46 @@ static __always_inline void klb_ctx_get6(struct bpf_sock_addr *ctx, struct klb_e
 	klb_set_word_be(ep, 2, KLB_CTX_READ(ctx->user_ip6[2]));
 	klb_set_word_be(ep, 3, KLB_CTX_READ(ctx->user_ip6[3]));
 	ep->port = bpf_ntohs((__u16)KLB_CTX_READ(ctx->user_port));
+}
+
+/*
+ * A connect to the unspecified address goes to the loopback address (ip_route_connect,
+ * tcp_v6_connect), unless the socket is bound to another one. Without branches, as what
+ * follows is the choice.
+ */
+static __always_inline void klb_name_loopback(struct klb_endpoint *dst,
+					      const struct klb_endpoint *source)
+{
+	__u32 bound = klb_word_be(source, 0) | klb_word_be(source, 1) | klb_word_be(source, 3) |
+		      (klb_word_be(source, 2) & ~KLB_V4MAPPED);
+	__u32 other = klb_word_be(dst, 0) | klb_word_be(dst, 1) | klb_word_be(dst, 3) | bound;
+	__u32 is_v4 = (__u32)(klb_same(other, 0) & klb_same(klb_word_be(dst, 2), KLB_V4MAPPED));
+	__u32 is_v6 = (__u32)(klb_same(other, 0) & klb_same(klb_word_be(dst, 2), 0));
+
+	klb_set_word_be(dst, 3,
+			klb_word_be(dst, 3) | (bpf_htonl(0x7f000001) & (0 - is_v4)) |
+				(bpf_htonl(1) & (0 - is_v6)));
+}
+
+/* Where the connect of ctx's socket sk goes, and the source that the client has bound. */
+static __always_inline void klb_dialled4(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+					 struct klb_endpoint *dst, struct klb_endpoint *source)
+{
+	klb_ctx_get4(ctx, dst);
+	/* Compared with 0 and the loopback, and again after the choice. */
+	klb_set_ipv4_be(source, klb_make_unknown_scalar(sk->src_ip4));
+	klb_name_loopback(dst, source);
+}
+
+static __always_inline void klb_dialled6(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+					 struct klb_endpoint *dst, struct klb_endpoint *source)
+{
+	klb_ctx_get6(ctx, dst);
+	klb_set_word_be(source, 0, sk->src_ip6[0]);
+	klb_set_word_be(source, 1, sk->src_ip6[1]);
+	klb_set_word_be(source, 2, sk->src_ip6[2]);
+	klb_set_word_be(source, 3, sk->src_ip6[3]);
+	klb_name_loopback(dst, source);
 }
 
 static __always_inline void klb_ctx_set4(struct bpf_sock_addr *ctx, const struct klb_endpoint *ep)

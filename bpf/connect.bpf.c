@@ -454,8 +454,7 @@ int klb_connect4(struct bpf_sock_addr *ctx)
 
 	if (!sk || !is_tcp(ctx, AF_INET))
 		return KLB_PROCEED;
-	klb_ctx_get4(ctx, &dst);
-	klb_set_ipv4_be(&source, sk->src_ip4);
+	klb_dialled4(ctx, sk, &dst, &source);
 	if (!balance(ctx, &dst, &source, &families))
 		klb_ctx_set4(ctx, &dst);
 	return KLB_PROCEED;
@@ -471,11 +470,7 @@ int klb_connect6(struct bpf_sock_addr *ctx)
 
 	if (!sk || !is_tcp(ctx, AF_INET6))
 		return KLB_PROCEED;
-	klb_ctx_get6(ctx, &dst);
-	klb_set_word_be(&source, 0, sk->src_ip6[0]);
-	klb_set_word_be(&source, 1, sk->src_ip6[1]);
-	klb_set_word_be(&source, 2, sk->src_ip6[2]);
-	klb_set_word_be(&source, 3, sk->src_ip6[3]);
+	klb_dialled6(ctx, sk, &dst, &source);
 	if (!balance(ctx, &dst, &source, &families))
 		klb_ctx_set6(ctx, &dst);
 	return KLB_PROCEED;

@@ -95,17 +95,23 @@ static __always_inline int klb_dials_itself(struct bpf_sock_addr *ctx,
  */
 __noinline int klb_dials_itself4(struct bpf_sock_addr *ctx)
 {
-	struct klb_endpoint dst;
+	struct klb_endpoint dst, source;
+	struct bpf_sock *sk = ctx->sk;
 
-	klb_ctx_get4(ctx, &dst);
+	if (!sk)
+		return 0;
+	klb_dialled4(ctx, sk, &dst, &source);
 	return klb_dials_itself(ctx, &dst);
 }
 
 __noinline int klb_dials_itself6(struct bpf_sock_addr *ctx)
 {
-	struct klb_endpoint dst;
+	struct klb_endpoint dst, source;
+	struct bpf_sock *sk = ctx->sk;
 
-	klb_ctx_get6(ctx, &dst);
+	if (!sk)
+		return 0;
+	klb_dialled6(ctx, sk, &dst, &source);
 	return klb_dials_itself(ctx, &dst);
 }
 

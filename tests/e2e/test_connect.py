@@ -4,6 +4,7 @@
 import contextlib
 import ctypes
 import socket
+import ssl
 import struct
 
 import pytest
@@ -25,6 +26,24 @@ ALL = {"cp1", "cp2", "cp3"}
 def test_frontend_addresses(attached, host):
     """All three spellings of this machine reach every backend."""
     assert served_set(attached, 60, host=host) == ALL
+
+
+@pytest.mark.parametrize("host,loopback", [("0.0.0.0", V4), ("::", V6),
+                                           ("::ffff:0.0.0.0", MAPPED)])
+def test_unspecified_address(attached, host, loopback):
+    """Dialled, it means the loopback address, so it is balanced as that is."""
+    context = ssl.create_default_context(cafile=attached.ca)
+    context.check_hostname = False  # no certificate names it
+    assert served_set(attached, 60, host=host, context=context) == ALL
+    with dial(attached, host) as connection:
+        assert connection.getpeername()[:2] == (loopback, PORT)
+
+
+def test_unspecified_address_with_a_source(attached):
+    """Bound to an address of the host it means that one, where nobody listens."""
+    assert dial_error(attached, "0.0.0.0", bind=attached.node_v4) == "ECONNREFUSED"
+    assert dial_error(attached, "::", bind=attached.node_v6) == "ECONNREFUSED"
+    assert sum(stats(attached, "opened").values()) == 0
 
 
 @pytest.mark.parametrize("host", [V4, V6, MAPPED])

@@ -227,6 +227,16 @@ def test_inherited_listener(attached):
     assert_balanced(attached, SelfDialler(attached, activated="::"), *HOSTS)
 
 
+@pytest.mark.parametrize("listens", ["::", "0.0.0.0", V4])
+def test_dials_the_unspecified_address(attached, listens):
+    """Which means the loopback address."""
+    server = SelfDialler(attached, attached.cgroup("server"))
+    server.listen(listens)
+    assert_itself(attached, server, "0.0.0.0", *(["::"] if listens == "::" else []))
+    server.unlisten()
+    assert_balanced(attached, server, "0.0.0.0", "::")
+
+
 def test_another_process_of_the_container(attached):
     """A probe that is executed in there means its own server."""
     server = SelfDialler(attached, attached.cgroup("server"))
