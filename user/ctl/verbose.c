@@ -32,18 +32,6 @@ void ctl_log_state(const char *pin_dir, const struct datapath_state *s)
 		  s->applied.n_backends, s->counters.events);
 }
 
-int ctl_open(const char *pin_dir, struct datapath **ret, struct datapath_state *ret_state,
-	     struct err *e)
-{
-	int r = datapath_open(pin_dir, ret, e);
-
-	if (!r)
-		r = datapath_read(*ret, ret_state, e);
-	if (!r)
-		ctl_log_state(pin_dir, ret_state);
-	return r;
-}
-
 static const char *effect_name(const struct datapath_link *link)
 {
 	if (link->effective)
