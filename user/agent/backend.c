@@ -234,7 +234,7 @@ static const struct probe_ops probe_callbacks = {
 	.not_covered = on_not_covered,
 };
 
-/* --- life ---------------------------------------------------------------------------- */
+/* --- make and free --- */
 
 static int make_parts(struct agent_backend *b, struct event_base *base, const struct config *cfg,
 		      struct probe_tls *tls, struct err *e)

@@ -295,7 +295,7 @@ static void print_reloads(FILE *f, const struct metrics_input *in)
 	fprintf(f, "kubelb_config_reloads_total{result=\"error\"} %llu\n", in->reloads_failed);
 }
 
-/* --- the usual ones of a process -------------------------------------------------------- */
+/* --- of the process --- */
 
 static unsigned int open_fds(void)
 {

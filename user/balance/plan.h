@@ -49,7 +49,7 @@ struct plan_watched {
 struct plan_input {
 	const struct config *config;
 	/*
-	 * By index of config->backends; NULL when nobody probes: the state is unknown. A backend
+	 * By index of config->backends; NULL without probes: the state is unknown. A backend
 	 * that has come back gets its weight over config->slow_start_ms.
 	 */
 	const struct health *health;

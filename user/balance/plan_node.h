@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Makes a plan for this node: adds its identity, its addresses and the time to plan_make's input.
- */
+/* Makes a plan for this node: with its identity, its addresses and the time. */
 #ifndef KUBELB_PLAN_NODE_H
 #define KUBELB_PLAN_NODE_H
 
 #include "balance/state.h"
 
 /*
- * Plans from state, what is applied now. health: by index of cfg->backends; NULL when nobody
+ * Plans from state, what is applied now. health: by index of cfg->backends; NULL without
  * probes. watched: see plan_input. new_config: cfg is another configuration than the applied one.
  * Returns as plan_make.
  */

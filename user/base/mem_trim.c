@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 /*
- * Code only: nobody writes to it, so dropping it loses nothing. Other read-only memory may be
+ * Code only: nothing writes to it, so dropping it loses nothing. Other read-only memory may be
  * relocated data (RELRO), whose pages exist in this process only.
  */
 static int drop_code(struct dl_phdr_info *object, size_t size, void *arg)

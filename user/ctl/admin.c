@@ -117,12 +117,9 @@ static int apply_change(const struct ctl_options *o, const struct klb_endpoint *
 	int r = state ? 0 : err_no_memory(e);
 
 	if (!r)
-		r = datapath_open(o->pin_dir, &dp, e);
-	if (!r)
-		r = datapath_read(dp, state, e);
+		r = ctl_open(o->pin_dir, &dp, state, e);
 	if (r)
 		goto out;
-	ctl_log_state(o->pin_dir, state);
 	b = plan_find(&state->applied, endpoint);
 	if (!b) {
 		r = ctl_unknown_backend(&state->applied, endpoint, e);

@@ -15,7 +15,7 @@
 #include "base/table.h"
 #include "base/format.h"
 
-/* --- which ------------------------------------------------------------------------- */
+/* --- selection --- */
 
 static int by_backend_then_age(const void *a, const void *b)
 {

@@ -24,6 +24,10 @@ bool ctl_pause(int ms);
 /* Flushes stdout. Returns false when its reader is gone, which is no failure. */
 bool ctl_flush(void);
 
+/* Opens the data path and reads it; *ret is to be closed also on failure. Begin with *ret NULL. */
+int ctl_open(const char *pin_dir, struct datapath **ret, struct datapath_state *ret_state,
+	     struct err *e);
+
 /* -ENOENT with e: the backend does not exist, and the line names those that do. */
 int ctl_unknown_backend(const struct plan *p, const struct klb_endpoint *endpoint, struct err *e);
 

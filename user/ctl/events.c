@@ -114,7 +114,7 @@ int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE 
 	return ctl_print_json(json_event(event, when), JSON_COMPACT, to);
 }
 
-/* --- what user space has decided ----------------------------------------------------- */
+/* --- decisions of the agent and the operator --- */
 
 static void print_status(const struct state_change *c, FILE *to)
 {

@@ -61,13 +61,9 @@ static int snapshot_take(const char *pin_dir, bool rtt, struct snapshot **ret, s
 	int r = snapshot ? 0 : err_no_memory(e);
 
 	if (!r)
-		r = datapath_open(pin_dir, &snapshot->dp, e);
+		r = ctl_open(pin_dir, &snapshot->dp, &snapshot->state, e);
 	if (!r)
-		r = datapath_read(snapshot->dp, &snapshot->state, e);
-	if (!r) {
-		ctl_log_state(pin_dir, &snapshot->state);
 		r = list_connections(snapshot, rtt, e);
-	}
 	if (r)
 		snapshot_free(snapshot);
 	else

@@ -24,15 +24,12 @@ static int print_once(const struct ctl_options *o, bool compact)
 
 	if (!state)
 		return cli_fail(CLI_FAILED, &(struct err){ "out of memory" });
-	r = datapath_open(o->pin_dir, &dp, &e);
-	if (!r)
-		r = datapath_read(dp, state, &e);
+	r = ctl_open(o->pin_dir, &dp, state, &e);
 	if (!r)
 		st.n_links = r = datapath_links(o->pin_dir, links, 16, &e);
 	if (r >= 0) {
 		st.n_features = datapath_features_in_force(dp, &state->control, features,
 							   DATAPATH_FEATURES_MAX);
-		ctl_log_state(o->pin_dir, state);
 		ctl_log_links(links, r);
 	}
 	st.now_ns = clock_now_ns();

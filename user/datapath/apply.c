@@ -228,7 +228,7 @@ static int remove_frontends(const struct datapath *dp, const struct plan *p, str
 	struct klb_endpoint keys[KLB_FRONTEND_SLOTS], *previous = NULL;
 	unsigned int n = 0;
 
-	/* First collects the keys: a deletion during the iteration starts it anew. */
+	/* First collects the keys: a deletion during the iteration restarts it. */
 	while (n < KLB_FRONTEND_SLOTS &&
 	       !bpf_map_get_next_key(dp->fds[MAP_FRONTENDS], previous, &keys[n]))
 		previous = &keys[n++];

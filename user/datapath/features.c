@@ -96,7 +96,7 @@ static const char *refusal_reason(int code)
 	}
 }
 
-/* --- what everything needs ------------------------------------------------------------------ */
+/* --- required --- */
 
 /* Returns why no program can be loaded without BTF, or NULL. The file may exist and be useless. */
 static const char *add_btf(struct feature_list *list)
@@ -166,8 +166,7 @@ static void add_hook(struct feature_list *list, enum prog_index prog, const char
 			      : bpf_errno_hint(code));
 }
 
-/* --- what adds to it ---------------------------------------------------------------------------
- */
+/* --- optional --- */
 
 /* no_btf: why no program can be loaded, or NULL. */
 static void add_program_features(struct feature_list *list, const __u16 *refused,

@@ -99,7 +99,8 @@ int lookup_set(int fd, __u32 slot, const struct klb_lookup_entry *entry);
 /* datapath_apply, for a caller that holds the lock. */
 int apply_plan(const struct datapath *dp, const struct plan *p, struct err *e);
 
-/* --- links --- */
+/* --- links.c, links_remove.c, links_read.c --- */
+
 #define LINK_COUNT_MAX 8
 
 /* The pin of the program klb_adjust, beside the maps. */

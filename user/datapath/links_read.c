@@ -21,7 +21,7 @@ static int open_cgroup_id(__u64 id)
 {
 	union {
 		struct file_handle handle;
-		char room[sizeof(struct file_handle) + sizeof(__u64)];
+		char bytes[sizeof(struct file_handle) + sizeof(__u64)];
 	} u = { .handle = { .handle_bytes = sizeof(__u64), .handle_type = KERNFS_HANDLE } };
 	char root[PATH_TEXT_MAX];
 	unsigned long long root_id;

@@ -144,7 +144,7 @@ static int remove_dir(const char *dir, remove_fn remove_one, bool *ret_removed, 
 	return 0;
 }
 
-/* First the links: when the last program has gone, nobody reads the maps any more. */
+/* First the links: without programs the maps are not read any more. */
 int links_remove_tree(const char *pin_dir, bool *ret_removed, struct err *e)
 {
 	char links[PATH_TEXT_MAX];
@@ -231,12 +231,12 @@ int links_remove_leftovers(const char *pin_dir, struct err *e)
 int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e)
 {
 	char new_dir[PATH_TEXT_MAX];
-	bool aside;
+	bool removed;
 	int r = path_with_suffix(new_dir, pin_dir, e);
 
 	*ret_removed = false;
 	if (!r && is_private_dir(new_dir))
-		r = links_remove_tree(new_dir, &aside, e);
+		r = links_remove_tree(new_dir, &removed, e);
 	if (!r)
 		r = links_remove_tree(pin_dir, ret_removed, e);
 	return r;

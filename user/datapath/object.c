@@ -180,7 +180,7 @@ void object_memory_put(struct klb_memory *memory)
 		munmap(memory, sizeof(*memory));
 }
 
-/* --- what the kernel takes ---------------------------------------------------------------- */
+/* --- trials --- */
 
 int object_print_nothing(enum libbpf_print_level level, const char *format, va_list args)
 {

@@ -168,7 +168,7 @@ int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *re
 
 	if (r)
 		return r;
-	/* This is another data path, whose numbers started anew. */
+	/* This is another data path, whose numbers start again. */
 	if (*next > counters.events)
 		*next = 0;
 	if (counters.events - *next > KLB_EVENTS)

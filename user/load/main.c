@@ -1,20 +1,16 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* kubelb-load: attaches the data path, or detaches it, and exits. */
-#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include <jansson.h>
-
-#include "base/array.h"
 #include "load/attach.h"
+#include "load/check.h"
+#include "load/report.h"
 #include "base/cli.h"
 #include "config/config.h"
 #include "datapath/datapath.h"
-#include "net/endpoint.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "import/import.h"
@@ -215,109 +211,6 @@ static int read_config(const struct options *o, struct config **ret, struct err 
 	return config_load(o->config ? o->config : CONFIG_PATH_DEFAULT, node_has_ipv6(), ret, e);
 }
 
-/* --- what changed ------------------------------------------------------------- */
-
-static void print_backend_change(const struct plan_backend *b, const struct plan_backend *old)
-{
-	char text[ENDPOINT_TEXT_MAX];
-
-	endpoint_format(&b->value.endpoint, text);
-	if (!old)
-		printf("  + backend %s weight %u\n", text, b->value.weight);
-	else if (old->value.weight != b->value.weight)
-		printf("  ~ backend %s weight %u -> %u\n", text, old->value.weight,
-		       b->value.weight);
-	else
-		printf("    backend %s weight %u\n", text, b->value.weight);
-}
-
-static const struct plan_frontend *find_frontend(const struct plan *p,
-						 const struct klb_endpoint *endpoint)
-{
-	for (unsigned int i = 0; i < p->n_frontends; i++)
-		if (endpoint_equal(&p->frontends[i].endpoint, endpoint))
-			return &p->frontends[i];
-	return NULL;
-}
-
-static void print_frontend_change(const struct plan_frontend *f, const struct plan_frontend *old)
-{
-	char text[ENDPOINT_TEXT_MAX];
-	char mark = !old ? '+' : old->policy == f->policy && old->scope == f->scope ? ' ' : '~';
-
-	printf("  %c frontend %s policy %s scope %s\n", mark, endpoint_format(&f->endpoint, text),
-	       config_policy_name(f->policy), config_scope_name(f->scope));
-}
-
-static void print_changes(const struct attach_report *rep)
-{
-	char text[ENDPOINT_TEXT_MAX];
-
-	for (unsigned int i = 0; i < rep->after.n_frontends; i++)
-		print_frontend_change(
-			&rep->after.frontends[i],
-			find_frontend(&rep->before, &rep->after.frontends[i].endpoint));
-	for (unsigned int i = 0; i < rep->before.n_frontends; i++)
-		if (!find_frontend(&rep->after, &rep->before.frontends[i].endpoint))
-			printf("  - frontend %s\n",
-			       endpoint_format(&rep->before.frontends[i].endpoint, text));
-	for (unsigned int i = 0; i < rep->after.n_backends; i++)
-		print_backend_change(
-			&rep->after.backends[i],
-			plan_find(&rep->before, &rep->after.backends[i].value.endpoint));
-	for (unsigned int i = 0; i < rep->before.n_backends; i++)
-		if (!plan_find(&rep->after, &rep->before.backends[i].value.endpoint))
-			printf("  - backend %s\n",
-			       endpoint_format(&rep->before.backends[i].value.endpoint, text));
-}
-
-/* Warns about what does not work as the user may expect. */
-static void print_warnings(const struct options *o, const struct config *cfg,
-			   const struct attach_report *rep)
-{
-	const struct {
-		const char *key, *file;
-	} files[] = { { "probe.ca", cfg->probe.ca },
-		      { "probe.clientCert", cfg->probe.client_cert },
-		      { "probe.clientKey", cfg->probe.client_key } };
-
-	if (rep->cache_error[0])
-		log_line("warning: the cache of discovery is not used: %s", rep->cache_error);
-	for (unsigned int i = 0; i < rep->n_features; i++)
-		if (!rep->features[i].present && !rep->features[i].quiet)
-			log_line("warning: without %s, which the kernel refuses (%s): %s",
-				 rep->features[i].name, rep->features[i].detail,
-				 rep->features[i].loss);
-	if (!rep->after.n_backends)
-		log_line("warning: no backends: connects go through untouched");
-	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
-		if (files[i].file && access(files[i].file, R_OK))
-			log_line("warning: %s: %s: %s: kubelb-agent will not start with it",
-				 files[i].key, files[i].file, strerror(errno));
-	if (rep->agent_alive && (o->n_backends || o->n_frontends))
-		log_line("warning: a kubelb-agent runs and will apply its own file again in a "
-			 "moment; change that file instead");
-}
-
-static void print_report(const struct options *o, const struct config *cfg,
-			 const struct attach_report *rep)
-{
-	printf("%s %u frontend%s, %u backend%s on cgroup %s, pins in %s\n",
-	       rep->dry_run ? (rep->upgrade ? "would update:" : "would attach:")
-			    : (rep->upgrade ? "updated:" : "attached:"),
-	       rep->after.n_frontends, rep->after.n_frontends == 1 ? "" : "s",
-	       rep->after.n_backends, rep->after.n_backends == 1 ? "" : "s", rep->cgroup,
-	       o->pin_dir);
-	if (rep->from_cache)
-		printf("backends: those that discovery has left in %s%s\n", cfg->discovery_cache,
-		       rep->seeds ? ", and the configuration's own" : "");
-	print_warnings(o, cfg, rep);
-	if (rep->dry_run || o->verbosity)
-		print_changes(rep);
-}
-
-/* --- the actions ----------------------------------------------------------------- */
-
 static int run_attach(const struct options *o)
 {
 	struct attach_report *rep;
@@ -333,7 +226,8 @@ static int run_attach(const struct options *o)
 	else
 		r = attach_run(cfg, o->pin_dir, o->cgroup, o->dry_run, rep, &e);
 	if (!r)
-		print_report(o, cfg, rep);
+		report_print(rep, cfg, o->pin_dir, o->n_frontends || o->n_backends,
+			     o->verbosity > 0);
 	free(rep);
 	config_free(cfg);
 	return r ? cli_fail(CLI_FAILED, &e) : CLI_OK;
@@ -351,59 +245,6 @@ static int run_detach(const struct options *o)
 	else
 		printf("nothing to detach: %s does not exist\n", o->pin_dir);
 	return CLI_OK;
-}
-
-static void print_feature(const struct datapath_feature *f)
-{
-	printf("%-8s %-16s %s%s%s%s\n",
-	       f->present    ? "ok"
-	       : f->required ? "MISSING"
-			     : "absent",
-	       f->name, f->purpose, f->detail[0] ? " [" : "", f->detail, f->detail[0] ? "]" : "");
-	if (!f->present && f->loss && f->loss[0])
-		printf("%-8s %-16s without it, %s\n", "", "", f->loss);
-}
-
-static void print_features_json(const struct datapath_feature *features, unsigned int n,
-				bool usable)
-{
-	json_t *list = json_array();
-	json_t *root = json_pack("{s:b, s:o}", "usable", usable, "features", list);
-
-	for (unsigned int i = 0; i < n; i++)
-		json_array_append_new(
-			list, json_pack("{s:s, s:s, s:b, s:b, s:s, s:s?}", "name", features[i].name,
-					"purpose", features[i].purpose, "required",
-					features[i].required, "present", features[i].present,
-					"detail", features[i].detail, "loss", features[i].loss));
-	json_dumpf(root, stdout, JSON_INDENT(2));
-	putchar('\n');
-	json_decref(root);
-}
-
-static int run_check(const struct options *o)
-{
-	struct datapath_feature features[DATAPATH_FEATURES_MAX];
-	unsigned int n, missing = 0;
-	struct err e;
-
-	if (geteuid()) {
-		err_set(&e, EPERM, "must run as root: --check asks the kernel what it has");
-		return cli_fail(CLI_FAILED, &e);
-	}
-	n = datapath_features(o->pin_dir, o->cgroup, features, DATAPATH_FEATURES_MAX);
-	for (unsigned int i = 0; i < n; i++)
-		missing += features[i].required && !features[i].present;
-	if (o->json)
-		print_features_json(features, n, !missing);
-	else
-		for (unsigned int i = 0; i < n; i++)
-			print_feature(&features[i]);
-	if (!missing)
-		return CLI_OK;
-	err_set(&e, ENOSYS, "%u of the features that kubelb needs %s missing (listed above)",
-		missing, missing == 1 ? "is" : "are");
-	return cli_fail(CLI_FAILED, &e);
 }
 
 /* Prints the configuration that replaces the proxy. Changes nothing. */
@@ -439,7 +280,7 @@ int main(int argc, char **argv)
 	status = parse_options(argc, argv, &o);
 	if (status < 0)
 		status = o.action == ACTION_DETACH    ? run_detach(&o)
-			 : o.action == ACTION_CHECK   ? run_check(&o)
+			 : o.action == ACTION_CHECK   ? check_kernel(o.pin_dir, o.cgroup, o.json)
 			 : o.action == ACTION_MIGRATE ? run_migrate(&o)
 						      : run_attach(&o);
 	return cli_end(status);

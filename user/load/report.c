@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Prints what kubelb-load has done, or would do, and what does not work as expected. */
+#include "load/report.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/array.h"
+#include "base/log.h"
+#include "net/endpoint.h"
+
+static void print_backend_change(const struct plan_backend *b, const struct plan_backend *old)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	endpoint_format(&b->value.endpoint, text);
+	if (!old)
+		printf("  + backend %s weight %u\n", text, b->value.weight);
+	else if (old->value.weight != b->value.weight)
+		printf("  ~ backend %s weight %u -> %u\n", text, old->value.weight,
+		       b->value.weight);
+	else
+		printf("    backend %s weight %u\n", text, b->value.weight);
+}
+
+static const struct plan_frontend *find_frontend(const struct plan *p,
+						 const struct klb_endpoint *endpoint)
+{
+	for (unsigned int i = 0; i < p->n_frontends; i++)
+		if (endpoint_equal(&p->frontends[i].endpoint, endpoint))
+			return &p->frontends[i];
+	return NULL;
+}
+
+static void print_frontend_change(const struct plan_frontend *f, const struct plan_frontend *old)
+{
+	char text[ENDPOINT_TEXT_MAX];
+	char mark = !old ? '+' : old->policy == f->policy && old->scope == f->scope ? ' ' : '~';
+
+	printf("  %c frontend %s policy %s scope %s\n", mark, endpoint_format(&f->endpoint, text),
+	       config_policy_name(f->policy), config_scope_name(f->scope));
+}
+
+static void print_changes(const struct attach_report *rep)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	for (unsigned int i = 0; i < rep->after.n_frontends; i++)
+		print_frontend_change(
+			&rep->after.frontends[i],
+			find_frontend(&rep->before, &rep->after.frontends[i].endpoint));
+	for (unsigned int i = 0; i < rep->before.n_frontends; i++)
+		if (!find_frontend(&rep->after, &rep->before.frontends[i].endpoint))
+			printf("  - frontend %s\n",
+			       endpoint_format(&rep->before.frontends[i].endpoint, text));
+	for (unsigned int i = 0; i < rep->after.n_backends; i++)
+		print_backend_change(
+			&rep->after.backends[i],
+			plan_find(&rep->before, &rep->after.backends[i].value.endpoint));
+	for (unsigned int i = 0; i < rep->before.n_backends; i++)
+		if (!plan_find(&rep->after, &rep->before.backends[i].value.endpoint))
+			printf("  - backend %s\n",
+			       endpoint_format(&rep->before.backends[i].value.endpoint, text));
+}
+
+/* Warns about what does not work as the user may expect. */
+static void print_warnings(const struct attach_report *rep, const struct config *cfg,
+			   bool from_args)
+{
+	const struct {
+		const char *key, *file;
+	} files[] = { { "probe.ca", cfg->probe.ca },
+		      { "probe.clientCert", cfg->probe.client_cert },
+		      { "probe.clientKey", cfg->probe.client_key } };
+
+	if (rep->cache_error[0])
+		log_line("warning: the cache of discovery is not used: %s", rep->cache_error);
+	for (unsigned int i = 0; i < rep->n_features; i++)
+		if (!rep->features[i].present && !rep->features[i].quiet)
+			log_line("warning: without %s, which the kernel refuses (%s): %s",
+				 rep->features[i].name, rep->features[i].detail,
+				 rep->features[i].loss);
+	if (!rep->after.n_backends)
+		log_line("warning: no backends: connects go through untouched");
+	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+		if (files[i].file && access(files[i].file, R_OK))
+			log_line("warning: %s: %s: %s: kubelb-agent will not start with it",
+				 files[i].key, files[i].file, strerror(errno));
+	if (rep->agent_alive && from_args)
+		log_line("warning: a kubelb-agent runs and will apply its own file again in a "
+			 "moment; change that file instead");
+}
+
+void report_print(const struct attach_report *rep, const struct config *cfg, const char *pin_dir,
+		  bool from_args, bool verbose)
+{
+	printf("%s %u frontend%s, %u backend%s on cgroup %s, pins in %s\n",
+	       rep->dry_run ? (rep->upgrade ? "would update:" : "would attach:")
+			    : (rep->upgrade ? "updated:" : "attached:"),
+	       rep->after.n_frontends, rep->after.n_frontends == 1 ? "" : "s",
+	       rep->after.n_backends, rep->after.n_backends == 1 ? "" : "s", rep->cgroup, pin_dir);
+	if (rep->from_cache)
+		printf("backends: those that discovery has left in %s%s\n", cfg->discovery_cache,
+		       rep->seeds ? ", and the configuration's own" : "");
+	print_warnings(rep, cfg, from_args);
+	if (rep->dry_run || verbose)
+		print_changes(rep);
+}
