@@ -10,6 +10,7 @@ import glob
 import os
 import signal
 import sys
+import tempfile
 
 import pytest
 
@@ -47,16 +48,14 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def turn(request, tmp_path_factory):
-    """Tests of several workers (pytest -n) run side by side, one of `alone` by itself. All pass
-    through a gate, which that one holds until the others are done: no new ones begin."""
-    if not hasattr(request.config, "workerinput"):
-        yield
-        return
+def turn(request):
+    """Tests of several workers (pytest -n), and of other runs on this machine, run side by side,
+    one of `alone` by itself. All pass through a gate, which that one holds until the others are
+    done: no new ones begin."""
     alone = request.node.get_closest_marker("alone")
-    base = tmp_path_factory.getbasetemp().parent
-    with open(base / "turn", "w", encoding="ascii") as lock:
-        with open(base / "gate", "w", encoding="ascii") as gate:
+    base = os.path.join(tempfile.gettempdir(), "kubelb-tests")
+    with open(f"{base}.turn", "w", encoding="ascii") as lock:
+        with open(f"{base}.gate", "w", encoding="ascii") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
             fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield

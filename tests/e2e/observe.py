@@ -337,9 +337,10 @@ def state_changes(agent, backend, start=0):
 
 
 def known(world):
-    """Addresses of the backends that are in the maps; empty when nothing is attached."""
+    """Addresses of the backends that are in the list; empty when nothing is attached."""
     with contextlib.suppress(AssertionError):
-        return set(backend_status(world))
+        return {address for address, entry in backend_status(world).items()
+                if entry["state"] != "removed"}
     return set()
 
 

@@ -12,7 +12,7 @@ import pytest
 from helpers import (V4, Accepts, Held, Kept, about, backend_status, carried, counters, dial_error,
                      fails, http_call, kept_to, nbconnect, ok, pins, places, served_by, served_set,
                      state_of, stats, wait_carried, wait_idle, wait_states, weight_of)
-from system import wait_until
+from system import run_checked, wait_until
 
 ALL = {"cp1", "cp2", "cp3"}
 
@@ -208,13 +208,23 @@ def test_all_dead_is_still_tried(balanced):
     assert served_set(balanced) == {"cp3"}
 
 
+# Preloaded: no connect gets anywhere.
+CUT_OFF = """
+#include <errno.h>
+#include <sys/socket.h>
+int connect(int fd, const struct sockaddr *to, socklen_t length)
+{ (void)fd; (void)to; (void)length; errno = EHOSTUNREACH; return -1; }
+"""
+
+
 @pytest.mark.parametrize("asks", [False, True], ids=["connects", "requests"])
-def test_wrong_about_all_but_one(stage, asks):
-    """An agent that trusts the wrong CA holds every backend for dead; one of them is. What
+def test_wrong_about_all_but_one(stage, tmp_path, asks):
+    """An agent whose own connects fail holds every backend for dead; one of them is. What
     the kernel itself has seen counts among the dead, too."""
-    other = stage.pki.authority("other", "kubelb untrusted CA")
-    stage.configure(probe={"ca": other})
-    stage.agent()
+    source, library = tmp_path / "cut_off.c", tmp_path / "cut_off.so"
+    source.write_text(CUT_OFF)
+    run_checked(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)])
+    stage.agent(env={**os.environ, "LD_PRELOAD": str(library)})
     wait_states(stage, "dead", stage.backends)
     stage.cp(1).kill()
     if asks:

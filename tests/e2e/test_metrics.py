@@ -74,7 +74,7 @@ def test_label_values(discovering):
         return {labels[label] for labels, _value in found[name]}
 
     assert values("kubelb_backend_state", "state") == {"ready", "suspect", "draining",
-                                                       "ejected", "dead"}
+                                                       "ejected", "dead", "removed"}
     assert values("kubelb_connections_ended_total", "reason") == {"dead", "rebalance"}
     assert values("kubelb_connect_failures_total", "reason") == {
         "refused", "timed_out", "unreachable", "gave_up", "other"}

@@ -160,7 +160,7 @@ def test_changes_between_being_read_and_being_watched(stage, library, when, what
     if what == "configuration":
         wait_known(stage, stage.backends[:2])
     else:
-        wait_states(stage, "dead", stage.backends)
+        wait_states(stage, "draining", stage.backends)
 
 
 def test_file_goes_and_comes_back(balanced):
@@ -216,8 +216,7 @@ def test_id_rests_while_connections_carry_it(stage):
         for backends in ([two], [two, three]):
             stage.configure(backends=[b.endpoint for b in backends])
             agent.hup()
-            wait_until(lambda b=backends: set(backend_ids(stage)) == {x.name for x in b},
-                       "the new backends")
+            wait_known(stage, backends)
         ids = backend_ids(stage)
         assert ids["cp2"] == old["cp2"]
         assert ids["cp3"] != old["cp1"]
@@ -372,7 +371,7 @@ def test_ca_rotates(stage):
     agent = stage.agent()
     wait_states(stage, "ready", stage.backends)
     replace(bundle, stage.pki.authority("other", "kubelb untrusted CA"))
-    wait_states(stage, "dead", stage.backends)
+    wait_states(stage, "draining", stage.backends)
     agent.wait_log(r"reason=\"?certificate")
     replace(bundle, stage.ca)
     wait_states(stage, "ready", stage.backends)

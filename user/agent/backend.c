@@ -132,10 +132,14 @@ static enum klb_reason reason_while_alive(enum klb_reason outcome)
 	}
 }
 
-/* Whether clients have had data since the failed probe began, or within the last interval. */
+/* A probe can fail at once; data to clients this long before still shows that it serves. */
+#define SERVING_MS 1000
+
+/* Whether clients have had data since the failed probe began, or just before. */
 static bool serves_clients(struct agent_backend *b)
 {
-	__u64 since = clock_now_ns() - b->rules.interval_ms * NS_PER_MS;
+	unsigned int ms = b->rules.interval_ms < SERVING_MS ? b->rules.interval_ms : SERVING_MS;
+	__u64 since = clock_now_ns() - ms * NS_PER_MS;
 
 	if (b->began_ns < since)
 		since = b->began_ns;

@@ -143,6 +143,8 @@ static void each_backend(FILE *f, const struct metrics_input *in, const char *na
 	for (unsigned int i = 0; in->state && i < in->state->applied.n_backends; i++) {
 		const struct plan_backend *b = &in->state->applied.backends[i];
 
+		if (!backend_status_is_shown(in->state, b))
+			continue;
 		fprintf(f, "%s{backend=\"%s\"} %.17g\n", name,
 			endpoint_format(&b->value.endpoint, text), value(in->state, b, in->now_ns));
 	}
@@ -159,6 +161,8 @@ static void print_states(FILE *f, const struct metrics_input *in)
 	for (unsigned int i = 0; in->state && i < in->state->applied.n_backends; i++) {
 		const struct plan_backend *b = &in->state->applied.backends[i];
 
+		if (!backend_status_is_shown(in->state, b))
+			continue;
 		backend_status_of(in->state, b, in->now_ns, &status);
 		endpoint_format(&b->value.endpoint, text);
 		for (int j = 0; j < STATUS_STATES; j++)
@@ -176,6 +180,8 @@ static void print_failures(FILE *f, const struct metrics_input *in)
 	for (unsigned int i = 0; in->state && i < in->state->applied.n_backends; i++) {
 		const struct plan_backend *b = &in->state->applied.backends[i];
 
+		if (!backend_status_is_shown(in->state, b))
+			continue;
 		endpoint_format(&b->value.endpoint, text);
 		for (int j = 0; j < KLB_FAILURES; j++)
 			fprintf(f,

@@ -169,6 +169,22 @@ static void plan_one_frontend(const struct plan_input *in, unsigned int index, s
 		f->ids[i] = (__u16)p->backends[i].id;
 }
 
+const struct plan_backend *plan_find_used(const struct plan *p, const struct klb_endpoint *endpoint)
+{
+	const struct plan_backend *b = plan_find(p, endpoint);
+
+	return b && !b->removed ? b : NULL;
+}
+
+unsigned int plan_count_used(const struct plan *p)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < p->n_backends; i++)
+		n += !p->backends[i].removed;
+	return n;
+}
+
 bool plan_uses(const struct plan *p, __u32 id)
 {
 	for (unsigned int i = 0; i < p->n_frontends; i++)

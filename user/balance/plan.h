@@ -84,4 +84,10 @@ bool plan_uses(const struct plan *p, __u32 id);
 const struct plan_backend *plan_find(const struct plan *p, const struct klb_endpoint *endpoint);
 const struct plan_backend *plan_find_id(const struct plan *p, __u32 id);
 
+/* The backend with this address that is not removed; NULL when there is none. */
+const struct plan_backend *plan_find_used(const struct plan *p,
+					  const struct klb_endpoint *endpoint);
+/* The number of backends that are not removed. */
+unsigned int plan_count_used(const struct plan *p);
+
 #endif

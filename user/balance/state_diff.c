@@ -87,10 +87,10 @@ static void compare_admin(struct list *list, const struct plan_backend *b,
 static void compare(struct list *list, const struct datapath_state *was,
 		    const struct datapath_state *is, const struct plan_backend *b)
 {
-	const struct plan_backend *before = plan_find(&was->applied, &b->value.endpoint);
+	const struct plan_backend *before = plan_find_used(&was->applied, &b->value.endpoint);
 
 	/* A backend that was removed and added again is a new one. */
-	if (!before || before->removed || before->value.generation != b->value.generation) {
+	if (!before || before->value.generation != b->value.generation) {
 		add(list, CHANGE_ADDED, b);
 		return;
 	}
@@ -105,13 +105,6 @@ static int by_time(const void *a, const void *b)
 	if (x->time_ns != y->time_ns)
 		return x->time_ns < y->time_ns ? -1 : 1;
 	return x->id < y->id ? -1 : x->id > y->id;
-}
-
-static bool is_removed(const struct plan *p, const struct plan_backend *b)
-{
-	const struct plan_backend *now = plan_find(p, &b->value.endpoint);
-
-	return !now || now->removed;
 }
 
 unsigned int state_diff(const struct datapath_state *was, const struct datapath_state *is,
@@ -132,7 +125,7 @@ unsigned int state_diff(const struct datapath_state *was, const struct datapath_
 	for (unsigned int i = 0; was && i < was->applied.n_backends; i++) {
 		const struct plan_backend *b = &was->applied.backends[i];
 
-		if (!b->removed && is_removed(&is->applied, b))
+		if (!b->removed && !plan_find_used(&is->applied, &b->value.endpoint))
 			add(&list, CHANGE_REMOVED, b);
 	}
 	qsort(ret, list.n, sizeof(*ret), by_time);

@@ -42,8 +42,18 @@ static void list_backends(const struct plan *p, char *ret, size_t size)
 
 	ret[0] = '\0';
 	for (unsigned int i = 0; i < p->n_backends && used < size; i++)
-		used += (size_t)snprintf(ret + used, size - used, "%s%s", i ? ", " : "",
-					 endpoint_format(&p->backends[i].value.endpoint, text));
+		if (!p->backends[i].removed)
+			used += (size_t)snprintf(
+				ret + used, size - used, "%s%s", used ? ", " : "",
+				endpoint_format(&p->backends[i].value.endpoint, text));
+}
+
+const struct plan_backend *ctl_find_backend(const struct datapath_state *s,
+					    const struct klb_endpoint *endpoint)
+{
+	const struct plan_backend *b = plan_find(&s->applied, endpoint);
+
+	return b && backend_status_is_shown(s, b) ? b : NULL;
 }
 
 int ctl_unknown_backend(const struct plan *p, const struct klb_endpoint *endpoint, struct err *e)
@@ -120,7 +130,7 @@ static int apply_change(const struct ctl_options *o, const struct klb_endpoint *
 		r = ctl_open(o->pin_dir, &dp, state, e);
 	if (r)
 		goto out;
-	b = plan_find(&state->applied, endpoint);
+	b = ctl_find_backend(state, endpoint);
 	if (!b) {
 		r = ctl_unknown_backend(&state->applied, endpoint, e);
 		goto out;

@@ -28,6 +28,10 @@ bool ctl_flush(void);
 int ctl_open(const char *pin_dir, struct datapath **ret, struct datapath_state *ret_state,
 	     struct err *e);
 
+/* The backend with this address, as status shows it; NULL when there is none. */
+const struct plan_backend *ctl_find_backend(const struct datapath_state *s,
+					    const struct klb_endpoint *endpoint);
+
 /* -ENOENT with e: the backend does not exist, and the line names those that do. */
 int ctl_unknown_backend(const struct plan *p, const struct klb_endpoint *endpoint, struct err *e);
 

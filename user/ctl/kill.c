@@ -217,8 +217,8 @@ int ctl_kill(const struct ctl_options *o, int argc, char **argv)
 		return cli_fail(CLI_USAGE, &e);
 	if (snapshot_take(o->pin_dir, false, &snapshot, &e))
 		return cli_fail(CLI_FAILED, &e);
-	/* A backend that has left the configuration may still have connections. */
-	b = plan_find(&snapshot->state.applied, &endpoint);
+	/* A backend that an older kubelb-load has removed may still have connections. */
+	b = ctl_find_backend(&snapshot->state, &endpoint);
 	r = b || has_any(snapshot, &endpoint)
 		    ? kill_all(snapshot, &endpoint, &t, &e)
 		    : ctl_unknown_backend(&snapshot->state.applied, &endpoint, &e);

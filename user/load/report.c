@@ -43,6 +43,24 @@ static void print_frontend_change(const struct plan_frontend *f, const struct pl
 	       config_policy_name(f->policy), config_scope_name(f->scope));
 }
 
+static void print_backend_changes(const struct plan *before, const struct plan *after)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	for (unsigned int i = 0; i < after->n_backends; i++) {
+		const struct plan_backend *b = &after->backends[i];
+
+		if (!b->removed)
+			print_backend_change(b, plan_find_used(before, &b->value.endpoint));
+	}
+	for (unsigned int i = 0; i < before->n_backends; i++) {
+		const struct plan_backend *b = &before->backends[i];
+
+		if (!b->removed && !plan_find_used(after, &b->value.endpoint))
+			printf("  - backend %s\n", endpoint_format(&b->value.endpoint, text));
+	}
+}
+
 static void print_changes(const struct attach_report *rep)
 {
 	char text[ENDPOINT_TEXT_MAX];
@@ -55,14 +73,7 @@ static void print_changes(const struct attach_report *rep)
 		if (!find_frontend(&rep->after, &rep->before.frontends[i].endpoint))
 			printf("  - frontend %s\n",
 			       endpoint_format(&rep->before.frontends[i].endpoint, text));
-	for (unsigned int i = 0; i < rep->after.n_backends; i++)
-		print_backend_change(
-			&rep->after.backends[i],
-			plan_find(&rep->before, &rep->after.backends[i].value.endpoint));
-	for (unsigned int i = 0; i < rep->before.n_backends; i++)
-		if (!plan_find(&rep->after, &rep->before.backends[i].value.endpoint))
-			printf("  - backend %s\n",
-			       endpoint_format(&rep->before.backends[i].value.endpoint, text));
+	print_backend_changes(&rep->before, &rep->after);
 }
 
 /* Warns about what does not work as the user may expect. */
@@ -82,7 +93,7 @@ static void print_warnings(const struct attach_report *rep, const struct config 
 			log_line("warning: without %s, which the kernel refuses (%s): %s",
 				 rep->features[i].name, rep->features[i].detail,
 				 rep->features[i].loss);
-	if (!rep->after.n_backends)
+	if (!plan_count_used(&rep->after))
 		log_line("warning: no backends: connects go through untouched");
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
 		if (files[i].file && access(files[i].file, R_OK))
@@ -96,11 +107,13 @@ static void print_warnings(const struct attach_report *rep, const struct config 
 void report_print(const struct attach_report *rep, const struct config *cfg, const char *pin_dir,
 		  bool from_args, bool verbose)
 {
+	unsigned int n = plan_count_used(&rep->after);
+
 	printf("%s %u frontend%s, %u backend%s on cgroup %s, pins in %s\n",
 	       rep->dry_run ? (rep->upgrade ? "would update:" : "would attach:")
 			    : (rep->upgrade ? "updated:" : "attached:"),
-	       rep->after.n_frontends, rep->after.n_frontends == 1 ? "" : "s",
-	       rep->after.n_backends, rep->after.n_backends == 1 ? "" : "s", rep->cgroup, pin_dir);
+	       rep->after.n_frontends, rep->after.n_frontends == 1 ? "" : "s", n, n == 1 ? "" : "s",
+	       rep->cgroup, pin_dir);
 	if (rep->from_cache)
 		printf("backends: those that discovery has left in %s%s\n", cfg->discovery_cache,
 		       rep->seeds ? ", and the configuration's own" : "");

@@ -9,7 +9,8 @@
  * A balanced socket as it is now.
  * local: its own address. cookie: as SO_COOKIE. tcp_state: enum of include/net/tcp_states.h
  * (1: established, 2: SYN sent). srtt_us: 0 for not measured, or not asked for. last_data_ms:
- * how long ago data came from the peer; CONNECTION_NO_DATA for never, or not asked for. bound_if:
+ * how long ago data came from the peer; CONNECTION_NO_DATA for never, when the connection is not
+ * established any more, or when it was not asked for. bound_if:
  * the interface that it is bound to, 0 for none; part of what the kernel finds a socket by.
  * netns: inode number of its network namespace. netns_cookie: the same as SO_NETNS_COOKIE;
  * 0 before Linux 5.14.

@@ -363,9 +363,13 @@ static void read_info(const void *attributes, size_t length, struct klb_connecti
 	if (at)
 		memcpy(&info, at, length < sizeof(info) ? length : sizeof(info));
 	ret->srtt_us = info.tcpi_rtt;
-	/* The FIN is counted as one byte, and the time begins with the connection. */
-	ret->last_data_ms =
-		info.tcpi_bytes_received > 1 ? info.tcpi_last_data_recv : CONNECTION_NO_DATA;
+	/*
+	 * The time begins with the connection. A peer that has closed sends nothing more, and its
+	 * FIN counts as data.
+	 */
+	ret->last_data_ms = info.tcpi_bytes_received && ret->tcp_state == STATE_ESTABLISHED
+				    ? info.tcpi_last_data_recv
+				    : CONNECTION_NO_DATA;
 }
 
 static void read_local(const struct inet_diag_msg *m, struct klb_endpoint *ret)
