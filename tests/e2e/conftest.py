@@ -10,7 +10,6 @@ import glob
 import os
 import signal
 import sys
-import tempfile
 
 import pytest
 
@@ -53,7 +52,7 @@ def turn(request):
     one of `alone` by itself. All pass through a gate, which that one holds until the others are
     done: no new ones begin."""
     alone = request.node.get_closest_marker("alone")
-    base = os.path.join(tempfile.gettempdir(), "kubelb-tests")
+    base = "/run/kubelb-tests"
     with open(f"{base}.turn", "w", encoding="ascii") as lock:
         with open(f"{base}.gate", "w", encoding="ascii") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
