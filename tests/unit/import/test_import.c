@@ -44,7 +44,7 @@ static void check_endpoint(const struct klb_endpoint *ep, const char *want)
 	assert_string_equal(endpoint_format(ep, buf), want);
 }
 
-/* --- the files of tests/data/import -------------------------------------------  */
+/* --- the files of tests/data/import ------------------------------------------ */
 
 static char *read_data(const char *name)
 {
