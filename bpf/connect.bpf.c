@@ -426,7 +426,8 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	}
 	read_socket(ctx, sock, source, control, families, &conn);
 	table = bpf_map_lookup_elem(&klb_candidates, &match.table);
-	/* Neither happens, with arrays. Here, so that the verifier goes through the choice once. */
+	/* An array lookup never fails here. The check stands before the choice so that the
+	 * verifier goes through it once. */
 	if (!table || !conn.pending)
 		return -ENOENT;
 	return use_choice(ctx, &conn, dst, match.scope, families,
