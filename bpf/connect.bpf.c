@@ -426,8 +426,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	}
 	read_socket(ctx, sock, source, control, families, &conn);
 	table = bpf_map_lookup_elem(&klb_candidates, &match.table);
-	/* An array lookup never fails here. The check stands before the choice so that the
-	 * verifier goes through it once. */
+	/* Array lookups never fail. Checked here so that the verifier takes the choice once. */
 	if (!table || !conn.pending)
 		return -ENOENT;
 	return use_choice(ctx, &conn, dst, match.scope, families,
