@@ -175,7 +175,7 @@ abi-next:
 FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
 	$(WARN) -Wno-missing-prototypes
-FUZZERS := config select discovery migrate answer request
+FUZZERS := config select discovery import answer request
 # The folders that parse foreign data, in an order that works for the linker.
 FUZZ_FOLDERS := import discovery balance config host net base
 FUZZ_ARCHIVES := $(FUZZ_FOLDERS:%=$(B)/fuzz/%.a)

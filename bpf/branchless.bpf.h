@@ -49,15 +49,15 @@ static inline __attribute__((always_inline)) __u32 klb_any_bit(__u64 x)
 /*
  * Returns x, as a number of which the verifier knows nothing.
  *
- *   - An index that is added to a pointer makes it retrace, on every path, all that the
- *     index was computed from; through 64 rounds that is more than it has patience for.
- *   - A number of which it knows more on one way than on another makes it take both through
- *     the rounds.
+ *   - For an index that is added to a pointer, the verifier checks again everything it was
+ *     computed from; over 64 rounds that exceeds its limit.
+ *   - A number of which it knows more on one path than on another makes it take both paths
+ *     through the rounds.
  *
- * It remembers what the stack holds by slots of 8 bytes, and what it knows of a number in the
- * upper half of one is lost (check_stack_write_fixed_off, kernel/bpf/verifier.c); but 0 it
- * would know again, so it is never 0 that lies there. Before Linux 6.8 it retraces through
- * the frame pointer alone, which the address here is a copy of.
+ * It forgets a number that is written to the upper half of an 8-byte stack slot, except 0
+ * (check_stack_write_fixed_off, kernel/bpf/verifier.c). So this writes ~x, which is not 0 here.
+ * Before Linux 6.8 it follows a number to the stack through the frame pointer only; the address
+ * here is a copy of that.
  */
 static inline __attribute__((always_inline)) __u32 klb_make_unknown_scalar(__u32 x)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The programs' clock: CLOCK_MONOTONIC to the tick, from jiffies. It costs one load and not
+ * The programs' clock: CLOCK_MONOTONIC to the jiffy. It costs one load and not
  * a call of a helper.
  */
 #ifndef KUBELB_CLOCK_BPF_H
@@ -8,16 +8,16 @@
 
 #include "maps.bpf.h"
 
-/* CLOCK_MONOTONIC at that tick, in ns. */
-static __always_inline __u64 klb_tick_time_ns(const struct klb_control *control, __u64 jiffies)
+/* CLOCK_MONOTONIC at that jiffy, in ns. */
+static __always_inline __u64 klb_jiffies_to_ns(const struct klb_control *control, __u64 jiffies)
 {
 	return jiffies * control->tick_ns + control->tick_offset_ns;
 }
 
-/* CLOCK_MONOTONIC in ns, to the tick: enough for heartbeats and ejections. */
+/* CLOCK_MONOTONIC in ns, to the jiffy: enough for heartbeats and ejections. */
 static __always_inline __u64 klb_now_ns(const struct klb_control *control)
 {
-	return klb_tick_time_ns(control, bpf_jiffies64());
+	return klb_jiffies_to_ns(control, bpf_jiffies64());
 }
 
 /* Signed: another CPU may store a time that is newer than this CPU's now. */

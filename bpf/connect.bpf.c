@@ -136,12 +136,12 @@ static __always_inline __u32 reporter_flags(const struct connect_ctx *conn,
 		     BPF_CORE_READ_BITFIELD(conn->tp, repair);
 	__u32 foreign = klb_any_bit(conn->netns ^ control->host_netns_cookie);
 	__u32 counts = 1 ^ (klb_any_bit(tied) | foreign);
-	__u32 hearsay = agent_alive(control, conn->now) & klb_any_bit(sock->sk_uid.val);
+	__u32 untrusted = agent_alive(control, conn->now) & klb_any_bit(sock->sk_uid.val);
 
 	/* Without branches, or the verifier goes through the rest once for each outcome. */
 	return (KLB_SOCKET_OTHER_NETNS & (0 - foreign)) |
-	       (KLB_SOCKET_UNTRUSTED & (0 - (counts & hearsay))) |
-	       (KLB_SOCKET_TRUSTED & (0 - (counts & (1 ^ hearsay))));
+	       (KLB_SOCKET_UNTRUSTED & (0 - (counts & untrusted))) |
+	       (KLB_SOCKET_TRUSTED & (0 - (counts & (1 ^ untrusted))));
 }
 
 /*
@@ -200,7 +200,7 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	__u32 id = cand->id;
 	struct klb_stats *stats = bpf_map_lookup_elem(&klb_stats, &id);
 	struct klb_admin *admin = bpf_map_lookup_elem(&klb_admin, &id);
-	__u64 meant;
+	__u64 same_generation;
 
 	if (!stats || !admin)
 		return -ENOENT;
@@ -212,9 +212,10 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 	ret_view->srtt_us = stats->srtt_us;
 	ret_view->ejected = klb_negative_mask(in->now - stats->ejected_until_ns);
 	ret_view->answered = klb_negative_mask(in->answered - stats->answered_until);
-	meant = klb_same(admin->generation, cand->generation);
-	ret_view->drained = admin->drained & meant;
-	ret_view->weight = klb_blend(cand->weight, admin->weight, 0 - (admin->weight_set & meant));
+	same_generation = klb_same(admin->generation, cand->generation);
+	ret_view->drained = admin->drained & same_generation;
+	ret_view->weight =
+		klb_blend(cand->weight, admin->weight, 0 - (admin->weight_set & same_generation));
 	return 0;
 }
 
@@ -294,10 +295,10 @@ static __always_inline void stash(struct bpf_sock_addr *ctx, const struct connec
 		klb_set_owner(rec);
 }
 
-/* Sends the connect to the candidate. */
-static __always_inline void send(struct bpf_sock_addr *ctx, const struct connect_ctx *conn,
-				 struct klb_endpoint *dst, const struct klb_candidate *cand,
-				 const struct klb_control *control)
+/* Redirects the connect to the candidate. */
+static __always_inline void redirect(struct bpf_sock_addr *ctx, const struct connect_ctx *conn,
+				     struct klb_endpoint *dst, const struct klb_candidate *cand,
+				     const struct klb_control *control)
 {
 	struct klb_stats *stats = klb_stats_at(cand->id);
 	__u32 flags = reporter_flags(conn, control);
@@ -311,7 +312,7 @@ static __always_inline void send(struct bpf_sock_addr *ctx, const struct connect
 }
 
 /* Stores what kubelb-load cannot find out by itself. */
-static __always_inline void answer_selftest(const struct connect_ctx *conn)
+static __always_inline void record_selftest(const struct connect_ctx *conn)
 {
 	struct klb_counters *counters = klb_counters_get();
 
@@ -341,8 +342,8 @@ static __always_inline void forget_early(struct bpf_sock *sk)
  * Whether the connect cannot leave the host: it goes to what listens locally. One number for
  * both cases, so that the caller has one branch and the verifier goes through the choice once.
  */
-static __always_inline __u32 stays_on_host(const struct klb_endpoint *source,
-					   const struct sock *sock)
+static __always_inline __u32 cannot_leave_host(const struct klb_endpoint *source,
+					       const struct sock *sock)
 {
 	return klb_is_loopback(source) |
 	       klb_same(sock->__sk_common.skc_bound_dev_if, LOOPBACK_IFINDEX);
@@ -384,8 +385,8 @@ static __always_inline int use_choice(struct bpf_sock_addr *ctx, const struct co
 		return -ENOENT;
 	}
 	if (cand->id == KLB_ID_SELFTEST)
-		answer_selftest(conn);
-	send(ctx, conn, dst, cand, control);
+		record_selftest(conn);
+	redirect(ctx, conn, dst, cand, control);
 	return 0;
 }
 
@@ -419,13 +420,13 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	}
 	/* It was compared, and is again after the choice. */
 	match.scope = klb_make_unknown_scalar(match.scope);
-	if (stays_on_host(source, sock)) {
+	if (cannot_leave_host(source, sock)) {
 		COUNT(skipped_loopback_source);
 		return -EADDRNOTAVAIL;
 	}
 	read_socket(ctx, sock, source, control, families, &conn);
 	table = bpf_map_lookup_elem(&klb_candidates, &match.table);
-	/* Neither happens, with arrays. Here, so that the verifier goes through the choice once. */
+	/* Array lookups never fail. Checked here so that the verifier takes the choice once. */
 	if (!table || !conn.pending)
 		return -ENOENT;
 	return use_choice(ctx, &conn, dst, match.scope, families,

@@ -151,11 +151,11 @@ static __always_inline void on_timeout_init(struct bpf_sock_ops *ctx)
 	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING)
 		return;
 	want_callbacks(ctx, CALLBACKS);
-	/* No tick yet: a first load has not made its test connect. */
+	/* The length of a jiffy is not known yet: a first load has not made its test connect. */
 	if (!(rec->flags & KLB_SOCKET_SYN_TIMER) || !control->tick_ns)
 		return;
 	stats = klb_stats_of_record(rec);
-	ctx->reply = klb_syn_ticks(control, stats ? stats->srtt_us : 0);
+	ctx->reply = klb_syn_jiffies(control, stats ? stats->srtt_us : 0);
 }
 
 static __always_inline void on_established(struct bpf_sock_ops *ctx)
@@ -219,7 +219,7 @@ static __always_inline void note_answer(struct tcp_sock *tp, const struct klb_so
 	__u32 age = (__u32)jiffies - tp->inet_conn.icsk_ack.lrcvtime;
 
 	if (has_sent_data(tp))
-		klb_answered(stats, rec, klb_tick_time_ns(control, jiffies - age));
+		klb_answered(stats, rec, klb_jiffies_to_ns(control, jiffies - age));
 }
 
 /* The peer has acknowledged data. */
@@ -295,8 +295,7 @@ static __always_inline void note_normal_end(struct bpf_sock_ops *ctx, struct tcp
 
 /*
  * Whether the peer ends the connection without having served it: it has sent no data,
- * although the client has, or at once. A server that closes a connection on which nothing
- * was asked for some time is well.
+ * although the client has, or at once. A server that closes an idle connection is healthy.
  */
 static __always_inline int is_early(struct tcp_sock *tp, const struct klb_socket *rec, __u64 now)
 {

@@ -4,12 +4,14 @@
  * a backend whose connects fail is ejected for a while. It needs no agent.
  *
  *   a SYN had to be sent again   suspect, until the connect succeeds or fails
- *   a connect failed, or the     ejected for 1 s; doubles up to 60 s with consecutive failures
- *   peer closed it before it
- *   sent any data
+ *   a connect failed, a peer     ejected for 1 s; doubles up to 60 s with consecutive ejections
+ *   was lost, or it closed a
+ *   connection before it sent
+ *   any data
  *   the ejection is over         half-open: one connect tries, the others go elsewhere
  *                                until it succeeds or fails
- *   a connect succeeded          nothing is held against the backend any more
+ *   a connect succeeded          nothing is held against the backend any more; but if it closed
+ *                                connections without data, only data to a client restores it
  *
  * Only connects of trusted reporters count (KLB_SOCKET_TRUSTED), and once in a while those of
  * untrusted ones. The outcome of any other connect is counted in `stats` and ejects nothing.
@@ -31,7 +33,7 @@
 /* An untrusted reporter's failure counts once in this time. */
 #define KLB_UNTRUSTED_INTERVAL_NS 10000000000ULL
 
-/* For so long after clients had data from a backend it counts as answering, in
+/* How long a backend counts as answering after clients had data from it, in units of
  * 2^KLB_ANSWERED_SHIFT ns. */
 #define KLB_ANSWERED_UNITS 60
 
@@ -113,8 +115,8 @@ static __always_inline void klb_peer_lost(struct klb_stats *stats, const struct 
 	stats->last_failure_ns = now;
 }
 
-/* So long after the handshake a server that closes an idle connection waits at least; what
- * closes earlier serves nobody. */
+/* A server that closes idle connections waits at least this long after the handshake. A
+ * connection that ends earlier was not served. */
 #define KLB_CLOSED_EARLY_NS 1000000000ULL
 
 /*
@@ -155,7 +157,7 @@ static __always_inline void klb_smooth_rtt(struct klb_stats *stats, __u32 srtt_u
 {
 	__u32 old = stats->srtt_us;
 
-	/* An eighth of the news, as RFC 6298 smooths; rounded so that it arrives. */
+	/* The new value counts one eighth (RFC 6298); rounded, so that the average reaches it. */
 	if (srtt_us)
 		stats->srtt_us = old ? (old * 7ULL + srtt_us + 4) / 8 : srtt_us;
 }

@@ -11,9 +11,9 @@
  *      have just had data from it
  *   3  suspect
  *   4  ejected: connects to it have just failed
- *   5  dead by the agent's verdict, but clients have just had data from it
+ *   5  dead by the agent's state, but clients have just had data from it
  *   6  dead: the agent may be wrong, so they are used when nothing else is left
- *   7  dead, and connects to it have just failed: here the agent is right
+ *   7  dead, and connects to it have just failed, which confirms it
  * A backend of weight 0 takes no connections in any tier: the operator wants it so.
  *
  * Within the tier every policy takes the smallest load/weight; ties are broken by a weighted
@@ -193,9 +193,9 @@ static inline __attribute__((always_inline)) void klb_tiers_init(struct klb_tier
 }
 
 /*
- * seed: 32 random bits. trust: 1 while the agent is alive, so that its verdicts count;
- * without it suspect, draining and dead are not believed (fail-static), and nothing is
- * preferred: all connects would go to the local one though it be dead.
+ * seed: 32 random bits. trust: 1 while the agent is alive, so that its states count. Without an
+ * agent these states are ignored and no backend is preferred. Otherwise all connects would go
+ * to the local backend, even a dead one.
  */
 static inline __attribute__((always_inline)) void
 klb_choice_init(struct klb_choice *c, enum klb_policy policy, __u32 seed, __u32 trust)

@@ -90,13 +90,13 @@ static __always_inline void klb_limit_connect(struct bpf_sock_ops *ctx, struct t
 		rec->flags |= KLB_SOCKET_SYN_TIMER;
 }
 
-/* The answer to BPF_SOCK_OPS_TIMEOUT_INIT: ticks, not milliseconds (tcp_timeout_init). The tick
- * is known. */
-static __always_inline __u32 klb_syn_ticks(const struct klb_control *control, __u32 srtt_us)
+/* The answer to BPF_SOCK_OPS_TIMEOUT_INIT: jiffies, not milliseconds (tcp_timeout_init). Their
+ * length is known. */
+static __always_inline __u32 klb_syn_jiffies(const struct klb_control *control, __u32 srtt_us)
 {
-	__u64 ticks = klb_syn_ms(control, srtt_us) * 1000000ULL / control->tick_ns;
+	__u64 jiffies = klb_syn_ms(control, srtt_us) * 1000000ULL / control->tick_ns;
 
-	return ticks ? (__u32)ticks : 1;
+	return jiffies ? (__u32)jiffies : 1;
 }
 
 /*

@@ -17,6 +17,9 @@ docs/architecture.md
 docs/man
   Options, commands, exit statuses, configuration keys with their ranges, pins, metrics with
   their label values, and the keys of the JSON output.
+README.md
+  In the table "Where to look" each function is in the file of its row, and each other piece of
+  code is in the function before it. A … stands for anything.
 README.md, CONTRIBUTING.md, docs/*.md
   No paragraph, list item or table cell has more than PARAGRAPH_MAX words. Blocks of code do
   not count.
@@ -474,6 +477,32 @@ def check_words(check):
                    plain(check.text(where)), where, "word")
 
 
+def holds(text, piece):
+    """Is the piece of code in the text, however both are broken into lines?"""
+    parts = [r"\s*".join(map(re.escape, part.split())) for part in piece.split("…")]
+    return re.search(".*?".join(parts), text, re.S)
+
+
+def check_where_to_look(check):
+    where = "README.md, Where to look"
+    found = [re.split(r"(?<!\\)\|", line)[2:4] for line in
+             sections(check.page("README.md")).get("Where to look", "").splitlines()
+             if re.match(r"\|.*`", line)]
+    check.want(found, "scripts/check-docs.py", "finds no table 'Where to look' in README.md any more")
+    for path, places in found:
+        path, function = spans(path)[0], ""
+        there = os.path.exists(os.path.join(check.root, path))
+        check.want(there, where, f"there is no {path}")
+        source = without_comments(check.text(path)) if there else ""
+        for piece in spans(places):
+            if re.fullmatch(r"\w+", piece):
+                function = piece
+                check.want(body(source, function), where, f"{path} has no function {function}")
+            else:
+                check.want(holds(body(source, function), piece), where,
+                           f"{function} in {path} does not have '{piece}'")
+
+
 CELL_END = re.compile(r"(?<!\\)\|")
 LIST_ITEM = re.compile(r" *(?:[-*+]|\d+[.)]) +")
 
@@ -522,7 +551,7 @@ def main(argv):
         return 0
     check = Checker(argv[1] if len(argv) > 1 else root)
     for part in (check_operations, check_alerts, check_folders, check_pins, check_options,
-                 check_keys, check_words, check_paragraphs):
+                 check_keys, check_words, check_where_to_look, check_paragraphs):
         part(check)
     for fault in check.faults:
         print(f"check-docs: {fault}", file=sys.stderr)

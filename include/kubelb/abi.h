@@ -26,7 +26,7 @@
 
 /*
  * KLB_ABI_NEXT: what the next version will look like, for the tests of upgrades.
- * 1: whatever may grow has grown. 2: of what a plan is written to, `lookup` alone.
+ * 1: whatever may grow has grown. 2: of the maps that hold the plan, only `lookup` has grown.
  */
 #ifdef KLB_ABI_NEXT
 #define KLB_ABI_VERSION 4
@@ -69,7 +69,8 @@ enum klb_scope {
 	KLB_SCOPE_ALL = 2, /* every network namespace below the cgroup */
 };
 
-/* What user space knows of a backend. The order is the order of preference. */
+/* What user space knows of a backend. The numbers are part of the ABI; klb_tier has the order of
+ * preference. */
 enum klb_state {
 	KLB_STATE_UNKNOWN = 0, /* not probed yet: counts as ready */
 	KLB_STATE_READY = 1, /* takes new connections */
@@ -97,7 +98,9 @@ enum klb_reason {
 /* Where the list of backends comes from: klb_control.discovery. */
 enum klb_discovery {
 	KLB_DISCOVERY_OFF = 0, /* the configuration's own list */
-	KLB_DISCOVERY_SEEDS = 1, /* the same, until the cluster has been heard */
+	/* The same: until the cluster has been heard, or beside the cluster's list, while no
+	 * backend of that takes connections. */
+	KLB_DISCOVERY_SEEDS = 1,
 	KLB_DISCOVERY_CACHE = 2, /* the list of an earlier time, from disk */
 	KLB_DISCOVERY_CURRENT = 3, /* as the cluster says, and it is being watched */
 	KLB_DISCOVERY_FAILING = 4, /* as the cluster said last; it cannot be asked now */
@@ -225,7 +228,7 @@ enum klb_failure {
 enum klb_evidence {
 	KLB_EVIDENCE_NONE = 0,
 	KLB_EVIDENCE_SUSPECT = 1, /* a SYN had to be sent again */
-	KLB_EVIDENCE_EJECTED = 2, /* a connect failed */
+	KLB_EVIDENCE_EJECTED = 2, /* a connect failed, a peer was lost, or closed early */
 	KLB_EVIDENCE_TRIAL = 3, /* half-open: the ejection is over and one connect is trying */
 };
 
@@ -240,7 +243,7 @@ enum klb_evidence {
  * connecting: SYN sent, outcome open.
  * ejected_until_ns: others are preferred until then, for the reason in evidence.
  * srtt_us: smoothed round trip time over handshakes and ended connections.
- * streak: consecutive failures: ejections since the last success.
+ * streak: consecutive ejections by trusted reporters, since the last success; counted up to 6.
  * answered_until: until when last_answer_ns counts for the backend, in 2^KLB_ANSWERED_SHIFT
  *   ns; 0: not at all, as a connect has failed since.
  * opened: connections that were established. failed: connects that were not, by reason.
@@ -319,8 +322,9 @@ enum klb_feature {
  * heartbeat_max_age_ns: with an older heartbeat the agent's states do not count.
  * config_serial: counts up with every configuration applied, so that an agent
  *   notices that kubelb-load has changed what it runs on.
- * tick_ns, tick_offset_ns: CLOCK_MONOTONIC is jiffies64 * tick_ns + tick_offset_ns, to
- *   the tick: a clock that costs one load and not a call.
+ * tick_ns, tick_offset_ns: tick_ns is the length of a jiffy, the kernel's clock tick (1/CONFIG_HZ
+ *   s). CLOCK_MONOTONIC is jiffies64 * tick_ns + tick_offset_ns, to the jiffy: a clock that costs
+ *   one load and not a call.
  * seed: random, one for each attachment, so that nodes that boot at the same time do not make
  *   the same choices.
  * connect_timeout_ms: how long one backend may leave a SYN unanswered; 0: as the host has it.
@@ -448,7 +452,7 @@ struct klb_socket {
 	__u64 reserved[4];
 };
 
-/* A choice. chosen_ns: when, to the tick. */
+/* A choice. chosen_ns: when, to the jiffy. */
 struct klb_route {
 	struct klb_endpoint frontend;
 	struct klb_endpoint backend;
@@ -485,7 +489,7 @@ enum klb_event_kind {
 	KLB_EVENT_CONNECT_FAILED = 1,
 	KLB_EVENT_SUSPECT = 2, /* a SYN had to be sent again */
 	KLB_EVENT_EJECTED = 3,
-	KLB_EVENT_RESTORED = 4, /* a connect succeeded after one of the two above */
+	KLB_EVENT_RESTORED = 4, /* a connect succeeded; after CLOSED_EARLY: data came */
 	KLB_EVENT_PEER_LOST = 5, /* an established connection: the peer stopped answering */
 	KLB_EVENT_CLOSED_EARLY = 6, /* an established connection: ended by the peer without data */
 };

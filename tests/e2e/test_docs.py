@@ -47,7 +47,7 @@ SOURCES = [
      "'kubelb_discovery_updates_total' has the labels ['novel']"),
     ("user/agent/metrics.c", r'"%s\{backend=', '"%s{novel=',
      "'kubelb_connections_active' has the labels ['novel']"),
-    ("user/balance/names.c", r'\{ "no_answer"', '{ "novel"', "'novel'"),
+    ("user/balance/names.c", r'\{ "no_answer"', '{ "novel"', "label value 'novel'"),
     ("user/agent/metrics.c", r'"rebalance"', '"novel"', "'novel'"),
     ("user/balance/names.c", r'return "suspect"', 'return "novel"', "state 'novel'"),
     ("user/balance/names.c", r'"tls handshake"', '"novel reason"', "reason 'novel reason'"),
@@ -77,6 +77,24 @@ SOURCES = [
 @pytest.mark.parametrize("path,pattern,replacement,words", SOURCES,
                          ids=[f"{s[0].split('/')[-1]}-{s[3]}" for s in SOURCES])
 def test_news_in_the_sources(tree, path, pattern, replacement, words):
+    change(tree, path, pattern, replacement)
+    done = check(tree)
+    assert done.returncode == 1 and words in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("path,pattern,replacement,words", [
+    ("README.md", r"`user/balance/health\.c`", "`user/balance/novel.c`",
+     "there is no user/balance/novel.c"),
+    ("README.md", r"`on_failure`", "`on_novel`", "health.c has no function on_novel"),
+    ("README.md", r"`set_state\(h, KLB_STATE_DEAD", "`set_state(h, KLB_STATE_NOVEL",
+     "on_failure in user/balance/health.c does not have 'set_state(h, KLB_STATE_NOVEL, now_ns)'"),
+    # The line is in the file, but in another function.
+    ("README.md", r"`set_state\(h, KLB_STATE_DEAD", "`set_state(h, KLB_STATE_READY",
+     "on_failure in user/balance/health.c does not have"),
+    ("user/datapath/apply.c", r"MAP_CANDIDATES\], &value", "MAP_NOVEL], &value",
+     "apply_frontend in user/datapath/apply.c does not have"),
+    ("README.md", r"^## Where to look", "## Novel", "finds no table 'Where to look'")])
+def test_where_to_look(tree, path, pattern, replacement, words):
     change(tree, path, pattern, replacement)
     done = check(tree)
     assert done.returncode == 1 and words in done.stderr, done.stderr

@@ -16,7 +16,7 @@ from helpers import Held, Traffic, dial, fails, ok, served_set, state_of
 from system import wait_until
 from world import ROOT
 
-DATA = os.path.join(ROOT, "tests", "data", "migrate")
+DATA = os.path.join(ROOT, "tests", "data", "import")
 PAGE = os.path.join(ROOT, "docs", "migrate.md")
 FILES = [("nginx", "kubespray-nginx.conf"), ("nginx", "rke-nginx.conf"),
          ("nginx", "handmade-nginx.conf"), ("haproxy", "kubespray-haproxy.cfg"),

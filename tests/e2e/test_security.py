@@ -63,5 +63,7 @@ def test_every_library_is_named(world, program):
 
 def test_no_invented_address():
     """Reports go to the repository's own advisories: no mail address is promised."""
-    text = section("Reporting a vulnerability")
+    assert "](../SECURITY.md)" in section("Reporting a vulnerability")
+    with open(os.path.join(ROOT, "SECURITY.md"), encoding="utf-8") as f:
+        text = f.read()
     assert "security advisories" in text and "@" not in text

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * A TLS server with scripted manners: a thread of the test, on an ephemeral port of the
+ * A TLS server whose behaviour a test sets: a thread of the test, on an ephemeral port of the
  * loopback. One connection at a time.
  */
 #ifndef KUBELB_TESTS_TLS_SERVER_H

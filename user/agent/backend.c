@@ -94,7 +94,7 @@ static bool may_probe_early(struct agent_backend *b)
 static void log_state(const struct agent_backend *b, enum klb_state was, const char *detail)
 {
 	char text[ENDPOINT_TEXT_MAX];
-	bool better = b->health.state < was || b->health.state == KLB_STATE_READY;
+	bool better = health_is_better(b->health.state, was) || b->health.state == KLB_STATE_READY;
 
 	log_event(better ? LOG_LEVEL_INFO : LOG_LEVEL_WARN,
 		  b->health.state == was ? "backend is as it was" : "backend changed state",

@@ -43,8 +43,7 @@ void agent_count_ended(struct agent *a, const struct agent_ended *ended, enum me
 		count_ended(a, a->removed[i], ended, why);
 }
 
-/* The effective weight: the operator's, otherwise the agent_planned one; 0 for a drained backend.
- */
+/* The effective weight: the operator's, otherwise the planned one; 0 for a drained backend. */
 unsigned int agent_share_weight(const struct agent *a, const struct plan_backend *b)
 {
 	return backend_status_admin(a->state, b)->drained ? 0 : backend_status_weight(a->state, b);

@@ -76,7 +76,10 @@ static void describe_outlier(const struct klb_stats *stats, __u64 now_ns,
 	}
 }
 
-/* Checks in the same order as klb_tier in bpf/select.bpf.h. */
+/*
+ * The order for people. klb_tier in bpf/select.bpf.h ranks a backend that is drained and suspect
+ * for the agent as suspect.
+ */
 void backend_status_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
 		       struct backend_status *ret)
 {

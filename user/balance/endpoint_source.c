@@ -52,24 +52,24 @@ static __u64 patience_ns(const struct endpoint_source_facts *f)
  * are dropped. A list that was usable before gets some time, because all of its apiservers may
  * restart at once.
  */
-enum endpoint_source_step endpoint_source_review(struct endpoint_source *b,
+enum endpoint_source_step endpoint_source_review(struct endpoint_source *s,
 						 const struct endpoint_source_facts *f)
 {
 	if (f->usable) {
-		b->idle_ns = 0;
-		b->seeds_added = false;
-		if (b->list_alone || !f->heard)
+		s->unusable_since_ns = 0;
+		s->seeds_added = false;
+		if (s->list_alone || !f->heard)
 			return ENDPOINT_SOURCE_UNCHANGED;
-		b->list_alone = true;
+		s->list_alone = true;
 		return f->has_seeds ? ENDPOINT_SOURCE_DROP_SEEDS : ENDPOINT_SOURCE_UNCHANGED;
 	}
-	if (!b->idle_ns)
-		b->idle_ns = f->now_ns;
+	if (!s->unusable_since_ns)
+		s->unusable_since_ns = f->now_ns;
 	/* Before the agent has heard from the cluster the seeds are used anyway. */
-	if (b->seeds_added || !f->has_seeds || (!f->heard && !b->list_alone) ||
-	    f->now_ns - b->idle_ns < patience_ns(f))
+	if (s->seeds_added || !f->has_seeds || (!f->heard && !s->list_alone) ||
+	    f->now_ns - s->unusable_since_ns < patience_ns(f))
 		return ENDPOINT_SOURCE_UNCHANGED;
-	b->list_alone = false;
-	b->seeds_added = true;
+	s->list_alone = false;
+	s->seeds_added = true;
 	return ENDPOINT_SOURCE_ADD_SEEDS;
 }

@@ -41,7 +41,7 @@ struct endpoint_source {
 	bool list_alone; /* the list is used without the seeds */
 	bool seeds_added; /* ENDPOINT_SOURCE_ADD_SEEDS was returned since the list was last usable
 			   */
-	__u64 idle_ns; /* since when no backend of the list is usable; 0: one is */
+	__u64 unusable_since_ns; /* 0: a backend of the list is usable */
 };
 
 struct endpoint_source_facts {
@@ -60,7 +60,7 @@ enum endpoint_source_step {
 };
 
 /* Call it repeatedly. Pure. */
-enum endpoint_source_step endpoint_source_review(struct endpoint_source *b,
+enum endpoint_source_step endpoint_source_review(struct endpoint_source *s,
 						 const struct endpoint_source_facts *f);
 
 #endif

@@ -14,6 +14,27 @@
 /* and of one whose state is not settled, so that its clients do not wait for long. */
 #define PENDING_INTERVAL_MS 500
 
+/* The order of preference of klb_tier in bpf/select.bpf.h; less is better. */
+static unsigned int rank_of(enum klb_state state)
+{
+	switch (state) {
+	case KLB_STATE_UNKNOWN:
+	case KLB_STATE_READY:
+		return 0;
+	case KLB_STATE_DRAINING:
+		return 1;
+	case KLB_STATE_SUSPECT:
+		return 2;
+	default:
+		return 3;
+	}
+}
+
+bool health_is_better(enum klb_state state, enum klb_state was)
+{
+	return rank_of(state) < rank_of(was);
+}
+
 void health_init(struct health *h, __u64 now_ns)
 {
 	memset(h, 0, sizeof(*h));

@@ -53,6 +53,9 @@ struct health {
 	__u64 back_ns; /* when it became ready after being down; 0: never */
 };
 
+/* Whether a connect prefers a backend in state `state` to one in state `was` (klb_tier). */
+bool health_is_better(enum klb_state state, enum klb_state was);
+
 /* Initialises a backend that has not been probed. */
 void health_init(struct health *h, __u64 now_ns);
 

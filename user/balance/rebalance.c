@@ -4,13 +4,13 @@
 
 #include "balance/state.h"
 
-/* The backend may be dead for the agent, but not for this client. */
+/* The agent says dead, but this client still gets data. */
 static bool is_served(const struct klb_connection *c)
 {
 	return c->last_data_ms < REBALANCE_SERVED_MS;
 }
 
-static bool is_on(const struct klb_connection *c, const bool *dead)
+static bool is_evictable(const struct klb_connection *c, const bool *dead)
 {
 	return state_is_open(&c->record) && c->record.id < KLB_MAX_IDS && dead[c->record.id] &&
 	       !is_served(c);
@@ -36,7 +36,7 @@ unsigned int rebalance_pick_dead(const struct klb_connection *list, unsigned int
 
 	/* Reservoir sampling: one pass over a list of any length. */
 	for (unsigned int i = 0; i < n; i++) {
-		if (!is_on(&list[i], dead))
+		if (!is_evictable(&list[i], dead))
 			continue;
 		if (seen < max)
 			ret[seen] = i;

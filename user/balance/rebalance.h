@@ -13,8 +13,7 @@
 /* The size of a batch, so that the clients of a node do not all connect again at once. */
 #define EVICT_BATCH 16
 
-/* A connection on which data has come within this time is not ended, whatever its backend's state.
- */
+/* Evict does not end a connection that had data within this time. */
 #define REBALANCE_SERVED_MS 1000
 
 /*

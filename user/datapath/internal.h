@@ -15,7 +15,8 @@
 
 /*
  * The maps, in the order in which they are pinned. Of the maps that a plan is written to, those
- * that programs read come last: if their pins are of an upgrade, so are the pins of the others.
+ * that programs read come last. Renames follow this order. So if a killed upgrade has replaced the
+ * pins of these maps, it has replaced the others before them.
  */
 enum map_index {
 	MAP_FRONTENDS,

@@ -74,7 +74,7 @@ static int record_selftest(struct datapath_load *l, struct err *e)
 	r = map_get(&l->view, MAP_COUNTERS, &counters, e);
 	if (r)
 		return r;
-	/* The coarse clock advances by ticks of 1/CONFIG_HZ (kernel/time/posix-timers.c). */
+	/* The coarse clock advances by jiffies of 1/CONFIG_HZ s (kernel/time/posix-timers.c). */
 	if (clock_getres(CLOCK_MONOTONIC_COARSE, &tick) || netns_own(&control.host_netns))
 		return err_set(e, errno, "cannot tell the clock or the network namespace: %s",
 			       strerror(errno));

@@ -3,8 +3,8 @@
  * One connection to an apiserver: looks its name up, connects, and collects the content of the
  * answers.
  *
- *   link_open ─► (look up) ─► connect ─► handshake ─► opened()
- *   link_get ─► content()… ─► answered()
+ *   api_connection_open ─► (look up) ─► connect ─► handshake ─► opened()
+ *   api_connection_get ─► content()… ─► answered()
  *
  * Content is taken off the socket only as fast as the event loop turns, and a limited amount of
  * it is kept: a sender that is too fast has to wait.
@@ -44,15 +44,15 @@ struct lookup {
 	struct klb_endpoint found[ADDRESSES_MAX];
 };
 
-struct link {
+struct api_connection {
 	const struct credentials *credentials;
 	struct tls *tls;
-	struct link_ops ops;
+	struct api_connection_ops ops;
 	void *arg;
 	unsigned int nth;
 	struct klb_endpoint to;
 	struct worker *lookup;
-	struct https_conn conn;
+	struct https_conn https;
 	bool began; /* the owner knows that the headers are in */
 	bool grew; /* there is content that the owner does not know of */
 	struct text text;
@@ -114,66 +114,66 @@ void text_free(struct text *t)
 
 /* --- failing ------------------------------------------------------------------------- */
 
-/* l may be gone afterwards. */
-static void fail(struct link *l, const char *why)
+/* conn may be gone afterwards. */
+static void fail(struct api_connection *conn, const char *why)
 {
 	char text[ENDPOINT_TEXT_MAX];
 	struct err e;
 
-	https_conn_close(&l->conn, false);
-	err_set(&e, EIO, "%s: %s", endpoint_format(&l->to, text), why);
-	l->ops.failed(l->arg, e.text);
+	https_conn_close(&conn->https, false);
+	err_set(&e, EIO, "%s: %s", endpoint_format(&conn->to, text), why);
+	conn->ops.failed(conn->arg, e.text);
 }
 
 static void on_ended(void *arg, const struct https_end *end)
 {
 	char why[TLS_DETAIL_MAX];
-	struct link *l = arg;
+	struct api_connection *conn = arg;
 
-	https_conn_reason(&l->conn, end, why);
-	fail(l, why);
+	https_conn_reason(&conn->https, end, why);
+	fail(conn, why);
 }
 
-static void fail_connect(struct link *l, int os_error)
+static void fail_connect(struct api_connection *conn, int os_error)
 {
 	const struct https_end end = { .step = "connect", .os_error = os_error };
 
-	on_ended(l, &end);
+	on_ended(conn, &end);
 }
 
 /* --- answers ------------------------------------------------------------------------- */
 
 static bool on_content(void *arg, const void *bytes, size_t n)
 {
-	struct link *l = arg;
-	size_t max = l->conn.answer.status == 200 ? DISCOVERY_TEXT_MAX : DISCOVERY_STATUS_MAX;
+	struct api_connection *conn = arg;
+	size_t max = conn->https.answer.status == 200 ? DISCOVERY_TEXT_MAX : DISCOVERY_STATUS_MAX;
 
 	/* Of an error, the beginning is enough: the connection will not be kept. */
-	if (l->conn.answer.status != 200 && text_length(&l->text) + n > max)
+	if (conn->https.answer.status != 200 && text_length(&conn->text) + n > max)
 		return true;
-	if (text_add(&l->text, bytes, n, max)) {
-		l->grew = true;
+	if (text_add(&conn->text, bytes, n, max)) {
+		conn->grew = true;
 		return true;
 	}
-	l->conn.answer.too_large = true;
+	conn->https.answer.too_large = true;
 	return false;
 }
 
 static void on_received(void *arg, enum answer_progress progress)
 {
-	struct link *l = arg;
-	const struct answer *a = &l->conn.answer;
-	bool grew = l->grew;
+	struct api_connection *conn = arg;
+	const struct answer *a = &conn->https.answer;
+	bool grew = conn->grew;
 
-	l->grew = false;
+	conn->grew = false;
 	if (progress == ANSWER_PROGRESS_BAD) {
-		fail(l, a->too_large ? "the answer is too large"
-				     : "the answer is not HTTP/1.1 with a length or chunks");
+		fail(conn, a->too_large ? "the answer is too large"
+					: "the answer is not HTTP/1.1 with a length or chunks");
 	} else if (progress == ANSWER_PROGRESS_DONE) {
-		l->ops.answered(l->arg, a->status);
-	} else if (link_status(l) == 200 && (!l->began || grew)) {
-		l->began = true;
-		l->ops.content(l->arg);
+		conn->ops.answered(conn->arg, a->status);
+	} else if (api_connection_status(conn) == 200 && (!conn->began || grew)) {
+		conn->began = true;
+		conn->ops.content(conn->arg);
 	}
 }
 
@@ -202,56 +202,56 @@ static char *make_request(const struct credentials *c, const char *path)
 	return request;
 }
 
-int link_get(struct link *l, const char *path, size_t content_max)
+int api_connection_get(struct api_connection *conn, const char *path, size_t content_max)
 {
-	char *request = make_request(l->credentials, path);
+	char *request = make_request(conn->credentials, path);
 	int r;
 
 	if (!request)
 		return -ENOMEM;
-	text_free(&l->text);
-	answer_init_content(&l->conn.answer, content_max, on_content, l);
-	l->began = false;
-	l->grew = false;
-	r = https_conn_get(&l->conn, request);
+	text_free(&conn->text);
+	answer_init_content(&conn->https.answer, content_max, on_content, conn);
+	conn->began = false;
+	conn->grew = false;
+	r = https_conn_get(&conn->https, request);
 	explicit_bzero(request, strlen(request));
 	free(request);
 	return r;
 }
 
-struct text *link_text(struct link *l)
+struct text *api_connection_text(struct api_connection *conn)
 {
-	return &l->text;
+	return &conn->text;
 }
 
-bool link_is_kept(const struct link *l)
+bool api_connection_is_kept(const struct api_connection *conn)
 {
-	return https_conn_is_kept(&l->conn);
+	return https_conn_is_kept(&conn->https);
 }
 
-unsigned int link_status(const struct link *l)
+unsigned int api_connection_status(const struct api_connection *conn)
 {
 	/* While headers come in, the status may be that of an interim answer. */
-	return l->conn.answer.state > ANSWER_AT_HEADERS ? l->conn.answer.status : 0;
+	return conn->https.answer.state > ANSWER_AT_HEADERS ? conn->https.answer.status : 0;
 }
 
 /* --- connecting ---------------------------------------------------------------------- */
 
 static void on_opened(void *arg)
 {
-	struct link *l = arg;
+	struct api_connection *conn = arg;
 
-	l->ops.opened(l->arg);
+	conn->ops.opened(conn->arg);
 }
 
 /* Returns 0 or an errno. */
-static int dial(struct link *l, const struct klb_endpoint *to)
+static int dial(struct api_connection *conn, const struct klb_endpoint *to)
 {
-	const struct credentials *c = l->credentials;
+	const struct credentials *c = conn->credentials;
 
-	l->to = *to;
-	tls_peer_init(&l->conn.peer, c->server_name ? c->server_name : c->host, to);
-	return -https_conn_open(&l->conn, to, l->tls);
+	conn->to = *to;
+	tls_peer_init(&conn->https.peer, c->server_name ? c->server_name : c->host, to);
+	return -https_conn_open(&conn->https, to, conn->tls);
 }
 
 /* --- names --------------------------------------------------------------------------- */
@@ -287,23 +287,23 @@ static void lookup_work(void *data)
 static void lookup_done(void *arg, void *data)
 {
 	const struct lookup *lookup = data;
-	struct link *l = arg;
+	struct api_connection *conn = arg;
 	struct err why;
 	int os_error;
 
-	l->lookup = NULL;
+	conn->lookup = NULL;
 	if (lookup->r || !lookup->n) {
 		err_set(&why, EIO, "cannot look up %s: %s", lookup->host,
 			lookup->r ? gai_strerror(lookup->r) : "it has no address");
-		l->ops.failed(l->arg, why.text);
+		conn->ops.failed(conn->arg, why.text);
 		return;
 	}
-	os_error = dial(l, &lookup->found[l->nth % lookup->n]);
+	os_error = dial(conn, &lookup->found[conn->nth % lookup->n]);
 	if (os_error)
-		fail_connect(l, os_error);
+		fail_connect(conn, os_error);
 }
 
-static int look_up(struct link *l, struct err *e)
+static int look_up(struct api_connection *conn, struct err *e)
 {
 	static const struct worker_ops ops = { .work = lookup_work,
 					       .done = lookup_done,
@@ -311,36 +311,37 @@ static int look_up(struct link *l, struct err *e)
 	struct lookup *lookup = calloc(1, sizeof(*lookup));
 
 	if (lookup)
-		lookup->host = strdup(l->credentials->host);
+		lookup->host = strdup(conn->credentials->host);
 	if (!lookup || !lookup->host) {
 		free(lookup);
 		return err_no_memory(e);
 	}
-	lookup->port = l->credentials->port;
-	return worker_start(l->conn.base, &ops, l, lookup, &l->lookup, e);
+	lookup->port = conn->credentials->port;
+	return worker_start(conn->https.base, &ops, conn, lookup, &conn->lookup, e);
 }
 
 /* --- life ---------------------------------------------------------------------------- */
 
-static int begin(struct link *l, const struct klb_endpoint *to, struct err *e)
+static int begin(struct api_connection *conn, const struct klb_endpoint *to, struct err *e)
 {
 	struct klb_endpoint parsed;
 	char text[ENDPOINT_TEXT_MAX];
 	int os_error;
 
 	if (!to) {
-		if (endpoint_parse(l->credentials->host, l->credentials->port, &parsed, NULL) < 0)
-			return look_up(l, e);
+		if (endpoint_parse(conn->credentials->host, conn->credentials->port, &parsed,
+				   NULL) < 0)
+			return look_up(conn, e);
 		to = &parsed;
 	}
-	os_error = dial(l, to);
+	os_error = dial(conn, to);
 	if (os_error)
 		return err_set(e, os_error, "connect to %s: %s", endpoint_format(to, text),
 			       strerror(os_error));
 	return 0;
 }
 
-static void init_connection(struct link *l, struct event_base *base)
+static void init_connection(struct api_connection *conn, struct event_base *base)
 {
 	static const struct https_conn_ops ops = {
 		.opened = on_opened,
@@ -349,43 +350,44 @@ static void init_connection(struct link *l, struct event_base *base)
 		.ended = on_ended,
 	};
 
-	l->conn.base = base;
-	l->conn.patience = &patience;
-	l->conn.input_max = INPUT_MAX;
-	l->conn.ops = &ops;
-	l->conn.arg = l;
+	conn->https.base = base;
+	conn->https.patience = &patience;
+	conn->https.input_max = INPUT_MAX;
+	conn->https.ops = &ops;
+	conn->https.arg = conn;
 }
 
-int link_open(struct event_base *base, const struct klb_endpoint *to, unsigned int nth,
-	      const struct credentials *c, struct tls *tls, const struct link_ops *ops, void *arg,
-	      struct link **ret, struct err *e)
+int api_connection_open(struct event_base *base, const struct klb_endpoint *to, unsigned int nth,
+			const struct credentials *c, struct tls *tls,
+			const struct api_connection_ops *ops, void *arg,
+			struct api_connection **ret, struct err *e)
 {
-	struct link *l = calloc(1, sizeof(*l));
+	struct api_connection *conn = calloc(1, sizeof(*conn));
 	int r;
 
-	if (!l)
+	if (!conn)
 		return err_no_memory(e);
-	init_connection(l, base);
-	l->credentials = c;
-	l->tls = tls;
-	l->ops = *ops;
-	l->arg = arg;
-	l->nth = nth;
-	r = begin(l, to, e);
+	init_connection(conn, base);
+	conn->credentials = c;
+	conn->tls = tls;
+	conn->ops = *ops;
+	conn->arg = arg;
+	conn->nth = nth;
+	r = begin(conn, to, e);
 	if (r) {
-		link_free(l);
+		api_connection_free(conn);
 		return r;
 	}
-	*ret = l;
+	*ret = conn;
 	return 0;
 }
 
-void link_free(struct link *l)
+void api_connection_free(struct api_connection *conn)
 {
-	if (!l)
+	if (!conn)
 		return;
-	worker_cancel(l->lookup);
-	https_conn_reset(&l->conn);
-	text_free(&l->text);
-	free(l);
+	worker_cancel(conn->lookup);
+	https_conn_reset(&conn->https);
+	text_free(&conn->text);
+	free(conn);
 }

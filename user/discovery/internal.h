@@ -177,21 +177,21 @@ void cache_writer_free(struct cache_writer *w);
 
 /* --- the connection ------------------------------------------------------------------ */
 
-struct link;
+struct api_connection;
 
 /*
- * Each is the last thing that the link does in its turn of the event loop, so link_free is allowed
- * in all of them.
+ * Each is the last thing that the connection does in its turn of the event loop, so
+ * api_connection_free is allowed in all of them.
  */
-struct link_ops {
+struct api_connection_ops {
 	/* Connected, with a certificate that verifies. */
 	void (*opened)(void *arg);
 	/*
 	 * A 200's headers are in, or more of its content, which may be taken out of
-	 * link_text.
+	 * api_connection_text.
 	 */
 	void (*content)(void *arg);
-	/* The answer is complete; what is left of its content is in link_text. */
+	/* The answer is complete; what is left of its content is in api_connection_text. */
 	void (*answered)(void *arg, unsigned int status);
 	/* The connection is gone; one line. */
 	void (*failed)(void *arg, const char *why);
@@ -199,24 +199,25 @@ struct link_ops {
 
 /*
  * Begins to connect to `to`, or if that is NULL to the server of c. nth: which of the server's
- * addresses to try when there are several. c and tls must outlive the link. Returns 0 with a link,
- * or a negative errno with e.
+ * addresses to try when there are several. c and tls must outlive the connection. Returns 0 with a
+ * connection, or a negative errno with e.
  */
-int link_open(struct event_base *base, const struct klb_endpoint *to, unsigned int nth,
-	      const struct credentials *c, struct tls *tls, const struct link_ops *ops, void *arg,
-	      struct link **ret, struct err *e);
+int api_connection_open(struct event_base *base, const struct klb_endpoint *to, unsigned int nth,
+			const struct credentials *c, struct tls *tls,
+			const struct api_connection_ops *ops, void *arg,
+			struct api_connection **ret, struct err *e);
 /*
- * Sends a GET for path. To be called when the link is open and no other GET is under way.
+ * Sends a GET for path. To be called when the connection is open and no other GET is under way.
  * content_max: SIZE_MAX for a stream. Returns 0 or -ENOMEM.
  */
-int link_get(struct link *l, const char *path, size_t content_max);
-/* The content of the answer that has not been dropped yet; belongs to the link. */
-struct text *link_text(struct link *l);
+int api_connection_get(struct api_connection *conn, const char *path, size_t content_max);
+/* The content of the answer that has not been dropped yet; belongs to the connection. */
+struct text *api_connection_text(struct api_connection *conn);
 /* Whether the connection can carry another GET after an answer. */
-bool link_is_kept(const struct link *l);
+bool api_connection_is_kept(const struct api_connection *conn);
 /* The status of the answer, or 0 until its headers are in. */
-unsigned int link_status(const struct link *l);
+unsigned int api_connection_status(const struct api_connection *conn);
 /* NULL is allowed. */
-void link_free(struct link *l);
+void api_connection_free(struct api_connection *conn);
 
 #endif

@@ -68,12 +68,12 @@ struct discovery {
 
 	/* The attempt under way. */
 	enum phase phase;
-	bool fruitful; /* the attempt has brought a list or a watch */
-	bool beyond; /* the timer is set for the end of the watch */
+	bool succeeded; /* the attempt has brought a list or a watch */
+	bool timer_is_watch_end; /* the timer is set for the end of the watch */
 	struct event *timer; /* the phase's end */
 	struct credentials *credentials;
 	struct tls *tls;
-	struct link *link;
+	struct api_connection *connection;
 	__u64 opened_ns; /* 0: not yet */
 	__u64 watch_end_ns; /* when the apiserver should have ended it */
 	__u64 line_ns; /* since when there is a part of an event; 0: none */
@@ -170,10 +170,10 @@ static unsigned int backoff(const struct discovery *d)
 
 static void drop_attempt(struct discovery *d)
 {
-	link_free(d->link);
+	api_connection_free(d->connection);
 	tls_free(d->tls);
 	credentials_free(d->credentials);
-	d->link = NULL;
+	d->connection = NULL;
 	d->tls = NULL;
 	d->credentials = NULL;
 	d->phase = PHASE_IDLE;
@@ -187,7 +187,7 @@ static void end_attempt(struct discovery *d, unsigned int wait_at_least)
 {
 	unsigned int wait;
 
-	if (d->fruitful && clock_now_ns() - d->opened_ns >= d->timing.stable * MS_NS)
+	if (d->succeeded && clock_now_ns() - d->opened_ns >= d->timing.stable * MS_NS)
 		d->failures = 0;
 	d->failures++;
 	wait = backoff(d);
@@ -347,7 +347,7 @@ static const struct refusal *find_refusal(unsigned int status)
  * of an overloaded apiserver, must not make thousands of nodes ask for the list as well. If the
  * version is wrong nevertheless, WATCH_FAILURES_MAX finds that out.
  */
-static bool doubts_version(unsigned int status)
+static bool version_may_be_wrong(unsigned int status)
 {
 	return status == 400 || status == 404 || status == 410;
 }
@@ -356,12 +356,12 @@ static void refuse_status(struct discovery *d, unsigned int status)
 {
 	const struct refusal *refusal = find_refusal(status);
 	size_t length;
-	const char *text = text_all(link_text(d->link), &length);
+	const char *text = text_all(api_connection_text(d->connection), &length);
 	char message[256];
 	struct err e;
 
 	slices_status_message(text, length, d->credentials->token.data, message, sizeof(message));
-	d->need_list |= doubts_version(status);
+	d->need_list |= version_may_be_wrong(status);
 	err_set(&e, EIO, "%u: %s%s%s%s", status, refusal->what, *message ? ": " : "", message,
 		refusal->next);
 	fail(d, refusal->result, e.text);
@@ -370,7 +370,7 @@ static void refuse_status(struct discovery *d, unsigned int status)
 static void start_get(struct discovery *d, enum phase phase, const char *path, size_t content_max)
 {
 	d->phase = phase;
-	if (link_get(d->link, path, content_max) < 0)
+	if (api_connection_get(d->connection, path, content_max) < 0)
 		fail(d, DISCOVERY_ERROR, "out of memory");
 	else
 		arm(d, d->timing.answer);
@@ -402,7 +402,7 @@ static void start_watch(struct discovery *d)
 static void take_list(struct discovery *d)
 {
 	size_t length;
-	const char *text = text_all(link_text(d->link), &length);
+	const char *text = text_all(api_connection_text(d->connection), &length);
 	unsigned int relist = d->timing.relist;
 	struct err e;
 
@@ -410,8 +410,8 @@ static void take_list(struct discovery *d)
 		fail(d, DISCOVERY_ERROR, e.text);
 		return;
 	}
-	text_free(link_text(d->link));
-	d->fruitful = true;
+	text_free(api_connection_text(d->connection));
+	d->succeeded = true;
 	d->need_list = false;
 	d->watch_failures = 0;
 	/* The file may have been replaced or removed while the list stayed the same. */
@@ -420,7 +420,7 @@ static void take_list(struct discovery *d)
 	apply_slices(d);
 	if (d->freed)
 		return;
-	if (link_is_kept(d->link))
+	if (api_connection_is_kept(d->connection))
 		start_watch(d);
 	else
 		end_attempt(d, 0);
@@ -431,7 +431,7 @@ static void take_list(struct discovery *d)
 /* Applies every complete event. Returns 0, or a negative errno with e. */
 static int take_events(struct discovery *d, bool *changed, struct err *e)
 {
-	struct text *text = link_text(d->link);
+	struct text *text = api_connection_text(d->connection);
 	enum slices_event event;
 	size_t length;
 	const char *line;
@@ -454,15 +454,15 @@ static int take_events(struct discovery *d, bool *changed, struct err *e)
 /* Returns false when the watch is over. */
 static bool take_news(struct discovery *d)
 {
-	size_t before = text_length(link_text(d->link));
+	size_t before = text_length(api_connection_text(d->connection));
 	bool changed = false;
 	struct err e;
 	int r = take_events(d, &changed, &e);
 
-	d->fruitful = true;
+	d->succeeded = true;
 	if (!d->empty)
 		d->error[0] = '\0';
-	if (changed || before != text_length(link_text(d->link))) {
+	if (changed || before != text_length(api_connection_text(d->connection))) {
 		d->watch_failures = 0;
 		d->heard_ns = clock_now_ns();
 	}
@@ -494,20 +494,20 @@ static void await_news(struct discovery *d)
 	__u64 now = clock_now_ns(), until = now + d->timing.silence * MS_NS;
 
 	/* An event that has begun must be complete within a time limit. */
-	if (text_length(link_text(d->link))) {
+	if (text_length(api_connection_text(d->connection))) {
 		if (!d->line_ns)
 			d->line_ns = now;
 		until = d->line_ns + d->timing.line * MS_NS;
 	}
-	d->beyond = d->watch_end_ns < until;
-	arm_at(d, d->beyond ? d->watch_end_ns : until);
+	d->timer_is_watch_end = d->watch_end_ns < until;
+	arm_at(d, d->timer_is_watch_end ? d->watch_end_ns : until);
 }
 
 static void end_watch(struct discovery *d)
 {
 	if (!take_news(d))
 		return;
-	if (text_length(link_text(d->link)))
+	if (text_length(api_connection_text(d->connection)))
 		fail(d, DISCOVERY_ERROR, "the watch ended in the middle of an event");
 	else
 		end_attempt(d, 0);
@@ -624,7 +624,7 @@ static int load(struct discovery *d, struct err *e)
 
 static void attempt(struct discovery *d)
 {
-	static const struct link_ops ops = {
+	static const struct api_connection_ops ops = {
 		.opened = on_opened,
 		.content = on_content,
 		.answered = on_answered,
@@ -633,7 +633,7 @@ static void attempt(struct discovery *d)
 	struct err e;
 
 	d->opened_ns = 0;
-	d->fruitful = false;
+	d->succeeded = false;
 	if (load(d, &e) < 0) {
 		fail(d, DISCOVERY_CREDENTIALS, e.text);
 		return;
@@ -642,8 +642,8 @@ static void attempt(struct discovery *d)
 	if (d->freed)
 		return;
 	d->phase = PHASE_CONNECTING;
-	if (link_open(d->base, d->has_server ? &d->server : NULL, d->failures, d->credentials,
-		      d->tls, &ops, d, &d->link, &e) < 0)
+	if (api_connection_open(d->base, d->has_server ? &d->server : NULL, d->failures,
+				d->credentials, d->tls, &ops, d, &d->connection, &e) < 0)
 		fail(d, DISCOVERY_ERROR, e.text);
 	else
 		arm(d, d->timing.connect);
@@ -662,10 +662,10 @@ static void time_out(struct discovery *d)
 			d->timing.answer);
 		break;
 	default:
-		if (link_status(d->link) != 200)
+		if (api_connection_status(d->connection) != 200)
 			err_set(&e, ETIMEDOUT, "no whole answer to the watch within %u ms",
 				d->timing.answer);
-		else if (d->beyond)
+		else if (d->timer_is_watch_end)
 			err_set(&e, ETIMEDOUT, "the watch goes on beyond its time");
 		else if (d->line_ns)
 			err_set(&e, ETIMEDOUT, "an event is not complete within %u ms",
@@ -759,7 +759,8 @@ void discovery_free(struct discovery *d)
 void discovery_state(const struct discovery *d, struct discovery_state *ret)
 {
 	*ret = (struct discovery_state){
-		.watching = d->phase == PHASE_WATCHING && link_status(d->link) == 200,
+		.watching =
+			d->phase == PHASE_WATCHING && api_connection_status(d->connection) == 200,
 		.n_endpoints = d->n,
 		.changed_ns = d->changed_ns,
 		.heard_ns = d->heard_ns,

@@ -15,20 +15,20 @@
 
 /* The ranges of kubelb.yaml. config/schema.c decides; tests compare the two. */
 static const struct range {
-	size_t offset; /* of the field in struct migrate */
+	size_t offset; /* of the field in struct import */
 	const char *key;
 	unsigned int min, max;
 	bool duration;
 } ranges[] = {
-	{ offsetof(struct migrate, connect_timeout_ms), "connectTimeout", 10, 60000, true },
-	{ offsetof(struct migrate, dead_peer_timeout_ms), "deadPeerTimeout", 1000, 3600000, true },
-	{ offsetof(struct migrate, interval_ms), "probe.interval", 100, 3600000, true },
-	{ offsetof(struct migrate, timeout_ms), "probe.timeout", 10, 300000, true },
-	{ offsetof(struct migrate, rise), "probe.rise", 1, 100, false },
-	{ offsetof(struct migrate, fall), "probe.fall", 1, 100, false },
+	{ offsetof(struct import, connect_timeout_ms), "connectTimeout", 10, 60000, true },
+	{ offsetof(struct import, dead_peer_timeout_ms), "deadPeerTimeout", 1000, 3600000, true },
+	{ offsetof(struct import, interval_ms), "probe.interval", 100, 3600000, true },
+	{ offsetof(struct import, timeout_ms), "probe.timeout", 10, 300000, true },
+	{ offsetof(struct import, rise), "probe.rise", 1, 100, false },
+	{ offsetof(struct import, fall), "probe.fall", 1, 100, false },
 };
 
-void migrate_explain(const struct migrate *m, unsigned int line, const char *format, ...)
+void import_explain(const struct import *m, unsigned int line, const char *format, ...)
 {
 	char what[ERR_TEXT_MAX];
 	va_list ap;
@@ -42,7 +42,7 @@ void migrate_explain(const struct migrate *m, unsigned int line, const char *for
 		err_set(m->e, EINVAL, "%s: %s", m->source, what);
 }
 
-int migrate_fail_memory(const struct migrate *m)
+int import_fail_memory(const struct import *m)
 {
 	return err_no_memory_for(m->e, m->source);
 }
@@ -53,7 +53,7 @@ int migrate_fail_memory(const struct migrate *m)
  * Only ASCII is kept: a comment in YAML ends at U+2028, and the rest of the text would become part
  * of the configuration.
  */
-char *migrate_ascii(const char *text, char *buf, size_t size)
+char *import_ascii(const char *text, char *buf, size_t size)
 {
 	size_t length = 0;
 
@@ -66,25 +66,24 @@ char *migrate_ascii(const char *text, char *buf, size_t size)
 }
 
 /* A line that is read for both the frontend and the backend counts once. */
-static void add_line(struct migrate_note *note, unsigned int line)
+static void add_line(struct import_note *note, unsigned int line)
 {
-	if (note->n_lines && note->n_lines <= MIGRATE_NOTE_LINES_MAX &&
+	if (note->n_lines && note->n_lines <= IMPORT_NOTE_LINES_MAX &&
 	    note->lines[note->n_lines - 1] == line)
 		return;
-	if (note->n_lines < MIGRATE_NOTE_LINES_MAX)
+	if (note->n_lines < IMPORT_NOTE_LINES_MAX)
 		note->lines[note->n_lines] = line;
 	note->n_lines++;
 }
 
-static void add_note(struct migrate *m, bool hint, unsigned int line, const char *format,
-		     va_list ap)
+static void add_note(struct import *m, bool hint, unsigned int line, const char *format, va_list ap)
 {
 	static const char full[] = "and more, which is not listed here";
 	char raw[sizeof(m->notes[0].text)], text[sizeof(raw)];
-	struct migrate_note *note;
+	struct import_note *note;
 
 	vsnprintf(raw, sizeof(raw), format, ap);
-	migrate_ascii(raw, text, sizeof(text));
+	import_ascii(raw, text, sizeof(text));
 	for (unsigned int i = 0; i < m->n_notes; i++) {
 		note = &m->notes[i];
 		if (note->hint == hint && strcmp(note->text, text) == 0) {
@@ -93,8 +92,8 @@ static void add_note(struct migrate *m, bool hint, unsigned int line, const char
 			return;
 		}
 	}
-	if (m->n_notes == MIGRATE_NOTES_MAX) {
-		note = &m->notes[MIGRATE_NOTES_MAX - 1];
+	if (m->n_notes == IMPORT_NOTES_MAX) {
+		note = &m->notes[IMPORT_NOTES_MAX - 1];
 		note->n_lines = 0;
 		memcpy(note->text, full, sizeof(full));
 		return;
@@ -106,7 +105,7 @@ static void add_note(struct migrate *m, bool hint, unsigned int line, const char
 		add_line(note, line);
 }
 
-void migrate_note(struct migrate *m, unsigned int line, const char *format, ...)
+void import_note(struct import *m, unsigned int line, const char *format, ...)
 {
 	va_list ap;
 
@@ -115,7 +114,7 @@ void migrate_note(struct migrate *m, unsigned int line, const char *format, ...)
 	va_end(ap);
 }
 
-void migrate_hint(struct migrate *m, unsigned int line, const char *format, ...)
+void import_hint(struct import *m, unsigned int line, const char *format, ...)
 {
 	va_list ap;
 
@@ -124,13 +123,13 @@ void migrate_hint(struct migrate *m, unsigned int line, const char *format, ...)
 	va_end(ap);
 }
 
-void migrate_own(struct migrate *m, const char *name)
+void import_own(struct import *m, const char *name)
 {
-	char text[MIGRATE_LABEL_MAX];
+	char text[IMPORT_LABEL_MAX];
 	size_t length = strlen(m->own), more;
 	const char *at = m->own;
 
-	migrate_ascii(name, text, sizeof(text));
+	import_ascii(name, text, sizeof(text));
 	more = strlen(text);
 	while (more && (at = strstr(at, text))) {
 		if ((at == m->own || at[-1] == ' ') && (!at[more] || at[more] == ','))
@@ -144,9 +143,9 @@ void migrate_own(struct migrate *m, const char *name)
 
 /* --- addresses ---------------------------------------------------------------- */
 
-void migrate_busy(struct migrate *m, const struct klb_endpoint *ep)
+void import_busy(struct import *m, const struct klb_endpoint *ep)
 {
-	unsigned int n = ep->port - MIGRATE_HTTP_PORT;
+	unsigned int n = ep->port - IMPORT_HTTP_PORT;
 
 	if (n < 32 && (endpoint_is_loopback(ep) || endpoint_is_unspecified(ep)))
 		m->busy |= 1U << n;
@@ -160,62 +159,62 @@ static void make_loopback(struct klb_endpoint *ep)
 	ep->addr[15] = 1;
 }
 
-int migrate_add_frontend(struct migrate *m, unsigned int line, struct klb_endpoint ep)
+int import_add_frontend(struct import *m, unsigned int line, struct klb_endpoint ep)
 {
 	char text[ENDPOINT_TEXT_MAX];
 
-	migrate_busy(m, &ep);
+	import_busy(m, &ep);
 	if (endpoint_is_multicast(&ep))
-		return migrate_fail(m, line,
-				    "%s is for multicast or broadcast; write a host's own address",
-				    endpoint_format(&ep, text));
+		return import_fail(m, line,
+				   "%s is for multicast or broadcast; write a host's own address",
+				   endpoint_format(&ep, text));
 	if (endpoint_is_unspecified(&ep)) {
 		make_loopback(&ep);
-		migrate_note(m, line,
-			     "listens on every address: %s is what stands below; add to frontends "
-			     "what else is dialled on this node (other hosts' connects are not "
-			     "balanced)",
-			     endpoint_format(&ep, text));
+		import_note(m, line,
+			    "listens on every address: %s is what stands below; add to frontends "
+			    "what else is dialled on this node (other hosts' connects are not "
+			    "balanced)",
+			    endpoint_format(&ep, text));
 	} else if (!endpoint_is_loopback(&ep)) {
-		migrate_hint(m, line,
-			     "%s: connects that are made on this node are balanced, those of "
-			     "other hosts are not",
-			     endpoint_format(&ep, text));
+		import_hint(m, line,
+			    "%s: connects that are made on this node are balanced, those of "
+			    "other hosts are not",
+			    endpoint_format(&ep, text));
 	}
 	for (unsigned int i = 0; i < m->n_frontends; i++)
 		if (endpoint_equal(&m->frontends[i].endpoint, &ep))
 			return 0;
 	if (m->n_frontends == KLB_MAX_FRONTENDS)
-		return migrate_fail(m, line, "more than %u addresses to listen on; remove some",
-				    KLB_MAX_FRONTENDS);
-	m->frontends[m->n_frontends++] = (struct migrate_frontend){ .endpoint = ep, .line = line };
+		return import_fail(m, line, "more than %u addresses to listen on; remove some",
+				   KLB_MAX_FRONTENDS);
+	m->frontends[m->n_frontends++] = (struct import_frontend){ .endpoint = ep, .line = line };
 	return 0;
 }
 
-static int check_backend(const struct migrate *m, const struct migrate_backend *b)
+static int check_backend(const struct import *m, const struct import_backend *b)
 {
 	char text[ENDPOINT_TEXT_MAX];
 
 	endpoint_format(&b->endpoint, text);
 	if (endpoint_is_unspecified(&b->endpoint) || endpoint_is_multicast(&b->endpoint))
-		return migrate_fail(m, b->line,
-				    "%s is no address to connect to; write the apiserver's own",
-				    text);
+		return import_fail(m, b->line,
+				   "%s is no address to connect to; write the apiserver's own",
+				   text);
 	if (endpoint_is_link_local_v6(&b->endpoint))
-		return migrate_fail(m, b->line,
-				    "%s is link-local, it needs a zone, which backends have not; "
-				    "write a routable address",
-				    text);
+		return import_fail(m, b->line,
+				   "%s is link-local, it needs a zone, which backends have not; "
+				   "write a routable address",
+				   text);
 	for (unsigned int i = 0; i < m->n_frontends; i++)
 		if (endpoint_equal(&m->frontends[i].endpoint, &b->endpoint))
-			return migrate_fail(m, b->line,
-					    "%s is also what clients dial (line %u), and would "
-					    "connect to itself; write the apiserver's own address",
-					    text, m->frontends[i].line);
+			return import_fail(m, b->line,
+					   "%s is also what clients dial (line %u), and would "
+					   "connect to itself; write the apiserver's own address",
+					   text, m->frontends[i].line);
 	return 0;
 }
 
-int migrate_add_backend(struct migrate *m, const struct migrate_backend *backend)
+int import_add_backend(struct import *m, const struct import_backend *backend)
 {
 	char text[ENDPOINT_TEXT_MAX];
 	int r = check_backend(m, backend);
@@ -224,21 +223,20 @@ int migrate_add_backend(struct migrate *m, const struct migrate_backend *backend
 		return r;
 	for (unsigned int i = 0; i < m->n_backends; i++)
 		if (endpoint_equal(&m->backends[i].endpoint, &backend->endpoint)) {
-			migrate_note(m, backend->line, "%s is there already (line %u)",
-				     endpoint_format(&backend->endpoint, text),
-				     m->backends[i].line);
+			import_note(m, backend->line, "%s is there already (line %u)",
+				    endpoint_format(&backend->endpoint, text), m->backends[i].line);
 			return 0;
 		}
 	if (m->n_backends == KLB_MAX_BACKENDS)
-		return migrate_fail(m, backend->line, "more than %u apiservers; remove some",
-				    KLB_MAX_BACKENDS);
+		return import_fail(m, backend->line, "more than %u apiservers; remove some",
+				   KLB_MAX_BACKENDS);
 	m->backends[m->n_backends++] = *backend;
 	return 0;
 }
 
 /* --- values ------------------------------------------------------------------- */
 
-static const struct range *range_of(const struct migrate *m, const struct migrate_number *field)
+static const struct range *range_of(const struct import *m, const struct import_number *field)
 {
 	size_t offset = (size_t)((const char *)field - (const char *)m), i = 0;
 
@@ -255,41 +253,41 @@ static const char *number_text(const struct range *r, unsigned int value, char *
 	return buf;
 }
 
-void migrate_set_number(struct migrate *m, struct migrate_number *field,
-			const struct migrate_number *value)
+void import_set_number(struct import *m, struct import_number *field,
+		       const struct import_number *value)
 {
 	const struct range *r = range_of(m, field);
 	char there[CONFIG_DURATION_TEXT_MAX], here[CONFIG_DURATION_TEXT_MAX];
-	struct migrate_number new = *value;
+	struct import_number new = *value;
 
 	if (!value->line)
 		return;
 	new.value = new.value < r->min ? r->min : new.value > r->max ? r->max : new.value;
 	if (field->line && field->value != new.value)
-		migrate_note(m, value->line,
-			     "%s %s: there is one %s for all backends, from line %u", value->origin,
-			     number_text(r, value->value, there), r->key, field->line);
+		import_note(m, value->line, "%s %s: there is one %s for all backends, from line %u",
+			    value->origin, number_text(r, value->value, there), r->key,
+			    field->line);
 	if (field->line)
 		return;
 	if (new.value != value->value)
-		migrate_note(m, value->line, "%s %s: %s has a range that ends at %s", value->origin,
-			     number_text(r, value->value, there), r->key,
-			     number_text(r, new.value, here));
+		import_note(m, value->line, "%s %s: %s has a range that ends at %s", value->origin,
+			    number_text(r, value->value, there), r->key,
+			    number_text(r, new.value, here));
 	*field = new;
 }
 
-int migrate_set_text(struct migrate *m, struct migrate_text *field, unsigned int line,
-		     const char *origin, const char *value)
+int import_set_text(struct import *m, struct import_text *field, unsigned int line,
+		    const char *origin, const char *value)
 {
 	if (field->value) {
 		if (strcmp(field->value, value) != 0)
-			migrate_note(m, line, "%s %s: there is one for all backends, from line %u",
-				     origin, value, field->line);
+			import_note(m, line, "%s %s: there is one for all backends, from line %u",
+				    origin, value, field->line);
 		return 0;
 	}
 	field->value = strdup(value);
 	if (!field->value)
-		return migrate_fail_memory(m);
+		return import_fail_memory(m);
 	field->line = line;
 	field->origin = origin;
 	return 0;
@@ -303,38 +301,37 @@ static bool is_path(const char *text)
 	return ascii_all_print(text);
 }
 
-int migrate_set_file(struct migrate *m, struct migrate_text *field, unsigned int line,
-		     const char *origin, const char *value)
+int import_set_file(struct import *m, struct import_text *field, unsigned int line,
+		    const char *origin, const char *value)
 {
 	/* The value is not repeated: other users may read the output. */
 	if (secret_is_likely(value)) {
-		migrate_note(m, line, "%s: the thing itself, where a file's name should be",
-			     origin);
+		import_note(m, line, "%s: the thing itself, where a file's name should be", origin);
 		return 0;
 	}
 	if (is_path(value))
-		return migrate_set_text(m, field, line, origin, value);
-	migrate_note(m, line, "%s %s: not an absolute path in plain characters", origin, value);
+		return import_set_text(m, field, line, origin, value);
+	import_note(m, line, "%s %s: not an absolute path in plain characters", origin, value);
 	return 0;
 }
 
-int migrate_set_name(struct migrate *m, unsigned int line, const char *origin, const char *value)
+int import_set_name(struct import *m, unsigned int line, const char *origin, const char *value)
 {
 	if (config_is_server_name(value))
-		return migrate_set_text(m, &m->server_name, line, origin, value);
-	migrate_note(m, line, "%s %s: neither a DNS name nor an address", origin, value);
+		return import_set_text(m, &m->server_name, line, origin, value);
+	import_note(m, line, "%s %s: neither a DNS name nor an address", origin, value);
 	return 0;
 }
 
-void migrate_set_policy(struct migrate *m, enum klb_policy policy, unsigned int line,
-			const char *origin)
+void import_set_policy(struct import *m, enum klb_policy policy, unsigned int line,
+		       const char *origin)
 {
 	m->policy = policy;
 	m->policy_line = line;
 	m->policy_origin = origin;
 }
 
-bool migrate_uint(const char *text, unsigned int *ret)
+bool import_uint(const char *text, unsigned int *ret)
 {
 	unsigned int value = 0;
 
@@ -354,7 +351,7 @@ bool migrate_uint(const char *text, unsigned int *ret)
 /* --- the choice --------------------------------------------------------------- */
 
 /* Returns how many candidates have the mark; *ret is the first of them. */
-static size_t count_marked(const struct migrate_candidate *list, size_t n, size_t mark, size_t *ret)
+static size_t count_marked(const struct import_candidate *list, size_t n, size_t mark, size_t *ret)
 {
 	size_t found = 0;
 
@@ -364,7 +361,7 @@ static size_t count_marked(const struct migrate_candidate *list, size_t n, size_
 	return found;
 }
 
-static int fail_choice(struct migrate *m, const struct migrate_candidate *list, size_t n,
+static int fail_choice(struct import *m, const struct import_candidate *list, size_t n,
 		       const char *what)
 {
 	char choices[512] = "";
@@ -374,32 +371,30 @@ static int fail_choice(struct migrate *m, const struct migrate_candidate *list, 
 		length += (size_t)snprintf(choices + length, sizeof(choices) - length,
 					   "%sline %u (%s)", i ? ", " : "", list[i].line,
 					   list[i].label);
-	return migrate_fail(
-		m, list[0].line,
-		"%zu %ss, and none of them alone has port 6443: %s; leave one in a copy "
-		"of the file and name that",
-		n, what, choices);
+	return import_fail(m, list[0].line,
+			   "%zu %ss, and none of them alone has port 6443: %s; leave one in a copy "
+			   "of the file and name that",
+			   n, what, choices);
 }
 
-int migrate_choose(struct migrate *m, const struct migrate_candidate *list, size_t n,
-		   const char *what, size_t *ret)
+int import_choose(struct import *m, const struct import_candidate *list, size_t n, const char *what,
+		  size_t *ret)
 {
 	size_t found = n, at = 0;
 
 	if (n > 1)
-		found = count_marked(list, n, offsetof(struct migrate_candidate, listens_6443),
-				     &at);
+		found = count_marked(list, n, offsetof(struct import_candidate, listens_6443), &at);
 	if (n > 1 && !found)
-		found = count_marked(list, n, offsetof(struct migrate_candidate, leads_to_6443),
+		found = count_marked(list, n, offsetof(struct import_candidate, leads_to_6443),
 				     &at);
 	if (found != 1)
 		return fail_choice(m, list, n, what);
 	if (!list[at].listens_6443 && !list[at].leads_to_6443)
-		migrate_hint(m, list[at].line,
-			     "no port 6443 on either side: see that these are the apiservers");
+		import_hint(m, list[at].line,
+			    "no port 6443 on either side: see that these are the apiservers");
 	for (size_t i = 0; i < n; i++)
 		if (i != at)
-			migrate_own(m, list[i].label);
+			import_own(m, list[i].label);
 	*ret = at;
 	return 0;
 }

@@ -19,11 +19,11 @@
 
 /* The settings of a server line, and of the default-server lines before it. */
 struct server {
-	struct migrate_backend backend;
+	struct import_backend backend;
 	bool check;
 	unsigned int ssl_line; /* not 0: HAProxy speaks TLS to the server for the clients */
 	unsigned int verify_none_line;
-	struct migrate_number interval, rise, fall, user_timeout;
+	struct import_number interval, rise, fall, user_timeout;
 	unsigned int file_line; /* of the ones below */
 	const char *ca, *certificate, *name;
 };
@@ -51,7 +51,7 @@ static char take_escape(char **at)
 }
 
 /* Reads one word at *at, in place; line: for the message about a quote. */
-static int take_word(const struct migrate *m, unsigned int line, char **at, char **ret)
+static int take_word(const struct import *m, unsigned int line, char **at, char **ret)
 {
 	char *to = *at, quote = '\0';
 
@@ -68,7 +68,7 @@ static int take_word(const struct migrate *m, unsigned int line, char **at, char
 		}
 	}
 	if (quote)
-		return migrate_fail(m, line, "a quote that is not closed on its line; close it");
+		return import_fail(m, line, "a quote that is not closed on its line; close it");
 	if (**at == '#')
 		**at = '\0';
 	else if (**at)
@@ -78,9 +78,9 @@ static int take_word(const struct migrate *m, unsigned int line, char **at, char
 }
 
 /* Makes an item of the words of one line; an empty line makes none. */
-static int scan_line(struct migrate *m, unsigned int line, char *at)
+static int scan_line(struct import *m, unsigned int line, char *at)
 {
-	struct migrate_words *w = &m->words;
+	struct import_words *w = &m->words;
 	bool open = false;
 	int r = 0;
 
@@ -94,46 +94,46 @@ static int scan_line(struct migrate *m, unsigned int line, char *at)
 		if (r < 0)
 			return r;
 		if (!open)
-			r = migrate_words_item(w, line);
+			r = import_words_item(w, line);
 		open = true;
 		if (r == 0)
-			r = migrate_words_word(w, word);
+			r = import_words_word(w, word);
 	}
-	return r < 0 ? migrate_fail_memory(m) : 0;
+	return r < 0 ? import_fail_memory(m) : 0;
 }
 
 static bool is_section(const char *word)
 {
-	return migrate_listed(word, "global defaults frontend backend listen peers resolvers "
-				    "userlist mailers program cache http-errors ring fcgi-app "
-				    "log-forward log-profile crt-store traces");
+	return import_listed(word, "global defaults frontend backend listen peers resolvers "
+				   "userlist mailers program cache http-errors ring fcgi-app "
+				   "log-forward log-profile crt-store traces");
 }
 
 /* Puts the items since the last section into it. */
-static int sort_item(struct migrate *m, size_t *section)
+static int sort_item(struct import *m, size_t *section)
 {
-	struct migrate_words *w = &m->words;
+	struct import_words *w = &m->words;
 	size_t item = w->n_items - 1;
-	const char *word = migrate_word(w, item, 0);
+	const char *word = import_word(w, item, 0);
 
 	if (word[0] == '.')
-		return migrate_fail(m, w->items[item].line,
-				    "'%.64s': conditions are not understood; give a copy of the "
-				    "file with what holds on this node",
-				    word);
+		return import_fail(m, w->items[item].line,
+				   "'%.64s': conditions are not understood; give a copy of the "
+				   "file with what holds on this node",
+				   word);
 	if (is_section(word)) {
 		w->items[item].block = true;
 		*section = item;
 	} else if (*section == NONE) {
-		return migrate_fail(m, w->items[item].line,
-				    "'%.64s' before any section; is this a haproxy.cfg?", word);
+		return import_fail(m, w->items[item].line,
+				   "'%.64s' before any section; is this a haproxy.cfg?", word);
 	} else {
 		w->items[*section].end = w->n_items;
 	}
 	return 0;
 }
 
-static int scan(struct migrate *m)
+static int scan(struct import *m)
 {
 	char *at = m->words.text;
 	size_t section = NONE;
@@ -159,40 +159,40 @@ static int scan(struct migrate *m)
 /* --- finding things ----------------------------------------------------------- */
 
 /* The line of a section that begins with these words; the last one counts. */
-static size_t find(const struct migrate *m, size_t section, const char *name, const char *second)
+static size_t find(const struct import *m, size_t section, const char *name, const char *second)
 {
 	size_t found = NONE;
 
 	if (section == NONE)
 		return NONE;
-	MIGRATE_EACH(&m->words, i, section + 1, m->words.items[section].end)
-	if (migrate_is(&m->words, i, name) &&
-	    (!second || strcmp(migrate_word(&m->words, i, 1), second) == 0))
+	IMPORT_EACH(&m->words, i, section + 1, m->words.items[section].end)
+	if (import_is(&m->words, i, name) &&
+	    (!second || strcmp(import_word(&m->words, i, 1), second) == 0))
 		found = i;
 	return found;
 }
 
 /* The defaults section that a section builds on: the one that it names, or the last before it. */
-static size_t defaults_of(const struct migrate *m, size_t section)
+static size_t defaults_of(const struct import *m, size_t section)
 {
 	const char *from = "";
 	size_t found = NONE;
 
 	for (size_t n = 1; n + 1 < m->words.items[section].n_words; n++)
-		if (strcmp(migrate_word(&m->words, section, n), "from") == 0)
-			from = migrate_word(&m->words, section, n + 1);
-	MIGRATE_EACH(&m->words, i, 0, m->words.n_items)
+		if (strcmp(import_word(&m->words, section, n), "from") == 0)
+			from = import_word(&m->words, section, n + 1);
+	IMPORT_EACH(&m->words, i, 0, m->words.n_items)
 	{
-		if (!migrate_is(&m->words, i, "defaults"))
+		if (!import_is(&m->words, i, "defaults"))
 			continue;
-		if (*from ? strcmp(migrate_word(&m->words, i, 1), from) == 0 : i < section)
+		if (*from ? strcmp(import_word(&m->words, i, 1), from) == 0 : i < section)
 			found = i;
 	}
 	return found;
 }
 
 /* A setting of the section, or of its defaults. */
-static size_t find_setting(const struct migrate *m, size_t section, const char *name,
+static size_t find_setting(const struct import *m, size_t section, const char *name,
 			   const char *second)
 {
 	size_t found = find(m, section, name, second);
@@ -200,39 +200,38 @@ static size_t find_setting(const struct migrate *m, size_t section, const char *
 	return found != NONE ? found : find(m, defaults_of(m, section), name, second);
 }
 
-static size_t find_section(const struct migrate *m, const char *kind, const char *name)
+static size_t find_section(const struct import *m, const char *kind, const char *name)
 {
-	MIGRATE_EACH(&m->words, i, 0, m->words.n_items)
-	if (migrate_is(&m->words, i, kind) && strcmp(migrate_word(&m->words, i, 1), name) == 0)
+	IMPORT_EACH(&m->words, i, 0, m->words.n_items)
+	if (import_is(&m->words, i, kind) && strcmp(import_word(&m->words, i, 1), name) == 0)
 		return i;
 	return NONE;
 }
 
 /* The section with the servers that a frontend leads to without a condition. */
-static size_t target_of(const struct migrate *m, size_t section)
+static size_t target_of(const struct import *m, size_t section)
 {
 	size_t by_default = find_setting(m, section, "default_backend", NULL), target = NONE;
 
 	if (find(m, section, "server", NULL) != NONE)
 		return section;
 	if (by_default != NONE)
-		target = find_section(m, "backend", migrate_word(&m->words, by_default, 1));
+		target = find_section(m, "backend", import_word(&m->words, by_default, 1));
 	if (by_default != NONE && target == NONE)
-		target = find_section(m, "listen", migrate_word(&m->words, by_default, 1));
+		target = find_section(m, "listen", import_word(&m->words, by_default, 1));
 	return target;
 }
 
-static bool is_frontend(const struct migrate *m, size_t section)
+static bool is_frontend(const struct import *m, size_t section)
 {
-	return migrate_is(&m->words, section, "frontend") ||
-	       migrate_is(&m->words, section, "listen");
+	return import_is(&m->words, section, "frontend") || import_is(&m->words, section, "listen");
 }
 
-static bool is_http(const struct migrate *m, size_t section)
+static bool is_http(const struct import *m, size_t section)
 {
 	size_t mode = find_setting(m, section, "mode", NULL);
 
-	return mode != NONE && strcmp(migrate_word(&m->words, mode, 1), "http") == 0;
+	return mode != NONE && strcmp(import_word(&m->words, mode, 1), "http") == 0;
 }
 
 /* --- addresses and times ------------------------------------------------------ */
@@ -268,39 +267,39 @@ static int parse_address(const char *text, unsigned int default_port, struct klb
 /* HAProxy's times: one number and a unit, milliseconds where none is given. */
 static bool parse_time(const char *text, unsigned int *ret_ms)
 {
-	static const struct migrate_unit units[] = {
+	static const struct import_unit units[] = {
 		{ "ms", 1000 },	     { "us", 1 },	   { "s", 1000000 }, { "m", 60000000 },
 		{ "h", 3600000000 }, { "d", 86400000000 }, { NULL, 0 },
 	};
 
-	return migrate_parse_time(text, units, false, ret_ms);
+	return import_parse_time(text, units, false, ret_ms);
 }
 
 /* --- the choice --------------------------------------------------------------- */
 
 /* Calls one for each address of a bind line. It stops at a result that is not 0, and returns it. */
-static int each_address(struct migrate *m, size_t item,
-			int (*one)(struct migrate *m, size_t item, const char *address))
+static int each_address(struct import *m, size_t item,
+			int (*one)(struct import *m, size_t item, const char *address))
 {
 	char copy[512], *save = NULL;
 	int r = 0;
 
-	if (strlen(migrate_word(&m->words, item, 1)) >= sizeof(copy))
-		return migrate_fail(m, m->words.items[item].line,
-				    "bind: too many addresses; write some on a line of their own");
-	snprintf(copy, sizeof(copy), "%s", migrate_word(&m->words, item, 1));
+	if (strlen(import_word(&m->words, item, 1)) >= sizeof(copy))
+		return import_fail(m, m->words.items[item].line,
+				   "bind: too many addresses; write some on a line of their own");
+	snprintf(copy, sizeof(copy), "%s", import_word(&m->words, item, 1));
 	for (char *a = strtok_r(copy, ",", &save); r == 0 && a; a = strtok_r(NULL, ",", &save))
 		r = one(m, item, a);
 	return r;
 }
 
 /* The same for each bind line of a section. */
-static int each_bind(struct migrate *m, size_t section,
-		     int (*one)(struct migrate *m, size_t item, const char *address))
+static int each_bind(struct import *m, size_t section,
+		     int (*one)(struct import *m, size_t item, const char *address))
 {
-	MIGRATE_EACH(&m->words, i, section + 1, m->words.items[section].end)
+	IMPORT_EACH(&m->words, i, section + 1, m->words.items[section].end)
 	{
-		int r = migrate_is(&m->words, i, "bind") ? each_address(m, i, one) : 0;
+		int r = import_is(&m->words, i, "bind") ? each_address(m, i, one) : 0;
 
 		if (r)
 			return r;
@@ -315,50 +314,50 @@ static bool is_6443(const char *address)
 	return parse_address(address, 0, &ep, NULL) == 0 && ep.port == KLB_PORT_DEFAULT;
 }
 
-static int bind_is_6443(struct migrate *m, size_t item, const char *address)
+static int bind_is_6443(struct import *m, size_t item, const char *address)
 {
 	(void)m;
 	(void)item;
 	return is_6443(address);
 }
 
-static bool listens_on_6443(struct migrate *m, size_t section)
+static bool listens_on_6443(struct import *m, size_t section)
 {
 	return each_bind(m, section, bind_is_6443) > 0;
 }
 
-static bool leads_to_6443(const struct migrate *m, size_t backend)
+static bool leads_to_6443(const struct import *m, size_t backend)
 {
 	bool all = false;
 
-	MIGRATE_EACH(&m->words, i, backend + 1, m->words.items[backend].end)
+	IMPORT_EACH(&m->words, i, backend + 1, m->words.items[backend].end)
 	{
-		if (!migrate_is(&m->words, i, "server"))
+		if (!import_is(&m->words, i, "server"))
 			continue;
-		if (!is_6443(migrate_word(&m->words, i, 2)))
+		if (!is_6443(import_word(&m->words, i, 2)))
 			return false;
 		all = true;
 	}
 	return all;
 }
 
-static void fill_candidate(struct migrate *m, size_t section, size_t target,
-			   struct migrate_candidate *c)
+static void fill_candidate(struct import *m, size_t section, size_t target,
+			   struct import_candidate *c)
 {
-	char from[MIGRATE_LABEL_MAX], to[MIGRATE_LABEL_MAX];
+	char from[IMPORT_LABEL_MAX], to[IMPORT_LABEL_MAX];
 
-	*c = (struct migrate_candidate){ .line = m->words.items[section].line, .item = target };
+	*c = (struct import_candidate){ .line = m->words.items[section].line, .item = target };
 	c->listens_6443 = listens_on_6443(m, section);
 	c->leads_to_6443 = leads_to_6443(m, target);
-	migrate_ascii(migrate_word(&m->words, section, 1), from, sizeof(from));
-	migrate_ascii(migrate_word(&m->words, target, 1), to, sizeof(to));
+	import_ascii(import_word(&m->words, section, 1), from, sizeof(from));
+	import_ascii(import_word(&m->words, target, 1), to, sizeof(to));
 	snprintf(c->label, sizeof(c->label), "%s to %s", from, to);
 }
 
 /* Makes one candidate of all frontends that lead to the same section with servers. */
-static int list_candidates(struct migrate *m, struct migrate_candidate *list, size_t *n)
+static int list_candidates(struct import *m, struct import_candidate *list, size_t *n)
 {
-	MIGRATE_EACH(&m->words, i, 0, m->words.n_items)
+	IMPORT_EACH(&m->words, i, 0, m->words.n_items)
 	{
 		size_t target, same = 0;
 
@@ -370,11 +369,11 @@ static int list_candidates(struct migrate *m, struct migrate_candidate *list, si
 			list[same].listens_6443 |= listens_on_6443(m, i);
 			continue;
 		}
-		if (*n == MIGRATE_CANDIDATES_MAX)
-			return migrate_fail(m, m->words.items[i].line,
-					    "more than %d frontends; leave one in a copy of the "
-					    "file and name that",
-					    MIGRATE_CANDIDATES_MAX);
+		if (*n == IMPORT_CANDIDATES_MAX)
+			return import_fail(m, m->words.items[i].line,
+					   "more than %d frontends; leave one in a copy of the "
+					   "file and name that",
+					   IMPORT_CANDIDATES_MAX);
 		fill_candidate(m, i, target, &list[(*n)++]);
 	}
 	return 0;
@@ -389,7 +388,7 @@ static bool is_unix(const char *address)
 	       strncmp(address, "abns@", 5) == 0;
 }
 
-static int read_bind(struct migrate *m, size_t item, const char *address)
+static int read_bind(struct import *m, size_t item, const char *address)
 {
 	unsigned int line = m->words.items[item].line;
 	struct klb_endpoint ep, any;
@@ -397,61 +396,60 @@ static int read_bind(struct migrate *m, size_t item, const char *address)
 	int r;
 
 	if (is_unix(address)) {
-		migrate_note(m, line, "bind %s: only addresses are balanced", address);
+		import_note(m, line, "bind %s: only addresses are balanced", address);
 		return 0;
 	}
 	if (parse_address(address, 0, &ep, &why) < 0)
-		return migrate_fail(m, line, "bind: %s", why.text);
-	r = migrate_add_frontend(m, line, ep);
-	if (r == 0 && migrate_has(&m->words, item, "v4v6") && endpoint_is_unspecified(&ep) &&
+		return import_fail(m, line, "bind: %s", why.text);
+	r = import_add_frontend(m, line, ep);
+	if (r == 0 && import_has(&m->words, item, "v4v6") && endpoint_is_unspecified(&ep) &&
 	    parse_address("*:1", 0, &any, NULL) == 0) {
 		any.port = ep.port;
-		r = migrate_add_frontend(m, line, any);
+		r = import_add_frontend(m, line, any);
 	}
 	return r;
 }
 
 /* Reads the other words of a bind line. */
-static int read_bind_options(struct migrate *m, size_t item)
+static int read_bind_options(struct import *m, size_t item)
 {
 	unsigned int line = m->words.items[item].line;
 
-	if (migrate_has(&m->words, item, "ssl"))
-		return migrate_fail(m, line,
-				    "bind ... ssl: HAProxy ends the clients' TLS here, which "
-				    "KubeLB does not; let clients reach the apiserver's own TLS "
-				    "first");
+	if (import_has(&m->words, item, "ssl"))
+		return import_fail(m, line,
+				   "bind ... ssl: HAProxy ends the clients' TLS here, which "
+				   "KubeLB does not; let clients reach the apiserver's own TLS "
+				   "first");
 	for (size_t n = 2; n < m->words.items[item].n_words; n++) {
-		const char *word = migrate_word(&m->words, item, n);
+		const char *word = import_word(&m->words, item, n);
 
 		if (strcmp(word, "v4v6") != 0 && strcmp(word, "v6only") != 0)
-			migrate_note(m, line, "bind ... %s", word);
+			import_note(m, line, "bind ... %s", word);
 	}
 	return 0;
 }
 
 /* --- reading what was chosen: servers ----------------------------------------- */
 
-static int read_time(struct migrate *m, unsigned int line, const char *origin, const char *value,
-		     struct migrate_number *ret)
+static int read_time(struct import *m, unsigned int line, const char *origin, const char *value,
+		     struct import_number *ret)
 {
-	struct migrate_number n = { .line = line, .origin = origin };
+	struct import_number n = { .line = line, .origin = origin };
 
 	if (!parse_time(value, &n.value))
-		return migrate_fail(m, line, "%s '%.64s' is no time; write one such as 5s", origin,
-				    value);
+		return import_fail(m, line, "%s '%.64s' is no time; write one such as 5s", origin,
+				   value);
 	*ret = n;
 	return 0;
 }
 
-static int read_count(struct migrate *m, unsigned int line, const char *origin, const char *value,
-		      struct migrate_number *ret)
+static int read_count(struct import *m, unsigned int line, const char *origin, const char *value,
+		      struct import_number *ret)
 {
-	struct migrate_number n = { .line = line, .origin = origin };
+	struct import_number n = { .line = line, .origin = origin };
 
-	if (!migrate_uint(value, &n.value))
-		return migrate_fail(m, line, "%s '%.64s' is no number; write digits", origin,
-				    value);
+	if (!import_uint(value, &n.value))
+		return import_fail(m, line, "%s '%.64s' is no number; write digits", origin, value);
 	*ret = n;
 	return 0;
 }
@@ -483,7 +481,7 @@ static bool take_flag(struct server *s, const char *word, unsigned int line)
 /* Words with a value that kubelb.yaml has no key for. */
 static bool takes_value(const char *word)
 {
-	return migrate_listed(
+	return import_listed(
 		word,
 		"fastinter downinter slowstart maxconn maxqueue minconn observe error-limit "
 		"on-error on-marked-down on-marked-up port addr init-addr resolvers id cookie "
@@ -497,10 +495,10 @@ static bool takes_value(const char *word)
  * Reads a word whose value kubelb.yaml has a key for. Returns 1 for another word, 0, or a negative
  * errno.
  */
-static int take_value(struct migrate *m, struct server *s, const char *word, const char *value,
+static int take_value(struct import *m, struct server *s, const char *word, const char *value,
 		      unsigned int line)
 {
-	struct migrate_number weight;
+	struct import_number weight;
 	int r;
 
 	if (strcmp(word, "inter") == 0)
@@ -514,10 +512,10 @@ static int take_value(struct migrate *m, struct server *s, const char *word, con
 	if (strcmp(word, "weight") == 0) {
 		r = read_count(m, line, "weight", value, &weight);
 		if (r == 0 && weight.value > 256)
-			return migrate_fail(m, line,
-					    "weight '%.64s' is out of HAProxy's range; "
-					    "write 0..256",
-					    value);
+			return import_fail(m, line,
+					   "weight '%.64s' is out of HAProxy's range; "
+					   "write 0..256",
+					   value);
 		s->backend.weight = r == 0 ? weight.value : 1;
 		return r;
 	}
@@ -538,13 +536,13 @@ static int take_value(struct migrate *m, struct server *s, const char *word, con
 }
 
 /* The parameters of a server or default-server line, from word n on. */
-static int read_parameters(struct migrate *m, struct server *s, size_t item, size_t n)
+static int read_parameters(struct import *m, struct server *s, size_t item, size_t n)
 {
 	unsigned int line = m->words.items[item].line;
 
 	for (; n < m->words.items[item].n_words; n++) {
-		const char *word = migrate_word(&m->words, item, n);
-		const char *value = migrate_word(&m->words, item, n + 1);
+		const char *word = import_word(&m->words, item, n);
+		const char *value = import_word(&m->words, item, n + 1);
 		int r;
 
 		if (take_flag(s, word, line))
@@ -555,88 +553,88 @@ static int read_parameters(struct migrate *m, struct server *s, size_t item, siz
 		if (r == 0) {
 			n++;
 		} else if (takes_value(word)) {
-			migrate_note(m, line, "%s %s", word, value);
+			import_note(m, line, "%s %s", word, value);
 			n++;
 		} else {
-			migrate_note(m, line, "%s", word);
+			import_note(m, line, "%s", word);
 		}
 	}
 	return 0;
 }
 
 /* A server without a port has that of the first address that clients dial. */
-static unsigned int default_port(const struct migrate *m)
+static unsigned int default_port(const struct import *m)
 {
 	return m->n_frontends ? m->frontends[0].endpoint.port : 0;
 }
 
 /* Takes the settings that KubeLB has once for all backends. */
-static int take_shared(struct migrate *m, const struct server *s)
+static int take_shared(struct import *m, const struct server *s)
 {
 	int r = 0;
 
-	migrate_set_number(m, &m->dead_peer_timeout_ms, &s->user_timeout);
+	import_set_number(m, &m->dead_peer_timeout_ms, &s->user_timeout);
 	if (!s->check)
 		return 0;
-	migrate_set_number(m, &m->interval_ms, &s->interval);
-	migrate_set_number(m, &m->rise, &s->rise);
-	migrate_set_number(m, &m->fall, &s->fall);
+	import_set_number(m, &m->interval_ms, &s->interval);
+	import_set_number(m, &m->rise, &s->rise);
+	import_set_number(m, &m->fall, &s->fall);
 	if (s->verify_none_line)
-		migrate_hint(m, s->verify_none_line,
-			     "verify none: KubeLB verifies the certificate, with probe.ca; "
-			     "probe.insecureSkipVerify: true is what HAProxy does");
+		import_hint(m, s->verify_none_line,
+			    "verify none: KubeLB verifies the certificate, with probe.ca; "
+			    "probe.insecureSkipVerify: true is what HAProxy does");
 	if (s->ca && !s->verify_none_line)
-		r = migrate_set_file(m, &m->ca, s->file_line, "ca-file", s->ca);
+		r = import_set_file(m, &m->ca, s->file_line, "ca-file", s->ca);
 	if (r == 0 && s->certificate)
-		r = migrate_set_file(m, &m->client_cert, s->file_line, "crt", s->certificate);
+		r = import_set_file(m, &m->client_cert, s->file_line, "crt", s->certificate);
 	if (r == 0 && s->certificate)
-		r = migrate_set_file(m, &m->client_key, s->file_line, "crt", s->certificate);
+		r = import_set_file(m, &m->client_key, s->file_line, "crt", s->certificate);
 	if (r == 0 && s->name && !s->verify_none_line)
-		r = migrate_set_name(m, s->file_line, "check-sni or verifyhost", s->name);
+		r = import_set_name(m, s->file_line, "check-sni or verifyhost", s->name);
 	return r;
 }
 
-static int read_server(struct migrate *m, size_t item, const struct server *defaults)
+static int read_server(struct import *m, size_t item, const struct server *defaults)
 {
 	struct server s = *defaults;
-	const char *address = migrate_word(&m->words, item, 2);
+	const char *address = import_word(&m->words, item, 2);
 	struct err why;
 	int r;
 
 	s.backend.line = m->words.items[item].line;
-	migrate_ascii(migrate_word(&m->words, item, 1), s.backend.label, sizeof(s.backend.label));
+	import_ascii(import_word(&m->words, item, 1), s.backend.label, sizeof(s.backend.label));
 	if (!*address)
-		return migrate_fail(m, s.backend.line,
-				    "server without an address; write server "
-				    "NAME ADDRESS:PORT");
+		return import_fail(m, s.backend.line,
+				   "server without an address; write server "
+				   "NAME ADDRESS:PORT");
 	if (is_unix(address))
-		return migrate_fail(m, s.backend.line,
-				    "'%.64s' is a unix socket, and backends are addresses; write "
-				    "the apiserver's",
-				    address);
+		return import_fail(m, s.backend.line,
+				   "'%.64s' is a unix socket, and backends are addresses; write "
+				   "the apiserver's",
+				   address);
 	if (parse_address(address, default_port(m), &s.backend.endpoint, &why) < 0)
-		return migrate_fail(m, s.backend.line, "server %.64s: %s", s.backend.label,
-				    why.text);
+		return import_fail(m, s.backend.line, "server %.64s: %s", s.backend.label,
+				   why.text);
 	r = read_parameters(m, &s, item, 3);
 	if (r == 0 && s.ssl_line)
-		return migrate_fail(m, s.ssl_line,
-				    "server ... ssl: HAProxy speaks TLS for the clients, which "
-				    "KubeLB does not; let clients speak TLS first (check-ssl is "
-				    "for the checks)");
+		return import_fail(m, s.ssl_line,
+				   "server ... ssl: HAProxy speaks TLS for the clients, which "
+				   "KubeLB does not; let clients speak TLS first (check-ssl is "
+				   "for the checks)");
 	if (r == 0)
 		r = take_shared(m, &s);
-	return r < 0 ? r : migrate_add_backend(m, &s.backend);
+	return r < 0 ? r : import_add_backend(m, &s.backend);
 }
 
-static int read_default_servers(struct migrate *m, size_t section, struct server *s)
+static int read_default_servers(struct import *m, size_t section, struct server *s)
 {
 	if (section == NONE)
 		return 0;
-	MIGRATE_EACH(&m->words, i, section + 1, m->words.items[section].end)
+	IMPORT_EACH(&m->words, i, section + 1, m->words.items[section].end)
 	{
 		int r = 0;
 
-		if (migrate_is(&m->words, i, "default-server"))
+		if (import_is(&m->words, i, "default-server"))
 			r = read_parameters(m, s, i, 1);
 		if (r < 0)
 			return r;
@@ -644,46 +642,45 @@ static int read_default_servers(struct migrate *m, size_t section, struct server
 	return 0;
 }
 
-static int read_servers(struct migrate *m, size_t section)
+static int read_servers(struct import *m, size_t section)
 {
 	struct server defaults = { .backend.weight = 1 };
 	int r = read_default_servers(m, defaults_of(m, section), &defaults);
 
-	MIGRATE_EACH(&m->words, i, section + 1, m->words.items[section].end)
+	IMPORT_EACH(&m->words, i, section + 1, m->words.items[section].end)
 	{
-		if (r == 0 && migrate_is(&m->words, i, "default-server"))
+		if (r == 0 && import_is(&m->words, i, "default-server"))
 			r = read_parameters(m, &defaults, i, 1);
-		else if (r == 0 && migrate_is(&m->words, i, "server"))
+		else if (r == 0 && import_is(&m->words, i, "server"))
 			r = read_server(m, i, &defaults);
 		if (r < 0)
 			return r;
 	}
 	if (!m->n_backends)
-		return migrate_fail(
-			m, m->words.items[section].line,
-			"'%.64s' has no server; name the haproxy.cfg of the local proxy",
-			migrate_word(&m->words, section, 1));
+		return import_fail(m, m->words.items[section].line,
+				   "'%.64s' has no server; name the haproxy.cfg of the local proxy",
+				   import_word(&m->words, section, 1));
 	return 0;
 }
 
 /* --- reading what was chosen: the rest ---------------------------------------- */
 
-static int read_timeout(struct migrate *m, size_t section, const char *name, const char *origin,
-			struct migrate_number *field)
+static int read_timeout(struct import *m, size_t section, const char *name, const char *origin,
+			struct import_number *field)
 {
 	size_t item = find_setting(m, section, "timeout", name);
-	struct migrate_number n;
+	struct import_number n;
 	int r;
 
 	if (item == NONE)
 		return 0;
-	r = read_time(m, m->words.items[item].line, origin, migrate_word(&m->words, item, 2), &n);
+	r = read_time(m, m->words.items[item].line, origin, import_word(&m->words, item, 2), &n);
 	if (r == 0 && n.value)
-		migrate_set_number(m, field, &n);
+		import_set_number(m, field, &n);
 	return r;
 }
 
-static void read_balance(struct migrate *m, size_t section)
+static void read_balance(struct import *m, size_t section)
 {
 	static const struct {
 		const char *name;
@@ -692,96 +689,96 @@ static void read_balance(struct migrate *m, size_t section)
 		     { "random", KLB_POLICY_RANDOM },
 		     { "source", KLB_POLICY_RENDEZVOUS } };
 	size_t item = find_setting(m, section, "balance", NULL);
-	const char *name = item == NONE ? "roundrobin" : migrate_word(&m->words, item, 1);
+	const char *name = item == NONE ? "roundrobin" : import_word(&m->words, item, 1);
 	unsigned int line = m->words.items[item == NONE ? section : item].line;
 
 	for (size_t i = 0; i < ARRAY_SIZE(same); i++)
 		if (strcmp(name, same[i].name) == 0) {
-			migrate_set_policy(m, same[i].policy, line, same[i].name);
+			import_set_policy(m, same[i].policy, line, same[i].name);
 			return;
 		}
-	migrate_note(m, line, "balance %s%s: least-conn, KubeLB's default, is the nearest to it",
-		     name, item == NONE ? ", HAProxy's default" : "");
+	import_note(m, line, "balance %s%s: least-conn, KubeLB's default, is the nearest to it",
+		    name, item == NONE ? ", HAProxy's default" : "");
 }
 
 /* The path of an HTTP check: the last word that is a path, of `option httpchk` or http-check. */
-static int read_check_path(struct migrate *m, size_t item)
+static int read_check_path(struct import *m, size_t item)
 {
 	const char *path = "";
 	unsigned int line = m->words.items[item].line;
 
 	for (size_t n = 1; n < m->words.items[item].n_words; n++)
-		if (migrate_word(&m->words, item, n)[0] == '/')
-			path = migrate_word(&m->words, item, n);
+		if (import_word(&m->words, item, n)[0] == '/')
+			path = import_word(&m->words, item, n);
 	if (!*path || strcmp(path, "/readyz") == 0)
 		return 0;
-	if (migrate_listed(path, "/healthz /livez /")) {
-		migrate_note(m, line,
-			     "%s as what is asked for: /readyz also tells that an apiserver is "
-			     "shutting down",
-			     path);
+	if (import_listed(path, "/healthz /livez /")) {
+		import_note(m, line,
+			    "%s as what is asked for: /readyz also tells that an apiserver is "
+			    "shutting down",
+			    path);
 		return 0;
 	}
 	if (!ascii_all_graph(path) || strlen(path) > 1024) {
-		migrate_note(m, line, "a path that is no plain ASCII");
+		import_note(m, line, "a path that is no plain ASCII");
 		return 0;
 	}
-	return migrate_set_text(m, &m->path, line, "option httpchk", path);
+	return import_set_text(m, &m->path, line, "option httpchk", path);
 }
 
-static void note_expectation(struct migrate *m, size_t item)
+static void note_expectation(struct import *m, size_t item)
 {
-	const char *status = migrate_word(&m->words, item, 3);
+	const char *status = import_word(&m->words, item, 3);
 	unsigned int line = m->words.items[item].line;
 	char text[160];
 
-	migrate_join(&m->words, item, text, sizeof(text));
+	import_join(&m->words, item, text, sizeof(text));
 	if (strcmp(text, "http-check expect status 200") == 0)
 		return;
 	if (strcmp(status, "401") == 0 || strcmp(status, "403") == 0)
-		migrate_hint(m, line,
-			     "%s: a cluster without anonymous access; set probe.clientCert and "
-			     "probe.clientKey",
-			     text);
+		import_hint(m, line,
+			    "%s: a cluster without anonymous access; set probe.clientCert and "
+			    "probe.clientKey",
+			    text);
 	else
-		migrate_note(m, line, "%s: 200 is what makes an apiserver ready", text);
+		import_note(m, line, "%s: 200 is what makes an apiserver ready", text);
 }
 
 static bool is_idle_timeout(const char *name)
 {
-	return migrate_listed(name, "client server tunnel");
+	return import_listed(name, "client server tunnel");
 }
 
 /* Notes a line of a chosen section that no other function reads. */
-static int note_line(struct migrate *m, size_t item)
+static int note_line(struct import *m, size_t item)
 {
-	const char *name = migrate_word(&m->words, item, 0);
-	const char *second = migrate_word(&m->words, item, 1);
+	const char *name = import_word(&m->words, item, 0);
+	const char *second = import_word(&m->words, item, 1);
 	unsigned int line = m->words.items[item].line;
 	char text[160];
 
-	if (migrate_listed(name, "bind server default-server balance default_backend mode log "
-				 "description"))
+	if (import_listed(name, "bind server default-server balance default_backend mode log "
+				"description"))
 		return 0;
-	migrate_join(&m->words, item, text, sizeof(text));
-	if (strcmp(name, "timeout") == 0 && migrate_listed(second, "connect check"))
+	import_join(&m->words, item, text, sizeof(text));
+	if (strcmp(name, "timeout") == 0 && import_listed(second, "connect check"))
 		return 0;
 	if (strcmp(name, "timeout") == 0 && is_idle_timeout(second))
-		migrate_note(m, line, "%s: no connection is ended for being idle", text);
+		import_note(m, line, "%s: no connection is ended for being idle", text);
 	else if (strcmp(name, "use_backend") == 0)
-		migrate_hint(m, line, "%s: only the default_backend is carried over", text);
+		import_hint(m, line, "%s: only the default_backend is carried over", text);
 	else if (strcmp(name, "http-check") == 0 && strcmp(second, "expect") == 0)
 		note_expectation(m, item);
 	else if (strcmp(name, "http-check") == 0 ||
 		 (strcmp(name, "option") == 0 && strcmp(second, "httpchk") == 0))
 		return read_check_path(m, item);
 	else
-		migrate_note(m, line, "%s", text);
+		import_note(m, line, "%s", text);
 	return 0;
 }
 
 /* Idle timeouts from the defaults section also end connections. */
-static void note_idle_timeouts(struct migrate *m, size_t section)
+static void note_idle_timeouts(struct import *m, size_t section)
 {
 	static const char *const names[] = { "client", "server", "tunnel" };
 	char text[160];
@@ -790,15 +787,15 @@ static void note_idle_timeouts(struct migrate *m, size_t section)
 		size_t item = find_setting(m, section, "timeout", names[i]);
 
 		if (item != NONE && find(m, section, "timeout", names[i]) == NONE)
-			migrate_note(m, m->words.items[item].line,
-				     "%s: no connection is ended for being idle",
-				     migrate_join(&m->words, item, text, sizeof(text)));
+			import_note(m, m->words.items[item].line,
+				    "%s: no connection is ended for being idle",
+				    import_join(&m->words, item, text, sizeof(text)));
 	}
 }
 
-static int note_section(struct migrate *m, size_t section)
+static int note_section(struct import *m, size_t section)
 {
-	MIGRATE_EACH(&m->words, i, section + 1, m->words.items[section].end)
+	IMPORT_EACH(&m->words, i, section + 1, m->words.items[section].end)
 	{
 		int r = note_line(m, i);
 
@@ -808,16 +805,16 @@ static int note_section(struct migrate *m, size_t section)
 	return 0;
 }
 
-static int read_frontend(struct migrate *m, size_t section)
+static int read_frontend(struct import *m, size_t section)
 {
 	if (is_http(m, section))
-		return migrate_fail(m, m->words.items[section].line,
-				    "'%.64s' is in mode http, where HAProxy takes requests apart; "
-				    "KubeLB does what mode tcp does: see that clients do without",
-				    migrate_word(&m->words, section, 1));
-	MIGRATE_EACH(&m->words, i, section + 1, m->words.items[section].end)
+		return import_fail(m, m->words.items[section].line,
+				   "'%.64s' is in mode http, where HAProxy takes requests apart; "
+				   "KubeLB does what mode tcp does: see that clients do without",
+				   import_word(&m->words, section, 1));
+	IMPORT_EACH(&m->words, i, section + 1, m->words.items[section].end)
 	{
-		int r = migrate_is(&m->words, i, "bind") ? read_bind_options(m, i) : 0;
+		int r = import_is(&m->words, i, "bind") ? read_bind_options(m, i) : 0;
 
 		if (r < 0)
 			return r;
@@ -826,16 +823,16 @@ static int read_frontend(struct migrate *m, size_t section)
 	return each_bind(m, section, read_bind);
 }
 
-static int read_frontends(struct migrate *m, size_t backend)
+static int read_frontends(struct import *m, size_t backend)
 {
-	MIGRATE_EACH(&m->words, i, 0, m->words.n_items)
+	IMPORT_EACH(&m->words, i, 0, m->words.n_items)
 	{
 		int r = 0;
 
 		if (!is_frontend(m, i) || target_of(m, i) != backend) {
 			if (i != backend)
-				migrate_own(m, migrate_word(&m->words, i,
-							    m->words.items[i].n_words > 1));
+				import_own(m, import_word(&m->words, i,
+							  m->words.items[i].n_words > 1));
 			continue;
 		}
 		r = read_frontend(m, i);
@@ -845,14 +842,14 @@ static int read_frontends(struct migrate *m, size_t backend)
 			return r;
 	}
 	if (!m->n_frontends)
-		return migrate_fail(m, m->words.items[backend].line,
-				    "nothing that leads to '%.64s' binds to a TCP address; add a "
-				    "bind",
-				    migrate_word(&m->words, backend, 1));
+		return import_fail(m, m->words.items[backend].line,
+				   "nothing that leads to '%.64s' binds to a TCP address; add a "
+				   "bind",
+				   import_word(&m->words, backend, 1));
 	return 0;
 }
 
-static int read_backend(struct migrate *m, size_t section)
+static int read_backend(struct import *m, size_t section)
 {
 	int r = read_servers(m, section);
 
@@ -869,45 +866,45 @@ static int read_backend(struct migrate *m, size_t section)
 	return r;
 }
 
-static int note_port(struct migrate *m, size_t item, const char *address)
+static int note_port(struct import *m, size_t item, const char *address)
 {
 	struct klb_endpoint ep;
 
 	(void)item;
 	if (parse_address(address, 0, &ep, NULL) == 0)
-		migrate_busy(m, &ep);
+		import_busy(m, &ep);
 	return 0;
 }
 
 /* Notes every port on which the file has something listen. */
-static int note_ports(struct migrate *m)
+static int note_ports(struct import *m)
 {
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < m->words.n_items; i++)
-		if (migrate_is(&m->words, i, "bind"))
+		if (import_is(&m->words, i, "bind"))
 			r = each_address(m, i, note_port);
 	return r;
 }
 
-int migrate_read_haproxy(struct migrate *m, const char *text, size_t length)
+int import_read_haproxy(struct import *m, const char *text, size_t length)
 {
-	struct migrate_candidate list[MIGRATE_CANDIDATES_MAX];
+	struct import_candidate list[IMPORT_CANDIDATES_MAX];
 	size_t n = 0, chosen = 0;
 	int r;
 
 	m->words.text = strndup(text, length);
 	if (!m->words.text)
-		return migrate_fail_memory(m);
+		return import_fail_memory(m);
 	r = scan(m);
 	if (r == 0)
 		r = list_candidates(m, list, &n);
 	if (r == 0 && !n)
-		return migrate_fail(m, m->words.n_items ? m->words.items[0].line : 0,
-				    "no frontend with a default_backend, and no listen with a "
-				    "server; name the haproxy.cfg of the local proxy");
+		return import_fail(m, m->words.n_items ? m->words.items[0].line : 0,
+				   "no frontend with a default_backend, and no listen with a "
+				   "server; name the haproxy.cfg of the local proxy");
 	if (r == 0)
-		r = migrate_choose(m, list, n, "frontend", &chosen);
+		r = import_choose(m, list, n, "frontend", &chosen);
 	if (r == 0)
 		r = read_frontends(m, list[chosen].item);
 	if (r == 0)

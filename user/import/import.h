@@ -11,17 +11,17 @@
  *   haproxy.c     a haproxy.cfg
  *   kubeconfig.c  a kubeconfig
  */
-#ifndef KUBELB_MIGRATE_H
-#define KUBELB_MIGRATE_H
+#ifndef KUBELB_IMPORT_H
+#define KUBELB_IMPORT_H
 
 #include <stddef.h>
 
 #include "base/err.h"
 
-enum migrate_kind { MIGRATE_NGINX, MIGRATE_HAPROXY, MIGRATE_KUBECONFIG };
+enum import_kind { IMPORT_NGINX, IMPORT_HAPROXY, IMPORT_KUBECONFIG };
 
 /* The option of kubelb-load that stands for kind: "--from-nginx". */
-const char *migrate_option(enum migrate_kind kind);
+const char *import_option(enum import_kind kind);
 
 /*
  * Returns 0 with a complete configuration in *ret, which config_parse accepts and the caller frees.
@@ -30,7 +30,7 @@ const char *migrate_option(enum migrate_kind kind);
  * without an equivalent. source is the file's name in messages and comments. *ret is untouched on
  * failure.
  */
-int migrate_convert(enum migrate_kind kind, const char *text, size_t length, const char *source,
-		    char **ret, struct err *e);
+int import_convert(enum import_kind kind, const char *text, size_t length, const char *source,
+		   char **ret, struct err *e);
 
 #endif

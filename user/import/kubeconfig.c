@@ -18,25 +18,25 @@
 /* --- a cluster ---------------------------------------------------------------- */
 
 /* Reads https://HOST[:PORT][/], and nothing behind it. */
-static int split_url(const struct migrate *m, unsigned int line, const char *url, struct url *ret)
+static int split_url(const struct import *m, unsigned int line, const char *url, struct url *ret)
 {
 	int r = url_split(url, ret);
 
 	if (r == -ENAMETOOLONG)
-		return migrate_fail(m, line,
-				    "server: '%.64s' is too long for an address; write "
-				    "https://ADDRESS:6443",
-				    url);
+		return import_fail(m, line,
+				   "server: '%.64s' is too long for an address; write "
+				   "https://ADDRESS:6443",
+				   url);
 	if (r < 0)
-		return migrate_fail(m, line,
-				    "server: '%.64s' is no https:// URL; apiservers speak TLS: "
-				    "write https://ADDRESS:6443",
-				    url);
+		return import_fail(m, line,
+				   "server: '%.64s' is no https:// URL; apiservers speak TLS: "
+				   "write https://ADDRESS:6443",
+				   url);
 	if (*ret->rest && strcmp(ret->rest, "/") != 0)
-		return migrate_fail(m, line,
-				    "server: '%.64s' has a path, so this is a proxy that serves "
-				    "several clusters; give the apiservers' own addresses",
-				    url);
+		return import_fail(m, line,
+				   "server: '%.64s' has a path, so this is a proxy that serves "
+				   "several clusters; give the apiservers' own addresses",
+				   url);
 	return 0;
 }
 
@@ -46,11 +46,11 @@ static bool is_local(const char *host, const struct klb_endpoint *ep)
 	       endpoint_is_loopback(ep);
 }
 
-static int read_server(struct migrate *m, struct kubeconfig *k,
+static int read_server(struct import *m, struct kubeconfig *k,
 		       const struct kubeconfig_value *cluster, const char *name)
 {
 	struct kubeconfig_value server = kubeconfig_text(k, cluster, "server");
-	struct migrate_backend b = { .weight = 1, .line = server.line };
+	struct import_backend b = { .weight = 1, .line = server.line };
 	struct klb_endpoint ep = { .port = URL_HTTPS_PORT };
 	const char *url = server.text;
 	struct url parts;
@@ -60,29 +60,29 @@ static int read_server(struct migrate *m, struct kubeconfig *k,
 	if (k->r)
 		return k->r;
 	if (!url)
-		return migrate_fail(m, yamldoc_line(cluster->node),
-				    "cluster '%.64s' has no server; add server: "
-				    "https://ADDRESS:6443",
-				    name);
+		return import_fail(m, yamldoc_line(cluster->node),
+				   "cluster '%.64s' has no server; add server: "
+				   "https://ADDRESS:6443",
+				   name);
 	r = split_url(m, b.line, url, &parts);
 	if (r < 0)
 		return r;
 	bad = endpoint_parse(parts.authority, URL_HTTPS_PORT, &ep, &why);
 	if (is_local(parts.authority, &ep))
-		return migrate_fail(m, b.line,
-				    "server: %.64s points at a local proxy already; give that "
-				    "proxy's own file with --from-nginx or --from-haproxy",
-				    url);
+		return import_fail(m, b.line,
+				   "server: %.64s points at a local proxy already; give that "
+				   "proxy's own file with --from-nginx or --from-haproxy",
+				   url);
 	if (bad)
-		return migrate_fail(m, b.line,
-				    "server: %s (a backend has to be reached without asking DNS)",
-				    why.text);
+		return import_fail(m, b.line,
+				   "server: %s (a backend has to be reached without asking DNS)",
+				   why.text);
 	b.endpoint = ep;
-	migrate_ascii(name, b.label, sizeof(b.label));
-	return migrate_add_backend(m, &b);
+	import_ascii(name, b.label, sizeof(b.label));
+	return import_add_backend(m, &b);
 }
 
-static int set_file(struct migrate *m, struct migrate_text *field, struct kubeconfig *k,
+static int set_file(struct import *m, struct import_text *field, struct kubeconfig *k,
 		    const struct kubeconfig_value *mapping, const char *key)
 {
 	struct kubeconfig_value at = kubeconfig_text(k, mapping, key);
@@ -93,24 +93,24 @@ static int set_file(struct migrate *m, struct migrate_text *field, struct kubeco
 		return k->r;
 	/* Relative to a kubeconfig whose own name is relative, it stays relative. */
 	if (k->path[0] != '/')
-		return migrate_set_file(m, field, at.line, key, at.text);
+		return import_set_file(m, field, at.line, key, at.text);
 	full = kubeconfig_file(k, at.text);
-	r = full ? migrate_set_file(m, field, at.line, key, full) : k->r;
+	r = full ? import_set_file(m, field, at.line, key, full) : k->r;
 	free(full);
 	return r;
 }
 
-static void note_key(struct migrate *m, struct kubeconfig *k,
-		     const struct kubeconfig_value *mapping, const char *key, const char *why)
+static void note_key(struct import *m, struct kubeconfig *k, const struct kubeconfig_value *mapping,
+		     const char *key, const char *why)
 {
 	struct kubeconfig_value at = kubeconfig_get(k, mapping, key);
 
 	if (at.node)
-		migrate_note(m, at.line, "%s: %s", key, why);
+		import_note(m, at.line, "%s: %s", key, why);
 }
 
 /* What applies to all backends comes from the current context's cluster. */
-static int read_trust(struct migrate *m, struct kubeconfig *k,
+static int read_trust(struct import *m, struct kubeconfig *k,
 		      const struct kubeconfig_value *cluster)
 {
 	struct kubeconfig_value name = kubeconfig_text(k, cluster, "tls-server-name");
@@ -118,7 +118,7 @@ static int read_trust(struct migrate *m, struct kubeconfig *k,
 	int r = 0;
 
 	if (name.text)
-		r = migrate_set_name(m, name.line, "tls-server-name", name.text);
+		r = import_set_name(m, name.line, "tls-server-name", name.text);
 	if (r == 0)
 		r = set_file(m, &m->ca, k, cluster, "certificate-authority");
 	if (insecure.text && strcmp(insecure.text, "true") == 0)
@@ -148,7 +148,7 @@ static bool same_cluster(struct kubeconfig *k, const struct kubeconfig_value *x,
 	return false;
 }
 
-static int read_clusters(struct migrate *m, struct kubeconfig *k, const char *current,
+static int read_clusters(struct import *m, struct kubeconfig *k, const char *current,
 			 const struct kubeconfig_value *main)
 {
 	int r = read_server(m, k, main, current);
@@ -166,13 +166,13 @@ static int read_clusters(struct migrate *m, struct kubeconfig *k, const char *cu
 		if (same_cluster(k, main, &cluster))
 			r = read_server(m, k, &cluster, name);
 		else
-			migrate_note(m, yamldoc_line(cluster.node),
-				     "cluster %s: another one, by its certificate-authority", name);
+			import_note(m, yamldoc_line(cluster.node),
+				    "cluster %s: another one, by its certificate-authority", name);
 	}
 	return r;
 }
 
-static int read_user(struct migrate *m, struct kubeconfig *k, const struct kubeconfig_value *user)
+static int read_user(struct import *m, struct kubeconfig *k, const struct kubeconfig_value *user)
 {
 	static const char *const others[] = { "token",
 					      "tokenFile",
@@ -192,7 +192,7 @@ static int read_user(struct migrate *m, struct kubeconfig *k, const struct kubec
 }
 
 /* Finds the names of the current context's cluster and user. */
-static int read_context(const struct migrate *m, struct kubeconfig *k,
+static int read_context(const struct import *m, struct kubeconfig *k,
 			const struct kubeconfig_value *current, const char **ret_cluster,
 			const char **ret_user)
 {
@@ -201,15 +201,15 @@ static int read_context(const struct migrate *m, struct kubeconfig *k,
 	*ret_cluster = kubeconfig_text(k, &context, "cluster").text;
 	*ret_user = kubeconfig_text(k, &context, "user").text;
 	if (!*ret_cluster && !k->r)
-		return migrate_fail(m, current->line,
-				    "current-context: no context '%.64s' that names a "
-				    "cluster; set one that is there",
-				    current->text);
+		return import_fail(m, current->line,
+				   "current-context: no context '%.64s' that names a "
+				   "cluster; set one that is there",
+				   current->text);
 	return k->r;
 }
 
 /* The same without a current context: the only cluster, and the first user. */
-static int read_only_names(const struct migrate *m, struct kubeconfig *k, const char **ret_cluster,
+static int read_only_names(const struct import *m, struct kubeconfig *k, const char **ret_cluster,
 			   const char **ret_user)
 {
 	const char *second;
@@ -220,25 +220,25 @@ static int read_only_names(const struct migrate *m, struct kubeconfig *k, const 
 	if (k->r)
 		return k->r;
 	if (!*ret_cluster)
-		return migrate_fail(m, 1, "no clusters; is this a kubeconfig?");
+		return import_fail(m, 1, "no clusters; is this a kubeconfig?");
 	if (second)
-		return migrate_fail(m, 1,
-				    "several clusters and no current-context; set it, with "
-				    "kubectl config use-context in a copy, say");
+		return import_fail(m, 1,
+				   "several clusters and no current-context; set it, with "
+				   "kubectl config use-context in a copy, say");
 	return 0;
 }
 
-static void note_next(struct migrate *m)
+static void note_next(struct import *m)
 {
 	if (m->n_backends == 1)
-		migrate_hint(m, m->backends[0].line,
-			     "one apiserver, as a kubeconfig names no more: add the others to "
-			     "backends");
-	migrate_hint(m, m->backends[0].line,
-		     "once KubeLB is loaded, write server: https://127.0.0.1:6443 there");
+		import_hint(m, m->backends[0].line,
+			    "one apiserver, as a kubeconfig names no more: add the others to "
+			    "backends");
+	import_hint(m, m->backends[0].line,
+		    "once KubeLB is loaded, write server: https://127.0.0.1:6443 there");
 }
 
-static int read_root(struct migrate *m, struct kubeconfig *k)
+static int read_root(struct import *m, struct kubeconfig *k)
 {
 	struct kubeconfig_value current = kubeconfig_text(k, &k->root, "current-context");
 	struct kubeconfig_value cluster, user;
@@ -246,18 +246,18 @@ static int read_root(struct migrate *m, struct kubeconfig *k)
 	int r;
 
 	if (!k->root.node)
-		return migrate_fail(m, 1,
-				    "no mapping of clusters and contexts; is this a "
-				    "kubeconfig?");
+		return import_fail(m, 1,
+				   "no mapping of clusters and contexts; is this a "
+				   "kubeconfig?");
 	r = current.text ? read_context(m, k, &current, &cluster_name, &user_name)
 			 : read_only_names(m, k, &cluster_name, &user_name);
 	if (r < 0)
 		return r;
 	cluster = kubeconfig_named(k, "clusters", cluster_name, false);
 	if (!cluster.node && !k->r)
-		return migrate_fail(m, yamldoc_line(k->root.node),
-				    "no cluster '%.64s' in clusters; is the file complete?",
-				    cluster_name);
+		return import_fail(m, yamldoc_line(k->root.node),
+				   "no cluster '%.64s' in clusters; is the file complete?",
+				   cluster_name);
 	user = kubeconfig_named(k, "users", user_name ? user_name : "", false);
 	r = read_clusters(m, k, cluster_name, &cluster);
 	if (r == 0)
@@ -267,7 +267,7 @@ static int read_root(struct migrate *m, struct kubeconfig *k)
 	return r ? r : k->r;
 }
 
-int migrate_read_kubeconfig(struct migrate *m, const char *text, size_t length)
+int import_read_kubeconfig(struct import *m, const char *text, size_t length)
 {
 	struct kubeconfig k;
 	int r = kubeconfig_open(&k, text, length, m->source, m->e);

@@ -22,7 +22,7 @@ static int grow(void **array, size_t *max, size_t n, size_t size)
 	return 0;
 }
 
-int migrate_words_item(struct migrate_words *w, unsigned int line)
+int import_words_item(struct import_words *w, unsigned int line)
 {
 	void *items = w->items;
 	int r = grow(&items, &w->max_items, w->n_items, sizeof(*w->items));
@@ -30,13 +30,13 @@ int migrate_words_item(struct migrate_words *w, unsigned int line)
 	w->items = items;
 	if (r < 0)
 		return r;
-	w->items[w->n_items] = (struct migrate_item){ .line = line, .word = w->n_words };
+	w->items[w->n_items] = (struct import_item){ .line = line, .word = w->n_words };
 	w->n_items++;
 	w->items[w->n_items - 1].end = w->n_items;
 	return 0;
 }
 
-int migrate_words_word(struct migrate_words *w, char *word)
+int import_words_word(struct import_words *w, char *word)
 {
 	void *words = w->words;
 	int r = grow(&words, &w->max_words, w->n_words, sizeof(*w->words));
@@ -49,35 +49,35 @@ int migrate_words_word(struct migrate_words *w, char *word)
 	return 0;
 }
 
-void migrate_words_free(struct migrate_words *w)
+void import_words_free(struct import_words *w)
 {
 	free(w->text);
 	free(w->words);
 	free(w->items);
-	*w = (struct migrate_words){ 0 };
+	*w = (struct import_words){ 0 };
 }
 
-const char *migrate_word(const struct migrate_words *w, size_t item, size_t n)
+const char *import_word(const struct import_words *w, size_t item, size_t n)
 {
-	const struct migrate_item *i = &w->items[item];
+	const struct import_item *i = &w->items[item];
 
 	return n < i->n_words ? w->words[i->word + n] : "";
 }
 
-bool migrate_is(const struct migrate_words *w, size_t item, const char *name)
+bool import_is(const struct import_words *w, size_t item, const char *name)
 {
-	return strcmp(migrate_word(w, item, 0), name) == 0;
+	return strcmp(import_word(w, item, 0), name) == 0;
 }
 
-bool migrate_has(const struct migrate_words *w, size_t item, const char *word)
+bool import_has(const struct import_words *w, size_t item, const char *word)
 {
 	for (size_t n = 1; n < w->items[item].n_words; n++)
-		if (strcmp(migrate_word(w, item, n), word) == 0)
+		if (strcmp(import_word(w, item, n), word) == 0)
 			return true;
 	return false;
 }
 
-bool migrate_listed(const char *word, const char *list)
+bool import_listed(const char *word, const char *list)
 {
 	size_t length = strlen(word);
 
@@ -91,7 +91,7 @@ bool migrate_listed(const char *word, const char *list)
 	return false;
 }
 
-char *migrate_join(const struct migrate_words *w, size_t item, char *buf, size_t size)
+char *import_join(const struct import_words *w, size_t item, char *buf, size_t size)
 {
 	size_t length = 0;
 
@@ -99,7 +99,7 @@ char *migrate_join(const struct migrate_words *w, size_t item, char *buf, size_t
 	for (size_t n = 0; n < w->items[item].n_words && length + 1 < size; n++) {
 		if (n)
 			buf[length++] = ' ';
-		migrate_ascii(migrate_word(w, item, n), buf + length, size - length);
+		import_ascii(import_word(w, item, n), buf + length, size - length);
 		length += strlen(buf + length);
 	}
 	return buf;

@@ -20,9 +20,9 @@ static bool take_number(const char **at, uint64_t *ret)
 }
 
 /* The unit at *at, which may be none; NULL when it is unknown. */
-static const struct migrate_unit *take_unit(const char **at, const struct migrate_unit *units)
+static const struct import_unit *take_unit(const char **at, const struct import_unit *units)
 {
-	const struct migrate_unit *first = units;
+	const struct import_unit *first = units;
 
 	/* Without a unit, the first one of the table applies. */
 	if (!**at)
@@ -35,13 +35,13 @@ static const struct migrate_unit *take_unit(const char **at, const struct migrat
 	return units;
 }
 
-bool migrate_parse_time(const char *text, const struct migrate_unit *units, bool several,
-			unsigned int *ret_ms)
+bool import_parse_time(const char *text, const struct import_unit *units, bool several,
+		       unsigned int *ret_ms)
 {
 	uint64_t sum = 0, value;
 
 	do {
-		const struct migrate_unit *unit;
+		const struct import_unit *unit;
 
 		if (!take_number(&text, &value))
 			return false;

@@ -21,14 +21,14 @@
 
 static const struct {
 	const char *option;
-	int (*read)(struct migrate *m, const char *text, size_t length);
+	int (*read)(struct import *m, const char *text, size_t length);
 } kinds[] = {
-	[MIGRATE_NGINX] = { "--from-nginx", migrate_read_nginx },
-	[MIGRATE_HAPROXY] = { "--from-haproxy", migrate_read_haproxy },
-	[MIGRATE_KUBECONFIG] = { "--from-kubeconfig", migrate_read_kubeconfig },
+	[IMPORT_NGINX] = { "--from-nginx", import_read_nginx },
+	[IMPORT_HAPROXY] = { "--from-haproxy", import_read_haproxy },
+	[IMPORT_KUBECONFIG] = { "--from-kubeconfig", import_read_kubeconfig },
 };
 
-const char *migrate_option(enum migrate_kind kind)
+const char *import_option(enum import_kind kind)
 {
 	return kinds[kind].option;
 }
@@ -118,10 +118,10 @@ static void put_wrapped(FILE *out, const char *first, const char *rest, const ch
 
 /* --- the head ----------------------------------------------------------------- */
 
-static void note_text(const struct migrate_note *note, char *buf, size_t size)
+static void note_text(const struct import_note *note, char *buf, size_t size)
 {
 	unsigned int shown =
-		note->n_lines < MIGRATE_NOTE_LINES_MAX ? note->n_lines : MIGRATE_NOTE_LINES_MAX;
+		note->n_lines < IMPORT_NOTE_LINES_MAX ? note->n_lines : IMPORT_NOTE_LINES_MAX;
 	size_t length = 0;
 
 	for (unsigned int i = 0; i < shown; i++)
@@ -136,9 +136,9 @@ static void note_text(const struct migrate_note *note, char *buf, size_t size)
 	snprintf(buf + length, size - length, "%s%s", shown ? ": " : "", note->text);
 }
 
-static void put_notes(FILE *out, const struct migrate *m, bool hint, const char *title)
+static void put_notes(FILE *out, const struct import *m, bool hint, const char *title)
 {
-	char text[sizeof(m->notes[0].text) + 16 * (MIGRATE_NOTE_LINES_MAX + 2)];
+	char text[sizeof(m->notes[0].text) + 16 * (IMPORT_NOTE_LINES_MAX + 2)];
 	bool first = true;
 
 	for (unsigned int i = 0; i < m->n_notes; i++) {
@@ -157,12 +157,12 @@ static void put_notes(FILE *out, const struct migrate *m, bool hint, const char 
 	put_wrapped(out, "#   no part of the way to the apiservers: ", "#     ", m->own);
 }
 
-static void put_head(FILE *out, const struct migrate *m)
+static void put_head(FILE *out, const struct import *m)
 {
 	char source[128];
 
-	fprintf(out, "# kubelb.yaml, made by kubelb-load %s from %s\n", migrate_option(m->kind),
-		migrate_ascii(m->source, source, sizeof(source)));
+	fprintf(out, "# kubelb.yaml, made by kubelb-load %s from %s\n", import_option(m->kind),
+		import_ascii(m->source, source, sizeof(source)));
 	fputs("# Read it, save it, and see what it would do:  kubelb-load --dry-run -c FILE\n"
 	      "# A key behind a # shows KubeLB's default. kubelb.yaml(5) has them all.\n",
 	      out);
@@ -182,9 +182,9 @@ static const char *address(const struct klb_endpoint *ep, char *buf)
 	return buf;
 }
 
-static void put_frontends(FILE *out, const struct migrate *m)
+static void put_frontends(FILE *out, const struct import *m)
 {
-	char text[ENDPOINT_TEXT_MAX + 2], origin[MIGRATE_LABEL_MAX];
+	char text[ENDPOINT_TEXT_MAX + 2], origin[IMPORT_LABEL_MAX];
 
 	fputs("\n# What clients dial.\n", out);
 	if (!m->n_frontends) {
@@ -215,13 +215,13 @@ struct scale {
 	unsigned int largest; /* once divided */
 };
 
-static struct scale scale_of(const struct migrate *m)
+static struct scale scale_of(const struct import *m)
 {
 	struct scale s = { .equal = true };
-	const struct migrate_backend *first = NULL;
+	const struct import_backend *first = NULL;
 
 	for (unsigned int i = 0; i < m->n_backends; i++) {
-		const struct migrate_backend *b = &m->backends[i];
+		const struct import_backend *b = &m->backends[i];
 
 		if (b->off || b->backup)
 			continue;
@@ -235,7 +235,7 @@ static struct scale scale_of(const struct migrate *m)
 	return s;
 }
 
-static unsigned int weight_of(const struct migrate_backend *b, const struct scale *s)
+static unsigned int weight_of(const struct import_backend *b, const struct scale *s)
 {
 	unsigned long long share = s->divisor ? b->weight / s->divisor : 0, scaled;
 
@@ -253,8 +253,8 @@ static unsigned int weight_of(const struct migrate_backend *b, const struct scal
 	return share && !scaled ? 1 : (unsigned int)scaled;
 }
 
-static const char *backend_comment(const struct migrate_backend *b, const struct scale *s,
-				   char *buf, size_t size)
+static const char *backend_comment(const struct import_backend *b, const struct scale *s, char *buf,
+				   size_t size)
 {
 	char weight[32] = "";
 
@@ -268,14 +268,14 @@ static const char *backend_comment(const struct migrate_backend *b, const struct
 	return buf;
 }
 
-static void put_backends(FILE *out, const struct migrate *m)
+static void put_backends(FILE *out, const struct import *m)
 {
-	char text[ENDPOINT_TEXT_MAX + 2], comment[2 * MIGRATE_LABEL_MAX];
+	char text[ENDPOINT_TEXT_MAX + 2], comment[2 * IMPORT_LABEL_MAX];
 	struct scale scale = scale_of(m);
 
 	fputs("\n# The apiservers.\nbackends:\n", out);
 	for (unsigned int i = 0; i < m->n_backends; i++) {
-		const struct migrate_backend *b = &m->backends[i];
+		const struct import_backend *b = &m->backends[i];
 		unsigned int weight = weight_of(b, &scale);
 
 		address(&b->endpoint, text);
@@ -292,9 +292,9 @@ static void put_backends(FILE *out, const struct migrate *m)
 /* --- single values ------------------------------------------------------------ */
 
 static void put_number(FILE *out, const char *indent, const char *key,
-		       const struct migrate_number *n, bool duration, const char *by_default)
+		       const struct import_number *n, bool duration, const char *by_default)
 {
-	char text[CONFIG_DURATION_TEXT_MAX], comment[2 * MIGRATE_LABEL_MAX];
+	char text[CONFIG_DURATION_TEXT_MAX], comment[2 * IMPORT_LABEL_MAX];
 
 	if (!n->line) {
 		fprintf(out, "%s# %s: %s\n", indent, key, by_default);
@@ -312,9 +312,9 @@ static void put_number(FILE *out, const char *indent, const char *key,
 	    "%s%s: %s", indent, key, text);
 }
 
-static void put_text(FILE *out, const char *key, const struct migrate_text *t)
+static void put_text(FILE *out, const char *key, const struct import_text *t)
 {
-	char origin[MIGRATE_LABEL_MAX];
+	char origin[IMPORT_LABEL_MAX];
 	int length;
 
 	if (!t->value)
@@ -324,9 +324,9 @@ static void put_text(FILE *out, const char *key, const struct migrate_text *t)
 	put_comment(out, length, came_from(t->line, t->origin, origin, sizeof(origin)));
 }
 
-static void put_policy(FILE *out, const struct migrate *m)
+static void put_policy(FILE *out, const struct import *m)
 {
-	char origin[2 * MIGRATE_LABEL_MAX];
+	char origin[2 * IMPORT_LABEL_MAX];
 
 	fputs("\n# How one of them is chosen: least-conn, random, rendezvous or latency.\n", out);
 	if (m->policy_line)
@@ -336,7 +336,7 @@ static void put_policy(FILE *out, const struct migrate *m)
 		fputs("# policy: least-conn\n", out);
 }
 
-static void put_trust(FILE *out, const struct migrate *m)
+static void put_trust(FILE *out, const struct import *m)
 {
 	if (m->insecure_line) {
 		put(out, "anybody can pass for an apiserver", "  insecureSkipVerify: true");
@@ -352,7 +352,7 @@ static void put_trust(FILE *out, const struct migrate *m)
 	put(out, "", "  ca: %s", CA_DEFAULT);
 }
 
-static void put_probe(FILE *out, const struct migrate *m)
+static void put_probe(FILE *out, const struct import *m)
 {
 	fputs("\n# How kubelb-agent finds out who is ready.\nprobe:\n", out);
 	put_trust(out, m);
@@ -372,20 +372,20 @@ static void put_probe(FILE *out, const struct migrate *m)
 	put_number(out, "  ", "fall", &m->fall, false, "2");
 }
 
-/* The first port from MIGRATE_HTTP_PORT on that nothing else listens on. */
-static void put_http(FILE *out, const struct migrate *m)
+/* The first port from IMPORT_HTTP_PORT on that nothing else listens on. */
+static void put_http(FILE *out, const struct import *m)
 {
 	unsigned int n = m->busy == ~0U ? 31 : (unsigned int)__builtin_ctz(~m->busy);
 
 	fputs("\n# Metrics and health of kubelb-agent; \"\" turns it off.\n", out);
 	if (n)
 		put(out, "a port that the file does not take", "http: 127.0.0.1:%u",
-		    MIGRATE_HTTP_PORT + n);
+		    IMPORT_HTTP_PORT + n);
 	else
-		fprintf(out, "# http: 127.0.0.1:%d\n", MIGRATE_HTTP_PORT);
+		fprintf(out, "# http: 127.0.0.1:%d\n", IMPORT_HTTP_PORT);
 }
 
-static void put_all(FILE *out, const struct migrate *m)
+static void put_all(FILE *out, const struct import *m)
 {
 	put_head(out, m);
 	put_frontends(out, m);
@@ -406,55 +406,55 @@ static void put_all(FILE *out, const struct migrate *m)
 /* --- all together ------------------------------------------------------------- */
 
 /* Notes how weights and switches are converted. */
-static void note_weights(struct migrate *m)
+static void note_weights(struct import *m)
 {
 	struct scale scale = scale_of(m);
 	bool any = false;
 
 	for (unsigned int i = 0; i < m->n_backends; i++) {
 		if (m->backends[i].backup)
-			migrate_note(m, m->backends[i].line,
-				     "backup: the least weight of all, 1, is the nearest to it");
+			import_note(m, m->backends[i].line,
+				    "backup: the least weight of all, 1, is the nearest to it");
 		if (m->backends[i].off)
-			migrate_hint(m, m->backends[i].line,
-				     "switched off there: has weight 0 here and takes nothing");
+			import_hint(m, m->backends[i].line,
+				    "switched off there: has weight 0 here and takes nothing");
 	}
 	for (unsigned int i = 0; i < m->n_backends; i++)
 		any = any || weight_of(&m->backends[i], &scale);
 	if (!any)
-		migrate_hint(m, m->backends[0].line,
-			     "every weight is 0: KubeLB would leave connects alone");
+		import_hint(m, m->backends[0].line,
+			    "every weight is 0: KubeLB would leave connects alone");
 	if (!scale.equal && scale.largest > KLB_WEIGHT_MAX)
-		migrate_note(m, 0, "weights are rounded: they go up to %d here", KLB_WEIGHT_MAX);
+		import_note(m, 0, "weights are rounded: they go up to %d here", KLB_WEIGHT_MAX);
 }
 
 /* Certificate and key go together, as config/schema.c demands. */
-static void pair_client_files(struct migrate *m)
+static void pair_client_files(struct import *m)
 {
-	struct migrate_text *alone = m->client_cert.value ? &m->client_cert : &m->client_key;
+	struct import_text *alone = m->client_cert.value ? &m->client_cert : &m->client_key;
 
 	if (!m->client_cert.value == !m->client_key.value)
 		return;
-	migrate_note(m, alone->line, "%s: given without its other half, certificate or key",
-		     alone->origin);
+	import_note(m, alone->line, "%s: given without its other half, certificate or key",
+		    alone->origin);
 	free(alone->value);
 	alone->value = NULL;
 }
 
 /* Checks the text as kubelb-load would. The readers have checked all of it before. */
-static int check(const struct migrate *m, const char *text, size_t length)
+static int check(const struct import *m, const char *text, size_t length)
 {
 	struct config *c = NULL;
 	struct err why;
 	int r = config_parse(text, length, "kubelb.yaml", true, &c, &why);
 
 	config_free(c);
-	return r < 0 ? migrate_fail(m, 0, "makes no valid configuration (%s); write one by hand",
-				    why.text)
+	return r < 0 ? import_fail(m, 0, "makes no valid configuration (%s); write one by hand",
+				   why.text)
 		     : 0;
 }
 
-static int print(const struct migrate *m, char **ret)
+static int print(const struct import *m, char **ret)
 {
 	char *text = NULL;
 	size_t length = 0;
@@ -462,11 +462,11 @@ static int print(const struct migrate *m, char **ret)
 	int r;
 
 	if (!out)
-		return migrate_fail_memory(m);
+		return import_fail_memory(m);
 	put_all(out, m);
 	r = ferror(out) ? -ENOMEM : 0;
 	if (fclose(out) || r < 0)
-		r = migrate_fail_memory(m);
+		r = import_fail_memory(m);
 	else
 		r = check(m, text, length);
 	if (r < 0)
@@ -476,24 +476,24 @@ static int print(const struct migrate *m, char **ret)
 	return r;
 }
 
-static int check_bytes(const struct migrate *m, const char *text, size_t length)
+static int check_bytes(const struct import *m, const char *text, size_t length)
 {
 	const char *nul = memchr(text, '\0', length);
 	unsigned int line = 1;
 
 	if (length > (size_t)CONFIG_BYTES_MAX)
-		return migrate_fail(m, 0,
-				    "larger than %d bytes, so it is no configuration; name "
-				    "another file",
-				    CONFIG_BYTES_MAX);
+		return import_fail(m, 0,
+				   "larger than %d bytes, so it is no configuration; name "
+				   "another file",
+				   CONFIG_BYTES_MAX);
 	for (const char *p = text; nul && p < nul; p++)
 		line += *p == '\n';
-	return nul ? migrate_fail(m, line, "a NUL byte: this is no text; name another file") : 0;
+	return nul ? import_fail(m, line, "a NUL byte: this is no text; name another file") : 0;
 }
 
-static void migrate_free(struct migrate *m)
+static void import_free(struct import *m)
 {
-	migrate_words_free(&m->words);
+	import_words_free(&m->words);
 	free(m->path.value);
 	free(m->ca.value);
 	free(m->server_name.value);
@@ -502,15 +502,15 @@ static void migrate_free(struct migrate *m)
 	free(m);
 }
 
-int migrate_convert(enum migrate_kind kind, const char *text, size_t length, const char *source,
-		    char **ret, struct err *e)
+int import_convert(enum import_kind kind, const char *text, size_t length, const char *source,
+		   char **ret, struct err *e)
 {
-	struct migrate *m = calloc(1, sizeof(*m));
+	struct import *m = calloc(1, sizeof(*m));
 	int r;
 
 	if (!m)
 		return err_no_memory_for(e, source);
-	*m = (struct migrate){ .kind = kind, .source = source, .e = e };
+	*m = (struct import){ .kind = kind, .source = source, .e = e };
 	r = check_bytes(m, text, length);
 	if (r == 0)
 		r = kinds[kind].read(m, text, length);
@@ -519,6 +519,6 @@ int migrate_convert(enum migrate_kind kind, const char *text, size_t length, con
 		pair_client_files(m);
 		r = print(m, ret);
 	}
-	migrate_free(m);
+	import_free(m);
 	return r;
 }

@@ -22,14 +22,14 @@
 /* More -f or -b than any valid configuration has. config_from_args refuses the rest. */
 #define ARGS_MAX 256
 
-enum action { ACTION_ATTACH, ACTION_DETACH, ACTION_CHECK, ACTION_MIGRATE };
+enum action { ACTION_ATTACH, ACTION_DETACH, ACTION_CHECK, ACTION_IMPORT };
 
 struct options {
 	enum action action;
 	bool dry_run, json;
 	int verbosity;
 	const char *config, *pin_dir, *cgroup;
-	enum migrate_kind from;
+	enum import_kind from;
 	const char *from_file;
 	const char *frontends[ARGS_MAX], *backends[ARGS_MAX];
 	size_t n_frontends, n_backends;
@@ -75,7 +75,7 @@ enum {
 	OPT_PIN,
 	OPT_DETACH,
 	OPT_CHECK,
-	OPT_FROM, /* followed by one for each enum migrate_kind */
+	OPT_FROM, /* followed by one for each enum import_kind */
 };
 
 static const struct option long_options[] = {
@@ -87,9 +87,9 @@ static const struct option long_options[] = {
 	{ "dry-run", no_argument, NULL, 'n' },
 	{ "detach", no_argument, NULL, OPT_DETACH },
 	{ "check", no_argument, NULL, OPT_CHECK },
-	{ "from-nginx", required_argument, NULL, OPT_FROM + MIGRATE_NGINX },
-	{ "from-haproxy", required_argument, NULL, OPT_FROM + MIGRATE_HAPROXY },
-	{ "from-kubeconfig", required_argument, NULL, OPT_FROM + MIGRATE_KUBECONFIG },
+	{ "from-nginx", required_argument, NULL, OPT_FROM + IMPORT_NGINX },
+	{ "from-haproxy", required_argument, NULL, OPT_FROM + IMPORT_HAPROXY },
+	{ "from-kubeconfig", required_argument, NULL, OPT_FROM + IMPORT_KUBECONFIG },
 	{ "output", required_argument, NULL, 'o' },
 	{ "verbose", no_argument, NULL, 'v' },
 	{ "help", no_argument, NULL, 'h' },
@@ -113,13 +113,13 @@ static int take_action(struct options *o, enum action action)
 	return -1;
 }
 
-static int take_source(struct options *o, enum migrate_kind from)
+static int take_source(struct options *o, enum import_kind from)
 {
 	if (o->from_file)
 		return cli_usage("more than one file to take a configuration from");
 	o->from = from;
 	o->from_file = optarg;
-	return take_action(o, ACTION_MIGRATE);
+	return take_action(o, ACTION_IMPORT);
 }
 
 /* The options that only set something. */
@@ -154,10 +154,10 @@ static int take_option(int c, struct options *o)
 		return take_action(o, ACTION_DETACH);
 	case OPT_CHECK:
 		return take_action(o, ACTION_CHECK);
-	case OPT_FROM + MIGRATE_NGINX:
-	case OPT_FROM + MIGRATE_HAPROXY:
-	case OPT_FROM + MIGRATE_KUBECONFIG:
-		return take_source(o, (enum migrate_kind)(c - OPT_FROM));
+	case OPT_FROM + IMPORT_NGINX:
+	case OPT_FROM + IMPORT_HAPROXY:
+	case OPT_FROM + IMPORT_KUBECONFIG:
+		return take_source(o, (enum import_kind)(c - OPT_FROM));
 	case 'o':
 		return cli_output_format(optarg, &o->json);
 	case 'f':
@@ -248,7 +248,7 @@ static int run_detach(const struct options *o)
 }
 
 /* Prints the configuration that replaces the proxy. Changes nothing. */
-static int run_migrate(const struct options *o)
+static int run_import(const struct options *o)
 {
 	bool from_stdin = !strcmp(o->from_file, STDIN_PATH);
 	char option[32], *text = NULL, *made = NULL;
@@ -256,14 +256,14 @@ static int run_migrate(const struct options *o)
 	size_t length = 0;
 	int r;
 
-	snprintf(option, sizeof(option), "%s FILE", migrate_option(o->from));
+	snprintf(option, sizeof(option), "%s FILE", import_option(o->from));
 	if (from_stdin)
 		r = file_read_stdin(option, CONFIG_BYTES_MAX, &text, &length, &e);
 	else
 		r = file_read_named(o->from_file, option, CONFIG_BYTES_MAX, &text, &length, &e);
 	if (!r)
-		r = migrate_convert(o->from, text, length, from_stdin ? FILE_STDIN : o->from_file,
-				    &made, &e);
+		r = import_convert(o->from, text, length, from_stdin ? FILE_STDIN : o->from_file,
+				   &made, &e);
 	if (!r)
 		fputs(made, stdout);
 	free(made);
@@ -279,9 +279,9 @@ int main(int argc, char **argv)
 	log_init("kubelb-load", LOG_LEVEL_WARN);
 	status = parse_options(argc, argv, &o);
 	if (status < 0)
-		status = o.action == ACTION_DETACH    ? run_detach(&o)
-			 : o.action == ACTION_CHECK   ? check_kernel(o.pin_dir, o.cgroup, o.json)
-			 : o.action == ACTION_MIGRATE ? run_migrate(&o)
-						      : run_attach(&o);
+		status = o.action == ACTION_DETACH   ? run_detach(&o)
+			 : o.action == ACTION_CHECK  ? check_kernel(o.pin_dir, o.cgroup, o.json)
+			 : o.action == ACTION_IMPORT ? run_import(&o)
+						     : run_attach(&o);
 	return cli_end(status);
 }

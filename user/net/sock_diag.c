@@ -40,7 +40,7 @@
 #define PART_SIZE 65536
 
 /* A netlink socket in one network namespace; fd is a negative errno when it was not found. */
-struct place {
+struct diag_ns {
 	__u64 netns;
 	__u64 cookie;
 	int fd;
@@ -48,8 +48,8 @@ struct place {
 
 struct sock_diag {
 	__u32 sequence;
-	struct place own;
-	struct place *others;
+	struct diag_ns own;
+	struct diag_ns *others;
 	size_t n_others;
 	char *part; /* PART_SIZE */
 };
@@ -158,7 +158,7 @@ static void limit_wait(int fd)
  * A connected netlink socket receives only from its peer. Otherwise a process with CAP_NET_ADMIN in
  * that namespace could answer instead of the kernel (netlink_unicast).
  */
-static int hear_the_kernel_alone(int fd)
+static int receive_from_kernel_only(int fd)
 {
 	const struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
 
@@ -166,11 +166,11 @@ static int hear_the_kernel_alone(int fd)
 }
 
 /* Before Linux 5.14 there is no cookie, and the inode number has to be enough. */
-static void fill_place(struct place *p, __u64 netns, int fd)
+static void fill_ns(struct diag_ns *p, __u64 netns, int fd)
 {
-	int r = fd < 0 ? fd : hear_the_kernel_alone(fd);
+	int r = fd < 0 ? fd : receive_from_kernel_only(fd);
 
-	*p = (struct place){ .netns = netns, .fd = r ? r : fd };
+	*p = (struct diag_ns){ .netns = netns, .fd = r ? r : fd };
 	if (r && fd >= 0)
 		close(fd);
 	if (r)
@@ -180,7 +180,7 @@ static void fill_place(struct place *p, __u64 netns, int fd)
 	limit_wait(fd);
 }
 
-static struct place *find_place(struct sock_diag *d, __u64 netns)
+static struct diag_ns *find_ns(struct sock_diag *d, __u64 netns)
 {
 	if (netns == d->own.netns)
 		return &d->own;
@@ -191,14 +191,14 @@ static struct place *find_place(struct sock_diag *d, __u64 netns)
 }
 
 /* A namespace that was not found (fd negative) is remembered as well. */
-static int add_place(struct sock_diag *d, __u64 netns, int fd)
+static int add_ns(struct sock_diag *d, __u64 netns, int fd)
 {
-	struct place *others = realloc(d->others, (d->n_others + 1) * sizeof(*others));
+	struct diag_ns *others = realloc(d->others, (d->n_others + 1) * sizeof(*others));
 
 	if (!others)
 		return -ENOMEM;
 	d->others = others;
-	fill_place(&others[d->n_others++], netns, fd);
+	fill_ns(&others[d->n_others++], netns, fd);
 	return 0;
 }
 
@@ -212,14 +212,14 @@ static bool wants(void *arg, __u64 netns)
 {
 	const struct walk *w = arg;
 
-	return (!w->only || netns == w->only) && !find_place(w->d, netns);
+	return (!w->only || netns == w->only) && !find_ns(w->d, netns);
 }
 
 static bool takes(void *arg, __u64 netns, int fd)
 {
 	struct walk *w = arg;
 
-	if (add_place(w->d, netns, fd)) {
+	if (add_ns(w->d, netns, fd)) {
 		close(fd);
 		w->out_of_memory = true;
 		return false;
@@ -228,7 +228,8 @@ static bool takes(void *arg, __u64 netns, int fd)
 }
 
 /* only: 0 for all. pid: a process that may be there; 0 for none. */
-static int visit_places(struct sock_diag *d, __u64 only, __u32 pid, bool everywhere, struct err *e)
+static int visit_namespaces(struct sock_diag *d, __u64 only, __u32 pid, bool everywhere,
+			    struct err *e)
 {
 	struct walk w = { .d = d, .only = only };
 	const struct netns_visitor visitor = { .wants = wants, .takes = takes, .arg = &w };
@@ -239,17 +240,17 @@ static int visit_places(struct sock_diag *d, __u64 only, __u32 pid, bool everywh
 	return w.out_of_memory ? err_no_memory(e) : r;
 }
 
-static int place_of(struct sock_diag *d, __u64 netns, __u32 pid, struct place **ret, struct err *e)
+static int ns_of(struct sock_diag *d, __u64 netns, __u32 pid, struct diag_ns **ret, struct err *e)
 {
-	struct place *p = find_place(d, netns);
-	int r = p ? 0 : visit_places(d, netns, pid, false, e);
+	struct diag_ns *p = find_ns(d, netns);
+	int r = p ? 0 : visit_namespaces(d, netns, pid, false, e);
 
 	if (r)
 		return r;
-	p = find_place(d, netns);
-	if (!p && add_place(d, netns, -ESRCH))
+	p = find_ns(d, netns);
+	if (!p && add_ns(d, netns, -ESRCH))
 		return err_no_memory(e);
-	p = find_place(d, netns);
+	p = find_ns(d, netns);
 	if (p->fd < 0)
 		return err_set(e, ESRCH,
 			       "no process, and no name in /run/netns, leads to its network "
@@ -270,14 +271,14 @@ static int diag_socket(void)
 	return fd;
 }
 
-static int open_own(struct place *own)
+static int open_own(struct diag_ns *own)
 {
 	__u64 netns;
 	int r = netns_own(&netns);
 
 	if (r)
 		return r;
-	fill_place(own, netns, diag_socket());
+	fill_ns(own, netns, diag_socket());
 	return own->fd < 0 ? own->fd : 0;
 }
 
@@ -319,7 +320,7 @@ void sock_diag_close(struct sock_diag *d)
 /* --- the list --------------------------------------------------------------------------- */
 
 struct listing {
-	const struct place *place;
+	const struct diag_ns *ns;
 	int (*visit)(const struct klb_connection *c, void *arg);
 	void *arg;
 };
@@ -399,8 +400,8 @@ static int take_connection(const struct inet_diag_msg *m, size_t length, void *a
 	c.bound_if = m->id.idiag_if;
 	c.cookie = m->id.idiag_cookie[0] | (__u64)m->id.idiag_cookie[1] << 32;
 	read_info(m + 1, length, &c);
-	c.netns = l->place->netns;
-	c.netns_cookie = l->place->cookie;
+	c.netns = l->ns->netns;
+	c.netns_cookie = l->ns->cookie;
 	return l->visit(&c, l->arg);
 }
 
@@ -449,14 +450,14 @@ int sock_diag_can_list(struct sock_diag *d, int map_fd, struct err *e)
 	return r ? list_error(-r, e) : 0;
 }
 
-static int list_place(struct sock_diag *d, const struct place *p, const struct sock_diag_query *q,
-		      struct listing *l, struct err *e)
+static int list_ns(struct sock_diag *d, const struct diag_ns *p, const struct sock_diag_query *q,
+		   struct listing *l, struct err *e)
 {
 	int r;
 
 	if (p->fd < 0)
 		return 0;
-	l->place = p;
+	l->ns = p;
 	r = list_family(d, p->fd, AF_INET, q, l);
 	if (r)
 		return list_error(-r, e);
@@ -471,20 +472,20 @@ int sock_diag_list(struct sock_diag *d, const struct sock_diag_query *q,
 		   struct err *e)
 {
 	struct listing l = { .visit = visit, .arg = arg };
-	struct place *first = NULL;
-	int r = place_of(d, q->netns ? q->netns : d->own.netns, 0, &first, e);
+	struct diag_ns *first = NULL;
+	int r = ns_of(d, q->netns ? q->netns : d->own.netns, 0, &first, e);
 	__u64 done = r ? 0 : first->netns;
 
 	if (!r)
-		r = list_place(d, first, q, &l, e);
+		r = list_ns(d, first, q, &l, e);
 	if (r || !q->elsewhere)
 		return r;
-	r = visit_places(d, 0, 0, q->everywhere, e);
+	r = visit_namespaces(d, 0, 0, q->everywhere, e);
 	if (!r && d->own.netns != done)
-		r = list_place(d, &d->own, q, &l, e);
+		r = list_ns(d, &d->own, q, &l, e);
 	for (size_t i = 0; !r && i < d->n_others; i++)
 		if (d->others[i].netns != done)
-			r = list_place(d, &d->others[i], q, &l, e);
+			r = list_ns(d, &d->others[i], q, &l, e);
 	return r;
 }
 
@@ -586,8 +587,8 @@ static void name_socket(const struct klb_connection *c, struct inet_diag_req_v2 
 int sock_diag_destroy(struct sock_diag *d, const struct klb_connection *c, struct err *e)
 {
 	struct request q = { .header = { .nlmsg_type = SOCK_DESTROY, .nlmsg_flags = NLM_F_ACK } };
-	struct place *p = NULL;
-	int r = place_of(d, c->netns, c->record.pid, &p, e);
+	struct diag_ns *p = NULL;
+	int r = ns_of(d, c->netns, c->record.pid, &p, e);
 
 	if (r)
 		return r;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* The probes against real TLS servers with scripted manners (tls_server.h). */
+/* The probes against real TLS servers whose behaviour the tests set (tls_server.h). */
 #include <dirent.h>
 #include <fcntl.h>
 #include <netinet/in.h>

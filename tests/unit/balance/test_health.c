@@ -716,6 +716,21 @@ static void names_are_distinct(void **state)
 	assert_string_equal(names_reason(99), "invalid");
 }
 
+/* From the best to the worst, as klb_tier prefers them, and not as they are numbered. */
+static void better_is_what_connects_prefer(void **state)
+{
+	static const enum klb_state order[] = { KLB_STATE_READY, KLB_STATE_DRAINING,
+						KLB_STATE_SUSPECT, KLB_STATE_DEAD };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(order); i++)
+		for (size_t j = 0; j < ARRAY_SIZE(order); j++)
+			assert_int_equal(health_is_better(order[i], order[j]), i < j);
+	assert_false(health_is_better(KLB_STATE_READY, KLB_STATE_UNKNOWN));
+	assert_false(health_is_better(KLB_STATE_UNKNOWN, KLB_STATE_READY));
+	assert_true(health_is_better(KLB_STATE_UNKNOWN, KLB_STATE_DRAINING));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -763,6 +778,7 @@ int main(void)
 		cmocka_unit_test(short_intervals_stay),
 		cmocka_unit_test(adopts_what_was_seen),
 		cmocka_unit_test(names_are_distinct),
+		cmocka_unit_test(better_is_what_connects_prefer),
 	};
 
 	return cmocka_run_group_tests_name("health", tests, NULL, NULL);

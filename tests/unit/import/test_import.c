@@ -10,22 +10,22 @@
 #include "import/import.h"
 #include "unit.h"
 
-#define NGINX MIGRATE_NGINX
-#define HAPROXY MIGRATE_HAPROXY
-#define KUBECONFIG MIGRATE_KUBECONFIG
+#define NGINX IMPORT_NGINX
+#define HAPROXY IMPORT_HAPROXY
+#define KUBECONFIG IMPORT_KUBECONFIG
 
-static char *convert(enum migrate_kind kind, const char *text)
+static char *convert(enum import_kind kind, const char *text)
 {
 	char *made = NULL;
 	struct err e = { "" };
 
-	if (migrate_convert(kind, text, strlen(text), "proxy.conf", &made, &e))
+	if (import_convert(kind, text, strlen(text), "proxy.conf", &made, &e))
 		fail_msg("%s\n%s", e.text, text);
 	return made;
 }
 
 /* What kubelb-load would read from it. */
-static struct config *converted(enum migrate_kind kind, const char *text)
+static struct config *converted(enum import_kind kind, const char *text)
 {
 	char *made = convert(kind, text);
 	struct config *c = NULL;
@@ -44,7 +44,7 @@ static void check_endpoint(const struct klb_endpoint *ep, const char *want)
 	assert_string_equal(endpoint_format(ep, buf), want);
 }
 
-/* --- the files of tests/data/migrate ------------------------------------------ */
+/* --- the files of tests/data/import ------------------------------------------ */
 
 static char *read_data(const char *name)
 {
@@ -53,7 +53,7 @@ static char *read_data(const char *name)
 	size_t length;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "%s/migrate/%s", directory ? directory : "tests/data", name);
+	snprintf(path, sizeof(path), "%s/import/%s", directory ? directory : "tests/data", name);
 	f = fopen(path, "r");
 	if (!f)
 		fail_msg("%s: %s; KLB_TESTDATA names tests/data", path, strerror(errno));
@@ -68,7 +68,7 @@ static char *read_data(const char *name)
 static void real_files(void **state)
 {
 	static const struct {
-		enum migrate_kind kind;
+		enum import_kind kind;
 		const char *name;
 	} table[] = {
 		{ NGINX, "kubespray-nginx.conf" },	{ NGINX, "rke-nginx.conf" },
@@ -85,8 +85,8 @@ static void real_files(void **state)
 		snprintf(expected, sizeof(expected), "%s.expected.yaml", table[i].name);
 		want = read_data(expected);
 		for (size_t n = 0; n < 2; n++)
-			if (migrate_convert(table[i].kind, text, strlen(text), table[i].name,
-					    &made[n], &e))
+			if (import_convert(table[i].kind, text, strlen(text), table[i].name,
+					   &made[n], &e))
 				fail_msg("%s", e.text);
 		assert_string_equal(made[0], want);
 		assert_string_equal(made[1], want);
@@ -113,7 +113,7 @@ static void real_files(void **state)
 
 /* Text that the result has, or, after a '!', has not. */
 static const struct {
-	enum migrate_kind kind;
+	enum import_kind kind;
 	const char *text;
 	const char *want[4];
 } good[] = {
@@ -440,7 +440,7 @@ static void relative_files(void **state)
 
 	(void)state;
 	assert_int_equal(
-		migrate_convert(KUBECONFIG, text, strlen(text), "/root/.kube/config", &made, NULL),
+		import_convert(KUBECONFIG, text, strlen(text), "/root/.kube/config", &made, NULL),
 		0);
 	assert_non_null(strstr(made, "  ca: /root/.kube/pki/ca.crt "));
 	free(made);
@@ -470,7 +470,7 @@ static void no_way_out_of_a_comment(void **state)
 /* --- what is refused ---------------------------------------------------------- */
 
 static const struct {
-	enum migrate_kind kind;
+	enum import_kind kind;
 	int line; /* 0: none is named */
 	const char *text;
 	const char *want; /* in the message */
@@ -572,7 +572,7 @@ static const struct {
 	{ KUBECONFIG, 1, "clusters: &a [*a]\n", "not a mapping" },
 };
 
-static void check_refused(enum migrate_kind kind, const char *text, size_t length, int line,
+static void check_refused(enum import_kind kind, const char *text, size_t length, int line,
 			  const char *want)
 {
 	char place[64] = "proxy.conf: ", *made = place;
@@ -580,14 +580,14 @@ static void check_refused(enum migrate_kind kind, const char *text, size_t lengt
 
 	if (line)
 		snprintf(place, sizeof(place), "proxy.conf:%d: ", line);
-	if (migrate_convert(kind, text, length, "proxy.conf", &made, &e) != -EINVAL)
+	if (import_convert(kind, text, length, "proxy.conf", &made, &e) != -EINVAL)
 		fail_msg("accepted: %s", text);
 	assert_ptr_equal(made, place);
 	if (strncmp(e.text, place, strlen(place)) != 0 || !strstr(e.text, want))
 		fail_msg("%s\nwant %s%s, have %s", text, place, want, e.text);
 	if (strpbrk(e.text, "\n\r\t\033"))
 		fail_msg("not one printable line: %s", e.text);
-	assert_int_equal(migrate_convert(kind, text, length, "proxy.conf", &made, NULL), -EINVAL);
+	assert_int_equal(import_convert(kind, text, length, "proxy.conf", &made, NULL), -EINVAL);
 }
 
 static void refused(void **state)
@@ -608,8 +608,8 @@ static void bad_bytes(void **state)
 	assert_non_null(text);
 	memset(text, '\n', size);
 	for (int kind = NGINX; kind <= KUBECONFIG; kind++) {
-		check_refused((enum migrate_kind)kind, nul, sizeof(nul) - 1, 2, "NUL byte");
-		check_refused((enum migrate_kind)kind, text, size, 0, "larger than");
+		check_refused((enum import_kind)kind, nul, sizeof(nul) - 1, 2, "NUL byte");
+		check_refused((enum import_kind)kind, text, size, 0, "larger than");
 	}
 	free(text);
 }
@@ -618,7 +618,7 @@ static void bad_bytes(void **state)
 static void too_much(void **state)
 {
 	static const struct {
-		enum migrate_kind kind;
+		enum import_kind kind;
 		const char *before, *each, *after, *want;
 		int n;
 	} table[] = {
@@ -646,7 +646,7 @@ static void too_much(void **state)
 					   table[i].each, n);
 		snprintf(text + length, sizeof(text) - (size_t)length, "%s", table[i].after);
 		assert_int_equal(
-			migrate_convert(table[i].kind, text, strlen(text), "proxy.conf", &made, &e),
+			import_convert(table[i].kind, text, strlen(text), "proxy.conf", &made, &e),
 			-EINVAL);
 		if (!strstr(e.text, table[i].want))
 			fail_msg("want %s, have %s", table[i].want, e.text);

@@ -32,7 +32,7 @@ static void check_made(const char *made, const char *again)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	enum migrate_kind kind = MIGRATE_KUBECONFIG;
+	enum import_kind kind = IMPORT_KUBECONFIG;
 	char *made = NULL, *again = NULL;
 	const char *text;
 	struct err e;
@@ -40,14 +40,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!size)
 		return 0;
-	kind = data[0] == 'n' ? MIGRATE_NGINX : data[0] == 'h' ? MIGRATE_HAPROXY : kind;
+	kind = data[0] == 'n' ? IMPORT_NGINX : data[0] == 'h' ? IMPORT_HAPROXY : kind;
 	text = (const char *)data + 1;
-	r = migrate_convert(kind, text, size - 1, "/fuzz/it", &made, &e);
+	r = import_convert(kind, text, size - 1, "/fuzz/it", &made, &e);
 	if (r < 0) {
 		check_error(r, &e);
 		return 0;
 	}
-	require(migrate_convert(kind, text, size - 1, "/fuzz/it", &again, &e) == 0);
+	require(import_convert(kind, text, size - 1, "/fuzz/it", &again, &e) == 0);
 	check_made(made, again);
 	free(made);
 	free(again);
