@@ -31,28 +31,44 @@
  * times; of more than four it may miss some. */
 #define KLB_LISTENER_ASKS 16
 
-/* Finds what listens on dst in the namespace of ctx's socket. The caller releases it. client:
- * the port of an imagined client, network byte order. */
-static __always_inline struct bpf_sock *
-klb_listener_get(struct bpf_sock_addr *ctx, const struct klb_endpoint *dst, __u16 client)
-{
-	struct bpf_sock_tuple tuple = {};
-	__u32 size = sizeof(tuple.ipv4);
+/* What bpf_sk_lookup_tcp looks for. In its own place, so that dst needs none on the stack while
+ * it searches: with the caller's frame there are 512 bytes. */
+struct klb_search {
+	struct bpf_sock_tuple tuple;
+	__u32 size; /* of the tuple */
+};
 
+static __always_inline void klb_search_init(struct klb_search *search,
+					    const struct klb_endpoint *dst)
+{
+	__builtin_memset(search, 0, sizeof(*search));
 	if (klb_is_ipv4(dst)) {
-		tuple.ipv4.daddr = klb_word_be(dst, 3);
-		tuple.ipv4.dport = bpf_htons(dst->port);
-		tuple.ipv4.sport = client;
-		return bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+		search->tuple.ipv4.daddr = klb_word_be(dst, 3);
+		search->tuple.ipv4.dport = bpf_htons(dst->port);
+		search->size = sizeof(search->tuple.ipv4);
+		return;
 	}
-	size = sizeof(tuple.ipv6);
-	tuple.ipv6.daddr[0] = klb_word_be(dst, 0);
-	tuple.ipv6.daddr[1] = klb_word_be(dst, 1);
-	tuple.ipv6.daddr[2] = klb_word_be(dst, 2);
-	tuple.ipv6.daddr[3] = klb_word_be(dst, 3);
-	tuple.ipv6.dport = bpf_htons(dst->port);
-	tuple.ipv6.sport = client;
-	return bpf_sk_lookup_tcp(ctx, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	search->tuple.ipv6.daddr[0] = klb_word_be(dst, 0);
+	search->tuple.ipv6.daddr[1] = klb_word_be(dst, 1);
+	search->tuple.ipv6.daddr[2] = klb_word_be(dst, 2);
+	search->tuple.ipv6.daddr[3] = klb_word_be(dst, 3);
+	search->tuple.ipv6.dport = bpf_htons(dst->port);
+	search->size = sizeof(search->tuple.ipv6);
+}
+
+/* Finds what listens there, in the namespace of ctx's socket. The caller releases it. client:
+ * the port of an imagined client, network byte order. */
+static __always_inline struct bpf_sock *klb_listener_get(struct bpf_sock_addr *ctx,
+							 struct klb_search *search, __u16 client)
+{
+	if (search->size == sizeof(search->tuple.ipv4)) {
+		search->tuple.ipv4.sport = client;
+		return bpf_sk_lookup_tcp(ctx, &search->tuple, sizeof(search->tuple.ipv4),
+					 BPF_F_CURRENT_NETNS, 0);
+	}
+	search->tuple.ipv6.sport = client;
+	return bpf_sk_lookup_tcp(ctx, &search->tuple, sizeof(search->tuple.ipv6),
+				 BPF_F_CURRENT_NETNS, 0);
 }
 
 static __always_inline int klb_same_server(struct tcp_sock *client, struct tcp_sock *listener)
@@ -65,16 +81,15 @@ static __always_inline int klb_same_server(struct tcp_sock *client, struct tcp_s
 	return cgroup && cgroup != KLB_CGROUP_ROOT_ID && cgroup == klb_cgroup_of(listener);
 }
 
-/* Whether ctx's socket, which dials dst, and what listens there are of one server. */
-static __always_inline int klb_dials_itself(struct bpf_sock_addr *ctx,
-					    const struct klb_endpoint *dst)
+/* Whether ctx's socket, which dials that address, and what listens there are of one server. */
+static __always_inline int klb_dials_itself(struct bpf_sock_addr *ctx, struct klb_search *search)
 {
 	struct tcp_sock *client, *listener;
 	int same = 0, shared = 1, i;
 	struct bpf_sock *found;
 
 	for (i = 0; i < KLB_LISTENER_ASKS && shared && !same; i++) {
-		found = klb_listener_get(ctx, dst, i);
+		found = klb_listener_get(ctx, search, i);
 		if (!found)
 			break;
 		client = klb_addr_tcp_sock(ctx);
@@ -89,30 +104,48 @@ static __always_inline int klb_dials_itself(struct bpf_sock_addr *ctx,
 	return same;
 }
 
+static __always_inline void klb_search_dialled4(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+						struct klb_search *search)
+{
+	struct klb_endpoint dst, source;
+
+	klb_dialled4(ctx, sk, &dst, &source);
+	klb_search_init(search, &dst);
+}
+
+static __always_inline void klb_search_dialled6(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
+						struct klb_search *search)
+{
+	struct klb_endpoint dst, source;
+
+	klb_dialled6(ctx, sk, &dst, &source);
+	klb_search_init(search, &dst);
+}
+
 /*
  * The same, for the two hooks. The verifier goes once through a function that takes only the
  * context, and not once for each path through the choice.
  */
 __noinline int klb_dials_itself4(struct bpf_sock_addr *ctx)
 {
-	struct klb_endpoint dst, source;
 	struct bpf_sock *sk = ctx->sk;
+	struct klb_search search;
 
 	if (!sk)
 		return 0;
-	klb_dialled4(ctx, sk, &dst, &source);
-	return klb_dials_itself(ctx, &dst);
+	klb_search_dialled4(ctx, sk, &search);
+	return klb_dials_itself(ctx, &search);
 }
 
 __noinline int klb_dials_itself6(struct bpf_sock_addr *ctx)
 {
-	struct klb_endpoint dst, source;
 	struct bpf_sock *sk = ctx->sk;
+	struct klb_search search;
 
 	if (!sk)
 		return 0;
-	klb_dialled6(ctx, sk, &dst, &source);
-	return klb_dials_itself(ctx, &dst);
+	klb_search_dialled6(ctx, sk, &search);
+	return klb_dials_itself(ctx, &search);
 }
 
 /* Whether a search is needed. Listeners in other namespaces are not listed, so scope all always
