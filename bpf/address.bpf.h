@@ -123,9 +123,10 @@ static __always_inline void klb_dialled4(struct bpf_sock_addr *ctx, struct bpf_s
 					 struct klb_endpoint *dst, struct klb_endpoint *source)
 {
 	klb_ctx_get4(ctx, dst);
-	/* Compared with 0 and the loopback, and again after the choice. */
-	klb_set_ipv4_be(source, klb_make_unknown_scalar(sk->src_ip4));
+	klb_set_ipv4_be(source, sk->src_ip4);
 	klb_name_loopback(dst, source);
+	/* Compared before the choice and used after it. */
+	klb_set_word_be(dst, 3, klb_make_unknown_scalar(klb_word_be(dst, 3)));
 }
 
 static __always_inline void klb_dialled6(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
