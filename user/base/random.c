@@ -6,21 +6,18 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 
 __u64 random_u64(void)
 {
-	__u64 random;
+	__u64 random, differs[2];
 
 	if (getrandom(&random, sizeof(random), GRND_NONBLOCK) == sizeof(random))
 		return random;
-	/*
-	 * Two nodes that boot at the same time still differ in at least one of these. The last step
-	 * of MurmurHash3 mixes them.
-	 */
-	random = clock_now_ns() ^ clock_wall_ns() << 20 ^ (__u64)getpid() << 40;
-	random = (random ^ random >> 33) * 0xff51afd7ed558ccdULL;
-	random = (random ^ random >> 33) * 0xc4ceb9fe1a85ec53ULL;
-	return random ^ random >> 33;
+	/* Two nodes that boot at the same time still differ in at least one of these. */
+	differs[0] = clock_wall_ns();
+	differs[1] = (__u64)getpid();
+	return hash_bytes(clock_now_ns(), differs, sizeof(differs));
 }
 
 unsigned int random_between(unsigned int low, unsigned int high)

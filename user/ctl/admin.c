@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* kubelbctl drain, undrain, weight */
-#include "base/clock.h"
 #include "ctl/ctl.h"
 
 #include <errno.h>
@@ -10,6 +9,7 @@
 
 #include "balance/backend_status.h"
 #include "base/cli.h"
+#include "base/clock.h"
 #include "net/endpoint.h"
 
 /* The change of a command to the admin state. */

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* kubelbctl events: prints the events, and with -f those to come. */
-#include "base/clock.h"
 #include "ctl/ctl.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "balance/state_diff.h"
 #include "base/cli.h"
+#include "base/clock.h"
 #include "ctl/events.h"
 #include "base/log.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* kubelbctl -v: logs to stderr what a command reads and writes. */
-#include "base/clock.h"
 #include "ctl/ctl.h"
 
+#include "base/clock.h"
 #include "net/endpoint.h"
 #include "base/log.h"
 #include "base/format.h"

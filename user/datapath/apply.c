@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Writes a plan into the maps. Writes only what differs. */
-#include "base/clock.h"
 #include "datapath/internal.h"
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "net/endpoint.h"
 
 static int fail(const struct datapath *dp, enum map_index map, struct err *e)
