@@ -123,8 +123,8 @@ static __always_inline __u32 ipv6_only(struct sock *sock)
  *              as then nobody else reports
  *   untrusted  another user's: a socket filter is enough to make its connects fail
  *   neither    a pod's, which a network policy may cut off; a socket with a device, a mark, a
- *              source address or a port of its own, which may fail for that reason; a
- *              socket under repair (TCP_REPAIR), which sends no SYN
+ *              source address, a port or a filter of its own, which may fail for that reason;
+ *              a socket under repair (TCP_REPAIR), which sends no SYN
  */
 static __always_inline __u32 reporter_flags(const struct connect_ctx *conn,
 					    const struct klb_control *control)
@@ -136,11 +136,17 @@ static __always_inline __u32 reporter_flags(const struct connect_ctx *conn,
 		     BPF_CORE_READ_BITFIELD(conn->tp, repair);
 	__u32 foreign = klb_any_bit(conn->netns ^ control->host_netns_cookie);
 	__u32 counts = 1 ^ (klb_any_bit(tied) | foreign);
-	__u32 untrusted = agent_alive(control, conn->now) & klb_any_bit(sock->sk_uid.val);
+	__u32 agent = agent_alive(control, conn->now);
+	__u32 untrusted = agent & klb_any_bit(sock->sk_uid.val);
 
+	/* Arithmetic with pointers is forbidden. */
+	if (sock->sk_filter)
+		counts = 0;
+	counts = klb_make_unknown_scalar(counts);
 	/* Without branches, or the verifier goes through the rest once for each outcome. */
 	return (KLB_SOCKET_OTHER_NETNS & (0 - foreign)) |
 	       (KLB_SOCKET_UNTRUSTED & (0 - (counts & untrusted))) |
+	       (KLB_SOCKET_NO_AGENT & (agent - 1)) |
 	       (KLB_SOCKET_TRUSTED & (0 - (counts & (1 ^ untrusted))));
 }
 
@@ -280,8 +286,7 @@ static __always_inline void stash(struct bpf_sock_addr *ctx, const struct connec
 		p = klb_pending_claim(conn->pending, conn->number, conn->now);
 	if (p) {
 		describe(&p->route, frontend, cand, flags, conn->now);
-		if (KLB_IS_OLD)
-			klb_set_owner(&p->left);
+		klb_set_owner(&p->left, conn->tp);
 		*(volatile __u64 *)&p->number = conn->number;
 		return;
 	}
@@ -292,7 +297,19 @@ static __always_inline void stash(struct bpf_sock_addr *ctx, const struct connec
 	klb_memory.has_early = 1;
 	/* The sock_ops program does not do it later. */
 	if (KLB_IS_OLD || !klb_options.sockops)
-		klb_set_owner(rec);
+		klb_set_owner(rec, conn->tp);
+}
+
+/* Who connects, as in the record: klb_set_owner. */
+static __always_inline __u64 reporter_key(const struct connect_ctx *conn)
+{
+#ifdef KLB_BUILD_OLD
+	(void)conn;
+	return klb_reporter_key(bpf_get_current_cgroup_id(),
+				(__u32)(bpf_get_current_pid_tgid() >> 32));
+#else
+	return klb_reporter_key(klb_cgroup_of(conn->tp), bpf_get_current_task_btf()->tgid);
+#endif
 }
 
 /* Redirects the connect to the candidate. */
@@ -303,10 +320,8 @@ static __always_inline void redirect(struct bpf_sock_addr *ctx, const struct con
 	struct klb_stats *stats = klb_stats_at(cand->id);
 	__u32 flags = reporter_flags(conn, control);
 
-	/* A connect whose outcome does not count must not be the one that tries. */
-	if (stats && klb_options.sockops)
-		klb_half_open(stats, conn->now, klb_decision_ns(control),
-			      flags & KLB_SOCKET_TRUSTED);
+	if (stats && klb_options.sockops && stats->evidence != KLB_EVIDENCE_NONE)
+		klb_half_open(cand->id, flags, reporter_key(conn), conn->now);
 	stash(ctx, conn, dst, cand, flags);
 	*dst = cand->endpoint;
 }

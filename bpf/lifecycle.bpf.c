@@ -64,19 +64,11 @@ static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 static __always_inline void record_owner(struct klb_socket *rec, struct tcp_sock *tp,
 					 const struct klb_socket *owner)
 {
-	(void)tp;
-	(void)owner;
-#ifdef KLB_BUILD_OLD
-	/* NULL: the connect hook has recorded it. */
-	if (owner)
+	/* Where sock_ops cannot read it, the connect hook has. NULL: into this record. */
+	if (!KLB_IS_OLD)
+		klb_set_owner(rec, tp);
+	else if (owner)
 		klb_copy_owner(rec, owner);
-#else
-	struct task_struct *task = bpf_get_current_task_btf();
-
-	rec->pid = task->tgid;
-	__builtin_memcpy(rec->comm, task->comm, sizeof(rec->comm));
-	rec->cgroup_id = klb_cgroup_of(tp);
-#endif
 }
 
 static __always_inline void begin(struct bpf_sock_ops *ctx, struct tcp_sock *tp,

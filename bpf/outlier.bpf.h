@@ -14,7 +14,8 @@
  *                                connections without data, only data to a client restores it
  *
  * Only connects of trusted reporters count (KLB_SOCKET_TRUSTED), and once in a while those of
- * untrusted ones. The outcome of any other connect is counted in `stats` and ejects nothing.
+ * untrusted ones; of both only those of a reporter whose connects work otherwise
+ * (reporter.bpf.h). The outcome of any other connect is counted in `stats` and ejects nothing.
  *
  * While a backend is ejected, others are preferred (select.bpf.h); the last one is used all
  * the same.
@@ -25,6 +26,7 @@
 #include "clock.bpf.h"
 #include "event_log.bpf.h"
 #include "maps.bpf.h"
+#include "reporter.bpf.h"
 
 /* At most one update of last_answer_ns in this time: a cache line that many CPUs write to is
  * expensive. */
@@ -64,6 +66,8 @@ static __always_inline int klb_predates_ejection(const struct klb_stats *stats, 
 static __always_inline int klb_is_report_accepted(const struct klb_stats *stats,
 						  const struct klb_socket *rec, __u64 now)
 {
+	if (!klb_reporter_counts(rec, now))
+		return 0;
 	if (rec->flags & KLB_SOCKET_TRUSTED)
 		return 1;
 	return rec->flags & KLB_SOCKET_UNTRUSTED && stats->last_success_ns < rec->connect_ns &&
@@ -75,8 +79,13 @@ static __always_inline void klb_eject(struct klb_stats *stats, const struct klb_
 				      enum klb_failure failure, __u64 began_ns, __u64 now)
 {
 	__u64 period = KLB_EJECT_MIN_NS;
+	int accepted;
 
-	if (!klb_is_report_accepted(stats, rec, now) || klb_predates_ejection(stats, began_ns))
+	if (klb_predates_ejection(stats, began_ns))
+		return;
+	accepted = klb_is_report_accepted(stats, rec, now);
+	klb_reporter_failed(rec, accepted, now);
+	if (!accepted)
 		return;
 	if (rec->flags & KLB_SOCKET_TRUSTED) {
 		period = klb_ejection_ns(stats->streak);
@@ -132,7 +141,7 @@ static __always_inline void klb_closed_early(struct klb_stats *stats, struct klb
 		return;
 	rec->flags |= KLB_SOCKET_CLOSED_EARLY;
 	klb_emit_event(rec, KLB_EVENT_CLOSED_EARLY, KLB_FAILURE_OTHER, now, 0);
-	if (rec->flags & KLB_SOCKET_TRUSTED)
+	if (rec->flags & KLB_SOCKET_TRUSTED && klb_reporter_counts(rec, now))
 		__sync_fetch_and_add(&stats->closed_early, 1);
 	klb_eject(stats, rec, KLB_FAILURE_OTHER, rec->established_ns, now);
 	stats->last_failure_ns = now;
@@ -143,7 +152,7 @@ static __always_inline void klb_suspected(struct klb_stats *stats, const struct 
 					  __u64 now, __u64 wait_ns)
 {
 	if (!(rec->flags & KLB_SOCKET_TRUSTED) || stats->evidence == KLB_EVIDENCE_EJECTED ||
-	    stats->evidence == KLB_EVIDENCE_TRIAL)
+	    stats->evidence == KLB_EVIDENCE_TRIAL || !klb_reporter_counts(rec, now))
 		return;
 	if (stats->evidence == KLB_EVIDENCE_NONE) {
 		stats->evidence = KLB_EVIDENCE_SUSPECT;
@@ -186,6 +195,7 @@ static __always_inline void klb_succeeded(struct klb_stats *stats, const struct 
 	klb_smooth_rtt(stats, srtt_us);
 	if (!(rec->flags & (KLB_SOCKET_TRUSTED | KLB_SOCKET_UNTRUSTED)))
 		return;
+	klb_reporter_succeeded(rec);
 	stats->last_success_ns = now;
 	if (stats->evidence != KLB_EVIDENCE_NONE && !stats->closed_early)
 		klb_restore(stats, rec, now);
@@ -211,28 +221,34 @@ static __always_inline void klb_answered(struct klb_stats *stats, const struct k
 		stats->answered_until = (__u32)(at_ns >> KLB_ANSWERED_SHIFT) + KLB_ANSWERED_UNITS;
 }
 
-/*
- * This connect goes to a backend whose ejection is over, and is the one that tries
- * (half-open). Until it is decided, the others go elsewhere: with a backend that drops SYNs
- * each of them would wait for its time-out. may: 0 for a connect that is not a trusted
- * reporter's: a pod that a policy cuts off would keep everybody else from trying. Two connects
- * at the same instant both try.
- */
-static __always_inline void klb_half_open(struct klb_stats *stats, __u64 now, __u64 wait_ns,
-					  __u32 may)
-{
-	if (stats->evidence == KLB_EVIDENCE_NONE || now < stats->ejected_until_ns || !may)
-		return;
-	stats->evidence = KLB_EVIDENCE_TRIAL;
-	stats->ejected_until_ns = now + wait_ns;
-}
-
 /* How long one connect may take to succeed or fail: connectTimeout and a little more. */
 static __always_inline __u64 klb_decision_ns(const struct klb_control *control)
 {
 	__u32 ms = control->connect_timeout_ms ? control->connect_timeout_ms : 1000;
 
 	return ms * 1000000ULL + 100000000ULL;
+}
+
+/*
+ * A connect goes to a backend of which failures are known. If the ejection is over, it is the
+ * one that tries. Until it is decided, the others go elsewhere: with a backend that drops SYNs
+ * each of them would wait for its time-out. A connect whose outcome does not count must not
+ * try: a pod that a policy cuts off would keep everybody else from trying. Two connects at the
+ * same instant both try. A function of its own, which the verifier checks once.
+ */
+static __noinline int klb_half_open(__u32 id, __u32 flags, __u64 reporter, __u64 now)
+{
+	struct klb_stats *stats = klb_stats_at(id);
+	struct klb_control *control = klb_control_get();
+
+	if (!stats || !control || stats->evidence == KLB_EVIDENCE_NONE ||
+	    now < stats->ejected_until_ns || !(flags & KLB_SOCKET_TRUSTED))
+		return 0;
+	if (!(flags & KLB_SOCKET_NO_AGENT) && !klb_reporter_may_blame(reporter, id, now))
+		return 0;
+	stats->evidence = KLB_EVIDENCE_TRIAL;
+	stats->ejected_until_ns = now + klb_decision_ns(control);
+	return 0;
 }
 
 #endif

@@ -110,13 +110,21 @@ static __always_inline void klb_socket_forget(struct bpf_sock *sk, struct klb_so
 
 /* --- owner --- */
 
-/* Records the running process as the owner: on kernels where sock_ops cannot read it, and for
- * records that no sock_ops program sees. */
-static __always_inline void klb_set_owner(struct klb_socket *rec)
+/* Records the running process as the owner. Before Linux 5.11 sock_ops cannot call this. */
+static __always_inline void klb_set_owner(struct klb_socket *rec, struct tcp_sock *tp)
 {
+#ifdef KLB_BUILD_OLD
+	(void)tp;
 	rec->pid = (__u32)(bpf_get_current_pid_tgid() >> 32);
 	rec->cgroup_id = bpf_get_current_cgroup_id();
 	bpf_get_current_comm(rec->comm, sizeof(rec->comm));
+#else
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	rec->pid = task->tgid;
+	__builtin_memcpy(rec->comm, task->comm, sizeof(rec->comm));
+	rec->cgroup_id = klb_cgroup_of(tp);
+#endif
 }
 
 static __always_inline void klb_copy_owner(struct klb_socket *rec, const struct klb_socket *other)

@@ -403,8 +403,8 @@ enum klb_phase {
 
 /* klb_socket.flags, klb_route.flags */
 /* Trusted reporter: its outcome counts. A socket of the host's network namespace without a
- * device, a mark, a source address or a port of its own; root's while an agent runs, anybody's
- * without. */
+ * device, a mark, a source address, a port or a filter of its own; root's while an agent runs,
+ * anybody's without. */
 #define KLB_SOCKET_TRUSTED 1u
 /* The record was made in the connect hook; its SYN leaves later. */
 #define KLB_SOCKET_EARLY 2u
@@ -423,6 +423,8 @@ enum klb_phase {
 #define KLB_SOCKET_OTHER_NETNS 128u
 /* Counted in klb_stats.closed_early. */
 #define KLB_SOCKET_CLOSED_EARLY 256u
+/* A trusted reporter's while no agent runs: see klb_reporter. */
+#define KLB_SOCKET_NO_AGENT 512u
 
 /*
  * Value of `sockets`, the record of a balanced socket. Written by the kernel. It ends with
@@ -470,9 +472,9 @@ struct klb_route {
  * number: the inode number of the socket's file; 0: free; KLB_PENDING_CLAIMED: being filled.
  * turn: counts the connects that used this entry, so that a socket that tries again gets
  *   other random bits.
- * left: room for the record of an abandoned route, which the stack does not have. Before
- *   Linux 5.11 it also holds the owner (pid, comm, cgroup_id), which klb_sockops cannot read
- *   there.
+ * left: room for the record of an abandoned route, which the stack does not have. It holds the
+ *   owner (pid, comm, cgroup_id), which nobody can tell later; before Linux 5.11 klb_sockops
+ *   cannot either.
  */
 #define KLB_PENDING_SLOTS 64
 #define KLB_PENDING_CLAIMED (~0ULL)
@@ -530,13 +532,34 @@ struct klb_event {
  * listens: 1: a server listens, or has listened, on one of the TCP ports n with this index,
  *   n % KLB_LISTEN_SLOTS. Written by klb_sockops and kubelb-load; never cleared, so that neither
  *   can undo what the other has just written.
+ * reporters: by key % KLB_REPORTERS; two that share a place take it from each other. Written by
+ *   klb_sockops and the connect programs.
  */
 #define KLB_LISTEN_SLOTS 4096
+#define KLB_REPORTERS 256
+
+/*
+ * How the connects of one cgroup fare: a policy of that cgroup makes all of them fail, and says
+ * nothing about any backend.
+ * key: the id of the cgroup; in the root cgroup the process, KLB_REPORTER_PROCESS + its pid.
+ * blamed_ns: when a failure of it last ejected a backend. blamed_id: that backend, while the
+ *   reporter's last failure was there; else 0.
+ * works: 1: its last connect succeeded.
+ */
+#define KLB_REPORTER_PROCESS (1ULL << 63)
+
+struct klb_reporter {
+	__u64 key;
+	__u64 blamed_ns;
+	__u32 blamed_id;
+	__u32 works;
+};
 
 struct klb_memory {
 	__u32 listens_known;
 	__u32 has_early;
 	__u8 listens[KLB_LISTEN_SLOTS];
+	struct klb_reporter reporters[KLB_REPORTERS];
 };
 
 /*

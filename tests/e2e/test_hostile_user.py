@@ -104,8 +104,11 @@ def stalled_agent(stage):
 def test_whose_failures_count(stage):
     """With an agent: root's at once and doubling, another user's for one second."""
     stalled_agent(stage)
+    as_nobody = {"argv": [*AS_NOBODY, stage.client, V4], "cgroup": stage.cgroup("nobody")}
+    ok(stage.exec(**as_nobody))
+    assert not dial_error(stage)  # both work otherwise
     stage.cp(1).kill()
-    wait_until(lambda: stage.exec([*AS_NOBODY, stage.client, V4]).returncode, "nobody to fail")
+    wait_until(lambda: stage.exec(**as_nobody).returncode, "nobody to fail")
     assert (ejections(stage), stats(stage, "streak")["cp1"]) == (1, 0)
     wait_until(lambda: dial_error(stage) == "ECONNREFUSED", "root to fail")
     assert (ejections(stage), stats(stage, "streak")["cp1"]) == (2, 1)
@@ -151,6 +154,7 @@ def test_user_does_not_take_every_trial(stage):
     """After an ejection one connect tries, and the others wait for what it finds. His
     would find nothing, over and over: he does not try for others."""
     agent, cp = stalled_agent(stage), stage.cp(1)
+    assert not dial_error(stage)  # so that its failures count
     cp.kill()
     wait_until(lambda: dial_error(stage) == "ECONNREFUSED", "root to fail")
     with Hostile(stage, "minttl", 8, "--at-once", "300", "--pause", "0.005"):

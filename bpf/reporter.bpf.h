@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Which failures say something about a backend, and which only about the reporter.
+ *
+ * Somebody's connect program, IPAddressDeny=, a firewall rule for a cgroup or a user: such a
+ * policy makes a reporter's connects fail at whatever backend. A backend's fault makes
+ * everybody's connects fail at this one. So while an agent runs, a failure counts only if the
+ * reporter's connects work otherwise, and one reporter accuses one backend in KLB_BLAME_NS: a
+ * policy may let it reach one backend and no other. The agent probes the backends itself, and
+ * needs no reporter for the rest.
+ *
+ * A reporter is a cgroup, because a policy is one's of a cgroup as a rule. In the root cgroup,
+ * where all processes of a host without cgroup v2 are, it is a process.
+ */
+#ifndef KUBELB_REPORTER_BPF_H
+#define KUBELB_REPORTER_BPF_H
+
+#include "clock.bpf.h"
+#include "maps.bpf.h"
+
+/* A reporter that has ejected one backend ejects no other for this time. */
+#define KLB_BLAME_NS 60000000000ULL
+
+#define KLB_ROOT_CGROUP 1 /* kernfs: the root has the first id */
+
+static __always_inline __u64 klb_reporter_key(__u64 cgroup_id, __u32 pid)
+{
+	return cgroup_id > KLB_ROOT_CGROUP ? cgroup_id : KLB_REPORTER_PROCESS + pid;
+}
+
+static __always_inline struct klb_reporter *klb_reporter_at(__u64 key)
+{
+	return &klb_memory.reporters[key % KLB_REPORTERS];
+}
+
+static __always_inline void klb_reporter_succeeded(const struct klb_socket *rec)
+{
+	__u64 key = klb_reporter_key(rec->cgroup_id, rec->pid);
+	struct klb_reporter *r = klb_reporter_at(key);
+
+	if (r->key != key) {
+		r->blamed_ns = 0;
+		r->blamed_id = 0;
+		r->key = key;
+	} else if (r->works) {
+		return;
+	}
+	r->works = 1;
+}
+
+/* Whether a failure of this reporter at the backend with this id says something about it. */
+static __always_inline int klb_reporter_may_blame(__u64 key, __u32 id, __u64 now)
+{
+	const struct klb_reporter *r = klb_reporter_at(key);
+
+	if (r->key != key)
+		return 0;
+	if (r->blamed_id == id)
+		return 1;
+	return r->works && (!r->blamed_ns || klb_age(now, r->blamed_ns) > (__s64)KLB_BLAME_NS);
+}
+
+/* The same for a failure of this socket. Without an agent nobody else reports. */
+static __always_inline int klb_reporter_counts(const struct klb_socket *rec, __u64 now)
+{
+	return rec->flags & KLB_SOCKET_NO_AGENT ||
+	       klb_reporter_may_blame(klb_reporter_key(rec->cgroup_id, rec->pid), rec->id, now);
+}
+
+/* The socket's connect has failed. counts: and the backend was ejected for it. */
+static __always_inline void klb_reporter_failed(const struct klb_socket *rec, int counts, __u64 now)
+{
+	__u64 key = klb_reporter_key(rec->cgroup_id, rec->pid);
+	struct klb_reporter *r = klb_reporter_at(key);
+
+	if (r->key != key)
+		return;
+	r->works = 0;
+	r->blamed_id = counts ? rec->id : 0;
+	if (counts)
+		r->blamed_ns = now;
+}
+
+#endif
