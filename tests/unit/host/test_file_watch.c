@@ -82,7 +82,7 @@ static void drop(const struct fixture *f, const char *name)
 
 static int watch(struct fixture *f, const char *const *names, unsigned int n, struct err *e)
 {
-	struct filewatch_file files[FILEWATCH_MAX + 1] = { { NULL } };
+	struct filewatch_file files[FILEWATCH_MAX + 1] = { { .path = NULL } };
 	char text[FILEWATCH_MAX + 1][PATH_MAX];
 
 	assert_in_range(n, 1, FILEWATCH_MAX + 1);
