@@ -51,6 +51,8 @@ struct agent {
 	bool reload_refused; /* the current file was refused */
 	bool dirty; /* something can be written with the next tick */
 	bool detached_logged;
+	bool other_netns; /* see agent_not_ready */
+	bool netns_logged; /* that the data path balances another network namespace */
 	bool discovery_failed; /* logged */
 	bool missing_logged[PRIVILEGES_FUNCTIONS]; /* that a capability is missing */
 	bool feature_logged[DATAPATH_FEATURES_MAX]; /* that the feature is off */

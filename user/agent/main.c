@@ -87,13 +87,16 @@ static int parse_options(int argc, char **argv, struct options *o)
 /* Runs in the child: the exit status is the result, and the line goes to stderr. */
 static int attach_here(const struct options *o, const struct config *cfg)
 {
+	const struct datapath_load_options options = { .pin_dir = o->agent.pin_dir };
 	struct attach_report *report = calloc(1, sizeof(*report));
 	struct err e = { "out of memory" };
 
-	if (!report || attach_run(cfg, o->agent.pin_dir, NULL, false, report, &e))
+	if (!report || attach_run(cfg, &options, report, &e))
 		return cli_fail(CLI_FAILED, &e);
 	log_event(LOG_LEVEL_INFO, "attached", "cgroup=%s pin=%s", log_quoted(report->cgroup),
 		  log_quoted(o->agent.pin_dir));
+	if (report->moved[0])
+		log_event(LOG_LEVEL_WARN, report->moved, "pin=%s", log_quoted(o->agent.pin_dir));
 	free(report);
 	return CLI_OK;
 }

@@ -53,6 +53,9 @@ const char *agent_not_ready(const struct agent *a)
 		return "nothing is attached: run kubelb-load";
 	if (!backend_status_agent_alive(&a->state->control, clock_now_ns()))
 		return "the heartbeat cannot be written";
+	if (a->other_netns)
+		return "the data path belongs to another network namespace: run kubelb-load in "
+		       "this one";
 	return NULL;
 }
 

@@ -79,6 +79,22 @@ static void log_features(struct agent *a)
 	}
 }
 
+/* kubelb-load has run in another network namespace, or this agent does. */
+static void log_netns(struct agent *a)
+{
+	char text[128];
+
+	a->other_netns = !datapath_is_host_netns(&a->state->control);
+	datapath_describe_netns(&a->state->control, text, sizeof(text));
+	if (a->other_netns && !a->netns_logged)
+		log_event(LOG_LEVEL_ERROR,
+			  "the data path belongs to another network namespace: connects made here "
+			  "are not balanced, and probes from here may see other apiservers; run "
+			  "both in one",
+			  "pin=%s netns=%s", log_quoted(a->options->pin_dir), log_quoted(text));
+	a->netns_logged = a->other_netns;
+}
+
 int agent_open_datapath(struct agent *a, struct err *e)
 {
 	int r = datapath_open(a->options->pin_dir, &a->dp, e);
@@ -89,11 +105,13 @@ int agent_open_datapath(struct agent *a, struct err *e)
 	r = a->agent_lock < 0 ? a->agent_lock : datapath_read(a->dp, a->state, e);
 	if (!r)
 		r = agent_subscribe_events(a, e);
-	if (r)
+	if (r) {
 		agent_drop_datapath(a);
-	else
-		log_features(a);
-	return r;
+		return r;
+	}
+	log_netns(a);
+	log_features(a);
+	return 0;
 }
 
 /* Reads the maps again after somebody else has changed or replaced them. */
