@@ -113,7 +113,7 @@ static int attach_in_child(const struct options *o, const struct config *cfg)
 	if (!pid)
 		_exit(attach_here(o, cfg));
 	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		log_line("cannot attach: %s", strerror(errno));
+		log_line("cannot attach: %s", err_reason(errno));
 	else if (WIFEXITED(status))
 		return WEXITSTATUS(status);
 	else
@@ -183,13 +183,14 @@ static int run(const struct options *o)
 {
 	struct config *cfg = NULL;
 	struct err e = { "" };
-	int status = CLI_OK;
+	int r, status = CLI_OK;
 
 	if (privileges_begin(&e))
 		return cli_fail(CLI_FAILED, &e);
 	/* Before anything is attached. */
-	if (read_config(o, &cfg, &e))
-		return cli_fail(CLI_USAGE, &e);
+	r = read_config(o, &cfg, &e);
+	if (r)
+		return cli_fail(cli_file_status(r), &e);
 	if (!is_attached(o)) {
 		status = attach_in_child(o, cfg);
 		if (status == CLI_OK)

@@ -30,7 +30,7 @@ static int lock_agent(const char *pin_dir, struct err *e)
 	snprintf(path, sizeof(path), "%s/links", pin_dir);
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return err_set(e, errno, "%s: %s", path, strerror(errno));
+		return err_set(e, errno, "%s: %s", path, err_reason(errno));
 	if (flock(fd, LOCK_EX | LOCK_NB)) {
 		close(fd);
 		return err_set(e, EBUSY, "%s: another kubelb-agent runs on it; end that one first",

@@ -50,7 +50,7 @@ static int open_regular(const char *path, struct err *e)
 			"mode: chown it, or the folder that it is in, to root",
 			path);
 	if (fd < 0)
-		return err_set(e, errno, "%s: cannot be opened: %m", path);
+		return err_set(e, errno, "%s: cannot be opened: %s", path, err_reason(errno));
 	if (fstat(fd, &st) < 0)
 		r = err_set(e, errno, "%s: cannot be examined: %m", path);
 	else if (S_ISDIR(st.st_mode))
@@ -137,6 +137,10 @@ static int fail_next(int r, const struct err *why, const char *option, struct er
 	case -EACCES:
 	case -EPERM:
 		return err_set(e, -r, "%s; check its permissions, or run as root", why->text);
+	case -ENOMEM:
+	case -EMFILE:
+	case -ENFILE:
+		return err_set(e, -r, "%s", why->text);
 	case -EFBIG:
 		return err_set(e, -r, "%s; so it is no configuration; name another with %s",
 			       why->text, option);

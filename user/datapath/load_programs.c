@@ -2,9 +2,12 @@
 /* Loads the programs: all of them, or those that the kernel accepts. */
 #include "datapath/load.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static void add_slot(struct datapath_load *l, const char *name, enum prog_index prog)
 {
@@ -53,7 +56,11 @@ static int keep_warning(enum libbpf_print_level level, const char *format, va_li
 static int load_error(const struct datapath_load *l, int code, struct err *e)
 {
 	struct datapath_feature features[DATAPATH_FEATURES_MAX];
-	unsigned int n = datapath_features(l->pin_dir, l->cgroup, features, DATAPATH_FEATURES_MAX);
+	unsigned int n = 0;
+
+	/* During a shortage every feature seems to be missing. */
+	if (!object_is_transient(code))
+		n = datapath_features(l->pin_dir, l->cgroup, features, DATAPATH_FEATURES_MAX);
 
 	for (unsigned int i = 0; i < n; i++)
 		if (features[i].required && !features[i].present)
@@ -118,12 +125,39 @@ static int try_attaching(const struct datapath_load *l, const bool *attached)
 	return code;
 }
 
+/* More than a load takes at once: maps and links, old and new, programs, and libbpf's trials. */
+#define DESCRIPTORS 96
+
+/*
+ * libbpf takes a kernel that gives it no descriptor for an older one, and goes on until it fails for
+ * another reason.
+ */
+static int check_descriptors(const struct datapath_load *l, struct err *e)
+{
+	int fds[DESCRIPTORS], n = 0, code = 0;
+
+	while (!code && n < DESCRIPTORS) {
+		fds[n] = fcntl(l->cgroup_fd, F_DUPFD_CLOEXEC, 0);
+		if (fds[n] < 0)
+			code = errno;
+		else
+			n++;
+	}
+	while (n > 0)
+		close(fds[--n]);
+	return code ? err_set(e, code, "cannot load the programs, which takes %d descriptors: %s",
+			      DESCRIPTORS, err_reason(code))
+		    : 0;
+}
+
 /* Loads all programs if the kernel accepts them, otherwise all but those that it refuses. */
 int load_programs(struct datapath_load *l, bool dry_run, struct err *e)
 {
 	bool attached[KLB_FEATURES];
-	int r;
+	int r = check_descriptors(l, e);
 
+	if (r)
+		return r;
 	object_request_all(&l->request);
 	r = open_and_load(l, e);
 	find_attached(l, attached);

@@ -231,7 +231,7 @@ static int run_attach(const struct options *o)
 	int r = read_config(o, &cfg, &e);
 
 	if (r)
-		return cli_fail(CLI_USAGE, &e);
+		return cli_fail(cli_file_status(r), &e);
 	rep = calloc(1, sizeof(*rep));
 	if (!rep)
 		r = err_no_memory(&e);
@@ -280,7 +280,7 @@ static int run_import(const struct options *o)
 		fputs(made, stdout);
 	free(made);
 	free(text);
-	return r ? cli_fail(CLI_USAGE, &e) : CLI_OK;
+	return r ? cli_fail(cli_file_status(r), &e) : CLI_OK;
 }
 
 int main(int argc, char **argv)
