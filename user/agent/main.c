@@ -124,7 +124,7 @@ static int attach_in_child(const struct options *o, const struct config *cfg)
 	return CLI_FAILED;
 }
 
-/* Whether an attachment of this version exists. */
+/* Whether an attachment of this version exists, or it cannot be told: the loop tries again. */
 static bool is_attached(const struct options *o)
 {
 	struct datapath *dp = NULL;
@@ -132,7 +132,7 @@ static bool is_attached(const struct options *o)
 	int r = datapath_open(o->agent.pin_dir, &dp, &e);
 
 	datapath_close(dp);
-	return !r;
+	return !r || err_is_shortage(-r);
 }
 
 /* Attaching needs more privileges than running. */

@@ -114,6 +114,18 @@ int agent_open_datapath(struct agent *a, struct err *e)
 	return 0;
 }
 
+void agent_log_no_datapath(struct agent *a, int r, const struct err *e)
+{
+	if (!a->detached_logged)
+		log_event(LOG_LEVEL_WARN,
+			  err_is_shortage(-r)
+				  ? "the data path cannot be opened for now, trying again"
+				  : "no data path to work on, waiting for kubelb-load",
+			  "pin=%s error=%s", log_quoted(a->options->pin_dir), log_quoted(e->text));
+	a->detached_logged = true;
+	a->short_of = err_is_shortage(-r);
+}
+
 /* Reads the maps again after somebody else has changed or replaced them. */
 void agent_reopen(struct agent *a)
 {
@@ -124,17 +136,16 @@ void agent_reopen(struct agent *a)
 	r = agent_open_datapath(a, &e);
 	if (!r) {
 		log_event(LOG_LEVEL_INFO,
-			  "data path changed by kubelb-load, applying the configuration",
+			  a->short_of ? "the data path is open again, applying the configuration"
+				      : "data path changed by kubelb-load, applying the "
+					"configuration",
 			  "pin=%s serial=%u", log_quoted(a->options->pin_dir),
 			  a->state->applied.serial);
-		a->detached_logged = false;
+		a->detached_logged = a->short_of = false;
 		a->config_pending = a->dirty = true;
 		return;
 	}
-	if (!a->detached_logged)
-		log_event(LOG_LEVEL_WARN, "no data path to work on, waiting for kubelb-load",
-			  "pin=%s error=%s", log_quoted(a->options->pin_dir), log_quoted(e.text));
-	a->detached_logged = true;
+	agent_log_no_datapath(a, r, &e);
 }
 
 /* --- write --------------------------------------------------------------------------- */

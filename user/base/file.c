@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -183,6 +184,23 @@ bool file_read_line(const char *path, const char *prefix, char *ret, size_t size
 	memmove(ret, ret + length, strlen(ret + length) + 1);
 	ret[strcspn(ret, "\n")] = '\0';
 	return true;
+}
+
+int file_spare(unsigned int n)
+{
+	int fds[FILE_SPARE_MAX], r = 0;
+	unsigned int have = 0;
+
+	while (!r && have < n && have < FILE_SPARE_MAX) {
+		fds[have] = eventfd(0, EFD_CLOEXEC);
+		if (fds[have] < 0)
+			r = -errno;
+		else
+			have++;
+	}
+	while (have)
+		close(fds[--have]);
+	return r;
 }
 
 void file_forget(char *text, size_t length)

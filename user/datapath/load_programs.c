@@ -2,12 +2,11 @@
 /* Loads the programs: all of them, or those that the kernel accepts. */
 #include "datapath/load.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "base/file.h"
 
 static void add_slot(struct datapath_load *l, const char *name, enum prog_index prog)
 {
@@ -129,32 +128,23 @@ static int try_attaching(const struct datapath_load *l, const bool *attached)
 #define DESCRIPTORS 96
 
 /*
- * libbpf takes a kernel that gives it no descriptor for an older one, and goes on until it fails for
- * another reason.
+ * libbpf takes a kernel that gives it no descriptor for an older one, and goes on until it fails
+ * for another reason.
  */
-static int check_descriptors(const struct datapath_load *l, struct err *e)
+static int check_descriptors(struct err *e)
 {
-	int fds[DESCRIPTORS], n = 0, code = 0;
+	int r = file_spare(DESCRIPTORS);
 
-	while (!code && n < DESCRIPTORS) {
-		fds[n] = fcntl(l->cgroup_fd, F_DUPFD_CLOEXEC, 0);
-		if (fds[n] < 0)
-			code = errno;
-		else
-			n++;
-	}
-	while (n > 0)
-		close(fds[--n]);
-	return code ? err_set(e, code, "cannot load the programs, which takes %d descriptors: %s",
-			      DESCRIPTORS, err_reason(code))
-		    : 0;
+	return r ? err_set(e, -r, "cannot load the programs, which takes %d descriptors: %s",
+			   DESCRIPTORS, err_reason(-r))
+		 : 0;
 }
 
 /* Loads all programs if the kernel accepts them, otherwise all but those that it refuses. */
 int load_programs(struct datapath_load *l, bool dry_run, struct err *e)
 {
 	bool attached[KLB_FEATURES];
-	int r = check_descriptors(l, e);
+	int r = check_descriptors(e);
 
 	if (r)
 		return r;
