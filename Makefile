@@ -21,7 +21,12 @@ CC := gcc
 endif
 CLANG ?= clang
 BPFTOOL ?= $(firstword $(shell PATH="$$PATH:/usr/sbin:/sbin" command -v bpftool) bpftool)
-B ?= build
+# gcc's sanitizers for user space, such as SANITIZE=address,undefined. Their objects have a folder of
+# their own. What a sanitizer finds ends the program.
+SANITIZE ?=
+comma := ,
+B ?= build$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
+SANFLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
 ifeq ($(V),1)
 Q :=
@@ -39,7 +44,7 @@ PKGS := libbpf libelf zlib libevent libevent_openssl openssl yaml-0.1 jansson
 
 CPPFLAGS += -D_GNU_SOURCE -DKLB_VERSION='"$(VERSION)"' -Iinclude -Iuser -isystem $(B)/bpf $(USEREXTRA)
 CFLAGS ?= -O2 -g
-KCFLAGS := -std=gnu11 $(WARN) -fstack-protector-strong -MMD -MP
+KCFLAGS := -std=gnu11 $(WARN) -fstack-protector-strong $(SANFLAGS) -MMD -MP
 LDFLAGS ?= -Wl,-z,relro,-z,now -Wl,--as-needed
 BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 	$(WARN) -Wno-missing-declarations -ffile-prefix-map=$(CURDIR)=. -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
@@ -72,7 +77,7 @@ all: $(PROGRAMS) ## Build the three programs (default)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: V=1 DESTDIR= PREFIX=$(PREFIX) CC=$(CC) CLANG=$(CLANG) B=$(B)"
+	@echo "  Variables: V=1 DESTDIR= PREFIX=$(PREFIX) CC=$(CC) CLANG=$(CLANG) B=$(B) SANITIZE=$(SANITIZE)"
 
 # --- kernel side -----------------------------------------------------------------
 
@@ -114,15 +119,15 @@ $(foreach f,$(FOLDERS),$(eval $(call archive_rule,$(f))))
 
 $(B)/kubelb-load: $(B)/user/load/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) -levent_core $(LIBS_JSON)
+	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) -levent_core $(LIBS_JSON)
 
 $(B)/kubelb-agent: $(B)/user/agent/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
+	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
 
 $(B)/kubelbctl: $(B)/user/ctl/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_JSON)
+	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_JSON)
 
 # --- tests -----------------------------------------------------------------------
 
@@ -142,7 +147,7 @@ UNITFLAGS_sock_diag := -Wl,--wrap=recv
 define unit_rule
 $(B)/test/$(2): $(patsubst tests/%.c,$(B)/test/%.o,$(1)) $(UNIT_SHARED) $(ARCHIVES) | $(B)/test
 	$$(call say,LD,$$@)
-	$$(Q)$$(CC) $$(LDFLAGS) -Wl,-u,unit_filter $(UNITFLAGS_$(2:test_%=%)) $$^ -o $$@ -lcmocka $$(LIBS_BPF) $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
+	$$(Q)$$(CC) $$(SANFLAGS) $$(LDFLAGS) -Wl,-u,unit_filter $(UNITFLAGS_$(2:test_%=%)) $$^ -o $$@ -lcmocka $$(LIBS_BPF) $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
 endef
 $(foreach s,$(UNIT_SOURCES),$(eval $(call unit_rule,$(s),$(basename $(notdir $(s))))))
 
@@ -204,8 +209,11 @@ run-fuzz-%: $(B)/test/fuzz_%
 	$(Q)$< -max_total_time=$(FUZZ_SECONDS) -verbosity=0 -artifact_prefix=$(B)/fuzz/ \
 		$(B)/fuzz/corpus/$* $(wildcard tests/fuzz/corpus/$*)
 
-units: $(UNIT_TESTS) ## Run the unit tests
-	$(Q)set -e; for t in $(UNIT_TESTS); do $$t; done
+units: $(UNITS:%=run-unit-%) ## Run the unit tests; with SANITIZE=address,undefined under sanitizers
+
+# There are no files of these names. Everything is built before the first one runs.
+run-unit-%: $(B)/test/test_% | $(UNIT_TESTS)
+	$(Q)$<
 
 check: ## Run every test (scripts/test.sh)
 	$(Q)scripts/test.sh

@@ -122,6 +122,8 @@ beside_them() {
 		*) unit "${t#build/test/test_}" ;;
 		esac
 	done
+	# Twice as many as there are processors: most of them wait.
+	step "unit tests under sanitizers" make -s -j$((2 * jobs)) -Otarget SANITIZE=address,undefined units
 	VM_JOBS=1 other_kernels
 	echo "$passed $failed $skipped" >"$logs/beside.counts"
 }

@@ -13,6 +13,10 @@
  *                        kernel function")
  *   atomics              BPF_PROG_LOAD of atomic operations that return something, as before
  *                        Linux 5.12
+ *   get                  BPF_OBJ_GET, the opening of a pin
+ *   get=TEXT             the same of pins whose path contains TEXT
+ *   info                 BPF_OBJ_GET_INFO_BY_FD
+ *   by-id                BPF_PROG_GET_FD_BY_ID and BPF_MAP_GET_FD_BY_ID
  *   sock_diag            socket(2) of NETLINK_SOCK_DIAG
  *   errno=N              what is answered from here on; 1 (EPERM) to begin with
  *
@@ -47,11 +51,22 @@
 #define KERNEL_ENOTSUPP 524 /* include/linux/errno.h; errno(3) has no name for it */
 #define ANY (-1)
 
-enum kind { KIND_PROG, KIND_LINK, KIND_MAP, KIND_KFUNC, KIND_ATOMICS, KIND_SOCK_DIAG };
+enum kind {
+	KIND_PROG,
+	KIND_LINK,
+	KIND_MAP,
+	KIND_KFUNC,
+	KIND_ATOMICS,
+	KIND_GET,
+	KIND_INFO,
+	KIND_BY_ID,
+	KIND_SOCK_DIAG
+};
 
 struct rule {
 	enum kind kind;
 	int type, attach, code;
+	const char *text;
 };
 
 static struct rule rules[RULES_MAX];
@@ -76,9 +91,15 @@ static void add_rule(const char *word, int code)
 	else if (sscanf(word, "map=%d", &r.type) == 1)
 		r.kind = KIND_MAP;
 	else if (!strcmp(word, "kfunc"))
-		r = (struct rule){ KIND_KFUNC, ANY, ANY, KERNEL_ENOTSUPP };
+		r = (struct rule){ KIND_KFUNC, ANY, ANY, KERNEL_ENOTSUPP, "" };
 	else if (!strcmp(word, "atomics"))
-		r = (struct rule){ KIND_ATOMICS, ANY, ANY, EINVAL };
+		r = (struct rule){ KIND_ATOMICS, ANY, ANY, EINVAL, "" };
+	else if (!strcmp(word, "get") || !strncmp(word, "get=", 4))
+		r = (struct rule){ KIND_GET, ANY, ANY, code, word[3] ? word + 4 : "" };
+	else if (!strcmp(word, "info"))
+		r.kind = KIND_INFO;
+	else if (!strcmp(word, "by-id"))
+		r.kind = KIND_BY_ID;
 	else if (!strcmp(word, "sock_diag"))
 		r.kind = KIND_SOCK_DIAG;
 	else {
@@ -125,6 +146,18 @@ static bool contains(pid_t pid, const union bpf_attr *attr, bool (*is)(const str
 	return false;
 }
 
+static bool names(pid_t pid, const union bpf_attr *attr, const char *text)
+{
+	char path[256];
+
+	/* The path may lie at the end of a page: what is behind it may not be there. */
+	if (!*text)
+		return true;
+	peek(pid, attr->pathname, path, sizeof(path) - 1);
+	path[sizeof(path) - 1] = '\0';
+	return strstr(path, text) != NULL;
+}
+
 static bool matches(const struct rule *r, pid_t pid, __u64 command, const union bpf_attr *attr)
 {
 	switch (r->kind) {
@@ -140,6 +173,12 @@ static bool matches(const struct rule *r, pid_t pid, __u64 command, const union 
 		return command == BPF_PROG_LOAD && contains(pid, attr, is_kfunc_call);
 	case KIND_ATOMICS:
 		return command == BPF_PROG_LOAD && contains(pid, attr, is_fetching_atomic);
+	case KIND_GET:
+		return command == BPF_OBJ_GET && names(pid, attr, r->text);
+	case KIND_INFO:
+		return command == BPF_OBJ_GET_INFO_BY_FD;
+	case KIND_BY_ID:
+		return command == BPF_PROG_GET_FD_BY_ID || command == BPF_MAP_GET_FD_BY_ID;
 	default:
 		return false;
 	}

@@ -158,6 +158,21 @@ static bool take_outcome(struct agent_backend *b, enum klb_reason outcome,
 	return health_probed(&b->health, &b->rules, outcome, result->http_status, clock_now_ns());
 }
 
+/* The want of descriptors or memory here says nothing about the backend. */
+static void note_unable(struct agent_backend *b, const struct probe_result *result)
+{
+	char text[ENDPOINT_TEXT_MAX];
+	struct err e = { "" };
+
+	if (result->unable)
+		err_set(&e, ENOMEM, "%s: %s", endpoint_format(&b->endpoint, text), result->detail);
+	else if (b->unable[0])
+		log_event(LOG_LEVEL_INFO, "the backend can be probed again", "backend=%s",
+			  endpoint_format(&b->endpoint, text));
+	log_failure(b->unable, LOG_LEVEL_WARN,
+		    "the backend cannot be probed for now, its state stays as it is", &e);
+}
+
 static void on_done(void *arg, const struct probe_result *result)
 {
 	struct agent_backend *b = arg;
@@ -167,6 +182,11 @@ static void on_done(void *arg, const struct probe_result *result)
 	bool changed;
 
 	b->probing = false;
+	note_unable(b, result);
+	if (result->unable) {
+		schedule_next(b);
+		return;
+	}
 	metrics_probe_observe(&b->metrics, outcome, result->duration_ns);
 	b->metrics.handshakes += result->handshake;
 	if (outcome == KLB_REASON_NO_ANSWER && result->path == PROBE_READY) {

@@ -31,6 +31,7 @@ struct agent_backend {
 	__u64 began_ns; /* when the last probe began, with its readiness path */
 	bool begun; /* it has been probed, or the first probe is running */
 	bool probing;
+	char unable[ERR_TEXT_MAX]; /* why it cannot be probed, as logged; or "" */
 	bool again; /* a probe was requested during a probe or too soon after it */
 	__u64 early_until_ns; /* see may_probe_early */
 	bool adopted; /* the state is an earlier agent's, and no probe has ended yet */

@@ -38,6 +38,9 @@ struct agent {
 	int agent_lock; /* on the pins' links directory: one agent for each */
 	struct http *http;
 	struct notify *notify; /* NULL: there is no service manager */
+	bool manager_asked; /* whether there is one is known */
+	unsigned int manager_wait_ms; /* after the last try */
+	__u64 manager_retry_ns;
 	__u64 http_retry_ns;
 	struct event *tick, *hup, *term, *interrupt;
 	struct event *reconcile_timer, *evict_timer;
@@ -51,6 +54,9 @@ struct agent {
 	bool reload_refused; /* the current file was refused */
 	bool dirty; /* something can be written with the next tick */
 	bool detached_logged;
+	bool short_of; /* descriptors or memory, to open the data path */
+	bool other_netns; /* see agent_not_ready */
+	bool netns_logged; /* that the data path balances another network namespace */
 	bool discovery_failed; /* logged */
 	bool missing_logged[PRIVILEGES_FUNCTIONS]; /* that a capability is missing */
 	bool feature_logged[DATAPATH_FEATURES_MAX]; /* that the feature is off */
@@ -58,6 +64,8 @@ struct agent {
 	char evict_error[ERR_TEXT_MAX];
 	char reconcile_error[ERR_TEXT_MAX];
 	char http_error[ERR_TEXT_MAX];
+	char watch_error[ERR_TEXT_MAX];
+	char notify_error[ERR_TEXT_MAX];
 	char heartbeat_error[ERR_TEXT_MAX];
 	char maps_error[ERR_TEXT_MAX];
 	bool config_pending; /* the configuration is not in the maps yet */
@@ -92,6 +100,8 @@ int agent_take_file(struct agent *a, struct config *file, struct err *e);
 
 /* Opens, locks and reads the data path, and subscribes to its events. On failure a->dp is NULL. */
 int agent_open_datapath(struct agent *a, struct err *e);
+/* Logs once that it has failed with r; each tick tries again. */
+void agent_log_no_datapath(struct agent *a, int r, const struct err *e);
 /* Undoes that. a->dp is NULL then. */
 void agent_drop_datapath(struct agent *a);
 /* The features of what is attached. ret has DATAPATH_FEATURES_MAX elements. Needs a->dp. */

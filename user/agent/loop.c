@@ -12,6 +12,7 @@
 #include "agent/internal.h"
 #include "base/array.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "host/file_watch.h"
 #include "net/http_server.h"
 #include "base/log.h"
@@ -87,13 +88,29 @@ static void heartbeat(struct agent *a)
 
 /* --- the service manager ------------------------------------------------------------- */
 
+/* The wait before the next try: doubling. */
+#define MANAGER_RETRY_MIN_MS 1000
+#define MANAGER_RETRY_MAX_MS 60000
+
+/* At each tick until it is clear. A shortage passes; what is wrong in the environment stays. */
 static void open_manager(struct agent *a)
 {
+	__u64 now = clock_now_ns();
 	struct err e = { "" };
+	int r;
 
-	if (notify_new(a->base, &a->notify, &e))
-		log_event(LOG_LEVEL_WARN, "the service manager cannot be told anything", "error=%s",
-			  log_quoted(e.text));
+	if (a->manager_asked || now < a->manager_retry_ns)
+		return;
+	r = notify_new(a->base, &a->notify, &e);
+	if (!r && a->notify_error[0])
+		log_event(LOG_LEVEL_INFO, "the service manager is told again", "");
+	log_failure(a->notify_error, LOG_LEVEL_WARN, "the service manager cannot be told anything",
+		    &e);
+	a->manager_asked = !err_is_shortage(-r);
+	a->manager_wait_ms = a->manager_wait_ms ? 2 * a->manager_wait_ms : MANAGER_RETRY_MIN_MS;
+	if (a->manager_wait_ms > MANAGER_RETRY_MAX_MS)
+		a->manager_wait_ms = MANAGER_RETRY_MAX_MS;
+	a->manager_retry_ns = now + a->manager_wait_ms * NS_PER_MS;
 }
 
 /* Ready means that connects are balanced and that the kernel uses this agent's states. */
@@ -138,6 +155,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		agent_rebalance(a);
 	}
 	agent_listen_http(a);
+	open_manager(a);
 	notify_manager(a);
 }
 
@@ -203,18 +221,34 @@ static void agent_free(struct agent *a)
 	free(a->state);
 }
 
-static int agent_start(struct agent *a, struct config *cfg, struct err *e)
-{
-	int r;
+/* What libevent and its signals take at first; it would end the process without them. */
+#define LOOP_DESCRIPTORS 8
 
-	a->start_time = (double)clock_wall_ns() / NS_PER_S;
+static int make_loop(struct agent *a, struct err *e)
+{
+	int r = file_spare(LOOP_DESCRIPTORS);
+
+	if (r)
+		return err_set(e, -r, "cannot start: %s", err_reason(-r));
 	a->state = calloc(1, sizeof(*a->state));
 	a->base = event_base_new();
-	if (!a->state || !a->base) {
+	return a->state && a->base ? 0 : err_no_memory(e);
+}
+
+static int agent_start(struct agent *a, struct config *cfg, struct err *e)
+{
+	int r = make_loop(a, e);
+
+	a->start_time = (double)clock_wall_ns() / NS_PER_S;
+	if (r) {
 		config_free(cfg);
-		return err_no_memory(e);
+		return r;
 	}
 	r = agent_open_datapath(a, e);
+	if (err_is_shortage(-r)) {
+		agent_log_no_datapath(a, r, e);
+		r = 0;
+	}
 	if (!r)
 		r = make_events(a, e);
 	if (!r) {
@@ -235,7 +269,6 @@ int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 		log_event(LOG_LEVEL_INFO, "running", "version=%s pin=%s frontends=%u backends=%u",
 			  KLB_VERSION, log_quoted(o->pin_dir), a.config->n_frontends,
 			  a.config->n_backends);
-		open_manager(&a);
 		agent_set_tick(&a);
 		on_tick(-1, 0, &a);
 		agent_on_reconcile(-1, 0, &a);

@@ -87,13 +87,16 @@ static int parse_options(int argc, char **argv, struct options *o)
 /* Runs in the child: the exit status is the result, and the line goes to stderr. */
 static int attach_here(const struct options *o, const struct config *cfg)
 {
+	const struct datapath_load_options options = { .pin_dir = o->agent.pin_dir };
 	struct attach_report *report = calloc(1, sizeof(*report));
 	struct err e = { "out of memory" };
 
-	if (!report || attach_run(cfg, o->agent.pin_dir, NULL, false, report, &e))
+	if (!report || attach_run(cfg, &options, report, &e))
 		return cli_fail(CLI_FAILED, &e);
 	log_event(LOG_LEVEL_INFO, "attached", "cgroup=%s pin=%s", log_quoted(report->cgroup),
 		  log_quoted(o->agent.pin_dir));
+	if (report->moved[0])
+		log_event(LOG_LEVEL_WARN, report->moved, "pin=%s", log_quoted(o->agent.pin_dir));
 	free(report);
 	return CLI_OK;
 }
@@ -110,7 +113,7 @@ static int attach_in_child(const struct options *o, const struct config *cfg)
 	if (!pid)
 		_exit(attach_here(o, cfg));
 	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		log_line("cannot attach: %s", strerror(errno));
+		log_line("cannot attach: %s", err_reason(errno));
 	else if (WIFEXITED(status))
 		return WEXITSTATUS(status);
 	else
@@ -121,7 +124,7 @@ static int attach_in_child(const struct options *o, const struct config *cfg)
 	return CLI_FAILED;
 }
 
-/* Whether an attachment of this version exists. */
+/* Whether an attachment of this version exists, or it cannot be told: the loop tries again. */
 static bool is_attached(const struct options *o)
 {
 	struct datapath *dp = NULL;
@@ -129,7 +132,7 @@ static bool is_attached(const struct options *o)
 	int r = datapath_open(o->agent.pin_dir, &dp, &e);
 
 	datapath_close(dp);
-	return !r;
+	return !r || err_is_shortage(-r);
 }
 
 /* Attaching needs more privileges than running. */
@@ -180,13 +183,14 @@ static int run(const struct options *o)
 {
 	struct config *cfg = NULL;
 	struct err e = { "" };
-	int status = CLI_OK;
+	int r, status = CLI_OK;
 
 	if (privileges_begin(&e))
 		return cli_fail(CLI_FAILED, &e);
 	/* Before anything is attached. */
-	if (read_config(o, &cfg, &e))
-		return cli_fail(CLI_USAGE, &e);
+	r = read_config(o, &cfg, &e);
+	if (r)
+		return cli_fail(cli_file_status(r), &e);
 	if (!is_attached(o)) {
 		status = attach_in_child(o, cfg);
 		if (status == CLI_OK)

@@ -49,10 +49,15 @@ static char *on_metrics(void *arg, size_t *ret_length)
 
 const char *agent_not_ready(const struct agent *a)
 {
+	if (!a->dp && a->short_of)
+		return "the data path cannot be opened for now: see the log";
 	if (!a->dp)
 		return "nothing is attached: run kubelb-load";
 	if (!backend_status_agent_alive(&a->state->control, clock_now_ns()))
 		return "the heartbeat cannot be written";
+	if (a->other_netns)
+		return "the data path belongs to another network namespace: run kubelb-load in "
+		       "this one";
 	return NULL;
 }
 
@@ -74,5 +79,7 @@ void agent_listen_http(struct agent *a)
 		return;
 	if (http_new(a->base, &a->config->http, &ops, a, &a->http, &e))
 		a->http_retry_ns = clock_now_ns() + HTTP_RETRY_NS;
+	else if (a->http_error[0])
+		log_event(LOG_LEVEL_INFO, "metrics are served again", "");
 	log_failure(a->http_error, LOG_LEVEL_WARN, "no metrics for now", &e);
 }

@@ -59,6 +59,7 @@ struct probe {
 	bool starting;
 	bool fresh; /* tried a new connection */
 	bool handshake; /* and got it */
+	bool unable;
 	enum probe_path path;
 	__u64 start_ns;
 	enum klb_reason outcome;
@@ -105,6 +106,7 @@ static void report(struct probe *p)
 		.duration_ns = clock_now_ns() - p->start_ns,
 		.detail = p->detail[0] ? detail : NULL,
 		.handshake = p->handshake,
+		.unable = p->unable,
 	};
 
 	memcpy(detail, p->detail, sizeof(detail));
@@ -190,6 +192,7 @@ static void fail_step(struct probe *p, const char *step, int os_error)
 {
 	const struct https_end end = { .step = step, .os_error = os_error };
 
+	p->unable = err_is_shortage(os_error);
 	fail(p, https_conn_reason(&p->conn, &end, p->detail), false);
 }
 
@@ -237,6 +240,7 @@ static void on_ended(void *arg, const struct https_end *end)
 		return;
 	}
 	reason = https_conn_reason(&p->conn, end, p->detail);
+	p->unable = end->step && err_is_shortage(end->os_error);
 	if (!was_stale(p, reason)) {
 		fail(p, reason, false);
 		return;
@@ -325,7 +329,7 @@ void probe_start(struct probe *p, enum probe_path path)
 	p->path = path;
 	p->start_ns = clock_now_ns();
 	p->fresh = false;
-	p->handshake = false;
+	p->handshake = p->unable = false;
 	p->detail[0] = '\0';
 	answer_init(&p->conn.answer);
 	arm(p, 0);

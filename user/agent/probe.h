@@ -38,6 +38,7 @@ struct probe_result {
 	__u64 duration_ns; /* from the start of the probe, connecting included */
 	const char *detail; /* one line for a person ("certificate has expired"), or NULL */
 	bool handshake; /* this probe made a new TLS connection */
+	bool unable; /* this process or machine lacks descriptors or memory: it says nothing */
 };
 
 struct probe_ops {

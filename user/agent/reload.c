@@ -59,6 +59,20 @@ static void on_file_changed(void *arg)
 	agent_reload(a);
 }
 
+/* A reload makes a new watch, which may meet the same limit: that is told already. */
+static void on_watch_slow(void *arg, const char *why)
+{
+	struct agent *a = arg;
+	struct err e = { "" };
+
+	if (why)
+		err_set(&e, EMFILE, "%s", why);
+	else if (a->watch_error[0])
+		log_event(LOG_LEVEL_INFO, "changes of files are noticed at once again", "");
+	log_failure(a->watch_error, LOG_LEVEL_WARN,
+		    "changes of files are noticed late: up to a minute later, or with SIGHUP", &e);
+}
+
 /*
  * Watches the file and those that it names. c: the file as it was read, whether it is in force or
  * refused; what it lacks may be a file that comes a moment later. Without the watch SIGHUP still
@@ -72,10 +86,12 @@ static void watch_files(struct agent *a, const struct config *c)
 		{ c->probe.client_cert, c->probe.client_cert_seen },
 		{ c->probe.client_key, c->probe.client_key_seen },
 	};
+	static const struct filewatch_ops ops = { .changed = on_file_changed,
+						  .slow = on_watch_slow };
 	struct filewatch *watch = NULL;
 	struct err e = { "" };
 
-	if (filewatch_new(a->base, files, ARRAY_SIZE(files), on_file_changed, a, &watch, &e))
+	if (filewatch_new(a->base, files, ARRAY_SIZE(files), &ops, a, &watch, &e))
 		log_event(LOG_LEVEL_WARN, "changes of files are not noticed, send SIGHUP after one",
 			  "error=%s", log_quoted(e.text));
 	/* The old watch still watches the configuration itself. */

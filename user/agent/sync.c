@@ -30,7 +30,7 @@ static int lock_agent(const char *pin_dir, struct err *e)
 	snprintf(path, sizeof(path), "%s/links", pin_dir);
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return err_set(e, errno, "%s: %s", path, strerror(errno));
+		return err_set(e, errno, "%s: %s", path, err_reason(errno));
 	if (flock(fd, LOCK_EX | LOCK_NB)) {
 		close(fd);
 		return err_set(e, EBUSY, "%s: another kubelb-agent runs on it; end that one first",
@@ -79,6 +79,22 @@ static void log_features(struct agent *a)
 	}
 }
 
+/* kubelb-load has run in another network namespace, or this agent does. */
+static void log_netns(struct agent *a)
+{
+	char text[128];
+
+	a->other_netns = !datapath_is_host_netns(&a->state->control);
+	datapath_describe_netns(&a->state->control, text, sizeof(text));
+	if (a->other_netns && !a->netns_logged)
+		log_event(LOG_LEVEL_ERROR,
+			  "the data path belongs to another network namespace: connects made here "
+			  "are not balanced, and probes from here may see other apiservers; run "
+			  "both in one",
+			  "pin=%s netns=%s", log_quoted(a->options->pin_dir), log_quoted(text));
+	a->netns_logged = a->other_netns;
+}
+
 int agent_open_datapath(struct agent *a, struct err *e)
 {
 	int r = datapath_open(a->options->pin_dir, &a->dp, e);
@@ -89,11 +105,25 @@ int agent_open_datapath(struct agent *a, struct err *e)
 	r = a->agent_lock < 0 ? a->agent_lock : datapath_read(a->dp, a->state, e);
 	if (!r)
 		r = agent_subscribe_events(a, e);
-	if (r)
+	if (r) {
 		agent_drop_datapath(a);
-	else
-		log_features(a);
-	return r;
+		return r;
+	}
+	log_netns(a);
+	log_features(a);
+	return 0;
+}
+
+void agent_log_no_datapath(struct agent *a, int r, const struct err *e)
+{
+	if (!a->detached_logged)
+		log_event(LOG_LEVEL_WARN,
+			  err_is_shortage(-r)
+				  ? "the data path cannot be opened for now, trying again"
+				  : "no data path to work on, waiting for kubelb-load",
+			  "pin=%s error=%s", log_quoted(a->options->pin_dir), log_quoted(e->text));
+	a->detached_logged = true;
+	a->short_of = err_is_shortage(-r);
 }
 
 /* Reads the maps again after somebody else has changed or replaced them. */
@@ -106,17 +136,16 @@ void agent_reopen(struct agent *a)
 	r = agent_open_datapath(a, &e);
 	if (!r) {
 		log_event(LOG_LEVEL_INFO,
-			  "data path changed by kubelb-load, applying the configuration",
+			  a->short_of ? "the data path is open again, applying the configuration"
+				      : "data path changed by kubelb-load, applying the "
+					"configuration",
 			  "pin=%s serial=%u", log_quoted(a->options->pin_dir),
 			  a->state->applied.serial);
-		a->detached_logged = false;
+		a->detached_logged = a->short_of = false;
 		a->config_pending = a->dirty = true;
 		return;
 	}
-	if (!a->detached_logged)
-		log_event(LOG_LEVEL_WARN, "no data path to work on, waiting for kubelb-load",
-			  "pin=%s error=%s", log_quoted(a->options->pin_dir), log_quoted(e.text));
-	a->detached_logged = true;
+	agent_log_no_datapath(a, r, &e);
 }
 
 /* --- write --------------------------------------------------------------------------- */

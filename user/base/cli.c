@@ -18,6 +18,11 @@ int cli_fail(int status, const struct err *e)
 	return status;
 }
 
+int cli_file_status(int r)
+{
+	return err_is_shortage(-r) ? CLI_FAILED : CLI_USAGE;
+}
+
 int cli_usage(const char *format, ...)
 {
 	char text[ERR_TEXT_MAX];

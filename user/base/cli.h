@@ -23,6 +23,12 @@ enum cli_exit {
 /* Prints `program: text` on stderr. Returns status. */
 int cli_fail(int status, const struct err *e);
 
+/*
+ * The status for a file that was not taken, from its negative errno: a shortage is not the file's
+ * fault.
+ */
+int cli_file_status(int r);
+
 /* Prints what is wrong with the command line, and that --help explains it. Returns CLI_USAGE. */
 int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

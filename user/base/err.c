@@ -68,3 +68,25 @@ void err_format(struct err *e, const char *format, ...)
 	err_make_printable(text);
 	memcpy(e->text, text, sizeof(e->text));
 }
+
+bool err_is_shortage(int code)
+{
+	return code == ENOMEM || code == EMFILE || code == ENFILE || code == ENOBUFS;
+}
+
+const char *err_reason(int code)
+{
+	switch (code) {
+	case ENOMEM:
+	case ENOBUFS:
+		return "out of memory: raise the limit of its cgroup, or free some, and try again";
+	case EMFILE:
+		return "too many open files: raise the limit of this process (ulimit -n, or "
+		       "LimitNOFILE= of its unit)";
+	case ENFILE:
+		return "too many open files on this machine: raise fs.file-max, or end what has "
+		       "them open";
+	default:
+		return strerror(code);
+	}
+}

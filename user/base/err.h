@@ -10,6 +10,7 @@
 #define KUBELB_ERR_H
 
 #include <errno.h>
+#include <stdbool.h>
 
 #define ERR_TEXT_MAX 768
 
@@ -60,5 +61,14 @@ static inline int err_no_memory_for(struct err *e, const char *what)
 {
 	return err_set(e, ENOMEM, "%s: out of memory", what);
 }
+
+/*
+ * Whether the errno says that something of this process or machine is used up at the moment: memory
+ * or descriptors. It says nothing about what the call was for.
+ */
+bool err_is_shortage(int code);
+
+/* strerror, and for a shortage what to do about it. */
+const char *err_reason(int code);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -50,7 +51,7 @@ static int open_regular(const char *path, struct err *e)
 			"mode: chown it, or the folder that it is in, to root",
 			path);
 	if (fd < 0)
-		return err_set(e, errno, "%s: cannot be opened: %m", path);
+		return err_set(e, errno, "%s: cannot be opened: %s", path, err_reason(errno));
 	if (fstat(fd, &st) < 0)
 		r = err_set(e, errno, "%s: cannot be examined: %m", path);
 	else if (S_ISDIR(st.st_mode))
@@ -137,6 +138,10 @@ static int fail_next(int r, const struct err *why, const char *option, struct er
 	case -EACCES:
 	case -EPERM:
 		return err_set(e, -r, "%s; check its permissions, or run as root", why->text);
+	case -ENOMEM:
+	case -EMFILE:
+	case -ENFILE:
+		return err_set(e, -r, "%s", why->text);
 	case -EFBIG:
 		return err_set(e, -r, "%s; so it is no configuration; name another with %s",
 			       why->text, option);
@@ -179,6 +184,23 @@ bool file_read_line(const char *path, const char *prefix, char *ret, size_t size
 	memmove(ret, ret + length, strlen(ret + length) + 1);
 	ret[strcspn(ret, "\n")] = '\0';
 	return true;
+}
+
+int file_spare(unsigned int n)
+{
+	int fds[FILE_SPARE_MAX], r = 0;
+	unsigned int have = 0;
+
+	while (!r && have < n && have < FILE_SPARE_MAX) {
+		fds[have] = eventfd(0, EFD_CLOEXEC);
+		if (fds[have] < 0)
+			r = -errno;
+		else
+			have++;
+	}
+	while (have)
+		close(fds[--have]);
+	return r;
 }
 
 void file_forget(char *text, size_t length)

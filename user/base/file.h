@@ -22,6 +22,15 @@ struct file_identity {
 	struct timespec modified, changed;
 };
 
+/* The most that file_spare can be asked for. */
+#define FILE_SPARE_MAX 128
+
+/*
+ * Whether n more descriptors can be had now, for what fails in other words without them. Returns 0
+ * or a negative errno.
+ */
+int file_spare(unsigned int n);
+
 /*
  * Identifies the file that path leads to. Call it before reading the file: what is read is then
  * never older than the identity.

@@ -82,6 +82,16 @@ static void print_losses(const struct status *st)
 	}
 }
 
+static void print_netns(const struct klb_control *c)
+{
+	char text[128];
+
+	if (datapath_is_host_netns(c))
+		return;
+	datapath_describe_netns(c, text, sizeof(text));
+	printf("netns     ANOTHER ONE than this command's: %s\n", text);
+}
+
 static void print_head(const struct status *st)
 {
 	const struct datapath_state *s = st->state;
@@ -90,6 +100,7 @@ static void print_head(const struct status *st)
 
 	printf("programs  %d attached, %s\n", st->n_links,
 	       effect_text(effect_of(st->links, st->n_links)));
+	print_netns(&s->control);
 	print_losses(st);
 	if (backend_status_agent_alive(&s->control, now_ns))
 		printf("agent     alive, last sign of life %s ago\n",
@@ -318,13 +329,16 @@ int status_print_json(const struct status *st, bool compact)
 	const struct datapath_state *s = st->state;
 	__u64 now_ns = st->now_ns;
 	json_t *root = json_pack(
-		"{s:b, s:o, s:s, s:i, s:I, s:I, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, s:I, "
+		"{s:b, s:o, s:s, s:i, s:I, s:I, s:I, s:b, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, "
+		"s:I, "
 		"s:I}, "
 		"s:I, s:I, s:o, s:o, s:o, s:o}",
 		"attached", st->n_links > 0, "effective",
 		effect_json(effect_of(st->links, st->n_links)), "pin", st->pin_dir, "abiVersion",
 		(int)s->control.abi_version, "configSerial", (json_int_t)s->control.config_serial,
-		"hostNetnsCookie", (json_int_t)s->control.host_netns_cookie, "agent", "alive",
+		"hostNetnsCookie", (json_int_t)s->control.host_netns_cookie, "hostNetns",
+		(json_int_t)s->control.host_netns, "inHostNetns",
+		datapath_is_host_netns(&s->control), "agent", "alive",
 		backend_status_agent_alive(&s->control, now_ns), "heartbeatSecondsAgo",
 		seconds_since(s->control.heartbeat_ns, now_ns), "discovery", "state",
 		names_discovery_key(s->control.discovery), "heardSecondsAgo",

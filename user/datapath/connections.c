@@ -120,9 +120,9 @@ int datapath_adjust(const struct datapath *dp, const struct klb_adjustment *a, s
 
 	if (r)
 		return r;
-	fd = bpf_obj_get(path);
+	fd = pin_open(path, "program", e);
 	if (fd < 0)
-		return err_set(e, errno, "%s: %s; run kubelb-load", path, strerror(errno));
+		return fd;
 	if (bpf_prog_test_run_opts(fd, &opts))
 		r = err_set(e, errno, "%s: cannot be run: %s", path, bpf_errno_hint(errno));
 	else if (opts.retval)

@@ -79,6 +79,14 @@ int datapath_change_admin(const struct datapath *dp, const struct plan_backend *
 			  void (*change)(struct klb_admin *admin, const void *arg), const void *arg,
 			  struct err *e);
 
+/*
+ * Whether the calling process is in the host's network namespace, the one that kubelb-load has run
+ * in. True also when that cannot be told.
+ */
+bool datapath_is_host_netns(const struct klb_control *c);
+/* Names both namespaces in words. Returns what snprintf does. */
+int datapath_describe_netns(const struct klb_control *c, char *ret, unsigned long size);
+
 struct datapath_connections {
 	struct klb_connection *list; /* the caller frees it; NULL for none */
 	unsigned int n;
@@ -130,13 +138,20 @@ int datapath_adjust(const struct datapath *dp, const struct klb_adjustment *a, s
  */
 struct datapath_load;
 
+struct datapath_load_options {
+	const char *pin_dir;
+	const char *cgroup; /* NULL: the root of the cgroup2 mount */
+	bool dry_run; /* there will be no commit; mounts nothing and creates no directory */
+	bool this_netns; /* even if another network namespace is balanced now */
+};
+
 /*
- * Takes the lock, mounts a bpffs if none is, checks cgroup and pins, and loads the programs (the
- * verifier checks them here). cgroup: NULL for the root of the cgroup2 mount. dry_run: there will
- * be no commit; mounts nothing and creates no directory. Call datapath_load_free at the end.
+ * Takes the lock, mounts a bpffs if none is, checks cgroup, pins and network namespace, and loads
+ * the programs (the verifier checks them here). -EXDEV: what is attached belongs to another network
+ * namespace. Call datapath_load_free at the end.
  */
-int datapath_load_begin(const char *pin_dir, const char *cgroup, bool dry_run,
-			struct datapath_load **ret, struct err *e);
+int datapath_load_begin(const struct datapath_load_options *o, struct datapath_load **ret,
+			struct err *e);
 /* What is applied already, to plan from. n_backends is 0 when nothing is. */
 const struct datapath_state *datapath_load_state(const struct datapath_load *l);
 /* The directory of the cgroup that the programs attach to. */
@@ -145,6 +160,9 @@ const char *datapath_load_cgroup(const struct datapath_load *l);
 const __u16 *datapath_load_refused(const struct datapath_load *l);
 /* Whether programs are attached already. They are replaced in place. */
 bool datapath_load_is_upgrade(const struct datapath_load *l);
+
+/* "", or what becomes of the network namespace that was balanced before, in words. */
+const char *datapath_load_moved(const struct datapath_load *l);
 
 /*
  * Fills the maps, attaches or replaces the programs, pins everything, and makes test connects to

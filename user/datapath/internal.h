@@ -64,8 +64,15 @@ int path_join(char *ret, const char *dir, const char *name, struct err *e);
 int path_with_suffix(char *ret, const char *dir, struct err *e);
 
 /*
- * Opens one pinned map of kubelb. Returns its descriptor, -ENOENT when there is no such pin, or
- * -EEXIST with e when the pin is something else.
+ * Opens what is pinned. what: what it should be, a word for e. Returns a descriptor; -ENOENT when
+ * nothing has that name; -EEXIST when it is no pin. Any other errno says nothing about what is
+ * there: the kernel lacks descriptors or memory, or the caller privileges.
+ */
+int pin_open(const char *path, const char *what, struct err *e);
+
+/*
+ * Opens one pinned map of kubelb. Returns its descriptor, or as pin_open; -EEXIST also for a pin of
+ * something else.
  */
 int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info,
 		 struct err *e);
@@ -120,8 +127,9 @@ struct link_slot {
 };
 
 /*
- * Returns 0 for a link of kubelb, -EEXIST for something else, and -EPERM without the privileges to
- * look, which says nothing about the owner. link_error is the error for the code of that.
+ * Returns 0 for a link of kubelb and -EEXIST for something else. -EPERM (without the privileges to
+ * look) and the errnos of a shortage say nothing about the owner. link_error is the error for the
+ * code of that.
  */
 int link_check(int fd, struct bpf_link_info *ret_info);
 int link_error(const char *path, int code, struct err *e);
@@ -144,8 +152,13 @@ void links_close(struct link_slot *slots, unsigned int n);
 /* Detaches and unpins the links and maps below one directory. e: NULL is allowed. */
 int links_remove_tree(const char *dir, bool *ret_removed, struct err *e);
 /*
+ * What the errno r (or 0) of a look at an object, and its kernel's name, say about it: as
+ * link_check.
+ */
+int is_ours(int r, const char *name);
+/*
  * Opens the map with this pin name that the programs of the pinned links use. Returns its
- * descriptor, -ENOENT, or -EPERM without the privileges.
+ * descriptor, -ENOENT, -EPERM without the privileges, or the errno of a shortage.
  */
 int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info);
 /*

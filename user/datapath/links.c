@@ -20,23 +20,29 @@ int link_prog_info(__u32 id, struct bpf_prog_info *ret)
 	return r;
 }
 
+int is_ours(int r, const char *name)
+{
+	if (r == -EPERM || r == -EACCES)
+		return -EPERM;
+	if (err_is_shortage(-r))
+		return r;
+	return !r && is_our_name(name) ? 0 : -EEXIST;
+}
+
 int link_check(int fd, struct bpf_link_info *ret_info)
 {
-	struct bpf_prog_info prog;
+	struct bpf_prog_info prog = { .name = "" };
 	int r = bpf_info(fd, ret_info, sizeof(*ret_info));
 
-	if (!r && ret_info->type == BPF_LINK_TYPE_CGROUP) {
+	if (!r && ret_info->type == BPF_LINK_TYPE_CGROUP)
 		r = link_prog_info(ret_info->prog_id, &prog);
-		if (!r && is_our_name(prog.name))
-			return 0;
-	}
-	return r == -EPERM || r == -EACCES ? -EPERM : -EEXIST;
+	return is_ours(r, prog.name);
 }
 
 int link_error(const char *path, int code, struct err *e)
 {
-	if (code == EPERM || code == EACCES)
-		return err_set(e, code, "%s: %s", path, bpf_errno_hint(code));
+	if (code != EEXIST)
+		return err_set(e, code, "%s: cannot be looked at: %s", path, bpf_errno_hint(code));
 	return err_set(e, EEXIST,
 		       "%s: not a link of kubelb's; move it away, or use another directory with "
 		       "--pin",
@@ -57,9 +63,9 @@ static int open_link(const char *links_dir, unsigned long long cgroup_id, struct
 	r = path_join(path, links_dir, s->name, e);
 	if (r)
 		return r;
-	fd = bpf_obj_get(path);
+	fd = pin_open(path, "link", e);
 	if (fd < 0)
-		return errno == ENOENT ? 0 : link_error(path, errno, e);
+		return fd == -ENOENT ? 0 : fd;
 	r = link_check(fd, &info);
 	if (r) {
 		close(fd);
@@ -71,10 +77,11 @@ static int open_link(const char *links_dir, unsigned long long cgroup_id, struct
 	}
 	s->link_fd = fd;
 	s->old_prog_fd = bpf_prog_get_fd_by_id(info.prog_id);
-	return 0;
+	/* Without it there would be no way back. */
+	return s->old_prog_fd < 0 ? link_error(path, errno, e) : 0;
 }
 
-/* Opens the map of that name if the program uses it. */
+/* Opens the map of that name if the program uses it; -ENOENT, or the errno of a shortage. */
 static int map_of_prog(int prog_fd, const char *name, struct bpf_map_info *ret_info)
 {
 	__u32 ids[MAP_COUNT + 8], length = sizeof(struct bpf_prog_info);
@@ -87,6 +94,8 @@ static int map_of_prog(int prog_fd, const char *name, struct bpf_map_info *ret_i
 	for (__u32 i = 0; i < prog.nr_map_ids && i < MAP_COUNT + 8 && found < 0; i++) {
 		int fd = bpf_map_get_fd_by_id(ids[i]);
 
+		if (fd < 0 && err_is_shortage(errno))
+			return -errno;
 		if (fd >= 0 && !bpf_info(fd, ret_info, sizeof(*ret_info)) &&
 		    !strcmp(ret_info->name, name))
 			found = fd;
@@ -112,15 +121,13 @@ int links_old_memory(const struct link_slot *slot)
 	return fd;
 }
 
-/* Opens the pinned link connect4; -ENOENT when there is none. */
+/* Opens the pinned link connect4, as pin_open. */
 static int open_connect4(const char *pin_dir)
 {
 	char path[PATH_TEXT_MAX];
-	int fd = -1;
+	int r = path_join(path, pin_dir, "links/connect4", NULL);
 
-	if (!path_join(path, pin_dir, "links/connect4", NULL))
-		fd = bpf_obj_get(path);
-	return fd < 0 ? -ENOENT : fd;
+	return r ? r : pin_open(path, "link", NULL);
 }
 
 int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info)
@@ -133,15 +140,17 @@ int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *r
 	 * The connect programs use all maps but `frontends` and `backends`, which no program reads.
 	 */
 	if (fd < 0)
-		return fd;
+		return fd == -EPERM || err_is_shortage(-fd) ? fd : -ENOENT;
 	r = link_check(fd, &info);
 	prog_fd = r ? r : bpf_prog_get_fd_by_id(info.prog_id);
+	if (!r && prog_fd < 0)
+		r = -errno;
 	snprintf(map, sizeof(map), "klb_%s", name);
 	if (prog_fd >= 0) {
 		found = map_of_prog(prog_fd, map, ret_info);
 		close(prog_fd);
-	} else if (r == -EPERM) {
-		found = -EPERM;
+	} else if (r == -EPERM || err_is_shortage(-r)) {
+		found = r;
 	}
 	close(fd);
 	return found;
@@ -273,5 +282,5 @@ int links_open_dir(const char *pin_dir, char *dir, DIR **ret, struct err *e)
 	if (r)
 		return r;
 	*ret = opendir(dir);
-	return *ret ? 0 : err_set(e, errno, "%s: %s", dir, strerror(errno));
+	return *ret ? 0 : err_set(e, errno, "%s: %s", dir, err_reason(errno));
 }

@@ -26,9 +26,10 @@ static int open_cgroup_id(__u64 id)
 	char root[PATH_TEXT_MAX];
 	unsigned long long root_id;
 	int root_fd, fd;
+	int r = id ? mounts_cgroup2_root(root, sizeof(root), NULL) : -ENOENT;
 
-	if (!id || mounts_cgroup2_root(root, sizeof(root), NULL))
-		return -ENOENT;
+	if (r)
+		return r;
 	root_fd = mounts_open_cgroup(root, &root_id, NULL);
 	if (root_fd < 0)
 		return root_fd;
@@ -44,14 +45,14 @@ static int open_cgroup_id(__u64 id)
  * A program is effective when it is in the effective list of its cgroup, which is what the kernel
  * runs. A link to a removed cgroup still exists and is pinned, but runs nothing.
  */
-static void read_effect(const struct bpf_link_info *info, struct datapath_link *ret)
+static int read_effect(const struct bpf_link_info *info, struct datapath_link *ret)
 {
 	__u32 ids[64], count = 64, flags = 0;
 	int fd = open_cgroup_id(info->cgroup.cgroup_id);
 
 	ret->hidden = fd == -EPERM;
 	if (fd < 0)
-		return;
+		return fd;
 	if (!bpf_prog_query(fd, info->cgroup.attach_type, BPF_F_QUERY_EFFECTIVE, &flags, ids,
 			    &count))
 		for (__u32 i = 0; i < count && !ret->effective; i++)
@@ -59,16 +60,20 @@ static void read_effect(const struct bpf_link_info *info, struct datapath_link *
 	else
 		ret->hidden = errno == EPERM;
 	close(fd);
+	return 0;
 }
 
-/* Returns false for something else than a link of kubelb. */
-static bool read_link(int fd, const char *name, struct datapath_link *ret)
+/*
+ * Returns 1, 0 for something else than a link of kubelb, or the negative errno of a shortage, which
+ * must not look as if the kernel ran nothing.
+ */
+static int read_link(int fd, const char *name, struct datapath_link *ret)
 {
 	struct bpf_link_info info;
 	int r = link_check(fd, &info);
 
 	if (r && r != -EPERM)
-		return false;
+		return r == -EEXIST ? 0 : r;
 	*ret = (struct datapath_link){ .prog_id = info.prog_id, .hidden = r == -EPERM };
 	snprintf(ret->name, sizeof(ret->name), "%.31s", name);
 	/*
@@ -78,13 +83,28 @@ static bool read_link(int fd, const char *name, struct datapath_link *ret)
 	if (info.type == BPF_LINK_TYPE_CGROUP && !info.cgroup.cgroup_id)
 		ret->hidden = false;
 	else if (!r)
-		read_effect(&info, ret);
-	return true;
+		r = read_effect(&info, ret);
+	return err_is_shortage(-r) ? r : 1;
+}
+
+static int read_pin(const char *dir, const char *name, struct datapath_link *ret, struct err *e)
+{
+	char path[PATH_TEXT_MAX];
+	int fd, r = path_join(path, dir, name, e);
+
+	if (r)
+		return r;
+	fd = pin_open(path, "link", e);
+	if (fd < 0)
+		return fd == -ENOENT || fd == -EEXIST ? 0 : fd;
+	r = read_link(fd, name, ret);
+	close(fd);
+	return r < 0 ? link_error(path, -r, e) : r;
 }
 
 int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int max, struct err *e)
 {
-	char dir[PATH_TEXT_MAX], path[PATH_TEXT_MAX];
+	char dir[PATH_TEXT_MAX];
 	struct dirent *d;
 	unsigned int n = 0;
 	DIR *handle;
@@ -92,17 +112,11 @@ int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int 
 
 	if (r)
 		return r;
-	while (n < max && (d = readdir(handle))) {
-		int fd;
-
-		if (d->d_name[0] == '.' || path_join(path, dir, d->d_name, e))
-			continue;
-		fd = bpf_obj_get(path);
-		if (fd < 0)
-			continue;
-		n += read_link(fd, d->d_name, &ret[n]);
-		close(fd);
-	}
+	while (r >= 0 && n < max && (d = readdir(handle)))
+		if (d->d_name[0] != '.') {
+			r = read_pin(dir, d->d_name, &ret[n], e);
+			n += r > 0;
+		}
 	closedir(handle);
-	return (int)n;
+	return r < 0 ? r : (int)n;
 }

@@ -33,34 +33,38 @@ static int remove_link(const char *path, int fd, bool *ret_ours, struct err *e)
 	return remove_pin(path, e);
 }
 
-static bool is_our_map(int fd)
+static int check_map(int fd)
 {
 	struct bpf_map_info info;
+	int r = bpf_info(fd, &info, sizeof(info));
 
-	return !bpf_info(fd, &info, sizeof(info)) && is_our_name(info.name);
+	return is_ours(r, info.name);
 }
 
-static bool is_our_prog(int fd)
+static int check_prog(int fd)
 {
 	struct bpf_prog_info info;
+	int r = bpf_info(fd, &info, sizeof(info));
 
-	return !bpf_info(fd, &info, sizeof(info)) && is_our_name(info.name);
+	return is_ours(r, info.name);
 }
 
-static bool is_our_iterator(int fd)
+static int check_iterator(int fd)
 {
+	struct bpf_prog_info prog = { .name = "" };
 	struct bpf_link_info info;
-	struct bpf_prog_info prog;
+	int r = bpf_info(fd, &info, sizeof(info));
 
-	return !bpf_info(fd, &info, sizeof(info)) && info.type == BPF_LINK_TYPE_ITER &&
-	       !link_prog_info(info.prog_id, &prog) && is_our_name(prog.name);
+	if (!r && info.type == BPF_LINK_TYPE_ITER)
+		r = link_prog_info(info.prog_id, &prog);
+	return is_ours(r, prog.name);
 }
 
 /*
- * Whether a pinned object is kubelb's. Each kind of object answers the same query with another
- * structure, so the kind comes first; procfs shows it.
+ * Whether a pinned object is kubelb's, as link_check. Each kind of object answers the same query
+ * with another structure, so the kind comes first; procfs shows it.
  */
-static bool is_our_object(int fd)
+static int check_object(int fd)
 {
 	char path[64], kind[64];
 	ssize_t n;
@@ -68,18 +72,22 @@ static bool is_our_object(int fd)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	n = readlink(path, kind, sizeof(kind) - 1);
 	if (n < 0)
-		return is_our_map(fd);
+		return check_map(fd);
 	kind[n] = '\0';
 	if (strstr(kind, "bpf-prog"))
-		return is_our_prog(fd);
-	return strstr(kind, "bpf_link") || strstr(kind, "bpf-link") ? is_our_iterator(fd)
-								    : is_our_map(fd);
+		return check_prog(fd);
+	return strstr(kind, "bpf_link") || strstr(kind, "bpf-link") ? check_iterator(fd)
+								    : check_map(fd);
 }
 
 static int remove_object(const char *path, int fd, bool *ret_ours, struct err *e)
 {
-	*ret_ours = is_our_object(fd);
-	return *ret_ours ? remove_pin(path, e) : 0;
+	int r = check_object(fd);
+
+	*ret_ours = !r;
+	if (r)
+		return r == -EEXIST ? 0 : link_error(path, -r, e);
+	return remove_pin(path, e);
 }
 
 static bool is_temporary_name(const char *name)
@@ -102,21 +110,22 @@ static int empty_dir(const char *dir, remove_fn remove_one, bool temporary, bool
 	int r = 0;
 
 	if (!handle)
-		return errno == ENOENT ? 0 : err_set(e, errno, "%s: %s", dir, strerror(errno));
+		return errno == ENOENT ? 0 : err_set(e, errno, "%s: %s", dir, err_reason(errno));
 	while (!r && (d = readdir(handle))) {
+		struct err why = { "" };
 		bool ours = false;
 		int fd;
 
 		if (d->d_type == DT_DIR || (temporary && !is_temporary_name(d->d_name)) ||
 		    path_join(path, dir, d->d_name, e))
 			continue;
-		fd = bpf_obj_get(path);
-		if (fd < 0 && (errno == EPERM || errno == EACCES)) {
-			r = err_set(e, errno, "%s: %s", path, bpf_errno_hint(errno));
+		fd = pin_open(path, "pin", &why);
+		if (fd == -ENOENT || fd == -EEXIST)
+			continue;
+		if (fd < 0) {
+			r = err_set(e, -fd, "%s", why.text);
 			break;
 		}
-		if (fd < 0)
-			continue;
 		r = remove_one(path, fd, &ours, e);
 		close(fd);
 		if (ours)
@@ -181,14 +190,17 @@ static bool is_slot(const char *name, const struct link_slot *slots, unsigned in
 static int retire_one(const char *dir, const char *name, remove_fn remove_one, struct err *e)
 {
 	char path[PATH_TEXT_MAX];
+	struct err why = { "" };
 	bool ours;
 	int fd, r = path_join(path, dir, name, e);
 
 	if (r)
 		return r;
-	fd = bpf_obj_get(path);
-	if (fd < 0)
+	fd = pin_open(path, "pin", &why);
+	if (fd == -ENOENT || fd == -EEXIST)
 		return 0;
+	if (fd < 0)
+		return err_set(e, -fd, "%s", why.text);
 	r = remove_one(path, fd, &ours, e);
 	close(fd);
 	return r;

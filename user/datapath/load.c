@@ -26,23 +26,25 @@ static struct datapath_load *load_new(const char *pin_dir)
 	return l;
 }
 
-int datapath_load_begin(const char *pin_dir, const char *cgroup, bool dry_run,
-			struct datapath_load **ret, struct err *e)
+int datapath_load_begin(const struct datapath_load_options *o, struct datapath_load **ret,
+			struct err *e)
 {
-	struct datapath_load *l = load_new(pin_dir);
+	struct datapath_load *l = load_new(o->pin_dir);
 	int r;
 
 	if (!l)
 		return err_no_memory(e);
 	r = require_root(e);
 	if (!r)
-		r = path_with_suffix(l->new_dir, pin_dir, e);
+		r = path_with_suffix(l->new_dir, o->pin_dir, e);
 	if (!r)
-		r = load_find_cgroup(l, cgroup, e);
+		r = load_find_cgroup(l, o->cgroup, e);
 	if (!r)
-		r = dry_run ? load_inspect_place(l, e) : load_prepare_place(l, e);
+		r = o->dry_run ? load_inspect_place(l, e) : load_prepare_place(l, e);
 	if (!r)
-		r = load_programs(l, dry_run, e);
+		r = load_check_netns(l, o->this_netns, e);
+	if (!r)
+		r = load_programs(l, o->dry_run, e);
 	if (!r)
 		r = load_carry_maps(l, e);
 	if (!r)
@@ -68,6 +70,11 @@ const char *datapath_load_cgroup(const struct datapath_load *l)
 const __u16 *datapath_load_refused(const struct datapath_load *l)
 {
 	return l->request.refused;
+}
+
+const char *datapath_load_moved(const struct datapath_load *l)
+{
+	return l->moved;
 }
 
 bool datapath_load_is_upgrade(const struct datapath_load *l)

@@ -31,6 +31,7 @@ struct datapath_load {
 	__u64 carried_other_netns; /* and klb_counters.other_netns */
 	struct link_slot slots[LINK_COUNT_MAX];
 	unsigned int n_slots;
+	char moved[200]; /* see datapath_load_moved */
 };
 
 /*
@@ -47,6 +48,11 @@ int load_prepare_place(struct datapath_load *l, struct err *e);
 int load_inspect_place(struct datapath_load *l, struct err *e);
 /* Opens the maps that an earlier load of any version has pinned. */
 int load_open_old_maps(struct datapath_load *l, struct err *e);
+/*
+ * Refuses with -EXDEV to take the balancer away from another network namespace. take: takes it.
+ * Fills in moved. host_netns.c.
+ */
+int load_check_netns(struct datapath_load *l, bool take, struct err *e);
 /* Makes the opened object use the old maps that fit. */
 int load_reuse_maps(struct datapath_load *l, struct err *e);
 /* Loads the programs that the kernel accepts, and opens the links to replace. */

@@ -12,12 +12,15 @@
  * that run on maps without a pin. The maps that the programs use take precedence over the pinned
  * ones.
  */
-static void prefer_live_maps(struct datapath_load *l)
+static int prefer_live_maps(struct datapath_load *l, struct err *e)
 {
 	for (int i = 0; i < MAP_COUNT; i++) {
 		struct bpf_map_info info = { 0 };
 		int fd = links_live_map(l->pin_dir, map_pins[i], &info);
 
+		if (fd < 0 && err_is_shortage(-fd))
+			return err_set(e, -fd, "%s: cannot tell which maps its programs use: %s",
+				       l->pin_dir, err_reason(-fd));
 		if (fd < 0)
 			continue;
 		if (l->old_fds[i] >= 0)
@@ -25,6 +28,7 @@ static void prefer_live_maps(struct datapath_load *l)
 		l->old_fds[i] = fd;
 		l->old[i] = info;
 	}
+	return 0;
 }
 
 /* Opens the maps that an earlier load of any version has pinned. */
@@ -34,27 +38,23 @@ int load_open_old_maps(struct datapath_load *l, struct err *e)
 
 	if (stat(l->pin_dir, &st))
 		return errno == ENOENT ? 0
-				       : err_set(e, errno, "%s: %s", l->pin_dir, strerror(errno));
+				       : err_set(e, errno, "%s: %s", l->pin_dir, err_reason(errno));
 	if (!S_ISDIR(st.st_mode))
 		return err_set(e, ENOTDIR, "%s: not a directory; use another one with --pin",
 			       l->pin_dir);
 	for (int i = 0; i < MAP_COUNT; i++) {
-		struct err ignored;
-		int fd = pin_open_map(l->pin_dir, map_pins[i], &l->old[i], &ignored);
+		struct err why;
+		int fd = pin_open_map(l->pin_dir, map_pins[i], &l->old[i], &why);
 
 		if (fd == -ENOENT)
 			continue;
-		if (fd < 0) {
-			*e = ignored;
-			return fd;
-		}
+		if (fd < 0)
+			return err_set(e, -fd, "%s", why.text);
 		l->old_fds[i] = fd;
 		l->pinned_id[i] = l->old[i].id;
 		l->exists = true;
 	}
-	if (l->exists)
-		prefer_live_maps(l);
-	return 0;
+	return l->exists ? prefer_live_maps(l, e) : 0;
 }
 
 static bool fits(const struct bpf_map *map, const struct bpf_map_info *old)

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/file.h"
+
 static void add_slot(struct datapath_load *l, const char *name, enum prog_index prog)
 {
 	if (l->o.progs[prog])
@@ -53,7 +55,11 @@ static int keep_warning(enum libbpf_print_level level, const char *format, va_li
 static int load_error(const struct datapath_load *l, int code, struct err *e)
 {
 	struct datapath_feature features[DATAPATH_FEATURES_MAX];
-	unsigned int n = datapath_features(l->pin_dir, l->cgroup, features, DATAPATH_FEATURES_MAX);
+	unsigned int n = 0;
+
+	/* During a shortage every feature seems to be missing. */
+	if (!object_is_transient(code))
+		n = datapath_features(l->pin_dir, l->cgroup, features, DATAPATH_FEATURES_MAX);
 
 	for (unsigned int i = 0; i < n; i++)
 		if (features[i].required && !features[i].present)
@@ -118,12 +124,30 @@ static int try_attaching(const struct datapath_load *l, const bool *attached)
 	return code;
 }
 
+/* More than a load takes at once: maps and links, old and new, programs, and libbpf's trials. */
+#define DESCRIPTORS 96
+
+/*
+ * libbpf takes a kernel that gives it no descriptor for an older one, and goes on until it fails
+ * for another reason.
+ */
+static int check_descriptors(struct err *e)
+{
+	int r = file_spare(DESCRIPTORS);
+
+	return r ? err_set(e, -r, "cannot load the programs, which takes %d descriptors: %s",
+			   DESCRIPTORS, err_reason(-r))
+		 : 0;
+}
+
 /* Loads all programs if the kernel accepts them, otherwise all but those that it refuses. */
 int load_programs(struct datapath_load *l, bool dry_run, struct err *e)
 {
 	bool attached[KLB_FEATURES];
-	int r;
+	int r = check_descriptors(e);
 
+	if (r)
+		return r;
 	object_request_all(&l->request);
 	r = open_and_load(l, e);
 	find_attached(l, attached);

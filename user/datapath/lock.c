@@ -60,12 +60,12 @@ static int open_lock_dir(const char *pin_dir, bool create, char *ret, struct err
 	if (!access(ret, F_OK) && !is_private_dir(ret))
 		rmdir(ret);
 	if (mkdir(ret, 0700) && errno != EEXIST)
-		return err_set(e, errno, "%s: %s%s", pin_dir, strerror(errno),
+		return err_set(e, errno, "%s: %s%s", pin_dir, err_reason(errno),
 			       errno == ENOENT ? ": make the directory that it is to be in first"
 					       : "");
 	fd = open(ret, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 out:
-	return fd >= 0 ? fd : err_set(e, errno, "%s: %s", ret, strerror(errno));
+	return fd >= 0 ? fd : err_set(e, errno, "%s: %s", ret, err_reason(errno));
 }
 
 static int lock_failed(const char *pin_dir, struct err *e)

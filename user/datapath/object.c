@@ -280,8 +280,7 @@ static int try_feature(enum object_build build, enum klb_feature feature, int cg
 
 bool object_is_transient(int code)
 {
-	return code == ENOMEM || code == EAGAIN || code == EINTR || code == EMFILE ||
-	       code == ENFILE;
+	return err_is_shortage(code) || code == EAGAIN || code == EINTR;
 }
 
 int object_find_refused(int cgroup_fd, const bool *attached, struct object_request *request,

@@ -123,8 +123,9 @@ static bool is_current(const struct datapath *dp, int index)
 	if (bpf_info(dp->fds[index], &mine, sizeof(mine)))
 		return false;
 	fd = pin_open_map(dp->pin_dir, map_pins[index], &pinned, NULL);
+	/* Another failure says nothing about what is pinned. */
 	if (fd < 0)
-		return false;
+		return fd != -ENOENT && fd != -EEXIST;
 	close(fd);
 	return mine.id == pinned.id;
 }

@@ -62,13 +62,11 @@ const char *bpf_errno_hint(int code)
 	case EPERM:
 	case EACCES:
 		return refusal_text();
-	case ENOMEM:
-		return "out of memory";
 	case EINVAL:
 	case EOPNOTSUPP:
 		return "the kernel does not know it; kubelb-load --check says what is missing";
 	default:
-		return strerror(code);
+		return err_reason(code);
 	}
 }
 
@@ -102,6 +100,38 @@ int map_put(const struct datapath *dp, enum map_index map, const void *value, st
 	return bpf_map_update_elem(dp->fds[map], &zero, value, BPF_ANY) ? map_error(dp, map, e) : 0;
 }
 
+static int foreign(const char *path, const char *what, struct err *e)
+{
+	return err_set(e, EEXIST,
+		       "%s: not a %s of kubelb's; move it away, or use another directory with "
+		       "--pin",
+		       path, what);
+}
+
+/* Whether no bpf(2) call could open it: a directory, a link to nowhere, a file of another kind. */
+static bool is_no_pin(const char *path, int code)
+{
+	struct stat st;
+
+	if (code != EACCES && code != ELOOP && code != ENOTDIR && code != EINVAL)
+		return false;
+	return stat(path, &st) || !S_ISREG(st.st_mode) || !mounts_is_bpffs(path);
+}
+
+int pin_open(const char *path, const char *what, struct err *e)
+{
+	int code, fd = bpf_obj_get(path);
+
+	if (fd >= 0)
+		return fd;
+	code = errno;
+	if (code == ENOENT)
+		return err_set(e, ENOENT, "%s: not there; run kubelb-load", path);
+	if (is_no_pin(path, code))
+		return foreign(path, what, e);
+	return err_set(e, code, "%s: cannot be opened: %s", path, bpf_errno_hint(code));
+}
+
 int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info,
 		 struct err *e)
 {
@@ -112,24 +142,15 @@ int pin_open_map(const char *pin_dir, const char *name, struct bpf_map_info *ret
 	r = path_join(path, pin_dir, name, e);
 	if (r)
 		return r;
-	fd = bpf_obj_get(path);
-	if (fd < 0 && errno == ENOENT)
-		return err_set(e, ENOENT, "%s: not there; run kubelb-load", path);
-	if (fd < 0 && (errno == EPERM || errno == EACCES) && geteuid())
-		return err_set(e, errno, "%s: %s", path, bpf_errno_hint(errno));
+	fd = pin_open(path, "map", e);
 	if (fd < 0)
-		goto foreign;
+		return fd;
 	memset(ret_info, 0, sizeof(*ret_info));
+	r = bpf_obj_get_info_by_fd(fd, ret_info, &length) ? errno : 0;
 	/* A link or a program answers with another structure, so its type differs. */
-	if (bpf_obj_get_info_by_fd(fd, ret_info, &length) ||
-	    length < offsetof(struct bpf_map_info, ifindex) || !is_our_name(ret_info->name))
-		goto foreign;
-	return fd;
-foreign:
-	if (fd >= 0)
-		close(fd);
-	return err_set(
-		e, EEXIST,
-		"%s: not a map of kubelb's; move it away, or use another directory with --pin",
-		path);
+	if (!r && length >= offsetof(struct bpf_map_info, ifindex) && is_our_name(ret_info->name))
+		return fd;
+	close(fd);
+	return r ? err_set(e, r, "%s: cannot be looked at: %s", path, bpf_errno_hint(r))
+		 : foreign(path, "map", e);
 }

@@ -27,6 +27,8 @@
 #define SETTLE_MAX_MS 1000
 /* The wait before another try, when a directory came or went while it was being watched. */
 #define RETRY_MS 1000
+/* The same when the kernel gives no more watches: doubling, to this. */
+#define RETRY_MAX_MS 60000
 
 /* The kernel follows as many (MAXSYMLINKS, include/linux/namei.h). */
 #define LINKS_MAX 40
@@ -36,13 +38,16 @@
 	 IN_DELETE_SELF | IN_MOVE_SELF)
 
 struct filewatch {
-	int fd;
+	struct event_base *base;
+	int fd; /* -1: the kernel gives none */
 	unsigned int n;
 	char *paths[FILEWATCH_MAX];
 	struct file_identity seen[FILEWATCH_MAX];
 	struct event *readable, *settled;
 	unsigned long burst_end_ms; /* the latest time of the check; 0: no check is pending */
-	void (*changed)(void *arg);
+	unsigned int retry_ms;
+	bool slow; /* and told so */
+	struct filewatch_ops ops;
 	void *arg;
 };
 
@@ -129,22 +134,95 @@ static int watch_path(struct filewatch *w, const char *path)
 	return 0;
 }
 
+/* Both limits are settings, and programs end: what is used up now may be there later. */
+static bool is_used_up(int code)
+{
+	return err_is_shortage(code) || code == ENOSPC;
+}
+
+static const char *used_up_text(int code)
+{
+	switch (code) {
+	case ENOSPC:
+		return "too many watches: raise fs.inotify.max_user_watches";
+	case EMFILE:
+		return "too many open files, or fs.inotify.max_user_instances is reached: raise "
+		       "LimitNOFILE= or that setting";
+	default:
+		return err_reason(code);
+	}
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *arg);
+
+/* Opens what watches, unless it is open. Returns 0 or a negative errno. */
+static int open_inotify(struct filewatch *w)
+{
+	if (w->fd >= 0)
+		return 0;
+	w->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (w->fd < 0)
+		return -errno;
+	w->readable = event_new(w->base, w->fd, EV_READ | EV_PERSIST, on_readable, w);
+	if (w->readable && !event_add(w->readable, NULL))
+		return 0;
+	if (w->readable)
+		event_free(w->readable);
+	close(w->fd);
+	w->readable = NULL;
+	w->fd = -1;
+	return -ENOMEM;
+}
+
+/* Returns the first error, after all have been tried: a used-up limit before others. */
+static int watch_all(struct filewatch *w)
+{
+	int first = open_inotify(w);
+
+	for (unsigned int i = 0; w->fd >= 0 && i < w->n; i++) {
+		int r = watch_path(w, w->paths[i]);
+
+		if (r && (!first || (is_used_up(-r) && !is_used_up(-first))))
+			first = r;
+	}
+	return first;
+}
+
+/* Tells once that the limit is reached, and once that it is not any more. */
+static void tell(struct filewatch *w, int code)
+{
+	bool slow = is_used_up(code);
+
+	if (slow != w->slow)
+		w->ops.slow(w->arg, slow ? used_up_text(code) : NULL);
+	w->slow = slow;
+}
+
+static void try_again(struct filewatch *w)
+{
+	const struct timeval retry = clock_timeval(w->slow ? w->retry_ms : RETRY_MS);
+
+	event_add(w->settled, &retry);
+	w->retry_ms = w->retry_ms * 2 < RETRY_MAX_MS ? w->retry_ms * 2 : RETRY_MAX_MS;
+}
+
 static void on_settled(evutil_socket_t fd, short what, void *arg)
 {
-	const struct timeval retry = clock_timeval(RETRY_MS);
 	struct filewatch *w = arg;
-	bool failed = false;
+	int r;
 
 	(void)fd;
 	(void)what;
 	w->burst_end_ms = 0;
 	/* A link may lead into a directory that is not watched yet. */
-	for (unsigned int i = 0; i < w->n; i++)
-		failed |= watch_path(w, w->paths[i]) != 0;
-	if (failed)
-		event_add(w->settled, &retry);
+	r = watch_all(w);
+	tell(w, -r);
+	if (r)
+		try_again(w);
+	if (!w->slow)
+		w->retry_ms = RETRY_MS;
 	if (refresh_identities(w))
-		w->changed(w->arg);
+		w->ops.changed(w->arg);
 }
 
 /* Returns the wait before the check: SETTLE_MS, or less at the end of a burst. */
@@ -175,19 +253,12 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 
 static int add_file(struct filewatch *w, const struct filewatch_file *file, struct err *e)
 {
-	int r;
-
 	if (w->n == FILEWATCH_MAX)
 		return err_set(e, E2BIG, "%s: too many files to watch", file->path);
 	w->paths[w->n] = strdup(file->path);
 	if (!w->paths[w->n])
 		return err_no_memory(e);
 	w->seen[w->n++] = file->seen;
-	r = watch_path(w, file->path);
-	/* A directory that has just gone is tried again later. */
-	if (r && r != -ENOENT)
-		return err_set(e, -r, "%s: cannot be watched for changes: %s", file->path,
-			       strerror(-r));
 	return 0;
 }
 
@@ -202,36 +273,51 @@ static int add_files(struct filewatch *w, const struct filewatch_file *files, un
 	return r;
 }
 
-static int start(struct filewatch *w, struct event_base *base, struct err *e)
+/* A directory that has just gone is tried again later, and so is what is used up. */
+static int watch_first(struct filewatch *w, struct err *e)
+{
+	int r = open_inotify(w);
+
+	if (r && !is_used_up(-r))
+		return err_set(e, -r, "cannot watch files: %s", strerror(-r));
+	for (unsigned int i = 0; !r && i < w->n; i++) {
+		r = watch_path(w, w->paths[i]);
+		if (r == -ENOENT || is_used_up(-r))
+			r = 0;
+		if (r)
+			err_set(e, -r, "%s: cannot be watched for changes: %s", w->paths[i],
+				strerror(-r));
+	}
+	return is_used_up(-r) ? 0 : r;
+}
+
+static int start(struct filewatch *w, struct err *e)
 {
 	/* There were no events before the watch existed, so the first check comes at once. */
 	const struct timeval settle = clock_timeval(SETTLE_MS);
 
-	w->readable = event_new(base, w->fd, EV_READ | EV_PERSIST, on_readable, w);
-	w->settled = evtimer_new(base, on_settled, w);
-	if (!w->readable || !w->settled || event_add(w->readable, NULL) ||
-	    event_add(w->settled, &settle))
+	w->settled = evtimer_new(w->base, on_settled, w);
+	if (!w->settled || event_add(w->settled, &settle))
 		return err_no_memory(e);
 	return 0;
 }
 
 int filewatch_new(struct event_base *base, const struct filewatch_file *files, unsigned int n,
-		  void (*changed)(void *arg), void *arg, struct filewatch **ret, struct err *e)
+		  const struct filewatch_ops *ops, void *arg, struct filewatch **ret, struct err *e)
 {
 	struct filewatch *w = calloc(1, sizeof(*w));
 	int r;
 
 	if (!w)
 		return err_no_memory(e);
-	w->changed = changed;
-	w->arg = arg;
-	w->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-	if (w->fd < 0)
-		r = err_set(e, errno, "cannot watch files: %s", strerror(errno));
-	else
-		r = add_files(w, files, n, e);
+	*w = (struct filewatch){
+		.base = base, .fd = -1, .ops = *ops, .arg = arg, .retry_ms = RETRY_MS
+	};
+	r = add_files(w, files, n, e);
 	if (!r)
-		r = start(w, base, e);
+		r = watch_first(w, e);
+	if (!r)
+		r = start(w, e);
 	if (r) {
 		filewatch_free(w);
 		return r;

@@ -21,6 +21,16 @@ struct filewatch_file {
 	struct file_identity seen;
 };
 
+struct filewatch_ops {
+	void (*changed)(void *arg);
+	/*
+	 * why: the kernel gives no more watches, and this line says which limit is reached. It is
+	 * tried again, from each second to each minute, and until then changes are noticed at these
+	 * times. NULL: it works again. Called once for each.
+	 */
+	void (*slow)(void *arg, const char *why);
+};
+
 /*
  * Watches up to FILEWATCH_MAX files. Entries without a path are skipped; paths are copied. The
  * event loop calls changed() once for a burst of changes, a moment after the last of them, so that
@@ -28,7 +38,8 @@ struct filewatch_file {
  * need to exist. Returns 0, or a negative errno with e.
  */
 int filewatch_new(struct event_base *base, const struct filewatch_file *files, unsigned int n,
-		  void (*changed)(void *arg), void *arg, struct filewatch **ret, struct err *e);
+		  const struct filewatch_ops *ops, void *arg, struct filewatch **ret,
+		  struct err *e);
 /* NULL is allowed. */
 void filewatch_free(struct filewatch *w);
 

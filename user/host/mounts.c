@@ -98,7 +98,7 @@ int mounts_cgroup2_root(char *ret, size_t size, struct err *e)
 	int r = file_read("/proc/self/mountinfo", MOUNTINFO_BYTES_MAX, &text, &length, NULL);
 
 	if (r)
-		return err_set(e, -r, "/proc/self/mountinfo: %s", strerror(-r));
+		return err_set(e, -r, "/proc/self/mountinfo: %s", err_reason(-r));
 	r = mounts_find_cgroup2(text, ret, size);
 	free(text);
 	if (r)
@@ -115,6 +115,8 @@ int mounts_open_cgroup(const char *dir, unsigned long long *ret_id, struct err *
 	struct stat st;
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
+	if (fd < 0 && err_is_shortage(errno))
+		return err_set(e, errno, "cgroup %s: cannot be opened: %s", dir, err_reason(errno));
 	if (fd < 0)
 		return err_set(e, errno, "cgroup %s: %s; name a cgroup v2 directory with --cgroup",
 			       dir, strerror(errno));

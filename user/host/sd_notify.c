@@ -116,7 +116,7 @@ int notify_new(struct event_base *base, struct notify **ret, struct err *e)
 		return err_no_memory(e);
 	n->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	r = n->fd < 0 ? err_set(e, errno, "cannot make a socket for NOTIFY_SOCKET: %s",
-				strerror(errno))
+				err_reason(errno))
 		      : parse_address(address, n, e);
 	if (!r)
 		r = start_watchdog(n, base, e);

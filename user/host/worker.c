@@ -113,7 +113,7 @@ int worker_start(struct event_base *base, const struct worker_ops *ops, void *ar
 			event_free(w->event);
 		atomic_store(&w->references, 1);
 		unref(w);
-		return err_set(e, code, "cannot start a thread: %s", strerror(code));
+		return err_set(e, code, "cannot start a thread: %s", err_reason(code));
 	}
 	*ret = w;
 	return 0;

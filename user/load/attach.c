@@ -13,6 +13,7 @@
 #include "discovery/discovery.h"
 #include "datapath/datapath.h"
 #include "balance/backend_status.h"
+#include "net/netns.h"
 
 /* The configuration with the backends that discovery has found earlier, if there are any. */
 static int with_known_backends(const struct config *cfg, const struct datapath_state *state,
@@ -35,29 +36,34 @@ static int with_known_backends(const struct config *cfg, const struct datapath_s
 	return config_with_backends(cfg, list, n, ret, e);
 }
 
-int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup, bool dry_run,
+int attach_run(const struct config *cfg, const struct datapath_load_options *options,
 	       struct attach_report *ret, struct err *e)
 {
+	struct datapath_load_options o = *options;
 	const struct datapath_state *state;
 	struct config *effective = NULL;
 	struct datapath_load *load;
 	int r;
 
-	r = datapath_load_begin(pin_dir, cgroup ? cgroup : cfg->cgroup, dry_run, &load, e);
+	if (!o.cgroup)
+		o.cgroup = cfg->cgroup;
+	r = datapath_load_begin(&o, &load, e);
 	if (r)
 		return r;
 	state = datapath_load_state(load);
 	ret->upgrade = datapath_load_is_upgrade(load);
-	ret->dry_run = dry_run;
+	ret->dry_run = o.dry_run;
 	ret->n_features = datapath_features_refused(datapath_load_refused(load), ret->features,
 						    DATAPATH_FEATURES_MAX);
 	ret->agent_alive = backend_status_agent_alive(&state->control, clock_now_ns());
 	ret->before = state->applied;
+	snprintf(ret->moved, sizeof(ret->moved), "%s", datapath_load_moved(load));
+	ret->first_in_container = !ret->upgrade && !netns_is_initial() && netns_pids_are_hidden();
 	snprintf(ret->cgroup, sizeof(ret->cgroup), "%s", datapath_load_cgroup(load));
 	r = with_known_backends(cfg, state, &effective, ret, e);
 	if (!r)
 		r = plan_for_node(effective, state, NULL, NULL, 0, true, &ret->after, e);
-	if (!r && !dry_run)
+	if (!r && !o.dry_run)
 		r = datapath_load_commit(load, &ret->after, e);
 	datapath_load_free(load);
 	config_free(effective);

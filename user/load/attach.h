@@ -21,6 +21,8 @@ struct attach_report {
 			       them */
 	char cache_error[ERR_TEXT_MAX]; /* why the cache is not used although it exists; or "" */
 	char cgroup[512];
+	char moved[200]; /* from another network namespace: in words; or "" */
+	bool first_in_container; /* a first attachment, for a container's own network namespace */
 	struct datapath_feature
 		features[DATAPATH_FEATURES_MAX]; /* those that a kernel may refuse */
 	unsigned int n_features;
@@ -31,10 +33,11 @@ struct attach_report {
 /*
  * Attaches, or updates what is attached to match cfg. If discovery has left a list in its cache,
  * the backends are those of the list and cfg's own; while a living agent uses the list alone, only
- * those of the list. cgroup: used in place of the configuration's; NULL for none. dry_run: does
- * everything but the last step. Returns 0, or a negative errno with e; nothing has changed then.
+ * those of the list. The options' cgroup is used in place of the configuration's; NULL for none.
+ * dry_run: does everything but the last step. Returns 0, or a negative errno with e; nothing has
+ * changed then.
  */
-int attach_run(const struct config *cfg, const char *pin_dir, const char *cgroup, bool dry_run,
+int attach_run(const struct config *cfg, const struct datapath_load_options *options,
 	       struct attach_report *ret, struct err *e);
 
 #endif

@@ -26,7 +26,7 @@ enum action { ACTION_ATTACH, ACTION_DETACH, ACTION_CHECK, ACTION_IMPORT };
 
 struct options {
 	enum action action;
-	bool dry_run, json;
+	bool dry_run, json, this_netns;
 	int verbosity;
 	const char *config, *pin_dir, *cgroup;
 	enum import_kind from;
@@ -54,6 +54,7 @@ static void usage(void)
 	      "                        an apiserver (default port 6443)\n"
 	      "      --cgroup DIR      cgroup v2 directory to attach to (default: the root)\n"
 	      "      --pin DIR         bpffs directory (default " DATAPATH_PIN_DEFAULT ")\n"
+	      "      --this-netns      also if another network namespace is balanced now\n"
 	      "  -n, --dry-run         say what would change; change nothing\n"
 	      "      --detach          remove every program, map and pin\n"
 	      "      --check           list the kernel features that are needed\n"
@@ -73,6 +74,7 @@ static void usage(void)
 enum {
 	OPT_CGROUP = 256,
 	OPT_PIN,
+	OPT_THIS_NETNS,
 	OPT_DETACH,
 	OPT_CHECK,
 	OPT_FROM, /* followed by one for each enum import_kind */
@@ -84,6 +86,7 @@ static const struct option long_options[] = {
 	{ "backend", required_argument, NULL, 'b' },
 	{ "cgroup", required_argument, NULL, OPT_CGROUP },
 	{ "pin", required_argument, NULL, OPT_PIN },
+	{ "this-netns", no_argument, NULL, OPT_THIS_NETNS },
 	{ "dry-run", no_argument, NULL, 'n' },
 	{ "detach", no_argument, NULL, OPT_DETACH },
 	{ "check", no_argument, NULL, OPT_CHECK },
@@ -134,6 +137,9 @@ static void take_setting(int c, struct options *o)
 		break;
 	case OPT_PIN:
 		o->pin_dir = optarg;
+		break;
+	case OPT_THIS_NETNS:
+		o->this_netns = true;
 		break;
 	case 'n':
 		o->dry_run = true;
@@ -198,6 +204,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 		return cli_usage("--detach, --check and --from-... take no configuration");
 	if (o->action != ACTION_ATTACH && o->dry_run)
 		return cli_usage("--dry-run goes with attaching alone");
+	if (o->action != ACTION_ATTACH && o->this_netns)
+		return cli_usage("--this-netns goes with attaching alone");
 	if (o->json && o->action != ACTION_CHECK)
 		return cli_usage("-o json goes with --check");
 	return -1;
@@ -213,18 +221,22 @@ static int read_config(const struct options *o, struct config **ret, struct err 
 
 static int run_attach(const struct options *o)
 {
+	const struct datapath_load_options options = { .pin_dir = o->pin_dir,
+						       .cgroup = o->cgroup,
+						       .dry_run = o->dry_run,
+						       .this_netns = o->this_netns };
 	struct attach_report *rep;
 	struct config *cfg = NULL;
 	struct err e = { "" };
 	int r = read_config(o, &cfg, &e);
 
 	if (r)
-		return cli_fail(CLI_USAGE, &e);
+		return cli_fail(cli_file_status(r), &e);
 	rep = calloc(1, sizeof(*rep));
 	if (!rep)
 		r = err_no_memory(&e);
 	else
-		r = attach_run(cfg, o->pin_dir, o->cgroup, o->dry_run, rep, &e);
+		r = attach_run(cfg, &options, rep, &e);
 	if (!r)
 		report_print(rep, cfg, o->pin_dir, o->n_frontends || o->n_backends,
 			     o->verbosity > 0);
@@ -268,7 +280,7 @@ static int run_import(const struct options *o)
 		fputs(made, stdout);
 	free(made);
 	free(text);
-	return r ? cli_fail(CLI_USAGE, &e) : CLI_OK;
+	return r ? cli_fail(cli_file_status(r), &e) : CLI_OK;
 }
 
 int main(int argc, char **argv)

@@ -86,6 +86,13 @@ static void print_warnings(const struct attach_report *rep, const struct config 
 		      { "probe.clientCert", cfg->probe.client_cert },
 		      { "probe.clientKey", cfg->probe.client_key } };
 
+	if (rep->moved[0])
+		log_line("warning: %s", rep->moved);
+	if (rep->first_in_container)
+		log_line(
+			"warning: this container has a network of its own: only connects made in "
+			"it are balanced, not the machine's; a pod needs hostNetwork: true (a node "
+			"that is a container itself does not)");
 	if (rep->cache_error[0])
 		log_line("warning: the cache of discovery is not used: %s", rep->cache_error);
 	for (unsigned int i = 0; i < rep->n_features; i++)

@@ -383,7 +383,7 @@ static int listen_on(struct http *h, const struct klb_endpoint *address, struct 
 	}
 	code = errno ? errno : EADDRINUSE;
 	return err_set(e, code, "http: cannot listen on %s: %s", endpoint_format(address, text),
-		       strerror(code));
+		       err_reason(code));
 }
 
 int http_new(struct event_base *base, const struct klb_endpoint *address,

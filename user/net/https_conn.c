@@ -129,7 +129,7 @@ enum klb_reason https_conn_reason(struct https_conn *c, const struct https_end *
 {
 	if (!end->step)
 		return tls_failure(&c->peer, c->bev, end->what, end->os_error, detail);
-	snprintf(detail, TLS_DETAIL_MAX, "%s: %s", end->step, strerror(end->os_error));
+	snprintf(detail, TLS_DETAIL_MAX, "%s: %s", end->step, err_reason(end->os_error));
 	return tls_socket_reason(end->os_error);
 }
 

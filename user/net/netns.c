@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/netlink.h>
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -52,6 +53,33 @@ int netns_own(__u64 *ret)
 	return inode_of(OWN, ret);
 }
 
+struct netns_id netns_self(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct netns_id id = { 0, 0 };
+
+	if (netns_own(&id.inode))
+		id.inode = 0;
+	if (fd >= 0 && netns_cookie(fd, &id.cookie))
+		id.cookie = 0;
+	if (fd >= 0)
+		close(fd);
+	return id;
+}
+
+bool netns_same(const struct netns_id *x, const struct netns_id *y)
+{
+	if (x->cookie && y->cookie)
+		return x->cookie == y->cookie;
+	return x->inode && x->inode == y->inode;
+}
+
+/* A setting of the whole machine, which no other namespace shows (net/core/sysctl_net_core.c). */
+bool netns_is_initial(void)
+{
+	return !access("/proc/sys/net/core/dev_weight", F_OK);
+}
+
 /* A socket stays in the namespace that it was made in. */
 static int make_socket(const struct search *s, int ns)
 {
@@ -66,6 +94,31 @@ static int make_socket(const struct search *s, int ns)
 	if (setns(s->home, CLONE_NEWNET))
 		abort();
 	return fd;
+}
+
+static int begin(struct search *s, int protocol, const struct netns_visitor *v, struct err *e)
+{
+	*s = (struct search){ .visitor = v, .protocol = protocol };
+	s->home = open(OWN, O_RDONLY | O_CLOEXEC);
+	return s->home < 0 ? err_set(e, errno, OWN ": %s", strerror(errno)) : 0;
+}
+
+int netns_cookie_at(const char *path, __u64 *ret)
+{
+	struct search s;
+	int fd, r, ns = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (ns < 0)
+		return -errno;
+	r = begin(&s, NETLINK_ROUTE, NULL, NULL);
+	fd = r ? r : make_socket(&s, ns);
+	r = fd < 0 ? fd : netns_cookie(fd, ret);
+	if (fd >= 0)
+		close(fd);
+	if (s.home >= 0)
+		close(s.home);
+	close(ns);
+	return r;
 }
 
 /* ns: a descriptor of the namespace. */
@@ -107,13 +160,6 @@ static void look_through(struct search *s, const char *dir, const char *first, c
 	}
 	if (d)
 		closedir(d);
-}
-
-static int begin(struct search *s, int protocol, const struct netns_visitor *v, struct err *e)
-{
-	*s = (struct search){ .visitor = v, .protocol = protocol };
-	s->home = open(OWN, O_RDONLY | O_CLOEXEC);
-	return s->home < 0 ? err_set(e, errno, OWN ": %s", strerror(errno)) : 0;
 }
 
 int netns_visit(__u32 pid, int protocol, const struct netns_visitor *v, struct err *e)

@@ -20,6 +20,45 @@ int netns_cookie(int fd, __u64 *ret);
 /* The inode number of the calling thread's namespace. Returns 0 or -errno. */
 int netns_own(__u64 *ret);
 
+/*
+ * Which namespace. inode: it is free for another one when the namespace is gone. cookie: unique
+ * until the next boot. 0: not known.
+ */
+struct netns_id {
+	__u64 inode, cookie;
+};
+
+/* The calling thread's namespace; without what cannot be read. */
+struct netns_id netns_self(void);
+
+/* Whether both are one namespace. False when nothing is known of one of them. */
+bool netns_same(const struct netns_id *x, const struct netns_id *y);
+
+/*
+ * The cookie of the namespace that path leads to: /proc/PID/ns/net, a name in /run/netns. Takes
+ * CAP_SYS_ADMIN. Returns 0 or -errno.
+ */
+int netns_cookie_at(const char *path, __u64 *ret);
+
+/* Whether the calling thread is in the network namespace that the kernel has booted with. False
+ * also where /proc/sys is hidden. */
+bool netns_is_initial(void);
+
+/* Whether the calling process is in a PID namespace of its own, as most containers are. */
+bool netns_pids_are_hidden(void);
+
+enum netns_presence {
+	NETNS_FOUND,
+	NETNS_GONE, /* no process and no name leads to it */
+	NETNS_UNSEEN, /* not found, but not every process can be looked at from here */
+};
+
+/*
+ * Looks for a namespace that is not the caller's own: in /run/netns, and in every process of /proc
+ * with its descriptors and mounts. ret_pid: a process that is in it, or 0.
+ */
+enum netns_presence netns_find(const struct netns_id *id, __u32 *ret_pid);
+
 struct netns_visitor {
 	/* Whether that namespace is of interest; false for one that is known already. */
 	bool (*wants)(void *arg, __u64 netns);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -649,6 +650,32 @@ static void test_bad_text(void **state)
 	event_base_free(base);
 }
 
+/* The next descriptor is one too many: that says nothing about the backend. */
+static void test_without_descriptors(void **state)
+{
+	struct rlimit before, none;
+	struct tls_server s;
+	struct prober p = { 0 };
+	int next;
+
+	(void)state;
+	prober_begin(&p, &s, &(struct script){ .answer = OK_ANSWER });
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	next = dup(0);
+	close(next);
+	none = before;
+	none.rlim_cur = (rlim_t)next;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	prober_once(&p);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_true(p.result.unable);
+	assert_says(p.detail, "connect: too many open files");
+	prober_once(&p);
+	assert_false(p.result.unable);
+	assert_outcome(&p, KLB_REASON_OK, 200);
+	prober_end(&p, &s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -678,6 +705,7 @@ int main(void)
 		LEAVES_NOTHING(test_free_at_any_time),
 		LEAVES_NOTHING(test_configuration_goes),
 		LEAVES_NOTHING(test_bad_text),
+		LEAVES_NOTHING(test_without_descriptors),
 	};
 
 	/* SIGPIPE is not ignored here: that it ends nothing is the probe room's affair. */

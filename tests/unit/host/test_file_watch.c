@@ -3,10 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,6 +29,8 @@ struct fixture {
 	struct event *limit;
 	int calls;
 	int wanted; /* ends the loop */
+	int slow, again; /* how often it was told */
+	char why[256];
 };
 
 static void on_changed(void *arg)
@@ -35,6 +40,19 @@ static void on_changed(void *arg)
 	if (++f->calls == f->wanted)
 		event_base_loopbreak(f->base);
 }
+
+static void on_slow(void *arg, const char *why)
+{
+	struct fixture *f = arg;
+
+	if (why)
+		snprintf(f->why, sizeof(f->why), "%s", why);
+	f->slow += why != NULL;
+	f->again += !why;
+	event_base_loopbreak(f->base);
+}
+
+static const struct filewatch_ops ops = { .changed = on_changed, .slow = on_slow };
 
 static char *path_of(const struct fixture *f, const char *name, char *ret)
 {
@@ -82,7 +100,7 @@ static void drop(const struct fixture *f, const char *name)
 
 static int watch(struct fixture *f, const char *const *names, unsigned int n, struct err *e)
 {
-	struct filewatch_file files[FILEWATCH_MAX + 1] = { { NULL } };
+	struct filewatch_file files[FILEWATCH_MAX + 1] = { { .path = NULL } };
 	char text[FILEWATCH_MAX + 1][PATH_MAX];
 
 	assert_in_range(n, 1, FILEWATCH_MAX + 1);
@@ -92,7 +110,7 @@ static int watch(struct fixture *f, const char *const *names, unsigned int n, st
 		files[i].path = path_of(f, names[i], text[i]);
 		file_identify(files[i].path, &files[i].seen);
 	}
-	return filewatch_new(f->base, files, n, on_changed, f, &f->watch, e);
+	return filewatch_new(f->base, files, n, &ops, f, &f->watch, e);
 }
 
 static void watch_ok(struct fixture *f, const char *name)
@@ -281,7 +299,7 @@ static void relative_link(void **state)
 	assert_non_null(getcwd(was, sizeof(was)));
 	assert_int_equal(chdir(f->dir), 0);
 	file_identify(file.path, &file.seen);
-	r = filewatch_new(f->base, &file, 1, on_changed, f, &f->watch, NULL);
+	r = filewatch_new(f->base, &file, 1, &ops, f, &f->watch, NULL);
 	drop(f, "far/b");
 	f->wanted = 1;
 	run_for(f, PATIENCE_MS);
@@ -340,7 +358,7 @@ static void changed_before_it_was_watched(void **state)
 	file.path = path_of(f, "a", path);
 	file_identify(path, &file.seen);
 	put(f, "a", "two");
-	assert_int_equal(filewatch_new(f->base, &file, 1, on_changed, f, &f->watch, NULL), 0);
+	assert_int_equal(filewatch_new(f->base, &file, 1, &ops, f, &f->watch, NULL), 0);
 	expect_one(f);
 	put(f, "a", "three");
 	expect_one(f);
@@ -586,6 +604,103 @@ static void links_in_a_circle(void **state)
 	drop(f, "b");
 }
 
+/* --- limits ------------------------------------------------------------------------- */
+
+/* How many descriptors there may be; 0: none beyond those that are open. Returns the limit before.
+ */
+static rlim_t limit_files(rlim_t n)
+{
+	int next = dup(0);
+	struct rlimit limit;
+	rlim_t before;
+
+	close(next);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	before = limit.rlim_cur;
+	limit.rlim_cur = n ? n : (rlim_t)next;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	return before;
+}
+
+/* Nothing can be watched: it is told once, a change is noticed late, and then all is well. */
+static void no_descriptors_for_a_while(void **state)
+{
+	struct fixture *f = *state;
+	rlim_t before;
+
+	put(f, "a", "one");
+	before = limit_files(0);
+	watch_ok(f, "a");
+	run_for(f, PATIENCE_MS);
+	/* Without one for the log, too, nothing can fail before it is back. */
+	limit_files(before);
+	assert_int_equal(f->slow, 1);
+	assert_int_equal(f->again, 0);
+	assert_says(f->why, "LimitNOFILE=");
+	put(f, "a", "two");
+	limit_files(0);
+	f->wanted = 1;
+	run_for(f, PATIENCE_MS);
+	limit_files(before);
+	assert_int_equal(f->calls, 1);
+	assert_int_equal(f->slow, 1);
+	run_for(f, PATIENCE_MS);
+	assert_int_equal(f->again, 1);
+	put(f, "a", "three");
+	expect_one(f);
+	assert_int_equal(f->slow, 1);
+	assert_int_equal(f->again, 1);
+}
+
+static bool set_limit(const char *path, const char *text)
+{
+	FILE *file = fopen(path, "we");
+	bool done = file && fputs(text, file) >= 0;
+
+	return file && !fclose(file) && done;
+}
+
+/* In a child, in a user namespace with limits of its own. Returns what went wrong, or 0. */
+static int try_limit(struct fixture *f, const char *path, const char *words)
+{
+	f->base = event_base_new();
+	f->limit = evtimer_new(f->base, on_limit, f);
+	if (unshare(CLONE_NEWUSER) || !set_limit(path, "0"))
+		return 77;
+	watch_ok(f, "a");
+	run_for(f, PATIENCE_MS);
+	if (f->slow != 1 || !strstr(f->why, words))
+		return 1;
+	if (!set_limit(path, "100"))
+		return 2;
+	run_for(f, PATIENCE_MS);
+	return f->again == 1 && f->slow == 1 ? 0 : 3;
+}
+
+static void no_watches_for_a_while(void **state)
+{
+	static const struct {
+		const char *path, *words;
+	} cases[] = {
+		{ "/proc/sys/user/max_inotify_watches", "fs.inotify.max_user_watches" },
+		{ "/proc/sys/user/max_inotify_instances", "fs.inotify.max_user_instances" },
+	};
+	struct fixture *f = *state;
+
+	put(f, "a", "one");
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		pid_t child = fork();
+		int status;
+
+		if (!child)
+			_exit(try_limit(f, cases[i].path, cases[i].words));
+		assert_int_equal(waitpid(child, &status, 0), child);
+		if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+			skip(); /* no user namespaces here */
+		assert_int_equal(status, 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -611,6 +726,8 @@ int main(void)
 		TEST(busy_directory),
 		TEST(too_many),
 		TEST(no_descriptor_is_left),
+		TEST(no_descriptors_for_a_while),
+		TEST(no_watches_for_a_while),
 	};
 
 	return cmocka_run_group_tests_name("filewatch", tests, NULL, NULL);
