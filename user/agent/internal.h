@@ -17,6 +17,16 @@
 #include "base/log.h"
 #include "host/privileges.h"
 
+#define AGENT_OTHERS_MAX 16
+
+/* What test connects and the cgroup's list of programs have shown. */
+struct agent_trials {
+	struct datapath_trial at[KLB_MAX_FRONTENDS];
+	unsigned int n;
+	struct datapath_other others[AGENT_OTHERS_MAX];
+	int n_others; /* -EPERM: they cannot be listed */
+};
+
 struct agent {
 	const struct agent_options *options;
 	struct event_base *base;
@@ -44,6 +54,10 @@ struct agent {
 	struct event *wakeup; /* the kernel has reported an event */
 	__u64 next_event; /* number in the event log */
 	__u64 rebalance_ns; /* no earlier rebalancing */
+	struct agent_trials trials;
+	__u64 trials_due_ns;
+	unsigned int trials_serial; /* of the configuration that they were made with */
+	bool trials_doubtful; /* the last ones were bad, and the ones before were not */
 	struct reconcile reconcile;
 	__s64 excess; /* see reconcile_other_netns */
 	bool reconciled; /* at least once */
@@ -104,6 +118,13 @@ unsigned int agent_features(struct agent *a, const struct klb_control *control,
 void agent_reopen(struct agent *a);
 /* Writes what has changed. Logs a failure; the agent stays dirty then. May reopen. */
 void agent_apply(struct agent *a);
+
+/* --- trials.c: where connects end --- */
+
+/* At each tick, with a->dp: makes the test connects when they are due. Logs what has changed. */
+void agent_check_trials(struct agent *a);
+/* Whether a test connect has shown that another program decides. */
+bool agent_is_overruled(const struct agent *a);
 
 /* --- kernel_events.c: what the kernel reports --- */
 

@@ -137,6 +137,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		agent_check_dead_backends(a);
 		agent_rebalance(a);
 	}
+	if (a->dp)
+		agent_check_trials(a);
 	agent_listen_http(a);
 	notify_manager(a);
 }
@@ -228,7 +230,7 @@ static int agent_start(struct agent *a, struct config *cfg, struct err *e)
 
 int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 {
-	struct agent a = { .options = o, .agent_lock = -1 };
+	struct agent a = { .options = o, .agent_lock = -1, .trials.n_others = -EPERM };
 	int r = agent_start(&a, cfg, e);
 
 	if (!r) {

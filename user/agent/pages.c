@@ -39,6 +39,10 @@ static char *on_metrics(void *arg, size_t *ret_length)
 		probes[i] = *agent_backend_metrics(a->backends[i]);
 	if (state && a->dp && !datapath_read(a->dp, state, NULL))
 		in.state = state;
+	in.trials = a->trials.at;
+	in.n_trials = a->dp ? a->trials.n : 0;
+	in.others = a->trials.others;
+	in.n_others = a->dp ? a->trials.n_others : -ENOENT;
 	in.features = features;
 	if (in.state)
 		in.n_features = agent_features(a, &state->control, features);
@@ -53,6 +57,8 @@ const char *agent_not_ready(const struct agent *a)
 		return "nothing is attached: run kubelb-load";
 	if (!backend_status_agent_alive(&a->state->control, clock_now_ns()))
 		return "the heartbeat cannot be written";
+	if (agent_is_overruled(a))
+		return "connects do not end where KubeLB sends them: see kubelbctl status";
 	return NULL;
 }
 
