@@ -10,10 +10,11 @@ import socket
 import pytest
 
 from backend import PORT
-from helpers import (V4, V6, Listener, bpftool, counters, dial, dial_error, http_call, make_socket, metrics, nbconnect, ok, served_by,
+from helpers import (V4, V6, Listener, bpftool, counters, dial, dial_error, dump, http_call, make_socket, metrics, nbconnect, ok, served_by,
                      stats)
 from system import BPFFS, inside, run_checked, wait_until
 
+TEST = 512  # KLB_SOCKET_TEST
 HOOKS = {"connect4": "cgroup/connect4", "getpeername4": "cgroup/getpeername4"}
 
 
@@ -158,6 +159,17 @@ def test_no_backend_is_not_checked(attached):
     assert counters(attached)["skipped_no_backend"] == 0
 
 
+def test_no_backend_of_that_family_is_not_checked(stage):
+    """An IPv4 connect reaches no IPv6 backend: the kernel leaves it alone, and counts no test."""
+    stage.configure(backends=[stage.cp(1).endpoint6])
+    ok(stage.load())
+    _text, document = status(stage)
+    assert results(document) == {f"{V4}:{PORT}": "not_checked", f"[{V6}]:{PORT}": "balanced"}
+    assert document["effective"] is None and counters(stage)["skipped_no_backend"] == 0
+    assert dial_error(stage) == "ECONNREFUSED"
+    assert counters(stage)["skipped_no_backend"] == 1
+
+
 def test_own_listener_is_not_checked(stage, group):
     """What listens on the frontend is of kubelbctl's own cgroup: left alone, by rule."""
     ok(stage.load())
@@ -287,7 +299,15 @@ def test_no_route_is_not_checked_and_blames_nobody(single):
             assert results(status(single)[1])[f"{V4}:{PORT}"] == "not_checked"
     finally:
         single.ip_batch(single.node, [f"route del unreachable {single.cp(1).v4}/32"])
-    nbconnect(single, "-n", 200, V4)  # takes every place between hook and SYN
+
+    def left():
+        """Choices of test connects that no other connect has replaced yet."""
+        nbconnect(single, "-n", 200, V4)  # takes every place between hook and SYN
+        return [p for _i, p in dump(single, "pending") if p["number"] and
+                p["route"]["flags"] & TEST]
+
+    assert left(), "they are replaced after a second at the earliest"
+    wait_until(lambda: not left(), "the choices of the test connects to be replaced")
     assert sum(stats(single, "failed")["cp1"]) == 0
     assert stats(single, "ejections")["cp1"] == 0
 
