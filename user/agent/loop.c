@@ -175,7 +175,7 @@ static int make_events(struct agent *a, struct err *e)
 	a->evict_timer = evtimer_new(a->base, agent_on_evict, a);
 	if (!a->reconcile_timer || !a->evict_timer || !a->tick || !a->hup || !a->term ||
 	    !a->interrupt || event_add(a->hup, NULL) || event_add(a->term, NULL) ||
-	    event_add(a->interrupt, NULL))
+	    event_add(a->interrupt, NULL) || agent_listen_attacher(a))
 		return err_set(e, ENOMEM, "cannot set up events");
 	return 0;
 }
@@ -184,8 +184,10 @@ static int make_events(struct agent *a, struct err *e)
 
 static void agent_free(struct agent *a)
 {
-	struct event *events[] = { a->tick,	  a->hup, a->term, a->interrupt, a->reconcile_timer,
-				   a->evict_timer };
+	struct event *events[] = {
+		a->tick,	a->hup,		 a->term, a->interrupt, a->reconcile_timer,
+		a->evict_timer, a->attach_result
+	};
 
 	http_free(a->http);
 	discovery_free(a->discovery);
@@ -242,6 +244,8 @@ int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 		on_tick(-1, 0, &a);
 		agent_on_reconcile(-1, 0, &a);
 		event_base_dispatch(a.base);
+		if (a.fatal.text[0])
+			r = err_set(e, EIO, "%s", a.fatal.text);
 	}
 	agent_free(&a);
 	return r;

@@ -99,9 +99,12 @@ int agent_open_datapath(struct agent *a, struct err *e)
 /* Reads the maps again after somebody else has changed or replaced them. */
 void agent_reopen(struct agent *a)
 {
+	bool held = a->dp != NULL;
 	struct err e = { "" };
 	int r;
 
+	if (held)
+		a->on_purpose = datapath_is_detached(a->dp);
 	agent_drop_datapath(a);
 	r = agent_open_datapath(a, &e);
 	if (!r) {
@@ -109,7 +112,8 @@ void agent_reopen(struct agent *a)
 			  "data path changed by kubelb-load, applying the configuration",
 			  "pin=%s serial=%u", log_quoted(a->options->pin_dir),
 			  a->state->applied.serial);
-		a->detached_logged = false;
+		a->detached_logged = a->lost = false;
+		a->hidden_for = 0;
 		a->config_pending = a->dirty = true;
 		return;
 	}
@@ -117,6 +121,7 @@ void agent_reopen(struct agent *a)
 		log_event(LOG_LEVEL_WARN, "no data path to work on, waiting for kubelb-load",
 			  "pin=%s error=%s", log_quoted(a->options->pin_dir), log_quoted(e.text));
 	a->detached_logged = true;
+	agent_note_loss(a, held, r);
 }
 
 /* --- write --------------------------------------------------------------------------- */

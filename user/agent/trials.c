@@ -84,17 +84,19 @@ static void take(struct agent *a, const struct agent_trials *found)
 	a->trials = *found;
 }
 
-static void make_trials(struct agent *a, struct agent_trials *ret)
+/* Returns false if there is nothing to try, or links run nothing. */
+static bool make_trials(struct agent *a, struct agent_trials *ret)
 {
 	struct datapath_link links[METRICS_LINKS];
 	int n = datapath_links(a->options->pin_dir, links, METRICS_LINKS, NULL);
 
 	memset(ret, 0, sizeof(*ret));
-	if (n < 0)
-		return;
+	if (n < 0 || !agent_check_links(a, links, n))
+		return false;
 	ret->n = datapath_try_frontends(a->dp, a->state, links, n, false, ret->at,
 					KLB_MAX_FRONTENDS);
 	ret->n_others = datapath_others(links, n, false, ret->others, AGENT_OTHERS_MAX);
+	return true;
 }
 
 void agent_check_trials(struct agent *a)
@@ -105,7 +107,10 @@ void agent_check_trials(struct agent *a)
 
 	if (now < a->trials_due_ns && a->trials_serial == a->state->applied.serial)
 		return;
-	make_trials(a, &found);
+	if (!make_trials(a, &found)) {
+		a->trials_due_ns = now + NS_PER_S;
+		return;
+	}
 	bad = any_bad(found.at, found.n);
 	a->trials_serial = a->state->applied.serial;
 	a->trials_due_ns = now + TRIAL_NS;

@@ -38,6 +38,12 @@ void datapath_close(struct datapath *dp);
 bool datapath_is_current(const struct datapath *dp);
 
 /*
+ * Whether kubelb-load --detach has removed, or is removing, what dp holds. It works after the pins
+ * are gone.
+ */
+bool datapath_is_detached(const struct datapath *dp);
+
+/*
  * Reads everything, map by map. The kernel goes on counting meanwhile. *ret is invalid on failure.
  */
 int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e);
@@ -208,6 +214,9 @@ struct datapath_link {
  * Reads the pinned links and whether each is effective. Returns their number or a negative errno.
  */
 int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int max, struct err *e);
+
+/* Looks again what the cgroups run, without the pins. */
+void datapath_links_refresh(struct datapath_link *links, int n);
 
 /* What a test connect to a frontend has shown. */
 enum datapath_trial_result {

@@ -12,21 +12,29 @@
  * A program is effective when it is in the effective list of its cgroup, which is what the kernel
  * runs. A link to a removed cgroup still exists and is pinned, but runs nothing.
  */
-static void read_effect(const struct bpf_link_info *info, struct datapath_link *ret)
+static void read_effect(struct datapath_link *link)
 {
 	__u32 ids[64], count = 64, flags = 0;
-	int fd = cgroup_open_id(info->cgroup.cgroup_id);
+	int fd = cgroup_open_id(link->cgroup_id);
 
-	ret->hidden = fd == -EPERM;
+	link->effective = false;
+	link->hidden = fd == -EPERM;
 	if (fd < 0)
 		return;
-	if (!bpf_prog_query(fd, info->cgroup.attach_type, BPF_F_QUERY_EFFECTIVE, &flags, ids,
-			    &count))
-		for (__u32 i = 0; i < count && !ret->effective; i++)
-			ret->effective = ids[i] == info->prog_id;
+	if (!bpf_prog_query(fd, (enum bpf_attach_type)link->hook, BPF_F_QUERY_EFFECTIVE, &flags,
+			    ids, &count))
+		for (__u32 i = 0; i < count && !link->effective; i++)
+			link->effective = ids[i] == link->prog_id;
 	else
-		ret->hidden = errno == EPERM;
+		link->hidden = errno == EPERM;
 	close(fd);
+}
+
+void datapath_links_refresh(struct datapath_link *links, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (links[i].cgroup_id)
+			read_effect(&links[i]);
 }
 
 /* Returns false for something else than a link of kubelb. */
@@ -49,7 +57,7 @@ static bool read_link(int fd, const char *name, struct datapath_link *ret)
 	 * privileges are needed to see that.
 	 */
 	if (info.cgroup.cgroup_id)
-		read_effect(&info, ret);
+		read_effect(ret);
 	return true;
 }
 
