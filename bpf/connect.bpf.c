@@ -26,6 +26,13 @@ struct address_families {
 	__u32 ipv6_socket; /* constant at each use */
 };
 
+/* 1 for a test connect of user space (KLB_SOCKET_TEST), else 0. */
+static __always_inline __u32 is_test(struct tcp_sock *tp)
+{
+	return BPF_CORE_READ_BITFIELD(tp, repair) &
+	       (__u32)klb_same(klb_sock_of(tp)->sk_priority, KLB_TEST_PRIORITY);
+}
+
 #define COUNT(field)                                                 \
 	do {                                                         \
 		struct klb_counters *counters_ = klb_counters_get(); \
@@ -145,6 +152,7 @@ static __always_inline __u32 reporter_flags(const struct connect_ctx *conn,
 	counts = klb_make_unknown_scalar(counts);
 	/* Without branches, or the verifier goes through the rest once for each outcome. */
 	return (KLB_SOCKET_OTHER_NETNS & (0 - foreign)) |
+	       (KLB_SOCKET_TEST & (0 - is_test(conn->tp))) |
 	       (KLB_SOCKET_UNTRUSTED & (0 - (counts & untrusted))) |
 	       (KLB_SOCKET_NO_AGENT & (agent - 1)) |
 	       (KLB_SOCKET_TRUSTED & (0 - (counts & (1 ^ untrusted))));
@@ -286,8 +294,10 @@ static __always_inline void stash(struct bpf_sock_addr *ctx, const struct connec
 		p = klb_pending_claim(conn->pending, conn->number, conn->now);
 	if (p) {
 		describe(&p->route, frontend, cand, flags, conn->now);
+		p->left_behind = 0;
 		klb_set_owner(&p->left, conn->tp);
 		*(volatile __u64 *)&p->number = conn->number;
+		klb_memory.unsent = conn->number;
 		return;
 	}
 	describe(&route, frontend, cand, flags | KLB_SOCKET_EARLY, conn->now);
@@ -353,6 +363,25 @@ static __always_inline void forget_early(struct bpf_sock *sk)
 		klb_socket_forget(sk, rec);
 }
 
+/* The same, and for a choice in `pending` whose SYN never left: it found no route. */
+static __always_inline void leave_behind(struct bpf_sock_addr *ctx)
+{
+	struct klb_pending *p;
+	struct tcp_sock *tp;
+	__u64 number;
+
+	forget_early(ctx->sk);
+	if (!*(volatile __u64 *)&klb_memory.unsent)
+		return;
+	tp = klb_addr_tcp_sock(ctx);
+	if (!tp)
+		return;
+	number = klb_socket_number(tp);
+	p = klb_pending_of(number);
+	if (p && number && *(volatile __u64 *)&p->number == number)
+		p->left_behind = 1;
+}
+
 /*
  * Whether the connect cannot leave the host: it goes to what listens locally. One number for
  * both cases, so that the caller has one branch and the verifier goes through the choice once.
@@ -392,11 +421,17 @@ static __always_inline int use_choice(struct bpf_sock_addr *ctx, const struct co
 {
 	if (klb_may_dial_itself(dst, scope) &&
 	    (families->ipv6_socket ? klb_dials_itself6(ctx) : klb_dials_itself4(ctx))) {
-		COUNT(skipped_own_listener);
+		if (is_test(conn->tp))
+			COUNT(tests_left_alone);
+		else
+			COUNT(skipped_own_listener);
 		return -EADDRINUSE;
 	}
 	if (!cand || !cand->id) {
-		COUNT(skipped_no_backend);
+		if (is_test(conn->tp))
+			COUNT(tests_left_alone);
+		else
+			COUNT(skipped_no_backend);
 		return -ENOENT;
 	}
 	if (cand->id == KLB_ID_SELFTEST)
@@ -420,7 +455,7 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	struct connect_ctx conn;
 
 	if (find_frontend(dst, &match)) {
-		forget_early(ctx->sk);
+		leave_behind(ctx);
 		return -ENOENT;
 	}
 	control = klb_control_get();

@@ -40,6 +40,32 @@ static __always_inline void want_callbacks(struct bpf_sock_ops *ctx, int wanted)
 
 /* --- the SYN leaves ------------------------------------------------------------ */
 
+/*
+ * A choice older than this belongs to an earlier connect of the same socket, which found no route:
+ * between hook and SYN there are microseconds. In jiffies, of which chosen_ns has whole ones.
+ */
+#define KLB_SAME_CONNECT_NS 20000000ULL
+
+/* Whether the choice is of this SYN's connect. */
+static __always_inline int is_of_this_connect(const struct klb_pending *p)
+{
+	struct klb_control *control = klb_control_get();
+
+	return control && !p->left_behind &&
+	       klb_age(klb_now_ns(control), p->route.chosen_ns) < (__s64)KLB_SAME_CONNECT_NS;
+}
+
+/* The SYN goes to another address than the one that was chosen. */
+static __always_inline void note_diverted(const struct klb_endpoint *remote, __u32 flags)
+{
+	struct klb_counters *counters = klb_counters_get();
+
+	if (!counters || flags & KLB_SOCKET_TEST)
+		return;
+	__sync_fetch_and_add(&counters->diverted, 1);
+	counters->diverted_to = *remote;
+}
+
 /* Takes the choice that the connect program has stored for this socket out of `pending`. */
 static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 				 struct klb_route *ret, const struct klb_socket **ret_owner)
@@ -47,16 +73,24 @@ static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 	__u64 number = klb_socket_number(tp);
 	struct klb_pending *p = klb_pending_of(number);
 	struct klb_endpoint remote;
+	int current;
 
 	if (!p || !number || *(volatile __u64 *)&p->number != number)
 		return -1;
 	*ret = p->route;
+	current = is_of_this_connect(p);
 	if (KLB_IS_OLD)
 		*ret_owner = &p->left;
 	*(volatile __u64 *)&p->number = 0;
+	if (klb_memory.unsent == number)
+		klb_memory.unsent = 0;
 	/* The choice may be one of an earlier connect that found no route. */
 	remote_of(ctx, &remote);
-	return klb_endpoint_equal(&remote, &ret->backend) ? 0 : -1;
+	if (klb_endpoint_equal(&remote, &ret->backend))
+		return 0;
+	if (current)
+		note_diverted(&remote, ret->flags);
+	return -1;
 }
 
 /* Records which process connects. This task is that process; when the connect fails, some
@@ -78,6 +112,10 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 	struct klb_control *control = klb_control_get();
 
 	rec->flags &= ~KLB_SOCKET_EARLY;
+	if (rec->flags & KLB_SOCKET_TEST) {
+		rec->phase = KLB_PHASE_ENDED;
+		return;
+	}
 	record_owner(rec, tp, owner);
 	rec->connect_ns = bpf_ktime_get_ns();
 	want_callbacks(ctx, CALLBACKS);
@@ -114,6 +152,8 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 		begin(ctx, tp, rec, 0);
 		return;
 	}
+	if (rec->flags & KLB_SOCKET_EARLY)
+		note_diverted(&remote, rec->flags);
 	klb_restore_sockopts(ctx, tp, rec);
 	klb_socket_forget(sk, rec);
 }

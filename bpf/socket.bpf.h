@@ -164,7 +164,7 @@ static __noinline int klb_abandoned_route(struct klb_pending *p, __u64 now)
 	struct klb_socket *rec;
 	struct klb_stats *stats;
 
-	if (!p)
+	if (!p || p->route.flags & KLB_SOCKET_TEST)
 		return 0;
 	rec = &p->left;
 	klb_socket_fill(rec, &p->route);

@@ -334,6 +334,8 @@ enum klb_feature {
  *   something about its apiservers.
  * refused: by enum klb_feature: the errno with which the kernel has refused what the feature
  *   takes, at the last load; 0: it is in force.
+ * detached: 1: `kubelb-load --detach` removes this attachment. An agent that still holds the map
+ *   tells it from pins that were lost, and does not attach again.
  */
 struct klb_control {
 	__u32 abi_version;
@@ -349,7 +351,7 @@ struct klb_control {
 	__u32 connect_timeout_ms;
 	__u32 dead_peer_timeout_ms;
 	enum klb_discovery discovery;
-	__u32 pad2;
+	__u32 detached;
 	__u64 discovery_heard_ns;
 	__u64 host_netns;
 	__u16 refused[KLB_FEATURES];
@@ -374,6 +376,11 @@ struct klb_options {
  * other_netns: sockets that are part of `active` or `connecting` and live outside of the
  *   host's network namespace.
  * selftest: of kubelb-load's last test connect.
+ * diverted: connects whose SYN went elsewhere than to the chosen backend: another program had
+ *   rewritten the address after KubeLB's. diverted_to: where the last of them went; for people,
+ *   may be of two connects at the same time.
+ * tests_left_alone: test connects (KLB_SOCKET_TEST) that a rule left alone, which count in none of
+ *   the first counters.
  */
 struct klb_selftest {
 	__u64 netns_cookie; /* of the namespace that it came from */
@@ -390,6 +397,9 @@ struct klb_counters {
 	__u64 skipped_own_listener; /* dialled by the server that listens there */
 	__u64 other_netns;
 	struct klb_selftest selftest;
+	__u64 diverted;
+	struct klb_endpoint diverted_to;
+	__u32 tests_left_alone;
 	KLB_ABI_GROWTH
 };
 
@@ -423,8 +433,13 @@ enum klb_phase {
 #define KLB_SOCKET_OTHER_NETNS 128u
 /* Counted in klb_stats.closed_early. */
 #define KLB_SOCKET_CLOSED_EARLY 256u
+/* A test connect of user space: under TCP_REPAIR, which sends no packet, with this SO_PRIORITY.
+ * Both take CAP_NET_ADMIN. It is counted nowhere and says nothing about the backend; its record
+ * (KLB_PHASE_ENDED) says which backend it got. */
+#define KLB_SOCKET_TEST 512u
+#define KLB_TEST_PRIORITY 0x6b6c6274 /* "klbt" */
 /* A trusted reporter's while no agent runs: see klb_reporter. */
-#define KLB_SOCKET_NO_AGENT 512u
+#define KLB_SOCKET_NO_AGENT 1024u
 
 /*
  * Value of `sockets`, the record of a balanced socket. Written by the kernel. It ends with
@@ -472,6 +487,8 @@ struct klb_route {
  * number: the inode number of the socket's file; 0: free; KLB_PENDING_CLAIMED: being filled.
  * turn: counts the connects that used this entry, so that a socket that tries again gets
  *   other random bits.
+ * left_behind: 1: the socket has been connected to something else since, so this choice is not
+ *   of the next SYN.
  * left: room for the record of an abandoned route, which the stack does not have. It holds the
  *   owner (pid, comm, cgroup_id), which nobody can tell later; before Linux 5.11 klb_sockops
  *   cannot either.
@@ -482,7 +499,7 @@ struct klb_route {
 struct klb_pending {
 	__u64 number;
 	__u32 turn;
-	__u32 pad;
+	__u32 left_behind;
 	struct klb_route route;
 	struct klb_socket left;
 };
@@ -529,6 +546,8 @@ struct klb_event {
  *   by kubelb-load, once klb_sockops sees every new listener and the old ones are listed;
  *   cleared by the next load, before it replaces the first program.
  * has_early: 1: there have been records that were made in the connect hook.
+ * unsent: the socket whose choice was stored in `pending` last, until its SYN leaves. 0: no choice
+ *   was left behind, as far as one variable can tell.
  * listens: 1: a server listens, or has listened, on one of the TCP ports n with this index,
  *   n % KLB_LISTEN_SLOTS. Written by klb_sockops and kubelb-load; never cleared, so that neither
  *   can undo what the other has just written.
@@ -558,6 +577,7 @@ struct klb_reporter {
 struct klb_memory {
 	__u32 listens_known;
 	__u32 has_early;
+	__u64 unsent;
 	__u8 listens[KLB_LISTEN_SLOTS];
 	struct klb_reporter reporters[KLB_REPORTERS];
 };
@@ -594,7 +614,7 @@ KLB_ASSERT_SIZE(klb_backend, 56);
 KLB_ASSERT_SIZE(klb_stats, 152);
 KLB_ASSERT_SIZE(klb_admin, 16);
 KLB_ASSERT_SIZE(klb_control, 120);
-KLB_ASSERT_SIZE(klb_counters, 80);
+KLB_ASSERT_SIZE(klb_counters, 112);
 KLB_ASSERT_SIZE(klb_event, 96);
 #endif
 KLB_ASSERT_SIZE(klb_socket, 136);

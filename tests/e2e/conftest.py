@@ -78,6 +78,15 @@ def library_fixture(tmp_path):
     return {**os.environ, "LD_PRELOAD": str(library)}
 
 
+@pytest.fixture(name="refuse", scope="session")
+def refuse_fixture(tmp_path_factory):
+    """The command that runs another one for which the kernel refuses some of bpf(2)."""
+    path = str(tmp_path_factory.mktemp("refuse") / "refuse")
+    system.run_checked(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path,
+                        os.path.join(os.path.dirname(HERE), "clients", "refuse.c")])
+    return path
+
+
 @pytest.fixture(name="stage")
 def stage_fixture(world):
     """The world with nothing attached and every backend well, before and after.

@@ -16,6 +16,9 @@ from system import wait_until
 # transparent failover.
 CONTRACT = {
     "kubelb_build_info": ("gauge", {"version"}),
+    "kubelb_frontend_balanced": ("gauge", {"frontend"}),
+    "kubelb_other_programs": ("gauge", {"hook"}),
+    "kubelb_connects_diverted_total": ("counter", set()),
     "kubelb_backend_state": ("gauge", {"backend", "state"}),
     "kubelb_backend_weight": ("gauge", {"backend"}),
     "kubelb_connections_active": ("gauge", {"backend"}),

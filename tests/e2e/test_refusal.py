@@ -14,8 +14,7 @@ from backend import PORT
 from helpers import (V4, V6, Held, Traffic, backend_status, dial, dial_error, fails, link_pins,
                      metrics, nbconnect, objects, ok, pins, served_set, stats, still_there,
                      wait_states)
-from system import run_checked, wait_until
-from world import ROOT
+from system import wait_until
 
 # include/uapi/linux/bpf.h
 SOCK_OPS, SOCK_ADDR, SYSCALL, RINGBUF = 13, 18, 31, 27
@@ -40,15 +39,6 @@ CASES = {
 }
 EVERYTHING = (*GETPEERNAME, f"prog={SOCK_OPS}", f"map={RINGBUF}", f"prog={SYSCALL}", "kfunc",
               "atomics")
-
-
-@pytest.fixture(name="refuse", scope="module")
-def refuse_fixture(tmp_path_factory):
-    """The command that refuses."""
-    path = str(tmp_path_factory.mktemp("refuse") / "refuse")
-    run_checked(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path,
-                 os.path.join(ROOT, "tests", "clients", "refuse.c")])
-    return path
 
 
 def load_without(stage, refuse, what, *args):

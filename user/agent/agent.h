@@ -6,6 +6,7 @@
 #ifndef KUBELB_AGENT_H
 #define KUBELB_AGENT_H
 
+#include "agent/attacher.h"
 #include "config/config.h"
 #include "base/err.h"
 #include "host/privileges.h"
@@ -13,6 +14,7 @@
 struct agent_options {
 	const char *config_path;
 	const char *pin_dir;
+	struct attacher *attacher; /* NULL: what is lost stays lost */
 };
 
 /* The privileges that a configuration needs. */

@@ -17,6 +17,16 @@
 #include "base/log.h"
 #include "host/privileges.h"
 
+#define AGENT_OTHERS_MAX 16
+
+/* What test connects and the cgroup's list of programs have shown. */
+struct agent_trials {
+	struct datapath_trial at[KLB_MAX_FRONTENDS];
+	unsigned int n;
+	struct datapath_other others[AGENT_OTHERS_MAX];
+	int n_others; /* -EPERM: they cannot be listed */
+};
+
 struct agent {
 	const struct agent_options *options;
 	struct event_base *base;
@@ -47,6 +57,21 @@ struct agent {
 	struct event *wakeup; /* the kernel has reported an event */
 	__u64 next_event; /* number in the event log */
 	__u64 rebalance_ns; /* no earlier rebalancing */
+	struct datapath_link links[METRICS_LINKS]; /* as they were while all was well */
+	int n_links;
+	__u64 cgroup_id; /* that they were on; 0: not known */
+	bool on_purpose; /* the data path was detached by kubelb-load --detach */
+	bool lost; /* it is gone, and not on purpose */
+	bool attaching; /* the attacher has been asked */
+	unsigned int hidden_for, cut_for; /* so many looks in a row */
+	struct event *attach_result;
+	__u64 attach_due_ns, attach_wait_ns;
+	char attach_error[ERR_TEXT_MAX];
+	struct err fatal; /* why the agent ends; "": it was told to */
+	struct agent_trials trials;
+	__u64 trials_due_ns;
+	unsigned int trials_serial; /* of the configuration that they were made with */
+	bool trials_doubtful; /* the last ones were bad, and the ones before were not */
 	struct reconcile reconcile;
 	__s64 excess; /* see reconcile_other_netns */
 	bool reconciled; /* at least once */
@@ -114,6 +139,28 @@ unsigned int agent_features(struct agent *a, const struct klb_control *control,
 void agent_reopen(struct agent *a);
 /* Writes what has changed. Logs a failure; the agent stays dirty then. May reopen. */
 void agent_apply(struct agent *a);
+
+/* --- attach_again.c: when the data path is lost --- */
+
+/* Waits for the attacher's results, if there is one. Returns 0 or -ENOMEM. */
+int agent_listen_attacher(struct agent *a);
+/*
+ * The data path cannot be opened: code says why. held: it could until now, and a->on_purpose is
+ * set. Has it attached again if it was lost.
+ */
+void agent_note_loss(struct agent *a, bool held, int code);
+/*
+ * Takes what datapath_links has read. Has it attached again if links run nothing; returns false
+ * then.
+ */
+bool agent_check_links(struct agent *a, const struct datapath_link *links, int n);
+
+/* --- trials.c: where connects end --- */
+
+/* At each tick, with a->dp: makes the test connects when they are due. Logs what has changed. */
+void agent_check_trials(struct agent *a);
+/* Whether a test connect has shown that another program decides. */
+bool agent_is_overruled(const struct agent *a);
 
 /* --- kernel_events.c: what the kernel reports --- */
 

@@ -154,6 +154,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		agent_check_dead_backends(a);
 		agent_rebalance(a);
 	}
+	if (a->dp)
+		agent_check_trials(a);
 	agent_listen_http(a);
 	open_manager(a);
 	notify_manager(a);
@@ -191,7 +193,7 @@ static int make_events(struct agent *a, struct err *e)
 	a->evict_timer = evtimer_new(a->base, agent_on_evict, a);
 	if (!a->reconcile_timer || !a->evict_timer || !a->tick || !a->hup || !a->term ||
 	    !a->interrupt || event_add(a->hup, NULL) || event_add(a->term, NULL) ||
-	    event_add(a->interrupt, NULL))
+	    event_add(a->interrupt, NULL) || agent_listen_attacher(a))
 		return err_set(e, ENOMEM, "cannot set up events");
 	return 0;
 }
@@ -200,8 +202,10 @@ static int make_events(struct agent *a, struct err *e)
 
 static void agent_free(struct agent *a)
 {
-	struct event *events[] = { a->tick,	  a->hup, a->term, a->interrupt, a->reconcile_timer,
-				   a->evict_timer };
+	struct event *events[] = {
+		a->tick,	a->hup,		 a->term, a->interrupt, a->reconcile_timer,
+		a->evict_timer, a->attach_result
+	};
 
 	http_free(a->http);
 	discovery_free(a->discovery);
@@ -262,7 +266,7 @@ static int agent_start(struct agent *a, struct config *cfg, struct err *e)
 
 int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 {
-	struct agent a = { .options = o, .agent_lock = -1 };
+	struct agent a = { .options = o, .agent_lock = -1, .trials.n_others = -EPERM };
 	int r = agent_start(&a, cfg, e);
 
 	if (!r) {
@@ -273,6 +277,8 @@ int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 		on_tick(-1, 0, &a);
 		agent_on_reconcile(-1, 0, &a);
 		event_base_dispatch(a.base);
+		if (a.fatal.text[0])
+			r = err_set(e, EIO, "%s", a.fatal.text);
 	}
 	agent_free(&a);
 	return r;

@@ -55,7 +55,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 {
 	int c;
 
-	*o = (struct options){ .agent = { CONFIG_PATH_DEFAULT, DATAPATH_PIN_DEFAULT } };
+	*o = (struct options){ .agent = { CONFIG_PATH_DEFAULT, DATAPATH_PIN_DEFAULT, NULL } };
 	opterr = 0;
 	while ((c = getopt_long(argc, argv, ":c:vhV", long_options, NULL)) != -1) {
 		switch (c) {
@@ -136,17 +136,21 @@ static bool is_attached(const struct options *o)
 }
 
 /* Attaching needs more privileges than running. */
-static int run_reduced(const struct options *o, struct config *cfg)
+static int run_reduced(struct options *o, struct config *cfg)
 {
 	struct privileges_need need;
 	struct err e = { "" };
+	int r = attacher_start(o->agent.config_path, o->agent.pin_dir, cfg, &o->agent.attacher, &e);
 
 	agent_needs(cfg, &need);
-	if (privileges_reduce(&need, &e)) {
+	if (!r)
+		r = privileges_reduce(&need, &e);
+	if (r)
 		config_free(cfg);
-		return cli_fail(CLI_FAILED, &e);
-	}
-	return agent_run(&o->agent, cfg, &e) ? cli_fail(CLI_FAILED, &e) : CLI_OK;
+	else
+		r = agent_run(&o->agent, cfg, &e);
+	attacher_free(o->agent.attacher);
+	return r ? cli_fail(CLI_FAILED, &e) : CLI_OK;
 }
 
 /* A configuration that the agent cannot run with counts as invalid. */
@@ -179,7 +183,7 @@ static void read_again(const struct options *o, struct config **cfg)
 	*cfg = newer;
 }
 
-static int run(const struct options *o)
+static int run(struct options *o)
 {
 	struct config *cfg = NULL;
 	struct err e = { "" };

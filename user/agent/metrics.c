@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "balance/names.h"
+#include "base/array.h"
 #include "base/cli.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -50,22 +51,61 @@ static void print_head(FILE *f, const char *name, const char *type, const char *
 
 /*
  * A link to a removed cgroup stays pinned and runs nothing: it counts as attached, not as
- * effective. When the agent may not read what a cgroup runs, it only checks that the cgroup exists:
- * the kernel runs what is linked to an existing cgroup (kernel/bpf/cgroup.c,
- * compute_effective_progs).
+ * effective. When the agent may not read what a cgroup runs, there is no number.
  */
 static void print_programs(FILE *f, const struct metrics_input *in)
 {
-	unsigned int effective = 0;
+	unsigned int effective = 0, hidden = 0;
 
-	for (unsigned int i = 0; i < in->n_links; i++)
-		effective += in->links[i].effective || in->links[i].hidden;
+	for (unsigned int i = 0; i < in->n_links; i++) {
+		effective += in->links[i].effective;
+		hidden += in->links[i].hidden;
+	}
 	print_head(f, "kubelb_programs_attached", "gauge",
 		   "Programs that are attached by a pinned link.");
 	fprintf(f, "kubelb_programs_attached %u\n", in->n_links);
 	print_head(f, "kubelb_programs_effective", "gauge",
 		   "Of these, programs that the kernel runs: their cgroup is there.");
-	fprintf(f, "kubelb_programs_effective %u\n", effective);
+	if (!hidden)
+		fprintf(f, "kubelb_programs_effective %u\n", effective);
+}
+
+static void print_trials(FILE *f, const struct metrics_input *in)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	print_head(f, "kubelb_frontend_balanced", "gauge",
+		   "1 if a test connect to the frontend ends at a backend, 0 if another program "
+		   "decides.");
+	for (unsigned int i = 0; i < in->n_trials; i++)
+		if (in->trials[i].result != DATAPATH_TRIAL_NOT_MADE)
+			fprintf(f, "kubelb_frontend_balanced{frontend=\"%s\"} %d\n",
+				endpoint_format(&in->trials[i].frontend, text),
+				in->trials[i].result == DATAPATH_TRIAL_BALANCED);
+}
+
+static void print_others(FILE *f, const struct metrics_input *in)
+{
+	static const char *const hooks[] = { "connect4", "connect6", "getpeername4",
+					     "getpeername6" };
+
+	print_head(f, "kubelb_other_programs", "gauge",
+		   "Programs of others that the kernel runs for the same connects.");
+	for (size_t h = 0; in->n_others >= 0 && h < ARRAY_SIZE(hooks); h++) {
+		unsigned int n = 0;
+
+		for (int i = 0; i < in->n_others; i++)
+			n += !strcmp(datapath_hook_name(in->others[i].hook), hooks[h]);
+		fprintf(f, "kubelb_other_programs{hook=\"%s\"} %u\n", hooks[h], n);
+	}
+}
+
+static void print_diverted(FILE *f, const struct metrics_input *in)
+{
+	print_head(f, "kubelb_connects_diverted_total", "counter",
+		   "Connects that another program sent elsewhere after KubeLB had chosen.");
+	if (in->state)
+		fprintf(f, "kubelb_connects_diverted_total %llu\n", in->state->counters.diverted);
 }
 
 static void print_features(FILE *f, const struct metrics_input *in)
@@ -361,6 +401,9 @@ char *metrics_format(const struct metrics_input *in, size_t *ret_length)
 	print_head(f, "kubelb_build_info", "gauge", "1, with the version of the agent.");
 	fprintf(f, "kubelb_build_info{version=\"%s\"} 1\n", KLB_VERSION);
 	print_programs(f, in);
+	print_trials(f, in);
+	print_others(f, in);
+	print_diverted(f, in);
 	print_features(f, in);
 	print_heartbeat(f, in);
 	print_maps(f, in);

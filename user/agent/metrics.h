@@ -39,6 +39,10 @@ struct metrics_input {
 	const struct datapath_state *state; /* NULL: nothing is attached */
 	const struct datapath_link *links; /* the pinned ones */
 	unsigned int n_links;
+	const struct datapath_trial *trials;
+	unsigned int n_trials;
+	const struct datapath_other *others;
+	int n_others; /* negative: not known */
 	const struct datapath_feature *features; /* of what is attached */
 	unsigned int n_features;
 	const struct metrics_probe *probes;

@@ -39,6 +39,10 @@ static char *on_metrics(void *arg, size_t *ret_length)
 		probes[i] = *agent_backend_metrics(a->backends[i]);
 	if (state && a->dp && !datapath_read(a->dp, state, NULL))
 		in.state = state;
+	in.trials = a->trials.at;
+	in.n_trials = a->dp ? a->trials.n : 0;
+	in.others = a->trials.others;
+	in.n_others = a->dp ? a->trials.n_others : -ENOENT;
 	in.features = features;
 	if (in.state)
 		in.n_features = agent_features(a, &state->control, features);
@@ -58,6 +62,8 @@ const char *agent_not_ready(const struct agent *a)
 	if (a->other_netns)
 		return "the data path belongs to another network namespace: run kubelb-load in "
 		       "this one";
+	if (agent_is_overruled(a))
+		return "connects do not end where KubeLB sends them: see kubelbctl status";
 	return NULL;
 }
 

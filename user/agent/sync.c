@@ -129,9 +129,12 @@ void agent_log_no_datapath(struct agent *a, int r, const struct err *e)
 /* Reads the maps again after somebody else has changed or replaced them. */
 void agent_reopen(struct agent *a)
 {
+	bool held = a->dp != NULL;
 	struct err e = { "" };
 	int r;
 
+	if (held)
+		a->on_purpose = datapath_is_detached(a->dp);
 	agent_drop_datapath(a);
 	r = agent_open_datapath(a, &e);
 	if (!r) {
@@ -141,11 +144,13 @@ void agent_reopen(struct agent *a)
 					"configuration",
 			  "pin=%s serial=%u", log_quoted(a->options->pin_dir),
 			  a->state->applied.serial);
-		a->detached_logged = a->short_of = false;
+		a->detached_logged = a->short_of = a->lost = false;
+		a->hidden_for = 0;
 		a->config_pending = a->dirty = true;
 		return;
 	}
 	agent_log_no_datapath(a, r, &e);
+	agent_note_loss(a, held, r);
 }
 
 /* --- write --------------------------------------------------------------------------- */

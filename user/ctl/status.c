@@ -16,7 +16,7 @@
 
 /* --- text -------------------------------------------------------------------------- */
 
-enum effect { EFFECT_NONE, EFFECT_ALL, EFFECT_HIDDEN };
+enum effect { EFFECT_NONE, EFFECT_ALL, EFFECT_HIDDEN, EFFECT_OVERRULED, EFFECT_UNTRIED };
 
 static enum effect effect_of(const struct datapath_link *links, int n_links)
 {
@@ -31,6 +31,17 @@ static enum effect effect_of(const struct datapath_link *links, int n_links)
 	return effective + hidden < n_links || !n_links ? EFFECT_NONE : EFFECT_HIDDEN;
 }
 
+/* Of all links, with what test connects have shown: a program that runs may still not decide. */
+static enum effect effect_of_all(const struct status *st)
+{
+	enum effect effect = effect_of(st->links, st->n_links);
+	enum decides_result result = decides_result(st->decides);
+
+	if (effect != EFFECT_NONE && result == DECIDES_ANOTHER)
+		return EFFECT_OVERRULED;
+	return effect == EFFECT_ALL && result == DECIDES_UNKNOWN ? EFFECT_UNTRIED : effect;
+}
+
 static const char *effect_text(enum effect effect)
 {
 	switch (effect) {
@@ -39,6 +50,10 @@ static const char *effect_text(enum effect effect)
 	case EFFECT_HIDDEN:
 		return "whether they are effective takes CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH to "
 		       "see";
+	case EFFECT_OVERRULED:
+		return "NOT ALL EFFECTIVE: other programs decide where connects end";
+	case EFFECT_UNTRIED:
+		return "all run; where connects end is not checked";
 	default:
 		return "NOT ALL EFFECTIVE: run kubelb-load again";
 	}
@@ -46,7 +61,9 @@ static const char *effect_text(enum effect effect)
 
 static json_t *effect_json(enum effect effect)
 {
-	return effect == EFFECT_HIDDEN ? json_null() : json_boolean(effect == EFFECT_ALL);
+	if (effect == EFFECT_HIDDEN || effect == EFFECT_UNTRIED)
+		return json_null();
+	return json_boolean(effect == EFFECT_ALL);
 }
 
 /* The counters that belong to no backend, if they are not 0. */
@@ -65,10 +82,15 @@ static void print_notes(const struct klb_counters *c)
 		  "connects left alone, of this node's own apiserver to itself" },
 		{ c->repaired, "corrections to the counts of connections" },
 	};
+	char text[ENDPOINT_TEXT_MAX];
 
 	for (size_t i = 0; i < ARRAY_SIZE(notes); i++)
 		if (notes[i].n)
 			printf("note      %s: %llu\n", notes[i].what, notes[i].n);
+	if (c->diverted)
+		printf("note      connects that another program sent elsewhere, after KubeLB had "
+		       "chosen: %llu, the last one to %s\n",
+		       c->diverted, endpoint_format(&c->diverted_to, text));
 }
 
 /* What does not work on this kernel. */
@@ -98,9 +120,9 @@ static void print_head(const struct status *st)
 	__u64 now_ns = st->now_ns;
 	char text[FORMAT_TIME_MAX];
 
-	printf("programs  %d attached, %s\n", st->n_links,
-	       effect_text(effect_of(st->links, st->n_links)));
+	printf("programs  %d attached, %s\n", st->n_links, effect_text(effect_of_all(st)));
 	print_netns(&s->control);
+	decides_print(st->decides);
 	print_losses(st);
 	if (backend_status_agent_alive(&s->control, now_ns))
 		printf("agent     alive, last sign of life %s ago\n",
@@ -324,6 +346,14 @@ static json_t *json_features(const struct status *st)
 	return list;
 }
 
+static json_t *json_diverted(const struct klb_counters *c)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	return json_pack("{s:I, s:s?}", "count", (json_int_t)c->diverted, "lastTo",
+			 c->diverted ? endpoint_format(&c->diverted_to, text) : NULL);
+}
+
 int status_print_json(const struct status *st, bool compact)
 {
 	const struct datapath_state *s = st->state;
@@ -332,11 +362,11 @@ int status_print_json(const struct status *st, bool compact)
 		"{s:b, s:o, s:s, s:i, s:I, s:I, s:I, s:b, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, "
 		"s:I, "
 		"s:I}, "
-		"s:I, s:I, s:o, s:o, s:o, s:o}",
-		"attached", st->n_links > 0, "effective",
-		effect_json(effect_of(st->links, st->n_links)), "pin", st->pin_dir, "abiVersion",
-		(int)s->control.abi_version, "configSerial", (json_int_t)s->control.config_serial,
-		"hostNetnsCookie", (json_int_t)s->control.host_netns_cookie, "hostNetns",
+		"s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+		"attached", st->n_links > 0, "effective", effect_json(effect_of_all(st)), "pin",
+		st->pin_dir, "abiVersion", (int)s->control.abi_version, "configSerial",
+		(json_int_t)s->control.config_serial, "hostNetnsCookie",
+		(json_int_t)s->control.host_netns_cookie, "hostNetns",
 		(json_int_t)s->control.host_netns, "inHostNetns",
 		datapath_is_host_netns(&s->control), "agent", "alive",
 		backend_status_agent_alive(&s->control, now_ns), "heartbeatSecondsAgo",
@@ -349,7 +379,9 @@ int status_print_json(const struct status *st, bool compact)
 		(json_int_t)s->counters.skipped_own_listener, "repaired",
 		(json_int_t)s->counters.repaired, "events", (json_int_t)s->counters.events,
 		"programs", json_programs(st->links, st->n_links), "features", json_features(st),
-		"frontends", json_frontends(&s->applied), "backends", json_backends(s, now_ns));
+		"frontends", json_frontends(&s->applied), "backends", json_backends(s, now_ns),
+		"connects", decides_json_trials(st->decides), "otherPrograms",
+		decides_json_others(st->decides), "diverted", json_diverted(&s->counters));
 
 	return ctl_print_json(root, compact ? JSON_COMPACT : JSON_INDENT(2), stdout);
 }

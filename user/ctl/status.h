@@ -3,10 +3,12 @@
 #ifndef KUBELB_STATUS_H
 #define KUBELB_STATUS_H
 
+#include "ctl/decides.h"
 #include "datapath/datapath.h"
 
 /*
- * links, n_links: from datapath_links. features: from datapath_features_in_force.
+ * links, n_links: from datapath_links. features: from datapath_features_in_force. decides: from
+ * decides_take.
  */
 struct status {
 	const struct datapath_state *state;
@@ -14,6 +16,7 @@ struct status {
 	int n_links;
 	const struct datapath_feature *features;
 	unsigned int n_features;
+	const struct decides *decides;
 	const char *pin_dir;
 	__u64 now_ns;
 };

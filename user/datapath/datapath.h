@@ -38,6 +38,12 @@ void datapath_close(struct datapath *dp);
 bool datapath_is_current(const struct datapath *dp);
 
 /*
+ * Whether kubelb-load --detach has removed, or is removing, what dp holds. It works after the pins
+ * are gone.
+ */
+bool datapath_is_detached(const struct datapath *dp);
+
+/*
  * Reads everything, map by map. The kernel goes on counting meanwhile. *ret is invalid on failure.
  */
 int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct err *e);
@@ -216,6 +222,8 @@ unsigned int datapath_features_in_force(const struct datapath *dp, const struct 
 struct datapath_link {
 	char name[32];
 	__u32 prog_id;
+	__u32 hook; /* enum bpf_attach_type */
+	__u64 cgroup_id; /* 0: the cgroup was removed */
 	bool effective; /* the cgroup runs the program */
 	bool hidden; /* the cgroup exists, but its programs cannot be listed without privileges */
 };
@@ -224,5 +232,78 @@ struct datapath_link {
  * Reads the pinned links and whether each is effective. Returns their number or a negative errno.
  */
 int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int max, struct err *e);
+
+/* Looks again what the cgroups run, without the pins. */
+void datapath_links_refresh(struct datapath_link *links, int n);
+
+/* What a test connect to a frontend has shown. */
+enum datapath_trial_result {
+	DATAPATH_TRIAL_BALANCED, /* it ends at a backend that KubeLB has chosen */
+	DATAPATH_TRIAL_UNTOUCHED, /* it goes to the frontend's own address */
+	DATAPATH_TRIAL_ELSEWHERE, /* it ends at `found`, which KubeLB has not chosen */
+	DATAPATH_TRIAL_NOT_MADE, /* nothing is known: see why */
+};
+
+struct datapath_trial {
+	struct klb_endpoint frontend;
+	enum datapath_trial_result result;
+	struct klb_endpoint found;
+	char why[160];
+};
+
+/*
+ * Connects to each frontend that s holds, as a client does, through all programs of all owners. The
+ * sockets are under TCP_REPAIR: no packet leaves, neither to a backend nor to what listens on the
+ * frontend's address, and the programs count nothing (KLB_SOCKET_TEST). So it shows where the
+ * kernel sends connects, not whether something answers there. It costs some ten microseconds for
+ * each frontend, and takes CAP_NET_ADMIN. links: of dp, as datapath_links has them. join: a process
+ * that is outside of the cgroup makes the connects in a child process inside. Returns the number of
+ * elements of ret, which has max.
+ */
+unsigned int datapath_try_frontends(const struct datapath *dp, const struct datapath_state *s,
+				    const struct datapath_link *links, int n_links, bool join,
+				    struct datapath_trial *ret, unsigned int max);
+#define DATAPATH_TRIAL_TEXT 256
+/* Says in ret, of DATAPATH_TRIAL_TEXT bytes, what t has shown. Returns ret. */
+const char *datapath_trial_text(const struct datapath_trial *t, char *ret);
+
+/* A program of somebody else, or of another attachment of KubeLB, at a hook that KubeLB uses. */
+struct datapath_other {
+	__u32 hook; /* enum bpf_attach_type */
+	__u32 prog_id;
+	char name[16]; /* "": it cannot be read (CAP_SYS_ADMIN) */
+	__u8 tag[8];
+	bool kubelb; /* by its name, a program of KubeLB */
+	bool before; /* it runs before the attachment's own program */
+	char cgroup[256]; /* where it is attached; "": to that cgroup or above it */
+};
+
+/*
+ * Lists the other programs at connect4, connect6, getpeername4 and getpeername6: those of the
+ * cgroup of the links and above, as the kernel runs them, and with below those attached to the
+ * cgroups below, which run first. -EPERM: they cannot be listed (CAP_NET_ADMIN). Otherwise returns
+ * the number of elements of ret.
+ */
+int datapath_others(const struct datapath_link *links, int n_links, bool below,
+		    struct datapath_other *ret, unsigned int max);
+/* A program of KubeLB that runs, whoever has attached it and wherever its pins are. */
+struct datapath_running {
+	__u32 prog_id;
+	char name[16];
+	char cgroup[256]; /* that it is attached to */
+	char pin[256]; /* its link's pin; "": none is to be seen from here */
+	char process[64]; /* "NAME (PID)", that holds its link, if there is no pin; or "" */
+};
+
+/*
+ * Lists them, on all cgroups. Takes CAP_SYS_ADMIN; without it the list is empty. Looks through
+ * every bpffs that is mounted here, and through the descriptors of all processes for programs
+ * without a pin. Returns the number of elements of ret.
+ */
+unsigned int datapath_running(struct datapath_running *ret, unsigned int max);
+#define DATAPATH_RUNNING_MAX 64
+
+/* "connect4" */
+const char *datapath_hook_name(__u32 hook);
 
 #endif

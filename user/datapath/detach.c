@@ -5,6 +5,25 @@
 #include <errno.h>
 #include <unistd.h>
 
+/* A running agent then knows that this is meant, and does not attach again. */
+static void set_detached(const char *pin_dir, __u32 detached)
+{
+	struct bpf_map_info info;
+	struct klb_control control;
+	__u32 zero = 0;
+	int fd = pin_open_map(pin_dir, map_pins[MAP_CONTROL], &info, NULL);
+
+	if (fd < 0)
+		return;
+	/* The agent of another version does not attach again. */
+	if (info.value_size == sizeof(control) && !bpf_map_lookup_elem(fd, &zero, &control) &&
+	    control.abi_version == KLB_ABI_VERSION) {
+		control.detached = detached;
+		bpf_map_update_elem(fd, &zero, &control, BPF_ANY);
+	}
+	close(fd);
+}
+
 int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e)
 {
 	int lock, r;
@@ -26,7 +45,10 @@ int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e)
 	lock = datapath_lock(pin_dir, true, LOCK_WAIT_MS, e);
 	if (lock < 0)
 		return lock;
+	set_detached(pin_dir, 1);
 	r = links_remove_all(pin_dir, ret_removed, e);
+	if (r)
+		set_detached(pin_dir, 0);
 	close(lock);
 	return r;
 }

@@ -9,6 +9,7 @@
 #include <limits.h>
 
 #include "datapath/datapath.h"
+#include "host/cgroup.h"
 #include "host/mounts.h"
 
 #define PATH_TEXT_MAX 512
@@ -199,6 +200,12 @@ struct selftest {
  * effective.
  */
 int selftest_connect(const struct datapath *dp, const struct selftest *t, struct err *e);
+
+/*
+ * Runs test in a child process, in a new cgroup below cgroup. Returns its exit status, which is
+ * below 127, or -1 when no process can join the cgroup.
+ */
+int selftest_inside(const char *cgroup, int (*test)(void *arg), void *arg);
 
 /* Removes what a killed test connect has left in `lookup` (-1: none) and in the cgroup. */
 void selftest_remove_leftovers(int lookup_fd, const char *cgroup);

@@ -4,63 +4,39 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-/* FILEID_KERNFS, include/linux/exportfs.h. */
-#define KERNFS_HANDLE 0xfe
-
-/*
- * Opens a cgroup by its id. The handle of a kernfs node (name_to_handle_at(2)) is its id
- * (fs/kernfs/mount.c). Returns -EPERM without the privileges for that, and another negative errno
- * when the cgroup does not exist any more.
- */
-static int open_cgroup_id(__u64 id)
-{
-	union {
-		struct file_handle handle;
-		char bytes[sizeof(struct file_handle) + sizeof(__u64)];
-	} u = { .handle = { .handle_bytes = sizeof(__u64), .handle_type = KERNFS_HANDLE } };
-	char root[PATH_TEXT_MAX];
-	unsigned long long root_id;
-	int root_fd, fd;
-	int r = id ? mounts_cgroup2_root(root, sizeof(root), NULL) : -ENOENT;
-
-	if (r)
-		return r;
-	root_fd = mounts_open_cgroup(root, &root_id, NULL);
-	if (root_fd < 0)
-		return root_fd;
-	memcpy(u.handle.f_handle, &id, sizeof(id));
-	fd = open_by_handle_at(root_fd, &u.handle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		fd = -errno;
-	close(root_fd);
-	return fd;
-}
-
 /*
  * A program is effective when it is in the effective list of its cgroup, which is what the kernel
- * runs. A link to a removed cgroup still exists and is pinned, but runs nothing.
+ * runs. A link to a removed cgroup still exists and is pinned, but runs nothing. Returns 0, or a
+ * negative errno with which the cgroup cannot be opened.
  */
-static int read_effect(const struct bpf_link_info *info, struct datapath_link *ret)
+static int read_effect(struct datapath_link *link)
 {
 	__u32 ids[64], count = 64, flags = 0;
-	int fd = open_cgroup_id(info->cgroup.cgroup_id);
+	int fd = cgroup_open_id(link->cgroup_id);
 
-	ret->hidden = fd == -EPERM;
+	link->effective = false;
+	link->hidden = fd == -EPERM;
 	if (fd < 0)
 		return fd;
-	if (!bpf_prog_query(fd, info->cgroup.attach_type, BPF_F_QUERY_EFFECTIVE, &flags, ids,
-			    &count))
-		for (__u32 i = 0; i < count && !ret->effective; i++)
-			ret->effective = ids[i] == info->prog_id;
+	if (!bpf_prog_query(fd, (enum bpf_attach_type)link->hook, BPF_F_QUERY_EFFECTIVE, &flags,
+			    ids, &count))
+		for (__u32 i = 0; i < count && !link->effective; i++)
+			link->effective = ids[i] == link->prog_id;
 	else
-		ret->hidden = errno == EPERM;
+		link->hidden = errno == EPERM;
 	close(fd);
 	return 0;
+}
+
+void datapath_links_refresh(struct datapath_link *links, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (links[i].cgroup_id)
+			read_effect(&links[i]);
 }
 
 /*
@@ -76,14 +52,16 @@ static int read_link(int fd, const char *name, struct datapath_link *ret)
 		return r == -EEXIST ? 0 : r;
 	*ret = (struct datapath_link){ .prog_id = info.prog_id, .hidden = r == -EPERM };
 	snprintf(ret->name, sizeof(ret->name), "%.31s", name);
+	if (info.type != BPF_LINK_TYPE_CGROUP)
+		return ret->hidden;
+	ret->hidden = false;
+	ret->hook = info.cgroup.attach_type;
+	ret->cgroup_id = info.cgroup.cgroup_id;
 	/*
-	 * The cgroup does not exist any more, so the program does not run. No privileges are needed
-	 * to see that.
+	 * Without an id the cgroup does not exist any more, so the program does not run. No
+	 * privileges are needed to see that.
 	 */
-	if (info.type == BPF_LINK_TYPE_CGROUP && !info.cgroup.cgroup_id)
-		ret->hidden = false;
-	else if (!r)
-		r = read_effect(&info, ret);
+	r = info.cgroup.cgroup_id ? read_effect(ret) : 0;
 	return err_is_shortage(-r) ? r : 1;
 }
 

@@ -42,6 +42,7 @@ int load_write_control(struct datapath_load *l, struct err *e)
 	if (!control.seed)
 		control.seed = random_u64();
 	control.abi_version = KLB_ABI_VERSION;
+	control.detached = 0;
 	memcpy(control.refused, l->request.refused, sizeof(control.refused));
 	return map_put(&l->view, MAP_CONTROL, &control, e);
 }

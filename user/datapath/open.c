@@ -169,6 +169,13 @@ bool datapath_is_current(const struct datapath *dp)
 	return true;
 }
 
+bool datapath_is_detached(const struct datapath *dp)
+{
+	struct klb_control control;
+
+	return !map_get(dp, MAP_CONTROL, &control, NULL) && control.detached;
+}
+
 /* Waits for an upgrade that is under way. Reports one that was killed. */
 int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e)
 {

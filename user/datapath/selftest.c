@@ -21,6 +21,9 @@
 
 #define CGROUP_PREFIX "kubelb-selftest-"
 
+/* The exit status of a child that could not join the cgroup; no test's own. */
+#define CANNOT_JOIN 127
+
 /* The child's exit status. */
 enum selftest_result {
 	SELFTEST_OK,
@@ -139,11 +142,8 @@ static bool join(const char *cgroup)
 	return n == 1;
 }
 
-/*
- * In a child process, in a new cgroup below the one attached to: a cgroup with controllers for its
- * children can contain no processes itself.
- */
-static enum selftest_result try_inside(const char *cgroup, const struct klb_endpoint *frontend)
+/* A cgroup with controllers for its children can contain no processes itself. */
+int selftest_inside(const char *cgroup, int (*test)(void *arg), void *arg)
 {
 	char dir[PATH_TEXT_MAX];
 	int status = -1;
@@ -151,17 +151,30 @@ static enum selftest_result try_inside(const char *cgroup, const struct klb_endp
 
 	if (snprintf(dir, sizeof(dir), "%s/" CGROUP_PREFIX "%d", cgroup, (int)getpid()) >=
 	    (int)sizeof(dir))
-		return SELFTEST_CANNOT_JOIN;
+		return -1;
 	if (mkdir(dir, 0755))
-		return SELFTEST_CANNOT_JOIN;
+		return -1;
 	pid = fork();
 	if (!pid)
-		_exit(join(dir) ? try_both(frontend) : SELFTEST_CANNOT_JOIN);
+		_exit(join(dir) ? test(arg) : CANNOT_JOIN);
 	if (pid > 0)
 		waitpid(pid, &status, 0);
 	rmdir(dir);
-	return pid > 0 && WIFEXITED(status) ? (enum selftest_result)WEXITSTATUS(status)
-					    : SELFTEST_CANNOT_JOIN;
+	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) != CANNOT_JOIN
+		       ? WEXITSTATUS(status)
+		       : -1;
+}
+
+static int try_both_of(void *frontend)
+{
+	return (int)try_both(frontend);
+}
+
+static enum selftest_result try_inside(const char *cgroup, struct klb_endpoint *frontend)
+{
+	int status = selftest_inside(cgroup, try_both_of, frontend);
+
+	return status < 0 ? SELFTEST_CANNOT_JOIN : (enum selftest_result)status;
 }
 
 static int report(enum selftest_result result, const char *cgroup, struct err *e)
@@ -202,7 +215,7 @@ void selftest_remove_leftovers(int lookup_fd, const char *cgroup)
 	globfree(&found);
 }
 
-static int run(const struct selftest *t, const struct klb_endpoint *frontend, struct err *e)
+static int run(const struct selftest *t, struct klb_endpoint *frontend, struct err *e)
 {
 	enum selftest_result result =
 		t->cgroup_id == 1 ? try_both(frontend) : try_inside(t->cgroup, frontend);

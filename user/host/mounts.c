@@ -65,19 +65,26 @@ static int root_rank(const char *root)
 	return !*root || !strcmp(root, "/") ? up : -1;
 }
 
+/* Fills ret from *line and moves *line to the next one; NULL behind the last. */
+static bool take_line(const char **line, struct mount_line *ret)
+{
+	const char *end = strchr(*line, '\n');
+	size_t length = end ? (size_t)(end - *line) : strlen(*line);
+	char copy[2048];
+
+	snprintf(copy, sizeof(copy), "%.*s", (int)length, *line);
+	*line = end ? end + 1 : NULL;
+	return parse_line(copy, ret);
+}
+
 int mounts_find_cgroup2(const char *mountinfo, char *ret, size_t size)
 {
 	int best = INT_MIN;
 
 	for (const char *line = mountinfo; line && *line;) {
-		const char *end = strchr(line, '\n');
-		size_t length = end ? (size_t)(end - line) : strlen(line);
 		struct mount_line m;
-		char copy[2048];
 
-		snprintf(copy, sizeof(copy), "%.*s", (int)length, line);
-		line = end ? end + 1 : NULL;
-		if (!parse_line(copy, &m) || strcmp(m.type, "cgroup2") != 0)
+		if (!take_line(&line, &m) || strcmp(m.type, "cgroup2") != 0)
 			continue;
 		if (root_rank(m.root) <= best)
 			continue;
@@ -138,6 +145,24 @@ bool mounts_is_bpffs(const char *dir)
 	struct statfs fs;
 
 	return !statfs(dir, &fs) && fs.f_type == BPF_FS_MAGIC;
+}
+
+void mounts_each_bpffs(void (*visit)(void *arg, char *point), void *arg)
+{
+	char *text = NULL;
+	size_t length = 0;
+
+	if (file_read("/proc/self/mountinfo", MOUNTINFO_BYTES_MAX, &text, &length, NULL))
+		return;
+	for (const char *line = text; line && *line;) {
+		struct mount_line m;
+
+		if (!take_line(&line, &m) || strcmp(m.type, "bpf") != 0)
+			continue;
+		unescape(m.point);
+		visit(arg, m.point);
+	}
+	free(text);
 }
 
 /* Finds the nearest directory that exists: path itself or one above it. */

@@ -31,6 +31,9 @@ int mounts_open_cgroup(const char *dir, unsigned long long *ret_id, struct err *
 /* Whether dir exists and is on a bpffs. */
 bool mounts_is_bpffs(const char *dir);
 
+/* Calls visit with the mount point of each bpffs of /proc/self/mountinfo. */
+void mounts_each_bpffs(void (*visit)(void *arg, char *point), void *arg);
+
 /*
  * Makes sure that dir, or the directory that will contain it, is on a bpffs. Mounts one at
  * /sys/fs/bpf when dir is below that and none is mounted there.

@@ -8,6 +8,7 @@
 #include "load/attach.h"
 #include "load/check.h"
 #include "load/report.h"
+#include "load/still.h"
 #include "base/cli.h"
 #include "config/config.h"
 #include "datapath/datapath.h"
@@ -256,6 +257,7 @@ static int run_detach(const struct options *o)
 		printf("detached: removed every program, map and pin below %s\n", o->pin_dir);
 	else
 		printf("nothing to detach: %s does not exist\n", o->pin_dir);
+	still_print();
 	return CLI_OK;
 }
 
