@@ -7,8 +7,8 @@
  *   convert.c     what the readers share: notes, lists, the choice
  *   lexer.c       words and blocks of a proxy's file
  *   proxy_time.c  times in a proxy's file
- *   nginx.c       an nginx.conf
- *   haproxy.c     a haproxy.cfg
+ *   nginx*.c      an nginx.conf
+ *   haproxy*.c    a haproxy.cfg
  *   kubeconfig.c  a kubeconfig
  */
 #ifndef KUBELB_IMPORT_H
