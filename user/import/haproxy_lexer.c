@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Splits a haproxy.cfg into sections and their lines. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,7 +82,7 @@ static bool is_section(const char *word)
 {
 	return import_listed(word, "global defaults frontend backend listen peers resolvers "
 				   "userlist mailers program cache http-errors ring fcgi-app "
-				   "log-forward log-profile crt-store traces");
+				   "log-forward log-profile crt-store traces acme healthcheck");
 }
 
 /* Puts the items since the last section into it. */
@@ -91,6 +92,10 @@ static int sort_item(struct import *m, size_t *section)
 	size_t item = w->n_items - 1;
 	const char *word = import_word(w, item, 0);
 
+	if (import_listed(word, ".notice .warning .alert .diag")) {
+		w->n_items--; /* what HAProxy prints, and nothing else */
+		return 0;
+	}
 	if (word[0] == '.')
 		return import_fail(m, w->items[item].line,
 				   "'%.64s': conditions are not understood; give a copy of the "
@@ -108,6 +113,16 @@ static int sort_item(struct import *m, size_t *section)
 	return 0;
 }
 
+/* As HAProxy does, from 2.3 on: the rest may be missing, and nobody would see it. */
+static int check_end(const struct import *m, const char *last_line, unsigned int line)
+{
+	if (!*last_line)
+		return 0;
+	return import_fail(m, line,
+			   "the last line has no end, which HAProxy takes for a file that was cut "
+			   "off; see that it is complete, and end the line");
+}
+
 int haproxy_scan(struct import *m)
 {
 	char *at = m->words.text;
@@ -120,6 +135,8 @@ int haproxy_scan(struct import *m)
 
 		if (next)
 			*next++ = '\0';
+		else if (check_end(m, at, line) < 0)
+			return -EINVAL;
 		at[strcspn(at, "\r")] = '\0';
 		r = scan_line(m, line, at);
 		if (r == 0 && m->words.n_items > before)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Reads the settings of a haproxy.cfg, and notes those that have no counterpart. */
+#include <errno.h>
 #include <string.h>
 
 #include "import/haproxy.h"
 #include "base/array.h"
-#include "base/ascii.h"
 
 int haproxy_read_timeout(struct import *m, size_t section, const char *name, const char *origin,
 			 struct import_number *field)
@@ -34,8 +34,10 @@ void haproxy_read_balance(struct import *m, size_t section)
 	const char *name = item == HAPROXY_NONE ? "roundrobin" : import_word(&m->words, item, 1);
 	unsigned int line = m->words.items[item == HAPROXY_NONE ? section : item].line;
 
+	/* "random(2)" is random with two draws. */
 	for (size_t i = 0; i < ARRAY_SIZE(same); i++)
-		if (strcmp(name, same[i].name) == 0) {
+		if (strncmp(name, same[i].name, strcspn(name, "(")) == 0 &&
+		    !same[i].name[strcspn(name, "(")]) {
 			import_set_policy(m, same[i].policy, line, same[i].name);
 			return;
 		}
@@ -43,77 +45,87 @@ void haproxy_read_balance(struct import *m, size_t section)
 		    name, item == HAPROXY_NONE ? ", HAProxy's default" : "");
 }
 
-/* The path of an HTTP check: the last word that is a path, of `option httpchk` or http-check. */
-static int read_check_path(struct import *m, size_t item)
-{
-	const char *path = "";
-	unsigned int line = m->words.items[item].line;
-
-	for (size_t n = 1; n < m->words.items[item].n_words; n++)
-		if (import_word(&m->words, item, n)[0] == '/')
-			path = import_word(&m->words, item, n);
-	if (!*path || strcmp(path, "/readyz") == 0)
-		return 0;
-	if (import_listed(path, "/healthz /livez /")) {
-		import_note(m, line,
-			    "%s as what is asked for: /readyz also tells that an apiserver is "
-			    "shutting down",
-			    path);
-		return 0;
-	}
-	if (!ascii_all_graph(path) || strlen(path) > 1024) {
-		import_note(m, line, "a path that is no plain ASCII");
-		return 0;
-	}
-	return import_set_text(m, &m->path, line, "option httpchk", path);
-}
-
-static void note_expectation(struct import *m, size_t item)
-{
-	const char *status = import_word(&m->words, item, 3);
-	unsigned int line = m->words.items[item].line;
-	char text[160];
-
-	import_join(&m->words, item, text, sizeof(text));
-	if (strcmp(text, "http-check expect status 200") == 0)
-		return;
-	if (strcmp(status, "401") == 0 || strcmp(status, "403") == 0)
-		import_hint(m, line,
-			    "%s: a cluster without anonymous access; set probe.clientCert and "
-			    "probe.clientKey",
-			    text);
-	else
-		import_note(m, line, "%s: 200 is what makes an apiserver ready", text);
-}
-
 static bool is_idle_timeout(const char *name)
 {
 	return import_listed(name, "client server tunnel");
 }
 
-/* Notes a line of a chosen section that no other function reads. */
-static int note_line(struct import *m, size_t item)
+/* What HAProxy does with each connection that no KubeLB can do. */
+static int check_rule(const struct import *m, size_t item)
+{
+	unsigned int line = m->words.items[item].line;
+
+	if (import_has(&m->words, item, "expect-proxy") ||
+	    import_has(&m->words, item, "expect-netscaler-cip"))
+		return import_fail(
+			m, line,
+			"the clients send a PROXY header first, which no apiserver "
+			"understands; see that this leads to apiservers, and let clients "
+			"do without");
+	if (import_has(&m->words, item, "set-dst") || import_has(&m->words, item, "set-dst-port"))
+		return import_fail(m, line,
+				   "set-dst: HAProxy works out the address of each connection, "
+				   "which KubeLB does not; remove the line in a copy of the file "
+				   "if the servers' own addresses are right");
+	return 0;
+}
+
+static int note_rule(struct import *m, size_t item, const char *text)
+{
+	int r = check_rule(m, item);
+
+	if (r == 0)
+		import_note(m, m->words.items[item].line, "%s", text);
+	return r;
+}
+
+/* Whether another function reads this line. */
+static bool is_read(const struct import *m, size_t item)
 {
 	const char *name = import_word(&m->words, item, 0);
 	const char *second = import_word(&m->words, item, 1);
+
+	if (strcmp(name, "timeout") == 0)
+		return import_listed(second, "connect check");
+	if (strcmp(name, "http-check") == 0)
+		return import_listed(second, "send expect connect");
+	if (import_listed(name, "option no default"))
+		return import_has(&m->words, item, "httpchk");
+	return import_listed(name, "bind server default-server balance default_backend mode log "
+				   "description enabled");
+}
+
+/* A route that KubeLB does not follow; one that another always overrides is none. */
+static void note_route(struct import *m, size_t section, size_t item, const char *text)
+{
+	size_t route = item - 1;
+
+	if (haproxy_next_condition(m, section, &route) && route == item)
+		import_hint(m, m->words.items[item].line,
+			    "%s: only what holds without a condition is carried over: "
+			    "see that those clients may go to the apiservers below",
+			    text);
+}
+
+/* Notes a line of a chosen section that no other function reads. */
+static int note_line(struct import *m, size_t section, size_t item)
+{
+	const char *name = import_word(&m->words, item, 0);
 	unsigned int line = m->words.items[item].line;
 	char text[160];
 
-	if (import_listed(name, "bind server default-server balance default_backend mode log "
-				"description"))
+	if (is_read(m, item))
 		return 0;
 	import_join(&m->words, item, text, sizeof(text));
-	if (strcmp(name, "timeout") == 0 && import_listed(second, "connect check"))
-		return 0;
-	if (strcmp(name, "timeout") == 0 && is_idle_timeout(second))
+	if (strcmp(name, "timeout") == 0 && is_idle_timeout(import_word(&m->words, item, 1)))
 		import_note(m, line, "%s: no connection is ended for being idle", text);
 	else if (strcmp(name, "use_backend") == 0)
-		import_hint(m, line, "%s: only the default_backend is carried over", text);
-	else if (strcmp(name, "http-check") == 0 && strcmp(second, "expect") == 0)
-		note_expectation(m, item);
-	else if (strcmp(name, "http-check") == 0 ||
-		 (strcmp(name, "option") == 0 && strcmp(second, "httpchk") == 0))
-		return read_check_path(m, item);
+		note_route(m, section, item, text);
+	else if (strcmp(name, "use-server") == 0)
+		import_hint(m, line, "%s: every apiserver below gets connections, by its weight",
+			    text);
+	else if (strncmp(name, "tcp-request", 11) == 0)
+		return note_rule(m, item, text);
 	else
 		import_note(m, line, "%s", text);
 	return 0;
@@ -136,14 +148,24 @@ void haproxy_note_idle_timeouts(struct import *m, size_t section)
 	}
 }
 
+/* Rules of the defaults apply as well. */
+static int check_inherited_rules(const struct import *m, size_t section)
+{
+	size_t from = haproxy_defaults_of(m, section);
+
+	for (; from != HAPROXY_NONE; from = haproxy_defaults_of(m, from))
+		IMPORT_EACH(&m->words, i, from + 1, m->words.items[from].end)
+	if (strncmp(import_word(&m->words, i, 0), "tcp-request", 11) == 0 && check_rule(m, i) < 0)
+		return -EINVAL;
+	return 0;
+}
+
 int haproxy_note_section(struct import *m, size_t section)
 {
-	IMPORT_EACH(&m->words, i, section + 1, m->words.items[section].end)
-	{
-		int r = note_line(m, i);
+	int r = check_inherited_rules(m, section);
 
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	IMPORT_EACH(&m->words, i, section + 1, m->words.items[section].end)
+	if (r == 0)
+		r = note_line(m, section, i);
+	return r;
 }

@@ -6,101 +6,70 @@
  */
 #include "import/nginx.h"
 
-#include <stdio.h>
+#include <errno.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "net/endpoint.h"
 
-/* --- the choice --------------------------------------------------------------- */
+/* --- reading what was chosen -------------------------------------------------- */
 
-static bool upstream_has_6443(const struct import *m, struct nginx_context stream,
-			      const char *target)
+/* The parameters of a listen in stream {}: those of nginx 1.9 to 1.29. */
+static bool is_parameter(const char *word)
 {
-	struct klb_endpoint ep;
-	bool all = false;
-	size_t upstream;
+	static const char *const with_value[] = { "setfib=",   "fastopen=",    "backlog=",
+						  "rcvbuf=",   "sndbuf=",      "accept_filter=",
+						  "ipv6only=", "so_keepalive=" };
 
-	if (!nginx_find_upstream(m, stream, target, &upstream))
-		return endpoint_parse(target, 0, &ep, NULL) == 0 && ep.port == KLB_PORT_DEFAULT;
-	IMPORT_EACH(&m->words, i, upstream + 1, m->words.items[upstream].end)
-	{
-		if (!import_is(&m->words, i, "server"))
-			continue;
-		if (endpoint_parse(import_word(&m->words, i, 1), 0, &ep, NULL) < 0 ||
-		    ep.port != KLB_PORT_DEFAULT)
-			return false;
-		all = true;
-	}
-	return all;
+	for (size_t i = 0; i < ARRAY_SIZE(with_value); i++)
+		if (strncmp(word, with_value[i], strlen(with_value[i])) == 0)
+			return true;
+	return import_listed(word, "bind reuseport deferred default_server multipath");
 }
 
-static bool listens_on_6443(const struct import *m, size_t server)
+static int fail_parameter(const struct import *m, unsigned int line, const char *word)
 {
-	struct nginx_context in = nginx_inside(m, server);
-	struct klb_endpoint ep;
-
-	IMPORT_EACH(&m->words, i, in.first, in.last)
-	if (import_is(&m->words, i, "listen") &&
-	    nginx_parse_listen(import_word(&m->words, i, 1), &ep, NULL) == 0 &&
-	    ep.port == KLB_PORT_DEFAULT)
-		return true;
-	return false;
+	if (strcmp(word, "ssl") == 0)
+		return import_fail(m, line,
+				   "listen ... ssl: nginx ends the clients' TLS here, which KubeLB "
+				   "does not; let clients reach the apiserver's own TLS first");
+	if (strcmp(word, "proxy_protocol") == 0)
+		return import_fail(m, line,
+				   "listen ... proxy_protocol: the clients send a PROXY header "
+				   "first, which no apiserver understands; see that this server {} "
+				   "leads to apiservers, and let clients do without");
+	return import_fail(
+		m, line,
+		"listen ... '%.64s' is no parameter that nginx takes; correct it (is a ; "
+		"missing?)",
+		word);
 }
 
-static void fill_candidate(const struct import *m, struct nginx_context stream, size_t server,
-			   struct import_candidate *c)
+static int read_parameters(struct import *m, size_t item, bool *ret_ipv4_too)
 {
-	char listens[IMPORT_LABEL_MAX], target[IMPORT_LABEL_MAX];
-	size_t listen;
+	unsigned int line = m->words.items[item].line;
 
-	*c = (struct import_candidate){ .line = m->words.items[server].line, .item = server };
-	c->listens_6443 = listens_on_6443(m, server);
-	c->leads_to_6443 = upstream_has_6443(m, stream, nginx_target_of(m, server));
-	import_ascii(nginx_find(m, nginx_inside(m, server), "listen", &listen)
-			     ? import_word(&m->words, listen, 1)
-			     : "nowhere",
-		     listens, sizeof(listens));
-	snprintf(c->label, sizeof(c->label), "%s to %s", listens,
-		 import_ascii(nginx_target_of(m, server), target, sizeof(target)));
-}
+	for (size_t n = 2; n < m->words.items[item].n_words; n++) {
+		const char *word = import_word(&m->words, item, n);
 
-/*
- * Makes one candidate of all servers that pass to the same upstream, such as one on [::1] and one
- * on 127.0.0.1.
- */
-static int list_candidates(struct import *m, struct nginx_context stream,
-			   struct import_candidate *list, size_t *n)
-{
-	IMPORT_EACH(&m->words, i, stream.first, stream.last)
-	{
-		size_t same = 0;
-
-		if (!nginx_is_server(m, i))
-			continue;
-		while (same < *n &&
-		       strcmp(nginx_target_of(m, list[same].item), nginx_target_of(m, i)) != 0)
-			same++;
-		if (same < *n) {
-			list[same].listens_6443 |= listens_on_6443(m, i);
-			continue;
-		}
-		if (*n == IMPORT_CANDIDATES_MAX)
-			return import_fail(m, m->words.items[i].line,
-					   "more than %d upstreams that servers pass to; leave one "
-					   "in a copy of the file and name that",
-					   IMPORT_CANDIDATES_MAX);
-		fill_candidate(m, stream, i, &list[(*n)++]);
+		if (!is_parameter(word))
+			return fail_parameter(m, line, word);
+		if (strcmp(word, "ipv6only=off") == 0)
+			*ret_ipv4_too = true;
+		else if (strncmp(word, "ipv6only=", 9) != 0)
+			import_note(m, line, "listen ... %s", word);
 	}
 	return 0;
 }
 
-/* --- reading what was chosen -------------------------------------------------- */
-
 static int read_listen(struct import *m, size_t item)
 {
+	static const struct klb_endpoint any = { .addr = { [10] = 0xff, [11] = 0xff } };
 	unsigned int line = m->words.items[item].line;
 	const char *address = import_word(&m->words, item, 1);
-	struct klb_endpoint ep, any;
+	struct nginx_listen listen;
+	struct klb_endpoint also = any;
+	bool ipv4_too = false;
 	struct err why;
 	int r;
 
@@ -108,23 +77,14 @@ static int read_listen(struct import *m, size_t item)
 		import_note(m, line, "listen %s: only addresses are balanced", address);
 		return 0;
 	}
-	if (import_has(&m->words, item, "ssl"))
-		return import_fail(m, line,
-				   "listen ... ssl: nginx ends the clients' TLS here, which KubeLB "
-				   "does not; let clients reach the apiserver's own TLS first");
-	if (nginx_parse_listen(address, &ep, &why) < 0)
+	if (nginx_parse_listen(address, &listen, &why) < 0)
 		return import_fail(m, line, "listen: %s", why.text);
-	r = import_add_frontend(m, line, ep);
-	for (size_t n = 2; r == 0 && n < m->words.items[item].n_words; n++) {
-		const char *word = import_word(&m->words, item, n);
-
-		if (strcmp(word, "ipv6only=off") == 0 && endpoint_is_unspecified(&ep)) {
-			nginx_parse_listen("*:1", &any, NULL);
-			any.port = ep.port;
-			r = import_add_frontend(m, line, any);
-		} else if (strncmp(word, "ipv6only=", 9) != 0) {
-			import_note(m, line, "listen ... %s", word);
-		}
+	r = read_parameters(m, item, &ipv4_too);
+	for (; r == 0 && listen.endpoint.port <= listen.last; listen.endpoint.port++) {
+		also.port = listen.endpoint.port;
+		r = import_add_frontend(m, line, listen.endpoint);
+		if (r == 0 && ipv4_too && endpoint_is_unspecified(&listen.endpoint))
+			r = import_add_frontend(m, line, also);
 	}
 	return r;
 }
@@ -139,8 +99,8 @@ static int read_connect_timeout(struct import *m, struct nginx_context stream, s
 		return 0;
 	n.line = m->words.items[item].line;
 	if (!nginx_parse_time(import_word(&m->words, item, 1), &n.value))
-		return import_fail(m, n.line, "'%.64s' is no time; write one such as 1s",
-				   import_word(&m->words, item, 1));
+		return import_fail(m, n.line, "%s '%.64s' is no time; write one such as 1s",
+				   n.origin, import_word(&m->words, item, 1));
 	if (n.value)
 		import_set_number(m, &m->connect_timeout_ms, &n);
 	else
@@ -190,13 +150,12 @@ static int read_servers(struct import *m, struct nginx_context stream, size_t ch
 		struct nginx_context in = nginx_inside(m, i);
 		int r;
 
-		if (!nginx_is_server(m, i) ||
-		    strcmp(nginx_target_of(m, i), nginx_target_of(m, chosen)) != 0)
+		if (!nginx_is_server(m, i) || !nginx_same_target(m, i, chosen))
 			continue;
 		r = check_changes(m, stream, i);
 		IMPORT_EACH(&m->words, k, in.first, in.last)
 		{
-			if (r == 0 && import_is(&m->words, k, "listen"))
+			if (r == 0 && nginx_is_listen(m, k))
 				r = read_listen(m, k);
 			note_setting(m, k);
 		}
@@ -213,36 +172,20 @@ static int read_servers(struct import *m, struct nginx_context stream, size_t ch
 
 /* --- around it ---------------------------------------------------------------- */
 
-/* Notes the includes where they could matter: in the file, in stream {}, and inside of that. */
-static void note_includes(struct import *m, struct nginx_context in)
-{
-	IMPORT_EACH(&m->words, i, in.first, in.last)
-	{
-		if (import_is(&m->words, i, "include"))
-			import_hint(m, m->words.items[i].line,
-				    "include %s is not followed: if the apiservers are in there, "
-				    "give that file",
-				    import_word(&m->words, i, 1));
-		else if (import_is(&m->words, i, "stream") || import_is(&m->words, i, "server") ||
-			 import_is(&m->words, i, "upstream"))
-			note_includes(m, nginx_inside(m, i));
-	}
-}
-
 /* Notes every port on which the file has something listen. */
 static void note_ports(struct import *m)
 {
-	struct klb_endpoint ep;
+	struct nginx_listen listen;
 
 	for (size_t i = 0; i < m->words.n_items; i++)
 		if (import_is(&m->words, i, "listen") &&
-		    nginx_parse_listen(import_word(&m->words, i, 1), &ep, NULL) == 0)
-			import_busy(m, &ep);
+		    nginx_parse_listen(import_word(&m->words, i, 1), &listen, NULL) == 0)
+			import_busy(m, &listen.endpoint, listen.last);
 }
 
 static void note_rest(struct import *m, struct nginx_context file, struct nginx_context stream)
 {
-	note_includes(m, file);
+	nginx_note_includes(m, stream);
 	note_ports(m);
 	if (stream.first != file.first)
 		IMPORT_EACH(&m->words, i, file.first, file.last)
@@ -252,30 +195,15 @@ static void note_rest(struct import *m, struct nginx_context file, struct nginx_
 	note_setting(m, i);
 }
 
-static int fail_none(struct import *m, struct nginx_context file)
+/* Whether a file to be included has what stands in http {}. */
+static bool is_http(const struct import *m, struct nginx_context file)
 {
-	unsigned int line = 0;
-	const char *what = "no server {} with a proxy_pass in a stream {}";
 	size_t item;
 
-	if (nginx_find(m, file, "stream", &item))
-		line = m->words.items[item].line;
-	else if (nginx_find(m, file, "http", &item))
-		line = m->words.items[item].line;
-	else if (!m->words.n_items)
-		return import_fail(m, 0, "empty; name the nginx.conf of the local proxy");
-	if (line && import_is(&m->words, item, "http"))
-		return import_fail(m, line,
-				   "%s; a proxy in http {} ends the clients' TLS, and has "
-				   "no counterpart",
-				   what);
-	note_includes(m, file);
-	if (m->n_notes)
-		return import_fail(m, line ? line : 1,
-				   "%s, but an include (line %u), which is not "
-				   "followed; name that file",
-				   what, m->notes[0].lines[0]);
-	return import_fail(m, line ? line : 1, "%s; name the nginx.conf of the local proxy", what);
+	return nginx_find_deep(m, file, "location", &item) ||
+	       (nginx_find_deep(m, file, "proxy_pass", &item) &&
+		strncmp(import_word(&m->words, item, 1), "http", 4) == 0 &&
+		strstr(import_word(&m->words, item, 1), "://"));
 }
 
 /* The context of upstreams and servers: stream {}, or the top of a file to be included. */
@@ -285,16 +213,18 @@ static struct nginx_context find_stream(const struct import *m, struct nginx_con
 
 	if (nginx_find(m, file, "stream", &stream) && m->words.items[stream].block)
 		return nginx_inside(m, stream);
-	if (nginx_find(m, file, "http", &other) || nginx_find(m, file, "events", &other))
+	if (nginx_find(m, file, "http", &other) || nginx_find(m, file, "events", &other) ||
+	    is_http(m, file))
 		return (struct nginx_context){ 0, 0 };
-	return file;
+	if (nginx_find(m, file, "server", &other) || nginx_find(m, file, "upstream", &other))
+		return file;
+	return (struct nginx_context){ 0, 0 };
 }
 
 int import_read_nginx(struct import *m, const char *text, size_t length)
 {
-	struct import_candidate list[IMPORT_CANDIDATES_MAX];
 	struct nginx_context file = { 0, 0 }, stream;
-	size_t n = 0, chosen = 0;
+	size_t chosen = 0;
 	int r;
 
 	m->words.text = strndup(text, length);
@@ -305,15 +235,15 @@ int import_read_nginx(struct import *m, const char *text, size_t length)
 		return r;
 	file.last = m->words.n_items;
 	stream = find_stream(m, file);
-	r = list_candidates(m, stream, list, &n);
-	if (r == 0 && !n)
-		return fail_none(m, file);
+	r = nginx_check_file(m, file);
 	if (r == 0)
-		r = import_choose(m, list, n, "upstream", &chosen);
+		r = nginx_check_stream(m, stream);
 	if (r == 0)
-		r = read_servers(m, stream, list[chosen].item);
+		r = nginx_choose(m, file, stream, &chosen);
 	if (r == 0)
-		r = nginx_read_target(m, stream, list[chosen].item);
+		r = read_servers(m, stream, chosen);
+	if (r == 0)
+		r = nginx_read_target(m, stream, chosen);
 	if (r == 0)
 		note_rest(m, file, stream);
 	return r;

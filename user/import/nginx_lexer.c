@@ -60,6 +60,10 @@ static int take_quoted(struct scanner *s, char **ret)
 	if (!*s->at)
 		return import_fail(s->m, begin, "this quote is never closed; add the other one");
 	s->at++;
+	if (*s->at && !is_blank(*s->at) && !strchr(";{)", *s->at))
+		return import_fail(s->m, s->line,
+				   "something follows the closing quote, which nginx refuses; "
+				   "separate the two, or is a ; missing?");
 	*to = '\0';
 	return 0;
 }
@@ -101,6 +105,26 @@ static int add_word(struct scanner *s, char *word, unsigned int line)
 
 /* --- blocks ------------------------------------------------------------------- */
 
+/* A block in another language, which the same module of nginx reads: to its closing brace. */
+static int skip_program(struct scanner *s)
+{
+	struct import_words *w = &s->m->words;
+	unsigned int depth = 1;
+
+	for (; *s->at && depth; s->at++) {
+		s->line += *s->at == '\n';
+		depth += *s->at == '{';
+		depth -= *s->at == '}';
+	}
+	w->items[w->n_items - 1].block = true;
+	s->open = false;
+	if (depth)
+		return import_fail(s->m, w->items[w->n_items - 1].line,
+				   "the '{' of '%.64s' is never closed; is the file complete?",
+				   import_word(w, w->n_items - 1, 0));
+	return 0;
+}
+
 static int begin_block(struct scanner *s)
 {
 	struct import_words *w = &s->m->words;
@@ -114,6 +138,8 @@ static int begin_block(struct scanner *s)
 				   "more than %d blocks inside of each other; "
 				   "remove some",
 				   DEPTH_MAX);
+	if (strstr(import_word(w, w->n_items - 1, 0), "_by_lua_block"))
+		return skip_program(s);
 	w->items[w->n_items - 1].block = true;
 	s->blocks[s->depth++] = w->n_items - 1;
 	s->open = false;
