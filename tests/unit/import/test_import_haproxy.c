@@ -58,6 +58,10 @@ static void routes(void **state)
 		  "frontend b\n enabled\n bind :7443\n default_backend api\nbackend api\n "
 		  "enabled\n" A INGRESS,
 		  { "- 127.0.0.1:7443 ", "- 10.0.0.1:6443 " } },
+		{ HAPROXY,
+		  "frontend a\n disabled\n bind :7443\n default_backend api\n"
+		  "frontend b\n bind :6443\n default_backend api\n" API,
+		  { "- 127.0.0.1:6443 ", "!127.0.0.1:7443" } },
 		/* Another way to port 6443 is named. */
 		{ HAPROXY,
 		  BIND("127.0.0.1:6443") "listen other\n bind 127.0.0.1:7443\n server x "
@@ -240,7 +244,8 @@ static void inherited(void **state)
 		  "defaults\n option httpchk GET /healthz\n http-check expect status 403\nlisten "
 		  "k\n "
 		  "bind :6443\n" A,
-		  { "line 2: /healthz as what is asked", "# path: /readyz", "without anonymous" } },
+		  { "line 2: /healthz as what is asked", "# path: /readyz",
+		    "status 403: a cluster without" } },
 		{ HAPROXY,
 		  "defaults\n option httpchk GET /readyz?verbose\nlisten k\n bind :6443\n" A,
 		  { "  path: \"/readyz?verbose\" " } },
