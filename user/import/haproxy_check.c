@@ -47,6 +47,12 @@ int haproxy_fail_word(const struct import *m, unsigned int line, const char *wor
 			"'%s': what is shown as ?? here is no plain character (a no-break "
 			"space?) and makes this no %s of HAProxy's; remove it",
 			import_ascii(word, plain, sizeof(plain)), kind);
+	if (strchr(word, '$'))
+		return import_fail(
+			m, line,
+			"'%.64s' is a variable where HAProxy wants a %s: a template that "
+			"was not rendered? give the file of a node",
+			word, kind);
 	return import_fail(m, line,
 			   "'%.64s' is no %s of HAProxy's, which refuses the file; correct it, or "
 			   "remove it in a copy of the file",
@@ -74,26 +80,62 @@ static int check_place(const struct import *m, size_t section, size_t item)
 	return 0;
 }
 
-/* Words behind a route, or a mode, that nothing is known of. */
-static int check_words(const struct import *m, size_t item)
+/* The number of words, its own included, that a keyword takes at the most; 0: any. */
+static size_t most_words(const char *keyword)
+{
+	if (import_listed(keyword, "default_backend fullconn maxconn mode retries"))
+		return 2;
+	return strcmp(keyword, "timeout") == 0 ? 3 : 0;
+}
+
+/* Where the end of a line is missing, the next one looks like words of it. */
+static bool begins_line(const struct import *m, size_t item, size_t n)
+{
+	return import_listed(import_word(&m->words, item, 0), "balance http-check log option") &&
+	       import_listed(import_word(&m->words, item, n),
+			     "bind default-server default_backend server server-template "
+			     "use_backend") &&
+	       n + 2 < m->words.items[item].n_words;
+}
+
+static const char timeouts[] =
+	"check client client-fin client-hs clitimeout connect contimeout http-keep-alive "
+	"http-request queue server server-fin srvtimeout tarpit tunnel";
+
+/* The first word that is one too many, or none that HAProxy knows; 0: none is. */
+static size_t find_extra(const struct import *m, size_t item)
 {
 	const char *word = import_word(&m->words, item, 0);
-	size_t n = m->words.items[item].n_words;
-	size_t extra = 0;
+	size_t n = m->words.items[item].n_words, most = most_words(word);
 
-	if (strcmp(word, "default_backend") == 0 && n > 2)
-		extra = 2;
+	if (most && n > most)
+		return most;
 	if (strcmp(word, "use_backend") == 0 && n > 2 &&
 	    !import_listed(import_word(&m->words, item, 2), "if unless"))
-		extra = 2;
+		return 2;
 	if (strcmp(word, "mode") == 0 &&
 	    !import_listed(import_word(&m->words, item, 1), "tcp http health log spop haterm"))
-		extra = 1;
+		return 1;
+	if (strcmp(word, "timeout") == 0 &&
+	    !import_listed(import_word(&m->words, item, 1), timeouts))
+		return 1;
+	for (size_t i = 2; i < n; i++)
+		if (begins_line(m, item, i))
+			return i;
+	return 0;
+}
+
+static int check_words(const struct import *m, size_t item)
+{
+	size_t extra = find_extra(m, item);
+
 	if (!extra)
 		return 0;
-	return import_fail(m, m->words.items[item].line,
-			   "%s: HAProxy takes no '%.64s' here; correct it, or begin a new line",
-			   word, import_word(&m->words, item, extra));
+	return import_fail(
+		m, m->words.items[item].line,
+		"%s ... '%.64s': HAProxy takes no such word here; correct it (is the end "
+		"of a line missing?)",
+		import_word(&m->words, item, 0), import_word(&m->words, item, extra));
 }
 
 static int check_lines(const struct import *m, size_t section)
@@ -159,12 +201,13 @@ static int check_chain(const struct import *m, size_t section)
 /* What a section's own line has behind the name, but for `from NAME`. */
 static int check_header(const struct import *m, size_t section)
 {
-	const char *word = import_word(&m->words, section, 2);
+	size_t named = strcmp(import_word(&m->words, section, 2), "from") == 0 ? 4 : 2;
+	const char *word = import_word(&m->words, section, named);
 
 	if (!*import_word(&m->words, section, 1))
 		return import_fail(m, m->words.items[section].line, "a %s without a name; add one",
 				   import_word(&m->words, section, 0));
-	if (!*word || strcmp(word, "from") == 0)
+	if (!*word)
 		return 0;
 	return import_fail(
 		m, m->words.items[section].line,

@@ -80,6 +80,26 @@ static const char values[] =
 	"resolve-prefer resolvers shard sigalgs slowstart sni socks4 source ssl-max-ver "
 	"ssl-min-ver tcp-md5sig track usesrc ws";
 
+static int take_weight(struct import *m, struct server *s, const char *value, unsigned int line)
+{
+	struct import_number weight;
+	int r = haproxy_read_count(m, line, "weight", value, &weight);
+
+	if (r == 0 && weight.value > 256)
+		return import_fail(m, line,
+				   "weight '%.64s' is out of HAProxy's range; write 0..256", value);
+	s->backend.weight = r == 0 ? weight.value : 1;
+	return r;
+}
+
+static int take_verify(struct import *m, struct server *s, const char *value, unsigned int line)
+{
+	s->verify_none_line = strcmp(value, "none") == 0 ? line : 0;
+	if (import_listed(value, "none required"))
+		return 0;
+	return haproxy_fail_word(m, line, value, "word behind verify");
+}
+
 /*
  * Reads a word whose value kubelb.yaml has a key for. Returns 1 for another word, 0, or a negative
  * errno.
@@ -87,9 +107,6 @@ static const char values[] =
 static int take_value(struct import *m, struct server *s, const char *word, const char *value,
 		      unsigned int line)
 {
-	struct import_number weight;
-	int r;
-
 	if (strcmp(word, "inter") == 0)
 		return haproxy_read_time(m, line, "inter", value, &s->interval);
 	if (strcmp(word, "tcp-ut") == 0)
@@ -98,21 +115,10 @@ static int take_value(struct import *m, struct server *s, const char *word, cons
 		return haproxy_read_count(m, line, "rise", value, &s->rise);
 	if (strcmp(word, "fall") == 0)
 		return haproxy_read_count(m, line, "fall", value, &s->fall);
-	if (strcmp(word, "weight") == 0) {
-		r = haproxy_read_count(m, line, "weight", value, &weight);
-		if (r == 0 && weight.value > 256)
-			return import_fail(m, line,
-					   "weight '%.64s' is out of HAProxy's range; "
-					   "write 0..256",
-					   value);
-		s->backend.weight = r == 0 ? weight.value : 1;
-		return r;
-	}
-	if (strcmp(word, "verify") == 0) {
-		s->verify_none_line = strcmp(value, "none") == 0 ? line : 0;
-		return 0;
-	}
-	s->file_line = line;
+	if (strcmp(word, "weight") == 0)
+		return take_weight(m, s, value, line);
+	if (strcmp(word, "verify") == 0)
+		return take_verify(m, s, value, line);
 	if (strcmp(word, "ca-file") == 0)
 		s->ca = value;
 	else if (strcmp(word, "crt") == 0)
@@ -121,6 +127,7 @@ static int take_value(struct import *m, struct server *s, const char *word, cons
 		s->name = value;
 	else
 		return 1;
+	s->file_line = line;
 	return 0;
 }
 

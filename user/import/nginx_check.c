@@ -54,6 +54,13 @@ static const char in_upstream[] =
 	"server zone state hash least_conn least_time random resolver resolver_timeout include "
 	"balancer_by_lua_file check check_shm_size check_http_send check_http_expect_alive "
 	"least_time sticky upstream_conf keepalive_sni";
+static const char top_of_file[] =
+	"include load_module user worker_processes worker_connections worker_rlimit_nofile "
+	"worker_rlimit_core worker_priority worker_cpu_affinity worker_shutdown_timeout "
+	"worker_aio_requests pid lock_file error_log env daemon master_process debug_points "
+	"working_directory timer_resolution thread_pool pcre_jit ssl_engine "
+	"ssl_object_cache_inheritable google_perftools_profiles quic_bpf accept_mutex "
+	"accept_mutex_delay mgmt license_token events http stream mail rtmp tcp dso";
 /* What ends the handling of a connection; one of them has to be there. */
 static const char handlers[] = "proxy_pass pass return zone_sync content_by_lua_block "
 			       "content_by_lua_file echo js_access include";
@@ -99,6 +106,12 @@ static int fail_unknown(const struct import *m, size_t item, const char *where)
 			"'%s': what is shown as ?? here is no plain character (a no-break "
 			"space?) and makes this no directive of nginx's; remove it",
 			import_join(&m->words, item, text, sizeof(text)));
+	if (strchr(word, '$'))
+		return import_fail(
+			m, line,
+			"'%.64s' is a variable where nginx wants a directive: a template "
+			"that was not rendered? give the file of a node",
+			word);
 	return import_fail(m, line,
 			   "'%.64s' is no directive that nginx knows in %s; correct it (is a ; "
 			   "missing before it?), or remove it in a copy of the file",
@@ -265,8 +278,18 @@ int nginx_check_stream(const struct import *m, struct nginx_context stream)
 	return 0;
 }
 
+/* A whole file, rather than one that another includes. */
+static bool is_whole(const struct import *m, struct nginx_context file)
+{
+	size_t item;
+
+	return nginx_find(m, file, "stream", &item) || nginx_find(m, file, "events", &item) ||
+	       nginx_find(m, file, "http", &item);
+}
+
 int nginx_check_file(const struct import *m, struct nginx_context file)
 {
+	bool whole = is_whole(m, file);
 	size_t stream;
 	int r = 0;
 
@@ -274,8 +297,12 @@ int nginx_check_file(const struct import *m, struct nginx_context file)
 	{
 		if (!ascii_all_print(import_word(&m->words, i, 0)))
 			return fail_unknown(m, i, "this place");
+		if (whole && !import_listed(import_word(&m->words, i, 0), top_of_file))
+			return fail_unknown(m, i, "the top of a file");
 		if (m->words.items[i].block)
 			r = check_end(m, i, 1);
+		if (r == 0 && import_is(&m->words, i, "stream"))
+			r = check_count(m, i, 0, 0);
 		if (r == 0 && import_is(&m->words, i, "stream") &&
 		    nginx_find(m, file, "stream", &stream) && stream != i)
 			r = import_fail(m, m->words.items[i].line,
