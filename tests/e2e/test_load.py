@@ -480,3 +480,24 @@ def test_counts_agree_with_the_servers(attached):
     counts = Accepts(attached)
     assert nbconnect(attached, "-n", 300, V4)["ok"] == 300
     assert stats(attached, "opened") == counts.settled(300)
+
+
+# --- a configuration that cannot work -------------------------------------------------
+
+
+@pytest.mark.parametrize("frontends, backends, named", [
+    (["127.0.0.1:6443"], ["[fd00::1]:6443"], ["127.0.0.1:6443"]),
+    (["127.0.0.1:6443", "[::1]:6443"], ["[fd00::1]:6443"], ["127.0.0.1:6443"]),
+    (["127.0.0.1:6443"], ["[fd00::1]:6443", {"address": "10.0.0.1:6443", "weight": 0}],
+     ["127.0.0.1:6443"]),
+    (["127.0.0.1:6443"], ["[fd00::1]:6443", "10.0.0.1:6443"], []),
+    (["[::1]:6443"], ["[fd00::1]:6443"], []),
+    (["[::1]:6443"], ["10.0.0.1:6443"], []),  # a socket of IPv6 reaches both
+])
+def test_frontends_that_reach_no_backend_are_named(stage, frontends, backends, named):
+    """KubeLB leaves a connect alone that it cannot send to a backend's family."""
+    stage.configure(frontends=frontends, backends=backends)
+    for args in (["--dry-run"], []):
+        lines = [line for line in ok(stage.load(*args)).stderr.splitlines() if "IPv4" in line]
+        assert len(lines) == len(named)
+        assert all(f"warning: frontend {f} is IPv4" in line for f, line in zip(named, lines))

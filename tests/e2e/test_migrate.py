@@ -93,6 +93,161 @@ def test_full_stdout_is_a_failure(stage):
                          stdout=full), 1)
 
 
+# --- as the proxies read it ------------------------------------------------------------
+
+
+API = " server a 10.0.0.1:6443\n"
+TIMES = "defaults\n mode tcp\n timeout connect 1s\n timeout client 1s\n timeout server 1s\n"
+# What HAProxy says of a file, and so what the importer has to say.
+HAPROXY_TAKES = {
+    "semicolon": " bind :6443;\n" + API,
+    "range": " bind 127.0.0.1:6443-6445\n" + API,
+    "offset": " bind :6443\n server a 10.0.0.1:+1000\n",
+    "use-backend": " bind :6443\n use_backend b\nbackend b\n" + API,
+    "default-in-listen": " bind :6443\n server x 10.0.0.9:443\n default_backend b\nbackend b\n" + API,
+    "from": " bind :6443\n" + API + "defaults x from one\n retries 3\n",
+    "junk-behind-port": " bind :6443\n server a 10.0.0.1:6443x\n",
+}
+HAPROXY_REFUSES = {
+    "no-break-space": " bind :6443\n \u00a0server b 10.0.0.2:6443\n" + API,
+    "keyword": " bind :6443\n sever b 10.0.0.2:6443\n" + API,
+    "server-word": " bind :6443\n server a 10.0.0.1:6443 nonsense\n",
+    "bind-word": " bind :6443 nonsense\n" + API,
+    "bind-list": " bind 127.0.0.1:6443, 127.0.0.1:6444\n" + API,
+    "no-port": " bind 127.0.0.1\n" + API,
+    "cut-off": " bind :6443\n server a 10.0.0.1:6443",
+    "same-server": " bind :6443\n" + API + API,
+    "same-backend": " bind :6443\n default_backend b\nbackend b\n" + API + "backend b\n" + API,
+    "missing": " bind :6443\n default_backend b\n",
+    "from": " bind :6443\n" + API + "listen l from nowhere\n",
+    "later-from": " bind :6443\n" + API + "listen l from x\n" + API + "defaults x\n mode tcp\n",
+    "in-defaults": " bind :6443\n" + API + "defaults x\n server b 10.0.0.2:6443\n",
+    "server-range": " bind :6443\n server a 10.0.0.1:6443-6445\n",
+    "two-targets": " bind :6443\n default_backend b if TRUE\nbackend b\n" + API,
+    "no-condition": " bind :6443\n use_backend b c\nbackend b\n" + API,
+    "mode": " mode tpc\n bind :6443\n" + API,
+    "section": " bind :6443\n" + API + "listen l :7443\n" + API,
+    "server-list": " bind :6443\n server a 10.0.0.1:6443,10.0.0.2:6443\n",
+}
+
+
+def haproxy_file(lines):
+    return TIMES.replace("defaults", "defaults one") + "listen k\n" + lines
+
+
+@pytest.mark.parametrize("name", HAPROXY_TAKES)
+def test_takes_what_haproxy_takes(stage, name, tmp_path):
+    path = stage.configure(str(tmp_path / "haproxy.cfg"), text=haproxy_file(HAPROXY_TAKES[name]))
+    ok(stage.exec(["haproxy", "-c", "-f", path]))
+    ok(stage.load("--from-haproxy", path, config=None))
+
+
+@pytest.mark.parametrize("name", HAPROXY_REFUSES)
+def test_refuses_what_haproxy_refuses(stage, name, tmp_path):
+    path = stage.configure(str(tmp_path / "haproxy.cfg"), text=haproxy_file(HAPROXY_REFUSES[name]))
+    assert stage.exec(["haproxy", "-c", "-f", path]).returncode != 0
+    fails(stage.load("--from-haproxy", path, config=None), 2, path)
+
+
+BINDS = [":::6443", "[::]:6443", ":::6443 v6only", "*:6443", ":6443 v4v6", "ipv6@:6443", "ipv6@*:6443",
+         "ipv4@:6443", "tcp6@::1:6443", "::1:6443", ":6443;", "*:6443,:::6443 v6only"]
+
+
+def listening(stage, address):
+    """Whether a connect to this loopback address is accepted."""
+    done = stage.exec(["bash", "-c", f"exec 3<>/dev/tcp/{address}/6443"])
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("bind", BINDS)
+def test_frontends_are_where_haproxy_listens(stage, bind, tmp_path):
+    path = stage.configure(str(tmp_path / "haproxy.cfg"), text=haproxy_file(f" bind {bind}\n" + API))
+    made = ok(stage.load("--from-haproxy", path, config=None)).stdout
+    frontends = {a for a in ("127.0.0.1", "::1")
+                 if f"  - {a}:6443 " in made or f'  - "[{a}]:6443" ' in made}
+    proxy = stage.spawn(["haproxy", "-db", "-f", path], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: ok(stage.exec(["ss", "-Hltn", "sport = :6443"])).stdout.strip(),
+                   "HAProxy to listen")
+        assert frontends == {a for a in ("127.0.0.1", "::1") if listening(stage, a)}
+    finally:
+        proxy.kill()
+        proxy.wait()
+
+
+STREAM = "stream {{ upstream k {{ {} }} server {{ {} }} }}"
+ONE, LISTEN = "server 10.0.0.1:6443;", "listen 127.0.0.1:6443; proxy_pass k;"
+NGINX_TAKES = {
+    "case": (ONE, "listen 127.0.0.1:6443; proxy_pass K;"),
+    "range": (ONE, "listen 127.0.0.1:6443-6445; proxy_pass k;"),
+    "parameters": ("server 10.0.0.1:6443 max_fails=2 fail_timeout=3s max_conns=9 weight=2;",
+                   "listen 127.0.0.1:6443 so_keepalive=on backlog=9; proxy_pass k;"),
+    "methods": ("zone k 64k; random two least_conn; " + ONE, LISTEN),
+}
+NGINX_REFUSES = {
+    "semicolon": ("server 10.0.0.1:6443\nserver 10.0.0.2:6443;", LISTEN),
+    "method-semicolon": ("least_conn\n" + ONE, LISTEN),
+    "listen-semicolon": (ONE, "listen 127.0.0.1:6443\nproxy_pass k;"),
+    "no-break-space": (ONE + "\n\u00a0 server 10.0.0.2:6443;", LISTEN),
+    "directive": (ONE + "sever 10.0.0.2:6443;", LISTEN),
+    "upper-case": (ONE + "Server 10.0.0.2:6443;", LISTEN),
+    "ip_hash": ("ip_hash;" + ONE, LISTEN),
+    "location": (ONE, "listen 127.0.0.1:6443; location / { proxy_pass k; }"),
+    "same-upstream": (ONE + "} upstream k { server 10.0.0.2:6443;", LISTEN),
+    "same-listen": (ONE, "listen 127.0.0.1:6443; " + LISTEN),
+    "two-targets": (ONE, LISTEN + "proxy_pass k;"),
+    "no-target": (ONE, LISTEN + "} server { listen 127.0.0.1:7443;"),
+    "no-listen": (ONE, "proxy_pass k;"),
+    "parameter": ("server 10.0.0.1:6443 foo;", LISTEN),
+    "listen-parameter": (ONE, "listen 127.0.0.1:6443 foo; proxy_pass k;"),
+    "number": ("server 10.0.0.1:6443 max_fails=x;", LISTEN),
+    "backups": ("server 10.0.0.1:6443 backup;", LISTEN),
+    "backup-hash": ("hash x; server 10.0.0.2:6443 backup; " + ONE, LISTEN),
+    "quote": ('server "10.0.0.1:6443"x;', LISTEN),
+    "second-stream": (ONE, LISTEN + "} } stream { server { listen 7443; proxy_pass 10.0.0.1:6443;"),
+}
+
+
+def nginx_test(stage, path):
+    return stage.exec(["nginx", "-t", "-p", os.path.dirname(path), "-e", "stderr", "-c", path, "-g",
+                       f"load_module {Nginx.module}; pid {path}.pid;"])
+
+
+@pytest.mark.parametrize("name", NGINX_TAKES)
+def test_takes_what_nginx_takes(stage, name, tmp_path):
+    path = stage.configure(str(tmp_path / "nginx.conf"),
+                           text="events { }\n" + STREAM.format(*NGINX_TAKES[name]))
+    ok(nginx_test(stage, path))
+    ok(stage.load("--from-nginx", path, config=None))
+
+
+@pytest.mark.parametrize("name", NGINX_REFUSES)
+def test_refuses_what_nginx_refuses(stage, name, tmp_path):
+    path = stage.configure(str(tmp_path / "nginx.conf"),
+                           text="events { }\n" + STREAM.format(*NGINX_REFUSES[name]))
+    assert nginx_test(stage, path).returncode != 0
+    fails(stage.load("--from-nginx", path, config=None), 2, path)
+
+
+def test_files_of_a_kubeconfig_are_relative_to_it(stage, tmp_path):
+    """However the kubeconfig itself is named."""
+    folder = tmp_path / "kube"
+    folder.mkdir()
+    stage.configure(str(folder / "config"), text="""
+clusters:
+- {name: c, cluster: {server: 'https://10.0.0.1:6443', certificate-authority: ../pki/ca.crt}}
+""")
+    for path, directory in ((str(folder / "config"), "/"), ("config", str(folder)),
+                            ("kube/config", str(tmp_path))):
+        done = ok(stage.load("--from-kubeconfig", path, config=None, cwd=directory))
+        assert f"  ca: {tmp_path}/pki/ca.crt " in done.stdout
+
+
+def test_a_list_of_kubeconfigs_is_not_one(stage, tmp_path):
+    fails(stage.load("--from-kubeconfig", f"{tmp_path}/a:{tmp_path}/b", config=None), 2,
+          "kubectl config view")
+
+
 # --- the page ------------------------------------------------------------------------
 
 

@@ -2,9 +2,11 @@
 /*
  * Whatever the bytes: a configuration that config_parse accepts and the same one again
  * the next time, or one printable line and nothing else. The first byte chooses what
- * the rest is taken for: n, h, or anything else for a kubeconfig.
+ * the rest is taken for: n, h, or anything else for a kubeconfig. The environment
+ * variable FUZZ_KIND chooses one for all inputs.
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "config/config.h"
 #include "import/import.h"
@@ -30,9 +32,18 @@ static void check_made(const char *made, const char *again)
 	config_free(c);
 }
 
+static enum import_kind kind_of(uint8_t first)
+{
+	const char *one = getenv("FUZZ_KIND");
+
+	if (one)
+		first = (uint8_t)*one;
+	return first == 'n' ? IMPORT_NGINX : first == 'h' ? IMPORT_HAPROXY : IMPORT_KUBECONFIG;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	enum import_kind kind = IMPORT_KUBECONFIG;
+	enum import_kind kind;
 	char *made = NULL, *again = NULL;
 	const char *text;
 	struct err e;
@@ -40,14 +51,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!size)
 		return 0;
-	kind = data[0] == 'n' ? IMPORT_NGINX : data[0] == 'h' ? IMPORT_HAPROXY : kind;
+	kind = kind_of(data[0]);
 	text = (const char *)data + 1;
-	r = import_convert(kind, text, size - 1, "/fuzz/it", &made, &e);
+	r = import_convert(kind, text, size - 1, "/fuzz/it", "/fuzz", &made, &e);
 	if (r < 0) {
 		check_error(r, &e);
 		return 0;
 	}
-	require(import_convert(kind, text, size - 1, "/fuzz/it", &again, &e) == 0);
+	require(import_convert(kind, text, size - 1, "/fuzz/it", "/fuzz", &again, &e) == 0);
 	check_made(made, again);
 	free(made);
 	free(again);

@@ -8,8 +8,10 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/path.h"
 #include "config/yaml_doc.h"
 
 /* An administrator's file has a dozen values for each cluster. */
@@ -200,12 +202,12 @@ void kubeconfig_close(struct kubeconfig *k)
 
 char *kubeconfig_file(struct kubeconfig *k, const char *file)
 {
-	const char *slash = strrchr(k->path, '/');
-	int folder = file[0] == '/' || !slash ? 0 : (int)(slash - k->path) + 1;
-	char *full;
+	char *own = k->directory ? NULL : path_directory(k->path), *full = NULL;
 
-	if (asprintf(&full, "%.*s%s", folder, k->path, file) >= 0)
-		return full;
-	kubeconfig_fail_memory(k);
-	return NULL;
+	if (own || k->directory)
+		full = path_resolve(own ? own : k->directory, file);
+	free(own);
+	if (!full)
+		kubeconfig_fail_memory(k);
+	return full;
 }

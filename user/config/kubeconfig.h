@@ -24,7 +24,8 @@ struct kubeconfig_value {
 };
 
 struct kubeconfig {
-	const char *path; /* for messages, and to resolve relative file names */
+	const char *path; /* for messages */
+	const char *directory; /* where relative file names begin; NULL: in that of path */
 	struct err *e;
 	int r; /* 0, or the first failure, a negative errno with e */
 	yaml_document_t document;
@@ -68,8 +69,8 @@ struct kubeconfig_value kubeconfig_nth(struct kubeconfig *k, const char *list, s
 				       const char **ret_name);
 
 /*
- * A file that the kubeconfig names, relative to the kubeconfig as with kubectl. Returns a text
- * to be freed, or NULL after kubeconfig_fail_memory.
+ * A file that the kubeconfig names, relative to the kubeconfig as with kubectl: "..", too, is
+ * taken off the name. Returns a text to be freed, or NULL after kubeconfig_fail_memory.
  */
 char *kubeconfig_file(struct kubeconfig *k, const char *file);
 

@@ -143,12 +143,13 @@ void import_own(struct import *m, const char *name)
 
 /* --- addresses ---------------------------------------------------------------- */
 
-void import_busy(struct import *m, const struct klb_endpoint *ep)
+void import_busy(struct import *m, const struct klb_endpoint *ep, unsigned int last_port)
 {
-	unsigned int n = ep->port - IMPORT_HTTP_PORT;
-
-	if (n < 32 && (endpoint_is_loopback(ep) || endpoint_is_unspecified(ep)))
-		m->busy |= 1U << n;
+	if (!endpoint_is_loopback(ep) && !endpoint_is_unspecified(ep))
+		return;
+	for (unsigned int n = 0; n < 32; n++)
+		if (IMPORT_HTTP_PORT + n >= ep->port && IMPORT_HTTP_PORT + n <= last_port)
+			m->busy |= 1U << n;
 }
 
 /* The loopback address of the family. */
@@ -163,7 +164,7 @@ int import_add_frontend(struct import *m, unsigned int line, struct klb_endpoint
 {
 	char text[ENDPOINT_TEXT_MAX];
 
-	import_busy(m, &ep);
+	import_busy(m, &ep, ep.port);
 	if (endpoint_is_multicast(&ep))
 		return import_fail(m, line,
 				   "%s is for multicast or broadcast; write a host's own address",
@@ -301,12 +302,28 @@ static bool is_path(const char *text)
 	return ascii_all_print(text);
 }
 
+/* Where pods find their service account. */
+static bool is_in_pod(const char *path)
+{
+	static const char run[] = "/run/secrets/";
+
+	return strncmp(path, run, strlen(run)) == 0 ||
+	       (strncmp(path, "/var", 4) == 0 && strncmp(path + 4, run, strlen(run)) == 0);
+}
+
 int import_set_file(struct import *m, struct import_text *field, unsigned int line,
 		    const char *origin, const char *value)
 {
 	/* The value is not repeated: other users may read the output. */
 	if (secret_is_likely(value)) {
 		import_note(m, line, "%s: the thing itself, where a file's name should be", origin);
+		return 0;
+	}
+	if (is_in_pod(value)) {
+		import_hint(m, line,
+			    "%s %s: this path exists in a pod alone, so it is not carried over; "
+			    "write the file that this node has",
+			    origin, value);
 		return 0;
 	}
 	if (is_path(value))
@@ -350,13 +367,19 @@ bool import_uint(const char *text, unsigned int *ret)
 
 /* --- the choice --------------------------------------------------------------- */
 
-/* Returns how many candidates have the mark; *ret is the first of them. */
-static size_t count_marked(const struct import_candidate *list, size_t n, size_t mark, size_t *ret)
+/* On how many sides a candidate has port 6443. */
+static int sides_of(const struct import_candidate *c)
+{
+	return (int)c->listens_6443 + (int)c->leads_to_6443;
+}
+
+/* Returns how many candidates have 6443 on that many sides or more; *ret is the first of them. */
+static size_t count_sides(const struct import_candidate *list, size_t n, int sides, size_t *ret)
 {
 	size_t found = 0;
 
 	for (size_t i = 0; i < n; i++)
-		if (*((const bool *)((const char *)&list[i] + mark)) && !found++)
+		if (sides_of(&list[i]) >= sides && !found++)
 			*ret = i;
 	return found;
 }
@@ -383,18 +406,22 @@ int import_choose(struct import *m, const struct import_candidate *list, size_t 
 	size_t found = n, at = 0;
 
 	if (n > 1)
-		found = count_marked(list, n, offsetof(struct import_candidate, listens_6443), &at);
+		found = count_sides(list, n, 2, &at);
 	if (n > 1 && !found)
-		found = count_marked(list, n, offsetof(struct import_candidate, leads_to_6443),
-				     &at);
+		found = count_sides(list, n, 1, &at);
 	if (found != 1)
 		return fail_choice(m, list, n, what);
-	if (!list[at].listens_6443 && !list[at].leads_to_6443)
+	if (!sides_of(&list[at]))
 		import_hint(m, list[at].line,
 			    "no port 6443 on either side: see that these are the apiservers");
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		if (i != at)
 			import_own(m, list[i].label);
+		if (i != at && list[i].leads_to_6443)
+			import_hint(m, list[i].line,
+				    "%s also leads to port 6443, and is not carried over",
+				    list[i].label);
+	}
 	*ret = at;
 	return 0;
 }

@@ -94,6 +94,7 @@ struct import_note {
 struct import {
 	enum import_kind kind;
 	const char *source;
+	const char *directory; /* absolute; NULL: unknown */
 	struct err *e;
 	struct import_words words; /* empty for a kubeconfig */
 
@@ -126,6 +127,28 @@ int import_read_nginx(struct import *m, const char *text, size_t length);
 int import_read_haproxy(struct import *m, const char *text, size_t length);
 int import_read_kubeconfig(struct import *m, const char *text, size_t length);
 
+/*
+ * Refuses bytes that are no finished configuration: no text, another encoding, a template
+ * (source_text.c). Returns 0 or -EINVAL with m->e.
+ */
+int import_check_text(const struct import *m, const char *text, size_t length);
+
+/* --- what is worked out of it (adjust.c) ------------------------------------------------ */
+
+/* How the file's weights are converted; kubelb.yaml's usual weight is KLB_WEIGHT_DEFAULT. */
+struct import_scale {
+	bool equal; /* all are the same: none is printed */
+	unsigned int divisor; /* common to all */
+	unsigned int largest; /* once divided */
+};
+
+struct import_scale import_scale_of(const struct import *m);
+/* A backend's weight as kubelb.yaml has it. */
+unsigned int import_weight_of(const struct import_backend *b, const struct import_scale *s);
+
+/* Notes how weights are converted and what cannot work; takes a certificate without its key off. */
+void import_adjust(struct import *m);
+
 /* --- what the readers share (convert.c) --------------------------------------------- */
 
 /* Fills the line `SOURCE:LINE: …` (line 0: no line) and yields -EINVAL. */
@@ -150,8 +173,8 @@ char *import_ascii(const char *text, char *buf, size_t size);
 /* All of an item's words with blanks between them, as import_ascii. */
 char *import_join(const struct import_words *w, size_t item, char *buf, size_t size);
 
-/* Notes that something listens at ep, so that the agent's http gets another port. */
-void import_busy(struct import *m, const struct klb_endpoint *ep);
+/* Notes that something listens at ep, up to that port, so that http gets another one. */
+void import_busy(struct import *m, const struct klb_endpoint *ep, unsigned int last_port);
 /* Adds a frontend. An unspecified address becomes the loopback address, with a note. */
 int import_add_frontend(struct import *m, unsigned int line, struct klb_endpoint ep);
 /* Adds a backend. The same address twice is one backend, with a note. */
@@ -198,9 +221,10 @@ struct import_candidate {
 };
 
 /*
- * Chooses the candidate that leads to the apiservers: the only one, or the only one that listens on
- * 6443, or the only one whose upstreams use 6443. what: what messages call a candidate, "stream
- * server". Returns 0, or -EINVAL with a line that names the choices.
+ * Chooses the candidate that leads to the apiservers: the only one; or the only one that has port
+ * 6443 on both sides; or, where none has, the only one that has it on either side. A hint names
+ * others that lead to 6443. what: what messages call a candidate, "stream server". Returns 0, or
+ * -EINVAL with a line that names the choices.
  */
 int import_choose(struct import *m, const struct import_candidate *list, size_t n, const char *what,
 		  size_t *ret);

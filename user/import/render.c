@@ -197,64 +197,8 @@ static void put_frontends(FILE *out, const struct import *m)
 		    address(&m->frontends[i].endpoint, text));
 }
 
-static unsigned int gcd(unsigned int a, unsigned int b)
-{
-	while (b) {
-		unsigned int rest = a % b;
-
-		a = b;
-		b = rest;
-	}
-	return a;
-}
-
-/* How the file's weights are converted; kubelb.yaml's usual weight is KLB_WEIGHT_DEFAULT. */
-struct scale {
-	bool equal; /* all are the same: none is printed */
-	unsigned int divisor; /* common to all */
-	unsigned int largest; /* once divided */
-};
-
-static struct scale scale_of(const struct import *m)
-{
-	struct scale s = { .equal = true };
-	const struct import_backend *first = NULL;
-
-	for (unsigned int i = 0; i < m->n_backends; i++) {
-		const struct import_backend *b = &m->backends[i];
-
-		if (b->off || b->backup)
-			continue;
-		first = first ? first : b;
-		s.equal = s.equal && b->weight == first->weight && b->weight;
-		s.divisor = gcd(b->weight, s.divisor);
-		s.largest = b->weight > s.largest ? b->weight : s.largest;
-	}
-	if (s.divisor)
-		s.largest /= s.divisor;
-	return s;
-}
-
-static unsigned int weight_of(const struct import_backend *b, const struct scale *s)
-{
-	unsigned long long share = s->divisor ? b->weight / s->divisor : 0, scaled;
-
-	if (b->off)
-		return 0;
-	if (b->backup)
-		return 1;
-	if (s->equal)
-		return KLB_WEIGHT_DEFAULT;
-	if (s->largest * (unsigned long long)KLB_WEIGHT_DEFAULT <= KLB_WEIGHT_MAX)
-		return (unsigned int)share * KLB_WEIGHT_DEFAULT;
-	if (s->largest <= KLB_WEIGHT_MAX)
-		return (unsigned int)share * (KLB_WEIGHT_MAX / s->largest);
-	scaled = share * KLB_WEIGHT_MAX / s->largest;
-	return share && !scaled ? 1 : (unsigned int)scaled;
-}
-
-static const char *backend_comment(const struct import_backend *b, const struct scale *s, char *buf,
-				   size_t size)
+static const char *backend_comment(const struct import_backend *b, const struct import_scale *s,
+				   char *buf, size_t size)
 {
 	char weight[32] = "";
 
@@ -271,12 +215,12 @@ static const char *backend_comment(const struct import_backend *b, const struct 
 static void put_backends(FILE *out, const struct import *m)
 {
 	char text[ENDPOINT_TEXT_MAX + 2], comment[2 * IMPORT_LABEL_MAX];
-	struct scale scale = scale_of(m);
+	struct import_scale scale = import_scale_of(m);
 
 	fputs("\n# The apiservers.\nbackends:\n", out);
 	for (unsigned int i = 0; i < m->n_backends; i++) {
 		const struct import_backend *b = &m->backends[i];
-		unsigned int weight = weight_of(b, &scale);
+		unsigned int weight = import_weight_of(b, &scale);
 
 		address(&b->endpoint, text);
 		backend_comment(b, &scale, comment, sizeof(comment));
@@ -405,42 +349,6 @@ static void put_all(FILE *out, const struct import *m)
 
 /* --- all together ------------------------------------------------------------- */
 
-/* Notes how weights and switches are converted. */
-static void note_weights(struct import *m)
-{
-	struct scale scale = scale_of(m);
-	bool any = false;
-
-	for (unsigned int i = 0; i < m->n_backends; i++) {
-		if (m->backends[i].backup)
-			import_note(m, m->backends[i].line,
-				    "backup: the least weight of all, 1, is the nearest to it");
-		if (m->backends[i].off)
-			import_hint(m, m->backends[i].line,
-				    "switched off there: has weight 0 here and takes nothing");
-	}
-	for (unsigned int i = 0; i < m->n_backends; i++)
-		any = any || weight_of(&m->backends[i], &scale);
-	if (!any)
-		import_hint(m, m->backends[0].line,
-			    "every weight is 0: KubeLB would leave connects alone");
-	if (!scale.equal && scale.largest > KLB_WEIGHT_MAX)
-		import_note(m, 0, "weights are rounded: they go up to %d here", KLB_WEIGHT_MAX);
-}
-
-/* Certificate and key go together, as config/schema.c demands. */
-static void pair_client_files(struct import *m)
-{
-	struct import_text *alone = m->client_cert.value ? &m->client_cert : &m->client_key;
-
-	if (!m->client_cert.value == !m->client_key.value)
-		return;
-	import_note(m, alone->line, "%s: given without its other half, certificate or key",
-		    alone->origin);
-	free(alone->value);
-	alone->value = NULL;
-}
-
 /* Checks the text as kubelb-load would. The readers have checked all of it before. */
 static int check(const struct import *m, const char *text, size_t length)
 {
@@ -476,21 +384,6 @@ static int print(const struct import *m, char **ret)
 	return r;
 }
 
-static int check_bytes(const struct import *m, const char *text, size_t length)
-{
-	const char *nul = memchr(text, '\0', length);
-	unsigned int line = 1;
-
-	if (length > (size_t)CONFIG_BYTES_MAX)
-		return import_fail(m, 0,
-				   "larger than %d bytes, so it is no configuration; name "
-				   "another file",
-				   CONFIG_BYTES_MAX);
-	for (const char *p = text; nul && p < nul; p++)
-		line += *p == '\n';
-	return nul ? import_fail(m, line, "a NUL byte: this is no text; name another file") : 0;
-}
-
 static void import_free(struct import *m)
 {
 	import_words_free(&m->words);
@@ -503,20 +396,19 @@ static void import_free(struct import *m)
 }
 
 int import_convert(enum import_kind kind, const char *text, size_t length, const char *source,
-		   char **ret, struct err *e)
+		   const char *directory, char **ret, struct err *e)
 {
 	struct import *m = calloc(1, sizeof(*m));
 	int r;
 
 	if (!m)
 		return err_no_memory_for(e, source);
-	*m = (struct import){ .kind = kind, .source = source, .e = e };
-	r = check_bytes(m, text, length);
+	*m = (struct import){ .kind = kind, .source = source, .directory = directory, .e = e };
+	r = import_check_text(m, text, length);
 	if (r == 0)
 		r = kinds[kind].read(m, text, length);
 	if (r == 0) {
-		note_weights(m);
-		pair_client_files(m);
+		import_adjust(m);
 		r = print(m, ret);
 	}
 	import_free(m);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* kubelb-load: attaches the data path, or detaches it, and exits. */
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "load/attach.h"
 #include "load/check.h"
@@ -14,6 +16,7 @@
 #include "datapath/datapath.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/path.h"
 #include "import/import.h"
 #include "host/node.h"
 
@@ -261,25 +264,41 @@ static int run_detach(const struct options *o)
 	return CLI_OK;
 }
 
+/* Refuses what $KUBECONFIG may hold, unless it is one file's name. */
+static int check_single(const struct options *o, struct err *e)
+{
+	if (o->from != IMPORT_KUBECONFIG || !strchr(o->from_file, ':') ||
+	    !access(o->from_file, F_OK))
+		return 0;
+	return err_set(e, EINVAL,
+		       "%s: several files, as in KUBECONFIG; name one, or give what kubectl config "
+		       "view --flatten --minify prints, on standard input (-)",
+		       o->from_file);
+}
+
 /* Prints the configuration that replaces the proxy. Changes nothing. */
 static int run_import(const struct options *o)
 {
 	bool from_stdin = !strcmp(o->from_file, STDIN_PATH);
-	char option[32], *text = NULL, *made = NULL;
+	char option[32], *text = NULL, *made = NULL, *directory = NULL;
 	struct err e = { "" };
 	size_t length = 0;
 	int r;
 
 	snprintf(option, sizeof(option), "%s FILE", import_option(o->from));
+	if (!from_stdin)
+		directory = path_directory(o->from_file);
+	r = check_single(o, &e);
 	if (from_stdin)
 		r = file_read_stdin(option, CONFIG_BYTES_MAX, &text, &length, &e);
-	else
+	else if (!r)
 		r = file_read_named(o->from_file, option, CONFIG_BYTES_MAX, &text, &length, &e);
 	if (!r)
 		r = import_convert(o->from, text, length, from_stdin ? FILE_STDIN : o->from_file,
-				   &made, &e);
+				   directory, &made, &e);
 	if (!r)
 		fputs(made, stdout);
+	free(directory);
 	free(made);
 	free(text);
 	return r ? cli_fail(cli_file_status(r), &e) : CLI_OK;

@@ -76,6 +76,33 @@ static void print_changes(const struct attach_report *rep)
 	print_backend_changes(&rep->before, &rep->after);
 }
 
+/*
+ * A socket of IPv4 reaches no backend of IPv6: its connects go through untouched, and nothing
+ * listens there. One of IPv6 reaches both.
+ */
+static void warn_families(const struct plan *p)
+{
+	char text[ENDPOINT_TEXT_MAX];
+	bool any = false, ipv4 = false;
+
+	for (unsigned int i = 0; i < p->n_backends; i++) {
+		const struct plan_backend *b = &p->backends[i];
+
+		if (b->removed || !b->value.weight)
+			continue;
+		any = true;
+		ipv4 = ipv4 || endpoint_is_ipv4(&b->value.endpoint);
+	}
+	for (unsigned int i = 0; any && !ipv4 && i < p->n_frontends; i++)
+		if (endpoint_is_ipv4(&p->frontends[i].endpoint))
+			log_line(
+				"warning: frontend %s is IPv4, and all backends are IPv6: connects "
+				"go through untouched; dial an IPv6 frontend such as [::1]:6443, "
+				"or "
+				"add backends by IPv4",
+				endpoint_format(&p->frontends[i].endpoint, text));
+}
+
 /* Warns about what does not work as the user may expect. */
 static void print_warnings(const struct attach_report *rep, const struct config *cfg,
 			   bool from_args)
@@ -102,6 +129,7 @@ static void print_warnings(const struct attach_report *rep, const struct config 
 				 rep->features[i].loss);
 	if (!plan_count_used(&rep->after))
 		log_line("warning: no backends: connects go through untouched");
+	warn_families(&rep->after);
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
 		if (files[i].file && access(files[i].file, R_OK))
 			log_line("warning: %s: %s: %s: kubelb-agent will not start with it",
