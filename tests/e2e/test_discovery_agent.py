@@ -345,6 +345,19 @@ def test_forbidden(cluster):
     assert served_set(cluster.stage, 10) == {"cp1"}
 
 
+@pytest.mark.parametrize("anonymous, status", [("allow", 403), ("deny", 401)])
+def test_no_credentials(cluster, anonymous, status):
+    """A kubeconfig whose user has none: what comes next is not RBAC."""
+    for api in cluster.apis:
+        api.set(anonymous=anonymous)
+    kubeconfig(cluster.stage, "{}")
+    agent = cluster.start(probe={"anonymousAuth": False})
+    line = agent.wait_log(r"level=warn.*result=forbidden")
+    assert f"{status}: " in line
+    assert "discovery.kubeconfig has no credentials for the current user" in line
+    assert "RBAC" not in line
+
+
 # --- the configuration -------------------------------------------------------
 
 
