@@ -201,6 +201,8 @@ struct klb_candidates {
  * generation: counts up each time an id is handed to another address.
  * last_probe_ns: when the last probe ended. since_ns: when state changed.
  * http_status: of the last answer, 0 when there was none.
+ * left_ns: when it left the list; 0: it is in the list. It stays here for a while, in no
+ *   frontend, so that it is the same backend when it comes back (plan.h).
  */
 struct klb_backend {
 	struct klb_endpoint endpoint;
@@ -211,6 +213,7 @@ struct klb_backend {
 	__u32 http_status;
 	__u64 since_ns;
 	__u64 last_probe_ns;
+	__u64 left_ns;
 	KLB_ABI_BACKEND_GROWTH
 };
 
@@ -610,7 +613,7 @@ KLB_ASSERT_SIZE(klb_candidate, 40);
 KLB_ASSERT_SIZE(klb_candidates, 4 + 40 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_frontend, 16 + 2 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_lookup, 4 + 32 * KLB_FRONTEND_SLOTS);
-KLB_ASSERT_SIZE(klb_backend, 56);
+KLB_ASSERT_SIZE(klb_backend, 64);
 KLB_ASSERT_SIZE(klb_stats, 152);
 KLB_ASSERT_SIZE(klb_admin, 16);
 KLB_ASSERT_SIZE(klb_control, 120);

@@ -28,6 +28,7 @@ LONG = {"test_hostile_backend.py": 90, "test_states.py": 86, "test_lifecycle.py"
 import helpers  # noqa: E402  (after sys.path)
 import system  # noqa: E402
 import world as stage_world  # noqa: E402
+from cluster import Cluster  # noqa: E402
 
 
 def end_as_by_interrupt(_number, _frame):
@@ -97,6 +98,17 @@ def stage_fixture(world):
         with open(path, encoding="utf-8", errors="replace") as f:
             print(f"--- {os.path.basename(path)}\n{f.read()}", end="")
     world.reset()
+
+
+@pytest.fixture(name="cluster")
+def cluster_fixture(stage):
+    return Cluster(stage)
+
+
+@pytest.fixture(name="found")
+def found_fixture(cluster):
+    """An agent that has found all three, has them in its cache, and watches."""
+    return cluster.find_all()
 
 
 @pytest.fixture(name="group")

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import ctypes
 import errno
+import json
 import os
 import platform
 import re
@@ -348,6 +349,37 @@ def wait_known(world, backends, timeout=10):
     want = {b.endpoint for b in backends}
     wait_until(lambda: known(world) == want,
                lambda: f"the backends {sorted(want)}, there are {sorted(known(world))}", timeout)
+
+
+# --- kubelbctl events --------------------------------------------------------
+
+
+def kinds(found, backend):
+    return [e["event"] for e in found if e["backend"] == backend.endpoint]
+
+
+class Follower:
+    """A running `kubelbctl events -f -o json`, what it has printed in a list."""
+
+    def __init__(self, world):
+        self.process = world.spawn([world.program("kubelbctl"), "--pin", world.pin, "events",
+                                    "-f", "-o", "json"])
+        self.events = []
+        self.thread = threading.Thread(target=self.read, daemon=True)
+        self.thread.start()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.events.append(json.loads(line))
+
+    def wait(self, kind, backend, count=1):
+        wait_until(lambda: kinds(self.events, backend).count(kind) >= count,
+                   lambda: f"{count} {kind} of {backend.name}, has {self.events}")
+
+    def end(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        assert self.process.wait(timeout=5) == 0
+        self.thread.join(timeout=5)
 
 
 # --- a kubeconfig ------------------------------------------------------------

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import struct
-import threading
 import time
 
 import pytest
@@ -18,6 +17,7 @@ from backend import PORT
 from helpers import (MAPPED, V4, V6, Held, Kept, backend_status, bpftool, dial, dial_error, fails,
                      kept_to, make_socket, nbconnect, next_version, ok, served_set, stats,
                      wait_states, wait_stopped)
+from observe import Follower, kinds
 from system import run_checked, wait_until
 
 SERVICE = "10.96.0.1"
@@ -45,10 +45,6 @@ def lines(text):
 
 def events(world):
     return lines(ok(world.ctl("events", "-o", "json")).stdout)
-
-
-def kinds(found, backend):
-    return [e["event"] for e in found if e["backend"] == backend.endpoint]
 
 
 def identity(event):
@@ -488,30 +484,6 @@ def test_bad_command_line(attached, args):
 # --- events ------------------------------------------------------------------
 
 
-class Follower:
-    """A running `kubelbctl events -f -o json`, what it has printed in a list."""
-
-    def __init__(self, world):
-        self.process = world.spawn([world.program("kubelbctl"), "--pin", world.pin, "events",
-                                    "-f", "-o", "json"])
-        self.events = []
-        self.thread = threading.Thread(target=self.read, daemon=True)
-        self.thread.start()
-
-    def read(self):
-        for line in self.process.stdout:
-            self.events.append(json.loads(line))
-
-    def wait(self, kind, backend, count=1):
-        wait_until(lambda: kinds(self.events, backend).count(kind) >= count,
-                   lambda: f"{count} {kind} of {backend.name}, has {self.events}")
-
-    def end(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        assert self.process.wait(timeout=5) == 0
-        self.thread.join(timeout=5)
-
-
 def fail_once(world, backend):
     """Connects until one has failed. Not through `only`: the last one of all
     would be tried again and again."""
@@ -624,7 +596,7 @@ def test_events_of_the_agent_and_the_operator(stage):
     follower.wait("removed", stage.cp(3))
     stage.configure()
     agent.hup()
-    follower.wait("added", stage.cp(3))
+    follower.wait("returned", stage.cp(3))
     follower.end()
     assert [e["weight"] for e in follower.events if e["event"] == "weight"] == [30]
 

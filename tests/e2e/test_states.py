@@ -261,7 +261,8 @@ def test_unauthorized(stage, closed):
     wait_states(stage, "draining", [closed])
     wait_states(stage, "ready", stage.backends[1:])
     assert "401" in about(backend_status(stage)[closed.endpoint])
-    agent.wait_log(r"level=warn .*unauthorized.*401")
+    agent.wait_log(r"level=warn .*unauthorized.*401.*set probe.clientCert and probe.clientKey, "
+                   r"or probe.anonymousAuth: false")
 
 
 def test_unauthorized_with_a_client_certificate(stage, closed):

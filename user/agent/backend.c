@@ -302,13 +302,20 @@ int agent_backend_new(struct event_base *base, const struct config *cfg,
 	return 0;
 }
 
+void agent_backend_stop(struct agent_backend *b)
+{
+	if (b->timer)
+		event_free(b->timer);
+	b->timer = NULL;
+	probe_free(b->probe);
+	b->probe = NULL;
+}
+
 void agent_backend_free(struct agent_backend *b)
 {
 	if (!b)
 		return;
-	if (b->timer)
-		event_free(b->timer);
-	probe_free(b->probe);
+	agent_backend_stop(b);
 	free(b);
 }
 
@@ -324,6 +331,12 @@ void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen
 {
 	health_adopt(&b->health, seen, weight);
 	b->adopted = true;
+}
+
+void agent_backend_came_back(struct agent_backend *b)
+{
+	b->left_ns = 0;
+	health_came_back(&b->health, clock_now_ns());
 }
 
 void agent_backend_start(struct agent_backend *b, unsigned int within_ms)

@@ -34,6 +34,7 @@ struct agent_backend {
 	char unable[ERR_TEXT_MAX]; /* why it cannot be probed, as logged; or "" */
 	bool again; /* a probe was requested during a probe or too soon after it */
 	__u64 early_until_ns; /* see may_probe_early */
+	__u64 left_ns; /* when it left the list; 0: it is in it */
 	bool adopted; /* the state is an earlier agent's, and no probe has ended yet */
 	const struct agent_backend_ops *ops;
 	void *arg;
@@ -55,6 +56,11 @@ void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *
 /* Takes over what an earlier agent has written into the maps. weight: the configured one. */
 void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen,
 			 unsigned int weight);
+
+/* Ends the probes for good; health and counters can be inherited. */
+void agent_backend_stop(struct agent_backend *b);
+/* It was not in the list, and is back. */
+void agent_backend_came_back(struct agent_backend *b);
 
 /* Starts the probes: the first one at a random time within so many milliseconds. */
 void agent_backend_start(struct agent_backend *b, unsigned int within_ms);

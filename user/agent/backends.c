@@ -8,13 +8,36 @@
 #include "base/clock.h"
 #include "net/endpoint.h"
 
-/* At start the health comes from the maps, if the agent that wrote it was alive until now. */
+/* The health comes from the maps, if the agent that wrote it was alive until now. */
 static void adopt_health(const struct agent *a, unsigned int weight, struct agent_backend *b)
 {
 	const struct plan_backend *seen = plan_find(&a->state->applied, &b->endpoint);
 
-	if (seen && !a->config && backend_status_agent_alive(&a->state->control, clock_now_ns()))
+	if (!seen)
+		return;
+	/* This agent itself, or one before it, has written what is known of one that left. */
+	if (a->config ? seen->removed
+		      : backend_status_agent_alive(&a->state->control, clock_now_ns()))
 		agent_backend_adopt(b, &seen->value, weight);
+}
+
+/* Makes one; what is known of its address goes on. */
+static int make_one(struct agent *a, const struct config *cfg, const struct config_backend *one,
+		    struct probe_tls *tls, const struct agent_backend *before,
+		    struct agent_backend **ret, struct err *e)
+{
+	int r;
+
+	if (!before)
+		before = agent_find_resting(a, &one->endpoint);
+	r = agent_make_backend(a, cfg, &one->endpoint, tls, before, ret, e);
+	if (r)
+		return r;
+	if (!before)
+		adopt_health(a, one->weight, *ret);
+	if (agent_left_ns(a, &one->endpoint))
+		agent_backend_came_back(*ret);
+	return 0;
 }
 
 void agent_free_backends(struct agent_backend **list, unsigned int n)
@@ -49,16 +72,33 @@ int agent_make_backends(struct agent *a, const struct config *cfg, struct probe_
 			before = agent_backend_find(a->removed, a->n_removed, &one->endpoint);
 		if (before && keep)
 			continue;
-		r = agent_make_backend(a, cfg, &one->endpoint, tls, before, &list[i], e);
+		r = make_one(a, cfg, one, tls, before, &list[i], e);
 		if (r)
 			return r;
-		if (!before)
-			adopt_health(a, one->weight, list[i]);
 	}
 	return 0;
 }
 
-/* Fills the gaps of list with the existing backends, and frees the rest. */
+/* The existing backend with this address, taken out of where it is; NULL: there is none. */
+static struct agent_backend *take_existing(struct agent *a, const struct klb_endpoint *endpoint)
+{
+	unsigned int n = a->config ? a->config->n_backends : 0;
+	struct agent_backend *b;
+
+	for (unsigned int k = 0; k < n; k++) {
+		b = a->backends[k];
+		if (!b || !endpoint_equal(&b->endpoint, endpoint))
+			continue;
+		a->backends[k] = NULL;
+		return b;
+	}
+	b = agent_take_back(a, endpoint);
+	if (b)
+		agent_backend_came_back(b);
+	return b;
+}
+
+/* Fills the gaps of list with the existing backends, and lets go of the rest. */
 void agent_replace_backends(struct agent *a, const struct config *cfg, struct agent_backend **list)
 {
 	unsigned int n = a->config ? a->config->n_backends : 0;
@@ -69,22 +109,18 @@ void agent_replace_backends(struct agent *a, const struct config *cfg, struct ag
 	unsigned int within_ms = a->config ? cfg->probe.interval_ms : 0;
 
 	for (unsigned int i = 0; i < cfg->n_backends; i++) {
+		struct agent_backend *existing = take_existing(a, &cfg->backends[i].endpoint);
+
 		if (list[i]) {
+			agent_backend_free(existing);
 			agent_backend_start(list[i], within_ms);
-			continue;
+		} else {
+			list[i] = existing;
 		}
-		for (unsigned int k = 0; k < n && !list[i]; k++) {
-			if (!a->backends[k] ||
-			    !endpoint_equal(&a->backends[k]->endpoint, &cfg->backends[i].endpoint))
-				continue;
-			list[i] = a->backends[k];
-			a->backends[k] = NULL;
-		}
-		if (!list[i])
-			list[i] = agent_take_back(a, &cfg->backends[i].endpoint);
+		agent_wake(a, &cfg->backends[i].endpoint);
 	}
 	for (unsigned int k = 0; k < n; k++) {
-		if (a->backends[k] && !config_has_backend(cfg, &a->backends[k]->endpoint)) {
+		if (a->backends[k]) {
 			agent_keep_removed(a, a->backends[k]);
 			a->backends[k] = NULL;
 		}

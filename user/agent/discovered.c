@@ -73,6 +73,15 @@ void agent_review_list(struct agent *a)
 	agent_apply(a);
 }
 
+/* Who comes and goes is said by name: agent_log_list_changes. */
+static void note_heard(struct agent *a)
+{
+	if (!a->heard)
+		log_event(LOG_LEVEL_INFO, "discovery has the cluster's list", "backends=%u",
+			  a->n_found);
+	a->heard = true;
+}
+
 static void on_discovered(void *arg, const struct klb_endpoint *list, unsigned int n)
 {
 	struct agent *a = arg;
@@ -80,8 +89,7 @@ static void on_discovered(void *arg, const struct klb_endpoint *list, unsigned i
 
 	memcpy(a->found, list, n * sizeof(*list));
 	a->n_found = n;
-	a->heard = true;
-	log_event(LOG_LEVEL_INFO, "the cluster's apiservers are others now", "backends=%u", n);
+	note_heard(a);
 	/* If a known backend is in the list, the seeds are dropped at once. */
 	if (some_found_alive(a))
 		review(a);
@@ -101,7 +109,7 @@ static void on_discovery_result(void *arg, enum discovery_result result, const c
 
 	a->discovery_results[result]++;
 	if (result == DISCOVERY_APPLIED || result == DISCOVERY_UNCHANGED)
-		a->heard = true;
+		note_heard(a);
 	if (failed != a->discovery_failed)
 		log_event(failed ? LOG_LEVEL_WARN : LOG_LEVEL_INFO,
 			  failed ? "discovery does not work, the last list stays"

@@ -3,6 +3,7 @@
 #include "agent/internal.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "net/endpoint.h"
 #include "net/http_server.h"
@@ -19,8 +20,10 @@ static void warn_insecure(const struct config *cfg)
 /*
  * Makes everything of the new configuration before it frees anything of the old one. Takes
  * ownership of cfg and tls on success. tls: a->tls, when the content of the files is the same.
+ * cluster: see agent_log_list_changes.
  */
-static int take_config(struct agent *a, struct config *cfg, struct probe_tls *tls, struct err *e)
+static int take_config(struct agent *a, struct config *cfg, bool cluster, struct probe_tls *tls,
+		       struct err *e)
 {
 	struct config *old = a->config;
 	bool keep = old && tls == a->tls && config_same_probe(old, cfg);
@@ -35,6 +38,8 @@ static int take_config(struct agent *a, struct config *cfg, struct probe_tls *tl
 		agent_free_backends(backends, cfg->n_backends);
 		return r;
 	}
+	if (old)
+		agent_log_list_changes(a, cfg, cluster);
 	agent_replace_backends(a, cfg, backends);
 	if (!old)
 		agent_adopt_removed(a, cfg, tls);
@@ -72,8 +77,12 @@ int agent_take_effective(struct agent *a, const struct config *file, struct prob
 	r = config_with_backends(file, counts, n, &effective, e);
 
 	if (!r)
-		r = take_config(a, effective, tls, e);
-	if (r)
+		r = take_config(a, effective, n > 0, tls, e);
+	if (r) {
 		config_free(effective);
-	return r;
+		return r;
+	}
+	a->n_listed = file->discovery ? a->n_found : 0;
+	memcpy(a->listed, a->found, a->n_listed * sizeof(a->listed[0]));
+	return 0;
 }

@@ -10,6 +10,7 @@
 #include "agent/agent.h"
 #include "agent/backend.h"
 #include "agent/end_connections.h"
+#include "balance/plan.h"
 #include "balance/reconcile.h"
 #include "balance/endpoint_source.h"
 #include "datapath/datapath.h"
@@ -43,6 +44,10 @@ struct agent {
 	struct agent_backend **backends; /* by index of config->backends */
 	struct agent_backend *removed[KLB_MAX_IDS]; /* have left the list, with connections */
 	unsigned int n_removed;
+	struct agent_backend *resting[PLAN_KEEP_MAX]; /* have left it, without; the oldest first */
+	unsigned int n_resting;
+	struct klb_endpoint listed[KLB_MAX_BACKENDS]; /* what of found is in force */
+	unsigned int n_listed;
 	struct datapath *dp; /* NULL: nothing is attached */
 	struct datapath_state *state; /* as last read from or written to the maps */
 	int agent_lock; /* on the pins' links directory: one agent for each */
@@ -203,20 +208,45 @@ void agent_stop_backends(struct agent *a);
 
 /* --- removed.c: backends that have left the list --- */
 
+/* The connections to the backend with this address, open and being opened. */
+__u64 agent_open_connections(struct agent *a, const struct klb_endpoint *endpoint);
 /*
- * Takes ownership of a backend that has left the list: keeps it while it has connections,
- * otherwise frees it.
+ * Takes ownership of a backend that has left the list: watches it while it has connections, then
+ * lets it rest.
  */
 void agent_keep_removed(struct agent *a, struct agent_backend *b);
-/* At start: watches those that an earlier agent, or kubelb-load, has left in the maps. */
+/* At start: watches those with connections that are in the maps alone. */
 void agent_adopt_removed(struct agent *a, const struct config *cfg, struct probe_tls *tls);
 /* Takes the backend with this address out of the removed ones; NULL when it is not among them. */
 struct agent_backend *agent_take_back(struct agent *a, const struct klb_endpoint *endpoint);
 /* Makes them anew, for another configuration of the probes. */
 void agent_renew_removed(struct agent *a, const struct config *cfg, struct probe_tls *tls);
-/* At each tick: frees those without connections. */
+/* At each tick: lets those without connections rest. */
 void agent_review_removed(struct agent *a);
 void agent_free_removed(struct agent *a);
+
+/* --- resting.c: what is known of backends that are in no list --- */
+
+/* Takes ownership of a backend that has left the list and has no connections. */
+void agent_rest(struct agent *a, struct agent_backend *b);
+/* The resting one with this address, or NULL. */
+const struct agent_backend *agent_find_resting(const struct agent *a,
+					       const struct klb_endpoint *endpoint);
+/* Forgets the resting one with this address: it is in the list again, with what was known. */
+void agent_wake(struct agent *a, const struct klb_endpoint *endpoint);
+/* When the backend with this address has left the list; 0: it is in it, or nothing is known. */
+__u64 agent_left_ns(const struct agent *a, const struct klb_endpoint *endpoint);
+/* At each tick: forgets those that have left long ago. */
+void agent_review_resting(struct agent *a);
+void agent_free_resting(struct agent *a);
+
+/* --- list_changes.c --- */
+
+/*
+ * Logs by name who is in force no more, and who is from now on. now: what is about to replace
+ * a->config; cluster: its backends are those that discovery has found (a->found), or more.
+ */
+void agent_log_list_changes(struct agent *a, const struct config *now, bool cluster);
 
 /* --- discovered.c: what discovery finds --- */
 

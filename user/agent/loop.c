@@ -149,6 +149,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		agent_apply(a);
 	if (a->dp) {
 		agent_review_removed(a);
+		agent_review_resting(a);
 		if (!a->wakeup)
 			agent_handle_events(a);
 		agent_check_dead_backends(a);
@@ -213,6 +214,7 @@ static void agent_free(struct agent *a)
 	notify_free(a->notify);
 	agent_stop_backends(a);
 	agent_free_removed(a);
+	agent_free_resting(a);
 	probe_tls_free(a->tls);
 	for (size_t i = 0; i < ARRAY_SIZE(events); i++)
 		if (events[i])

@@ -43,6 +43,8 @@ enum phase {
 struct probe {
 	unsigned int timeout_ms, connect_timeout_ms;
 	char *server_name; /* or NULL */
+	bool certificate; /* it has one of its own */
+	bool explains; /* 401 and 403 are not what the configuration expects */
 	struct probe_tls *tls;
 	struct klb_endpoint backend;
 	struct probe_ops ops;
@@ -158,16 +160,26 @@ static enum klb_reason status_outcome(unsigned int status)
 	}
 }
 
+static void on_answer(struct probe *p)
+{
+	unsigned int status = p->conn.answer.status;
+	enum klb_reason outcome = status_outcome(status);
+
+	/* More bytes than the answer has were not asked for. */
+	if (!https_conn_is_kept(&p->conn))
+		https_conn_close(&p->conn, true);
+	if (outcome == KLB_REASON_UNAUTHORIZED && p->explains)
+		probe_explain_refusal(status, p->certificate, p->detail);
+	decide(p, outcome);
+}
+
 static void on_received(void *arg, enum answer_progress progress)
 {
 	struct probe *p = arg;
 
 	switch (progress) {
 	case ANSWER_PROGRESS_DONE:
-		/* More bytes than the answer has were not asked for. */
-		if (!https_conn_is_kept(&p->conn))
-			https_conn_close(&p->conn, true);
-		decide(p, status_outcome(p->conn.answer.status));
+		on_answer(p);
 		break;
 	case ANSWER_PROGRESS_BAD:
 		snprintf(p->detail, sizeof(p->detail), "the answer is not HTTP/1.1");
@@ -398,6 +410,8 @@ static bool copy_config(struct probe *p, const struct config_probe *cfg)
 {
 	p->timeout_ms = cfg->timeout_ms;
 	p->connect_timeout_ms = cfg->connect_timeout_ms;
+	p->certificate = cfg->client_cert;
+	p->explains = cfg->anonymous_auth;
 	if (cfg->server_name)
 		p->server_name = strdup(cfg->server_name);
 	return p->server_name || !cfg->server_name;

@@ -18,4 +18,10 @@ struct probe_tls {
 /* The GET for path, to be freed; NULL when memory is short. */
 char *probe_request(const char *path, const struct tls_peer *peer);
 
+/*
+ * Why it answers 401 or 403, and what to do, into detail (TLS_DETAIL_MAX). certificate: the probe
+ * has one.
+ */
+void probe_explain_refusal(unsigned int status, bool certificate, char *detail);
+
 #endif

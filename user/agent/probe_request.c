@@ -65,3 +65,23 @@ char *probe_request(const char *path, const struct tls_peer *peer)
 		return NULL;
 	return request;
 }
+
+void probe_explain_refusal(unsigned int status, bool certificate, char *detail)
+{
+	const char *why;
+
+	if (certificate)
+		why = status == 401
+			      ? "probe.clientCert is not accepted; renew it, or give it the CA "
+				"that the apiservers' --client-ca-file names"
+			      : "the user of probe.clientCert may not get probe.path; bind it to "
+				"the ClusterRole system:public-info-viewer";
+	else
+		why = status == 401
+			      ? "it answers no anonymous probe; set probe.clientCert and "
+				"probe.clientKey, or probe.anonymousAuth: false"
+			      : "anonymous probes may not get probe.path, which is so for a moment "
+				"while it starts; if it stays so, set probe.clientCert and "
+				"probe.clientKey, or probe.anonymousAuth: false";
+	snprintf(detail, TLS_DETAIL_MAX, "%u: %s", status, why);
+}

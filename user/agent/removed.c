@@ -5,9 +5,10 @@
  */
 #include "agent/internal.h"
 
+#include "base/clock.h"
 #include "net/endpoint.h"
 
-static __u64 open_connections(const struct agent *a, const struct klb_endpoint *endpoint)
+__u64 agent_open_connections(struct agent *a, const struct klb_endpoint *endpoint)
 {
 	const struct plan_backend *b = plan_find(&a->state->applied, endpoint);
 	struct klb_stats stats;
@@ -21,27 +22,30 @@ static __u64 open_connections(const struct agent *a, const struct klb_endpoint *
 
 void agent_keep_removed(struct agent *a, struct agent_backend *b)
 {
-	__u64 n = open_connections(a, &b->endpoint);
-	char text[ENDPOINT_TEXT_MAX];
-
-	if (!n || a->n_removed == KLB_MAX_IDS) {
-		agent_backend_free(b);
-		return;
-	}
-	log_event(LOG_LEVEL_INFO, "backend has left the list, its connections are watched",
-		  "backend=%s connections=%llu", endpoint_format(&b->endpoint, text), n);
-	a->removed[a->n_removed++] = b;
+	if (!b->left_ns)
+		b->left_ns = clock_now_ns();
+	if (agent_open_connections(a, &b->endpoint) && a->n_removed < KLB_MAX_IDS)
+		a->removed[a->n_removed++] = b;
+	else
+		agent_rest(a, b);
 }
 
 void agent_adopt_removed(struct agent *a, const struct config *cfg, struct probe_tls *tls)
 {
+	char text[ENDPOINT_TEXT_MAX];
+
 	for (unsigned int i = 0; i < a->state->applied.n_backends; i++) {
-		const struct plan_backend *seen = &a->state->applied.backends[i];
+		const struct klb_backend *seen = &a->state->applied.backends[i].value;
+		__u64 n = agent_open_connections(a, &seen->endpoint);
 		struct agent_backend *b;
 
-		if (!seen->removed || config_has_backend(cfg, &seen->value.endpoint) ||
-		    agent_make_backend(a, cfg, &seen->value.endpoint, tls, NULL, &b, NULL))
+		if (!n || config_has_backend(cfg, &seen->endpoint) ||
+		    agent_make_backend(a, cfg, &seen->endpoint, tls, NULL, &b, NULL))
 			continue;
+		log_event(LOG_LEVEL_INFO,
+			  "a backend that has left the list has connections, they are watched",
+			  "backend=%s connections=%llu", endpoint_format(&b->endpoint, text), n);
+		b->left_ns = seen->left_ns;
 		agent_backend_start(b, 0);
 		agent_keep_removed(a, b);
 	}
@@ -68,6 +72,7 @@ void agent_renew_removed(struct agent *a, const struct config *cfg, struct probe
 		if (agent_make_backend(a, cfg, &old->endpoint, tls, old, &b, NULL))
 			a->removed[i--] = a->removed[--a->n_removed];
 		else {
+			b->left_ns = old->left_ns;
 			agent_backend_start(b, cfg->probe.interval_ms);
 			a->removed[i] = b;
 		}
@@ -82,11 +87,11 @@ void agent_review_removed(struct agent *a)
 	for (unsigned int i = 0; i < a->n_removed; i++) {
 		struct agent_backend *b = a->removed[i];
 
-		if (open_connections(a, &b->endpoint))
+		if (agent_open_connections(a, &b->endpoint))
 			continue;
 		log_event(LOG_LEVEL_INFO, "the last connection to a removed backend has ended",
 			  "backend=%s", endpoint_format(&b->endpoint, text));
-		agent_backend_free(b);
+		agent_rest(a, b);
 		a->removed[i--] = a->removed[--a->n_removed];
 		a->dirty = true;
 	}

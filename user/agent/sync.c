@@ -161,9 +161,12 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 	struct plan_watched watched[KLB_MAX_IDS];
 	int r = 0;
 
-	/* The free ids depend on the connections that are open now. */
+	/* The free ids depend on the connections that are open now, */
 	if (new_config)
 		r = datapath_read(a->dp, a->state, e);
+	/* and what is kept on what the operator has set. */
+	else if (plan_count_used(&a->state->applied) < a->state->applied.n_backends)
+		r = datapath_read_admin(a->dp, a->state->admin, e);
 	if (r)
 		return r;
 	for (unsigned int i = 0; i < a->config->n_backends; i++)

@@ -30,11 +30,18 @@ const struct klb_admin *backend_status_admin(const struct datapath_state *s,
 	return admin->generation == b->value.generation ? admin : &none;
 }
 
+bool backend_status_is_held(const struct datapath_state *s, const struct plan_backend *b)
+{
+	const struct klb_admin *admin = backend_status_admin(s, b);
+
+	return admin->drained || admin->weight_set;
+}
+
 bool backend_status_is_shown(const struct datapath_state *s, const struct plan_backend *b)
 {
 	const struct klb_stats *stats = &s->stats[b->id];
 
-	return !b->removed || stats->active || stats->connecting;
+	return !b->removed || stats->active || stats->connecting || backend_status_is_held(s, b);
 }
 
 unsigned int backend_status_weight(const struct datapath_state *s, const struct plan_backend *b)
@@ -76,6 +83,26 @@ static void describe_outlier(const struct klb_stats *stats, __u64 now_ns,
 	}
 }
 
+/* Only a removed backend with connections is watched. */
+static void describe_removed(const struct datapath_state *s, const struct plan_backend *b,
+			     __u64 now_ns, struct backend_status *ret)
+{
+	const struct klb_stats *stats = &s->stats[b->id];
+	const struct klb_admin *admin = backend_status_admin(s, b);
+	bool alive = backend_status_agent_alive(&s->control, now_ns);
+	char reason[NAMES_REASON_MAX], health[96] = "", weight[32] = "";
+
+	names_reason_text(b->value.reason, b->value.http_status, reason);
+	if (stats->active || stats->connecting)
+		snprintf(health, sizeof(health), "; %s (%s)",
+			 alive ? names_state(b->value.state) : "no agent watches it", reason);
+	if (admin->weight_set)
+		snprintf(weight, sizeof(weight), "; weight %u by the operator", admin->weight);
+	*ret = (struct backend_status){ .state = STATUS_REMOVED };
+	snprintf(ret->why, sizeof(ret->why), "not in the list any more%s%s%s", health,
+		 admin->drained ? "; drained by the operator" : "", weight);
+}
+
 /*
  * The order for people. klb_tier in bpf/select.bpf.h ranks a backend that is drained and suspect
  * for the agent as suspect.
@@ -89,9 +116,7 @@ void backend_status_of(const struct datapath_state *s, const struct plan_backend
 
 	names_reason_text(b->value.reason, b->value.http_status, reason);
 	if (b->removed) {
-		*ret = (struct backend_status){ .state = STATUS_REMOVED };
-		snprintf(ret->why, sizeof(ret->why), "not in the list any more; %s (%s)",
-			 alive ? names_state(b->value.state) : "no agent watches it", reason);
+		describe_removed(s, b, now_ns, ret);
 		return;
 	}
 	ret->weight = backend_status_weight(s, b);

@@ -15,7 +15,7 @@ enum status_state {
 	STATUS_DRAINING,
 	STATUS_EJECTED, /* by outlier detection */
 	STATUS_DEAD,
-	STATUS_REMOVED, /* it has left the list, and connections to it are open */
+	STATUS_REMOVED, /* it has left the list */
 	STATUS_STATES
 };
 
@@ -32,7 +32,13 @@ struct backend_status {
 void backend_status_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
 		       struct backend_status *ret);
 
-/* Whether there is anything to show: not for a removed backend without connections. */
+/* Whether the operator has drained it, or has set its weight. */
+bool backend_status_is_held(const struct datapath_state *s, const struct plan_backend *b);
+
+/*
+ * Whether there is anything to show: not for a removed backend without connections, unless the
+ * operator's drain or weight waits for it.
+ */
 bool backend_status_is_shown(const struct datapath_state *s, const struct plan_backend *b);
 
 /* The effective weight: the operator's, otherwise the planned one. */

@@ -72,6 +72,15 @@ void health_adopt(struct health *h, const struct klb_backend *seen, unsigned int
 		h->back_ns = seen->since_ns;
 }
 
+void health_came_back(struct health *h, __u64 now_ns)
+{
+	h->was_down = h->state != KLB_STATE_READY;
+	h->back_ns = h->was_down ? 0 : now_ns;
+	/* An agent that adopts it goes on from there (health_adopt). */
+	if (!h->was_down)
+		h->since_ns = now_ns;
+}
+
 static bool set_state(struct health *h, enum klb_state state, __u64 now_ns)
 {
 	if (h->state == state)

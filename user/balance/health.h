@@ -50,7 +50,7 @@ struct health {
 	bool was_down; /* it was dead or draining after it was last ready */
 	bool was_draining; /* it was draining after it was last ready, or an adopted state may hide
 			      that */
-	__u64 back_ns; /* when it became ready after being down; 0: never */
+	__u64 back_ns; /* when it became ready after being down, or came back; 0: never */
 };
 
 /* Whether a connect prefers a backend in state `state` to one in state `was` (klb_tier). */
@@ -65,6 +65,11 @@ void health_init(struct health *h, __u64 now_ns);
  * is going on; it continues.
  */
 void health_adopt(struct health *h, const struct klb_backend *seen, unsigned int weight);
+
+/*
+ * The backend has left the list and is back: its slow start begins now, or when it becomes ready.
+ */
+void health_came_back(struct health *h, __u64 now_ns);
 
 /* Adds the outcome of one probe. Returns true when the state has changed. */
 bool health_probed(struct health *h, const struct health_rules *rules, enum klb_reason outcome,
@@ -118,7 +123,7 @@ bool health_may_evict(const struct health *h, __u64 now_ns);
 
 /*
  * The part of its weight that a backend gets after coming back, in 1/1000: a tenth at first, all of
- * it after ramp_ms. 1000 for a backend that was never down, and for ramp_ms 0.
+ * it after ramp_ms. 1000 for a backend that was never down nor away, and for ramp_ms 0.
  */
 unsigned int health_share(const struct health *h, unsigned int ramp_ms, __u64 now_ns);
 

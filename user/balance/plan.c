@@ -74,6 +74,38 @@ static __u32 free_id(const struct plan_input *in, const struct plan *p)
 	return 0;
 }
 
+static bool is_held(const struct plan_input *in, __u32 id)
+{
+	return in->held && in->held[id];
+}
+
+static bool is_carried(const struct plan_input *in, __u32 id)
+{
+	return in->open && in->open[id];
+}
+
+/* Whether it has left the list earlier, and nothing but the memory of it is kept. */
+static bool is_resting(const struct plan_input *in, const struct plan_backend *b)
+{
+	return b->value.left_ns && !is_carried(in, b->id) && !is_held(in, b->id) &&
+	       !config_has_backend(in->config, &b->value.endpoint);
+}
+
+/* The id of the backend that has been resting for longest; 0: there is none. */
+static __u32 reclaimed_id(const struct plan_input *in, const struct plan *p)
+{
+	const struct plan_backend *oldest = NULL;
+
+	for (unsigned int i = 0; in->applied && i < in->applied->n_backends; i++) {
+		const struct plan_backend *b = &in->applied->backends[i];
+
+		if (is_resting(in, b) && !plan_find_id(p, b->id) &&
+		    (!oldest || b->value.left_ns < oldest->value.left_ns))
+			oldest = b;
+	}
+	return oldest ? oldest->id : 0;
+}
+
 static int plan_identity(const struct plan_input *in, const struct plan *p,
 			 struct plan_backend *ret, struct err *e)
 {
@@ -89,9 +121,12 @@ static int plan_identity(const struct plan_input *in, const struct plan *p,
 	}
 	ret->id = free_id(in, p);
 	if (!ret->id)
+		ret->id = reclaimed_id(in, p);
+	if (!ret->id)
 		return err_set(e, ENOSPC,
-			       "%s: no id is free for it: all %d are in use or carried by open "
-			       "connections; try again when some of them have closed",
+			       "%s: no id is free for it: all %d are in use, carried by open "
+			       "connections or kept for the operator; try again when some have "
+			       "closed, or undrain what `kubelbctl status` shows as removed",
 			       endpoint_format(&ret->value.endpoint, text), KLB_ID_SELFTEST - 1);
 	ret->value.generation = p->serial;
 	ret->new_id = true;
@@ -194,23 +229,60 @@ bool plan_uses(const struct plan *p, __u32 id)
 	return false;
 }
 
-/* Keeps what is applied, has left the configuration and has connections. */
+bool plan_is_forgotten(const struct plan_backend *b, __u64 now_ns)
+{
+	return b->value.left_ns && b->value.left_ns < now_ns &&
+	       now_ns - b->value.left_ns >= PLAN_KEEP_NS;
+}
+
+/* Whether fewer than PLAN_KEEP_MAX that rest have left later than this one. */
+static bool is_among_last(const struct plan_input *in, const struct plan_backend *one)
+{
+	unsigned int later = 0;
+
+	for (unsigned int i = 0; i < in->applied->n_backends; i++) {
+		const struct plan_backend *b = &in->applied->backends[i];
+
+		later += is_resting(in, b) && (b->value.left_ns > one->value.left_ns ||
+					       (b->value.left_ns == one->value.left_ns && b < one));
+	}
+	return later < PLAN_KEEP_MAX;
+}
+
+/* Of a backend that is applied and not in the configuration. */
+static bool is_kept(const struct plan_input *in, const struct plan_backend *old)
+{
+	if (is_carried(in, old->id) || is_held(in, old->id) || !old->value.left_ns)
+		return true;
+	return !plan_is_forgotten(old, in->now_ns) && is_among_last(in, old);
+}
+
+static void plan_one_removed(const struct plan_input *in, const struct plan_backend *old,
+			     struct plan *p)
+{
+	struct plan_backend *b = &p->backends[p->n_backends++];
+
+	*b = *old;
+	b->new_id = false;
+	b->removed = true;
+	b->value.weight = 0;
+	if (!b->value.left_ns)
+		b->value.left_ns = in->now_ns;
+	for (unsigned int i = 0; i < in->n_watched; i++)
+		if (endpoint_equal(&in->watched[i].endpoint, &b->value.endpoint))
+			set_health(&b->value, &in->watched[i].health);
+}
+
+/* Keeps what is applied and has left the configuration, for a while. */
 static void plan_removed(const struct plan_input *in, struct plan *p)
 {
-	for (unsigned int i = 0; in->applied && in->open && i < in->applied->n_backends; i++) {
+	for (unsigned int i = 0; in->applied && i < in->applied->n_backends; i++) {
 		const struct plan_backend *old = &in->applied->backends[i];
-		struct plan_backend *b = &p->backends[p->n_backends];
 
-		if (!in->open[old->id] || plan_find(p, &old->value.endpoint))
-			continue;
-		*b = *old;
-		b->new_id = false;
-		b->removed = true;
-		b->value.weight = 0;
-		for (unsigned int k = 0; k < in->n_watched; k++)
-			if (endpoint_equal(&in->watched[k].endpoint, &b->value.endpoint))
-				set_health(&b->value, &in->watched[k].health);
-		p->n_backends++;
+		/* Its id may have been given to another one a moment ago. */
+		if (!plan_find(p, &old->value.endpoint) && !plan_find_id(p, old->id) &&
+		    is_kept(in, old))
+			plan_one_removed(in, old, p);
 	}
 }
 

@@ -18,7 +18,7 @@ struct plan_backend {
 	bool preferred; /* klb_candidate.preferred */
 	bool local; /* its address is one of this node's */
 	bool new_id; /* this address has not had the id before, so its counters start at 0 */
-	bool removed; /* it has left every frontend, and is kept while it has connections */
+	bool removed; /* it has left the list and every frontend, and is kept */
 	struct klb_backend value;
 };
 
@@ -39,6 +39,14 @@ struct plan {
 	unsigned int n_backends;
 	struct plan_backend backends[KLB_MAX_IDS];
 };
+
+/*
+ * A backend that has left the list is kept, in no frontend: while it has connections; until the
+ * operator's drain or weight is undone; otherwise for a day, the last ones to leave of more than
+ * this many. When it comes back it is the same backend, with its id, counters and admin state.
+ */
+#define PLAN_KEEP_NS (86400ULL * 1000000000)
+#define PLAN_KEEP_MAX 32
 
 /* A backend that has left the configuration and is still probed. */
 struct plan_watched {
@@ -64,6 +72,8 @@ struct plan_input {
 	 * reused. NULL: there are none.
 	 */
 	const __u64 *open;
+	/* By id: whether the operator has drained the backend or set its weight. NULL: none. */
+	const bool *held;
 	/* The configuration differs from the applied one, and gets a new serial. */
 	bool new_config;
 	__u64 node; /* a hash of this node's identity */
@@ -71,11 +81,15 @@ struct plan_input {
 };
 
 /*
- * Backends that have left the configuration stay in the plan, without a frontend, while they have
- * connections. Returns 0. Returns -ENOSPC with e, and leaves ret unchanged, when every id is
- * applied or used by connections.
+ * Backends that have left the configuration stay in the plan, without a frontend (PLAN_KEEP_MAX).
+ * A new backend without a free id gets that of the kept one that has left first. Returns 0. Returns
+ * -ENOSPC with e, and leaves ret unchanged, when every id is in use, has connections or is held by
+ * the operator.
  */
 int plan_make(const struct plan_input *in, struct plan *ret, struct err *e);
+
+/* Whether b has left the list so long ago that nothing but the operator's setting keeps it. */
+bool plan_is_forgotten(const struct plan_backend *b, __u64 now_ns);
 
 /* Whether a frontend of p uses the backend with this id. */
 bool plan_uses(const struct plan *p, __u32 id);

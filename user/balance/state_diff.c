@@ -87,14 +87,19 @@ static void compare_admin(struct list *list, const struct plan_backend *b,
 static void compare(struct list *list, const struct datapath_state *was,
 		    const struct datapath_state *is, const struct plan_backend *b)
 {
-	const struct plan_backend *before = plan_find_used(&was->applied, &b->value.endpoint);
+	const struct plan_backend *before = plan_find(&was->applied, &b->value.endpoint);
 
-	/* A backend that was removed and added again is a new one. */
+	/* One that was forgotten meanwhile is a new one. */
 	if (!before || before->value.generation != b->value.generation) {
-		add(list, CHANGE_ADDED, b);
+		if (!b->removed)
+			add(list, CHANGE_ADDED, b);
 		return;
 	}
-	compare_status(list, &before->value, b);
+	if (before->removed && !b->removed)
+		add(list, CHANGE_RETURNED, b)->left_ns = before->value.left_ns;
+	/* Its return begins the same state anew. */
+	if (before->removed == b->removed || before->value.state != b->value.state)
+		compare_status(list, &before->value, b);
 	compare_admin(list, b, backend_status_admin(was, before), backend_status_admin(is, b));
 }
 
@@ -115,11 +120,9 @@ unsigned int state_diff(const struct datapath_state *was, const struct datapath_
 	for (unsigned int i = 0; i < is->applied.n_backends; i++) {
 		const struct plan_backend *b = &is->applied.backends[i];
 
-		if (b->removed)
-			continue;
 		if (was)
 			compare(&list, was, is, b);
-		else if (b->value.state != KLB_STATE_UNKNOWN)
+		else if (!b->removed && b->value.state != KLB_STATE_UNKNOWN)
 			add_state(&list, b, KLB_STATE_UNKNOWN);
 	}
 	for (unsigned int i = 0; was && i < was->applied.n_backends; i++) {
@@ -143,6 +146,8 @@ const char *state_change_name(enum state_change_kind kind)
 		return "added";
 	case CHANGE_REMOVED:
 		return "removed";
+	case CHANGE_RETURNED:
+		return "returned";
 	case CHANGE_DRAINED:
 		return "drained";
 	case CHANGE_UNDRAINED:

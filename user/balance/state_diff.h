@@ -13,7 +13,8 @@ enum state_change_kind {
 			 back */
 	CHANGE_REASON, /* the state is the same, for another reason */
 	CHANGE_ADDED, /* the backend is new */
-	CHANGE_REMOVED, /* the backend is gone */
+	CHANGE_REMOVED, /* the backend has left the list */
+	CHANGE_RETURNED, /* it is in the list again, the same as before */
 	CHANGE_DRAINED, /* the operator has drained it */
 	CHANGE_UNDRAINED,
 	CHANGE_WEIGHT, /* the operator has set a weight, or has removed it */
@@ -23,7 +24,7 @@ enum state_change_kind {
  * The fields depend on the kind. state, reason, http_status: of CHANGE_STATE and CHANGE_REASON, as
  * in klb_backend. was: of CHANGE_STATE; unknown when there is no earlier reading. was_reason,
  * was_http_status: of CHANGE_REASON. weight: of CHANGE_WEIGHT; -1: the planned weight applies
- * again.
+ * again. left_ns: of CHANGE_RETURNED: when it had left; 0: not known.
  */
 struct state_change {
 	enum state_change_kind kind;
@@ -33,6 +34,7 @@ struct state_change {
 	enum klb_reason was_reason, reason;
 	__u32 was_http_status, http_status;
 	int weight;
+	__u64 left_ns;
 	/*
 	 * Nanoseconds of CLOCK_MONOTONIC: when the change was seen. For CHANGE_STATE: since when
 	 * the state holds; for CHANGE_REASON: when the probe ended.
@@ -40,8 +42,8 @@ struct state_change {
 	__u64 time_ns;
 };
 
-/* A state or a reason, a drain and a weight for each backend, and the backends that are gone. */
-#define STATE_CHANGES_MAX (4 * KLB_MAX_IDS)
+/* A return, a state or a reason, a drain and a weight for each backend, and those that are gone. */
+#define STATE_CHANGES_MAX (5 * KLB_MAX_IDS)
 
 /*
  * Fills ret, which has STATE_CHANGES_MAX elements, in the order of time. Returns how many there
@@ -51,7 +53,7 @@ struct state_change {
 unsigned int state_diff(const struct datapath_state *was, const struct datapath_state *is,
 			__u64 now_ns, struct state_change *ret);
 
-/* "state", "reason", "added", "removed", "drained", "undrained" or "weight" */
+/* "state", "reason", "added", "removed", "returned", "drained", "undrained" or "weight" */
 const char *state_change_name(enum state_change_kind kind);
 
 #endif

@@ -35,14 +35,15 @@ static void edit_admin(struct klb_admin *admin, const void *arg)
 	}
 }
 
-static void list_backends(const struct plan *p, char *ret, size_t size)
+/* removed: those that are in the list, or those that have left it. */
+static void list_backends(const struct plan *p, bool removed, char *ret, size_t size)
 {
 	char text[ENDPOINT_TEXT_MAX];
 	size_t used = 0;
 
 	ret[0] = '\0';
 	for (unsigned int i = 0; i < p->n_backends && used < size; i++)
-		if (!p->backends[i].removed)
+		if (p->backends[i].removed == removed)
 			used += (size_t)snprintf(
 				ret + used, size - used, "%s%s", used ? ", " : "",
 				endpoint_format(&p->backends[i].value.endpoint, text));
@@ -58,11 +59,13 @@ const struct plan_backend *ctl_find_backend(const struct datapath_state *s,
 
 int ctl_unknown_backend(const struct plan *p, const struct klb_endpoint *endpoint, struct err *e)
 {
-	char text[ENDPOINT_TEXT_MAX], known[512];
+	char text[ENDPOINT_TEXT_MAX], known[256], left[256];
 
-	list_backends(p, known, sizeof(known));
-	return err_set(e, ENOENT, "%s: no such backend; there are: %s",
-		       endpoint_format(endpoint, text), known);
+	list_backends(p, false, known, sizeof(known));
+	list_backends(p, true, left, sizeof(left));
+	return err_set(e, ENOENT, "%s: no such backend; there are: %s%s%s",
+		       endpoint_format(endpoint, text), known,
+		       left[0] ? "; not in the list now: " : "", left);
 }
 
 /* Backends other than this one. */
@@ -86,6 +89,31 @@ static struct others count_others(const struct datapath_state *s, const struct p
 	return ret;
 }
 
+/* Of a backend that is not in the list now. */
+static void report_kept(const struct admin_change *c, const char *text)
+{
+	switch (c->kind) {
+	case ADMIN_DRAIN:
+		printf("%s: not in the list now; it stays drained when it comes back, until "
+		       "`kubelbctl undrain %s`\n",
+		       text, text);
+		break;
+	case ADMIN_UNDRAIN:
+		printf("%s: not in the list now; it takes new connections when it comes back\n",
+		       text);
+		break;
+	case ADMIN_WEIGHT:
+		printf("%s: not in the list now; weight %u when it comes back, until `kubelbctl "
+		       "weight %s auto`\n",
+		       text, c->weight, text);
+		break;
+	case ADMIN_WEIGHT_AUTO:
+		printf("%s: not in the list now; the configuration's weight when it comes back\n",
+		       text);
+		break;
+	}
+}
+
 static void report_change(const struct admin_change *c, const struct datapath_state *s,
 			  const struct plan_backend *b)
 {
@@ -93,6 +121,10 @@ static void report_change(const struct admin_change *c, const struct datapath_st
 	char text[ENDPOINT_TEXT_MAX];
 
 	endpoint_format(&b->value.endpoint, text);
+	if (b->removed) {
+		report_kept(c, text);
+		return;
+	}
 	switch (c->kind) {
 	case ADMIN_DRAIN:
 		printf("%s: draining; %llu connections to it stay until they close\n", text,
@@ -130,7 +162,8 @@ static int apply_change(const struct ctl_options *o, const struct klb_endpoint *
 		r = ctl_open(o->pin_dir, &dp, state, e);
 	if (r)
 		goto out;
-	b = ctl_find_backend(state, endpoint);
+	/* Also one that has left the list: the setting waits for its return. */
+	b = plan_find(&state->applied, endpoint);
 	if (!b) {
 		r = ctl_unknown_backend(&state->applied, endpoint, e);
 		goto out;

@@ -32,7 +32,7 @@ int ctl_open(const char *pin_dir, struct datapath **ret, struct datapath_state *
 const struct plan_backend *ctl_find_backend(const struct datapath_state *s,
 					    const struct klb_endpoint *endpoint);
 
-/* -ENOENT with e: the backend does not exist, and the line names those that do. */
+/* -ENOENT with e: the backend is not known, and the line names those that are. */
 int ctl_unknown_backend(const struct plan *p, const struct klb_endpoint *endpoint, struct err *e);
 
 /* With -v, log to stderr in logfmt: what was read, */

@@ -132,10 +132,14 @@ static void print_status(const struct state_change *c, FILE *to)
 
 static void print_detail(const struct state_change *c, FILE *to)
 {
+	char age[FORMAT_TIME_MAX];
+
 	if (c->kind == CHANGE_WEIGHT && c->weight < 0)
 		fputs("auto, the planned one counts again", to);
 	else if (c->kind == CHANGE_WEIGHT)
 		fprintf(to, "%d, by the operator", c->weight);
+	else if (c->kind == CHANGE_RETURNED && c->left_ns)
+		fprintf(to, "after %s, as it was", format_age(c->left_ns, c->time_ns, age));
 	else if (c->kind == CHANGE_STATE || c->kind == CHANGE_REASON)
 		print_status(c, to);
 	else

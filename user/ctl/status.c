@@ -259,7 +259,7 @@ static json_t *json_backend(const struct datapath_state *s, const struct plan_ba
 	/* configuredWeight is the planned one: the maps hold no other. */
 	return json_pack(
 		"{s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:b, s:b, s:o, s:I, s:I, s:I, "
-		"s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}",
+		"s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"id", (int)b->id, "generation", (int)b->value.generation, "address",
 		endpoint_format(&b->value.endpoint, text), "state",
 		backend_status_name(status.state), "why", status.why, "reason",
@@ -281,7 +281,8 @@ static json_t *json_backend(const struct datapath_state *s, const struct plan_ba
 		"sinceSeconds", seconds_since(b->value.since_ns, now_ns), "lastProbeSecondsAgo",
 		seconds_since(b->value.last_probe_ns, now_ns), "lastSuccessSecondsAgo",
 		seconds_since(stats->last_success_ns, now_ns), "lastFailureSecondsAgo",
-		seconds_since(stats->last_failure_ns, now_ns));
+		seconds_since(stats->last_failure_ns, now_ns), "leftSecondsAgo",
+		seconds_since(b->value.left_ns, now_ns));
 }
 
 static json_t *json_backends(const struct datapath_state *s, __u64 now_ns)

@@ -29,12 +29,16 @@ static int apply_backend(const struct datapath *dp, const struct plan_backend *b
 {
 	struct klb_backend old;
 
-	/* First the counters: they change as soon as a candidate has the id. */
-	if (b->new_id && bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&
+	bool there = !bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old);
+
+	/*
+	 * First the counters: they change as soon as a candidate has the id. It may be there: from
+	 * an apply that failed half-way, or another backend's that has left the list long ago.
+	 */
+	if (b->new_id && (!there || old.generation != b->value.generation) &&
 	    clear_stats(dp, b->id, b->value.generation))
 		return fail(dp, MAP_STATS, e);
-	if (!bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &old) &&
-	    !memcmp(&old, &b->value, sizeof(old)))
+	if (there && !memcmp(&old, &b->value, sizeof(old)))
 		return 0;
 	if (bpf_map_update_elem(dp->fds[MAP_BACKENDS], &b->id, &b->value, BPF_ANY))
 		return fail(dp, MAP_BACKENDS, e);
@@ -237,11 +241,22 @@ static int remove_frontends(const struct datapath *dp, const struct plan *p, str
 	return remove_strays(dp, e);
 }
 
+/* Whether the operator has set something since the plan was made: then the next one keeps it. */
+static bool is_held(const struct datapath *dp, __u32 id)
+{
+	struct klb_backend backend;
+	struct klb_admin admin;
+
+	return !bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &id, &backend) &&
+	       !bpf_map_lookup_elem(dp->fds[MAP_ADMIN], &id, &admin) &&
+	       admin.generation == backend.generation && (admin.drained || admin.weight_set);
+}
+
 static int remove_backends(const struct datapath *dp, const struct plan *p, struct err *e)
 {
 	for (__u32 id = 1; id < KLB_MAX_IDS; id++)
-		if (!plan_find_id(p, id) && bpf_map_delete_elem(dp->fds[MAP_BACKENDS], &id) &&
-		    errno != ENOENT)
+		if (!plan_find_id(p, id) && !is_held(dp, id) &&
+		    bpf_map_delete_elem(dp->fds[MAP_BACKENDS], &id) && errno != ENOENT)
 			return fail(dp, MAP_BACKENDS, e);
 	return 0;
 }

@@ -59,7 +59,7 @@ static int read_backends(const struct datapath *dp, struct plan *ret)
 			return -errno;
 		}
 		b->id = id;
-		b->removed = ret->n_frontends && !plan_uses(ret, id);
+		b->removed = b->value.left_ns || (ret->n_frontends && !plan_uses(ret, id));
 		ret->n_backends++;
 	}
 	return 0;

@@ -67,6 +67,15 @@ int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan 
 
 #define ADMIN_WAIT_MS 10000
 
+/* It may have left the list and been forgotten since the caller looked. */
+static bool is_known(const struct datapath *dp, const struct plan_backend *b)
+{
+	struct klb_backend now;
+
+	return !bpf_map_lookup_elem(dp->fds[MAP_BACKENDS], &b->id, &now) &&
+	       now.generation == b->value.generation;
+}
+
 int datapath_change_admin(const struct datapath *dp, const struct plan_backend *b,
 			  void (*change)(struct klb_admin *admin, const void *arg), const void *arg,
 			  struct err *e)
@@ -77,6 +86,11 @@ int datapath_change_admin(const struct datapath *dp, const struct plan_backend *
 
 	if (fd < 0)
 		return fd;
+	if (!is_known(dp, b)) {
+		r = err_set(e, ESTALE, "%s: the list of backends has just changed; try again",
+			    dp->pin_dir);
+		goto out;
+	}
 	if (bpf_map_lookup_elem(dp->fds[MAP_ADMIN], &b->id, &admin))
 		goto fail;
 	/* An admin state of the id's earlier owner is invalid. */

@@ -324,7 +324,7 @@ static const struct refusal *find_refusal(unsigned int status)
 {
 	static const struct refusal refusals[] = {
 		{ 401, DISCOVERY_FORBIDDEN, "the apiserver does not accept the credentials",
-		  "; renew them" },
+		  "; renew those of discovery.kubeconfig, or name another one" },
 		{ 403, DISCOVERY_FORBIDDEN,
 		  "may not list and watch endpointslices in namespace default",
 		  "; allow it by RBAC, as kubelb.yaml(5) shows" },
@@ -352,6 +352,18 @@ static bool version_may_be_wrong(unsigned int status)
 	return status == 400 || status == 404 || status == 410;
 }
 
+/* Whoever has no credentials is system:anonymous, or gets 401. */
+static const char *next_step(const struct discovery *d, const struct refusal *refusal)
+{
+	bool anonymous = !d->credentials->token.data && !d->credentials->cert.file &&
+			 !d->credentials->cert.data;
+
+	if (refusal->result == DISCOVERY_FORBIDDEN && anonymous)
+		return "; discovery.kubeconfig has no credentials for the current user, give it a "
+		       "client-certificate and client-key, or a token";
+	return refusal->next;
+}
+
 static void refuse_status(struct discovery *d, unsigned int status)
 {
 	const struct refusal *refusal = find_refusal(status);
@@ -363,7 +375,7 @@ static void refuse_status(struct discovery *d, unsigned int status)
 	slices_status_message(text, length, d->credentials->token.data, message, sizeof(message));
 	d->need_list |= version_may_be_wrong(status);
 	err_set(&e, EIO, "%u: %s%s%s%s", status, refusal->what, *message ? ": " : "", message,
-		refusal->next);
+		next_step(d, refusal));
 	fail(d, refusal->result, e.text);
 }
 

@@ -58,6 +58,46 @@ static void test_statuses(void **state)
 	}
 }
 
+/* 401 and 403 say what to do next, unless the configuration expects them. */
+static void test_refusals_are_explained(void **state)
+{
+	static const struct {
+		unsigned int status;
+		bool certificate, anonymous;
+		const char *says;
+	} cases[] = {
+		{ 401, false, true, "401: it answers no anonymous probe; set probe.clientCert" },
+		{ 401, false, true, "or probe.anonymousAuth: false" },
+		{ 403, false, true, "403: anonymous probes may not get probe.path" },
+		{ 403, false, true, "or probe.anonymousAuth: false" },
+		{ 401, true, true, "401: probe.clientCert is not accepted" },
+		{ 403, true, true, "403: the user of probe.clientCert may not get probe.path" },
+		{ 401, false, false, NULL },
+		{ 403, false, false, NULL },
+		{ 503, false, true, NULL },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct prober p = { .cfg = { .anonymous_auth = cases[i].anonymous } };
+		char answer[64];
+
+		if (cases[i].certificate) {
+			p.cfg.client_cert = pki.client_cert;
+			p.cfg.client_key = pki.client_key;
+		}
+		snprintf(answer, sizeof(answer), "HTTP/1.1 %u No\r\nContent-Length: 0\r\n\r\n",
+			 cases[i].status);
+		expect_outcome(&p, &(struct script){ .answer = answer },
+			       cases[i].status == 503 ? KLB_REASON_NOT_READY
+						      : KLB_REASON_UNAUTHORIZED,
+			       cases[i].status);
+		assert_int_equal(!p.detail[0], !cases[i].says);
+		if (cases[i].says)
+			assert_non_null(strstr(p.detail, cases[i].says));
+	}
+}
+
 static void test_connect_failures(void **state)
 {
 	struct klb_endpoint at;
@@ -680,6 +720,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		LEAVES_NOTHING(test_statuses),
+		LEAVES_NOTHING(test_refusals_are_explained),
 		LEAVES_NOTHING(test_connect_failures),
 		LEAVES_NOTHING(test_connect_timeout),
 		LEAVES_NOTHING(test_no_answer),

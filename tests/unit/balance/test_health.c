@@ -533,6 +533,29 @@ static void share_after_draining(void **state)
 	assert_int_equal(health_share(&h, RAMP_MS, 61 * S), 100);
 }
 
+/* Away from the list, and back: from then on, or from when it is ready. */
+static void share_after_being_away(void **state)
+{
+	struct health h = ready_at(1 * S);
+
+	(void)state;
+	health_came_back(&h, 100 * S);
+	assert_int_equal(h.state, KLB_STATE_READY);
+	assert_int_equal(h.since_ns, 100 * S);
+	assert_int_equal(health_share(&h, 30000, 100 * S), 100);
+	assert_int_equal(health_share(&h, 30000, 115 * S), 550);
+	assert_int_equal(health_share(&h, 30000, 130 * S), 1000);
+	health_init(&h, 1);
+	health_came_back(&h, 100 * S);
+	health_probed(&h, &rules, KLB_REASON_OK, 200, 105 * S);
+	assert_int_equal(h.state, KLB_STATE_READY);
+	assert_int_equal(health_share(&h, 30000, 105 * S), 100);
+	/* A ramp from before is over when it is away again. */
+	health_probed(&h, &rules, KLB_REASON_NOT_READY, 500, 106 * S);
+	health_came_back(&h, 200 * S);
+	assert_int_equal(health_share(&h, 30000, 200 * S), 1000);
+}
+
 static void share_off(void **state)
 {
 	struct health h = ready_at(1);
@@ -767,6 +790,7 @@ int main(void)
 		cmocka_unit_test(share_of_one_that_was_never_away),
 		cmocka_unit_test(share_grows),
 		cmocka_unit_test(share_after_draining),
+		cmocka_unit_test(share_after_being_away),
 		cmocka_unit_test(share_off),
 		cmocka_unit_test(share_with_a_clock_that_went_back),
 		cmocka_unit_test(share_of_the_longest_ramp),

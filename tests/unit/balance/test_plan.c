@@ -99,11 +99,11 @@ static void ids_of_open_connections_rest(void **state)
 	r = make(more, 4, &q, active);
 	assert_int_equal(r.backends[2].id, 4);
 	assert_int_equal(r.backends[3].id, 5);
+	/* Nor is it while the backend may come back. */
 	active[2] = 0;
 	r = make(more, 4, &q, active);
-	assert_int_equal(r.backends[2].id, 2);
-	/* The same id, but not the same generation: wishes about the old one are void. */
-	assert_int_not_equal(r.backends[2].value.generation, p.backends[1].value.generation);
+	assert_int_equal(r.backends[2].id, 4);
+	assert_int_equal(plan_find(&r, &p.backends[1].value.endpoint)->id, 2);
 }
 
 static void no_id_left(void **state)
@@ -406,18 +406,151 @@ static void removed_backends(void **state)
 	assert_false(r.backends[0].removed || r.backends[0].new_id);
 	assert_int_equal(r.backends[0].value.generation, p.backends[0].value.generation);
 	assert_int_equal(r.backends[0].value.weight, KLB_WEIGHT_DEFAULT);
-	/* And the last connection gone. */
-	active[1] = 0;
-	r = make_of(c1, &q, active);
-	assert_int_equal(r.n_backends, 1);
 	free(c1);
 	free(c2);
+}
+
+/* --- backends that are in no list ---------------------------------------------------- */
+
+#define DAY (86400 * S)
+#define FIRST "10.99.0.1"
+
+/* A plan with the backend FIRST, then one without it at 1000. */
+static struct plan make_left(void)
+{
+	static const char *const with[] = { FIRST, "10.0.0.2" }, *const without[] = { "10.0.0.2" };
+	struct plan p = make(with, 2, NULL, NULL);
+
+	return make(without, 1, &p, NULL);
+}
+
+static struct plan make_at(const char *const *list, unsigned int n, const struct plan *applied,
+			   const bool *held, __u64 now_ns)
+{
+	struct config *c = config_of(list, n);
+	const __u64 open[KLB_MAX_IDS] = { 0 };
+	struct plan_input in = { .config = c,
+				 .applied = applied,
+				 .open = open,
+				 .held = held,
+				 .new_config = true,
+				 .now_ns = now_ns };
+	struct err e = { "" };
+	struct plan p;
+
+	if (plan_make(&in, &p, &e))
+		fail_msg("%s", e.text);
+	free(c);
+	return p;
+}
+
+static const struct plan_backend *find(const struct plan *p, const char *address)
+{
+	const struct klb_endpoint at = endpoint(address);
+
+	return plan_find(p, &at);
+}
+
+/* For a day without connections; the same one when it is back. */
+static void one_that_left_is_remembered(void **state)
+{
+	static const char *const without[] = { "10.0.0.2" }, *const with[] = { "10.0.0.2", FIRST };
+	struct plan left = make_left(), p = make_at(without, 1, &left, NULL, 1000 + DAY - 1);
+	const struct plan_backend *b = find(&p, FIRST);
+
+	(void)state;
+	assert_non_null(b);
+	assert_true(b->removed && !plan_uses(&p, b->id));
+	assert_int_equal(b->value.left_ns, 1000);
+	assert_int_equal(b->value.weight, 0);
+	assert_false(plan_is_forgotten(b, 1000 + DAY - 1));
+	assert_true(plan_is_forgotten(b, 1000 + DAY));
+	p = make_at(with, 2, &p, NULL, 1000 + DAY - 1);
+	b = find(&p, FIRST);
+	assert_int_equal(b->id, 1);
+	assert_int_equal(b->value.generation, 1);
+	assert_false(b->removed || b->new_id);
+	assert_int_equal(b->value.left_ns, 0);
+	p = make_at(without, 1, &left, NULL, 1000 + DAY);
+	assert_null(find(&p, FIRST));
+}
+
+/* For ever, until it is undone. */
+static void the_operators_word_is_kept(void **state)
+{
+	static const char *const without[] = { "10.0.0.2" };
+	const bool held[KLB_MAX_IDS] = { [1] = true };
+	struct plan left = make_left(), p = make_at(without, 1, &left, held, 1000 * DAY);
+
+	(void)state;
+	assert_non_null(find(&p, FIRST));
+	p = make_at(without, 1, &p, NULL, 1000 * DAY);
+	assert_null(find(&p, FIRST));
+}
+
+/* One list of n, 10.KIND.0.1 and so on. */
+static const char *const *addresses(int kind, unsigned int n)
+{
+	static char text[KLB_MAX_BACKENDS][16];
+	static const char *list[KLB_MAX_BACKENDS];
+
+	for (unsigned int i = 0; i < n; i++) {
+		snprintf(text[i], sizeof(text[i]), "10.%d.0.%u", kind, i + 1);
+		list[i] = text[i];
+	}
+	return list;
+}
+
+/* Many come and go, one list after the other: the last PLAN_KEEP_MAX are remembered, and those that
+ * the operator holds. */
+static void memory_is_bounded(void **state)
+{
+	const bool held[KLB_MAX_IDS] = { [1] = true };
+	struct plan p = make_left();
+	unsigned int n = PLAN_KEEP_MAX + 8;
+
+	(void)state;
+	for (unsigned int i = 0; i <= n; i++)
+		p = make_at(addresses((int)i, 1), 1, &p, held, 2000 + i);
+	p = make_at(addresses(200, 1), 1, &p, held, 3000);
+	/* The one in use, the held one, and one that has left right now. */
+	assert_int_equal(p.n_backends, PLAN_KEEP_MAX + 3);
+	assert_non_null(find(&p, FIRST));
+	assert_null(find(&p, "10.7.0.1"));
+	assert_non_null(find(&p, "10.8.0.1"));
+	assert_non_null(find(&p, "10.40.0.1"));
+}
+
+/* The first that left makes room, never one with connections or with the operator's word. */
+static void ids_are_reclaimed(void **state)
+{
+	const bool held[KLB_MAX_IDS] = { [1] = true };
+	struct plan p = make_at(addresses(1, 64), 64, NULL, NULL, 1000), q;
+
+	(void)state;
+	q = make_at(addresses(2, 62), 62, &p, held, 2000);
+	p = make_at(addresses(3, 2), 2, &q, held, 3000);
+	for (unsigned int i = 0; i < 2; i++) {
+		assert_int_equal(p.backends[i].id, 2 + i);
+		assert_true(p.backends[i].new_id);
+		/* Wishes about the old owner, and its sockets, are void. */
+		assert_int_not_equal(p.backends[i].value.generation, 1);
+	}
+	assert_non_null(find(&p, "10.1.0.1"));
+	assert_null(find(&p, "10.1.0.2"));
+	for (unsigned int i = 0; i < p.n_backends; i++)
+		for (unsigned int k = 0; k < i; k++)
+			assert_int_not_equal(p.backends[i].id, p.backends[k].id);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(removed_backends),
+		cmocka_unit_test(one_that_left_is_remembered),
+		cmocka_unit_test(the_operators_word_is_kept),
+		cmocka_unit_test(memory_is_bounded),
+		cmocka_unit_test(ids_are_reclaimed),
 		cmocka_unit_test(first_plan),
 		cmocka_unit_test(identity_is_kept),
 		cmocka_unit_test(ids_of_open_connections_rest),

@@ -146,6 +146,41 @@ static void backends_come_and_go(void **state)
 	assert_int_equal(found[1].id, 3);
 }
 
+static void one_that_left_dies_and_returns(void **state)
+{
+	struct plan_backend *b;
+
+	(void)state;
+	b = put(&was, 1, KLB_STATE_READY, 1);
+	b->removed = true;
+	b->value.left_ns = 200;
+	b = put(&is, 1, KLB_STATE_DEAD, 900);
+	b->removed = true;
+	assert_int_equal(state_diff(&was, &is, 1000, found), 1);
+	assert_int_equal(found[0].kind, CHANGE_STATE);
+	assert_int_equal(found[0].state, KLB_STATE_DEAD);
+	b->removed = false;
+	assert_int_equal(state_diff(&was, &is, 1000, found), 2);
+	assert_int_equal(found[0].kind, CHANGE_STATE);
+	assert_int_equal(found[1].kind, CHANGE_RETURNED);
+	assert_int_equal(found[1].left_ns, 200);
+	/* As ready as it was, from now on: nothing has been between. */
+	b->value.state = KLB_STATE_READY;
+	assert_int_equal(state_diff(&was, &is, 1000, found), 1);
+	assert_int_equal(found[0].kind, CHANGE_RETURNED);
+	/* The operator's word about one that is not in the list. */
+	b->removed = true;
+	b->value.since_ns = 1;
+	is.admin[1] = (struct klb_admin){ .generation = 7, .drained = 1 };
+	assert_int_equal(state_diff(&was, &is, 1000, found), 1);
+	assert_int_equal(found[0].kind, CHANGE_DRAINED);
+	/* Forgotten, and another one with its address: that has not returned. */
+	b->removed = false;
+	b->value.generation = 8;
+	assert_int_equal(state_diff(&was, &is, 1000, found), 1);
+	assert_int_equal(found[0].kind, CHANGE_ADDED);
+}
+
 static void wishes_change(void **state)
 {
 	(void)state;
@@ -190,6 +225,7 @@ int main(void)
 		cmocka_unit_test_setup(a_reason_changes, start),
 		cmocka_unit_test_setup(a_backend_is_another, start),
 		cmocka_unit_test_setup(backends_come_and_go, start),
+		cmocka_unit_test_setup(one_that_left_dies_and_returns, start),
 		cmocka_unit_test_setup(wishes_change, start),
 		cmocka_unit_test_setup(everything_changes, start),
 	};

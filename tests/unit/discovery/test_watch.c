@@ -228,7 +228,8 @@ static void test_statuses(void **state)
 		  DISCOVERY_FORBIDDEN,
 		  "may not list and watch endpointslices in namespace default: User "
 		  "\"system:node:n\" cannot list; allow it by RBAC" },
-		{ "401 Unauthorized", "", DISCOVERY_FORBIDDEN, "does not accept the credentials" },
+		{ "401 Unauthorized", "", DISCOVERY_FORBIDDEN,
+		  "does not accept the credentials; renew those of discovery.kubeconfig" },
 		{ "401 Unauthorized", "{\"message\":\"token " TOKEN " is bad\"}",
 		  DISCOVERY_FORBIDDEN, "401" },
 		{ "404 Not Found", "404 page not found\n", DISCOVERY_ERROR, "1.21" },
