@@ -40,7 +40,7 @@ say = @printf '  %-7s %s\n' '$(1)' '$(2)'
 endif
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wno-format-zero-length -Werror
-PKGS := libbpf libelf zlib libevent libevent_openssl openssl yaml-0.1 jansson
+PKGS := libbpf libelf zlib libevent libevent_openssl libnghttp2 openssl yaml-0.1 jansson
 
 CPPFLAGS += -D_GNU_SOURCE -DKLB_VERSION='"$(VERSION)"' -Iinclude -Iuser -isystem $(B)/bpf $(USEREXTRA)
 CFLAGS ?= -O2 -g
@@ -66,7 +66,7 @@ TOOLS := $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect
 LIBS_BPF := $(shell pkg-config --libs libbpf libelf zlib 2>/dev/null)
 LIBS_YAML := $(shell pkg-config --libs yaml-0.1 2>/dev/null)
 # By name: libevent_openssl.pc would also link the rest of libevent, and core is enough.
-LIBS_EVENT := -levent_openssl -levent_core $(shell pkg-config --libs openssl 2>/dev/null)
+LIBS_EVENT := -levent_openssl -levent_core $(shell pkg-config --libs libnghttp2 openssl 2>/dev/null)
 LIBS_JSON := $(shell pkg-config --libs jansson 2>/dev/null)
 
 .DELETE_ON_ERROR:

@@ -12,7 +12,7 @@ set -euo pipefail
 build=(
 	gcc make clang llvm pkg-config bpftool
 	libbpf-dev libelf-dev zlib1g-dev
-	libevent-dev libssl-dev libyaml-dev libjansson-dev
+	libevent-dev libnghttp2-dev libssl-dev libyaml-dev libjansson-dev
 )
 # For `make deb`. dpkg-checkbuilddeps always asks for build-essential.
 package=(build-essential debhelper dpkg-dev lintian)

@@ -30,6 +30,8 @@ CONTRACT = {
     "kubelb_probes_total": ("counter", {"backend", "result"}),
     "kubelb_probe_duration_seconds": ("histogram", {"backend"}),
     "kubelb_probes_skipped_total": ("counter", {"backend"}),
+    "kubelb_probe_pings_total": ("counter", {"backend"}),
+    "kubelb_probe_pings_unanswered_total": ("counter", {"backend"}),
     "kubelb_discovery_updates_total": ("counter", {"result"}),
     "kubelb_config_reloads_total": ("counter", {"result"}),
     "process_cpu_seconds_total": ("counter", set()),

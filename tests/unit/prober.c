@@ -64,8 +64,20 @@ static void on_not_covered(void *arg, const struct klb_endpoint *address)
 		prober_free(p);
 }
 
+static void on_alive(void *arg)
+{
+	((struct prober *)arg)->alive++;
+}
+
+static void on_going(void *arg)
+{
+	((struct prober *)arg)->going++;
+}
+
 const struct probe_ops prober_ops = { .done = on_done,
 				      .lost = on_lost,
+				      .alive = on_alive,
+				      .going = on_going,
 				      .not_covered = on_not_covered };
 
 void prober_open_covering(struct prober *p, const struct klb_endpoint *backend,

@@ -31,7 +31,7 @@ struct prober {
 	enum hook hook;
 	unsigned int starts_left; /* for HOOK_START_IN_DONE */
 	bool inside_start;
-	unsigned int done, lost, uncovered;
+	unsigned int done, lost, alive, going, uncovered;
 	struct probe_result result; /* the last one; detail is copied */
 	char detail[TLS_DETAIL_MAX];
 	struct klb_endpoint uncovered_at;

@@ -192,19 +192,17 @@ static void *run_server(void *arg)
 	return NULL;
 }
 
-/* Turns down who offers HTTP/1.1 and nothing else. */
-static int choose_h2(SSL *ssl, const unsigned char **out, unsigned char *length,
-		     const unsigned char *in, unsigned int in_length, void *arg)
+/* Turns down whatever is offered. */
+static int choose_none(SSL *ssl, const unsigned char **out, unsigned char *length,
+		       const unsigned char *in, unsigned int in_length, void *arg)
 {
-	static const unsigned char http11[] = "\x08http/1.1";
-
 	(void)ssl;
 	(void)out;
 	(void)length;
+	(void)in;
+	(void)in_length;
 	(void)arg;
-	if (in_length == sizeof(http11) - 1 && memcmp(in, http11, in_length) == 0)
-		return SSL_TLSEXT_ERR_ALERT_FATAL;
-	return SSL_TLSEXT_ERR_NOACK;
+	return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
 SSL_CTX *tls_server_context(const struct script *script)
@@ -218,8 +216,8 @@ SSL_CTX *tls_server_context(const struct script *script)
 	SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"t", 1);
 	if (script->max_version)
 		SSL_CTX_set_max_proto_version(ctx, script->max_version);
-	if (script->h2_only)
-		SSL_CTX_set_alpn_select_cb(ctx, choose_h2, NULL);
+	if (script->no_http)
+		SSL_CTX_set_alpn_select_cb(ctx, choose_none, NULL);
 	if (script->want_client) {
 		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 		assert_int_equal(SSL_CTX_load_verify_file(ctx, pki.ca_file), 1);

@@ -39,7 +39,7 @@ struct script {
 	unsigned int answers; /* then the connection is closed; 0: it stays */
 	bool hang_up_later; /* every connection after the first is closed unanswered */
 	bool abrupt; /* without a close_notify: as the kernel ends a dead process' connections */
-	bool h2_only;
+	bool no_http; /* turns down HTTP of any version (ALPN) */
 	bool ipv6;
 };
 

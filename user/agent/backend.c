@@ -135,14 +135,14 @@ static enum klb_reason reason_while_alive(enum klb_reason outcome)
 /* A probe can fail at once; data to clients this long before still shows that it serves. */
 #define SERVING_MS 1000
 
-/* Whether clients have had data since the failed probe began, or just before. */
-static bool serves_clients(struct agent_backend *b)
+/* Whether clients have had data since the failed probe or PING began, or just before. */
+static bool serves_clients(struct agent_backend *b, __u64 began_ns)
 {
 	unsigned int ms = b->rules.interval_ms < SERVING_MS ? b->rules.interval_ms : SERVING_MS;
 	__u64 since = clock_now_ns() - ms * NS_PER_MS;
 
-	if (b->began_ns < since)
-		since = b->began_ns;
+	if (began_ns < since)
+		since = began_ns;
 	return b->ops->last_data_ns(b->arg, &b->endpoint) > since;
 }
 
@@ -153,7 +153,8 @@ static bool serves_clients(struct agent_backend *b)
 static bool take_outcome(struct agent_backend *b, enum klb_reason outcome,
 			 const struct probe_result *result)
 {
-	if (health_is_last_failure(&b->health, &b->rules, outcome) && serves_clients(b))
+	if (health_is_last_failure(&b->health, &b->rules, outcome) &&
+	    serves_clients(b, b->began_ns))
 		return health_failed_serving(&b->health, &b->rules, outcome, clock_now_ns());
 	return health_probed(&b->health, &b->rules, outcome, result->http_status, clock_now_ns());
 }
@@ -189,6 +190,8 @@ static void on_done(void *arg, const struct probe_result *result)
 	}
 	metrics_probe_observe(&b->metrics, outcome, result->duration_ns);
 	b->metrics.handshakes += result->handshake;
+	if (result->http_status)
+		b->alive_ns = clock_now_ns();
 	if (outcome == KLB_REASON_NO_ANSWER && result->path == PROBE_READY) {
 		probe_liveness(b, result);
 		return;
@@ -233,6 +236,114 @@ static void on_lost(void *arg, bool timed_out)
 		b->ops->changed(b->arg, true);
 }
 
+/* --- signs of life --------------------------------------------------------------------- */
+
+static void on_alive(void *arg)
+{
+	struct agent_backend *b = arg;
+	enum klb_state was = b->health.state;
+	bool changed;
+
+	b->alive_ns = clock_now_ns();
+	liveness_alive(b->liveness);
+	changed = health_alive(&b->health, b->alive_ns);
+	if (!changed)
+		return;
+	log_state(b, was, "it answers again");
+	if (b->health.state != KLB_STATE_READY)
+		agent_backend_probe_soon(b);
+	b->ops->changed(b->arg, true);
+}
+
+/* The server takes no more requests on this connection; that is no failure. */
+static void on_going(void *arg)
+{
+	struct agent_backend *b = arg;
+
+	if (may_probe_early(b))
+		probe_now(b, PROBE_READY);
+}
+
+static int ping(void *arg)
+{
+	struct agent_backend *b = arg;
+	int r = probe_ping(b->probe);
+
+	/* A dead one is probed at its interval. */
+	if (r == -ENOTCONN && b->health.state != KLB_STATE_DEAD && may_probe_early(b))
+		probe_now(b, PROBE_READY);
+	if (!r)
+		b->metrics.pings++;
+	return r;
+}
+
+static bool is_acknowledged(void *arg)
+{
+	struct agent_backend *b = arg;
+
+	return probe_is_acknowledged(b->probe);
+}
+
+/* Other backends are preferred until it is known whether the host is gone. */
+static void on_doubted(void *arg)
+{
+	struct agent_backend *b = arg;
+	enum klb_state was = b->health.state;
+
+	if (!health_silent(&b->health, clock_now_ns()))
+		return;
+	log_state(b, was, "its host acknowledges no PING and answers no new connect");
+	b->ops->changed(b->arg, true);
+}
+
+/* A new connection shows whether it is the process that hangs, or that connection alone. */
+static void on_silent(void *arg, __u64 asked_ns)
+{
+	struct agent_backend *b = arg;
+	enum klb_state was = b->health.state;
+	bool changed = health_silent(&b->health, clock_now_ns());
+
+	(void)asked_ns;
+	b->metrics.pings_unanswered++;
+	if (changed)
+		log_state(b, was, "a PING was not answered");
+	probe_renew(b->probe);
+	if (!b->probing && b->health.state != KLB_STATE_DEAD)
+		probe_now(b, PROBE_READY);
+	if (changed)
+		b->ops->changed(b->arg, true);
+}
+
+static void on_no_life(void *arg, __u64 asked_ns, bool vanished)
+{
+	struct agent_backend *b = arg;
+	enum klb_state was = b->health.state;
+	enum klb_reason reason = vanished ? KLB_REASON_CONNECT_TIMEOUT : KLB_REASON_NO_ANSWER;
+	bool changed;
+
+	b->metrics.pings_unanswered += vanished;
+	/* When nobody answers, the trouble is this node's own. */
+	if (!b->ops->others_alive(b->arg, b, asked_ns))
+		changed = health_silent(&b->health, clock_now_ns());
+	else
+		changed = health_lost(&b->health, &b->rules, reason, serves_clients(b, asked_ns),
+				      clock_now_ns());
+	if (!changed)
+		return;
+	log_state(b, was,
+		  vanished ? "its host answers neither a PING nor new connects"
+			   : "it answers neither a PING nor a new connection's handshake");
+	b->ops->changed(b->arg, true);
+}
+
+static const struct liveness_ops liveness_callbacks = {
+	.ping = ping,
+	.is_acknowledged = is_acknowledged,
+	.doubted = on_doubted,
+	.silent = on_silent,
+	.lost = on_no_life,
+};
+
 static void on_not_covered(void *arg, const struct klb_endpoint *address)
 {
 	struct agent_backend *b = arg;
@@ -255,6 +366,8 @@ static void on_not_covered(void *arg, const struct klb_endpoint *address)
 static const struct probe_ops probe_callbacks = {
 	.done = on_done,
 	.lost = on_lost,
+	.alive = on_alive,
+	.going = on_going,
 	.not_covered = on_not_covered,
 };
 
@@ -263,12 +376,15 @@ static const struct probe_ops probe_callbacks = {
 static int make_parts(struct agent_backend *b, struct event_base *base, const struct config *cfg,
 		      struct probe_tls *tls, struct err *e)
 {
+	const struct liveness_rules rules = { .ping_ms = cfg->probe.ping_ms,
+					      .timeout_ms = cfg->probe.ping_timeout_ms };
 	struct klb_endpoint cover[KLB_MAX_FRONTENDS];
 
 	for (unsigned int i = 0; i < cfg->n_frontends; i++)
 		cover[i] = cfg->frontends[i].endpoint;
 	b->timer = evtimer_new(base, on_timer, b);
-	if (!b->timer)
+	b->liveness = liveness_new(base, &b->endpoint, &rules, &liveness_callbacks, b);
+	if (!b->timer || !b->liveness)
 		return err_no_memory(e);
 	return probe_new(base, &cfg->probe, tls, &b->endpoint, cover, cfg->n_frontends,
 			 &probe_callbacks, b, &b->probe, e);
@@ -307,6 +423,8 @@ void agent_backend_stop(struct agent_backend *b)
 	if (b->timer)
 		event_free(b->timer);
 	b->timer = NULL;
+	liveness_free(b->liveness);
+	b->liveness = NULL;
 	probe_free(b->probe);
 	b->probe = NULL;
 }
@@ -323,6 +441,7 @@ void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *
 {
 	b->health = before->health;
 	b->metrics = before->metrics;
+	b->alive_ns = before->alive_ns;
 	b->coverage_warned = before->coverage_warned;
 }
 
@@ -348,6 +467,7 @@ void agent_backend_probe_soon(struct agent_backend *b)
 {
 	__u64 age_ms = (clock_now_ns() - b->health.last_probe_ns) / NS_PER_MS;
 
+	liveness_hurry(b->liveness);
 	/* A probe is requested already, or there were too many. */
 	if (b->again || !may_probe_early(b))
 		return;
@@ -358,6 +478,11 @@ void agent_backend_probe_soon(struct agent_backend *b)
 	if (!b->probing)
 		schedule(b, EARLY_MIN_MS - (unsigned int)age_ms);
 	b->again = true;
+}
+
+__u64 agent_backend_alive_ns(const struct agent_backend *b)
+{
+	return b->alive_ns;
 }
 
 const struct health *agent_backend_health(const struct agent_backend *b)

@@ -6,8 +6,10 @@
 #include "config/config.h"
 #include "balance/health.h"
 #include "agent/metrics.h"
+#include "agent/liveness.h"
 #include "agent/probe.h"
 
+struct agent_backend;
 struct event;
 struct event_base;
 
@@ -18,6 +20,11 @@ struct agent_backend_ops {
 	__u64 (*last_answer_ns)(void *arg, const struct klb_endpoint *backend);
 	/* The same from the open connections, for a decision: see agent_last_data_ns. */
 	__u64 (*last_data_ns)(void *arg, const struct klb_endpoint *backend);
+	/*
+	 * Whether another backend has shown a sign of life since then, or there is no other. If
+	 * none has, this node may be cut off.
+	 */
+	bool (*others_alive)(void *arg, const struct agent_backend *b, __u64 since_ns);
 };
 
 struct agent_backend {
@@ -26,6 +33,8 @@ struct agent_backend {
 	struct health_rules rules;
 	struct metrics_probe metrics;
 	struct probe *probe;
+	struct liveness *liveness;
+	__u64 alive_ns; /* the last sign of life: an answer, or a handshake; 0: never */
 	struct event *timer;
 	bool coverage_warned;
 	__u64 began_ns; /* when the last probe began, with its readiness path */
@@ -67,6 +76,9 @@ void agent_backend_start(struct agent_backend *b, unsigned int within_ms);
 
 /* The kernel has reported an event about it: probe now instead of after the interval. */
 void agent_backend_probe_soon(struct agent_backend *b);
+
+/* When it last showed a sign of life; 0: never. */
+__u64 agent_backend_alive_ns(const struct agent_backend *b);
 
 /* Both belong to b, and are valid and up to date until agent_backend_free. */
 const struct health *agent_backend_health(const struct agent_backend *b);

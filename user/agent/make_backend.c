@@ -37,6 +37,21 @@ static __u64 on_last_data(void *arg, const struct klb_endpoint *backend)
 	return agent_last_data_ns(a->dp, b->id);
 }
 
+static bool on_others_alive(void *arg, const struct agent_backend *b, __u64 since_ns)
+{
+	struct agent *a = arg;
+	bool others = false;
+
+	for (unsigned int i = 0; a->backends && i < a->config->n_backends; i++) {
+		if (!a->backends[i] || a->backends[i] == b)
+			continue;
+		if (agent_backend_alive_ns(a->backends[i]) >= since_ns)
+			return true;
+		others = true;
+	}
+	return !others;
+}
+
 int agent_make_backend(struct agent *a, const struct config *cfg,
 		       const struct klb_endpoint *endpoint, struct probe_tls *tls,
 		       const struct agent_backend *before, struct agent_backend **ret,
@@ -44,7 +59,8 @@ int agent_make_backend(struct agent *a, const struct config *cfg,
 {
 	static const struct agent_backend_ops ops = { .changed = on_changed,
 						      .last_answer_ns = on_last_answer,
-						      .last_data_ns = on_last_data };
+						      .last_data_ns = on_last_data,
+						      .others_alive = on_others_alive };
 	int r = agent_backend_new(a->base, cfg, endpoint, tls, &ops, a, ret, e);
 
 	/* Backends that stay keep their health over a reload. */

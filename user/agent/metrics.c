@@ -412,6 +412,11 @@ char *metrics_format(const struct metrics_input *in, size_t *ret_length)
 	each_probed(f, in, "kubelb_probes_skipped_total",
 		    "Probes left out because clients had just had data from the backend.",
 		    offsetof(struct metrics_probe, skipped));
+	each_probed(f, in, "kubelb_probe_pings_total", "HTTP/2 PINGs sent to the backend.",
+		    offsetof(struct metrics_probe, pings));
+	each_probed(f, in, "kubelb_probe_pings_unanswered_total",
+		    "HTTP/2 PINGs that were not answered within pingTimeout.",
+		    offsetof(struct metrics_probe, pings_unanswered));
 	each_probed(f, in, "kubelb_probe_handshakes_total", "TLS handshakes made for probes.",
 		    offsetof(struct metrics_probe, handshakes));
 	print_ended(f, in);

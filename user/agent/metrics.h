@@ -28,6 +28,7 @@ struct metrics_probe {
 	__u64 count;
 	double sum_seconds;
 	__u64 skipped; /* probes that were skipped because of answers to clients */
+	__u64 pings, pings_unanswered; /* HTTP/2 PINGs sent, and those without an answer in time */
 	__u64 handshakes; /* TLS handshakes made for probes */
 	__u64 ended[METRICS_ENDED];
 };

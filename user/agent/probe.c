@@ -19,6 +19,7 @@
 #include <event2/bufferevent.h>
 #include <event2/event.h>
 
+#include "base/array.h"
 #include "base/ascii.h"
 #include "base/clock.h"
 #include "net/https_conn.h"
@@ -51,10 +52,12 @@ struct probe {
 	void *arg;
 	struct klb_endpoint *must_cover;
 	unsigned int n_must_cover;
-	char *requests[2]; /* by enum probe_path */
+	struct https_get gets[2]; /* by enum probe_path */
 	struct event *timer;
 
-	struct https_conn conn;
+	struct https_conn conns[2];
+	struct https_conn *conn; /* the persistent connection */
+	struct https_conn *leaving; /* the one before: closes when this one has its first answer */
 
 	/* The probe under way. */
 	enum phase phase;
@@ -67,6 +70,8 @@ struct probe {
 	enum klb_reason outcome;
 	char detail[TLS_DETAIL_MAX];
 
+	bool speaks_h2; /* the last connection did */
+
 	/* Callbacks may call probe_free: it is done when the last one returns. */
 	unsigned int calling;
 	bool freed;
@@ -76,11 +81,12 @@ static void release(struct probe *p)
 {
 	if (p->timer)
 		event_free(p->timer);
-	https_conn_reset(&p->conn);
+	https_conn_reset(p->conn);
+	https_conn_reset(p->leaving);
 	free(p->must_cover);
 	free(p->server_name);
-	free(p->requests[PROBE_READY]);
-	free(p->requests[PROBE_LIVE]);
+	probe_get_free(&p->gets[PROBE_READY]);
+	probe_get_free(&p->gets[PROBE_LIVE]);
 	free(p);
 }
 
@@ -104,7 +110,7 @@ static void report(struct probe *p)
 	struct probe_result result = {
 		.path = p->path,
 		.outcome = p->outcome,
-		.http_status = p->conn.answer.status,
+		.http_status = p->conn->answer.status,
 		.duration_ns = clock_now_ns() - p->start_ns,
 		.detail = p->detail[0] ? detail : NULL,
 		.handshake = p->handshake,
@@ -134,14 +140,21 @@ static void decide(struct probe *p, enum klb_reason outcome)
 /* The probe has no answer that counts; p->detail says why. */
 static void fail(struct probe *p, enum klb_reason outcome, bool polite)
 {
-	https_conn_close(&p->conn, polite);
-	p->conn.answer.status = 0;
+	https_conn_close(p->conn, polite);
+	p->conn->answer.status = 0;
 	decide(p, outcome);
+}
+
+static void on_alive(struct probe *p)
+{
+	enter_callback(p);
+	p->ops.alive(p->arg);
+	leave_callback(p);
 }
 
 static void on_lost(struct probe *p, bool timed_out)
 {
-	https_conn_close(&p->conn, false);
+	https_conn_close(p->conn, false);
 	enter_callback(p);
 	p->ops.lost(p->arg, timed_out);
 	leave_callback(p);
@@ -162,12 +175,13 @@ static enum klb_reason status_outcome(unsigned int status)
 
 static void on_answer(struct probe *p)
 {
-	unsigned int status = p->conn.answer.status;
+	unsigned int status = p->conn->answer.status;
 	enum klb_reason outcome = status_outcome(status);
 
+	https_conn_close(p->leaving, true);
 	/* More bytes than the answer has were not asked for. */
-	if (!https_conn_is_kept(&p->conn))
-		https_conn_close(&p->conn, true);
+	if (!https_conn_is_kept(p->conn))
+		https_conn_close(p->conn, true);
 	if (outcome == KLB_REASON_UNAUTHORIZED && p->explains)
 		probe_explain_refusal(status, p->certificate, p->detail);
 	decide(p, outcome);
@@ -205,7 +219,7 @@ static void fail_step(struct probe *p, const char *step, int os_error)
 	const struct https_end end = { .step = step, .os_error = os_error };
 
 	p->unable = err_is_shortage(os_error);
-	fail(p, https_conn_reason(&p->conn, &end, p->detail), false);
+	fail(p, https_conn_reason(p->conn, &end, p->detail), false);
 }
 
 /* Returns whether the request is on its way; if not, p may be gone. */
@@ -214,8 +228,8 @@ static bool send_request(struct probe *p)
 	int r;
 
 	p->phase = PHASE_ANSWER;
-	answer_init(&p->conn.answer);
-	r = https_conn_get(&p->conn, p->requests[p->path]);
+	answer_init(&p->conn->answer);
+	r = https_conn_get(p->conn, &p->gets[p->path]);
 	if (r)
 		fail_step(p, "cannot send", -r);
 	return !r;
@@ -225,8 +239,8 @@ static void report_uncovered(struct probe *p)
 {
 	unsigned int i;
 
-	for (i = 0; i < p->n_must_cover && p->conn.ssl; i++)
-		if (!tls_covers(p->conn.ssl, &p->must_cover[i]))
+	for (i = 0; i < p->n_must_cover && p->conn->ssl; i++)
+		if (!tls_covers(p->conn->ssl, &p->must_cover[i]))
 			p->ops.not_covered(p->arg, &p->must_cover[i]);
 }
 
@@ -238,7 +252,7 @@ static void dial(struct probe *p);
  */
 static bool was_stale(const struct probe *p, enum klb_reason reason)
 {
-	return reason == KLB_REASON_CLOSED && !p->fresh && !p->conn.answer.started;
+	return reason == KLB_REASON_CLOSED && !p->fresh && !p->conn->answer.started;
 }
 
 static void on_ended(void *arg, const struct https_end *end)
@@ -251,13 +265,13 @@ static void on_ended(void *arg, const struct https_end *end)
 				   (end->os_error == ETIMEDOUT || end->os_error == EHOSTUNREACH));
 		return;
 	}
-	reason = https_conn_reason(&p->conn, end, p->detail);
+	reason = https_conn_reason(p->conn, end, p->detail);
 	p->unable = end->step && err_is_shortage(end->os_error);
 	if (!was_stale(p, reason)) {
 		fail(p, reason, false);
 		return;
 	}
-	https_conn_close(&p->conn, false);
+	https_conn_close(p->conn, false);
 	p->detail[0] = '\0';
 	dial(p);
 }
@@ -267,10 +281,65 @@ static void on_opened(void *arg)
 	struct probe *p = arg;
 
 	p->handshake = true;
+	p->speaks_h2 = https_conn_is_h2(p->conn);
 	if (!send_request(p))
 		return;
 	enter_callback(p);
 	report_uncovered(p);
+	p->ops.alive(p->arg);
+	leave_callback(p);
+}
+
+static void on_pong(void *arg)
+{
+	on_alive(arg);
+}
+
+/* --- a connection that is left ------------------------------------------------------- */
+
+static void on_left_received(void *arg __attribute__((unused)),
+			     enum answer_progress progress __attribute__((unused)))
+{
+}
+
+static void on_left_ended(void *arg, const struct https_end *end __attribute__((unused)))
+{
+	struct probe *p = arg;
+
+	https_conn_close(p->leaving, false);
+}
+
+/* A late answer to a PING still shows that the process runs. */
+static const struct https_conn_ops left_ops = {
+	.received = on_left_received,
+	.pong = on_pong,
+	.ended = on_left_ended,
+};
+
+/* The persistent connection is about to end, or does not answer. It stays until another does. */
+static void leave(struct probe *p)
+{
+	struct https_conn *left = p->conn;
+
+	https_conn_close(p->leaving, true);
+	https_conn_cancel(left);
+	p->conn = p->leaving;
+	p->conn->ops = left->ops;
+	p->leaving = left;
+	left->ops = &left_ops;
+}
+
+/* GOAWAY: a server sends it before it closes, as when it shuts down. */
+static void on_going(void *arg)
+{
+	struct probe *p = arg;
+
+	/* The answer that is due still comes, and ends the connection. */
+	if (p->phase != PHASE_IDLE)
+		return;
+	leave(p);
+	enter_callback(p);
+	p->ops.going(p->arg);
 	leave_callback(p);
 }
 
@@ -296,7 +365,7 @@ static void on_connected(void *arg)
 
 static void dial(struct probe *p)
 {
-	int r = https_conn_open(&p->conn, &p->backend, p->tls->tls);
+	int r = https_conn_open(p->conn, &p->backend, p->tls->tls);
 
 	p->phase = PHASE_DIALLING;
 	p->fresh = true;
@@ -320,7 +389,11 @@ static void on_timeout(struct probe *p)
 	}
 	snprintf(p->detail, sizeof(p->detail), "%s within %llu ms", what,
 		 (clock_now_ns() - p->start_ns) / 1000000);
-	fail(p, outcome, true);
+	/* On HTTP/2 an answer that does not come is in nobody's way. */
+	if (p->phase == PHASE_ANSWER && https_conn_cancel(p->conn))
+		decide(p, outcome);
+	else
+		fail(p, outcome, true);
 }
 
 static void on_timer(evutil_socket_t fd __attribute__((unused)), short what __attribute__((unused)),
@@ -343,13 +416,37 @@ void probe_start(struct probe *p, enum probe_path path)
 	p->fresh = false;
 	p->handshake = p->unable = false;
 	p->detail[0] = '\0';
-	answer_init(&p->conn.answer);
+	answer_init(&p->conn->answer);
 	arm(p, 0);
 	p->starting = true;
-	if (https_conn_is_open(&p->conn))
+	if (https_conn_is_open(p->conn))
 		send_request(p);
 	else
 		dial(p);
+	p->starting = false;
+}
+
+int probe_ping(struct probe *p)
+{
+	if (https_conn_is_h2(p->conn))
+		return https_conn_ping(p->conn);
+	return p->speaks_h2 && p->phase == PHASE_IDLE ? -ENOTCONN : -EAGAIN;
+}
+
+bool probe_is_acknowledged(const struct probe *p)
+{
+	return https_conn_is_acknowledged(p->conn);
+}
+
+void probe_renew(struct probe *p)
+{
+	if (p->freed || (p->phase != PHASE_IDLE && p->phase != PHASE_ANSWER))
+		return;
+	leave(p);
+	if (p->phase == PHASE_IDLE)
+		return;
+	p->starting = true;
+	dial(p);
 	p->starting = false;
 }
 
@@ -388,21 +485,26 @@ static bool copy_must_cover(struct probe *p, const struct klb_endpoint *must_cov
 	return true;
 }
 
-static void init_connection(struct probe *p, struct event_base *base)
+static void init_connections(struct probe *p, struct event_base *base)
 {
 	static const struct https_conn_ops ops = {
 		.connected = on_connected,
 		.opened = on_opened,
 		.received = on_received,
 		.unasked = on_unasked,
+		.pong = on_pong,
+		.going = on_going,
 		.ended = on_ended,
 	};
 
-	p->conn.base = base;
-	p->conn.patience = &patience;
-	p->conn.ops = &ops;
-	p->conn.arg = p;
-	tls_peer_init(&p->conn.peer, p->server_name, &p->backend);
+	for (unsigned int i = 0; i < ARRAY_SIZE(p->conns); i++) {
+		p->conns[i] = (struct https_conn){
+			.base = base, .patience = &patience, .offer_h2 = true, .ops = &ops, .arg = p
+		};
+		tls_peer_init(&p->conns[i].peer, p->server_name, &p->backend);
+	}
+	p->conn = &p->conns[0];
+	p->leaving = &p->conns[1];
 }
 
 /* Copies what the probe needs of cfg. False when memory is short. */
@@ -417,13 +519,12 @@ static bool copy_config(struct probe *p, const struct config_probe *cfg)
 	return p->server_name || !cfg->server_name;
 }
 
-static bool make_requests(struct probe *p, const struct config_probe *cfg)
+static bool make_gets(struct probe *p, const struct config_probe *cfg)
 {
 	const char *live_path = cfg->live_path ? cfg->live_path : cfg->path;
 
-	p->requests[PROBE_READY] = probe_request(cfg->path, &p->conn.peer);
-	p->requests[PROBE_LIVE] = probe_request(live_path, &p->conn.peer);
-	return p->requests[PROBE_READY] && p->requests[PROBE_LIVE];
+	return probe_get_make(cfg->path, &p->conn->peer, &p->gets[PROBE_READY]) &&
+	       probe_get_make(live_path, &p->conn->peer, &p->gets[PROBE_LIVE]);
 }
 
 int probe_new(struct event_base *base, const struct config_probe *cfg, struct probe_tls *tls,
@@ -445,9 +546,9 @@ int probe_new(struct event_base *base, const struct config_probe *cfg, struct pr
 	p->ops = *ops;
 	p->arg = arg;
 	ok = copy_config(p, cfg) && copy_must_cover(p, must_cover, n_must_cover);
-	init_connection(p, base);
+	init_connections(p, base);
 	p->timer = evtimer_new(base, on_timer, p);
-	if (!ok || !p->timer || !make_requests(p, cfg)) {
+	if (!ok || !p->timer || !make_gets(p, cfg)) {
 		release(p);
 		return err_no_memory_for(e, "probe");
 	}
@@ -459,7 +560,8 @@ void probe_free(struct probe *p)
 {
 	if (!p)
 		return;
-	https_conn_close(&p->conn, true);
+	https_conn_close(p->conn, true);
+	https_conn_close(p->leaving, true);
 	event_del(p->timer);
 	p->freed = true;
 	if (!p->calling)

@@ -49,6 +49,13 @@ struct probe_ops {
 	 * (timed_out) the peer acknowledged nothing any more.
 	 */
 	void (*lost)(void *arg, bool timed_out);
+	/* The backend's process runs: it has completed a handshake, or has answered a PING. */
+	void (*alive)(void *arg);
+	/*
+	 * It takes no more GETs on the persistent connection (HTTP/2, GOAWAY) while no probe was
+	 * under way. The next probe makes another.
+	 */
+	void (*going)(void *arg);
 	/*
 	 * The certificate of a new connection does not have one of the addresses given to
 	 * probe_new. Called once for each address and connection.
@@ -74,5 +81,19 @@ void probe_free(struct probe *p);
  * cfg->connect_timeout_ms (0: no limit of its own). Ignored while a probe is under way.
  */
 void probe_start(struct probe *p, enum probe_path path);
+
+/*
+ * Sends a PING on the persistent connection, beside the GET that may be under way; alive() tells of
+ * the answer. Returns 0; -EAGAIN when nothing can be asked now, or the backend does not speak
+ * HTTP/2; -ENOTCONN when it does, and has no connection and no probe under way; -ENOMEM.
+ */
+int probe_ping(struct probe *p);
+/* Whether the backend's kernel has acknowledged all that was sent on the persistent connection. */
+bool probe_is_acknowledged(const struct probe *p);
+/*
+ * Gives up the persistent connection, which answers nothing, for a new one. A GET that is under
+ * way goes on there; otherwise the next one begins it.
+ */
+void probe_renew(struct probe *p);
 
 #endif

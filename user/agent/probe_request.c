@@ -2,9 +2,10 @@
 /* Makes what every probe needs of the configuration: TLS, and the request. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "agent/probe_internal.h"
-#include "net/https_conn.h"
+#include "net/http_header.h"
 
 int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct err *e)
 {
@@ -46,24 +47,45 @@ bool probe_tls_is_same(const struct probe_tls *x, const struct probe_tls *y)
 	return tls_is_same(x->tls, y->tls);
 }
 
-char *probe_request(const char *path, const struct tls_peer *peer)
+/* As in a Host header: with the port, unless it is in an address already. */
+static char *make_authority(const struct tls_peer *peer)
 {
-	char address[ENDPOINT_TEXT_MAX], port[8] = "";
-	char *request;
+	char address[ENDPOINT_TEXT_MAX];
+	char *authority;
 
-	endpoint_format(&peer->address, address);
-	if (peer->dns)
-		snprintf(port, sizeof(port), ":%u", peer->address.port & 0xffff);
+	if (!peer->dns)
+		return strdup(endpoint_format(&peer->address, address));
+	if (asprintf(&authority, "%s:%u", peer->dns, peer->address.port & 0xffff) < 0)
+		return NULL;
+	return authority;
+}
+
+bool probe_get_make(const char *path, const struct tls_peer *peer, struct https_get *ret)
+{
+	char *request = NULL;
+
+	ret->path = strdup(path);
+	ret->authority = make_authority(peer);
+	if (!ret->path || !ret->authority)
+		return false;
 	if (asprintf(&request,
 		     "GET %s HTTP/1.1\r\n"
-		     "Host: %s%s\r\n"
-		     "User-Agent: " HTTPS_USER_AGENT "\r\n"
+		     "Host: %s\r\n"
+		     "User-Agent: " HTTP_USER_AGENT "\r\n"
 		     "Accept: */*\r\n"
 		     "Connection: keep-alive\r\n"
 		     "\r\n",
-		     path, peer->dns ? peer->dns : address, port) < 0)
-		return NULL;
-	return request;
+		     path, ret->authority) < 0)
+		return false;
+	ret->request = request;
+	return true;
+}
+
+void probe_get_free(struct https_get *get)
+{
+	free((char *)get->request);
+	free((char *)get->path);
+	free((char *)get->authority);
 }
 
 void probe_explain_refusal(unsigned int status, bool certificate, char *detail)

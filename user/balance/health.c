@@ -223,6 +223,46 @@ bool health_unanswered(struct health *h, __u64 now_ns)
 	return set_state(h, KLB_STATE_SUSPECT, now_ns);
 }
 
+bool health_silent(struct health *h, __u64 now_ns)
+{
+	if (h->silent || is_down(h->state))
+		return false;
+	h->silent = true;
+	h->before_silence = h->state;
+	h->reason = KLB_REASON_NO_ANSWER;
+	h->http_status = 0;
+	return set_state(h, KLB_STATE_SUSPECT, now_ns);
+}
+
+bool health_lost(struct health *h, const struct health_rules *rules, enum klb_reason reason,
+		 bool serving, __u64 now_ns)
+{
+	if (h->state == KLB_STATE_DEAD)
+		return false;
+	if (serving)
+		return health_failed_serving(h, rules, reason, now_ns);
+	h->silent = true;
+	h->before_silence = KLB_STATE_SUSPECT;
+	h->reason = reason;
+	h->http_status = 0;
+	h->successes = 0;
+	h->failures = rules->fall;
+	return set_state(h, KLB_STATE_DEAD, now_ns);
+}
+
+bool health_alive(struct health *h, __u64 now_ns)
+{
+	if (!h->silent)
+		return false;
+	h->silent = false;
+	/* A probe has said something else meanwhile. */
+	if (h->reason != KLB_REASON_NO_ANSWER && h->state != KLB_STATE_DEAD)
+		return false;
+	if (h->before_silence == KLB_STATE_READY)
+		h->reason = KLB_REASON_OK;
+	return set_state(h, h->before_silence, now_ns);
+}
+
 bool health_may_skip(const struct health *h, const struct health_rules *rules, __u64 last_answer_ns,
 		     __u64 now_ns)
 {

@@ -47,6 +47,8 @@ struct health {
 	unsigned int failures; /* in a row, up to fall */
 	__u64 since_ns;
 	__u64 last_probe_ns;
+	bool silent; /* PINGs are not answered */
+	enum klb_state before_silence;
 	bool was_down; /* it was dead or draining after it was last ready */
 	bool was_draining; /* it was draining after it was last ready, or an adopted state may hide
 			      that */
@@ -100,6 +102,24 @@ bool health_connection_lost(struct health *h, const struct health_rules *rules, 
  * backends are preferred until it comes. Returns true when the state has changed.
  */
 bool health_unanswered(struct health *h, __u64 now_ns);
+
+/*
+ * A PING was not answered in time. Other backends are preferred until there is a sign of life.
+ * Returns true when the state has changed.
+ */
+bool health_silent(struct health *h, __u64 now_ns);
+/*
+ * There was no sign of life on a new connection either, or (reason) the host is gone: the backend
+ * is dead. If clients get data from it (serving), it is draining. Returns true when the state has
+ * changed.
+ */
+bool health_lost(struct health *h, const struct health_rules *rules, enum klb_reason reason,
+		 bool serving, __u64 now_ns);
+/*
+ * Adds a sign of life: a PING's answer, or a complete handshake. It ends what silence has caused;
+ * a dead backend becomes suspect, and probes decide. Returns true when the state has changed.
+ */
+bool health_alive(struct health *h, __u64 now_ns);
 
 /*
  * Whether the probe that is due can be skipped: clients have had answers within the last interval,

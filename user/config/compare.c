@@ -22,6 +22,7 @@ bool config_same_probe(const struct config *x, const struct config *y)
 	return same_frontends(x, y) && same_text(p->path, q->path) &&
 	       same_text(p->live_path, q->live_path) && same_text(p->server_name, q->server_name) &&
 	       p->interval_ms == q->interval_ms && p->timeout_ms == q->timeout_ms &&
+	       p->ping_ms == q->ping_ms && p->ping_timeout_ms == q->ping_timeout_ms &&
 	       p->connect_timeout_ms == q->connect_timeout_ms && p->rise == q->rise &&
 	       p->fall == q->fall && p->anonymous_auth == q->anonymous_auth;
 }

@@ -26,6 +26,8 @@ static int set_defaults(struct config_build *b)
 	c->slow_start_ms = 30000;
 	c->probe.interval_ms = 5000;
 	c->probe.timeout_ms = 3000;
+	c->probe.ping_ms = 1000;
+	c->probe.ping_timeout_ms = 1000;
 	c->probe.rise = 2;
 	c->probe.fall = 2;
 	c->probe.anonymous_auth = true;

@@ -33,6 +33,7 @@ struct config_probe {
 	char *live_path;
 	unsigned int interval_ms;
 	unsigned int timeout_ms;
+	unsigned int ping_ms, ping_timeout_ms; /* of HTTP/2 PINGs */
 	unsigned int
 		connect_timeout_ms; /* config.connect_timeout_ms, for the probe's own connect */
 	unsigned int rise; /* successes in a row that make a backend ready */

@@ -21,6 +21,7 @@
 
 #include "discovery/internal.h"
 #include "net/endpoint.h"
+#include "net/http_header.h"
 #include "net/https_conn.h"
 
 /* The most decrypted bytes that wait in this process. */
@@ -191,7 +192,7 @@ static char *make_request(const struct credentials *c, const char *path)
 	if (asprintf(&request,
 		     "GET %s%s HTTP/1.1\r\n"
 		     "Host: %s%s%s:%u\r\n"
-		     "User-Agent: " HTTPS_USER_AGENT "\r\n"
+		     "User-Agent: " HTTP_USER_AGENT "\r\n"
 		     "Accept: application/json\r\n"
 		     "%s%s%s"
 		     "\r\n",
@@ -213,7 +214,7 @@ int api_connection_get(struct api_connection *conn, const char *path, size_t con
 	answer_init_content(&conn->https.answer, content_max, on_content, conn);
 	conn->began = false;
 	conn->grew = false;
-	r = https_conn_get(&conn->https, request);
+	r = https_conn_get(&conn->https, &(struct https_get){ .request = request });
 	explicit_bzero(request, strlen(request));
 	free(request);
 	return r;

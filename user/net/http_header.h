@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* One line of HTTP/1 headers, strictly (RFC 9112, 5). */
+/* One line of HTTP/1 headers, strictly (RFC 9112, 5); and what requests have in theirs. */
 #ifndef KUBELB_HEADER_H
 #define KUBELB_HEADER_H
 
 #include <stdbool.h>
+
+#ifndef KLB_VERSION
+#define KLB_VERSION "dev"
+#endif
+/* What requests say about their sender. */
+#define HTTP_USER_AGENT "kubelb-agent/" KLB_VERSION
 
 /*
  * Splits "Name: value" in place. False for a line that is none: a folded one, or one with a blank

@@ -5,12 +5,18 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
+
+#include <linux/sockios.h>
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
+#include <openssl/ssl.h>
+
+#include "net/h2.h"
 
 static void fail(struct https_conn *c, const char *step, int os_error)
 {
@@ -21,11 +27,72 @@ static void fail(struct https_conn *c, const char *step, int os_error)
 
 /* --- an established connection ------------------------------------------------------- */
 
+/* An answer to the GET that is due, and not to one that was cancelled. */
+static bool is_due(const struct https_conn *c, const struct h2_event *event)
+{
+	return c->answering && event->stream == c->stream;
+}
+
+static void handle_h2_event(struct https_conn *c, const struct h2_event *event)
+{
+	const struct https_end refused = { .refused = true };
+
+	switch (event->kind) {
+	case H2_ANSWERED:
+		if (!is_due(c, event))
+			break;
+		c->answering = false;
+		c->answer.status = event->status;
+		c->answer.started = true;
+		c->answer.keep = true;
+		c->ops->received(c->arg, ANSWER_PROGRESS_DONE);
+		break;
+	case H2_UNANSWERED:
+		if (is_due(c, event))
+			c->ops->ended(c->arg, &refused);
+		break;
+	case H2_PONG:
+		if (c->ops->pong)
+			c->ops->pong(c->arg);
+		break;
+	case H2_GOING:
+		c->gone = true;
+		if (c->ops->going)
+			c->ops->going(c->arg);
+		break;
+	}
+}
+
+/*
+ * One event in each turn of the event loop, because the owner may free the connection. What came
+ * in before a breach of the rules counts.
+ */
+static void on_read_h2(struct https_conn *c)
+{
+	struct h2_event event;
+
+	if (!c->breach)
+		h2_read(c->h2, &c->breach);
+	if (h2_next(c->h2, &event)) {
+		bufferevent_trigger(c->bev, EV_READ,
+				    BEV_TRIG_IGNORE_WATERMARKS | BEV_TRIG_DEFER_CALLBACKS);
+		handle_h2_event(c, &event);
+	} else if (c->breach) {
+		const struct https_end end = { .breach = c->breach };
+
+		c->ops->ended(c->arg, &end);
+	}
+}
+
 static void on_read(struct bufferevent *bev, void *arg)
 {
 	struct https_conn *c = arg;
 	enum answer_progress progress;
 
+	if (c->h2) {
+		on_read_h2(c);
+		return;
+	}
 	if (!c->answering) {
 		c->ops->unasked(c->arg);
 		return;
@@ -41,16 +108,41 @@ static void on_event(struct bufferevent *bev __attribute__((unused)), short what
 	const struct https_end end = { .what = what, .os_error = errno };
 	struct https_conn *c = arg;
 
-	if (what & BEV_EVENT_CONNECTED)
-		c->ops->opened(c->arg);
-	else
+	if (!(what & BEV_EVENT_CONNECTED))
 		c->ops->ended(c->arg, &end);
+	else if (tls_chose_h2(c->ssl) && h2_new(c->bev, &c->h2))
+		fail(c, "cannot start HTTP/2", ENOMEM);
+	else
+		c->ops->opened(c->arg);
 }
 
-int https_conn_get(struct https_conn *c, const char *request)
+int https_conn_get(struct https_conn *c, const struct https_get *get)
 {
 	c->answering = true;
-	return bufferevent_write(c->bev, request, strlen(request)) < 0 ? -ENOMEM : 0;
+	if (!c->h2)
+		return bufferevent_write(c->bev, get->request, strlen(get->request)) < 0 ? -ENOMEM
+											 : 0;
+	c->stream = h2_get(c->h2, get->path, get->authority);
+	return c->stream < 0 ? c->stream : 0;
+}
+
+bool https_conn_cancel(struct https_conn *c)
+{
+	bool kept = c->h2 && !c->gone && (!c->answering || !h2_cancel(c->h2, c->stream));
+
+	if (kept)
+		c->answering = false;
+	return kept;
+}
+
+bool https_conn_is_h2(const struct https_conn *c)
+{
+	return c->h2;
+}
+
+int https_conn_ping(struct https_conn *c)
+{
+	return h2_ping(c->h2, ++c->pings);
 }
 
 bool https_conn_is_open(const struct https_conn *c)
@@ -60,8 +152,18 @@ bool https_conn_is_open(const struct https_conn *c)
 
 bool https_conn_is_kept(const struct https_conn *c)
 {
+	if (c->h2)
+		return !c->gone;
 	return c->bev && !c->answering && c->answer.keep &&
 	       !evbuffer_get_length(bufferevent_get_input(c->bev));
+}
+
+bool https_conn_is_acknowledged(const struct https_conn *c)
+{
+	int unacknowledged = 0;
+
+	return !c->bev || ioctl(bufferevent_getfd(c->bev), SIOCOUTQ, &unacknowledged) ||
+	       !unacknowledged;
 }
 
 /* --- connecting ---------------------------------------------------------------------- */
@@ -70,6 +172,11 @@ bool https_conn_is_kept(const struct https_conn *c)
 static bool start_tls(struct https_conn *c)
 {
 	c->ssl = tls_connection(c->tls, &c->peer);
+	if (c->ssl && c->offer_h2 && !tls_offer_h2(c->ssl)) {
+		tls_hang_up(c->ssl, false);
+		SSL_free(c->ssl);
+		c->ssl = NULL;
+	}
 	if (c->ssl)
 		/* Deferred: inside a callback the connection may be freed, or another be made. */
 		c->bev = bufferevent_openssl_socket_new(
@@ -127,6 +234,14 @@ int https_conn_open(struct https_conn *c, const struct klb_endpoint *to, struct 
 
 enum klb_reason https_conn_reason(struct https_conn *c, const struct https_end *end, char *detail)
 {
+	if (end->refused) {
+		snprintf(detail, TLS_DETAIL_MAX, "the request was refused (HTTP/2)");
+		return KLB_REASON_CLOSED;
+	}
+	if (end->breach) {
+		snprintf(detail, TLS_DETAIL_MAX, "HTTP/2: %s", end->breach);
+		return KLB_REASON_PROTOCOL;
+	}
 	if (!end->step)
 		return tls_failure(&c->peer, c->bev, end->what, end->os_error, detail);
 	snprintf(detail, TLS_DETAIL_MAX, "%s: %s", end->step, err_reason(end->os_error));
@@ -140,6 +255,10 @@ void https_conn_close(struct https_conn *c, bool polite)
 		close(c->fd);
 		c->dialled = NULL;
 	}
+	h2_free(c->h2);
+	c->h2 = NULL;
+	c->gone = false;
+	c->breach = NULL;
 	if (c->bev) {
 		tls_hang_up(c->ssl, polite);
 		bufferevent_free(c->bev); /* with ssl and the socket */

@@ -460,6 +460,22 @@ SSL *tls_connection(struct tls *tls, struct tls_peer *peer)
 	return ssl;
 }
 
+bool tls_offer_h2(SSL *ssl)
+{
+	static const unsigned char alpn[] = "\x02h2\x08http/1.1";
+
+	return SSL_set_alpn_protos(ssl, alpn, sizeof(alpn) - 1) == 0;
+}
+
+bool tls_chose_h2(SSL *ssl)
+{
+	const unsigned char *protocol;
+	unsigned int length;
+
+	SSL_get0_alpn_selected(ssl, &protocol, &length);
+	return length == 2 && !memcmp(protocol, "h2", 2);
+}
+
 void tls_hang_up(SSL *ssl, bool polite)
 {
 	SSL_set_app_data(ssl, NULL);

@@ -79,6 +79,11 @@ void tls_peer_reset(struct tls_peer *peer);
  */
 struct ssl_st *tls_connection(struct tls *tls, struct tls_peer *peer);
 
+/* Offers HTTP/2 before HTTP/1.1 (ALPN, RFC 7301); before the handshake. False: no memory. */
+bool tls_offer_h2(struct ssl_st *ssl);
+/* Whether the other side has chosen HTTP/2. */
+bool tls_chose_h2(struct ssl_st *ssl);
+
 /*
  * To be called before ssl is freed. Leaves the session fit to be resumed. polite: tells the other
  * side first, which is only allowed on a connection that has not failed.

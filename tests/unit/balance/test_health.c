@@ -754,6 +754,94 @@ static void better_is_what_connects_prefer(void **state)
 	assert_true(health_is_better(KLB_STATE_UNKNOWN, KLB_STATE_DRAINING));
 }
 
+/* --- signs of life --- */
+
+static void silence_ends_with_a_sign_of_life(void **state)
+{
+	struct health h;
+
+	(void)state;
+	health_init(&h, 1);
+	health_probed(&h, &rules, KLB_REASON_OK, 200, 2);
+	assert_false(health_alive(&h, 3));
+	assert_true(health_silent(&h, 4));
+	assert_int_equal(h.state, KLB_STATE_SUSPECT);
+	assert_false(health_silent(&h, 5));
+	assert_true(health_alive(&h, 6));
+	assert_int_equal(h.state, KLB_STATE_READY);
+	assert_int_equal(h.reason, KLB_REASON_OK);
+	assert_int_equal(h.since_ns, 6);
+}
+
+static void no_life_is_death(void **state)
+{
+	struct health h;
+
+	(void)state;
+	health_init(&h, 1);
+	health_probed(&h, &rules, KLB_REASON_OK, 200, 2);
+	health_silent(&h, 3);
+	assert_true(health_lost(&h, &rules, KLB_REASON_NO_ANSWER, false, 4));
+	assert_int_equal(h.state, KLB_STATE_DEAD);
+	assert_true(health_may_evict(&h, 4));
+	assert_false(health_lost(&h, &rules, KLB_REASON_NO_ANSWER, false, 5));
+	/* Alive is not ready: probes decide. */
+	assert_true(health_alive(&h, 6));
+	assert_int_equal(h.state, KLB_STATE_SUSPECT);
+	assert_false(health_may_evict(&h, 6));
+	health_probed(&h, &rules, KLB_REASON_OK, 200, 7);
+	assert_int_equal(h.state, KLB_STATE_SUSPECT);
+	health_probed(&h, &rules, KLB_REASON_OK, 200, 8);
+	assert_int_equal(h.state, KLB_STATE_READY);
+}
+
+static void who_serves_is_not_dead(void **state)
+{
+	struct health h;
+
+	(void)state;
+	health_init(&h, 1);
+	health_probed(&h, &rules, KLB_REASON_OK, 200, 2);
+	health_silent(&h, 3);
+	assert_true(health_lost(&h, &rules, KLB_REASON_NO_ANSWER, true, 4));
+	assert_int_equal(h.state, KLB_STATE_DRAINING);
+}
+
+/* A sign of life takes back what silence has caused, and nothing else. */
+static void life_is_no_readiness(void **state)
+{
+	static const enum klb_reason reasons[] = { KLB_REASON_NOT_READY, KLB_REASON_CERTIFICATE,
+						   KLB_REASON_REFUSED };
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(reasons); i++) {
+		enum klb_state then;
+		struct health h;
+
+		health_init(&h, 1);
+		health_probed(&h, &rules, KLB_REASON_OK, 200, 2);
+		health_silent(&h, 3);
+		health_probed(&h, &rules, reasons[i], 0, 4);
+		then = h.state;
+		assert_false(health_alive(&h, 5));
+		assert_int_equal(h.state, then);
+	}
+}
+
+/* Who is gone in mid-shutdown leaves nothing to wait for. */
+static void vanished_while_draining(void **state)
+{
+	struct health h;
+
+	(void)state;
+	health_init(&h, 1);
+	health_probed(&h, &rules, KLB_REASON_NOT_READY, 500, 2);
+	assert_false(health_silent(&h, 3));
+	assert_int_equal(h.state, KLB_STATE_DRAINING);
+	assert_true(health_lost(&h, &rules, KLB_REASON_CONNECT_TIMEOUT, false, 4));
+	assert_true(health_may_evict(&h, 4));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -803,6 +891,11 @@ int main(void)
 		cmocka_unit_test(adopts_what_was_seen),
 		cmocka_unit_test(names_are_distinct),
 		cmocka_unit_test(better_is_what_connects_prefer),
+		cmocka_unit_test(silence_ends_with_a_sign_of_life),
+		cmocka_unit_test(no_life_is_death),
+		cmocka_unit_test(who_serves_is_not_dead),
+		cmocka_unit_test(life_is_no_readiness),
+		cmocka_unit_test(vanished_while_draining),
 	};
 
 	return cmocka_run_group_tests_name("health", tests, NULL, NULL);

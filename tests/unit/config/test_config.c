@@ -238,6 +238,8 @@ static void probe_defaults(void **state)
 		assert_string_equal(c->probe.live_path, "/livez");
 		assert_int_equal(c->probe.interval_ms, 5000);
 		assert_int_equal(c->probe.timeout_ms, 3000);
+		assert_int_equal(c->probe.ping_ms, 1000);
+		assert_int_equal(c->probe.ping_timeout_ms, 1000);
 		assert_int_equal(c->probe.rise, 2);
 		assert_int_equal(c->probe.fall, 2);
 		assert_null(c->probe.ca);
@@ -319,6 +321,7 @@ static void every_value_other_than_default(void **state)
 				 "slowStart: 1m30s\n"
 				 "rebalance: true\n"
 				 "probe: {path: '/a?b=c%20d', livePath: /x, interval: 100ms,\n"
+				 "        ping: 30s, pingTimeout: 100ms,\n"
 				 "        timeout: 5m, rise: 100, fall: 1,\n"
 				 "        insecureSkipVerify: true, serverName: 'fd00::2',\n"
 				 "        anonymousAuth: false}\n"
@@ -341,6 +344,8 @@ static void every_value_other_than_default(void **state)
 	assert_string_equal(c->probe.live_path, "/x");
 	assert_int_equal(c->probe.interval_ms, 100);
 	assert_int_equal(c->probe.timeout_ms, 300000);
+	assert_int_equal(c->probe.ping_ms, 30000);
+	assert_int_equal(c->probe.ping_timeout_ms, 100);
 	assert_int_equal(c->probe.rise, 100);
 	assert_int_equal(c->probe.fall, 1);
 	assert_true(c->probe.insecure_skip_verify);

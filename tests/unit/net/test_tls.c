@@ -16,7 +16,7 @@
 
 static void test_tls_failures(void **state)
 {
-	struct prober plain = { 0 }, old = { 0 }, h2 = { 0 };
+	struct prober plain = { 0 }, old = { 0 }, none = { 0 };
 
 	(void)state;
 	expect_outcome(&plain, &(struct script){ .manner = MANNER_PLAIN }, KLB_REASON_TLS, 0);
@@ -24,8 +24,8 @@ static void test_tls_failures(void **state)
 	assert_false(plain.result.handshake);
 	expect_outcome(&old, &(struct script){ .max_version = TLS1_1_VERSION }, KLB_REASON_TLS, 0);
 	assert_says(old.detail, "TLS");
-	expect_outcome(&h2, &(struct script){ .h2_only = true }, KLB_REASON_TLS, 0);
-	assert_says(h2.detail, "does not offer HTTP/1.1");
+	expect_outcome(&none, &(struct script){ .no_http = true }, KLB_REASON_TLS, 0);
+	assert_says(none.detail, "does not offer HTTP/1.1");
 }
 
 static void test_certificates(void **state)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Signs of life: PINGs on the persistent probe connection find a process that hangs and a host that
+has vanished. What passes, and what is this node's own trouble, makes nobody dead."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from helpers import kept_to, state_of, wait_states
+from observe import Dialer, end_of, is_open, metric, state_changes
+from system import wait_until
+
+# The defaults of kubelb.yaml; the world's own are shorter.
+DEFAULTS = {"interval": "5s", "timeout": "3s"}
+
+
+@pytest.fixture(name="usual")
+def usual_fixture(stage):
+    """An agent with the default intervals that has found every backend ready, and has begun to
+    send PINGs."""
+    stage.configure(probe=DEFAULTS, slowStart="0")
+    stage.running = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    wait_until(lambda: all(pings(stage, b) for b in stage.backends), "PINGs to begin")
+    stage.mark = len(stage.running.log())
+    return stage
+
+
+def pings(stage, backend):
+    return metric(stage, "kubelb_probe_pings_total", backend=backend.endpoint)
+
+
+def unanswered(stage, backend):
+    return metric(stage, "kubelb_probe_pings_unanswered_total", backend=backend.endpoint)
+
+
+def changes(stage, backend):
+    return state_changes(stage.running, backend, stage.mark)
+
+
+def lines_about(stage, backend):
+    return [line for line in stage.running.log()[stage.mark:].splitlines()
+            if backend.endpoint in line]
+
+
+def test_pings_cost_a_handshake_once(usual):
+    """One a second on the connection that is there; /readyz keeps to its interval."""
+    before = {b: pings(usual, b) for b in usual.backends}
+    start = time.monotonic()
+    wait_until(lambda: all(pings(usual, b) >= before[b] + 4 for b in usual.backends),
+               "four PINGs of each", 10)
+    assert time.monotonic() - start >= 4 * 0.8 - 1
+    assert metric(usual, "kubelb_probe_handshakes_total") == 3
+    for b in usual.backends:
+        assert not unanswered(usual, b)
+        assert not changes(usual, b)
+
+
+def test_process_hangs(usual):
+    """Its kernel accepts and acknowledges. Suspect after one PING, dead when a new connection is
+    silent as well; clients' connections are ended, others' are not."""
+    cp = usual.cp(2)
+    with kept_to(usual, "cp2") as stuck, kept_to(usual, "cp1") as other, Dialer(usual) as dialer:
+        start = time.monotonic()
+        cp.stop()
+        assert end_of(stuck, 15)[0], "a client still waits"
+        # 20 to 46 s with probes alone; 2.5 s in a quiet machine.
+        assert time.monotonic() - start < 7
+        assert is_open(other)
+        dialer.stop()
+        assert not dialer.failed(start)
+    assert changes(usual, cp) == ["suspect", "dead"]
+    cp.cont()
+    wait_states(usual, "ready", [cp])
+
+
+def test_host_vanishes(usual):
+    cp = usual.cp(3)
+    with kept_to(usual, "cp3") as stuck:
+        start = time.monotonic()
+        cp.link(up=False)
+        assert end_of(stuck, 15)[0], "a client still waits"
+        assert time.monotonic() - start < 5  # 1.2 to 2.1 s in a quiet machine
+    assert changes(usual, cp)[-1] == "dead"
+    assert any("neither a PING nor new connects" in line for line in lines_about(usual, cp))
+    cp.link(up=True)
+    wait_states(usual, "ready", [cp])
+
+
+def test_host_vanishes_while_it_shuts_down(usual):
+    """Draining leads to no patience with a host that is gone."""
+    cp = usual.cp(3)
+    with kept_to(usual, "cp3") as stuck:
+        cp.readyz(500)
+        wait_states(usual, "draining", [cp])
+        start = time.monotonic()
+        cp.link(up=False)
+        assert end_of(stuck, 15)[0], "a client still waits"
+        assert time.monotonic() - start < 5
+    cp.link(up=True)
+
+
+@pytest.mark.parametrize("how", ["link", "process"])
+def test_short_trouble_ends_nothing(usual, how):
+    """Eight tenths of a second, at any moment between two PINGs."""
+    cp = usual.cp(1)
+    with kept_to(usual, "cp1") as connection:
+        for _ in range(3):
+            start = time.monotonic()
+            cp.link(up=False) if how == "link" else cp.stop()
+            wait_until(lambda: time.monotonic() - start >= 0.8, "the time to pass", interval=0.01)
+            cp.link(up=True) if how == "link" else cp.cont()
+            sent = pings(usual, cp)
+            wait_until(lambda: pings(usual, cp) >= sent + 2, "two more PINGs", 10)
+            wait_states(usual, "ready", [cp])
+        assert is_open(connection)
+    assert "dead" not in changes(usual, cp)
+    assert metric(usual, "kubelb_connections_ended_total") == 0
+
+
+def test_own_trouble_makes_nobody_dead(usual):
+    """When all are silent at once, silence says nothing about any of them."""
+    for b in usual.backends:
+        b.stop()
+    wait_until(lambda: all(unanswered(usual, b) for b in usual.backends),
+               "PINGs to stay unanswered", 15)
+    wait_states(usual, "dead", usual.backends, timeout=20)  # by their probes
+    for b in usual.backends:
+        assert not any("neither a PING nor" in line for line in lines_about(usual, b))
+        b.cont()
+    wait_states(usual, "ready", usual.backends)
+
+
+def test_goaway_is_no_failure(usual):
+    """A server that reloads says that it takes no more requests, and closes."""
+    cp = usual.cp(1)
+    handshakes = metric(usual, "kubelb_probe_handshakes_total", backend=cp.endpoint)
+    os.kill(cp.pgid(), signal.SIGHUP)
+    wait_until(lambda: metric(usual, "kubelb_probe_handshakes_total", backend=cp.endpoint)
+               > handshakes, "a new connection", 10)
+    sent = pings(usual, cp)
+    wait_until(lambda: pings(usual, cp) >= sent + 2, "two more PINGs", 10)
+    assert state_of(usual, cp) == "ready"
+    assert not lines_about(usual, cp)
+
+
+def test_hung_from_the_first_moment_answers_late(usual):
+    """Dead, and alive again: a PING's late answer ends the verdict, and probes make it ready."""
+    cp = usual.cp(2)
+    cp.stop()
+    wait_states(usual, "dead", [cp])
+    cp.cont()
+    wait_states(usual, "ready", [cp], timeout=15)
+    assert changes(usual, cp) == ["suspect", "dead", "suspect", "ready"]
