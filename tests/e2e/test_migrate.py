@@ -175,6 +175,59 @@ def test_frontends_are_where_haproxy_listens(stage, bind, tmp_path):
         proxy.wait()
 
 
+# Servers say who they are; the frontend is 127.0.0.1:6443.
+WHO = """
+import asyncio, sys
+
+async def say(reader, writer):
+    writer.write(("%s:%d" % writer.get_extra_info("sockname")).encode())
+    writer.close()
+
+async def main():
+    for address in sys.argv[1:]:
+        ip, port = address.split(":")
+        await asyncio.start_server(say, ip, int(port))
+    print("up", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+ENDS = ["127.0.1.1:6443", "127.0.1.2:6443", "127.0.1.3:6443", "127.0.1.1:7443"]
+BACKENDS = "backend a\n server a 127.0.1.1:6443\nbackend b\n server b 127.0.1.2:6443\n"
+ROUTES = {
+    "use_backend": "frontend k\n bind 127.0.0.1:6443\n use_backend a\n default_backend b\n",
+    "never": "frontend k\n bind 127.0.0.1:6443\n use_backend a if FALSE\n default_backend b\n",
+    "first": "frontend k\n bind 127.0.0.1:6443\n use_backend b if TRUE\n use_backend a\n",
+    "last": "frontend k\n bind 127.0.0.1:6443\n default_backend b\n default_backend a\n",
+    "listen": "listen k\n bind 127.0.0.1:6443\n server c 127.0.1.3:6443\n default_backend b\n",
+    "own": "listen k\n bind 127.0.0.1:6443\n server c 127.0.1.3:6443\n use_backend a if FALSE\n",
+    "inherited": "defaults d from one\n default_backend b\nfrontend k from d\n bind 127.0.0.1:6443\n",
+    "disabled": "frontend x\n disabled\n bind 127.0.0.1:6443\n default_backend a\n"
+                "frontend k\n bind 127.0.0.1:6443\n default_backend b\n",
+    "no-port": "listen k\n bind 127.0.0.1:8132\n bind 127.0.0.1:6443\n server c 127.0.1.3\n",
+    "offset": "listen k\n bind 127.0.0.1:6443\n server c 127.0.1.1:+1000\n",
+}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_leads_where_haproxy_leads(stage, name, tmp_path):
+    text = TIMES.replace("defaults", "defaults one") + ROUTES[name] + BACKENDS
+    path = stage.configure(str(tmp_path / "haproxy.cfg"), text=text)
+    made = ok(stage.load("--from-haproxy", path, config=None)).stdout
+    servers = stage.spawn(["python3", "-c", WHO, *ENDS])
+    proxy = stage.spawn(["haproxy", "-db", "-f", path], stderr=subprocess.DEVNULL)
+    try:
+        assert servers.stdout.readline() == "up\n"
+        wait_until(lambda: listening(stage, "127.0.0.1"), "HAProxy to listen")
+        who = ok(stage.exec(["bash", "-c", "cat </dev/tcp/127.0.0.1/6443"])).stdout
+        assert re.findall(r"^  - (127\.0\.1\.\S+) ", made, re.MULTILINE) == [who]
+        assert "  - 127.0.0.1:6443 " in made
+    finally:
+        for process in (proxy, servers):
+            process.kill()
+            process.wait()
+
+
 STREAM = "stream {{ upstream k {{ {} }} server {{ {} }} }}"
 ONE, LISTEN = "server 10.0.0.1:6443;", "listen 127.0.0.1:6443; proxy_pass k;"
 NGINX_TAKES = {

@@ -323,7 +323,7 @@ static int read_only_names(const struct import *m, struct kubeconfig *k, const c
 	if (!*ret_cluster)
 		return import_fail(m, 1, "no clusters; is this a kubeconfig?");
 	if (second)
-		return import_fail(m, 1,
+		return import_fail(m, kubeconfig_get(k, &k->root, "clusters").line,
 				   "several clusters and no current-context; set it, with "
 				   "kubectl config use-context in a copy, say");
 	return 0;
