@@ -279,6 +279,11 @@ static int check_way(const struct import *m, const struct way *way)
 		return fail_condition(m, way);
 	if (way->target == HAPROXY_NONE)
 		return fail_missing(m, way->via);
+	if (way->frontend == way->target && way->via != HAPROXY_NONE)
+		return import_fail(
+			m, m->words.items[way->via].line,
+			"'%.64s' leads to itself, which HAProxy refuses; remove the line",
+			import_word(&m->words, way->target, 1));
 	if (way->frontend == HAPROXY_NONE)
 		return fail_unreached(m, way->target);
 	if (haproxy_is_disabled(m, way->target))

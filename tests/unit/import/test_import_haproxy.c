@@ -111,6 +111,7 @@ static void refused_routes(void **state)
 		{ HAPROXY, 4,
 		  "frontend k\n bind :6443\n default_backend api\nbackend api\n disabled\n" A,
 		  "'api' is disabled" },
+		{ HAPROXY, 3, K(" default_backend k\n" A), "leads to itself" },
 		{ HAPROXY, 1, "listen k\n disabled\n bind :6443\n" A, "'k' is disabled" },
 		{ HAPROXY, 1, "frontend k\n bind :6443\n", "leads nowhere" },
 		{ HAPROXY, 3, K(" server-template m 1-3 m.example:6443\n"), "from DNS" },
