@@ -10,9 +10,11 @@ import time
 
 import pytest
 
-from helpers import (V4, Accepts, Held, Traffic, attached_ids, attached_programs, backend_ids,
-                     backend_status, bpftool, bpftool_ok, counters, dial, dial_error, dump, fails, klb_names,
-                     link_pins, nbconnect, objects, ok, pins, places, raw_maps, served_by,
+from backend import PORT
+from helpers import (V4, V6, Accepts, Held, Listener, Traffic, attached_ids, attached_programs,
+                     backend_ids, backend_status, bpftool, bpftool_ok, counters, dial, dial_error,
+                     dump, fails, klb_names, link_pins, nbconnect, next_version, objects, ok, pins,
+                     places, raw_maps, served_by,
                      served_set, stats, still_there, wait_carried, wait_idle)
 from system import BPFFS, cgroup2_root, mountinfo, wait_until
 
@@ -58,7 +60,8 @@ def test_attach_and_detach(stage):
     assert os.stat(stage.pin).st_mode & 0o777 == 0o700
     ids = objects(stage)
     assert attached_ids(cgroup2_root()) & ids["prog"]
-    done = ok(stage.detach())
+    with Listener(stage, V4, PORT), Listener(stage, V6, PORT):
+        done = ok(stage.detach())
     assert done.stderr == ""
     assert_gone(stage, ids, before)
     assert dial_error(stage) == "ECONNREFUSED"
@@ -66,8 +69,47 @@ def test_attach_and_detach(stage):
 
 def test_detach_with_nothing_there(stage):
     assert not os.path.exists(stage.pin)
-    ok(stage.detach())
-    ok(stage.detach())
+    assert ok(stage.detach()).stderr == ""
+    assert ok(stage.detach()).stderr == ""
+
+
+def warning(done):
+    """The one line about addresses that fail from now on: with what to do."""
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("kubelb-load: warning: ")
+    assert "from now on" in done.stderr and "kubelb-load again" in done.stderr
+    return done.stderr
+
+
+def test_detach_says_who_is_refused(attached):
+    """Nobody needs to listen while KubeLB is attached; afterwards somebody does."""
+    assert dial_error(attached) is None
+    line = warning(ok(attached.detach()))
+    assert f"{V4}:{PORT}" in line and f"[{V6}]:{PORT}" in line
+    assert dial_error(attached) == "ECONNREFUSED"
+
+
+def test_detach_asks_each_frontend(stage):
+    """By its address: a listener on one says nothing about another."""
+    stage.configure(frontends=[f"{V4}:{PORT}", f"[{V6}]:{PORT}", "127.0.0.1:7443",
+                               {"address": f"{stage.node_v4}:7444", "scope": "all"}])
+    ok(stage.load())
+    with Listener(stage, V4, PORT), Listener(stage, "0.0.0.0", 7444):
+        line = warning(ok(stage.detach()))
+    assert f"[{V6}]:{PORT}" in line and "127.0.0.1:7443" in line
+    assert f"{V4}:{PORT}" not in line and "7444" not in line
+
+
+def test_detach_from_another_network_namespace(attached):
+    """What listens there says nothing about the host."""
+    pod = attached.pod()
+    with Listener(attached, V4, PORT, ns=pod), Listener(attached, V6, PORT, ns=pod):
+        line = warning(ok(attached.detach(ns=pod)))
+    assert "which is not this one" in line and f"{V4}:{PORT}" in line
+
+
+def test_detach_of_another_version_warns_too(attached):
+    done = ok(attached.exec([next_version(attached), "--pin", attached.pin, "--detach"]))
+    assert f"{V4}:{PORT}" in warning(done)
 
 
 def test_detach_leaves_connections_alone(attached):

@@ -500,15 +500,46 @@ def test_remove(node, world):
     wrote."""
     ids = objects(world)
     with Held(world, 10) as held:
-        node.run("apt-get", "remove", "-y", "kubelb")
+        said = ok(node.exec("apt-get", "remove", "-y", "kubelb"))
         assert held.close()["closed"] == 0
+    output = said.stdout + said.stderr
+    assert "127.0.0.1:6443" in output and "fail from now on" in output
     assert dial_error(world) == "ECONNREFUSED"
     assert_gone(node, ids)
     assert node.show(UNITS[0], "LoadState")["LoadState"] == "not-found"
     assert os.path.exists(node.path("/etc/kubelb/kubelb.yaml"))
 
 
-def test_purge(node):
+def test_purge_takes_only_what_is_the_packages(node):
+    """The only copy of a manifest may lie in /etc/kubelb: docs/migrate.md says so."""
+    others = {"/etc/kubelb/nginx-proxy.yml": "manifest", "/etc/kubelb/.hidden": "hidden",
+              "/etc/kubelb/old/kubelet.conf.before": "conf", "/var/lib/kubelb/notes": "notes"}
+    for path, text in others.items():
+        os.makedirs(os.path.dirname(node.path(path)), exist_ok=True)
+        with open(node.path(path), "w", encoding="ascii") as f:
+            f.write(text)
+    said = ok(node.exec("dpkg", "--purge", "kubelb"))
+    for word in ("/etc/kubelb stays", "nginx-proxy.yml", ".hidden", "old", "/var/lib/kubelb stays",
+                 "notes"):
+        assert word in said.stdout + said.stderr
+    for path, text in others.items():
+        with open(node.path(path), encoding="ascii") as f:
+            assert f.read() == text
+    assert sorted(os.listdir(node.path("/etc/kubelb"))) == [".hidden", "nginx-proxy.yml", "old"]
+    assert os.listdir(node.path("/var/lib/kubelb")) == ["notes"]
+    for path in ("/etc/kubelb", "/var/lib/kubelb"):
+        shutil.rmtree(node.path(path))
+
+
+def test_purge(node, package):
+    """Where there is nothing of others, nothing stays."""
+    node.run("dpkg", "-i", package)
+    node.configure()
+    os.makedirs(node.path("/var/lib/kubelb"))
+    for name in ("backends.json", "backends.json.tmp"):
+        with open(node.path(f"/var/lib/kubelb/{name}"), "w", encoding="ascii"):
+            pass
+    node.run("dpkg", "--remove", "kubelb")
     assert os.path.isdir(node.path("/var/lib/kubelb"))  # systemd made it for the agent
     node.run("dpkg", "--purge", "kubelb")
     for path in ("/etc/kubelb", "/var/lib/kubelb"):

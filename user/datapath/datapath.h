@@ -177,11 +177,18 @@ const char *datapath_load_moved(const struct datapath_load *l);
 int datapath_load_commit(struct datapath_load *l, const struct plan *p, struct err *e);
 void datapath_load_free(struct datapath_load *l);
 
+struct datapath_detached {
+	bool removed; /* there was something */
+	bool is_host_netns; /* the caller is in the namespace whose connects were balanced */
+	struct klb_endpoint frontends[KLB_MAX_FRONTENDS]; /* that were balanced */
+	unsigned int n_frontends;
+};
+
 /*
- * Removes every program, link, map and pin of kubelb below pin_dir. ret_removed: whether there was
- * anything.
+ * Removes every program, link, map and pin of kubelb below pin_dir, of any version. On failure some
+ * may be removed already.
  */
-int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e);
+int datapath_detach(const char *pin_dir, struct datapath_detached *ret, struct err *e);
 
 /* --- Looking at the kernel and the attachment ----------------------------------- */
 

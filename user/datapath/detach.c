@@ -24,11 +24,38 @@ static void set_detached(const char *pin_dir, __u32 detached)
 	close(fd);
 }
 
-int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e)
+/* Adds the frontends of the pinned map, if it can be read: that must not keep it attached. */
+static void read_frontends(const char *pin_dir, struct datapath_detached *ret)
+{
+	struct klb_endpoint *previous = NULL;
+	struct bpf_map_info info;
+	int fd = pin_open_map(pin_dir, map_pins[MAP_FRONTENDS], &info, NULL);
+
+	if (fd < 0)
+		return;
+	while (info.key_size == sizeof(*previous) && ret->n_frontends < KLB_MAX_FRONTENDS &&
+	       !bpf_map_get_next_key(fd, previous, &ret->frontends[ret->n_frontends]))
+		previous = &ret->frontends[ret->n_frontends++];
+	close(fd);
+}
+
+static void read_netns(const char *pin_dir, struct datapath_detached *ret)
+{
+	struct klb_control control;
+	struct bpf_map_info info;
+	int fd = pin_open_map(pin_dir, map_pins[MAP_CONTROL], &info, NULL);
+
+	control_read(fd, &info, &control);
+	ret->is_host_netns = datapath_is_host_netns(&control);
+	if (fd >= 0)
+		close(fd);
+}
+
+int datapath_detach(const char *pin_dir, struct datapath_detached *ret, struct err *e)
 {
 	int lock, r;
 
-	*ret_removed = false;
+	*ret = (struct datapath_detached){ .removed = false };
 	r = require_root(e);
 	if (r)
 		return r;
@@ -45,8 +72,10 @@ int datapath_detach(const char *pin_dir, bool *ret_removed, struct err *e)
 	lock = datapath_lock(pin_dir, true, LOCK_WAIT_MS, e);
 	if (lock < 0)
 		return lock;
+	read_frontends(pin_dir, ret);
+	read_netns(pin_dir, ret);
 	set_detached(pin_dir, 1);
-	r = links_remove_all(pin_dir, ret_removed, e);
+	r = links_remove_all(pin_dir, &ret->removed, e);
 	if (r)
 		set_detached(pin_dir, 0);
 	close(lock);

@@ -30,18 +30,15 @@ int datapath_describe_netns(const struct klb_control *c, char *ret, unsigned lon
 			netns_self().inode);
 }
 
-/* Of an older version the values may be shorter. */
-static void read_old_control(const struct datapath_load *l, struct klb_control *ret)
+void control_read(int fd, const struct bpf_map_info *info, struct klb_control *ret)
 {
-	const struct bpf_map_info *old = &l->old[MAP_CONTROL];
 	char value[4096];
 	__u32 zero = 0;
 
 	memset(ret, 0, sizeof(*ret));
-	if (l->old_fds[MAP_CONTROL] < 0 || old->value_size > sizeof(value) ||
-	    bpf_map_lookup_elem(l->old_fds[MAP_CONTROL], &zero, value))
+	if (fd < 0 || info->value_size > sizeof(value) || bpf_map_lookup_elem(fd, &zero, value))
 		return;
-	memcpy(ret, value, old->value_size < sizeof(*ret) ? old->value_size : sizeof(*ret));
+	memcpy(ret, value, info->value_size < sizeof(*ret) ? info->value_size : sizeof(*ret));
 }
 
 /* " (that of PID 812, kubelet)", or "". */
@@ -82,7 +79,7 @@ int load_check_netns(struct datapath_load *l, bool take, struct err *e)
 	struct netns_id host;
 	__u32 pid = 0;
 
-	read_old_control(l, &control);
+	control_read(l->old_fds[MAP_CONTROL], &l->old[MAP_CONTROL], &control);
 	if (datapath_is_host_netns(&control))
 		return 0;
 	host = (struct netns_id){ control.host_netns, control.host_netns_cookie };

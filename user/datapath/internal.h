@@ -91,6 +91,12 @@ int bpf_info(int fd, void *ret, __u32 size);
 int map_get(const struct datapath *dp, enum map_index map, void *ret, struct err *e);
 int map_put(const struct datapath *dp, enum map_index map, const void *value, struct err *e);
 
+/*
+ * Reads `control` of this or another version: values only grow at their end, and what an older one
+ * lacks is 0. fd: of the map; negative: there is none, and all is 0.
+ */
+void control_read(int fd, const struct bpf_map_info *info, struct klb_control *ret);
+
 /* Explains the errno of a bpf(2) call and says what to do. */
 const char *bpf_errno_hint(int code);
 

@@ -9,8 +9,8 @@
 
 #include "load/attach.h"
 #include "load/check.h"
+#include "load/detach.h"
 #include "load/report.h"
-#include "load/still.h"
 #include "base/cli.h"
 #include "config/config.h"
 #include "datapath/datapath.h"
@@ -249,21 +249,6 @@ static int run_attach(const struct options *o)
 	return r ? cli_fail(CLI_FAILED, &e) : CLI_OK;
 }
 
-static int run_detach(const struct options *o)
-{
-	struct err e = { "" };
-	bool removed;
-
-	if (datapath_detach(o->pin_dir, &removed, &e))
-		return cli_fail(CLI_FAILED, &e);
-	if (removed)
-		printf("detached: removed every program, map and pin below %s\n", o->pin_dir);
-	else
-		printf("nothing to detach: %s does not exist\n", o->pin_dir);
-	still_print();
-	return CLI_OK;
-}
-
 /* Refuses what $KUBECONFIG may hold, unless it is one file's name. */
 static int check_single(const struct options *o, struct err *e)
 {
@@ -312,7 +297,7 @@ int main(int argc, char **argv)
 	log_init("kubelb-load", LOG_LEVEL_WARN);
 	status = parse_options(argc, argv, &o);
 	if (status < 0)
-		status = o.action == ACTION_DETACH   ? run_detach(&o)
+		status = o.action == ACTION_DETACH   ? detach(o.pin_dir)
 			 : o.action == ACTION_CHECK  ? check_kernel(o.pin_dir, o.cgroup, o.json)
 			 : o.action == ACTION_IMPORT ? run_import(&o)
 						     : run_attach(&o);
