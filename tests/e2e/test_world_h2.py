@@ -5,13 +5,14 @@ each behaviour by itself, without KubeLB."""
 import contextlib
 import json
 import os
+import subprocess
 import sys
 import time
 
 import pytest
 
-from helpers import Kept
-from system import WorldError, inside
+from helpers import Kept, ok
+from system import WorldError, inside, wait_until
 from world import ROOT
 
 CLIENTS = os.path.join(ROOT, "tests", "clients")
@@ -308,3 +309,145 @@ def test_misuse_is_told(stage, api):
     ):
         with pytest.raises(WorldError, match=words):
             command()
+
+
+# --- informers ---------------------------------------------------------------
+
+
+class Informers:
+    """informer.py in the node, and what it has reported."""
+
+    def __init__(self, stage, host, *args):
+        self.path = os.path.join(stage.dir, "informer.log")
+        with open(self.path, "wb") as f:
+            self.process = stage.spawn(
+                ["/usr/bin/python3", os.path.join(CLIENTS, "informer.py"), "--ca", stage.ca,
+                 "--token", TOKEN, "--host", host, *args], stdin=subprocess.DEVNULL, stdout=f)
+
+    def seen(self, what, **fields):
+        with open(self.path, encoding="ascii") as f:
+            lines = [json.loads(line) for line in f.read().rpartition("\n")[0].splitlines()]
+        return [line for line in lines if line["what"] == what
+                and all(line.get(k) == v for k, v in fields.items())]
+
+    def wait(self, what, count=1, **fields):
+        def come():
+            assert self.process.poll() is None
+            return len(self.seen(what, **fields)) >= count and self.seen(what, **fields)[-1]
+
+        return wait_until(come, lambda: f"{count} {what} {fields}; there are "
+                          f"{open(self.path, encoding='ascii').read()}")
+
+
+def put(stage, informers, address):
+    """A change, and the informer's hearing of it."""
+    revision = stage.etcd.put("kubernetes", [address])
+    return informers.wait("event", version=revision)
+
+
+@pytest.fixture(name="informer")
+def informer_fixture(stage, api):
+    """One at cp1, that has heard of something: a watch of under a second without an event
+    would end with a list in any case."""
+    informer = Informers(stage, api.v4)
+    informer.wait("watch")
+    put(stage, informer, "10.0.0.1")
+    return informer
+
+
+def test_informer(stage, api, informer):
+    assert put(stage, informer, "10.0.0.2")["kind"] == "MODIFIED"
+    assert len(informer.seen("connected")) == 1
+    assert informer.seen("list")[-1]["lists"] == 1
+    [client] = api.clients()
+    assert client["client"] == informer.seen("connected")[0]["local"]
+    assert (client["protocol"], client["requests"]) == ("h2", {"list": 1, "watch": 1})
+    assert api.watches("end") == 1
+    informer.wait("end", then="resume")
+    informer.wait("watch", 2)
+    assert len(informer.seen("connected")) == 1, "the next watch is on the same connection"
+
+
+@pytest.mark.parametrize("how, name", [("fin", "EOF"), ("rst", "ECONNRESET"), ("go", "GOAWAY")])
+def test_informer_resumes(stage, api, informer, how, name):
+    """At once, from its last version: what has happened meanwhile is not lost."""
+    if how == "go":
+        api.goaway(after=0)
+    else:
+        api.disconnect(how)
+    gone = informer.wait("lost", error=name, then="resume")
+    again = informer.wait("watch", 2)
+    assert again["at"] - gone["at"] < 0.5
+    put(stage, informer, "10.0.0.3")
+    assert len(informer.seen("list")) == 1 and not informer.seen("backoff")
+
+
+def test_informer_lists_anew_when_aborted(stage, informer):
+    """Not at once, and not from where it was."""
+    local = informer.seen("connected")[0]["local"].split(":")
+    ok(stage.exec(["ss", "-K", "-t", "src", local[0], "sport", "=", local[1]]))
+    gone = informer.wait("lost", error="ECONNABORTED", then="list")
+    assert informer.wait("list", 2)["at"] - gone["at"] >= 0.8
+    assert informer.seen("list")[-1]["lists"] == 2
+    put(stage, informer, "10.0.0.3")
+
+
+def test_informer_and_a_dead_apiserver(stage, api, informer):
+    """Refused, it comes back later, and has not forgotten where it was."""
+    api.kill()
+    informer.wait("lost", then="resume")
+    informer.wait("failed", error="ECONNREFUSED")
+    informer.wait("backoff")
+    revision = stage.etcd.put("kubernetes", ["10.0.0.3"])
+    api.start()
+    informer.wait("event", version=revision)
+    assert len(informer.seen("list")) == 1
+
+
+def test_informer_takes_a_watch_that_was_too_short_for_an_error(stage, api, informer):
+    api.watches("end")
+    informer.wait("watch", 2)
+    api.watches("end")
+    informer.wait("end", then="list")
+    informer.wait("list", 2)
+
+
+def test_informer_takes_an_expired_version_for_an_error(stage, api, informer):
+    assert api.watches("expire") == 1
+    informer.wait("end", error="watch: 410", then="list")
+    informer.wait("list", 2)
+
+
+def test_informer_pings(stage, api):
+    """Where nothing has come for a while; without an answer it starts over."""
+    informer = Informers(stage, api.v4, "--ping-idle", "0.3", "--ping-timeout", "0.3",
+                         "--handshake-timeout", "0.3")
+    informer.wait("watch")
+    api.wait_counters(lambda c: c["pings"] >= 2, "two PINGs")
+    assert not informer.seen("lost")
+    api.stop()
+    informer.wait("lost", error="PING", then="list")
+    informer.wait("failed", error="HANDSHAKE")
+    api.cont()
+    informer.wait("list", 2)
+
+
+# --- and those that dial ------------------------------------------------------
+
+
+def test_tls_dialler(stage, api):
+    """Who has served it, or what the error was."""
+    outcomes = {}
+    for step in (lambda: None, api.stop, api.kill):
+        step()
+        dialler = stage.spawn(["/usr/bin/python3", os.path.join(CLIENTS, "tlsdial.py"), "--ca",
+                               stage.ca, "--host", api.v4, "--rate", "20", "--give-up", "0.5"])
+        assert dialler.stdout.readline() == "begun\n"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            dialler.wait(0.5)
+        output, _ = dialler.communicate(timeout=10)
+        for _start, seconds, error, name in json.loads(output):
+            outcomes.setdefault((error, name), []).append(seconds)
+    assert set(outcomes) == {(None, "cp1"), ("ETIMEDOUT", None), ("ECONNREFUSED", None)}
+    assert min(outcomes["ETIMEDOUT", None]) >= 0.5
+    assert all(5 <= len(seconds) <= 15 for seconds in outcomes.values())
