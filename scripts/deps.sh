@@ -18,13 +18,13 @@ build=(
 package=(build-essential debhelper dpkg-dev lintian)
 # nginx: TLS backends in tests, and a proxy to compare with in the benchmark. libnginx-mod-stream
 # and haproxy: the local proxies that KubeLB replaces. buildah, runc, python3-yaml: the image and
-# its manifests. prometheus: promtool, which tests the alert rules. The last line:
-# scripts/vmtest.sh.
+# its manifests. prometheus: promtool, which tests the alert rules. python3-h2: HTTP/2 of the test
+# apiserver and its clients. The last line: scripts/vmtest.sh.
 tests=(
 	libcmocka-dev python3-pytest python3-pytest-xdist python3 iproute2 procps util-linux
 	nginx-light libnginx-mod-stream haproxy openssl curl ca-certificates
 	libclang-rt-dev systemd
-	bash-completion zsh buildah runc python3-yaml prometheus
+	bash-completion zsh buildah runc python3-yaml prometheus python3-h2
 	qemu-system-x86 busybox-static cpio kmod xz-utils zstd
 )
 lint=(clang-format clang-tidy cppcheck shellcheck mandoc)

@@ -23,7 +23,8 @@ LONG = {"test_hostile_backend.py": 90, "test_states.py": 86, "test_lifecycle.py"
         "test_agent.py": 54, "test_local_policy.py": 40,
         "test_own_server.py": 52, "test_refusal.py": 52, "test_sentinel.py": 48,
         "test_package.py": 42, "test_secrets.py": 42, "test_image.py": 29, "test_reload.py": 29,
-        "test_http_abuse.py": 29, "test_scripts.py": 27, "test_operate.py": 25}
+        "test_http_abuse.py": 29, "test_world_h2.py": 36, "test_faults.py": 22,
+        "test_scripts.py": 27, "test_operate.py": 25}
 
 import helpers  # noqa: E402  (after sys.path)
 import system  # noqa: E402

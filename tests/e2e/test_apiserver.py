@@ -771,6 +771,7 @@ def test_counters(stage, api, tls):
         "ready": True, "loopback": {"worked": 0, "failed": 0},
         "handshakes": {"full": 1, "resumed": 1, "failed": 1}, "tls": {tls: 2},
         "requests": {"/readyz": 5, "/livez": 1, "list": 1}, "statuses": {"200": 7},
+        "pings": 0, "protocols": {"http/1.1": 2},
         "tokens": {TOKEN: 1}, "users": {"system:anonymous": 6, USER: 1}}
     api.wait_counters(lambda c: c["open"] == 0, "no connection open")
     assert api.accepted() == 4

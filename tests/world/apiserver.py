@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A test apiserver: the part of kube-apiserver that KubeLB meets, and every way to fail.
 
-HTTPS (HTTP/1.1, kept alive; TLS 1.2 and 1.3 with resumption) with /readyz, /livez,
-/healthz, /version, and EndpointSlices to get, list and watch as apiserver 1.34 does it:
-label and field selectors, limit, bookmarks, sendInitialEvents, timeoutSeconds, 410.
+HTTPS (HTTP/1.1, kept alive, and where asked for HTTP/2; TLS 1.2 and 1.3 with resumption) with
+/readyz, /livez, /healthz, /version, and EndpointSlices to get, list and watch as apiserver 1.34
+does it: label and field selectors, limit, bookmarks, sendInitialEvents, timeoutSeconds, 410.
 The objects come from etcd.py's file, which all apiservers of a world share. The answers
-themselves are in apiserver_api.py, TLS and HTTP in apiserver_wire.py, its own client and its
-place in the list of apiservers in apiserver_life.py; here is what goes wrong.
+themselves are in apiserver_api.py, TLS and HTTP/1.1 in apiserver_wire.py, HTTP/2 in
+apiserver_h2.py, its own client and its place in the list of apiservers in apiserver_life.py;
+here is what goes wrong.
 
 For tests (Apiserver is in apiserver_backend.py; everything a Backend can do it can, too):
 
@@ -21,8 +22,9 @@ For tests (Apiserver is in apiserver_backend.py; everything a Backend can do it 
     api.set(NAME=VALUE, ...)     settings: below; they outlive the process
     api.answer(WHERE, ...)       faults: below; they end with the process
     api.phase(NAME), sequence([[NAME, SECONDS], ...]), shutdown(delay, linger), hang(HOW),
-    api.disconnect(HOW, which), watches(HOW), normal()
+    api.disconnect(HOW, which), freeze(which), goaway(which, last, after), watches(HOW), normal()
     api.counters()               what it has seen: below; wait_counters(condition, what)
+    api.clients()                the same, connection by connection: below
     api.requests(uri="/readyz")  the same, request by request, once answered
 
 Settings
@@ -34,7 +36,10 @@ Settings
                       for, and 401). A certificate's CN is the user; one of an unknown CA
                       fails the handshake. world.pki.client(user) makes one.
     tls_versions      ["TLSv1.2", "TLSv1.3"]
-    idle_timeout      seconds after which a kept connection without a request is closed
+    alpn              ["http/1.1"]; ["h2", "http/1.1"] is what the real one offers. PINGs are
+                      answered by the read loop, whatever the handlers do
+    idle_timeout      seconds after which a kept connection without a request is closed, one of
+                      HTTP/2 by GOAWAY, and in spite of PINGs (the real one: 90)
     bookmark_interval seconds between bookmarks (one comes before a timeout in any case)
     gone              "event" | "status": how a watch from a compacted version is told
     shutdown_delay, shutdown_linger    what SIGTERM uses
@@ -71,10 +76,20 @@ hang(HOW), None ends it and what was held back goes on
     tcp    new connections are accepted and nothing is read
     tls    half of the server's first flight is all that new connections get
     http   nothing is answered any more, on any connection; watches are silent
+    handlers  no new request is answered; watches that are open go on
     watch  only watches, open and new, are silent: no events, no bookmarks, no end
 
-disconnect(HOW, which="all" | "idle" | "watches")
+which is "all", "idle" (without a request), "watches" (with one), or a client, "ADDRESS:PORT".
+Each returns how many connections it was about.
+disconnect(HOW, which="all")
     close  the TLS way and FIN       fin  FIN alone       rst  RST
+freeze(which)
+    nothing is read or written on these any more, no PING answered; new ones are well.
+    None lets all go on, with what was held back.
+goaway(which="all", last=None, after=None)
+    GOAWAY on those of HTTP/2. last: the last stream that is served, by default the highest one
+    that was opened; those above get no answer. after: seconds until the connection is closed
+    with what is still open on it; None: once nothing is.
 
 watches(HOW), for every open watch; returns how many
     bookmark    those that allow it get one now
@@ -89,7 +104,11 @@ Counters
     ready, loopback {worked, failed} (its own client's attempts),
     errors (exceptions: our own mistakes),
     handshakes {full, resumed, failed}, tls {version: n}, statuses {status: n},
-    requests {path, "list", "watch" or "get": n}, tokens {token: n}, users {user: n}
+    requests {path, "list", "watch" or "get": n}, tokens {token: n}, users {user: n},
+    pings, protocols {"h2" or "http/1.1": n}
+Clients, the open ones and the last thousand others, in the order of their coming:
+    client "ADDRESS:PORT", open, protocol ("" before the handshake), handshakes (0 or 1),
+    pings, requests {as above}, streams (open ones of HTTP/2)
 
 By hand: apiserver.py --help. Its control channel is HTTP on a unix socket:
     curl --unix-socket DIR/control.sock http://x/counters
@@ -97,7 +116,7 @@ By hand: apiserver.py --help. Its control channel is HTTP on a unix socket:
     curl --unix-socket DIR/control.sock http://x/etcd \\
         -d '{"do": "put", "args": ["kubernetes", ["10.0.0.1"]]}'
 
-Python's standard library only.
+Python's standard library, and python3-h2 where alpn has h2.
 """
 
 import argparse
@@ -124,7 +143,8 @@ from etcd import Etcd, Store
 from system import WorldError
 
 PHASES = ("refused", "forbidden", "unready", "serving", "shutdown", "etcd-stall")
-HANGS = (None, "tcp", "tls", "http", "watch")
+HANGS = (None, "tcp", "tls", "http", "handlers", "watch")
+WHICH = ("all", "idle", "watches")
 DISCONNECTS = ("close", "fin", "rst")
 WATCH_ORDERS = ("bookmark", "end", "expire", "half-json", "half-chunk", "garbage")
 ANONYMOUS = "system:anonymous"
@@ -138,6 +158,7 @@ DEFAULTS = {
     "forbidden_users": [],
     "client_certs": "optional",
     "tls_versions": ["TLSv1.2", "TLSv1.3"],
+    "alpn": ["http/1.1"],
     "idle_timeout": None,
     "bookmark_interval": None,
     "gone": "event",
@@ -154,7 +175,9 @@ CHOICES = {
     "gone": ("event", "status"),
     "listen": ("tcp", "mptcp"),
 }
-TLS_SETTINGS = {"client_certs", "tls_versions"}
+TLS_SETTINGS = {"client_certs", "tls_versions", "alpn"}
+PROTOCOLS = ("h2", "http/1.1")
+FORGOTTEN_AFTER = 1000  # closed connections
 TLS_VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -222,17 +245,19 @@ def check_settings(settings):
             number(name, value)
     for version in settings.get("tls_versions", ["TLSv1.3"]) or [None]:
         one_of("tls_versions", version, TLS_VERSIONS)
+    for protocol in settings.get("alpn", ["http/1.1"]) or [None]:
+        one_of("alpn", protocol, PROTOCOLS)
 
 
 class Counters:
     """What the server has seen; see the top of this file."""
 
     def __init__(self):
-        self.accepted = self.errors = 0
+        self.accepted = self.errors = self.pings = 0
         self.handshakes = {"full": 0, "resumed": 0, "failed": 0}
         self.loopback = {"worked": 0, "failed": 0}
-        self.tls, self.requests, self.statuses, self.tokens, self.users = (
-            collections.Counter() for _ in range(5))
+        self.tls, self.requests, self.statuses, self.tokens, self.users, self.protocols = (
+            collections.Counter() for _ in range(6))
 
 
 class Server:
@@ -249,6 +274,7 @@ class Server:
         self.livez_after = 2.0
         self.hang = None
         self.connections = {}
+        self.closed = collections.deque(maxlen=FORGOTTEN_AFTER)
         self.tasks = set()  # the loop itself holds tasks only weakly
         self.watches = []
         self.listeners = []
@@ -287,7 +313,7 @@ class Server:
             context.load_cert_chain(self.args.cert, self.args.key)
         versions = [TLS_VERSIONS[v] for v in self.settings["tls_versions"]]
         context.minimum_version, context.maximum_version = min(versions), max(versions)
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols(self.settings["alpn"])
         if self.loopback:
             context.sni_callback = self.loopback.choose
         if self.settings["client_certs"] != "off":
@@ -354,8 +380,7 @@ class Server:
     def accepted(self, sock, peer):
         self.counters.accepted += 1
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(self, sock, self.counters.accepted,
-                                peer[0].removeprefix("::ffff:"), self.context)
+        connection = Connection(self, sock, self.counters.accepted, peer, self.context)
         self.connections[connection.number] = connection
         connection.task = asyncio.get_running_loop().create_task(self.serve(connection))
 
@@ -366,8 +391,7 @@ class Server:
             connection.state = "handshake"
             await self.until(lambda: self.hang != "tcp")
             if await self.handshake(connection):
-                while not self.closing:
-                    await self.serve_request(connection)
+                await self.serve_requests(connection)
         except Left:
             pass
         except End as e:
@@ -380,6 +404,7 @@ class Server:
         finally:
             await connection.end()
             del self.connections[connection.number]
+            self.closed.append(connection.account())
 
     async def handshake(self, connection):
         stream = connection.stream
@@ -390,15 +415,29 @@ class Server:
             return False
         self.counters.handshakes["resumed" if stream.tls.session_reused else "full"] += 1
         self.counters.tls[stream.tls.version()] += 1
+        self.counters.protocols[stream.tls.selected_alpn_protocol() or "http/1.1"] += 1
         return True
 
     # requests
 
-    async def serve_request(self, connection):
-        connection.state = "idle"
-        request = await connection.read_request(lambda: self.settings["idle_timeout"])
-        connection.state = "busy"
-        connection.served += 1
+    async def serve_requests(self, connection):
+        if connection.stream.tls.selected_alpn_protocol() == "h2":
+            # pylint: disable-next=import-outside-toplevel
+            from apiserver_h2 import Http2  # here: only then is the library wanted
+            connection.http2 = Http2(self, connection)
+            await connection.http2.serve()
+        while not self.closing:
+            connection.state = "idle"
+            request = await connection.read_request(lambda: self.settings["idle_timeout"])
+            connection.state = "busy"
+            connection.served += 1
+            connection.requests[request.where] += 1
+            await self.serve_request(connection, request)
+            if not request.keeps_alive():
+                raise End("close")
+
+    async def serve_request(self, connection, request):
+        """connection: a Connection, or a stream of one."""
         self.counters.requests[request.where] += 1
         status = 499  # the client left, in nginx's words
         try:
@@ -406,13 +445,11 @@ class Server:
         finally:
             self.counters.statuses[str(status)] += 1
             self.write_log(connection, request, status)
-        if not request.keeps_alive():
-            raise End("close")
 
     async def answer(self, connection, request):
         rule = self.take_rule(request.where)
         await connection.sleep(rule.delay)
-        while self.hang == "http" or rule.hang and not rule.over:
+        while self.hang in ("http", "handlers") or rule.hang and not rule.over:
             await connection.wait()
         try:
             if rule.status is not None:
@@ -658,6 +695,7 @@ class Server:
         await asyncio.sleep(delay)
         self.closing = True
         await self.unlisten()
+        self.do_goaway()
         await self.do_disconnect("close", "idle")
         await asyncio.sleep(linger)
         self.finished.set()
@@ -669,13 +707,39 @@ class Server:
     def do_hang(self, how=None):
         self.hang = one_of("hang", how, HANGS)
 
+    def choose(self, which):
+        """The connections that a command is about."""
+        if not isinstance(which, str) or ":" not in which:
+            one_of("which", which, WHICH)
+        watching = {w.connection.number for w in self.watches}
+        return [c for c in self.connections.values() if which in ("all", c.client)
+                or which == "watches" and c.number in watching
+                or which == "idle" and c.state == "idle"]
+
+    def do_freeze(self, which=None):
+        if which is None:
+            chosen = [c for c in self.connections.values() if not c.stream.thawed.is_set()]
+        else:
+            chosen = self.choose(which)
+        for connection in chosen:
+            if which is None:
+                connection.stream.thawed.set()
+            else:
+                connection.stream.thawed.clear()
+        return len(chosen)
+
+    def do_goaway(self, which="all", last=None, after=None):
+        for name, value in (("last", last), ("after", after)):
+            if value is not None:
+                number(f"goaway: {name}", value)
+        chosen = [c for c in self.choose(which) if c.http2]
+        for connection in chosen:
+            connection.http2.go_away(last, after)
+        return len(chosen)
+
     async def do_disconnect(self, how="fin", which="all"):
         one_of("disconnect", how, DISCONNECTS)
-        one_of("disconnect: which", which, ("all", "idle", "watches"))
-        watching = {w.connection for w in self.watches}
-        chosen = [c for c in self.connections.values() if which == "all"
-                  or which == "watches" and c in watching
-                  or which == "idle" and c.state == "idle"]
+        chosen = self.choose(which)
         for connection in chosen:
             connection.ending = how
             if connection.state == "new":  # a task that never ran cannot clean up
@@ -700,11 +764,15 @@ class Server:
     async def do_normal(self):
         self.retire()
         self.hang = None
+        self.do_freeze()
         await self.do_phase("serving")
 
     def do_counters(self):
         return {**vars(self.counters), "ready": self.is_ready(), "open": len(self.connections),
                 "watches": len(self.watches), "revision": self.store.revision}
+
+    def do_clients(self):
+        return [*self.closed, *(c.account() for c in self.connections.values())]
 
     def do_etcd(self, do, args=()):
         """What Etcd's methods do, for those without Python."""

@@ -8,8 +8,7 @@ import collections
 import json
 import re
 
-from apiserver_wire import (End, Response, chunk, common_headers, head, json_response,
-                            text_response)
+from apiserver_wire import End, Response, common_headers, json_response, text_response
 from etcd import GROUP_VERSION, encode, typed
 
 HEALTH = ("/readyz", "/livez", "/healthz")
@@ -220,8 +219,7 @@ class Watch:
         # First of all: a client that has read the head may count on it.
         self.server.watches.append(self)
         try:
-            await self.send(head(200, {**common_headers("application/json"),
-                                       "Transfer-Encoding": "chunked"}))
+            await self.send(self.connection.send_head, 200, common_headers("application/json"))
             if old:
                 await self.expire()
                 return
@@ -233,10 +231,17 @@ class Watch:
             for _how, done in self.orders:
                 done.cancel()
 
-    async def send(self, data):
+    async def send(self, how, *what):
+        """Does that one of the connection's send_*()."""
         while self.server.hang in ("http", "watch"):
             await self.connection.wait()
-        await self.connection.send(data, self.server.rule("watch").dribble)
+        await how(*what, self.server.rule("watch").dribble)
+
+    async def send_lines(self, *lines):
+        await self.send(self.connection.send_parts, lines)
+
+    async def send_end(self):
+        await self.send(self.connection.send_end)
 
     async def send_initial(self):
         store = self.server.store
@@ -246,7 +251,7 @@ class Watch:
         if self.request.flag("sendInitialEvents") and self.bookmarks:
             lines.append(bookmark_line(self.seen, initial=True))
         if lines:
-            await self.send(b"".join(map(chunk, lines)))
+            await self.send_lines(*lines)
 
     async def follow(self):
         loop = asyncio.get_running_loop()
@@ -261,7 +266,7 @@ class Watch:
             now = loop.time()
             if deadline is not None and now >= deadline:
                 await self.bookmark()
-                await self.send(chunk(b""))
+                await self.send_end()
                 return
             interval = self.server.settings["bookmark_interval"]
             if interval and now >= last + interval:
@@ -283,7 +288,7 @@ class Watch:
             self.seen = events[-1].revision if events else store.revision
             lines = [line for line in map(self.line, events) if line]
             if lines:
-                await self.send(b"".join(map(chunk, lines)))
+                await self.send_lines(*lines)
 
     def line(self, event):
         """What that event is to this watch; None when nothing."""
@@ -300,11 +305,12 @@ class Watch:
 
     async def bookmark(self):
         if self.bookmarks:
-            await self.send(chunk(bookmark_line(self.seen)))
+            await self.send_lines(bookmark_line(self.seen))
 
     async def expire(self):
         error = status_object(410, expired(self.seen, self.server.store.revision))
-        await self.send(chunk(event_line("ERROR", encode(error))) + chunk(b""))
+        await self.send_lines(event_line("ERROR", encode(error)))
+        await self.send_end()
 
     async def obey(self, how, done):
         """Does what watches() orders; is this the end of the response?"""
@@ -313,16 +319,16 @@ class Watch:
             if how == "bookmark":
                 await self.bookmark()
             elif how == "garbage":
-                await self.send(chunk(b"this is no JSON\n"))
+                await self.send_lines(b"this is no JSON\n")
             elif how == "end":
-                await self.send(chunk(b""))
+                await self.send_end()
             elif how == "expire":
                 await self.expire()
             elif how == "half-json":
-                await self.send(chunk(half))
+                await self.send_lines(half)
                 raise End("fin")
             else:
-                await self.send(b"%x\r\n%s" % (2 * len(half), half))
+                await self.send(self.connection.send_half, half)
                 raise End("fin")
             return how in ("end", "expire")
         finally:

@@ -140,6 +140,12 @@ class Apiserver(Backend):
     def disconnect(self, how="fin", which="all"):
         return self.ask("disconnect", how=how, which=which)
 
+    def freeze(self, which):
+        return self.ask("freeze", which=which)
+
+    def goaway(self, which="all", last=None, after=None):
+        return self.ask("goaway", which=which, last=last, after=after)
+
     def watches(self, how):
         return self.ask("watches", how=how)
 
@@ -150,6 +156,10 @@ class Apiserver(Backend):
 
     def counters(self, timeout=10.0):
         return self.ask("counters", timeout)
+
+    def clients(self, **fields):
+        """Its connections with these fields."""
+        return [c for c in self.ask("clients") if all(c[k] == v for k, v in fields.items())]
 
     def accepted_now(self, timeout=5.0):
         return self.counters(timeout)["accepted"]

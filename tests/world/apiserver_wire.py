@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The test apiserver's wire: TLS and HTTP/1.1 on raw sockets, so that both can
-stop half-way, dribble, and end in every way there is. Knows nothing of faults:
-apiserver.py tells it what to do."""
+stop half-way, dribble, and end in every way there is; HTTP/2 on top of it is in
+apiserver_h2.py. Knows nothing of faults: apiserver.py tells it what to do."""
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import email.utils
@@ -38,6 +39,8 @@ class Stream:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context and context.wrap_bio(self.incoming, self.outgoing, server_side=True)
         self.sending = asyncio.Lock()
+        self.thawed = asyncio.Event()  # unset: nothing is read or written
+        self.thawed.set()
         self.established = False
 
     async def handshake(self, pause):
@@ -64,11 +67,14 @@ class Stream:
 
     async def flush(self):
         async with self.sending:
+            await self.thawed.wait()  # under the lock: what waits keeps its order
             if self.outgoing.pending:
                 await self.loop.sock_sendall(self.sock, self.outgoing.read())
 
     async def fill(self):
+        await self.thawed.wait()
         data = await self.loop.sock_recv(self.sock, 65536)
+        await self.thawed.wait()  # what was being waited for when it froze
         if not data:
             raise Left
         self.incoming.write(data)
@@ -123,18 +129,11 @@ class Stream:
 
 
 class Request:
-    """One request's head, parsed."""
+    """One request's head. headers: with names in lower case."""
 
-    def __init__(self, head):
-        lines = head.decode("latin-1").split("\r\n")
-        parts = lines[0].split(" ")
-        if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
-            raise ValueError(f"not a request line: {lines[0]!r}")
-        self.method, self.target, self.version = parts
-        self.headers = {}
-        for line in lines[1:]:
-            name, _, value = line.partition(":")
-            self.headers[name.strip().lower()] = value.strip()
+    def __init__(self, method, target, version, headers):
+        self.method, self.target, self.version = method, target, version
+        self.headers = headers
         url = urllib.parse.urlsplit(self.target)
         self.path = url.path
         self.query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
@@ -149,6 +148,19 @@ class Request:
         self.verb = None  # on EndpointSlices
         if match:
             self.verb = "get" if self.name else "watch" if self.flag("watch") else "list"
+
+    @classmethod
+    def parse(cls, head):
+        """From the bytes of HTTP/1.1."""
+        lines = head.decode("latin-1").split("\r\n")
+        parts = lines[0].split(" ")
+        if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
+            raise ValueError(f"not a request line: {lines[0]!r}")
+        headers = {}
+        for line in lines[1:]:
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+        return cls(*parts, headers)
 
     @property
     def where(self):
@@ -201,15 +213,28 @@ def chunk(data):
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-class Connection:
+class Waiting:
+    """What has a wait(), and can sleep by it."""
+
+    async def sleep(self, seconds):
+        until = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < until:
+            await self.wait(until)
+
+
+class Connection(Waiting):
     """One client's connection, or one at the control socket. Its only way to
     wait is wait(), which notices the client's leaving and every change."""
 
-    def __init__(self, server, sock, number, peer="", context=None):
+    def __init__(self, server, sock, number, peer=("", 0), context=None):
         self.server = server
         self.stream = Stream(sock, context)
         self.number = number
-        self.peer = peer
+        self.peer = peer[0].removeprefix("::ffff:")
+        self.client = f"[{self.peer}]:{peer[1]}" if ":" in self.peer else f"{self.peer}:{peer[1]}"
+        self.pings = 0
+        self.requests = collections.Counter()
+        self.http2 = None  # an Http2, once that was agreed on
         self.state = "new"
         self.served = 0
         self.buffer = b""
@@ -243,7 +268,7 @@ class Connection:
             await self.wait(until)
         raw, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
         try:
-            request = Request(raw)
+            request = Request.parse(raw)
         except ValueError as e:
             await self.send_response(None, text_response(400, f"400 Bad Request: {e}"), 0)
             raise End("close") from e
@@ -252,11 +277,6 @@ class Connection:
         request.body, self.buffer = self.buffer[:request.length], self.buffer[request.length:]
         return request
 
-    async def sleep(self, seconds):
-        until = asyncio.get_running_loop().time() + seconds
-        while asyncio.get_running_loop().time() < until:
-            await self.wait(until)
-
     async def send(self, data, dribble=0):
         if not dribble:
             await self.stream.send(data)
@@ -264,6 +284,23 @@ class Connection:
         for i in range(len(data)):
             await self.stream.send(data[i:i + 1])
             await self.sleep(dribble / 1000)
+
+    # a streamed response
+
+    async def send_head(self, status, headers, dribble=0):
+        await self.send(head(status, {**headers, "Transfer-Encoding": "chunked"}), dribble)
+
+    async def send_parts(self, parts, dribble=0):
+        await self.send(b"".join(map(chunk, parts)), dribble)
+
+    async def send_half(self, part, dribble=0):
+        """Half of what would have been twice as long, in the middle of the framing."""
+        await self.send(b"%x\r\n%s" % (2 * len(part), part), dribble)
+
+    async def send_end(self, dribble=0):
+        await self.send(chunk(b""), dribble)
+
+    # a whole one
 
     async def send_response(self, request, response, dribble):
         headers = {**common_headers(response.content_type),
@@ -277,7 +314,18 @@ class Connection:
         if response.cut is not None:
             raise End("fin")
 
+    def account(self):
+        """What clients() tells of it."""
+        tls = self.stream.tls
+        return {"client": self.client, "open": self.state != "closed",
+                "protocol": self.stream.established and (tls.selected_alpn_protocol()
+                                                         or "http/1.1") or "",
+                "handshakes": int(self.stream.established), "pings": self.pings,
+                "requests": dict(self.requests),
+                "streams": self.http2.open_streams() if self.http2 else 0}
+
     async def end(self):
+        self.stream.thawed.set()  # or the end would wait for it
         if self.filling:
             self.filling.cancel()
             # In particular out of the event loop's selector, before it is closed.
@@ -285,3 +333,4 @@ class Connection:
             if not self.filling.cancelled():
                 self.filling.exception()
         self.stream.close(self.ending)
+        self.state = "closed"
