@@ -126,6 +126,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	if (!a->dp)
 		agent_reopen(a);
 	agent_review_list(a);
+	agent_review_local(a);
 	if (a->dp)
 		heartbeat(a);
 	if (a->dirty)
@@ -136,6 +137,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 			agent_handle_events(a);
 		agent_check_dead_backends(a);
 		agent_rebalance(a);
+		agent_failback(a);
 	}
 	agent_listen_http(a);
 	notify_manager(a);
