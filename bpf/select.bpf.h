@@ -5,7 +5,7 @@
  * one after another and asks for the result at the end.
  *
  * Tiers; the best one that is not empty counts:
- *   0  usable and preferred: the one on this node, while the agent says that it is ready
+ *   0  preferred, and usable or draining: the one on this node (local: prefer)
  *   1  usable: ready, not ejected, not drained
  *   2  unwanted, but alive: draining, or drained by the operator; or suspect, and clients
  *      have just had data from it
@@ -115,9 +115,9 @@ static inline __attribute__((always_inline)) void klb_pick_init(struct klb_pick 
 
 /*
  * The tier of a candidate: of its state, worse if it is usable and drained, better if it is
- * usable and preferred, or suspect or dead and clients have just had data from it. Ejected
- * comes last among those not dead, and last among the dead. All states' tiers are changed in one
- * word, and the one of its state is taken from it: that needs no comparisons. No two changes
+ * usable or draining and preferred, or suspect or dead and clients have just had data from it.
+ * Ejected comes last among those not dead, and last among the dead. All states' tiers are changed
+ * in one word, and the one of its state is taken from it: that needs no comparisons. No two changes
  * meet in one state: drained and preferred would, so preferred gives way, and ejected replaces all.
  */
 static inline __attribute__((always_inline)) __u64 klb_tier(const struct klb_view *v,
@@ -176,8 +176,12 @@ static inline __attribute__((always_inline)) void klb_tiers_init(struct klb_tier
 					 KLB_TIERS(KLB_USABLE_TO(KLB_TIER_UNWANTED),
 						   KLB_USABLE_TO(KLB_TIER_UNWANTED), 0, 0, 0),
 					 trusted);
-	t->if_preferred = trusted & KLB_TIERS(KLB_USABLE_TO(KLB_TIER_PREFERRED),
-					      KLB_USABLE_TO(KLB_TIER_PREFERRED), 0, 0, 0);
+	/* While it starts or shuts down it serves, and this node's clients are of its version. */
+	t->if_preferred = (__u32)klb_blend(KLB_TIERS_OF_ALL(KLB_USABLE_TO(KLB_TIER_PREFERRED)),
+					   KLB_TIERS(KLB_USABLE_TO(KLB_TIER_PREFERRED),
+						     KLB_USABLE_TO(KLB_TIER_PREFERRED), 0,
+						     KLB_TIER_UNWANTED ^ KLB_TIER_PREFERRED, 0),
+					   trusted);
 	t->if_answered = trusted & KLB_TIERS(0, 0, KLB_TIER_SUSPECT ^ KLB_TIER_UNWANTED, 0,
 					     KLB_TIER_DEAD ^ KLB_TIER_DEAD_ANSWERED);
 	t->ejected =
@@ -194,8 +198,7 @@ static inline __attribute__((always_inline)) void klb_tiers_init(struct klb_tier
 
 /*
  * seed: 32 random bits. trust: 1 while the agent is alive, so that its states count. Without an
- * agent these states are ignored and no backend is preferred. Otherwise all connects would go
- * to the local backend, even a dead one.
+ * agent these states are ignored, and a preferred backend is left when connects to it fail.
  */
 static inline __attribute__((always_inline)) void
 klb_choice_init(struct klb_choice *c, enum klb_policy policy, __u32 seed, __u32 trust)

@@ -69,6 +69,14 @@ enum klb_scope {
 	KLB_SCOPE_ALL = 2, /* every network namespace below the cgroup */
 };
 
+/* What the backends on this very node are to its connects. */
+enum klb_local {
+	KLB_LOCAL_UNKNOWN = 0, /* the maps are of a version that did not say */
+	KLB_LOCAL_PREFER = 1, /* they take all connects while they serve */
+	KLB_LOCAL_ONLY = 2, /* they alone take connects, whatever their state */
+	KLB_LOCAL_IGNORE = 3, /* they are like all others */
+};
+
 /* What user space knows of a backend. The numbers are part of the ABI; klb_tier has the order of
  * preference. */
 enum klb_state {
@@ -164,7 +172,7 @@ struct klb_lookup {
  * rank: -ln(hash(node, backend)) in 1/2^20, computed by user space: rendezvous
  *   takes the smallest rank/weight, so the kernel needs no logarithm.
  * ipv4: 1 when the address is IPv4, 0 for IPv6: not every socket reaches both.
- * preferred: 1: while it takes connections, it takes them all (preferLocal).
+ * preferred: 1: while it takes connections, it takes them all (local: prefer or only).
  */
 struct klb_candidate {
 	struct klb_endpoint endpoint;
@@ -333,6 +341,7 @@ enum klb_feature {
  * connect_timeout_ms: how long one backend may leave a SYN unanswered; 0: as the host has it.
  * dead_peer_timeout_ms: TCP_USER_TIMEOUT and keepalive of established connections;
  *   0: they are left alone.
+ * local: for people; the kernel goes by klb_candidate.preferred.
  * discovery, discovery_heard_ns: the agent's, for status; when the cluster last said
  *   something about its apiservers.
  * refused: by enum klb_feature: the errno with which the kernel has refused what the feature
@@ -358,6 +367,8 @@ struct klb_control {
 	__u64 discovery_heard_ns;
 	__u64 host_netns;
 	__u16 refused[KLB_FEATURES];
+	enum klb_local local;
+	__u32 pad;
 	KLB_ABI_GROWTH
 };
 
@@ -616,7 +627,7 @@ KLB_ASSERT_SIZE(klb_lookup, 4 + 32 * KLB_FRONTEND_SLOTS);
 KLB_ASSERT_SIZE(klb_backend, 64);
 KLB_ASSERT_SIZE(klb_stats, 152);
 KLB_ASSERT_SIZE(klb_admin, 16);
-KLB_ASSERT_SIZE(klb_control, 120);
+KLB_ASSERT_SIZE(klb_control, 128);
 KLB_ASSERT_SIZE(klb_counters, 112);
 KLB_ASSERT_SIZE(klb_event, 96);
 #endif

@@ -52,10 +52,14 @@ CONTAINER = {
 VOLUME = {"name": Need(NAMED), "configMap": {"name": Need(NAMED)},
           "hostPath": {"path": Need(str), "type": Need(one_of("File", "Directory",
                                                               "DirectoryOrCreate"))}}
+AFFINITY = {"nodeAffinity": Need({"requiredDuringSchedulingIgnoredDuringExecution": Need({
+    "nodeSelectorTerms": Need([{"matchExpressions": Need([{
+        "key": Need(str), "operator": Need(one_of("Exists", "DoesNotExist"))}])}])})})}
 POD = {
     "serviceAccountName": NAMED, "hostNetwork": bool,
     "dnsPolicy": one_of("Default", "ClusterFirst", "ClusterFirstWithHostNet"),
     "priorityClassName": str, "terminationGracePeriodSeconds": int, "nodeSelector": {str: str},
+    "affinity": AFFINITY,
     "tolerations": [{"operator": one_of("Exists", "Equal"), "key": str, "effect": str}],
     "imagePullSecrets": [{"name": Need(NAMED)}],
     "securityContext": {"appArmorProfile": PROFILE, "seccompProfile": PROFILE,

@@ -280,16 +280,16 @@ def test_connections_that_are_left_outside(stage, group):
     wait_carried(stage, 0)
 
 
-# --- a control-plane node ----------------------------------------------------
+# --- a control-plane node: see also test_local.py ---------------------------
 
 
 @pytest.mark.parametrize("policy", ["least-conn", "latency", "random", "rendezvous"])
 def test_prefers_the_local_backend(stage, policy):
-    """The apiserver on the node itself, while it is ready; the others then."""
+    """The apiserver on the node itself, while it serves; the others then."""
     local = stage.local_apiserver()
     backends = [b.endpoint for b in stage.backends] + [local.endpoint]
-    stage.configure(policy=policy, preferLocal=True, backends=backends)
-    stage.agent()
+    stage.configure(policy=policy, backends=backends)
+    stage.agent()  # local: prefer is the default
     wait_states(stage, "ready", [*stage.backends, local])
     assert served_set(stage) == {"cp0"}
     local.kill()
@@ -298,26 +298,6 @@ def test_prefers_the_local_backend(stage, policy):
     local.start()
     wait_states(stage, "ready", [local])
     wait_until(lambda: served_by(stage) == "cp0", "cp0 to serve again", 20)
-
-
-def test_prefers_local_only_while_ready(stage):
-    local = stage.local_apiserver()
-    stage.configure(backends=[b.endpoint for b in stage.backends] + [local.endpoint])
-    stage.agent()  # preferLocal is the default
-    wait_states(stage, "ready", [*stage.backends, local])
-    assert served_set(stage) == {"cp0"}
-    local.readyz(500)
-    wait_states(stage, "draining", [local])
-    assert served_set(stage) <= ALL
-
-
-def test_local_is_one_of_many_when_not_preferred(stage):
-    local = stage.local_apiserver()
-    stage.configure(policy="random", preferLocal=False,
-                    backends=[b.endpoint for b in stage.backends] + [local.endpoint])
-    stage.agent()
-    wait_states(stage, "ready", [*stage.backends, local])
-    assert served_set(stage, 80) == ALL | {"cp0"}
 
 
 # --- probes ------------------------------------------------------------------

@@ -30,7 +30,8 @@ from manifest_schema import check_object  # noqa: E402
 DEPLOY = os.path.join(ROOT, "deploy")
 KUSTOMIZE = os.path.join(DEPLOY, "kustomize")
 CHART = os.path.join(DEPLOY, "helm", "kubelb")
-VARIANTS = {"base": {}, "overlays/capabilities": {"privileged": False}, "detach": {"detach": True}}
+VARIANTS = {"base": {}, "overlays/capabilities": {"privileged": False}, "detach": {"detach": True},
+            "overlays/control-planes": {"controlPlanes": True}}
 RUNNING = ["base", "overlays/capabilities"]
 BACKENDS = ["192.168.17.11", "192.168.17.12"]
 IMAGE_BYTES_MAX = 25 * 2**20
@@ -192,7 +193,7 @@ def test_objects_follow_the_schema():
     for o in every_object():
         check_object(o)
         count += 1
-    assert count == 36
+    assert count == 46
 
 
 def test_version_is_the_projects():
@@ -209,12 +210,37 @@ def test_version_is_the_projects():
 
 
 def test_pod_runs_everywhere_and_never_detaches():
-    """On every node, of the host, before others; an update waits for nothing."""
+    """On every worker, of the host, before others; an update waits for nothing."""
     spec = pod_spec(kustomize("base"))
     assert spec["hostNetwork"] and spec["tolerations"] == [{"operator": "Exists"}]
     assert spec["priorityClassName"] == "system-node-critical"
     assert spec["terminationGracePeriodSeconds"] <= 10
     assert "--detach" not in json.dumps(spec) and "lifecycle" not in json.dumps(spec)
+
+
+def runs_on(spec, labels):
+    """Whether the scheduler puts the pod on a node with these labels."""
+    labels = {"kubernetes.io/os": "linux", **labels}
+    if not spec["nodeSelector"].items() <= labels.items():
+        return False
+    required = spec.get("affinity", {}).get("nodeAffinity", {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution")
+    return not required or any(
+        all((e["key"] in labels) == (e["operator"] == "Exists") for e in term["matchExpressions"])
+        for term in required["nodeSelectorTerms"])
+
+
+@pytest.mark.parametrize("role", ["control-plane", "master", "controlplane"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_control_planes_are_left_out(variant, role):
+    """Unless they are included, or everything is taken off."""
+    included = variant in ("detach", "overlays/control-planes")
+    for objects in (kustomize(variant), manifests.helm(CHART, backends=BACKENDS,
+                                                       **VARIANTS[variant])):
+        spec = pod_spec(objects)
+        for value in ("", "true"):
+            assert runs_on(spec, {f"node-role.kubernetes.io/{role}": value}) == included
+        assert runs_on(spec, {}) and runs_on(spec, {"node-role.kubernetes.io/worker": "true"})
 
 
 def test_role_is_for_one_namespace_and_reads():

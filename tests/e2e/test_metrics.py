@@ -21,6 +21,7 @@ CONTRACT = {
     "kubelb_connects_diverted_total": ("counter", set()),
     "kubelb_backend_state": ("gauge", {"backend", "state"}),
     "kubelb_backend_weight": ("gauge", {"backend"}),
+    "kubelb_backend_preferred": ("gauge", {"backend"}),
     "kubelb_connections_active": ("gauge", {"backend"}),
     "kubelb_connections_opened_total": ("counter", {"backend"}),
     "kubelb_connect_failures_total": ("counter", {"backend", "reason"}),
@@ -80,7 +81,7 @@ def test_label_values(discovering):
 
     assert values("kubelb_backend_state", "state") == {"ready", "suspect", "draining",
                                                        "ejected", "dead", "removed"}
-    assert values("kubelb_connections_ended_total", "reason") == {"dead", "rebalance"}
+    assert values("kubelb_connections_ended_total", "reason") == {"dead", "rebalance", "local"}
     assert values("kubelb_connect_failures_total", "reason") == {
         "refused", "timed_out", "unreachable", "gave_up", "other"}
     assert values("kubelb_config_reloads_total", "result") == {"ok", "error"}

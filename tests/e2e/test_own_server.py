@@ -302,8 +302,9 @@ class ControlPlane:
         self.configure(self.others[0])
 
     def configure(self, seed):
+        """local: ignore, or its own apiserver would stay in the agent's list while it starts."""
         self.stage.configure(
-            backends=[seed.endpoint], policy="random", slowStart="0",
+            local="ignore", backends=[seed.endpoint], policy="random", slowStart="0",
             discovery={"kubeconfig": kubeconfig(self.stage, f"token: {TOKEN}"),
                        "cache": self.cache})
 

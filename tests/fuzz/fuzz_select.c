@@ -17,9 +17,11 @@ static int tier_of(const struct klb_view *v, uint32_t trust)
 		return KLB_TIER_EJECTED;
 	if (trust && v->state == KLB_STATE_SUSPECT)
 		return v->answered ? KLB_TIER_UNWANTED : KLB_TIER_SUSPECT;
-	if (v->drained || (trust && v->state == KLB_STATE_DRAINING))
+	if (v->drained)
 		return KLB_TIER_UNWANTED;
-	return trust && v->preferred ? KLB_TIER_PREFERRED : KLB_TIER_USABLE;
+	if (v->preferred)
+		return KLB_TIER_PREFERRED;
+	return trust && v->state == KLB_STATE_DRAINING ? KLB_TIER_UNWANTED : KLB_TIER_USABLE;
 }
 
 static unsigned __int128 load_of(enum klb_policy policy, const struct klb_view *v)

@@ -29,10 +29,16 @@ static bool some_found_alive(const struct agent *a)
 	return false;
 }
 
+/* The seeds would not help: only this node's own backends are used. */
+static bool uses_local_alone(const struct agent *a)
+{
+	return a->file->local == KLB_LOCAL_ONLY && !a->local_missing_logged;
+}
+
 static enum endpoint_source_step review(struct agent *a)
 {
 	struct endpoint_source_facts facts = { .heard = a->heard,
-					       .usable = some_found_alive(a),
+					       .usable = some_found_alive(a) || uses_local_alone(a),
 					       .has_seeds = count_seeds(a) > 0,
 					       .interval_ms = a->file->probe.interval_ms,
 					       .now_ns = clock_now_ns() };

@@ -132,6 +132,20 @@ __u64 agent_last_data_ns(const struct datapath *dp, __u32 id)
 	return least == CONNECTION_NO_DATA ? 0 : now - least * NS_PER_MS;
 }
 
+static unsigned int pick_away(const struct datapath_connections *all, const void *failback,
+			      unsigned int *ret, unsigned int *ret_remaining)
+{
+	(void)ret_remaining;
+	*ret = failback_pick(failback, all->list, all->n);
+	return *ret < all->n;
+}
+
+int agent_end_away(const struct datapath *dp, const struct failback *f, struct agent_ended *ret,
+		   struct err *e)
+{
+	return end_some(dp, pick_away, f, ret, e);
+}
+
 int agent_end_oldest(const struct datapath *dp, __u32 id, struct agent_ended *ret, struct err *e)
 {
 	return end_some(dp, pick_oldest, &id, ret, e);

@@ -3,6 +3,7 @@
 #ifndef KUBELB_AGENT_END_CONNECTIONS_H
 #define KUBELB_AGENT_END_CONNECTIONS_H
 
+#include "balance/failback.h"
 #include "datapath/datapath.h"
 
 struct agent_ended {
@@ -12,6 +13,10 @@ struct agent_ended {
 
 /* Ends one batch of the connections to the backends in dead (by id). */
 int agent_end_dead(const struct datapath *dp, const bool *dead, struct agent_ended *ret,
+		   struct err *e);
+
+/* Ends one connection that is to come home. */
+int agent_end_away(const struct datapath *dp, const struct failback *f, struct agent_ended *ret,
 		   struct err *e);
 
 /* Ends the oldest connection to the backend with this id. */

@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "balance/local_list.h"
+#include "base/clock.h"
+#include "host/node.h"
 #include "net/endpoint.h"
 #include "net/http_server.h"
 
@@ -61,20 +64,69 @@ static int take_config(struct agent *a, struct config *cfg, bool cluster, struct
 	return 0;
 }
 
+/* What the file and discovery say. */
+static unsigned int list_sources(const struct agent *a, const struct config *file,
+				 struct klb_endpoint *ret)
+{
+	unsigned int n = file->discovery ? a->n_found : 0;
+
+	if (!n) {
+		config_endpoints(file, ret);
+		return file->n_backends;
+	}
+	if (!a->source.list_alone)
+		return endpoint_source_with_seeds(file, a->found, n, ret);
+	memcpy(ret, a->found, n * sizeof(*ret));
+	return n;
+}
+
+/* Whether a local backend that the cluster lists no more is still one to keep. */
+static bool keeps_unlisted(struct agent *a)
+{
+	bool local[KLB_MAX_BACKENDS];
+	__u64 now = clock_now_ns();
+
+	node_is_local(a->found, a->n_found, local);
+	for (unsigned int i = 0; i < a->n_found; i++)
+		if (local[i])
+			a->local_listed_ns = now;
+	/* The time before this agent is not known; it counts from the start. */
+	if (!a->local_listed_ns)
+		a->local_listed_ns = now;
+	return now - a->local_listed_ns < LOCAL_LIST_KEEP_MS * NS_PER_MS;
+}
+
+static void warn_missing(struct agent *a, bool missing, unsigned int n)
+{
+	if (missing && !a->local_missing_logged)
+		log_event(
+			LOG_LEVEL_WARN,
+			"local: only, but no backend has an address of this node: all of them are "
+			"used, as with local: ignore; on a control-plane node add its own address "
+			"to backends",
+			"backends=%u", n);
+	a->local_missing_logged = missing;
+}
+
+unsigned int agent_list_backends(struct agent *a, const struct config *file,
+				 struct klb_endpoint *ret)
+{
+	const struct plan *applied = keeps_unlisted(a) ? &a->state->applied : NULL;
+	unsigned int n = list_sources(a, file, ret);
+	bool some_local;
+
+	n = local_list_apply(file, applied, node_is_local, ret, n, &some_local);
+	warn_missing(a, file->local == KLB_LOCAL_ONLY && n && !some_local, n);
+	return n;
+}
+
 int agent_take_effective(struct agent *a, const struct config *file, struct probe_tls *tls,
 			 struct err *e)
 {
 	struct klb_endpoint list[KLB_MAX_BACKENDS];
-	const struct klb_endpoint *counts = a->found;
 	struct config *effective = NULL;
-	unsigned int n = file->discovery ? a->n_found : 0;
-	int r;
-
-	if (n && !a->source.list_alone) {
-		n = endpoint_source_with_seeds(file, a->found, n, list);
-		counts = list;
-	}
-	r = config_with_backends(file, counts, n, &effective, e);
+	unsigned int n = agent_list_backends(a, file, list);
+	int r = config_with_backends(file, list, n, &effective, e);
 
 	if (!r)
 		r = take_config(a, effective, n > 0, tls, e);

@@ -77,6 +77,11 @@ struct agent {
 	__u64 trials_due_ns;
 	unsigned int trials_serial; /* of the configuration that they were made with */
 	bool trials_doubtful; /* the last ones were bad, and the ones before were not */
+	__u64 failback_ns; /* no earlier failback */
+	__u64 local_review_ns; /* no earlier look at this node's addresses */
+	__u64 local_listed_ns; /* when the cluster last listed a backend of this node; 0: never */
+	bool local_missing_logged; /* local: only, and no backend of this node */
+	bool failing_back; /* logged */
 	struct reconcile reconcile;
 	__s64 excess; /* see reconcile_other_netns */
 	bool reconciled; /* at least once */
@@ -92,6 +97,7 @@ struct agent {
 	bool feature_logged[DATAPATH_FEATURES_MAX]; /* that the feature is off */
 	/* The last errors that were logged; empty while there is none. */
 	char evict_error[ERR_TEXT_MAX];
+	char failback_error[ERR_TEXT_MAX];
 	char reconcile_error[ERR_TEXT_MAX];
 	char http_error[ERR_TEXT_MAX];
 	char watch_error[ERR_TEXT_MAX];
@@ -177,11 +183,27 @@ void agent_handle_events(struct agent *a);
 /* --- in_force.c: the configuration in force --- */
 
 /*
+ * Fills ret (KLB_MAX_BACKENDS elements) with the backends that are used with file: those found, the
+ * seeds, this node's own. Returns how many.
+ */
+unsigned int agent_list_backends(struct agent *a, const struct config *file,
+				 struct klb_endpoint *ret);
+/*
  * Puts file into force with the backends that discovery has found, if it is on. tls: of file's
  * probes; a->tls when it is the same. Takes ownership of tls on success.
  */
 int agent_take_effective(struct agent *a, const struct config *file, struct probe_tls *tls,
 			 struct err *e);
+
+/* --- local_backends.c: the backends of this node --- */
+
+/* At each tick: looks whether this node's addresses, and so the list, are others now. */
+void agent_review_local(struct agent *a);
+
+/* --- failback.c --- */
+
+/* At each tick, with a->dp: brings one connection home to the local backend if it is due. */
+void agent_failback(struct agent *a);
 
 /* --- make_backend.c --- */
 

@@ -143,6 +143,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	if (!a->dp)
 		agent_reopen(a);
 	agent_review_list(a);
+	agent_review_local(a);
 	if (a->dp)
 		heartbeat(a);
 	if (a->dirty)
@@ -154,6 +155,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 			agent_handle_events(a);
 		agent_check_dead_backends(a);
 		agent_rebalance(a);
+		agent_failback(a);
 	}
 	if (a->dp)
 		agent_check_trials(a);

@@ -24,7 +24,11 @@ static const double bounds[METRICS_BUCKETS] = { 0.001, 0.0025, 0.005, 0.01, 0.02
 
 const char *metrics_ended_name(enum metrics_ended why)
 {
-	return why == METRICS_ENDED_REBALANCE ? "rebalance" : "dead";
+	static const char *const names[] = { [METRICS_ENDED_DEAD] = "dead",
+					     [METRICS_ENDED_REBALANCE] = "rebalance",
+					     [METRICS_ENDED_LOCAL] = "local" };
+
+	return names[why];
 }
 
 void metrics_probe_observe(struct metrics_probe *m, enum klb_reason result, __u64 duration_ns)
@@ -166,6 +170,14 @@ static double rtt_of(const struct datapath_state *s, const struct plan_backend *
 	return s->stats[b->id].srtt_us / 1e6;
 }
 
+static double preferred_of(const struct datapath_state *s, const struct plan_backend *b,
+			   __u64 now_ns)
+{
+	(void)s;
+	(void)now_ns;
+	return b->preferred;
+}
+
 static double weight_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns)
 {
 	struct backend_status status;
@@ -237,6 +249,9 @@ static void print_maps(FILE *f, const struct metrics_input *in)
 	print_states(f, in);
 	each_backend(f, in, "kubelb_backend_weight", "gauge",
 		     "Weight that counts: the operator's, else the planned one.", weight_of);
+	each_backend(f, in, "kubelb_backend_preferred", "gauge",
+		     "1 for this node's own backend, to which its connects go first.",
+		     preferred_of);
 	each_backend(f, in, "kubelb_connections_active", "gauge",
 		     "Connections to the backend that are open.", active_of);
 	each_backend(f, in, "kubelb_connections_opened_total", "counter",

@@ -15,7 +15,12 @@
 #define METRICS_LINKS 16
 
 /* Why the agent has ended connections. */
-enum metrics_ended { METRICS_ENDED_DEAD, METRICS_ENDED_REBALANCE, METRICS_ENDED };
+enum metrics_ended {
+	METRICS_ENDED_DEAD,
+	METRICS_ENDED_REBALANCE,
+	METRICS_ENDED_LOCAL, /* failback */
+	METRICS_ENDED
+};
 
 /* "dead", as in kubelb_connections_ended_total{reason}. */
 const char *metrics_ended_name(enum metrics_ended why);

@@ -11,13 +11,8 @@
 /* Nodes must not act at the same time. */
 #define JITTER_PERCENT 50
 
-/*
- * What one backend has and should have. If a backend is preferred (the one on this node), it should
- * have all connections: clients whose connections are ended elsewhere go there, and those that are
- * ended there come back.
- */
-static bool read_load(const struct agent *a, unsigned int index, bool some_preferred,
-		      struct rebalance_load *ret)
+/* What one backend has and should have. */
+static bool read_load(const struct agent *a, unsigned int index, struct rebalance_load *ret)
 {
 	const struct health *h = agent_backend_health(a->backends[index]);
 	const struct plan_backend *b = agent_planned(a, index);
@@ -29,20 +24,17 @@ static bool read_load(const struct agent *a, unsigned int index, bool some_prefe
 		return false;
 	*ret = (struct rebalance_load){ .id = b->id,
 					.active = stats.active,
-					.weight = some_preferred && !b->preferred
-							  ? 0
-							  : agent_share_weight(a, b) };
+					.weight = agent_share_weight(a, b) };
 	return true;
 }
 
 /*
  * Reads the loads if every backend is ready and has its full weight. Returns their number,
- * otherwise 0.
+ * otherwise 0. A preferred backend (the one on this node) should have all connections: failback.c
+ * sees to that.
  */
 static unsigned int read_loads(const struct agent *a, struct rebalance_load *ret)
 {
-	bool some_preferred = false;
-
 	/* With the other policies a client may choose the same backend again. */
 	if (a->config->policy != KLB_POLICY_LEAST_CONN ||
 	    datapath_read_admin(a->dp, a->state->admin, NULL))
@@ -50,10 +42,11 @@ static unsigned int read_loads(const struct agent *a, struct rebalance_load *ret
 	for (unsigned int i = 0; i < a->config->n_backends; i++) {
 		const struct plan_backend *b = agent_planned(a, i);
 
-		some_preferred |= b && b->preferred;
+		if (b && b->preferred)
+			return 0;
 	}
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		if (!read_load(a, i, some_preferred, &ret[i]))
+		if (!read_load(a, i, &ret[i]))
 			return 0;
 	return a->config->n_backends;
 }

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 
 #include <stdio.h>
+#include <string.h>
 
 bool backend_status_agent_alive(const struct klb_control *control, __u64 now_ns)
 {
@@ -103,15 +104,28 @@ static void describe_removed(const struct datapath_state *s, const struct plan_b
 		 admin->drained ? "; drained by the operator" : "", weight);
 }
 
+/* Says what is not as the state suggests: that this node's connects go there all the same. */
+static void describe_local(const struct datapath_state *s, const struct plan_backend *b,
+			   struct backend_status *ret)
+{
+	bool only = s->applied.local == KLB_LOCAL_ONLY;
+	bool drained = backend_status_admin(s, b)->drained;
+	size_t used = strlen(ret->why);
+
+	if (!b->preferred || !ret->weight || ret->state == STATUS_READY ||
+	    (!only && (ret->state != STATUS_DRAINING || drained)))
+		return;
+	snprintf(ret->why + used, sizeof(ret->why) - used,
+		 "; takes connects all the same (local: %s)", config_local_name(s->applied.local));
+}
+
 /*
  * The order for people. klb_tier in bpf/select.bpf.h ranks a backend that is drained and suspect
  * for the agent as suspect.
  */
-void backend_status_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
-		       struct backend_status *ret)
+static void describe_used(const struct datapath_state *s, const struct plan_backend *b, bool alive,
+			  __u64 now_ns, struct backend_status *ret)
 {
-	const struct klb_admin *admin = backend_status_admin(s, b);
-	bool alive = backend_status_agent_alive(&s->control, now_ns);
 	char reason[NAMES_REASON_MAX];
 
 	names_reason_text(b->value.reason, b->value.http_status, reason);
@@ -126,7 +140,7 @@ void backend_status_of(const struct datapath_state *s, const struct plan_backend
 		ret->state = STATUS_DEAD;
 	else if (s->stats[b->id].ejected_until_ns > now_ns)
 		describe_outlier(&s->stats[b->id], now_ns, ret);
-	else if (admin->drained) {
+	else if (backend_status_admin(s, b)->drained) {
 		ret->state = STATUS_DRAINING;
 		snprintf(ret->why, sizeof(ret->why), "drained by the operator");
 	} else if (alive && b->value.state >= KLB_STATE_SUSPECT)
@@ -135,4 +149,21 @@ void backend_status_of(const struct datapath_state *s, const struct plan_backend
 	else if (!alive && b->value.state >= KLB_STATE_SUSPECT)
 		snprintf(ret->why, sizeof(ret->why), "no agent; its last word was %s (%s)",
 			 names_state(b->value.state), reason);
+}
+
+void backend_status_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
+		       struct backend_status *ret)
+{
+	bool alive = backend_status_agent_alive(&s->control, now_ns);
+	char reason[NAMES_REASON_MAX];
+
+	if (b->removed) {
+		*ret = (struct backend_status){ .state = STATUS_REMOVED };
+		snprintf(ret->why, sizeof(ret->why), "not in the list any more; %s (%s)",
+			 alive ? names_state(b->value.state) : "no agent watches it",
+			 names_reason_text(b->value.reason, b->value.http_status, reason));
+		return;
+	}
+	describe_used(s, b, alive, now_ns, ret);
+	describe_local(s, b, ret);
 }

@@ -11,14 +11,6 @@
 #include "net/endpoint.h"
 #include "balance/backend_status.h"
 
-static bool has(const struct klb_endpoint *list, unsigned int n, const struct klb_endpoint *ep)
-{
-	for (unsigned int i = 0; i < n; i++)
-		if (endpoint_equal(&list[i], ep))
-			return true;
-	return false;
-}
-
 unsigned int endpoint_source_with_seeds(const struct config *c, const struct klb_endpoint *list,
 					unsigned int n, struct klb_endpoint *ret)
 {
@@ -27,7 +19,7 @@ unsigned int endpoint_source_with_seeds(const struct config *c, const struct klb
 	for (unsigned int i = 0; i < n; i++)
 		ret[i] = list[i];
 	for (unsigned int i = 0; i < c->n_backends && n < KLB_MAX_BACKENDS; i++)
-		if (!has(ret, n, &c->backends[i].endpoint))
+		if (!endpoint_is_in(ret, n, &c->backends[i].endpoint))
 			ret[n++] = c->backends[i].endpoint;
 	return n;
 }

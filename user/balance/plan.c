@@ -57,6 +57,15 @@ const struct plan_backend *plan_find_id(const struct plan *p, __u32 id)
 	return NULL;
 }
 
+const struct plan_frontend *plan_find_frontend(const struct plan *p,
+					       const struct klb_endpoint *endpoint)
+{
+	for (unsigned int i = 0; i < p->n_frontends; i++)
+		if (endpoint_equal(&p->frontends[i].endpoint, endpoint))
+			return &p->frontends[i];
+	return NULL;
+}
+
 /*
  * The lowest id that is not in use: by the applied plan (connections to a removed backend may be
  * under way), by a connection, or by this plan.
@@ -181,7 +190,7 @@ static int plan_one_backend(const struct plan_input *in, unsigned int index, str
 	b->value.weight = cb->weight;
 	b->rank = rank_of(in->node, &cb->endpoint);
 	b->local = in->local && in->local[index];
-	b->preferred = in->config->prefer_local && b->local;
+	b->preferred = in->config->local != KLB_LOCAL_IGNORE && b->local;
 	r = plan_identity(in, p, b, e);
 	if (r)
 		return r;
@@ -265,6 +274,7 @@ static void plan_one_removed(const struct plan_input *in, const struct plan_back
 	*b = *old;
 	b->new_id = false;
 	b->removed = true;
+	b->preferred = false;
 	b->value.weight = 0;
 	if (!b->value.left_ns)
 		b->value.left_ns = in->now_ns;
@@ -294,6 +304,7 @@ int plan_make(const struct plan_input *in, struct plan *ret, struct err *e)
 	p.serial = (in->applied ? in->applied->serial : 0) + in->new_config;
 	p.connect_timeout_ms = in->config->connect_timeout_ms;
 	p.dead_peer_timeout_ms = in->config->dead_peer_timeout_ms;
+	p.local = in->config->local;
 	for (unsigned int i = 0; i < in->config->n_backends; i++) {
 		int r = plan_one_backend(in, i, &p, e);
 

@@ -15,7 +15,7 @@
 struct plan_backend {
 	__u32 id; /* 1..KLB_MAX_IDS-1 */
 	__u32 rank; /* klb_candidate.rank */
-	bool preferred; /* klb_candidate.preferred */
+	bool preferred; /* klb_candidate.preferred: local, and what is local goes first */
 	bool local; /* its address is one of this node's */
 	bool new_id; /* this address has not had the id before, so its counters start at 0 */
 	bool removed; /* it has left the list and every frontend, and is kept */
@@ -34,6 +34,7 @@ struct plan {
 	__u32 serial; /* the klb_control.config_serial of this plan */
 	__u32 connect_timeout_ms; /* as in klb_control; so is the next */
 	__u32 dead_peer_timeout_ms;
+	enum klb_local local;
 	unsigned int n_frontends;
 	struct plan_frontend frontends[KLB_MAX_FRONTENDS];
 	unsigned int n_backends;
@@ -90,6 +91,10 @@ int plan_make(const struct plan_input *in, struct plan *ret, struct err *e);
 
 /* Whether b has left the list so long ago that nothing but the operator's setting keeps it. */
 bool plan_is_forgotten(const struct plan_backend *b, __u64 now_ns);
+
+/* The frontend with this address; NULL when there is none. */
+const struct plan_frontend *plan_find_frontend(const struct plan *p,
+					       const struct klb_endpoint *endpoint);
 
 /* Whether a frontend of p uses the backend with this id. */
 bool plan_uses(const struct plan *p, __u32 id);

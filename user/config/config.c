@@ -20,7 +20,7 @@ static int set_defaults(struct config_build *b)
 	int r;
 
 	c->policy = KLB_POLICY_LEAST_CONN;
-	c->prefer_local = true;
+	c->local = KLB_LOCAL_PREFER;
 	c->connect_timeout_ms = 1000;
 	c->dead_peer_timeout_ms = 10000;
 	c->slow_start_ms = 30000;

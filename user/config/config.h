@@ -55,7 +55,7 @@ struct config {
 	unsigned int n_backends;
 	struct config_backend backends[KLB_MAX_BACKENDS];
 	enum klb_policy policy;
-	bool prefer_local;
+	enum klb_local local;
 	unsigned int connect_timeout_ms;
 	unsigned int dead_peer_timeout_ms; /* 0: the client's socket is left as it is */
 	unsigned int
@@ -121,5 +121,6 @@ bool config_has_backend(const struct config *c, const struct klb_endpoint *endpo
 /* The names in the configuration; "invalid" for an invalid value. */
 const char *config_policy_name(enum klb_policy policy);
 const char *config_scope_name(enum klb_scope scope);
+const char *config_local_name(enum klb_local local);
 
 #endif

@@ -37,6 +37,8 @@ struct config_build {
 	struct config_where backends[KLB_MAX_BACKENDS];
 	struct config_where no_backend; /* what a message names when there is no backend */
 	struct config_where http;
+	struct config_where local, prefer_local; /* line 0: the key is not there */
+	enum klb_local preferred; /* what preferLocal, the old key, means */
 	struct err *e;
 };
 
@@ -115,6 +117,10 @@ int config_read_policy(struct config_build *b, const struct config_node *at,
 		       const struct config_key *key, void *base);
 int config_read_scope(struct config_build *b, const struct config_node *at,
 		      const struct config_key *key, void *base);
+int config_read_local(struct config_build *b, const struct config_node *at,
+		      const struct config_key *key, void *base);
+int config_read_prefer_local(struct config_build *b, const struct config_node *at,
+			     const struct config_key *key, void *base);
 int config_read_http(struct config_build *b, const struct config_node *at,
 		     const struct config_key *key, void *base);
 

@@ -27,9 +27,15 @@ static const char *const scopes[] = {
 	[KLB_SCOPE_HOST] = "host",
 	[KLB_SCOPE_ALL] = "all",
 };
+static const char *const locals[] = {
+	[KLB_LOCAL_PREFER] = "prefer",
+	[KLB_LOCAL_ONLY] = "only",
+	[KLB_LOCAL_IGNORE] = "ignore",
+};
 
 #define N_POLICIES (ARRAY_SIZE(policies))
 #define N_SCOPES (ARRAY_SIZE(scopes))
+#define N_LOCALS (ARRAY_SIZE(locals))
 
 const char *config_policy_name(enum klb_policy policy)
 {
@@ -39,6 +45,11 @@ const char *config_policy_name(enum klb_policy policy)
 const char *config_scope_name(enum klb_scope scope)
 {
 	return scope && (unsigned int)scope < N_SCOPES ? scopes[scope] : "invalid";
+}
+
+const char *config_local_name(enum klb_local local)
+{
+	return local && (unsigned int)local < N_LOCALS ? locals[local] : "invalid";
 }
 
 static void *field_of(const struct config_key *key, void *base)
@@ -289,6 +300,34 @@ int config_read_scope(struct config_build *b, const struct config_node *at,
 	if (r < 0)
 		return r;
 	*(enum klb_scope *)field_of(key, base) = (enum klb_scope)r;
+	return 0;
+}
+
+int config_read_local(struct config_build *b, const struct config_node *at,
+		      const struct config_key *key, void *base)
+{
+	int r = read_enum(b, at, locals, N_LOCALS, "mode", "prefer, only or ignore");
+
+	if (r < 0)
+		return r;
+	b->local = at->where;
+	*(enum klb_local *)field_of(key, base) = (enum klb_local)r;
+	return 0;
+}
+
+/* read_root compares it with the new key, which may come later. */
+int config_read_prefer_local(struct config_build *b, const struct config_node *at,
+			     const struct config_key *key, void *base)
+{
+	const struct config_key as_bool = { .name = key->name };
+	bool value;
+	int r = config_read_bool(b, at, &as_bool, &value);
+
+	(void)base;
+	if (r < 0)
+		return r;
+	b->prefer_local = at->where;
+	b->preferred = value ? KLB_LOCAL_PREFER : KLB_LOCAL_IGNORE;
 	return 0;
 }
 

@@ -51,7 +51,8 @@ static const struct config_key root_keys[] = {
 	KEY("frontends", read_frontends, config, frontends),
 	KEY("backends", read_backends, config, backends),
 	KEY("policy", config_read_policy, config, policy),
-	KEY("preferLocal", config_read_bool, config, prefer_local),
+	KEY("local", config_read_local, config, local),
+	KEY("preferLocal", config_read_prefer_local, config, local),
 	KEY("connectTimeout", config_read_duration, config, connect_timeout_ms, .min = 10,
 	    .max = MINUTE_MS),
 	KEY("deadPeerTimeout", config_read_duration, config, dead_peer_timeout_ms, .min = SECOND_MS,
@@ -337,9 +338,27 @@ static int read_discovery(struct config_build *b, const struct config_node *at,
 	return read_mapping(b, at, discovery_keys, c);
 }
 
+/* preferLocal is the old key of local. */
+static int take_prefer_local(const struct config_build *b)
+{
+	struct config *c = b->config;
+
+	if (!b->prefer_local.line)
+		return 0;
+	if (b->local.line && c->local != b->preferred)
+		return config_fail(b, &b->prefer_local,
+				   "means local: %s, and local is %s (on line %u); remove "
+				   "preferLocal, the old name of that key",
+				   config_local_name(b->preferred), config_local_name(c->local),
+				   b->local.line);
+	c->local = b->preferred;
+	return 0;
+}
+
 static int read_root(struct config_build *b, yaml_document_t *document)
 {
 	struct config_node root = { .document = document };
+	int r;
 
 	set_where(&b->no_backend, 1, "", "backends");
 	root.node = yaml_document_get_root_node(document);
@@ -347,7 +366,8 @@ static int read_root(struct config_build *b, yaml_document_t *document)
 	if (!root.node || yamldoc_is_null(root.node))
 		return 0;
 	root.where.line = yamldoc_line(root.node);
-	return read_mapping(b, &root, root_keys, b->config);
+	r = read_mapping(b, &root, root_keys, b->config);
+	return r < 0 ? r : take_prefer_local(b);
 }
 
 const struct yamldoc_limits config_limits = {

@@ -129,7 +129,10 @@ static void report_change(const struct admin_change *c, const struct datapath_st
 	case ADMIN_DRAIN:
 		printf("%s: draining; %llu connections to it stay until they close\n", text,
 		       s->stats[b->id].active);
-		if (!others.ready && backend_status_weight(s, b))
+		if (s->applied.local == KLB_LOCAL_ONLY && b->preferred)
+			printf("note: local is only: new connections of this node go to it all the "
+			       "same; local: prefer in its configuration lets them leave\n");
+		else if (!others.ready && backend_status_weight(s, b))
 			printf("note: no other backend is ready; it still gets what no other can "
 			       "take\n");
 		break;

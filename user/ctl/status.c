@@ -114,6 +114,24 @@ static void print_netns(const struct klb_control *c)
 	printf("netns     ANOTHER ONE than this command's: %s\n", text);
 }
 
+/* What this node's own backends are to it, and which they are. */
+static void print_local(const struct plan *p)
+{
+	char text[ENDPOINT_TEXT_MAX];
+	unsigned int n = 0;
+
+	if (!p->local)
+		return;
+	printf("local     %s", config_local_name(p->local));
+	for (unsigned int i = 0; i < p->n_backends; i++)
+		if (p->backends[i].preferred)
+			printf("%s %s", n++ ? "," : ":",
+			       endpoint_format(&p->backends[i].value.endpoint, text));
+	if (!n && p->local != KLB_LOCAL_IGNORE)
+		printf(": no backend is this node's, so all are used");
+	putchar('\n');
+}
+
 static void print_head(const struct status *st)
 {
 	const struct datapath_state *s = st->state;
@@ -136,6 +154,7 @@ static void print_head(const struct status *st)
 		printf("discovery %s (heard %s%s)\n", names_discovery(s->control.discovery),
 		       format_age(s->control.discovery_heard_ns, now_ns, text),
 		       s->control.discovery_heard_ns ? " ago" : "");
+	print_local(&s->applied);
 	print_notes(&s->counters);
 }
 
@@ -259,7 +278,7 @@ static json_t *json_backend(const struct datapath_state *s, const struct plan_ba
 	/* configuredWeight is the planned one: the maps hold no other. */
 	return json_pack(
 		"{s:i, s:i, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:o, s:b, s:b, s:o, s:I, s:I, s:I, "
-		"s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+		"s:o, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}",
 		"id", (int)b->id, "generation", (int)b->value.generation, "address",
 		endpoint_format(&b->value.endpoint, text), "state",
 		backend_status_name(status.state), "why", status.why, "reason",
@@ -282,7 +301,7 @@ static json_t *json_backend(const struct datapath_state *s, const struct plan_ba
 		seconds_since(b->value.last_probe_ns, now_ns), "lastSuccessSecondsAgo",
 		seconds_since(stats->last_success_ns, now_ns), "lastFailureSecondsAgo",
 		seconds_since(stats->last_failure_ns, now_ns), "leftSecondsAgo",
-		seconds_since(b->value.left_ns, now_ns));
+		seconds_since(b->value.left_ns, now_ns), "preferred", (int)b->preferred);
 }
 
 static json_t *json_backends(const struct datapath_state *s, __u64 now_ns)
@@ -363,7 +382,7 @@ int status_print_json(const struct status *st, bool compact)
 		"{s:b, s:o, s:s, s:i, s:I, s:I, s:I, s:b, s:{s:b, s:o}, s:{s:s, s:o}, s:{s:I, s:I, "
 		"s:I, "
 		"s:I}, "
-		"s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+		"s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
 		"attached", st->n_links > 0, "effective", effect_json(effect_of_all(st)), "pin",
 		st->pin_dir, "abiVersion", (int)s->control.abi_version, "configSerial",
 		(json_int_t)s->control.config_serial, "hostNetnsCookie",
@@ -382,7 +401,8 @@ int status_print_json(const struct status *st, bool compact)
 		"programs", json_programs(st->links, st->n_links), "features", json_features(st),
 		"frontends", json_frontends(&s->applied), "backends", json_backends(s, now_ns),
 		"connects", decides_json_trials(st->decides), "otherPrograms",
-		decides_json_others(st->decides), "diverted", json_diverted(&s->counters));
+		decides_json_others(st->decides), "diverted", json_diverted(&s->counters), "local",
+		s->applied.local ? json_string(config_local_name(s->applied.local)) : json_null());
 
 	return ctl_print_json(root, compact ? JSON_COMPACT : JSON_INDENT(2), stdout);
 }

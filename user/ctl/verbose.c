@@ -23,13 +23,13 @@ void ctl_log_state(const char *pin_dir, const struct datapath_state *s)
 	log_event(LOG_LEVEL_DEBUG, "maps read",
 		  "pin=%s abi_version=%u config_serial=%llu config_seconds_ago=%.1f "
 		  "heartbeat_seconds_ago=%.1f heartbeat_good_for_seconds=%.1f "
-		  "connect_timeout_ms=%u dead_peer_timeout_ms=%u host_netns=%llu "
+		  "connect_timeout_ms=%u dead_peer_timeout_ms=%u local=%s host_netns=%llu "
 		  "frontends=%u backends=%u events=%llu",
 		  log_quoted(pin_dir), c->abi_version, c->config_serial,
 		  seconds_ago(c->config_applied_ns, now), seconds_ago(c->heartbeat_ns, now),
 		  (double)c->heartbeat_max_age_ns / NS_PER_S, c->connect_timeout_ms,
-		  c->dead_peer_timeout_ms, c->host_netns, s->applied.n_frontends,
-		  s->applied.n_backends, s->counters.events);
+		  c->dead_peer_timeout_ms, config_local_name(c->local), c->host_netns,
+		  s->applied.n_frontends, s->applied.n_backends, s->counters.events);
 }
 
 static const char *effect_name(const struct datapath_link *link)

@@ -186,14 +186,6 @@ static int apply_frontend(const struct datapath *dp, const struct plan *p,
 	return 0;
 }
 
-static bool wants_frontend(const struct plan *p, const struct klb_endpoint *endpoint)
-{
-	for (unsigned int i = 0; i < p->n_frontends; i++)
-		if (endpoint_equal(&p->frontends[i].endpoint, endpoint))
-			return true;
-	return false;
-}
-
 static int remove_frontend(const struct datapath *dp, const struct klb_endpoint *key)
 {
 	struct klb_frontend value;
@@ -236,7 +228,7 @@ static int remove_frontends(const struct datapath *dp, const struct plan *p, str
 	       !bpf_map_get_next_key(dp->fds[MAP_FRONTENDS], previous, &keys[n]))
 		previous = &keys[n++];
 	for (unsigned int i = 0; i < n; i++)
-		if (!wants_frontend(p, &keys[i]) && remove_frontend(dp, &keys[i]))
+		if (!plan_find_frontend(p, &keys[i]) && remove_frontend(dp, &keys[i]))
 			return fail(dp, MAP_FRONTENDS, e);
 	return remove_strays(dp, e);
 }
@@ -271,10 +263,11 @@ static int apply_control(const struct datapath *dp, const struct plan *p, struct
 		return fail(dp, MAP_CONTROL, e);
 	if (control.config_serial == p->serial &&
 	    control.connect_timeout_ms == p->connect_timeout_ms &&
-	    control.dead_peer_timeout_ms == p->dead_peer_timeout_ms)
+	    control.dead_peer_timeout_ms == p->dead_peer_timeout_ms && control.local == p->local)
 		return 0;
 	control.connect_timeout_ms = p->connect_timeout_ms;
 	control.dead_peer_timeout_ms = p->dead_peer_timeout_ms;
+	control.local = p->local;
 	if (control.config_serial != p->serial) {
 		control.config_serial = p->serial;
 		control.config_applied_ns = clock_now_ns();

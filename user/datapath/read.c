@@ -46,6 +46,22 @@ static int read_frontends(const struct datapath *dp, struct plan *ret)
 	return 0;
 }
 
+/* Which backends are preferred: the same ones for each frontend. */
+static void read_preferred(const struct datapath *dp, struct plan *ret)
+{
+	struct klb_candidates table;
+	struct klb_frontend value;
+
+	if (!ret->n_frontends ||
+	    bpf_map_lookup_elem(dp->fds[MAP_FRONTENDS], &ret->frontends[0].endpoint, &value) ||
+	    bpf_map_lookup_elem(dp->fds[MAP_CANDIDATES], &value.table, &table))
+		return;
+	for (unsigned int i = 0; i < ret->n_backends; i++)
+		for (unsigned int k = 0; k < table.n && k < KLB_MAX_BACKENDS; k++)
+			if (table.at[k].id == ret->backends[i].id)
+				ret->backends[i].preferred = table.at[k].preferred;
+}
+
 static int read_backends(const struct datapath *dp, struct plan *ret)
 {
 	int fd = dp->fds[MAP_BACKENDS];
@@ -62,6 +78,7 @@ static int read_backends(const struct datapath *dp, struct plan *ret)
 		b->removed = b->value.left_ns || (ret->n_frontends && !plan_uses(ret, id));
 		ret->n_backends++;
 	}
+	read_preferred(dp, ret);
 	return 0;
 }
 
@@ -116,5 +133,6 @@ int datapath_read(const struct datapath *dp, struct datapath_state *ret, struct 
 	ret->applied.serial = (__u32)ret->control.config_serial;
 	ret->applied.connect_timeout_ms = ret->control.connect_timeout_ms;
 	ret->applied.dead_peer_timeout_ms = ret->control.dead_peer_timeout_ms;
+	ret->applied.local = ret->control.local;
 	return 0;
 }

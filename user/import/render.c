@@ -340,8 +340,8 @@ static void put_all(FILE *out, const struct import *m)
 	fputs("\n# How long a peer may leave data unacknowledged; 0 leaves that to the client.\n",
 	      out);
 	put_number(out, "", "deadPeerTimeout", &m->dead_peer_timeout_ms, true, "10s");
-	fputs("\n# On a control-plane node: its own apiserver first, while it is ready.\n"
-	      "# preferLocal: true\n",
+	fputs("\n# On a control-plane node: its own apiserver first, while it serves.\n"
+	      "# local: prefer\n",
 	      out);
 	put_probe(out, m);
 	put_http(out, m);

@@ -6,20 +6,23 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "balance/endpoint_source.h"
+#include "balance/local_list.h"
 #include "balance/plan_node.h"
 #include "base/clock.h"
 #include "discovery/discovery.h"
 #include "datapath/datapath.h"
 #include "balance/backend_status.h"
+#include "host/node.h"
 #include "net/netns.h"
 
-/* The configuration with the backends that discovery has found earlier, if there are any. */
-static int with_known_backends(const struct config *cfg, const struct datapath_state *state,
-			       struct config **ret, struct attach_report *rep, struct err *e)
+/* What discovery has found earlier, if there is anything, otherwise the configuration's own. */
+static unsigned int list_backends(const struct config *cfg, const struct datapath_state *state,
+				  struct attach_report *rep, struct klb_endpoint *ret)
 {
-	struct klb_endpoint cached[KLB_MAX_BACKENDS], list[KLB_MAX_BACKENDS];
+	struct klb_endpoint cached[KLB_MAX_BACKENDS];
 	struct err cache_error = { "" };
 	unsigned int n_cached = 0, n;
 	int r = discovery_cached_list(cfg, cached, &n_cached, &cache_error);
@@ -29,10 +32,25 @@ static int with_known_backends(const struct config *cfg, const struct datapath_s
 	/* A missing cache is normal and not reported. */
 	snprintf(rep->cache_error, sizeof(rep->cache_error), "%s",
 		 r && r != -ENOENT ? cache_error.text : "");
-	if (!n_cached || endpoint_source_is_cluster(&state->control, clock_now_ns()))
-		return config_with_backends(cfg, cached, n_cached, ret, e);
-	n = endpoint_source_with_seeds(cfg, cached, n_cached, list);
-	rep->seeds = n - n_cached;
+	if (n_cached && endpoint_source_is_cluster(&state->control, clock_now_ns())) {
+		memcpy(ret, cached, n_cached * sizeof(*ret));
+		return n_cached;
+	}
+	n = endpoint_source_with_seeds(cfg, cached, n_cached, ret);
+	if (n_cached)
+		rep->seeds = n - n_cached;
+	return n;
+}
+
+static int with_known_backends(const struct config *cfg, const struct datapath_state *state,
+			       struct config **ret, struct attach_report *rep, struct err *e)
+{
+	struct klb_endpoint list[KLB_MAX_BACKENDS];
+	unsigned int n = list_backends(cfg, state, rep, list);
+	bool some_local;
+
+	n = local_list_apply(cfg, &state->applied, node_is_local, list, n, &some_local);
+	rep->local_missing = cfg->local == KLB_LOCAL_ONLY && n && !some_local;
 	return config_with_backends(cfg, list, n, ret, e);
 }
 

@@ -19,6 +19,7 @@ struct attach_report {
 	bool from_cache; /* the backends are those that discovery has found earlier */
 	unsigned int seeds; /* the number of the configuration's own backends that are used beside
 			       them */
+	bool local_missing; /* local: only, and no backend has an address of this node */
 	char cache_error[ERR_TEXT_MAX]; /* why the cache is not used although it exists; or "" */
 	char cgroup[512];
 	char moved[200]; /* from another network namespace: in words; or "" */

@@ -25,15 +25,6 @@ static void print_backend_change(const struct plan_backend *b, const struct plan
 		printf("    backend %s weight %u\n", text, b->value.weight);
 }
 
-static const struct plan_frontend *find_frontend(const struct plan *p,
-						 const struct klb_endpoint *endpoint)
-{
-	for (unsigned int i = 0; i < p->n_frontends; i++)
-		if (endpoint_equal(&p->frontends[i].endpoint, endpoint))
-			return &p->frontends[i];
-	return NULL;
-}
-
 static void print_frontend_change(const struct plan_frontend *f, const struct plan_frontend *old)
 {
 	char text[ENDPOINT_TEXT_MAX];
@@ -68,9 +59,9 @@ static void print_changes(const struct attach_report *rep)
 	for (unsigned int i = 0; i < rep->after.n_frontends; i++)
 		print_frontend_change(
 			&rep->after.frontends[i],
-			find_frontend(&rep->before, &rep->after.frontends[i].endpoint));
+			plan_find_frontend(&rep->before, &rep->after.frontends[i].endpoint));
 	for (unsigned int i = 0; i < rep->before.n_frontends; i++)
-		if (!find_frontend(&rep->after, &rep->before.frontends[i].endpoint))
+		if (!plan_find_frontend(&rep->after, &rep->before.frontends[i].endpoint))
 			printf("  - frontend %s\n",
 			       endpoint_format(&rep->before.frontends[i].endpoint, text));
 	print_backend_changes(&rep->before, &rep->after);
@@ -130,6 +121,11 @@ static void print_warnings(const struct attach_report *rep, const struct config 
 	if (!plan_count_used(&rep->after))
 		log_line("warning: no backends: connects go through untouched");
 	warn_families(&rep->after);
+	if (rep->local_missing)
+		log_line(
+			"warning: local: only, but no backend has an address of this node: all of "
+			"them are used, as with local: ignore; on a control-plane node add its own "
+			"address to backends");
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
 		if (files[i].file && access(files[i].file, R_OK))
 			log_line("warning: %s: %s: %s: kubelb-agent will not start with it",

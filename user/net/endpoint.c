@@ -180,6 +180,14 @@ bool endpoint_equal(const struct klb_endpoint *a, const struct klb_endpoint *b)
 	return a->port == b->port && memcmp(a->addr, b->addr, sizeof(a->addr)) == 0;
 }
 
+bool endpoint_is_in(const struct klb_endpoint *list, unsigned int n, const struct klb_endpoint *ep)
+{
+	for (unsigned int i = 0; i < n; i++)
+		if (endpoint_equal(&list[i], ep))
+			return true;
+	return false;
+}
+
 bool endpoint_is_ipv4(const struct klb_endpoint *ep)
 {
 	return memcmp(ep->addr, ipv4_prefix, sizeof(ipv4_prefix)) == 0;

@@ -36,6 +36,8 @@ const char *endpoint_format_address(const struct klb_endpoint *ep, char *buf);
 
 /* Address and port. */
 bool endpoint_equal(const struct klb_endpoint *a, const struct klb_endpoint *b);
+/* Whether one of the n in list is equal to ep. */
+bool endpoint_is_in(const struct klb_endpoint *list, unsigned int n, const struct klb_endpoint *ep);
 /* Whether the address is IPv4, which is held as ::ffff:a.b.c.d. */
 bool endpoint_is_ipv4(const struct klb_endpoint *ep);
 /* 0.0.0.0 or :: */

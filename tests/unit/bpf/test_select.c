@@ -216,26 +216,31 @@ struct tier_case {
 		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .answered = ALL_ONES, \
 		.ejected = ALL_ONES                                                          \
 	}
-#define LOCAL_EJECTED                                                                   \
-	{                                                                               \
-		.state = KLB_STATE_READY, .weight = 100, .eligible = 1, .preferred = 1, \
-		.ejected = ALL_ONES                                                     \
-	}
 #define WEIGHTLESS                                                   \
 	{                                                            \
 		.state = KLB_STATE_READY, .weight = 0, .eligible = 1 \
 	}
-#define LOCAL                                                                          \
+#define LOCAL_IN(kind, ...)                                                              \
+	{                                                                                \
+		.state = KLB_STATE_##kind, .weight = 100, .eligible = 1, .preferred = 1, \
+		__VA_ARGS__                                                              \
+	}
+#define LOCAL LOCAL_IN(READY, .drained = 0)
+#define LOCAL_UNKNOWN LOCAL_IN(UNKNOWN, .drained = 0)
+#define LOCAL_SUSPECT LOCAL_IN(SUSPECT, .drained = 0)
+#define LOCAL_DEAD LOCAL_IN(DEAD, .drained = 0)
+#define LOCAL_DRAINING LOCAL_IN(DRAINING, .drained = 0)
+#define LOCAL_EJECTED LOCAL_IN(READY, .ejected = ALL_ONES)
+#define LOCAL_DRAINED LOCAL_IN(READY, .drained = 1)
+#define LOCAL_DRAINING_DRAINED LOCAL_IN(DRAINING, .drained = 1)
+#define LOCAL_DRAINING_EJECTED LOCAL_IN(DRAINING, .ejected = ALL_ONES)
+#define LOCAL_WEIGHTLESS                                                             \
+	{                                                                            \
+		.state = KLB_STATE_READY, .weight = 0, .eligible = 1, .preferred = 1 \
+	}
+#define LOCAL_OUT_OF_REACH                                                             \
 	{                                                                              \
-		.state = KLB_STATE_READY, .weight = 100, .eligible = 1, .preferred = 1 \
-	}
-#define LOCAL_DEAD                                                                    \
-	{                                                                             \
-		.state = KLB_STATE_DEAD, .weight = 100, .eligible = 1, .preferred = 1 \
-	}
-#define LOCAL_DRAINING                                                                    \
-	{                                                                                 \
-		.state = KLB_STATE_DRAINING, .weight = 100, .eligible = 1, .preferred = 1 \
+		.state = KLB_STATE_READY, .weight = 100, .eligible = 0, .preferred = 1 \
 	}
 #define OUT_OF_REACH                                                   \
 	{                                                              \
@@ -285,9 +290,23 @@ static const struct tier_case tier_cases[] = {
 	{ "nobody has weight", 1, { WEIGHTLESS, WEIGHTLESS, WEIGHTLESS }, 0 },
 	{ "the local one takes all", 1, { READY, LOCAL, READY }, 2 },
 	{ "the local one is dead", 1, { READY, LOCAL_DEAD, READY }, 5 },
-	{ "the local one is draining", 1, { READY, LOCAL_DRAINING, DEAD }, 1 },
-	{ "local does not count among the doubtful", 1, { DRAINING, LOCAL_DRAINING, DEAD }, 3 },
-	{ "no agent: local is not preferred", 0, { READY, LOCAL_DEAD, LOCAL }, 7 },
+	{ "the local one is not probed yet", 1, { READY, LOCAL_UNKNOWN, READY }, 2 },
+	{ "the local one starts or shuts down", 1, { READY, LOCAL_DRAINING, DEAD }, 2 },
+	{ "the local one is suspect", 1, { READY, LOCAL_SUSPECT, DRAINING }, 1 },
+	{ "the local one is drained by the operator", 1, { READY, LOCAL_DRAINED, DEAD }, 1 },
+	{ "the local one shuts down and is drained",
+	  1,
+	  { READY, LOCAL_DRAINING_DRAINED, DEAD },
+	  1 },
+	{ "the local one shuts down and is ejected",
+	  1,
+	  { READY, LOCAL_DRAINING_EJECTED, DEAD },
+	  1 },
+	{ "the local one has no weight", 1, { READY, LOCAL_WEIGHTLESS, READY }, 5 },
+	{ "the local one is out of reach", 1, { READY, LOCAL_OUT_OF_REACH, READY }, 5 },
+	{ "no agent: local takes all", 0, { READY, LOCAL_DEAD, READY }, 2 },
+	{ "no agent: local is ejected", 0, { READY, LOCAL_EJECTED, READY }, 5 },
+	{ "no agent: local is drained", 0, { READY, LOCAL_DRAINED, READY }, 5 },
 	{ "out of reach", 1, { OUT_OF_REACH, READY, READY }, 6 },
 	{ "nobody in reach", 1, { OUT_OF_REACH, OUT_OF_REACH, OUT_OF_REACH }, 0 },
 	{ "no agent: dead is not believed", 0, { DEAD, READY, READY }, 7 },

@@ -25,7 +25,7 @@ static const char sample[] =
 	"  - address: 192.168.17.12:6443\n"
 	"    weight: 100\n"
 	"policy: least-conn               # least-conn | random | rendezvous | latency\n"
-	"preferLocal: true\n"
+	"local: prefer\n"
 	"connectTimeout: 1s\n"
 	"deadPeerTimeout: 10s\n"
 	"probe:\n"
@@ -211,7 +211,7 @@ static void defaults(void **state)
 	check_endpoint(&c->backends[0].endpoint, "10.0.0.1:6443");
 	assert_int_equal(c->backends[0].weight, KLB_WEIGHT_DEFAULT);
 	assert_int_equal(c->policy, KLB_POLICY_LEAST_CONN);
-	assert_true(c->prefer_local);
+	assert_int_equal(c->local, KLB_LOCAL_PREFER);
 	assert_int_equal(c->connect_timeout_ms, 1000);
 	assert_int_equal(c->dead_peer_timeout_ms, 10000);
 	assert_int_equal(c->slow_start_ms, 30000);
@@ -310,12 +310,40 @@ static void full_sample(void **state)
 	check_sample(windows);
 }
 
+/* The old key means what it always did; beside the new one it says the same or is refused. */
+static void prefer_local_is_the_old_key(void **state)
+{
+	static const struct {
+		const char *text;
+		enum klb_local local;
+	} cases[] = {
+		{ "local: prefer\n", KLB_LOCAL_PREFER },
+		{ "local: only\n", KLB_LOCAL_ONLY },
+		{ "local: ignore\n", KLB_LOCAL_IGNORE },
+		{ "preferLocal: true\n", KLB_LOCAL_PREFER },
+		{ "preferLocal: false\n", KLB_LOCAL_IGNORE },
+		{ "preferLocal: false\nlocal: ignore\n", KLB_LOCAL_IGNORE },
+		{ "local: prefer\npreferLocal: true\n", KLB_LOCAL_PREFER },
+	};
+	char text[128];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct config *c;
+
+		snprintf(text, sizeof(text), "backends: [10.0.0.1]\n%s", cases[i].text);
+		c = parse(text);
+		assert_int_equal(c->local, cases[i].local);
+		config_free(c);
+	}
+}
+
 static void every_value_other_than_default(void **state)
 {
 	struct config *c = parse("frontends: [\"[fd00::1]:443\"]\n"
 				 "backends: [{address: 'fd00::2', weight: 0}]\n"
 				 "policy: rendezvous\n"
-				 "preferLocal: false\n"
+				 "local: only\n"
 				 "connectTimeout: 250ms\n"
 				 "deadPeerTimeout: 0\n"
 				 "slowStart: 1m30s\n"
@@ -334,7 +362,7 @@ static void every_value_other_than_default(void **state)
 	check_endpoint(&c->backends[0].endpoint, "[fd00::2]:6443");
 	assert_int_equal(c->backends[0].weight, 0);
 	assert_int_equal(c->policy, KLB_POLICY_RENDEZVOUS);
-	assert_false(c->prefer_local);
+	assert_int_equal(c->local, KLB_LOCAL_ONLY);
 	assert_int_equal(c->connect_timeout_ms, 250);
 	assert_int_equal(c->dead_peer_timeout_ms, 0);
 	assert_int_equal(c->slow_start_ms, 90000);
@@ -857,6 +885,7 @@ int main(void)
 		cmocka_unit_test(probe_defaults),
 		cmocka_unit_test(default_frontends_without_ipv6),
 		cmocka_unit_test(full_sample),
+		cmocka_unit_test(prefer_local_is_the_old_key),
 		cmocka_unit_test(every_value_other_than_default),
 		cmocka_unit_test(every_policy),
 		cmocka_unit_test(discovery_section),
