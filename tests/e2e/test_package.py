@@ -353,6 +353,18 @@ def test_the_sandbox_lets_the_agent_attach(node, world):
     assert served_set(world) == ALL
 
 
+def test_a_start_without_a_bpffs(node, world):
+    """Somebody has unmounted it. The unit's agent may not mount; its step before it does."""
+    node.run("systemctl", "stop", "kubelb-agent")
+    node.run("kubelb-load", "--detach")
+    node.run("umount", "-l", "/sys/fs/bpf")
+    assert not node.exec("findmnt", "-n", "-M", "/sys/fs/bpf").stdout
+    node.run("systemctl", "start", "kubelb-agent")
+    assert node.exec("findmnt", "-n", "-o", "FSTYPE", "-M", "/sys/fs/bpf").stdout == "bpf\n"
+    assert os.path.isdir(node.pin)
+    assert served_set(world) == ALL
+
+
 def test_reload(node, world):
     """`systemctl reload` applies the file. With a mistake in it the old configuration
     stays, the journal has the line, and the status says so."""

@@ -76,8 +76,8 @@ static void on_result(evutil_socket_t fd, short what, void *arg)
 	a->n_links = 0;
 	log_event(LOG_LEVEL_WARN, "attached again", "cgroup=%s pin=%s", log_quoted(result.text),
 		  log_quoted(a->options->pin_dir));
-	if (!a->dp)
-		agent_reopen(a);
+	/* The tick opens it. */
+	event_active(a->tick, EV_TIMEOUT, 0);
 }
 
 int agent_listen_attacher(struct agent *a)
@@ -118,7 +118,9 @@ void agent_note_loss(struct agent *a, bool held, int code)
 			  "the pins are not to be seen, and the programs run all the same",
 			  "pin=%s fix=%s", log_quoted(a->options->pin_dir),
 			  log_quoted(
-				  "a bpffs may be mounted over them (findmnt -t bpf); unmount it"));
+				  "another mount hides them, or only another mount namespace has "
+				  "them any more (findmnt -t bpf): unmount what hides them, or end "
+				  "the programs (bpftool link list, bpftool link detach id N)"));
 }
 
 /*

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "host/cgroup.h"
+#include "host/mounts.h"
 #include "host/node.h"
 #include "load/attach.h"
 
@@ -26,6 +27,7 @@ struct attacher {
 struct server {
 	const char *config_path, *pin_dir;
 	const struct config *config; /* the last valid one */
+	char bpffs[512]; /* where the pins' bpffs is mounted at the start; "": nowhere */
 	int fd;
 };
 
@@ -57,8 +59,13 @@ static int attach(const struct server *s, __u64 cgroup_id)
 	const struct datapath_load_options options = {
 		.pin_dir = s->pin_dir, .cgroup = there && cgroup_id != 1 ? cgroup : NULL
 	};
-	int r = report ? attach_run(s->config, &options, report, &e) : -ENOMEM;
+	int r = report ? 0 : -ENOMEM;
 
+	/* Mounted again where it was; kubelb-load itself does that at /sys/fs/bpf alone. */
+	if (!r && s->bpffs[0])
+		r = mounts_mount_bpffs(s->bpffs, &e);
+	if (!r)
+		r = attach_run(s->config, &options, report, &e);
 	reply(s, r, r ? e.text : report->cgroup);
 	free(report);
 	return r;
@@ -109,9 +116,10 @@ int attacher_start(const char *config_path, const char *pin_dir, const struct co
 	at->fd = ends[0];
 	at->pid = fork();
 	if (!at->pid) {
-		struct server s = { config_path, pin_dir, cfg, ends[1] };
+		struct server s = { config_path, pin_dir, cfg, "", ends[1] };
 
 		close(ends[0]);
+		mounts_bpffs_of(pin_dir, s.bpffs, sizeof(s.bpffs));
 		serve(&s);
 	}
 	close(ends[1]);

@@ -180,29 +180,53 @@ static void find_existing_parent(const char *path, char *ret, size_t size)
 	}
 }
 
-static int mount_bpffs_locked(struct err *e)
+static int mount_bpffs_locked(const char *point, struct err *e)
 {
-	if (mount("bpf", BPFFS_MOUNT, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME,
-		  "mode=0700"))
+	if (mount("bpf", point, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RELATIME, "mode=0700"))
 		return err_set(e, errno,
-			       "cannot mount bpffs at " BPFFS_MOUNT
-			       ": %s; mount it (mount -t bpf bpf " BPFFS_MOUNT ") and try again",
-			       strerror(errno));
+			       "cannot mount bpffs at %s: %s; mount it (mount -t bpf bpf %s) and "
+			       "try again",
+			       point, strerror(errno), point);
 	return 0;
 }
 
-static int mount_bpffs(struct err *e)
+int mounts_mount_bpffs(const char *point, struct err *e)
 {
 	/* Two processes at once would mount one bpffs over the other and hide its pins. */
-	int lock = open(BPFFS_MOUNT, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+	int lock = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
 
 	if (lock >= 0)
 		flock(lock, LOCK_EX);
-	if (!mounts_is_bpffs(BPFFS_MOUNT))
-		r = mount_bpffs_locked(e);
+	if (!mounts_is_bpffs(point))
+		r = mount_bpffs_locked(point, e);
 	if (lock >= 0)
 		close(lock);
 	return r;
+}
+
+struct of_dir {
+	const char *dir;
+	char *ret;
+	size_t size;
+};
+
+/* The longest mount point that dir is below. */
+static void take_if_above(void *arg, char *point)
+{
+	struct of_dir *o = arg;
+	size_t n = strlen(point);
+
+	if (!strncmp(o->dir, point, n) && (!o->dir[n] || o->dir[n] == '/') && n >= strlen(o->ret))
+		snprintf(o->ret, o->size, "%s", point);
+}
+
+bool mounts_bpffs_of(const char *dir, char *ret, size_t size)
+{
+	struct of_dir o = { dir, ret, size };
+
+	*ret = '\0';
+	mounts_each_bpffs(take_if_above, &o);
+	return *ret;
 }
 
 int mounts_ensure_bpffs(const char *dir, struct err *e)
@@ -230,5 +254,5 @@ int mounts_ensure_bpffs(const char *dir, struct err *e)
 			       BPFFS_MOUNT
 			       " does not exist: sysfs is not mounted, or the kernel has "
 			       "no bpffs; see kubelb-load --check");
-	return mount_bpffs(e);
+	return mounts_mount_bpffs(BPFFS_MOUNT, e);
 }

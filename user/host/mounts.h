@@ -31,6 +31,11 @@ int mounts_open_cgroup(const char *dir, unsigned long long *ret_id, struct err *
 /* Whether dir exists and is on a bpffs. */
 bool mounts_is_bpffs(const char *dir);
 
+/* Fills ret with the mount point of the bpffs that dir is on. Returns false when it is on none. */
+bool mounts_bpffs_of(const char *dir, char *ret, size_t size);
+/* Mounts a bpffs at point, as mounts_ensure_bpffs does, unless one is there. */
+int mounts_mount_bpffs(const char *point, struct err *e);
+
 /* Calls visit with the mount point of each bpffs of /proc/self/mountinfo. */
 void mounts_each_bpffs(void (*visit)(void *arg, char *point), void *arg);
 
