@@ -397,7 +397,7 @@ def test_reload(balanced):
                                                          balanced.backends[:2]}, "two backends")
     wait_until(lambda: weight_of(balanced, cp) == 7, "the new weight")
     assert served_set(balanced, 60) <= {"cp1", "cp2"}
-    balanced.configure()
+    balanced.configure(slowStart="0")
     balanced.running.hup()
     wait_states(balanced, "ready", balanced.backends)
     assert served_set(balanced, 60) == ALL

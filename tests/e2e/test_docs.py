@@ -57,7 +57,7 @@ SOURCES = [
     ("user/discovery/watch.c", r'= "expired"', '= "novel"', "result of discovery 'novel'"),
     ("user/agent/sync.c", r'"cannot update the maps"', '"novel words of a log"',
      "novel words of a log"),
-    ("user/balance/plan.c", r"carried by open", "carried by novel", "in use or carried by novel"),
+    ("user/balance/plan.c", r"carried by open", "carried by novel", "carried by novel connections"),
     ("user/config/validate.c", r"would connect to ", "would novel to ", "would novel to itself"),
     ("user/config/schema.c", r'KEY\("connectTimeout"', 'KEY("novelKey"', "key novelKey is missing"),
     ("user/config/schema.c", r"\.min = 10, \.max = 5 \* MINUTE_MS|\.min = 10,\n\s+\.max = 5",

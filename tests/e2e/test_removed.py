@@ -12,7 +12,8 @@ from system import wait_until
 def leave(stage, *which):
     """The named ones leave the list, and the agent has heard of it."""
     mark = len(stage.running.log())
-    stage.configure(backends=[b.endpoint for b in stage.backends if b not in which])
+    stage.configure(backends=[b.endpoint for b in stage.backends if b not in which],
+                    slowStart="0")
     stage.running.hup()
     stage.running.wait_log("configuration reloaded", start=mark)
 

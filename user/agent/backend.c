@@ -10,6 +10,7 @@
 
 #include "balance/names.h"
 #include "base/clock.h"
+#include "base/format.h"
 #include "base/random.h"
 #include "net/endpoint.h"
 #include "base/log.h"
@@ -48,14 +49,21 @@ static void probe_now(struct agent_backend *b, enum probe_path path)
 	probe_start(b->probe, path);
 }
 
+static void prefer_others(struct agent_backend *b);
+
 /* While the backend answers its clients, no probe is needed. */
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct agent_backend *b = arg;
-	__u64 answer_ns = b->ops->last_answer_ns(b->arg, &b->endpoint);
+	__u64 answer_ns;
 
 	(void)fd;
 	(void)what;
+	if (b->probing) {
+		prefer_others(b);
+		return;
+	}
+	answer_ns = b->ops->last_answer_ns(b->arg, &b->endpoint);
 	if (b->begun && !b->again &&
 	    health_may_skip(&b->health, &b->rules, answer_ns, clock_now_ns())) {
 		b->metrics.skipped++;
@@ -174,17 +182,45 @@ static void note_unable(struct agent_backend *b, const struct probe_result *resu
 		    "the backend cannot be probed for now, its state stays as it is", &e);
 }
 
+/* Was it closed for being idle? Then its server is kept from it, and that is said once. */
+static void learn_idle_close(struct agent_backend *b)
+{
+	char text[ENDPOINT_TEXT_MAX], idle[FORMAT_TIME_MAX];
+	bool first = b->closed && health_is_well(&b->health) &&
+		     idle_close_learn(&b->idle, b->closed_idle_ms);
+
+	b->closed = false;
+	b->rules.keep_ms = idle_close_probe_ms(&b->idle);
+	if (first)
+		log_event(LOG_LEVEL_INFO,
+			  "backend closes idle connections, which says nothing about it",
+			  "backend=%s idle=%s probes=%s", endpoint_format(&b->endpoint, text),
+			  format_duration(b->idle.limit_ms * NS_PER_MS, idle),
+			  b->rules.keep_ms ? "sooner" : "\"dial anew\"");
+}
+
+static void log_probed(const struct agent_backend *b, enum klb_reason outcome,
+		       const struct probe_result *result)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	log_event(LOG_LEVEL_DEBUG, "probed", "backend=%s result=%s http_status=%u seconds=%.6f",
+		  endpoint_format(&b->endpoint, text), log_quoted(names_reason(outcome)),
+		  result->http_status, (double)result->duration_ns / NS_PER_S);
+}
+
 static void on_done(void *arg, const struct probe_result *result)
 {
 	struct agent_backend *b = arg;
 	enum klb_state was = b->health.state;
 	enum klb_reason reason_was = b->health.reason, outcome = result->outcome;
-	char text[ENDPOINT_TEXT_MAX];
 	bool changed;
 
 	b->probing = false;
+	event_del(b->timer);
 	note_unable(b, result);
 	if (result->unable) {
+		b->closed = false;
 		schedule_next(b);
 		return;
 	}
@@ -199,15 +235,13 @@ static void on_done(void *arg, const struct probe_result *result)
 	if (result->path == PROBE_LIVE)
 		outcome = reason_while_alive(outcome);
 	changed = take_outcome(b, outcome, result);
+	learn_idle_close(b);
 	/* Also logs a new reason why it is not ready, and once after a start the adopted state. */
 	if (changed || (b->health.state != KLB_STATE_READY && outcome != KLB_REASON_OK &&
 			(reason_was != outcome || b->adopted)))
 		log_state(b, was, result->detail ? result->detail : "");
 	else if (log_enabled(LOG_LEVEL_DEBUG))
-		log_event(LOG_LEVEL_DEBUG, "probed",
-			  "backend=%s result=%s http_status=%u seconds=%.6f",
-			  endpoint_format(&b->endpoint, text), log_quoted(names_reason(outcome)),
-			  result->http_status, (double)result->duration_ns / NS_PER_S);
+		log_probed(b, outcome, result);
 	b->adopted = false;
 	if (b->again)
 		schedule(b, EARLY_MIN_MS);
@@ -216,18 +250,68 @@ static void on_done(void *arg, const struct probe_result *result)
 	b->ops->changed(b->arg, changed);
 }
 
+/* The next probe shows whether the server was well when it closed the connection. */
+static void note_close(struct agent_backend *b)
+{
+	b->closed = true;
+	b->closed_idle_ms = (unsigned int)((clock_now_ns() - b->health.last_probe_ns) / NS_PER_MS);
+}
+
+/* How long the probe after a closed connection may take before others are preferred. */
+#define QUICK_ANSWER_MS 500
+/* The wait for that probe, when there were too many. */
+#define CLOSED_WAIT_MS 500
+
+/*
+ * The server has closed the connection after a good answer. If it has died, a new connection is
+ * refused one round trip later; if not, it keeps no idle connections, or has restarted. Until the
+ * probe has an answer, nothing is known.
+ */
+static void on_closed(struct agent_backend *b)
+{
+	unsigned int wait =
+		b->rules.interval_ms < CLOSED_WAIT_MS ? b->rules.interval_ms : CLOSED_WAIT_MS;
+
+	note_close(b);
+	if (may_probe_early(b)) {
+		probe_now(b, PROBE_READY);
+		schedule(b, QUICK_ANSWER_MS);
+		return;
+	}
+	b->again = true;
+	schedule(b, wait);
+	if (!b->idle.limit_ms)
+		prefer_others(b);
+}
+
+/* Its connection was closed, and there is no answer on a new one yet, be it that it is dead. */
+static void prefer_others(struct agent_backend *b)
+{
+	enum klb_state was = b->health.state;
+
+	if (!health_unanswered(&b->health, clock_now_ns()))
+		return;
+	log_state(b, was,
+		  "the connection kept for probes was closed, and a new one has no answer yet");
+	b->ops->changed(b->arg, true);
+}
+
 /* The connection has ended by itself: check at once whether the backend is still there. */
 static void on_lost(void *arg, bool timed_out)
 {
 	struct agent_backend *b = arg;
 	enum klb_state was = b->health.state;
-	bool changed = health_connection_lost(&b->health, &b->rules, timed_out, clock_now_ns());
+	bool changed;
 
+	if (!timed_out && health_is_well(&b->health)) {
+		on_closed(b);
+		return;
+	}
+	/* Closed by one that is not well: that is no news. */
+	changed = timed_out && health_timed_out(&b->health, &b->rules, clock_now_ns());
 	if (changed)
 		log_state(b, was,
-			  timed_out ? "nothing is acknowledged any more on the connection kept for "
-				      "probes"
-				    : "the connection kept for probes was closed");
+			  "nothing is acknowledged any more on the connection kept for probes");
 	if (may_probe_early(b))
 		probe_now(b, PROBE_READY);
 	else
@@ -260,6 +344,7 @@ static void on_going(void *arg)
 {
 	struct agent_backend *b = arg;
 
+	note_close(b);
 	if (may_probe_early(b))
 		probe_now(b, PROBE_READY);
 }
@@ -443,6 +528,8 @@ void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *
 	b->metrics = before->metrics;
 	b->alive_ns = before->alive_ns;
 	b->coverage_warned = before->coverage_warned;
+	b->idle = before->idle;
+	b->rules.keep_ms = idle_close_probe_ms(&b->idle);
 }
 
 void agent_backend_adopt(struct agent_backend *b, const struct klb_backend *seen,

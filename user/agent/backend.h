@@ -5,6 +5,7 @@
 
 #include "config/config.h"
 #include "balance/health.h"
+#include "balance/idle_close.h"
 #include "agent/metrics.h"
 #include "agent/liveness.h"
 #include "agent/probe.h"
@@ -37,6 +38,9 @@ struct agent_backend {
 	__u64 alive_ns; /* the last sign of life: an answer, or a handshake; 0: never */
 	struct event *timer;
 	bool coverage_warned;
+	struct idle_close idle;
+	bool closed; /* the server has closed the connection while it was well: see on_closed */
+	unsigned int closed_idle_ms; /* after so long without a request */
 	__u64 began_ns; /* when the last probe began, with its readiness path */
 	bool begun; /* it has been probed, or the first probe is running */
 	bool probing;

@@ -192,26 +192,16 @@ bool health_probed(struct health *h, const struct health_rules *rules, enum klb_
 
 #define IDLE_NS (HEALTH_IDLE_MS * NS_PER_MS)
 
-/* Whether the persistent probe connection has been idle for longer than servers keep one open. */
-static bool is_idle(const struct health *h, __u64 now_ns)
+bool health_timed_out(struct health *h, const struct health_rules *rules, __u64 now_ns)
 {
-	return now_ns > h->last_probe_ns && now_ns - h->last_probe_ns >= IDLE_NS;
+	h->reason = KLB_REASON_UNREACHABLE;
+	h->http_status = 0;
+	return on_failure(h, rules, now_ns);
 }
 
-bool health_connection_lost(struct health *h, const struct health_rules *rules, bool timed_out,
-			    __u64 now_ns)
+bool health_is_well(const struct health *h)
 {
-	if (timed_out) {
-		h->reason = KLB_REASON_UNREACHABLE;
-		h->http_status = 0;
-		return on_failure(h, rules, now_ns);
-	}
-	if (is_down(h->state) || is_idle(h, now_ns))
-		return false;
-	h->successes = 0;
-	h->reason = KLB_REASON_CLOSED;
-	h->http_status = 0;
-	return set_state(h, KLB_STATE_SUSPECT, now_ns);
+	return h->successes && !h->failures && !is_down(h->state);
 }
 
 bool health_unanswered(struct health *h, __u64 now_ns)
@@ -267,6 +257,7 @@ bool health_may_skip(const struct health *h, const struct health_rules *rules, _
 		     __u64 now_ns)
 {
 	__u64 interval_ns = rules->interval_ms * NS_PER_MS;
+	__u64 idle_ns = rules->keep_ms ? rules->keep_ms * NS_PER_MS : IDLE_NS;
 
 	/* If the clock has jumped, or the time is from before a reboot, the times prove nothing. */
 	if (last_answer_ns > now_ns || h->last_probe_ns > now_ns)
@@ -275,7 +266,7 @@ bool health_may_skip(const struct health *h, const struct health_rules *rules, _
 	return h->state == KLB_STATE_READY && !h->failures &&
 	       now_ns - last_answer_ns < interval_ns &&
 	       now_ns - h->last_probe_ns < HEALTH_SKIP_INTERVALS * interval_ns &&
-	       now_ns - h->last_probe_ns + interval_ns * 12 / 10 <= IDLE_NS;
+	       now_ns - h->last_probe_ns + interval_ns * 12 / 10 <= idle_ns;
 }
 
 bool health_may_evict(const struct health *h, __u64 now_ns)
@@ -306,5 +297,8 @@ unsigned int health_next_probe_ms(const struct health *h, const struct health_ru
 	unsigned int ms =
 		h->state == KLB_STATE_DRAINING ? DRAINING_INTERVAL_MS : PENDING_INTERVAL_MS;
 
-	return settled || rules->interval_ms < ms ? rules->interval_ms : ms;
+	if (settled)
+		ms = h->state == KLB_STATE_READY && rules->keep_ms ? rules->keep_ms
+								   : rules->interval_ms;
+	return rules->interval_ms < ms ? rules->interval_ms : ms;
 }

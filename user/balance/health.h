@@ -29,6 +29,11 @@ struct health_rules {
 	 * are the best answers that a probe without a certificate can get.
 	 */
 	bool no_anonymous;
+	/*
+	 * When to probe at the latest, so that the server keeps the persistent probe connection
+	 * open (idle_close.h); 0: HEALTH_IDLE_MS is what counts.
+	 */
+	unsigned int keep_ms;
 };
 
 /* While clients get answers, one probe is made in this many intervals, */
@@ -89,17 +94,22 @@ bool health_failed_serving(struct health *h, const struct health_rules *rules,
 			   enum klb_reason outcome, __u64 now_ns);
 
 /*
- * Adds the end of the persistent probe connection. If the other side has acknowledged nothing
- * (timed_out), that is a failure. If it has closed or reset the connection, the backend is suspect
- * until the next probe; if the connection had been idle for so long that any server would close it,
- * the state stays. Returns true when the state has changed.
+ * The other side has acknowledged nothing any more on the persistent probe connection: a failure.
+ * Returns true when the state has changed. A connection that the other side closes is none: the
+ * probe that follows at once decides.
  */
-bool health_connection_lost(struct health *h, const struct health_rules *rules, bool timed_out,
-			    __u64 now_ns);
+bool health_timed_out(struct health *h, const struct health_rules *rules, __u64 now_ns);
 
 /*
- * There was no answer on the readiness path, and the one on the liveness path is pending. Other
- * backends are preferred until it comes. Returns true when the state has changed.
+ * Whether the last probe had the answer of a ready backend. If the other side closes the persistent
+ * probe connection then, it may just not keep idle ones: only the next probe says more.
+ */
+bool health_is_well(const struct health *h);
+
+/*
+ * There was no answer on the readiness path, and the one on the liveness path is pending; or the
+ * persistent probe connection was closed, and there is no quick answer on a new one. Other backends
+ * are preferred until it comes. Returns true when the state has changed.
  */
 bool health_unanswered(struct health *h, __u64 now_ns);
 
@@ -149,7 +159,7 @@ unsigned int health_share(const struct health *h, unsigned int ramp_ms, __u64 no
 
 /*
  * The wait until the next probe, in milliseconds and without jitter: the interval when the state is
- * settled, otherwise a second at most.
+ * settled (keep_ms where that is less), otherwise a second at most.
  */
 unsigned int health_next_probe_ms(const struct health *h, const struct health_rules *rules);
 

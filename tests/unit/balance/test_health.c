@@ -10,7 +10,7 @@ static const struct health_rules rules = { .rise = 2, .fall = 2, .interval_ms = 
 
 /* One event after another and what the state must be then. */
 struct step {
-	enum klb_reason outcome; /* KLB_REASON_NONE: the kept connection is lost */
+	enum klb_reason outcome;
 	unsigned int status;
 	enum klb_state want;
 };
@@ -20,10 +20,7 @@ static void walk(struct health *h, const struct step *steps, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		__u64 now = (i + 1) * 1000;
 		enum klb_state before = h->state;
-		bool changed =
-			steps[i].outcome == KLB_REASON_NONE
-				? health_connection_lost(h, &rules, false, now)
-				: health_probed(h, &rules, steps[i].outcome, steps[i].status, now);
+		bool changed = health_probed(h, &rules, steps[i].outcome, steps[i].status, now);
 
 		if (h->state != steps[i].want)
 			fail_msg("step %zu: state %s, want %s", i, names_state(h->state),
@@ -66,7 +63,7 @@ WALK(dead_flapping_stays_out, { KLB_REASON_REFUSED, 0, KLB_STATE_SUSPECT },
 /* 500 on /readyz while it still serves, then the port closes. */
 WALK(graceful_shutdown, { KLB_REASON_OK, 200, KLB_STATE_READY },
      { KLB_REASON_NOT_READY, 500, KLB_STATE_DRAINING },
-     { KLB_REASON_NOT_READY, 500, KLB_STATE_DRAINING }, { KLB_REASON_NONE, 0, KLB_STATE_DRAINING },
+     { KLB_REASON_NOT_READY, 500, KLB_STATE_DRAINING },
      { KLB_REASON_REFUSED, 0, KLB_STATE_SUSPECT }, { KLB_REASON_REFUSED, 0, KLB_STATE_DEAD })
 
 /* A starting apiserver: refused, 403 for anonymous, 500, 200. */
@@ -75,14 +72,6 @@ WALK(starting, { KLB_REASON_REFUSED, 0, KLB_STATE_SUSPECT },
      { KLB_REASON_UNAUTHORIZED, 403, KLB_STATE_DRAINING },
      { KLB_REASON_NOT_READY, 500, KLB_STATE_DRAINING }, { KLB_REASON_OK, 200, KLB_STATE_DRAINING },
      { KLB_REASON_OK, 200, KLB_STATE_READY })
-
-WALK(lost_connection_is_suspect, { KLB_REASON_OK, 200, KLB_STATE_READY },
-     { KLB_REASON_NONE, 0, KLB_STATE_SUSPECT }, { KLB_REASON_OK, 200, KLB_STATE_SUSPECT },
-     { KLB_REASON_OK, 200, KLB_STATE_READY })
-
-/* A lost connection is no news of the dead. */
-WALK(lost_while_dead, { KLB_REASON_TLS, 0, KLB_STATE_SUSPECT },
-     { KLB_REASON_TLS, 0, KLB_STATE_DEAD }, { KLB_REASON_NONE, 0, KLB_STATE_DEAD })
 
 /* --- ready, draining and dead are three things ---------------------------------------- */
 
@@ -265,42 +254,16 @@ static void an_answer_ends_the_row(void **state)
 }
 
 /* Two seconds without an acknowledgement are a failure; a close is only an occasion to ask. */
-static void lost_by_timeout_counts(void **state)
+static void silence_counts(void **state)
 {
 	struct health h = ready_at(1);
 
 	(void)state;
-	assert_true(health_connection_lost(&h, &rules, true, 2));
+	assert_true(health_timed_out(&h, &rules, 2));
 	assert_int_equal(h.state, KLB_STATE_SUSPECT);
 	assert_int_equal(h.reason, KLB_REASON_UNREACHABLE);
 	assert_true(health_probed(&h, &rules, KLB_REASON_CONNECT_TIMEOUT, 0, 3));
 	assert_int_equal(h.state, KLB_STATE_DEAD);
-}
-
-static void lost_by_close_does_not_count(void **state)
-{
-	struct health h = ready_at(1);
-
-	(void)state;
-	for (__u64 now = 2; now < 20; now++) {
-		health_connection_lost(&h, &rules, false, now);
-		assert_int_equal(h.state, KLB_STATE_SUSPECT);
-		assert_int_equal(h.failures, 0);
-	}
-	assert_int_equal(h.reason, KLB_REASON_CLOSED);
-	assert_int_equal(h.since_ns, 2);
-}
-
-/* A graceful shutdown closes idle connections: no reason to think any worse of it. */
-static void lost_while_draining(void **state)
-{
-	struct health h = ready_at(1);
-
-	(void)state;
-	health_probed(&h, &rules, KLB_REASON_NOT_READY, 500, 2);
-	assert_false(health_connection_lost(&h, &rules, false, 3));
-	assert_int_equal(h.state, KLB_STATE_DRAINING);
-	assert_int_equal(h.reason, KLB_REASON_NOT_READY);
 }
 
 /* --- whose connections are to be ended --------------------------------------------------- */
@@ -386,7 +349,7 @@ static void skips_nothing_but_the_ready(void **state)
 	health_unanswered(&h, 101 * S);
 	assert_false(health_may_skip(&h, &rules, 104 * S, 105 * S));
 	h = ready_at(100 * S);
-	health_connection_lost(&h, &rules, false, 101 * S);
+	health_timed_out(&h, &rules, 101 * S);
 	assert_false(health_may_skip(&h, &rules, 104 * S, 105 * S));
 	h = ready_at(100 * S);
 	health_probed(&h, &rules, KLB_REASON_NOT_READY, 500, 101 * S);
@@ -445,19 +408,51 @@ static void skips_no_longer_than_a_connection_is_kept(void **state)
 	}
 }
 
-/* What a server closes for being idle says nothing about it, and is dialled again. */
-static void closed_for_being_idle(void **state)
+/* Only after a good answer a closed connection may be one that was idle. */
+static void well_after_a_good_answer(void **state)
 {
+	struct health h = ready_at(1);
+
+	(void)state;
+	assert_true(health_is_well(&h));
+	health_probed(&h, &rules, KLB_REASON_REFUSED, 0, 2);
+	assert_false(health_is_well(&h));
+	/* One good answer more and it is ready: a close in between is no step back. */
+	health_probed(&h, &rules, KLB_REASON_OK, 200, 3);
+	assert_int_equal(h.state, KLB_STATE_SUSPECT);
+	assert_true(health_is_well(&h));
+	health_probed(&h, &rules, KLB_REASON_NOT_READY, 500, 4);
+	assert_false(health_is_well(&h));
+	health_probed(&h, &rules, KLB_REASON_OK, 200, 5);
+	assert_int_equal(h.state, KLB_STATE_DRAINING);
+	assert_false(health_is_well(&h));
+	health_init(&h, 1);
+	assert_false(health_is_well(&h));
+	health_probed(&h, &anonymous_off, KLB_REASON_UNAUTHORIZED, 401, 2);
+	assert_true(health_is_well(&h));
+}
+
+/* A server that closes idle connections is probed sooner, and no probe is left out for clients. */
+static void probes_keep_the_connection(void **state)
+{
+	struct health_rules keep = rules;
 	struct health h = ready_at(100 * S);
 
 	(void)state;
-	assert_false(health_connection_lost(&h, &rules, false, 190 * S));
-	assert_int_equal(h.state, KLB_STATE_READY);
-	assert_int_equal(h.successes, 1);
-	assert_true(health_connection_lost(&h, &rules, true, 190 * S));
-	h = ready_at(100 * S);
-	assert_true(health_connection_lost(&h, &rules, false, 130 * S));
-	assert_int_equal(h.state, KLB_STATE_SUSPECT);
+	assert_true(health_may_skip(&h, &keep, 104 * S, 105 * S));
+	keep.keep_ms = 1200;
+	assert_int_equal(health_next_probe_ms(&h, &keep), 1200);
+	assert_false(health_may_skip(&h, &keep, 101 * S, 101 * S + 200000000));
+	keep.keep_ms = 20000;
+	assert_int_equal(health_next_probe_ms(&h, &keep), 5000);
+	assert_true(health_may_skip(&h, &keep, 104 * S, 105 * S));
+	assert_false(health_may_skip(&h, &keep, 119 * S, 120 * S));
+	/* What is not settled, or down, has other reasons. */
+	keep.keep_ms = 1200;
+	health_probed(&h, &keep, KLB_REASON_REFUSED, 0, 106 * S);
+	assert_int_equal(health_next_probe_ms(&h, &keep), 500);
+	health_probed(&h, &keep, KLB_REASON_REFUSED, 0, 107 * S);
+	assert_int_equal(health_next_probe_ms(&h, &keep), 5000);
 }
 
 /* Neither a clock that went back nor a map from before a reboot makes anybody trusted. */
@@ -852,8 +847,6 @@ int main(void)
 		cmocka_unit_test(dead_flapping_stays_out),
 		cmocka_unit_test(graceful_shutdown),
 		cmocka_unit_test(starting),
-		cmocka_unit_test(lost_connection_is_suspect),
-		cmocka_unit_test(lost_while_dead),
 		cmocka_unit_test(hung),
 		cmocka_unit_test(etcd_stall),
 		cmocka_unit_test(unauthorized_is_not_ready),
@@ -862,9 +855,7 @@ int main(void)
 		cmocka_unit_test(certificate_is_no_failure),
 		cmocka_unit_test(busy_is_not_dead),
 		cmocka_unit_test(an_answer_ends_the_row),
-		cmocka_unit_test(lost_by_timeout_counts),
-		cmocka_unit_test(lost_by_close_does_not_count),
-		cmocka_unit_test(lost_while_draining),
+		cmocka_unit_test(silence_counts),
 		cmocka_unit_test(leaving_is_not_gone),
 		cmocka_unit_test(leaving_and_then_silent_is_gone),
 		cmocka_unit_test(refused_without_a_word_is_gone),
@@ -873,7 +864,8 @@ int main(void)
 		cmocka_unit_test(skips_nothing_but_the_ready),
 		cmocka_unit_test(skips_up_to_six_intervals),
 		cmocka_unit_test(skips_no_longer_than_a_connection_is_kept),
-		cmocka_unit_test(closed_for_being_idle),
+		cmocka_unit_test(well_after_a_good_answer),
+		cmocka_unit_test(probes_keep_the_connection),
 		cmocka_unit_test(clock_jumps),
 		cmocka_unit_test(share_of_one_that_was_never_away),
 		cmocka_unit_test(share_grows),
