@@ -54,9 +54,9 @@ static int attach(const struct server *s, __u64 cgroup_id)
 	char cgroup[CGROUP_PATH_MAX];
 	struct err e = { "out of memory" };
 	bool there = cgroup_id && cgroup_path_of(cgroup_id, cgroup);
-	const struct datapath_load_options options = {
-		.pin_dir = s->pin_dir, .cgroup = there && cgroup_id != 1 ? cgroup : NULL
-	};
+	const struct datapath_load_options options = { .pin_dir = s->pin_dir,
+						       .cgroup = there && cgroup_id != 1 ? cgroup
+											 : NULL };
 	int r = report ? attach_run(s->config, &options, report, &e) : -ENOMEM;
 
 	reply(s, r, r ? e.text : report->cgroup);
@@ -75,7 +75,7 @@ static void handle(struct server *s, __u64 cgroup_id)
 	if (!pid)
 		_exit(attach(s, cgroup_id) ? 1 : 0);
 	if (pid < 0)
-		reply(s, -errno, strerror(errno));
+		reply(s, -errno, err_reason(errno));
 	else if (waitpid(pid, &status, 0) == pid && WIFSIGNALED(status))
 		reply(s, -EINTR, "ended by a signal; attaching takes 16 MiB of memory");
 }
@@ -104,7 +104,7 @@ int attacher_start(const char *config_path, const char *pin_dir, const struct co
 		return err_no_memory(e);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends)) {
 		free(at);
-		return err_set(e, errno, "cannot make a socket: %s", strerror(errno));
+		return err_set(e, errno, "cannot make a socket: %s", err_reason(errno));
 	}
 	at->fd = ends[0];
 	at->pid = fork();
@@ -120,7 +120,7 @@ int attacher_start(const char *config_path, const char *pin_dir, const struct co
 
 		close(ends[0]);
 		free(at);
-		return err_set(e, code, "cannot start a process: %s", strerror(code));
+		return err_set(e, code, "cannot start a process: %s", err_reason(code));
 	}
 	*ret = at;
 	return 0;
