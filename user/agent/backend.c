@@ -174,12 +174,23 @@ static void note_unable(struct agent_backend *b, const struct probe_result *resu
 		    "the backend cannot be probed for now, its state stays as it is", &e);
 }
 
+static void log_probe(const struct agent_backend *b, enum klb_reason outcome,
+		      const struct probe_result *result)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	if (log_enabled(LOG_LEVEL_DEBUG))
+		log_event(LOG_LEVEL_DEBUG, "probed",
+			  "backend=%s result=%s http_status=%u seconds=%.6f",
+			  endpoint_format(&b->endpoint, text), log_quoted(names_reason(outcome)),
+			  result->http_status, (double)result->duration_ns / NS_PER_S);
+}
+
 static void on_done(void *arg, const struct probe_result *result)
 {
 	struct agent_backend *b = arg;
 	enum klb_state was = b->health.state;
 	enum klb_reason reason_was = b->health.reason, outcome = result->outcome;
-	char text[ENDPOINT_TEXT_MAX];
 	bool changed;
 
 	b->probing = false;
@@ -203,11 +214,8 @@ static void on_done(void *arg, const struct probe_result *result)
 	if (changed || (b->health.state != KLB_STATE_READY && outcome != KLB_REASON_OK &&
 			(reason_was != outcome || b->adopted)))
 		log_state(b, was, result->detail ? result->detail : "");
-	else if (log_enabled(LOG_LEVEL_DEBUG))
-		log_event(LOG_LEVEL_DEBUG, "probed",
-			  "backend=%s result=%s http_status=%u seconds=%.6f",
-			  endpoint_format(&b->endpoint, text), log_quoted(names_reason(outcome)),
-			  result->http_status, (double)result->duration_ns / NS_PER_S);
+	else
+		log_probe(b, outcome, result);
 	b->adopted = false;
 	if (b->again)
 		schedule(b, EARLY_MIN_MS);
