@@ -92,7 +92,7 @@ static const char *refusal_reason(int code)
 	case 524: /* ENOTSUPP, include/linux/errno.h; libc has no name for it */
 		return "not supported: programs are interpreted, not compiled";
 	default:
-		return strerror(code);
+		return err_reason(code);
 	}
 }
 

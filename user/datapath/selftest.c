@@ -43,7 +43,7 @@ static int bound_socket(struct klb_endpoint *ret, struct err *e)
 	if (fd < 0 || bind(fd, (struct sockaddr *)&sin, length) ||
 	    getsockname(fd, (struct sockaddr *)&sin, &length)) {
 		int r = err_set(e, errno, "test connect: cannot bind to 127.0.0.1: %s",
-				strerror(errno));
+				err_reason(errno));
 
 		if (fd >= 0)
 			close(fd);
@@ -234,7 +234,7 @@ int selftest_connect(const struct datapath *dp, const struct selftest *t, struct
 	int r = listener < 0 ? listener : 0;
 
 	if (!r && listen(listener, 4))
-		r = err_set(e, errno, "test connect: cannot listen: %s", strerror(errno));
+		r = err_set(e, errno, "test connect: cannot listen: %s", err_reason(errno));
 	if (!r)
 		r = install(dp, t->scope, &frontend, &backend, e);
 	if (!r) {

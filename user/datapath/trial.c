@@ -47,12 +47,13 @@ static int test_socket(struct datapath_trial *t)
 	int on = 1, priority = KLB_TEST_PRIORITY;
 
 	if (fd < 0) {
-		not_made(t, "no socket: %s", strerror(errno));
+		not_made(t, "no socket: %s", err_reason(errno));
 		return -1;
 	}
 	if (setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &priority, sizeof(priority)) ||
 	    setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on))) {
-		not_made(t, "a connect without a packet takes CAP_NET_ADMIN: %s", strerror(errno));
+		not_made(t, "a connect without a packet takes CAP_NET_ADMIN: %s",
+			 err_reason(errno));
 		close(fd);
 		return -1;
 	}
@@ -83,7 +84,7 @@ static void judge(const struct trials *all, int fd, struct datapath_trial *t)
 		      endpoint_equal(&record.frontend, &t->frontend);
 
 	if (!peer_of(fd, &peer) && !followed) {
-		not_made(t, "getpeername: %s", strerror(errno));
+		not_made(t, "getpeername: %s", err_reason(errno));
 		return;
 	}
 	t->found = peer;
@@ -114,7 +115,7 @@ static void try_frontend(const struct trials *all, struct datapath_trial *t)
 		return;
 	length = endpoint_to_sockaddr(&t->frontend, &ss);
 	if (connect(fd, (struct sockaddr *)&ss, length))
-		not_made(t, "the connect ends early: %s", strerror(errno));
+		not_made(t, "the connect ends early: %s", err_reason(errno));
 	else if (left_alone(all) != before)
 		not_made(t, "a rule leaves it alone: what listens there is of this process's "
 			    "cgroup, or no backend takes connects");
