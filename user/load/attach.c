@@ -15,8 +15,8 @@
 #include "discovery/discovery.h"
 #include "datapath/datapath.h"
 #include "balance/backend_status.h"
-#include "host/node.h"
 #include "net/netns.h"
+#include "host/node.h"
 
 /* What discovery has found earlier, if there is anything, otherwise the configuration's own. */
 static unsigned int list_backends(const struct config *cfg, const struct datapath_state *state,
