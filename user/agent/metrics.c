@@ -435,6 +435,9 @@ char *metrics_format(const struct metrics_input *in, size_t *ret_length)
 	each_probed(f, in, "kubelb_probe_handshakes_total", "TLS handshakes made for probes.",
 		    offsetof(struct metrics_probe, handshakes));
 	print_ended(f, in);
+	each_probed(f, in, "kubelb_connections_destroyed_total",
+		    "Connections that the agent has ended by SOCK_DESTROY, as no reset did.",
+		    offsetof(struct metrics_probe, destroyed));
 	print_discovery(f, in);
 	print_reloads(f, in);
 	print_process(f, in);
