@@ -453,6 +453,7 @@ def test_rebalance(stage):
         assert [count for count, _at in seen] in ([0, 1, 2], [1, 2])
         assert seen[-1][1] - seen[-2][1] >= 4.5, "one every ten seconds, give or take a half"
     assert ended(stage, reason="dead") == 0
+    assert metric(stage, "kubelb_connections_destroyed_total") == 0, "each by a reset"
     assert agent.alive()
 
 

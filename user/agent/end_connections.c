@@ -161,7 +161,7 @@ static unsigned int pick_away(const struct datapath_connections *all, const void
 int agent_end_away(const struct datapath *dp, const struct failback *f, struct agent_ended *ret,
 		   struct err *e)
 {
-	return end_some(dp, pick_away, f, ret, e);
+	return end_some(dp, pick_away, f, NULL, ret, e);
 }
 
 int agent_end_oldest(const struct datapath *dp, __u32 id, struct agent_ended *ret, struct err *e)
