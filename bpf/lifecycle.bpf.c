@@ -118,6 +118,8 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 	}
 	record_owner(rec, tp, owner);
 	rec->connect_ns = bpf_ktime_get_ns();
+	rec->send_base = tp->write_seq;
+	rec->flags |= KLB_SOCKET_SEQUENCES;
 	want_callbacks(ctx, CALLBACKS);
 	klb_socket_begin(rec, stats);
 	if (control)
@@ -206,8 +208,11 @@ static __always_inline void on_established(struct bpf_sock_ops *ctx)
 	if (stats)
 		klb_succeeded(stats, rec, ctx->srtt_us >> 3, rec->established_ns);
 	tp = klb_ops_tcp_sock(ctx);
-	if (tp)
-		klb_limit_silence(ctx, tp, rec, control);
+	if (!tp)
+		return;
+	/* The kernel counts in both at the same places (tcp_rcv_nxt_update). */
+	rec->receive_base = tp->rcv_nxt - (__u32)tp->bytes_received;
+	klb_limit_silence(ctx, tp, rec, control);
 }
 
 /* A SYN, or data, goes out once more. */
@@ -314,6 +319,26 @@ static __always_inline int was_answering(struct tcp_sock *tp)
 	return !tp->inet_conn.icsk_retransmits && !tp->inet_conn.icsk_probes_out;
 }
 
+/*
+ * Whether the connection was ended from this side: by SOCK_DESTROY, or by a reset that user space
+ * has sent in the backend's name. Neither says anything about the backend.
+ */
+static __always_inline int is_ended_here(struct bpf_sock_ops *ctx, int error)
+{
+	__u64 cookie, *ending;
+	__u32 index;
+
+	if (error == ECONNABORTED)
+		return 1;
+	/* What a reset leads to before the connection is established, and after. */
+	if (error != ECONNREFUSED && error != ECONNRESET)
+		return 0;
+	cookie = bpf_get_socket_cookie(ctx);
+	index = cookie % KLB_ENDING_SLOTS;
+	ending = bpf_map_lookup_elem(&klb_ending, &index);
+	return ending && *ending == cookie;
+}
+
 /* Takes what a connection that ended normally says about its backend. */
 static __always_inline void note_normal_end(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 					    const struct klb_socket *rec, struct klb_stats *stats)
@@ -354,9 +379,7 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
 	if (!tp || !stats)
 		return;
 	error = error_of(klb_sock_of(tp));
-	/* Ended from this side (SOCK_DESTROY; kubelbctl kill): that says nothing about the
-	 * backend. */
-	if (error == ECONNABORTED)
+	if (is_ended_here(ctx, error))
 		return;
 	failure = failure_of(error);
 	now = bpf_ktime_get_ns();

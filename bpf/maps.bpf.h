@@ -92,6 +92,14 @@ struct {
 	__type(value, struct klb_event);
 } klb_events SEC(".maps");
 
+/* The sockets that user space is about to reset. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, KLB_ENDING_SLOTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} klb_ending SEC(".maps");
+
 /* Wakes the agent when there is a new event. Without an agent it fills up, which does no
  * harm. */
 struct {

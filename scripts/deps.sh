@@ -21,7 +21,7 @@ package=(build-essential debhelper dpkg-dev lintian)
 # its manifests. prometheus: promtool, which tests the alert rules. python3-h2: HTTP/2 of the test
 # apiserver and its clients. The last line: scripts/vmtest.sh.
 tests=(
-	libcmocka-dev python3-pytest python3-pytest-xdist python3 iproute2 procps util-linux
+	libcmocka-dev python3-pytest python3-pytest-xdist python3 iproute2 iptables procps util-linux
 	nginx-light libnginx-mod-stream haproxy openssl curl ca-certificates
 	libclang-rt-dev systemd
 	bash-completion zsh buildah runc python3-yaml prometheus python3-h2

@@ -454,6 +454,8 @@ enum klb_phase {
 #define KLB_TEST_PRIORITY 0x6b6c6274 /* "klbt" */
 /* A trusted reporter's while no agent runs: see klb_reporter. */
 #define KLB_SOCKET_NO_AGENT 1024u
+/* The record holds the sequence numbers with which the connection began. */
+#define KLB_SOCKET_SEQUENCES 2048u
 
 /*
  * Value of `sockets`, the record of a balanced socket. Written by the kernel. It ends with
@@ -464,6 +466,9 @@ enum klb_phase {
  *   this value, the application has not set its own.
  * pid, comm, cgroup_id: of the process that connected (in the host's pid namespace).
  * connect_ns: of the SYN. established_ns: 0 until then.
+ * send_base: the sequence number of the SYN. receive_base: of the first byte of the peer's, once
+ *   established. tcp_info's counts of bytes added to them are the numbers of this moment, with
+ *   which a segment looks as the peer's own (KLB_SOCKET_SEQUENCES).
  * reserved: for later versions. This value alone must never change its size: the
  *   kernel has no way to carry the records of open sockets from one map to another.
  */
@@ -480,7 +485,9 @@ struct klb_socket {
 	__u64 established_ns;
 	__u64 cgroup_id;
 	char comm[16];
-	__u64 reserved[4];
+	__u32 send_base;
+	__u32 receive_base;
+	__u64 reserved[3];
 };
 
 /* A choice. chosen_ns: when, to the jiffy. */
@@ -517,6 +524,13 @@ struct klb_pending {
 	struct klb_route route;
 	struct klb_socket left;
 };
+
+/*
+ * Value of `ending`, index: cookie modulo KLB_ENDING_SLOTS: the cookie of a socket to which user
+ * space is about to send a reset in its backend's name, so that klb_sockops holds that against
+ * nobody. Written by the agent and kubelbctl; a place that two need at once keeps the later one.
+ */
+#define KLB_ENDING_SLOTS 1024
 
 enum klb_event_kind {
 	KLB_EVENT_CONNECT_FAILED = 1,

@@ -18,6 +18,7 @@
  *   info                 BPF_OBJ_GET_INFO_BY_FD
  *   by-id                BPF_PROG_GET_FD_BY_ID and BPF_MAP_GET_FD_BY_ID
  *   sock_diag            socket(2) of NETLINK_SOCK_DIAG
+ *   repair               setsockopt(2) of TCP_REPAIR
  *   errno=N              what is answered from here on; 1 (EPERM) to begin with
  *
  * A seccomp filter cannot look behind pointers, so it asks this process (seccomp_unotify(2)).
@@ -31,6 +32,8 @@
 #include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/seccomp.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -60,7 +63,8 @@ enum kind {
 	KIND_GET,
 	KIND_INFO,
 	KIND_BY_ID,
-	KIND_SOCK_DIAG
+	KIND_SOCK_DIAG,
+	KIND_REPAIR
 };
 
 struct rule {
@@ -102,6 +106,8 @@ static void add_rule(const char *word, int code)
 		r.kind = KIND_BY_ID;
 	else if (!strcmp(word, "sock_diag"))
 		r.kind = KIND_SOCK_DIAG;
+	else if (!strcmp(word, "repair"))
+		r.kind = KIND_REPAIR;
 	else {
 		errno = EINVAL;
 		die(word);
@@ -197,13 +203,21 @@ static int judge_bpf(pid_t pid, const struct seccomp_data *call)
 	return 0;
 }
 
+static bool is_call_of(enum kind kind, const struct seccomp_data *call)
+{
+	if (kind == KIND_SOCK_DIAG)
+		return call->nr == SYS_socket && call->args[0] == AF_NETLINK &&
+		       call->args[2] == NETLINK_SOCK_DIAG;
+	return kind == KIND_REPAIR && call->nr == SYS_setsockopt && call->args[1] == IPPROTO_TCP &&
+	       call->args[2] == TCP_REPAIR;
+}
+
 static int judge(pid_t pid, const struct seccomp_data *call)
 {
 	if (call->nr == SYS_bpf)
 		return judge_bpf(pid, call);
 	for (int i = 0; i < n_rules; i++)
-		if (rules[i].kind == KIND_SOCK_DIAG && call->args[0] == AF_NETLINK &&
-		    call->args[2] == NETLINK_SOCK_DIAG)
+		if (is_call_of(rules[i].kind, call))
 			return rules[i].code;
 	return 0;
 }
@@ -214,7 +228,8 @@ static int install_filter(void)
 {
 	struct sock_filter f[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 2, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setsockopt, 1, 0),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),

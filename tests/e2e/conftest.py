@@ -82,7 +82,7 @@ def library_fixture(tmp_path):
 
 @pytest.fixture(name="refuse", scope="session")
 def refuse_fixture(tmp_path_factory):
-    """The command that runs another one for which the kernel refuses some of bpf(2)."""
+    """The command for which the kernel refuses some things: see tests/clients/refuse.c."""
     path = str(tmp_path_factory.mktemp("refuse") / "refuse")
     system.run_checked(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path,
                         os.path.join(os.path.dirname(HERE), "clients", "refuse.c")])

@@ -27,6 +27,7 @@ CONTRACT = {
     "kubelb_connect_failures_total": ("counter", {"backend", "reason"}),
     "kubelb_ejections_total": ("counter", {"backend"}),
     "kubelb_connections_ended_total": ("counter", {"backend", "reason"}),
+    "kubelb_connections_destroyed_total": ("counter", {"backend"}),
     "kubelb_backend_rtt_seconds": ("gauge", {"backend"}),
     "kubelb_probes_total": ("counter", {"backend", "result"}),
     "kubelb_probe_duration_seconds": ("histogram", {"backend"}),

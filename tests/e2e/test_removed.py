@@ -48,7 +48,7 @@ def test_hung_connections_are_ended(balanced, when):
         if when == "before":
             wait_states(balanced, "suspect", [one])
             leave(balanced, one)
-        assert end_of(connection, 15)[0] == "ECONNABORTED"
+        assert end_of(connection, 15)[0] == "ECONNRESET"
     one.cont()
     balanced.running.wait_log("the last connection to a removed backend has ended")
 
@@ -75,7 +75,7 @@ def test_next_agent_watches_it(balanced):
         balanced.running = balanced.agent()
         balanced.running.wait_log("has left the list has connections.*connections=1")
         one.stop()
-        assert end_of(connection, 15)[0] == "ECONNABORTED"
+        assert end_of(connection, 15)[0] == "ECONNRESET"
     one.cont()
 
 
@@ -91,7 +91,7 @@ def test_probes_of_another_kind(balanced):
         balanced.running.wait_log("configuration reloaded", start=mark)
         assert shown(balanced, one)["state"] == "removed" and is_open(connection)
         one.stop()
-        assert end_of(connection, 15)[0] == "ECONNABORTED"
+        assert end_of(connection, 15)[0] == "ECONNRESET"
     one.cont()
 
 

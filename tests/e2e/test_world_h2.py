@@ -392,6 +392,22 @@ def test_informer_lists_anew_when_aborted(stage, informer):
     put(stage, informer, "10.0.0.3")
 
 
+def test_informer_resumes_when_its_connection_is_killed(stage, api):
+    """KubeLB ends a connection by a reset: that is why."""
+    stage.configure(backends=[api.endpoint])
+    ok(stage.load())
+    informer = Informers(stage, "127.0.0.1")
+    informer.wait("watch")
+    put(stage, informer, "10.0.0.1")
+    assert ": 1 connection ended\n" in ok(stage.ctl("kill", api.endpoint)).stdout
+    gone = informer.wait("lost", error="ECONNRESET", then="resume")
+    again = informer.wait("watch", 2)
+    assert again["at"] - gone["at"] < 0.5
+    put(stage, informer, "10.0.0.3")
+    assert len(informer.seen("list")) == 1 and not informer.seen("backoff")
+    wait_until(lambda: len(api.clients(open=True)) == 1, "the apiserver to be rid of the old one")
+
+
 def test_informer_and_a_dead_apiserver(stage, api, informer):
     """Refused, it comes back later, and has not forgotten where it was."""
     api.kill()

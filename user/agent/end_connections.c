@@ -12,23 +12,41 @@
 #include "host/privileges.h"
 #include "net/sock_diag.h"
 
-/* A connection that has ended by itself meanwhile is fine. */
-static int end_picked(struct sock_diag *diag, const struct klb_connection *list,
-		      const unsigned int *picked, unsigned int n, struct agent_ended *ret,
-		      struct err *e)
+_Static_assert(EVICT_BATCH <= DATAPATH_END_MAX, "a batch is one call");
+
+/* A connection that has ended by itself meanwhile is fine. Returns the first error. */
+static int count_batch(const struct datapath_ending *batch, unsigned int n, struct agent_ended *ret,
+		       struct err *e)
 {
-	int r = sock_diag_can_destroy(diag, e), first = r;
+	int first = 0;
 
-	for (unsigned int i = 0; !r && i < n; i++) {
-		const struct klb_connection *c = &list[picked[i]];
-		int one = sock_diag_destroy(diag, c, first ? NULL : e);
+	for (unsigned int i = 0; i < n; i++) {
+		__u32 id = batch[i].connection->record.id;
 
-		if (!one)
-			ret->ended[c->record.id]++;
-		else if (one != -ENOENT && !first)
-			first = one;
+		ret->ended[id] += !batch[i].result;
+		ret->destroyed[id] += !batch[i].result && !batch[i].reset;
+		if (batch[i].result && batch[i].result != -ENOENT && !first)
+			first = err_set(e, -batch[i].result, "%s", batch[i].why.text);
 	}
 	return first;
+}
+
+/* vanished: by id; NULL for none. */
+static int end_picked(const struct datapath *dp, struct sock_diag *diag,
+		      const struct klb_connection *list, const unsigned int *picked, unsigned int n,
+		      const bool *vanished, struct agent_ended *ret, struct err *e)
+{
+	struct datapath_ending batch[EVICT_BATCH] = { 0 };
+	int r = sock_diag_can_destroy(diag, e);
+
+	for (unsigned int i = 0; i < n; i++) {
+		batch[i].connection = &list[picked[i]];
+		batch[i].tell_backend = !vanished || !vanished[list[picked[i]].record.id];
+	}
+	if (r)
+		return r;
+	datapath_end(dp, diag, batch, n);
+	return count_batch(batch, n, ret, e);
 }
 
 typedef unsigned int (*pick_fn)(const struct datapath_connections *all, const void *which,
@@ -36,7 +54,7 @@ typedef unsigned int (*pick_fn)(const struct datapath_connections *all, const vo
 
 /* Lists, picks and ends connections. Has the privileges only meanwhile. */
 static int end_some(const struct datapath *dp, pick_fn pick, const void *which,
-		    struct agent_ended *ret, struct err *e)
+		    const bool *vanished, struct agent_ended *ret, struct err *e)
 {
 	struct datapath_connections all = { 0 };
 	unsigned int picked[EVICT_BATCH], n;
@@ -52,7 +70,7 @@ static int end_some(const struct datapath *dp, pick_fn pick, const void *which,
 	if (!r) {
 		n = pick(&all, which, picked, &ret->remaining);
 		if (n)
-			r = end_picked(diag, all.list, picked, n, ret, e);
+			r = end_picked(dp, diag, all.list, picked, n, vanished, ret, e);
 	}
 	sock_diag_close(diag);
 	privileges_lower();
@@ -98,12 +116,12 @@ static unsigned int pick_oldest(const struct datapath_connections *all, const vo
 	return *ret < all->n;
 }
 
-int agent_end_dead(const struct datapath *dp, const bool *dead, struct agent_ended *ret,
-		   struct err *e)
+int agent_end_dead(const struct datapath *dp, const struct agent_dead *dead,
+		   struct agent_ended *ret, struct err *e)
 {
 	bool hidden = false;
-	const struct dead d = { .dp = dp, .ids = dead, .hidden = &hidden };
-	int r = end_some(dp, pick_dead, &d, ret, e);
+	const struct dead d = { .dp = dp, .ids = dead->dead, .hidden = &hidden };
+	int r = end_some(dp, pick_dead, &d, dead->vanished, ret, e);
 
 	if (!r && hidden)
 		r = err_set(e, ESRCH,
@@ -143,10 +161,10 @@ static unsigned int pick_away(const struct datapath_connections *all, const void
 int agent_end_away(const struct datapath *dp, const struct failback *f, struct agent_ended *ret,
 		   struct err *e)
 {
-	return end_some(dp, pick_away, f, ret, e);
+	return end_some(dp, pick_away, f, NULL, ret, e);
 }
 
 int agent_end_oldest(const struct datapath *dp, __u32 id, struct agent_ended *ret, struct err *e)
 {
-	return end_some(dp, pick_oldest, &id, ret, e);
+	return end_some(dp, pick_oldest, &id, NULL, ret, e);
 }

@@ -6,14 +6,21 @@
 #include "balance/failback.h"
 #include "datapath/datapath.h"
 
+/* By id. */
+struct agent_dead {
+	bool dead[KLB_MAX_IDS];
+	bool vanished[KLB_MAX_IDS]; /* its host answers nothing: it need not hear of the end */
+};
+
 struct agent_ended {
 	unsigned int ended[KLB_MAX_IDS]; /* by id */
+	unsigned int destroyed[KLB_MAX_IDS]; /* those of them that no reset has ended */
 	unsigned int remaining; /* how many are still to be ended; call again soon */
 };
 
-/* Ends one batch of the connections to the backends in dead (by id). */
-int agent_end_dead(const struct datapath *dp, const bool *dead, struct agent_ended *ret,
-		   struct err *e);
+/* Ends one batch of the connections to the backends that are dead. */
+int agent_end_dead(const struct datapath *dp, const struct agent_dead *dead,
+		   struct agent_ended *ret, struct err *e);
 
 /* Ends one connection that is to come home. */
 int agent_end_away(const struct datapath *dp, const struct failback *f, struct agent_ended *ret,

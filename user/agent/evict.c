@@ -30,9 +30,11 @@ static void count_ended(struct agent *a, struct agent_backend *backend,
 	if (!b || !ended->ended[b->id])
 		return;
 	backend->metrics.ended[why] += ended->ended[b->id];
+	backend->metrics.destroyed += ended->destroyed[b->id];
 	log_event(LOG_LEVEL_INFO, "connections ended, their clients connect elsewhere",
-		  "backend=%s connections=%u reason=%s", endpoint_format(&b->value.endpoint, text),
-		  ended->ended[b->id], metrics_ended_name(why));
+		  "backend=%s connections=%u destroyed=%u reason=%s",
+		  endpoint_format(&b->value.endpoint, text), ended->ended[b->id],
+		  ended->destroyed[b->id], metrics_ended_name(why));
 }
 
 void agent_count_ended(struct agent *a, const struct agent_ended *ended, enum metrics_ended why)
@@ -70,14 +72,17 @@ static bool some_available(struct agent *a)
 }
 
 /* Marks the backend if its connections can be ended; returns whether they can. */
-static bool mark_dead(const struct agent *a, const struct agent_backend *backend, bool *dead)
+static bool mark_dead(const struct agent *a, const struct agent_backend *backend,
+		      struct agent_dead *dead)
 {
 	const struct plan_backend *b = plan_find(&a->state->applied, &backend->endpoint);
 
 	if (!b || b->value.state != KLB_STATE_DEAD ||
 	    !health_may_evict(agent_backend_health(backend), clock_now_ns()))
 		return false;
-	dead[b->id] = true;
+	dead->dead[b->id] = true;
+	dead->vanished[b->id] = b->value.reason == KLB_REASON_UNREACHABLE ||
+				b->value.reason == KLB_REASON_CONNECT_TIMEOUT;
 	return true;
 }
 
@@ -86,11 +91,11 @@ static bool mark_dead(const struct agent *a, const struct agent_backend *backend
  * Both as the maps say: while the kernel does not know that a backend is dead, the clients would
  * come back to it.
  */
-static bool find_dead(struct agent *a, bool *dead)
+static bool find_dead(struct agent *a, struct agent_dead *dead)
 {
 	bool some = false;
 
-	memset(dead, 0, KLB_MAX_IDS * sizeof(*dead));
+	memset(dead, 0, sizeof(*dead));
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
 		some |= mark_dead(a, a->backends[i], dead);
 	for (unsigned int i = 0; i < a->n_removed; i++)
@@ -111,14 +116,14 @@ void agent_on_evict(evutil_socket_t fd, short what, void *arg)
 {
 	struct agent_ended result;
 	struct agent *a = arg;
-	bool dead[KLB_MAX_IDS];
+	struct agent_dead dead;
 	struct err e = { "" };
 
 	(void)fd;
 	(void)what;
-	if (!a->dp || !privileges_can_end_connections() || !find_dead(a, dead))
+	if (!a->dp || !privileges_can_end_connections() || !find_dead(a, &dead))
 		return;
-	agent_end_dead(a->dp, dead, &result, &e);
+	agent_end_dead(a->dp, &dead, &result, &e);
 	log_failure(a->evict_error, LOG_LEVEL_ERROR, "cannot end connections to a dead backend",
 		    &e);
 	agent_count_ended(a, &result, METRICS_ENDED_DEAD);
@@ -129,12 +134,12 @@ void agent_on_evict(evutil_socket_t fd, short what, void *arg)
 /* Ends connections that have come to a dead backend since, or could not be ended before. */
 void agent_check_dead_backends(struct agent *a)
 {
-	bool dead[KLB_MAX_IDS];
+	struct agent_dead dead;
 	struct klb_stats stats;
 
-	if (!find_dead(a, dead))
+	if (!find_dead(a, &dead))
 		return;
 	for (__u32 id = 1; id < KLB_MAX_IDS; id++)
-		if (dead[id] && !datapath_read_stat(a->dp, id, &stats, NULL) && stats.active)
+		if (dead.dead[id] && !datapath_read_stat(a->dp, id, &stats, NULL) && stats.active)
 			agent_start_evicting(a);
 }

@@ -338,6 +338,13 @@ static void print_ended(FILE *f, const struct metrics_input *in)
 				in->probes[i].ended[why]);
 }
 
+static void print_destroyed(FILE *f, const struct metrics_input *in)
+{
+	each_probed(f, in, "kubelb_connections_destroyed_total",
+		    "Connections that the agent has ended by SOCK_DESTROY, as no reset did.",
+		    offsetof(struct metrics_probe, destroyed));
+}
+
 static void print_discovery(FILE *f, const struct metrics_input *in)
 {
 	static const char name[] = "kubelb_discovery_updates_total";
@@ -435,6 +442,7 @@ char *metrics_format(const struct metrics_input *in, size_t *ret_length)
 	each_probed(f, in, "kubelb_probe_handshakes_total", "TLS handshakes made for probes.",
 		    offsetof(struct metrics_probe, handshakes));
 	print_ended(f, in);
+	print_destroyed(f, in);
 	print_discovery(f, in);
 	print_reloads(f, in);
 	print_process(f, in);

@@ -36,6 +36,7 @@ struct metrics_probe {
 	__u64 pings, pings_unanswered; /* HTTP/2 PINGs sent, and those without an answer in time */
 	__u64 handshakes; /* TLS handshakes made for probes */
 	__u64 ended[METRICS_ENDED];
+	__u64 destroyed; /* those of them that no reset has ended */
 };
 
 /* Counts one probe. duration_ns includes connecting. */

@@ -42,7 +42,7 @@ void ctl_log_list(unsigned int records, unsigned int open);
 /* the admin state of b as it is in the map now, */
 void ctl_log_admin(const struct datapath *dp, const struct plan_backend *b);
 /* and a connection that was ended, or that (gone) had ended by itself before. */
-void ctl_log_end(const struct klb_connection *c, bool gone);
+void ctl_log_end(const struct datapath_ending *x);
 
 /* Return an exit status (cli.h). */
 int ctl_status(const struct ctl_options *o, int argc, char **argv);

@@ -107,28 +107,36 @@ int ctl_connections(const struct ctl_options *o, int argc, char **argv)
 /* --- kill ----------------------------------------------------------------------------- */
 
 struct tally {
-	unsigned int tried, ended, gone, failed;
+	unsigned int tried, ended, destroyed, gone, failed;
 	struct err why; /* of the first that failed */
 };
 
-static void kill_one(struct sock_diag *diag, const struct klb_connection *c, struct tally *t)
+static void report_one(const struct datapath_ending *x, struct tally *t)
 {
 	char process[FORMAT_PROCESS_MAX], local[ENDPOINT_TEXT_MAX];
-	struct err e = { "" };
-	int r = sock_diag_destroy(diag, c, &e);
+	const struct klb_connection *c = x->connection;
 
 	t->tried++;
-	t->ended += !r;
-	t->gone += r == -ENOENT;
-	if (!r || r == -ENOENT) {
-		ctl_log_end(c, r == -ENOENT);
+	t->ended += !x->result;
+	t->destroyed += !x->result && !x->reset;
+	t->gone += x->result == -ENOENT;
+	if (!x->result || x->result == -ENOENT) {
+		ctl_log_end(x);
 		return;
 	}
 	if (!t->failed++)
-		t->why = e;
+		t->why = x->why;
 	printf("not ended: %s from %s: %s\n",
 	       format_process(c->record.comm, c->record.pid, process),
-	       endpoint_format(&c->local, local), e.text);
+	       endpoint_format(&c->local, local), x->why.text);
+}
+
+static void kill_batch(struct snapshot *snapshot, struct datapath_ending *batch, unsigned int n,
+		       struct tally *t)
+{
+	datapath_end(snapshot->dp, snapshot->diag, batch, n);
+	for (unsigned int i = 0; i < n; i++)
+		report_one(&batch[i], t);
 }
 
 /*
@@ -153,11 +161,22 @@ static void count_hidden(const struct snapshot *snapshot, const struct plan_back
 static int kill_all(struct snapshot *snapshot, const struct klb_endpoint *backend, struct tally *t,
 		    struct err *e)
 {
+	struct datapath_ending batch[DATAPATH_END_MAX];
 	int r = sock_diag_can_destroy(snapshot->diag, e);
+	unsigned int n = 0;
 
-	for (unsigned int i = 0; !r && i < snapshot->n; i++)
-		if (endpoint_equal(&snapshot->list[i].record.backend, backend))
-			kill_one(snapshot->diag, &snapshot->list[i], t);
+	for (unsigned int i = 0; !r && i < snapshot->n; i++) {
+		if (!endpoint_equal(&snapshot->list[i].record.backend, backend))
+			continue;
+		batch[n++] = (struct datapath_ending){ .connection = &snapshot->list[i],
+						       .tell_backend = true };
+		if (n == DATAPATH_END_MAX) {
+			kill_batch(snapshot, batch, n, t);
+			n = 0;
+		}
+	}
+	if (!r)
+		kill_batch(snapshot, batch, n, t);
 	return r;
 }
 
@@ -184,6 +203,8 @@ static int report_kill(const struct tally *t, const char *backend, const struct 
 	struct err e;
 
 	printf("%s: %u connection%s ended", backend, t->ended, t->ended == 1 ? "" : "s");
+	if (t->destroyed)
+		printf(" (%u by SOCK_DESTROY, not by a reset)", t->destroyed);
 	if (t->gone)
 		printf(", %u had ended by %s meanwhile", t->gone,
 		       t->gone == 1 ? "itself" : "themselves");

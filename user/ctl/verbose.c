@@ -65,13 +65,21 @@ void ctl_log_list(unsigned int records, unsigned int open)
 	log_event(LOG_LEVEL_DEBUG, "sockets listed", "records=%u open=%u", records, open);
 }
 
-void ctl_log_end(const struct klb_connection *c, bool gone)
+static const char *end_text(const struct datapath_ending *x)
 {
+	if (x->result == -ENOENT)
+		return "connection had ended by itself";
+	return x->reset ? "connection reset" : "connection destroyed";
+}
+
+void ctl_log_end(const struct datapath_ending *x)
+{
+	const struct klb_connection *c = x->connection;
 	char process[FORMAT_PROCESS_MAX];
 	char local[ENDPOINT_TEXT_MAX], backend[ENDPOINT_TEXT_MAX];
 
 	format_process(c->record.comm, c->record.pid, process);
-	log_event(LOG_LEVEL_DEBUG, gone ? "connection had ended by itself" : "connection ended",
+	log_event(LOG_LEVEL_DEBUG, end_text(x),
 		  "process=%s local=%s backend=%s netns=%llu cookie=%llu", log_quoted(process),
 		  endpoint_format(&c->local, local), endpoint_format(&c->record.backend, backend),
 		  c->netns, c->cookie);

@@ -119,6 +119,29 @@ int datapath_connections(const struct datapath *dp, struct sock_diag *diag,
 			 struct err *e);
 
 /*
+ * A connection to end, and what has come of it: the last three. result: 0: ended; -ENOENT: it had
+ * ended by itself; else as sock_diag_destroy says, with why. reset: the client reads ECONNRESET, as
+ * from its backend (ECONNREFUSED if it was connecting); else ECONNABORTED.
+ */
+struct datapath_ending {
+	const struct klb_connection *connection;
+	bool tell_backend; /* it gets a reset as well; not for one whose host has vanished */
+	int result;
+	bool reset;
+	struct err why;
+};
+
+#define DATAPATH_END_MAX 16
+
+/*
+ * Ends n connections, DATAPATH_END_MAX at most, that diag has listed. The client gets a reset in
+ * its backend's name, and where that does not reach it, SOCK_DESTROY ends its socket. It takes up
+ * to 7 ms more when resets do not arrive. Call sock_diag_can_destroy before.
+ */
+void datapath_end(const struct datapath *dp, struct sock_diag *diag, struct datapath_ending *list,
+		  unsigned int n);
+
+/*
  * Copies up to max events, the oldest first, from number *next on (0: all that are still there),
  * and moves *next behind them. Returns how many. Any number of readers may follow the events, each
  * with its own next. A reader that falls behind by more than KLB_EVENTS misses some.

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "net/reset.h"
 #include "net/sock_diag.h"
 
 #define BTF_PATH "/sys/kernel/btf/vmlinux"
@@ -19,6 +20,7 @@
 enum optional {
 	OPTIONAL_CONNECTIONS = KLB_FEATURE_CASTS + 1,
 	OPTIONAL_DESTROY,
+	OPTIONAL_RESET,
 	OPTIONAL_COUNT,
 };
 
@@ -47,6 +49,9 @@ static const struct {
 	[OPTIONAL_DESTROY] = { "destroy", "end connections (CONFIG_INET_DIAG_DESTROY, 4.5)",
 			       "connections to a dead backend are not ended, `kubelbctl kill` and "
 			       "rebalance do nothing: deadPeerTimeout has to do" },
+	[OPTIONAL_RESET] = { "reset", "end them as their backend would (TCP_REPAIR, 4.19)",
+			     "clients of a dead backend read ECONNABORTED, not ECONNRESET: "
+			     "client-go lists everything anew" },
 };
 
 /* A list under construction. */
@@ -195,6 +200,9 @@ static void add_sock_diag(struct feature_list *list, int map_fd)
 		r = sock_diag_can_destroy(diag, &e);
 	}
 	add_optional(list, OPTIONAL_DESTROY, !r, e.text);
+	e.text[0] = '\0';
+	r = reset_can_send(&e);
+	add_optional(list, OPTIONAL_RESET, !r, e.text);
 	sock_diag_close(diag);
 }
 

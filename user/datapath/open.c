@@ -19,6 +19,7 @@ static const unsigned int value_sizes[MAP_COUNT] = {
 	[MAP_COUNTERS] = sizeof(struct klb_counters),
 	[MAP_PENDING] = sizeof(struct klb_pending),
 	[MAP_EVENTS] = sizeof(struct klb_event),
+	[MAP_ENDING] = sizeof(__u64),
 	[MAP_SOCKETS] = sizeof(struct klb_socket),
 };
 

@@ -14,7 +14,8 @@ const char *const map_pins[MAP_COUNT] = {
 	[MAP_FRONTENDS] = "frontends", [MAP_LOOKUP] = "lookup",	    [MAP_CANDIDATES] = "candidates",
 	[MAP_BACKENDS] = "backends",   [MAP_STATS] = "stats",	    [MAP_ADMIN] = "admin",
 	[MAP_CONTROL] = "control",     [MAP_COUNTERS] = "counters", [MAP_PENDING] = "pending",
-	[MAP_EVENTS] = "events",       [MAP_WAKEUP] = "wakeup",	    [MAP_SOCKETS] = "sockets",
+	[MAP_EVENTS] = "events",       [MAP_ENDING] = "ending",	    [MAP_WAKEUP] = "wakeup",
+	[MAP_SOCKETS] = "sockets",
 };
 
 bool map_is_optional(int index)

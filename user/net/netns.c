@@ -80,18 +80,23 @@ bool netns_is_initial(void)
 	return !access("/proc/sys/net/core/dev_weight", F_OK);
 }
 
+static int own_socket(int family, int type, int protocol)
+{
+	int fd = socket(family, type | SOCK_CLOEXEC, protocol);
+
+	return fd < 0 ? -errno : fd;
+}
+
 /* A socket stays in the namespace that it was made in. */
-static int make_socket(const struct search *s, int ns)
+static int make_socket(int home, int ns, int family, int type, int protocol)
 {
 	int fd;
 
 	if (setns(ns, CLONE_NEWNET))
 		return -errno;
-	fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, s->protocol);
-	if (fd < 0)
-		fd = -errno;
+	fd = own_socket(family, type, protocol);
 	/* It must not go on in another network namespace: it is better to end. */
-	if (setns(s->home, CLONE_NEWNET))
+	if (setns(home, CLONE_NEWNET))
 		abort();
 	return fd;
 }
@@ -111,7 +116,7 @@ int netns_cookie_at(const char *path, __u64 *ret)
 	if (ns < 0)
 		return -errno;
 	r = begin(&s, NETLINK_ROUTE, NULL, NULL);
-	fd = r ? r : make_socket(&s, ns);
+	fd = r ? r : make_socket(s.home, ns, AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
 	r = fd < 0 ? fd : netns_cookie(fd, ret);
 	if (fd >= 0)
 		close(fd);
@@ -121,10 +126,37 @@ int netns_cookie_at(const char *path, __u64 *ret)
 	return r;
 }
 
+static int visit_and_return(int ns, int family, int type, int protocol)
+{
+	int fd, home = open(OWN, O_RDONLY | O_CLOEXEC);
+
+	if (home < 0)
+		return -errno;
+	fd = make_socket(home, ns, family, type, protocol);
+	close(home);
+	return fd;
+}
+
+int netns_socket(int beside, int family, int type, int protocol)
+{
+	int fd, ns = ioctl(beside, SIOCGSKNS);
+	__u64 own = 0;
+	struct stat st;
+
+	if (ns < 0)
+		return -errno;
+	if (!fstat(ns, &st) && !netns_own(&own) && st.st_ino == own)
+		fd = own_socket(family, type, protocol);
+	else
+		fd = visit_and_return(ns, family, type, protocol);
+	close(ns);
+	return fd;
+}
+
 /* ns: a descriptor of the namespace. */
 static void look_at(struct search *s, int ns, __u64 netns)
 {
-	int fd = make_socket(s, ns);
+	int fd = make_socket(s->home, ns, AF_NETLINK, SOCK_RAW, s->protocol);
 
 	if (fd >= 0)
 		s->over = !s->visitor->takes(s->visitor->arg, netns, fd);

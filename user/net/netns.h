@@ -59,6 +59,13 @@ enum netns_presence {
  */
 enum netns_presence netns_find(const struct netns_id *id, __u32 *ret_pid);
 
+/*
+ * Opens a socket in the network namespace that the socket `beside` is in. Needs CAP_NET_ADMIN, and
+ * CAP_SYS_ADMIN for another namespace than the calling thread's, which is in its own when it
+ * returns. Returns a descriptor to close, or -errno.
+ */
+int netns_socket(int beside, int family, int type, int protocol);
+
 struct netns_visitor {
 	/* Whether that namespace is of interest; false for one that is known already. */
 	bool (*wants)(void *arg, __u64 netns);

@@ -584,6 +584,64 @@ static void name_socket(const struct klb_connection *c, struct inet_diag_req_v2 
 	ret->id.idiag_cookie[1] = (__u32)(c->cookie >> 32);
 }
 
+bool sock_diag_is_connection(__u32 tcp_state)
+{
+	return tcp_state < 32 && CONNECTION_STATES & 1U << tcp_state;
+}
+
+bool sock_diag_is_syn_sent(__u32 tcp_state)
+{
+	return tcp_state == STATE_SYN_SENT;
+}
+
+bool sock_diag_has_sent_fin(__u32 tcp_state)
+{
+	return tcp_state == STATE_FIN_WAIT1 || tcp_state == STATE_FIN_WAIT2 ||
+	       tcp_state == STATE_LAST_ACK || tcp_state == STATE_CLOSING;
+}
+
+static int take_progress(const struct inet_diag_msg *m, size_t length, void *arg)
+{
+	struct sock_diag_progress *ret = arg;
+	struct tcp_info info = { 0 };
+	const void *at = find_attribute(m + 1, length - sizeof(*m), INET_DIAG_INFO, &length);
+
+	if (at)
+		memcpy(&info, at, length < sizeof(info) ? length : sizeof(info));
+	*ret = (struct sock_diag_progress){
+		.tcp_state = m->idiag_state,
+		.received = info.tcpi_bytes_received,
+		.acknowledged = info.tcpi_bytes_acked,
+		.sent = info.tcpi_bytes_sent - info.tcpi_bytes_retrans,
+		.cookie = m->id.idiag_cookie[0] | (__u64)m->id.idiag_cookie[1] << 32,
+	};
+	return 0;
+}
+
+int sock_diag_look(struct sock_diag *d, const struct klb_connection *c,
+		   struct sock_diag_progress *ret)
+{
+	/* The answer to a request for one socket has no end but the acknowledgement. */
+	struct request q = { .header = { .nlmsg_flags = NLM_F_ACK },
+			     .body = { .idiag_ext = 1 << (INET_DIAG_INFO - 1) } };
+	struct diag_ns *p = NULL;
+	int r = ns_of(d, c->netns, c->record.pid, &p, NULL);
+
+	if (r)
+		return r;
+	name_socket(c, &q.body);
+	return ask(d, p->fd, &q, PLAIN_REQUEST, take_progress, ret);
+}
+
+int sock_diag_tcp_socket(struct sock_diag *d, const struct klb_connection *c)
+{
+	int family = endpoint_is_ipv4(&c->record.backend) ? AF_INET : AF_INET6;
+	struct diag_ns *p = NULL;
+	int r = ns_of(d, c->netns, c->record.pid, &p, NULL);
+
+	return r ? r : netns_socket(p->fd, family, SOCK_STREAM, 0);
+}
+
 int sock_diag_destroy(struct sock_diag *d, const struct klb_connection *c, struct err *e)
 {
 	struct request q = { .header = { .nlmsg_type = SOCK_DESTROY, .nlmsg_flags = NLM_F_ACK } };

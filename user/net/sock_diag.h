@@ -53,6 +53,41 @@ int sock_diag_can_list(struct sock_diag *d, int map_fd, struct err *e);
 int sock_diag_listeners(struct sock_diag *d, __u64 *ret, struct err *e);
 
 /*
+ * How far a connection is. The bytes that were received, acknowledged by the peer, and sent, those
+ * that were sent again not counted; in- and excluding SYN and FIN as struct tcp_info does. cookie:
+ * of the socket.
+ */
+struct sock_diag_progress {
+	__u32 tcp_state;
+	__u64 received, acknowledged, sent;
+	__u64 cookie;
+};
+
+/* In klb_connection.cookie: whichever socket has these addresses and ports. */
+#define SOCK_DIAG_ANY_COOKIE (~0ULL)
+
+/*
+ * Looks at the socket that c describes. Returns 0; -ENOENT when it has ended; else -errno. Needs no
+ * privilege but for other network namespaces. Asked for any cookie, it may find the listener: see
+ * tcp_state.
+ */
+int sock_diag_look(struct sock_diag *d, const struct klb_connection *c,
+		   struct sock_diag_progress *ret);
+
+/* Whether a socket in that TCP state is a connection's, and not a listener's. */
+bool sock_diag_is_connection(__u32 tcp_state);
+/* Whether the client's SYN has not been answered yet. */
+bool sock_diag_is_syn_sent(__u32 tcp_state);
+/* Whether the client has sent its FIN. */
+bool sock_diag_has_sent_fin(__u32 tcp_state);
+
+/*
+ * Opens a TCP socket in c's network namespace, of the family of its backend's address, for the
+ * caller to close. Returns a descriptor or -errno.
+ */
+int sock_diag_tcp_socket(struct sock_diag *d, const struct klb_connection *c);
+
+/*
  * Whether this kernel can end sockets at all: 0, or -EOPNOTSUPP with e. To be called once, before
  * the first sock_diag_destroy.
  */
