@@ -348,6 +348,7 @@ def test_it_leaves_the_clusters_list(cluster):
     cluster.wait(0, 1, 2)
     wait_states(stage, "ready", cluster.apis)
     cluster.say(1)
+    stage.running.wait_log(f"left the cluster's list and stays in use.*{own.endpoint}")
     cluster.wait(0, 1)
     assert served_set(stage) == {"cp0"}
     own.kill()
@@ -374,7 +375,7 @@ def test_a_seed_of_this_node_stays(cluster):
     cluster.start("prefer", seeds=(0, 1))
     cluster.wait(0, 1, 2)
     wait_states(stage, "ready", cluster.apis)
-    stage.running.wait_log("the cluster's apiservers are others now")
+    stage.running.wait_log("discovery has the cluster's list")
     cluster.say(2)
     cluster.wait(0, 2)
     assert served_set(stage) == {"cp0"}
@@ -398,7 +399,7 @@ def test_only_with_discovery(cluster):
     wait_states(stage, "ready", [own])
     wait_until(lambda: status_json(stage)["discovery"]["state"] == "current", "it to be current")
     cluster.say(1, 2)
-    stage.running.wait_log("backends=2")
+    stage.running.wait_log("left the cluster's list and stays in use")
     cluster.wait(0)
     assert served_set(stage) == {"cp0"}
     own.kill()

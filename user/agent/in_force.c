@@ -93,7 +93,7 @@ static bool keeps_unlisted(struct agent *a)
 	/* The time before this agent is not known; it counts from the start. */
 	if (!a->local_listed_ns)
 		a->local_listed_ns = now;
-	return now - a->local_listed_ns < LOCAL_LIST_KEEP_MS * NS_PER_MS;
+	return now - a->local_listed_ns < PLAN_KEEP_NS;
 }
 
 static void warn_missing(struct agent *a, bool missing, unsigned int n)
@@ -129,7 +129,7 @@ int agent_take_effective(struct agent *a, const struct config *file, struct prob
 	int r = config_with_backends(file, list, n, &effective, e);
 
 	if (!r)
-		r = take_config(a, effective, n > 0, tls, e);
+		r = take_config(a, effective, file->discovery && a->n_found, tls, e);
 	if (r) {
 		config_free(effective);
 		return r;

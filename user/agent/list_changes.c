@@ -9,18 +9,9 @@
 #include "base/format.h"
 #include "net/endpoint.h"
 
-static bool is_in(const struct klb_endpoint *list, unsigned int n,
-		  const struct klb_endpoint *endpoint)
-{
-	for (unsigned int i = 0; i < n; i++)
-		if (endpoint_equal(&list[i], endpoint))
-			return true;
-	return false;
-}
-
 static void log_left(struct agent *a, const struct klb_endpoint *endpoint, bool cluster)
 {
-	bool listed = is_in(a->listed, a->n_listed, endpoint);
+	bool listed = endpoint_is_in(a->listed, a->n_listed, endpoint);
 	__u64 n = agent_open_connections(a, endpoint);
 	char text[ENDPOINT_TEXT_MAX];
 	const char *what = cluster && listed		  ? "backend has left the cluster's list"
@@ -48,7 +39,7 @@ static const char *describe_admin(const struct agent *a, const struct klb_endpoi
 
 static void log_came(const struct agent *a, const struct klb_endpoint *endpoint, bool cluster)
 {
-	bool found = cluster && is_in(a->found, a->n_found, endpoint);
+	bool found = cluster && endpoint_is_in(a->found, a->n_found, endpoint);
 	__u64 left_ns = agent_left_ns(a, endpoint);
 	char text[ENDPOINT_TEXT_MAX], away[FORMAT_TIME_MAX], admin[64];
 
@@ -68,6 +59,17 @@ static void log_came(const struct agent *a, const struct klb_endpoint *endpoint,
 			  "backend=%s", text);
 }
 
+/* A backend of this node stays when the cluster lists it no more; so does one that is a seed. */
+static void log_stays(const struct agent *a, const struct klb_endpoint *endpoint)
+{
+	char text[ENDPOINT_TEXT_MAX];
+
+	if (endpoint_is_in(a->listed, a->n_listed, endpoint) &&
+	    !endpoint_is_in(a->found, a->n_found, endpoint))
+		log_event(LOG_LEVEL_INFO, "backend has left the cluster's list and stays in use",
+			  "backend=%s", endpoint_format(endpoint, text));
+}
+
 void agent_log_list_changes(struct agent *a, const struct config *now, bool cluster)
 {
 	/* The operator's settings change without a notification. */
@@ -79,4 +81,6 @@ void agent_log_list_changes(struct agent *a, const struct config *now, bool clus
 	for (unsigned int i = 0; i < now->n_backends; i++)
 		if (!config_has_backend(a->config, &now->backends[i].endpoint))
 			log_came(a, &now->backends[i].endpoint, cluster);
+		else if (cluster)
+			log_stays(a, &now->backends[i].endpoint);
 }

@@ -123,16 +123,13 @@ static void describe_local(const struct datapath_state *s, const struct plan_bac
  * The order for people. klb_tier in bpf/select.bpf.h ranks a backend that is drained and suspect
  * for the agent as suspect.
  */
-static void describe_used(const struct datapath_state *s, const struct plan_backend *b, bool alive,
-			  __u64 now_ns, struct backend_status *ret)
+static void describe_used(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
+			  struct backend_status *ret)
 {
+	bool alive = backend_status_agent_alive(&s->control, now_ns);
 	char reason[NAMES_REASON_MAX];
 
 	names_reason_text(b->value.reason, b->value.http_status, reason);
-	if (b->removed) {
-		describe_removed(s, b, now_ns, ret);
-		return;
-	}
 	ret->weight = backend_status_weight(s, b);
 	ret->state = STATUS_READY;
 	snprintf(ret->why, sizeof(ret->why), "%s", reason);
@@ -154,16 +151,10 @@ static void describe_used(const struct datapath_state *s, const struct plan_back
 void backend_status_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
 		       struct backend_status *ret)
 {
-	bool alive = backend_status_agent_alive(&s->control, now_ns);
-	char reason[NAMES_REASON_MAX];
-
 	if (b->removed) {
-		*ret = (struct backend_status){ .state = STATUS_REMOVED };
-		snprintf(ret->why, sizeof(ret->why), "not in the list any more; %s (%s)",
-			 alive ? names_state(b->value.state) : "no agent watches it",
-			 names_reason_text(b->value.reason, b->value.http_status, reason));
+		describe_removed(s, b, now_ns, ret);
 		return;
 	}
-	describe_used(s, b, alive, now_ns, ret);
+	describe_used(s, b, now_ns, ret);
 	describe_local(s, b, ret);
 }

@@ -12,9 +12,6 @@
 
 #include "balance/plan.h"
 
-/* A local backend that the cluster does not list stays for so long. */
-#define LOCAL_LIST_KEEP_MS (24ULL * 60 * 60 * 1000)
-
 /* Says which of n endpoints have an address of this node, as node_is_local does. */
 typedef void (*local_list_fn)(const struct klb_endpoint *endpoints, unsigned int n, bool *ret);
 
