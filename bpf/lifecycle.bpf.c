@@ -226,8 +226,10 @@ static __always_inline void on_retransmit(struct bpf_sock_ops *ctx)
 	if (!rec || !control)
 		return;
 	tp = klb_ops_tcp_sock(ctx);
-	if (tp && rec->phase == KLB_PHASE_ACTIVE)
+	if (tp && rec->phase == KLB_PHASE_ACTIVE) {
 		klb_window_opened(ctx, tp, rec);
+		klb_stalled(rec, bpf_ktime_get_ns());
+	}
 	if (rec->phase != KLB_PHASE_CONNECTING)
 		return;
 	rec->flags |= KLB_SOCKET_RETRANSMITTED;

@@ -147,6 +147,24 @@ static __always_inline void klb_closed_early(struct klb_stats *stats, struct klb
 	stats->last_failure_ns = now;
 }
 
+/* At most one event about stalled connections of a backend in this time. */
+#define KLB_STALLED_NS 1000000000ULL
+
+/*
+ * A client's data was not acknowledged and goes out again. That happens to every lossy link, so it
+ * holds nothing against the backend; the agent, which is woken, asks it at once.
+ */
+static __always_inline void klb_stalled(const struct klb_socket *rec, __u64 now)
+{
+	__u64 *last = &klb_memory.stalled_ns[rec->id % KLB_MAX_IDS];
+
+	if (!(rec->flags & (KLB_SOCKET_TRUSTED | KLB_SOCKET_UNTRUSTED)) ||
+	    klb_age(now, *last) < (__s64)KLB_STALLED_NS)
+		return;
+	*last = now;
+	klb_emit_event(rec, KLB_EVENT_STALLED, KLB_FAILURE_TIMED_OUT, now, 0);
+}
+
 /* The first SYN was not answered: others are preferred until this connect succeeds or fails. */
 static __always_inline void klb_suspected(struct klb_stats *stats, const struct klb_socket *rec,
 					  __u64 now, __u64 wait_ns)

@@ -539,6 +539,7 @@ enum klb_event_kind {
 	KLB_EVENT_RESTORED = 4, /* a connect succeeded; after CLOSED_EARLY: data came */
 	KLB_EVENT_PEER_LOST = 5, /* an established connection: the peer stopped answering */
 	KLB_EVENT_CLOSED_EARLY = 6, /* an established connection: ended by the peer without data */
+	KLB_EVENT_STALLED = 7, /* an established connection: data had to be sent again */
 };
 
 /*
@@ -579,6 +580,7 @@ struct klb_event {
  * listens: 1: a server listens, or has listened, on one of the TCP ports n with this index,
  *   n % KLB_LISTEN_SLOTS. Written by klb_sockops and kubelb-load; never cleared, so that neither
  *   can undo what the other has just written.
+ * stalled_ns: by id: when the last KLB_EVENT_STALLED was written. Written by klb_sockops.
  * reporters: by key % KLB_REPORTERS; two that share a place take it from each other. Written by
  *   klb_sockops and the connect programs.
  */
@@ -607,6 +609,7 @@ struct klb_memory {
 	__u32 has_early;
 	__u64 unsent;
 	__u8 listens[KLB_LISTEN_SLOTS];
+	__u64 stalled_ns[KLB_MAX_IDS];
 	struct klb_reporter reporters[KLB_REPORTERS];
 };
 

@@ -154,3 +154,22 @@ def test_hung_from_the_first_moment_answers_late(usual):
     cp.cont()
     wait_states(usual, "ready", [cp], timeout=15)
     assert changes(usual, cp) == ["suspect", "dead", "suspect", "ready"]
+
+
+def test_a_clients_own_data_hurries_the_ping(stage):
+    """What a client sends into a black hole asks for a PING now; the interval is half a minute."""
+    stage.configure(probe={"interval": "30s", "timeout": "3s", "ping": "30s"}, slowStart="0",
+                    deadPeerTimeout="0")
+    stage.running = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    stage.mark = len(stage.running.log())
+    cp = stage.cp(3)
+    with kept_to(stage, "cp3") as stuck:
+        cp.link(up=False)
+        stuck.send("/version")
+        assert end_of(stuck, 15)[0], "a client still waits"
+    assert pings(stage, cp) >= 1  # the first of its own is due after 24 s
+    assert changes(stage, cp)[-1] == "dead"
+    events = stage.ctl("events").stdout
+    assert any("stalled" in line and cp.endpoint in line for line in events.splitlines()), events
+    cp.link(up=True)

@@ -30,6 +30,8 @@ const char *events_kind_name(enum klb_event_kind kind)
 		return "peer-lost";
 	case KLB_EVENT_CLOSED_EARLY:
 		return "closed-early";
+	case KLB_EVENT_STALLED:
+		return "stalled";
 	}
 	return "unknown";
 }
@@ -37,7 +39,8 @@ const char *events_kind_name(enum klb_event_kind kind)
 /* The kind of the other events says everything. */
 static bool has_reason(const struct klb_event *event)
 {
-	return event->kind != KLB_EVENT_RESTORED && event->kind != KLB_EVENT_CLOSED_EARLY;
+	return event->kind != KLB_EVENT_RESTORED && event->kind != KLB_EVENT_CLOSED_EARLY &&
+	       event->kind != KLB_EVENT_STALLED;
 }
 
 /* Formats the seconds. Returns the nanoseconds behind them. */

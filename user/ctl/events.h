@@ -12,7 +12,7 @@
 
 #include "balance/state_diff.h"
 
-/* "connect-failed", "suspect", "ejected", "restored", "peer-lost" or "closed-early" */
+/* "connect-failed", "suspect", "ejected", "restored", "peer-lost", "closed-early" or "stalled" */
 const char *events_kind_name(enum klb_event_kind kind);
 
 /*
