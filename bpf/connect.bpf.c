@@ -40,6 +40,17 @@ static __always_inline __u32 is_test(struct tcp_sock *tp)
 			__sync_fetch_and_add(&counters_->field, 1);  \
 	} while (0)
 
+/* Without a branch: a test (1) counts among the tests, any other connect (0) in the field. */
+#define COUNT_LEFT_ALONE(field, test)                                                \
+	do {                                                                         \
+		struct klb_counters *counters_ = klb_counters_get();                 \
+		__u32 test_ = (test);                                                \
+		if (counters_) {                                                     \
+			__sync_fetch_and_add(&counters_->tests_left_alone, test_);   \
+			__sync_fetch_and_add(&counters_->field, (__u64)(1 ^ test_)); \
+		}                                                                    \
+	} while (0)
+
 /* The entry of `lookup` that matches, copied. With a pointer to it the verifier would go
  * through the rest of the program once for each index. */
 struct frontend_match {
@@ -421,17 +432,11 @@ static __always_inline int use_choice(struct bpf_sock_addr *ctx, const struct co
 {
 	if (klb_may_dial_itself(dst, scope) &&
 	    (families->ipv6_socket ? klb_dials_itself6(ctx) : klb_dials_itself4(ctx))) {
-		if (is_test(conn->tp))
-			COUNT(tests_left_alone);
-		else
-			COUNT(skipped_own_listener);
+		COUNT_LEFT_ALONE(skipped_own_listener, is_test(conn->tp));
 		return -EADDRINUSE;
 	}
 	if (!cand || !cand->id) {
-		if (is_test(conn->tp))
-			COUNT(tests_left_alone);
-		else
-			COUNT(skipped_no_backend);
+		COUNT_LEFT_ALONE(skipped_no_backend, is_test(conn->tp));
 		return -ENOENT;
 	}
 	if (cand->id == KLB_ID_SELFTEST)

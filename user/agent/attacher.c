@@ -56,9 +56,9 @@ static int attach(const struct server *s, __u64 cgroup_id)
 	char cgroup[CGROUP_PATH_MAX];
 	struct err e = { "out of memory" };
 	bool there = cgroup_id && cgroup_path_of(cgroup_id, cgroup);
-	const struct datapath_load_options options = {
-		.pin_dir = s->pin_dir, .cgroup = there && cgroup_id != 1 ? cgroup : NULL
-	};
+	const struct datapath_load_options options = { .pin_dir = s->pin_dir,
+						       .cgroup = there && cgroup_id != 1 ? cgroup
+											 : NULL };
 	int r = report ? 0 : -ENOMEM;
 
 	/* Mounted again where it was; kubelb-load itself does that at /sys/fs/bpf alone. */
