@@ -323,9 +323,10 @@ static __always_inline int was_answering(struct tcp_sock *tp)
 
 /*
  * Whether the connection was ended from this side: by SOCK_DESTROY, or by a reset that user space
- * has sent in the backend's name. Neither says anything about the backend.
+ * has sent in the backend's name. Neither says anything about the backend. A function of its own,
+ * which the verifier checks once.
  */
-static __always_inline int is_ended_here(struct bpf_sock_ops *ctx, int error)
+__noinline int klb_is_ended_here(struct bpf_sock_ops *ctx, int error)
 {
 	__u64 cookie, *ending;
 	__u32 index;
@@ -381,7 +382,7 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
 	if (!tp || !stats)
 		return;
 	error = error_of(klb_sock_of(tp));
-	if (is_ended_here(ctx, error))
+	if (klb_is_ended_here(ctx, error))
 		return;
 	failure = failure_of(error);
 	now = bpf_ktime_get_ns();
