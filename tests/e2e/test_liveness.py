@@ -9,7 +9,7 @@ import time
 import pytest
 
 from helpers import kept_to, state_of, wait_states
-from observe import Dialer, end_of, is_open, metric, state_changes
+from observe import Dialer, clients_of, end_of, is_open, metric, state_changes
 from system import wait_until
 
 # The defaults of kubelb.yaml; the world's own are shorter.
@@ -173,3 +173,18 @@ def test_a_clients_own_data_hurries_the_ping(stage):
     events = stage.ctl("events").stdout
     assert any("stalled" in line and cp.endpoint in line for line in events.splitlines()), events
     cp.link(up=True)
+
+
+def test_who_answers_again_keeps_the_rest(usual):
+    """Connections are ended sixteen at a time. A backend that answers PINGs meanwhile keeps those
+    that are left."""
+    cp = usual.cp(2)
+    clients, kept, _others = clients_of(usual, "cp2", 100)
+    with clients:
+        cp.stop()
+        wait_until(lambda: metric(usual, "kubelb_connections_ended_total"), "the first to end", 15)
+        cp.cont()
+        wait_states(usual, "ready", [cp], timeout=15)
+        left = sum(is_open(connection) for connection in kept)
+        assert 0 < left < 100, left
+        assert metric(usual, "kubelb_connections_ended_total") == 100 - left

@@ -742,7 +742,7 @@ def test_status_json_is_complete(attached):
     fail_once(attached, attached.cp(1))
     document = json.loads(ok(attached.ctl("status", "-o", "json")).stdout)
     assert {"attached", "effective", "pin", "abiVersion", "configSerial", "hostNetnsCookie",
-            "agent", "discovery", "skipped", "repaired", "events", "programs", "features",
+            "hostNetns", "inHostNetns", "local", "agent", "discovery", "skipped", "repaired", "events", "programs", "features",
             "frontends", "backends", "connects", "otherPrograms", "diverted"} == set(document)
     assert document["events"] == 2
     entry = {e["address"]: e for e in document["backends"]}[attached.cp(1).endpoint]

@@ -123,8 +123,8 @@ static void describe_local(const struct datapath_state *s, const struct plan_bac
  * The order for people. klb_tier in bpf/select.bpf.h ranks a backend that is drained and suspect
  * for the agent as suspect.
  */
-static void describe_used(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns,
-			  struct backend_status *ret)
+static void describe_used(const struct datapath_state *s, const struct plan_backend *b,
+			  __u64 now_ns, struct backend_status *ret)
 {
 	bool alive = backend_status_agent_alive(&s->control, now_ns);
 	char reason[NAMES_REASON_MAX];

@@ -196,6 +196,8 @@ unsigned int datapath_try_frontends(const struct datapath *dp, const struct data
 				    struct datapath_trial *ret, unsigned int max)
 {
 	struct trials *all =
+		/* -1 is what belongs there (mmap(2)). */
+		/* cppcheck-suppress invalidFunctionArg */
 		mmap(NULL, sizeof(*all), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	unsigned int n;
 
