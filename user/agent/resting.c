@@ -16,8 +16,8 @@ static void drop(struct agent *a, unsigned int index)
 {
 	agent_backend_free(a->resting[index]);
 	a->n_resting--;
-	memmove(&a->resting[index], &a->resting[index + 1],
-		(a->n_resting - index) * sizeof(a->resting[0]));
+	for (unsigned int i = index; i < a->n_resting; i++)
+		a->resting[i] = a->resting[i + 1];
 }
 
 void agent_rest(struct agent *a, struct agent_backend *b)
