@@ -5,9 +5,10 @@
  * Somebody's connect program, IPAddressDeny=, a firewall rule for a cgroup or a user: such a
  * policy makes a reporter's connects fail at whatever backend. A backend's fault makes
  * everybody's connects fail at this one. So while an agent runs, a failure counts only if the
- * reporter's connects work otherwise, and one reporter accuses one backend in KLB_BLAME_NS: a
- * policy may let it reach one backend and no other. The agent probes the backends itself, and
- * needs no reporter for the rest.
+ * reporter's connects work otherwise: its last one succeeded; or all since were at this backend,
+ * and there were several. One reporter accuses one backend in KLB_BLAME_NS: a policy may let it
+ * reach one backend and no other. The agent probes the backends itself, and needs no reporter for
+ * the rest.
  *
  * A reporter is a cgroup, because a policy is one's of a cgroup as a rule. In the root cgroup,
  * where all processes of a host without cgroup v2 are, it is a process.
@@ -40,12 +41,11 @@ static __always_inline void klb_reporter_succeeded(const struct klb_socket *rec)
 
 	if (r->key != key) {
 		r->blamed_ns = 0;
-		r->blamed_id = 0;
 		r->key = key;
-	} else if (r->works) {
+	} else if (!r->failures) {
 		return;
 	}
-	r->works = 1;
+	r->failures = 0;
 }
 
 /* Whether a failure of this reporter at the backend with this id says something about it. */
@@ -55,9 +55,9 @@ static __always_inline int klb_reporter_may_blame(__u64 key, __u32 id, __u64 now
 
 	if (r->key != key)
 		return 0;
-	if (r->blamed_id == id)
-		return 1;
-	return r->works && (!r->blamed_ns || klb_age(now, r->blamed_ns) > (__s64)KLB_BLAME_NS);
+	if (r->failures)
+		return r->failed_id == id && r->failures >= KLB_REPORTER_SURE;
+	return !r->blamed_ns || klb_age(now, r->blamed_ns) > (__s64)KLB_BLAME_NS;
 }
 
 /* The same for a failure of this socket. Without an agent nobody else reports. */
@@ -73,12 +73,23 @@ static __always_inline void klb_reporter_failed(const struct klb_socket *rec, in
 	__u64 key = klb_reporter_key(rec->cgroup_id, rec->pid);
 	struct klb_reporter *r = klb_reporter_at(key);
 
-	if (r->key != key)
-		return;
-	r->works = 0;
-	r->blamed_id = counts ? rec->id : 0;
-	if (counts)
+	if (r->key != key) {
+		r->key = key;
+		r->blamed_ns = 0;
+		r->failures = 0;
+	}
+	if (counts) {
 		r->blamed_ns = now;
+		r->failures = KLB_REPORTER_SURE;
+		r->failed_id = rec->id;
+		return;
+	}
+	if (r->failures && r->failed_id != rec->id)
+		r->failed_id = KLB_REPORTER_SEVERAL;
+	else
+		r->failed_id = rec->id;
+	if (r->failures < KLB_REPORTER_SURE)
+		r->failures++;
 }
 
 #endif

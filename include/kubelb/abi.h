@@ -591,17 +591,19 @@ struct klb_event {
  * How the connects of one cgroup fare: a policy of that cgroup makes all of them fail, and says
  * nothing about any backend.
  * key: the id of the cgroup; in the root cgroup the process, KLB_REPORTER_PROCESS + its pid.
- * blamed_ns: when a failure of it last ejected a backend. blamed_id: that backend, while the
- *   reporter's last failure was there; else 0.
- * works: 1: its last connect succeeded.
+ * blamed_ns: when a failure of it last ejected a backend.
+ * failures: since its last success, up to KLB_REPORTER_SURE; 0: its last connect succeeded.
+ * failed_id: the backend that they were at; KLB_REPORTER_SEVERAL: at more than one.
  */
+#define KLB_REPORTER_SURE 5
+#define KLB_REPORTER_SEVERAL KLB_MAX_IDS
 #define KLB_REPORTER_PROCESS (1ULL << 63)
 
 struct klb_reporter {
 	__u64 key;
 	__u64 blamed_ns;
-	__u32 blamed_id;
-	__u32 works;
+	__u32 failed_id;
+	__u32 failures;
 };
 
 struct klb_memory {

@@ -19,7 +19,10 @@ pytest.register_assert_rewrite("helpers")
 
 # Seconds that the longest files take, for pytest_collection_modifyitems.
 LONG = {"test_hostile_backend.py": 90, "test_states.py": 86, "test_lifecycle.py": 80,
-        "test_hostile_user.py": 71, "test_discovery_agent.py": 66, "test_killed_load.py": 55,
+        "test_hostile_user.py": 71, "test_shortage.py": 90, "test_liveness.py": 80,
+        "test_local.py": 70, "test_idle_close.py": 60, "test_return.py": 60, "test_faults.py": 60,
+        "test_world_h2.py": 60, "test_reset.py": 40, "test_attach_again.py": 40,
+        "test_effective.py": 40, "test_migrate.py": 40, "test_discovery_agent.py": 66, "test_killed_load.py": 55,
         "test_agent.py": 54, "test_local_policy.py": 40,
         "test_own_server.py": 52, "test_refusal.py": 52, "test_sentinel.py": 48,
         "test_package.py": 42, "test_secrets.py": 42, "test_image.py": 29, "test_reload.py": 29,

@@ -187,8 +187,9 @@ def test_listener_on_the_frontend(stage, host):
         counts.settled(50)
         assert listener.count == 10
         ok(stage.detach())
+        listener.wait(11)  # --detach looks whether somebody is there
         assert nbconnect(stage, "-n", 10, host)["ok"] == 10
-        listener.wait(20)
+        listener.wait(21)
 
 
 def test_pod_keeps_its_own_loopback(attached):

@@ -146,7 +146,7 @@ def test_verbose_kill(attached):
         assert [what for what, _pairs in listed] == ["maps read", "sockets listed"]
         assert listed[1][1]["open"] == "30"
         done = ok(attached.ctl("kill", "-v", attached.cp(1).endpoint))
-        ends = [line for line in done.stderr.splitlines() if 'msg="connection ended"' in line]
+        ends = [line for line in done.stderr.splitlines() if 'msg="connection reset"' in line]
         assert len(ends) == 10 and "10 connections ended" in done.stdout
         for line in ends:
             assert f"backend={attached.cp(1).endpoint}" in line

@@ -102,6 +102,7 @@ def test_agent_in_a_pod(attached):
     pod = attached.pod()
     agent = attached.agent(ns=pod)
     agent.wait_log("belongs to another network namespace")
+    agent.wait_log("running")  # from when on it is asked
     with inside(pod):
         with pytest.raises(urllib.error.HTTPError) as e:
             urllib.request.urlopen("http://127.0.0.1:8081/readyz")

@@ -943,13 +943,15 @@ def test_left_behind_long_ago(single):
 
 
 def hand_on_the_id(stage):
-    """cp3 gets the id that the only backend, cp1, has had."""
-    one, two, three = stage.backends
-    before = backend_ids(stage)[one.name]
-    for backends in ([two], [two, three]):
-        stage.configure(backends=[b.endpoint for b in backends])
+    """cp3 gets the id that the only backend, cp1, has had: so many others leave after cp1 that
+    it is forgotten."""
+    one, two, three = (b.endpoint for b in stage.backends)
+    before = backend_ids(stage)[stage.cp(1).name]
+    others = [f"192.0.2.{i}" for i in range(1, 41)]
+    for backends in ([two, *others], [two], [two, others[0]], [two, three]):
+        stage.configure(backends=backends)
         ok(stage.load())
-    assert backend_ids(stage)[three.name] == before
+    assert backend_ids(stage)[stage.cp(3).name] == before
 
 
 def nobody_is_blamed(stage):

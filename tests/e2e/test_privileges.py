@@ -186,7 +186,7 @@ def test_without_net_admin(stage):
         assert stats(stage, "active")["cp1"] == 3
         cp.cont()
         assert held.close()["closed"] == 0
-    assert count_lines(agent, "CAP_NET_ADMIN") == 1
+    assert count_lines(agent, "CAP_NET_ADMIN is missing") == 1
     assert count_lines(agent, "level=error") == 0
 
 

@@ -111,7 +111,7 @@ int attacher_start(const char *config_path, const char *pin_dir, const struct co
 		return err_no_memory(e);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends)) {
 		free(at);
-		return err_set(e, errno, "cannot make a socket: %s", strerror(errno));
+		return err_set(e, errno, "cannot make a socket: %s", err_reason(errno));
 	}
 	at->fd = ends[0];
 	at->pid = fork();
@@ -128,7 +128,7 @@ int attacher_start(const char *config_path, const char *pin_dir, const struct co
 
 		close(ends[0]);
 		free(at);
-		return err_set(e, code, "cannot start a process: %s", strerror(code));
+		return err_set(e, code, "cannot start a process: %s", err_reason(code));
 	}
 	*ret = at;
 	return 0;

@@ -375,7 +375,7 @@ static void on_doubted(void *arg)
 	struct agent_backend *b = arg;
 	enum klb_state was = b->health.state;
 
-	if (!health_silent(&b->health, clock_now_ns()))
+	if (!health_silent(&b->health, KLB_REASON_CONNECT_TIMEOUT, clock_now_ns()))
 		return;
 	log_state(b, was, "its host acknowledges no PING and answers no new connect");
 	b->ops->changed(b->arg, true);
@@ -386,7 +386,7 @@ static void on_silent(void *arg, __u64 asked_ns)
 {
 	struct agent_backend *b = arg;
 	enum klb_state was = b->health.state;
-	bool changed = health_silent(&b->health, clock_now_ns());
+	bool changed = health_silent(&b->health, KLB_REASON_NO_ANSWER, clock_now_ns());
 
 	(void)asked_ns;
 	b->metrics.pings_unanswered++;
@@ -409,7 +409,7 @@ static void on_no_life(void *arg, __u64 asked_ns, bool vanished)
 	b->metrics.pings_unanswered += vanished;
 	/* When nobody answers, the trouble is this node's own. */
 	if (!b->ops->others_alive(b->arg, b, asked_ns))
-		changed = health_silent(&b->health, clock_now_ns());
+		changed = health_silent(&b->health, reason, clock_now_ns());
 	else
 		changed = health_lost(&b->health, &b->rules, reason, serves_clients(b, asked_ns),
 				      clock_now_ns());

@@ -213,13 +213,14 @@ bool health_unanswered(struct health *h, __u64 now_ns)
 	return set_state(h, KLB_STATE_SUSPECT, now_ns);
 }
 
-bool health_silent(struct health *h, __u64 now_ns)
+bool health_silent(struct health *h, enum klb_reason reason, __u64 now_ns)
 {
 	if (h->silent || is_down(h->state))
 		return false;
 	h->silent = true;
 	h->before_silence = h->state;
-	h->reason = KLB_REASON_NO_ANSWER;
+	h->silence = reason;
+	h->reason = reason;
 	h->http_status = 0;
 	return set_state(h, KLB_STATE_SUSPECT, now_ns);
 }
@@ -246,7 +247,7 @@ bool health_alive(struct health *h, __u64 now_ns)
 		return false;
 	h->silent = false;
 	/* A probe has said something else meanwhile. */
-	if (h->reason != KLB_REASON_NO_ANSWER && h->state != KLB_STATE_DEAD)
+	if (h->reason != h->silence && h->state != KLB_STATE_DEAD)
 		return false;
 	if (h->before_silence == KLB_STATE_READY)
 		h->reason = KLB_REASON_OK;

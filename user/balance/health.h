@@ -54,6 +54,7 @@ struct health {
 	__u64 last_probe_ns;
 	bool silent; /* PINGs are not answered */
 	enum klb_state before_silence;
+	enum klb_reason silence; /* reason, as long as no probe has said something else */
 	bool was_down; /* it was dead or draining after it was last ready */
 	bool was_draining; /* it was draining after it was last ready, or an adopted state may hide
 			      that */
@@ -117,7 +118,7 @@ bool health_unanswered(struct health *h, __u64 now_ns);
  * A PING was not answered in time. Other backends are preferred until there is a sign of life.
  * Returns true when the state has changed.
  */
-bool health_silent(struct health *h, __u64 now_ns);
+bool health_silent(struct health *h, enum klb_reason reason, __u64 now_ns);
 /*
  * There was no sign of life on a new connection either, or (reason) the host is gone: the backend
  * is dead. If clients get data from it (serving), it is draining. Returns true when the state has

@@ -759,9 +759,9 @@ static void silence_ends_with_a_sign_of_life(void **state)
 	health_init(&h, 1);
 	health_probed(&h, &rules, KLB_REASON_OK, 200, 2);
 	assert_false(health_alive(&h, 3));
-	assert_true(health_silent(&h, 4));
+	assert_true(health_silent(&h, KLB_REASON_NO_ANSWER, 4));
 	assert_int_equal(h.state, KLB_STATE_SUSPECT);
-	assert_false(health_silent(&h, 5));
+	assert_false(health_silent(&h, KLB_REASON_NO_ANSWER, 5));
 	assert_true(health_alive(&h, 6));
 	assert_int_equal(h.state, KLB_STATE_READY);
 	assert_int_equal(h.reason, KLB_REASON_OK);
@@ -775,7 +775,7 @@ static void no_life_is_death(void **state)
 	(void)state;
 	health_init(&h, 1);
 	health_probed(&h, &rules, KLB_REASON_OK, 200, 2);
-	health_silent(&h, 3);
+	health_silent(&h, KLB_REASON_NO_ANSWER, 3);
 	assert_true(health_lost(&h, &rules, KLB_REASON_NO_ANSWER, false, 4));
 	assert_int_equal(h.state, KLB_STATE_DEAD);
 	assert_true(health_may_evict(&h, 4));
@@ -797,7 +797,7 @@ static void who_serves_is_not_dead(void **state)
 	(void)state;
 	health_init(&h, 1);
 	health_probed(&h, &rules, KLB_REASON_OK, 200, 2);
-	health_silent(&h, 3);
+	health_silent(&h, KLB_REASON_NO_ANSWER, 3);
 	assert_true(health_lost(&h, &rules, KLB_REASON_NO_ANSWER, true, 4));
 	assert_int_equal(h.state, KLB_STATE_DRAINING);
 }
@@ -815,7 +815,7 @@ static void life_is_no_readiness(void **state)
 
 		health_init(&h, 1);
 		health_probed(&h, &rules, KLB_REASON_OK, 200, 2);
-		health_silent(&h, 3);
+		health_silent(&h, KLB_REASON_NO_ANSWER, 3);
 		health_probed(&h, &rules, reasons[i], 0, 4);
 		then = h.state;
 		assert_false(health_alive(&h, 5));
@@ -831,7 +831,7 @@ static void vanished_while_draining(void **state)
 	(void)state;
 	health_init(&h, 1);
 	health_probed(&h, &rules, KLB_REASON_NOT_READY, 500, 2);
-	assert_false(health_silent(&h, 3));
+	assert_false(health_silent(&h, KLB_REASON_NO_ANSWER, 3));
 	assert_int_equal(h.state, KLB_STATE_DRAINING);
 	assert_true(health_lost(&h, &rules, KLB_REASON_CONNECT_TIMEOUT, false, 4));
 	assert_true(health_may_evict(&h, 4));
