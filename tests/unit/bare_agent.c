@@ -42,6 +42,8 @@ int bare_close(void **state)
 	discovery_free(bare.discovery);
 	filewatch_free(bare.watch);
 	agent_stop_backends(&bare);
+	agent_free_removed(&bare);
+	agent_free_resting(&bare);
 	probe_tls_free(bare.tls);
 	event_free(bare.tick);
 	agent_drop_datapath(&bare);

@@ -5,7 +5,6 @@
  */
 #include "agent/internal.h"
 
-
 #include "balance/backend_status.h"
 #include "base/clock.h"
 #include "net/endpoint.h"
