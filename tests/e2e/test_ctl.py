@@ -107,9 +107,14 @@ def test_unknown_output_format(attached):
 
 
 def said(stage, *args):
-    """The messages on standard error, with their pairs; -v changes nothing else."""
-    quiet, loud = ok(stage.ctl(*args)), ok(stage.ctl("-v", *args))
-    assert quiet.stderr == "" and loud.stdout.count("\n") == quiet.stdout.count("\n")
+    """The messages on standard error, with their pairs; -v changes nothing else. Programs of other
+    worlds, which status names, come and go."""
+    def run():
+        quiet, loud = ok(stage.ctl(*args)), ok(stage.ctl("-v", *args))
+        assert quiet.stderr == ""
+        return loud if loud.stdout.count("\n") == quiet.stdout.count("\n") else None
+
+    loud = wait_until(run, "-v to change nothing on standard output")
     found = []
     for line in loud.stderr.splitlines():
         match = re.fullmatch(r'level=debug msg="?([^"]*?)"? (\w+=.*)', line)

@@ -178,8 +178,10 @@ def test_events_tell_the_story(slow):
              if e["backend"] == three.endpoint and e["event"] != "reason"]
     at = story.index(("removed", None, None))
     assert ("state", "dead", "suspect") in story[:at]
-    assert story[at + 1:] == [("returned", None, None), ("state", "suspect", "dead"),
-                              ("state", "ready", "suspect")]
+    rest = story[at + 1:]
+    # Whether it answers before it is in the list again is chance.
+    assert len(rest) == 3 and rest[-1] == ("state", "ready", "suspect"), rest
+    assert set(rest[:2]) == {("returned", None, None), ("state", "suspect", "dead")}
 
 
 def test_death_of_one_that_has_left_is_an_event(slow):
