@@ -306,7 +306,8 @@ static __always_inline void stash(struct bpf_sock_addr *ctx, const struct connec
 	if (p) {
 		describe(&p->route, frontend, cand, flags, conn->now);
 		p->left_behind = 0;
-		klb_set_owner(&p->left, conn->tp);
+		if (KLB_IS_OLD)
+			klb_set_owner(&p->left, conn->tp);
 		*(volatile __u64 *)&p->number = conn->number;
 		klb_memory.unsent = conn->number;
 		return;

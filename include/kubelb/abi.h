@@ -510,9 +510,9 @@ struct klb_route {
  *   other random bits.
  * left_behind: 1: the socket has been connected to something else since, so this choice is not
  *   of the next SYN.
- * left: room for the record of an abandoned route, which the stack does not have. It holds the
- *   owner (pid, comm, cgroup_id), which nobody can tell later; before Linux 5.11 klb_sockops
- *   cannot either.
+ * left: room for the record of an abandoned route, which the stack does not have. Before
+ *   Linux 5.11 it also holds the owner (pid, comm, cgroup_id), which klb_sockops cannot read
+ *   there; later, all abandoned routes are of one reporter.
  */
 #define KLB_PENDING_SLOTS 64
 #define KLB_PENDING_CLAIMED (~0ULL)
