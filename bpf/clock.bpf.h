@@ -6,6 +6,7 @@
 #ifndef KUBELB_CLOCK_BPF_H
 #define KUBELB_CLOCK_BPF_H
 
+#include "branchless.bpf.h"
 #include "maps.bpf.h"
 
 /* CLOCK_MONOTONIC at that jiffy, in ns. */
@@ -24,6 +25,20 @@ static __always_inline __u64 klb_now_ns(const struct klb_control *control)
 static __always_inline __s64 klb_age(__u64 now, __u64 then)
 {
 	return (__s64)(now - then);
+}
+
+/*
+ * Returns 1 while the agent's heartbeat is fresh, so that its states count, else 0. A
+ * heartbeat of 0 means that there was none yet. A heartbeat that is written while this runs
+ * is newer than now, so the difference is signed. Without branches, as everything that goes
+ * into the choice.
+ */
+static __always_inline __u32 klb_agent_alive(const struct klb_control *control, __u64 now)
+{
+	__u64 beat = control->heartbeat_ns;
+
+	return (__u32)(klb_negative(0 - beat) &
+		       klb_negative(now - beat - control->heartbeat_max_age_ns - 1));
 }
 
 #endif

@@ -26,13 +26,6 @@ struct address_families {
 	__u32 ipv6_socket; /* constant at each use */
 };
 
-/* 1 for a test connect of user space (KLB_SOCKET_TEST), else 0. */
-static __always_inline __u32 is_test(struct tcp_sock *tp)
-{
-	return BPF_CORE_READ_BITFIELD(tp, repair) &
-	       (__u32)klb_same(klb_sock_of(tp)->sk_priority, KLB_TEST_PRIORITY);
-}
-
 #define COUNT(field)                                                 \
 	do {                                                         \
 		struct klb_counters *counters_ = klb_counters_get(); \
@@ -40,15 +33,13 @@ static __always_inline __u32 is_test(struct tcp_sock *tp)
 			__sync_fetch_and_add(&counters_->field, 1);  \
 	} while (0)
 
-/* Without a branch: a test (1) counts among the tests, any other connect (0) in the field. */
-#define COUNT_LEFT_ALONE(field, test)                                                \
-	do {                                                                         \
-		struct klb_counters *counters_ = klb_counters_get();                 \
-		__u32 test_ = (test);                                                \
-		if (counters_) {                                                     \
-			__sync_fetch_and_add(&counters_->tests_left_alone, test_);   \
-			__sync_fetch_and_add(&counters_->field, (__u64)(1 ^ test_)); \
-		}                                                                    \
+/* The same, but a test counts among the tests. */
+#define COUNT_LEFT_ALONE(field, tp)              \
+	do {                                     \
+		if (klb_is_test(tp))             \
+			COUNT(tests_left_alone); \
+		else                             \
+			COUNT(field);            \
 	} while (0)
 
 /* The entry of `lookup` that matches, copied. With a pointer to it the verifier would go
@@ -106,20 +97,6 @@ static __always_inline __u32 seed_of(struct klb_pending *p, __u64 number,
 	return (__u32)(h >> 32);
 }
 
-/*
- * Returns 1 while the agent's heartbeat is fresh, so that its states count, else 0. A
- * heartbeat of 0 means that there was none yet. A heartbeat that is written while this runs
- * is newer than now, so the difference is signed. Without branches, as everything that goes
- * into the choice.
- */
-static __always_inline __u32 agent_alive(const struct klb_control *control, __u64 now)
-{
-	__u64 beat = control->heartbeat_ns;
-
-	return (__u32)(klb_negative(0 - beat) &
-		       klb_negative(now - beat - control->heartbeat_max_age_ns - 1));
-}
-
 /* One connect on its way through the hook. */
 struct connect_ctx {
 	struct tcp_sock *tp;
@@ -127,6 +104,7 @@ struct connect_ctx {
 	__u64 number;
 	__u64 netns; /* the cookie of its network namespace */
 	__u64 now;
+	__u32 agent; /* 1 while it is alive, else 0 */
 };
 
 static __always_inline __u32 ipv6_only(struct sock *sock)
@@ -141,32 +119,26 @@ static __always_inline __u32 ipv6_only(struct sock *sock)
  *              as then nobody else reports
  *   untrusted  another user's: a socket filter is enough to make its connects fail
  *   neither    a pod's, which a network policy may cut off; a socket with a device, a mark, a
- *              source address, a port or a filter of its own, which may fail for that reason;
- *              a socket under repair (TCP_REPAIR), which sends no SYN
+ *              source address or a port of its own, which may fail for that reason; a socket
+ *              under repair (TCP_REPAIR), which sends no SYN
+ *
+ * A filter is looked for when the connect fails: klb_distrust_filtered.
  */
 static __always_inline __u32 reporter_flags(const struct connect_ctx *conn,
 					    const struct klb_control *control)
 {
 	struct sock *sock = klb_sock_of(conn->tp);
+	__u32 repair = BPF_CORE_READ_BITFIELD(conn->tp, repair);
+	__u64 foreign = conn->netns ^ control->host_netns_cookie;
 	/* SOCK_BINDADDR_LOCK and SOCK_BINDPORT_LOCK, macros of include/net/sock.h. */
 	__u32 tied = sock->__sk_common.skc_bound_dev_if | sock->sk_mark |
-		     (BPF_CORE_READ_BITFIELD(sock, sk_userlocks) & 12) |
-		     BPF_CORE_READ_BITFIELD(conn->tp, repair);
-	__u32 foreign = klb_any_bit(conn->netns ^ control->host_netns_cookie);
-	__u32 counts = 1 ^ (klb_any_bit(tied) | foreign);
-	__u32 agent = agent_alive(control, conn->now);
-	__u32 untrusted = agent & klb_any_bit(sock->sk_uid.val);
+		     (BPF_CORE_READ_BITFIELD(sock, sk_userlocks) & 12) | repair;
+	__u32 untrusted;
 
-	/* Arithmetic with pointers is forbidden. */
-	if (sock->sk_filter)
-		counts = 0;
-	counts = klb_make_unknown_scalar(counts);
-	/* Without branches, or the verifier goes through the rest once for each outcome. */
-	return (KLB_SOCKET_OTHER_NETNS & (0 - foreign)) |
-	       (KLB_SOCKET_TEST & (0 - is_test(conn->tp))) |
-	       (KLB_SOCKET_UNTRUSTED & (0 - (counts & untrusted))) |
-	       (KLB_SOCKET_NO_AGENT & (agent - 1)) |
-	       (KLB_SOCKET_TRUSTED & (0 - (counts & (1 ^ untrusted))));
+	if (foreign | tied)
+		return KLB_SOCKET_OTHER_NETNS * klb_any_bit(foreign) | KLB_SOCKET_REPAIR * repair;
+	untrusted = conn->agent & klb_any_bit(sock->sk_uid.val);
+	return KLB_SOCKET_TRUSTED ^ ((KLB_SOCKET_TRUSTED | KLB_SOCKET_UNTRUSTED) & (0 - untrusted));
 }
 
 /*
@@ -246,9 +218,8 @@ static __always_inline int view_of(const struct klb_candidate *cand, __u32 reach
 
 static __always_inline const struct klb_candidate *choose(const struct klb_candidates *table,
 							  enum klb_policy policy,
-							  const struct klb_control *control,
 							  const struct address_families *families,
-							  __u32 seed, __u64 now)
+							  __u32 seed, __u32 agent, __u64 now)
 {
 	/* By klb_candidate.ipv4: bit 0 for IPv6 backends, bit 1 for IPv4. */
 	__u32 reach = klb_make_unknown_scalar(families->ipv6 | families->ipv4 << 1);
@@ -258,7 +229,7 @@ static __always_inline const struct klb_candidate *choose(const struct klb_candi
 	__u32 i, n;
 
 	n = table->n;
-	klb_choice_init(&choice, klb_make_unknown_scalar(policy), seed, agent_alive(control, now));
+	klb_choice_init(&choice, klb_make_unknown_scalar(policy), seed, agent);
 	choice_inputs_init(&in, now);
 	for (i = 0; i < KLB_MAX_BACKENDS; i++) {
 		const struct klb_candidate *cand = &table->at[i];
@@ -305,11 +276,12 @@ static __always_inline void stash(struct bpf_sock_addr *ctx, const struct connec
 		p = klb_pending_claim(conn->pending, conn->number, conn->now);
 	if (p) {
 		describe(&p->route, frontend, cand, flags, conn->now);
-		p->left_behind = 0;
 		if (KLB_IS_OLD)
 			klb_set_owner(&p->left, conn->tp);
 		*(volatile __u64 *)&p->number = conn->number;
-		klb_memory.unsent = conn->number;
+		/* Read first: a cache line that many CPUs write to is expensive. */
+		if (klb_memory.chosen_ns != conn->now)
+			klb_memory.chosen_ns = conn->now;
 		return;
 	}
 	describe(&route, frontend, cand, flags | KLB_SOCKET_EARLY, conn->now);
@@ -322,30 +294,22 @@ static __always_inline void stash(struct bpf_sock_addr *ctx, const struct connec
 		klb_set_owner(rec, conn->tp);
 }
 
-/* Who connects, as in the record: klb_set_owner. */
-static __always_inline __u64 reporter_key(const struct connect_ctx *conn)
-{
-#ifdef KLB_BUILD_OLD
-	(void)conn;
-	return klb_reporter_key(bpf_get_current_cgroup_id(),
-				(__u32)(bpf_get_current_pid_tgid() >> 32));
-#else
-	return klb_reporter_key(klb_cgroup_of(conn->tp), bpf_get_current_task_btf()->tgid);
-#endif
-}
-
 /* Redirects the connect to the candidate. */
 static __always_inline void redirect(struct bpf_sock_addr *ctx, const struct connect_ctx *conn,
-				     struct klb_endpoint *dst, const struct klb_candidate *cand,
-				     const struct klb_control *control)
+				     const struct klb_endpoint *dst,
+				     const struct klb_candidate *cand,
+				     const struct klb_control *control, __u32 ipv6_socket)
 {
 	struct klb_stats *stats = klb_stats_at(cand->id);
 	__u32 flags = reporter_flags(conn, control);
 
 	if (stats && klb_options.sockops && stats->evidence != KLB_EVIDENCE_NONE)
-		klb_half_open(cand->id, flags, reporter_key(conn), conn->now);
+		klb_half_open(cand->id, flags, conn->tp, conn->now);
 	stash(ctx, conn, dst, cand, flags);
-	*dst = cand->endpoint;
+	if (ipv6_socket)
+		klb_ctx_set6(ctx, &cand->endpoint);
+	else
+		klb_ctx_set4(ctx, &cand->endpoint);
 }
 
 /* Stores what kubelb-load cannot find out by itself. */
@@ -375,23 +339,30 @@ static __always_inline void forget_early(struct bpf_sock *sk)
 		klb_socket_forget(sk, rec);
 }
 
-/* The same, and for a choice in `pending` whose SYN never left: it found no route. */
-static __always_inline void leave_behind(struct bpf_sock_addr *ctx)
+/* The same for a choice in `pending` whose SYN never left: it found no route. Out of line, as it is
+ * seldom needed: cold code between the hot one takes time. */
+static __noinline int klb_leave_behind(struct bpf_sock_addr *ctx)
 {
 	struct klb_pending *p;
 	struct tcp_sock *tp;
 	__u64 number;
 
-	forget_early(ctx->sk);
-	if (!*(volatile __u64 *)&klb_memory.unsent)
-		return;
 	tp = klb_addr_tcp_sock(ctx);
 	if (!tp)
-		return;
+		return 0;
 	number = klb_socket_number(tp);
 	p = klb_pending_of(number);
 	if (p && number && *(volatile __u64 *)&p->number == number)
-		p->left_behind = 1;
+		p->route.chosen_ns -= KLB_SAME_CONNECT_NS;
+	return 0;
+}
+
+/* What the socket dialled before does not count any more. */
+static __always_inline void dials_no_frontend(struct bpf_sock_addr *ctx)
+{
+	forget_early(ctx->sk);
+	if (klb_memory.chosen_ns && klb_may_be_of_now(klb_memory.chosen_ns))
+		klb_leave_behind(ctx);
 }
 
 /*
@@ -416,6 +387,7 @@ static __always_inline void read_socket(struct bpf_sock_addr *ctx, struct sock *
 	families_from_source(source, families);
 	families_from_record(ctx->sk, families);
 	conn->now = klb_now_ns(control);
+	conn->agent = klb_agent_alive(control, conn->now);
 	conn->number = klb_socket_number(conn->tp);
 	conn->pending = klb_pending_of(conn->number);
 }
@@ -425,34 +397,33 @@ static __always_inline void read_socket(struct bpf_sock_addr *ctx, struct sock *
  * reach. That is checked after the choice, although the choice may be for nothing then: before
  * it, the verifier would go through the choice once for each outcome.
  */
-static __always_inline int use_choice(struct bpf_sock_addr *ctx, const struct connect_ctx *conn,
-				      struct klb_endpoint *dst, __u32 scope,
-				      const struct address_families *families,
-				      const struct klb_candidate *cand,
-				      const struct klb_control *control)
+static __always_inline void use_choice(struct bpf_sock_addr *ctx, const struct connect_ctx *conn,
+				       const struct klb_endpoint *dst, __u32 scope,
+				       const struct address_families *families,
+				       const struct klb_candidate *cand,
+				       const struct klb_control *control)
 {
 	if (klb_may_dial_itself(dst, scope) &&
 	    (families->ipv6_socket ? klb_dials_itself6(ctx) : klb_dials_itself4(ctx))) {
-		COUNT_LEFT_ALONE(skipped_own_listener, is_test(conn->tp));
-		return -EADDRINUSE;
+		COUNT_LEFT_ALONE(skipped_own_listener, conn->tp);
+		return;
 	}
 	if (!cand || !cand->id) {
-		COUNT_LEFT_ALONE(skipped_no_backend, is_test(conn->tp));
-		return -ENOENT;
+		COUNT_LEFT_ALONE(skipped_no_backend, conn->tp);
+		return;
 	}
 	if (cand->id == KLB_ID_SELFTEST)
 		record_selftest(conn);
-	redirect(ctx, conn, dst, cand, control);
-	return 0;
+	redirect(ctx, conn, dst, cand, control, families->ipv6_socket);
 }
 
 /*
- * Balances one connect: when dst is a frontend, it becomes the chosen backend. Returns 0
- * then, else a negative errno with dst unchanged: the connect goes through as it is.
+ * Balances one connect: when dst is a frontend, ctx gets the chosen backend's address. Otherwise,
+ * and when it cannot be balanced, the connect goes through as it is.
  */
-static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoint *dst,
-				   const struct klb_endpoint *source,
-				   struct address_families *families)
+static __always_inline void balance(struct bpf_sock_addr *ctx, const struct klb_endpoint *dst,
+				    const struct klb_endpoint *source,
+				    struct address_families *families)
 {
 	const struct klb_candidates *table;
 	struct klb_control *control;
@@ -461,34 +432,34 @@ static __always_inline int balance(struct bpf_sock_addr *ctx, struct klb_endpoin
 	struct connect_ctx conn;
 
 	if (find_frontend(dst, &match)) {
-		leave_behind(ctx);
-		return -ENOENT;
+		dials_no_frontend(ctx);
+		return;
 	}
 	control = klb_control_get();
 	conn.tp = klb_addr_tcp_sock(ctx);
 	if (!control || !conn.tp)
-		return -ENOENT;
+		return;
 	sock = klb_sock_of(conn.tp);
 	conn.netns = klb_netns_of(ctx, conn.tp);
 	if (!in_scope(conn.netns, &match, control)) {
 		COUNT(skipped_other_netns);
-		return -ENODEV;
+		return;
 	}
 	/* It was compared, and is again after the choice. */
 	match.scope = klb_make_unknown_scalar(match.scope);
 	if (cannot_leave_host(source, sock)) {
 		COUNT(skipped_loopback_source);
-		return -EADDRNOTAVAIL;
+		return;
 	}
 	read_socket(ctx, sock, source, control, families, &conn);
 	table = bpf_map_lookup_elem(&klb_candidates, &match.table);
 	/* Array lookups never fail. Checked here so that the verifier takes the choice once. */
 	if (!table || !conn.pending)
-		return -ENOENT;
-	return use_choice(ctx, &conn, dst, match.scope, families,
-			  choose(table, match.policy, control, families,
-				 seed_of(conn.pending, conn.number, control), conn.now),
-			  control);
+		return;
+	use_choice(ctx, &conn, dst, match.scope, families,
+		   choose(table, match.policy, families,
+			  seed_of(conn.pending, conn.number, control), conn.agent, conn.now),
+		   control);
 }
 
 /*
@@ -512,8 +483,7 @@ int klb_connect4(struct bpf_sock_addr *ctx)
 	if (!sk || !is_tcp(ctx, AF_INET))
 		return KLB_PROCEED;
 	klb_dialled4(ctx, sk, &dst, &source);
-	if (!balance(ctx, &dst, &source, &families))
-		klb_ctx_set4(ctx, &dst);
+	balance(ctx, &dst, &source, &families);
 	return KLB_PROCEED;
 }
 
@@ -528,8 +498,7 @@ int klb_connect6(struct bpf_sock_addr *ctx)
 	if (!sk || !is_tcp(ctx, AF_INET6))
 		return KLB_PROCEED;
 	klb_dialled6(ctx, sk, &dst, &source);
-	if (!balance(ctx, &dst, &source, &families))
-		klb_ctx_set6(ctx, &dst);
+	balance(ctx, &dst, &source, &families);
 	return KLB_PROCEED;
 }
 

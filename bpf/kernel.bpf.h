@@ -24,6 +24,10 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+#include <kubelb/abi.h>
+
+#include "branchless.bpf.h"
+
 /* The kernel's macros, which BTF and so vmlinux.h do not have. */
 #define AF_INET 2 /* include/linux/socket.h */
 #define AF_INET6 10
@@ -166,6 +170,20 @@ static __always_inline int klb_take_over(__u64 *place, __u64 from, __u64 to)
 #else
 	return __sync_val_compare_and_swap(place, from, to) == from;
 #endif
+}
+
+/* 1 for a test connect of user space, else 0: it takes CAP_NET_ADMIN to be one. */
+static __always_inline __u32 klb_is_test(struct tcp_sock *tp)
+{
+	return BPF_CORE_READ_BITFIELD(tp, repair) &
+	       (__u32)klb_same(klb_sock_of(tp)->sk_priority, KLB_TEST_PRIORITY);
+}
+
+/* Whether the application has attached a filter (SO_ATTACH_FILTER, SO_ATTACH_BPF), which drops what
+ * it likes of what the socket receives. */
+static __always_inline int klb_has_filter(struct tcp_sock *tp)
+{
+	return klb_sock_of(tp)->sk_filter != 0;
 }
 
 /* Whether any BPF program has stored something with the socket. This saves most sockets a

@@ -40,27 +40,12 @@ static __always_inline void want_callbacks(struct bpf_sock_ops *ctx, int wanted)
 
 /* --- the SYN leaves ------------------------------------------------------------ */
 
-/*
- * A choice older than this belongs to an earlier connect of the same socket, which found no route:
- * between hook and SYN there are microseconds. In jiffies, of which chosen_ns has whole ones.
- */
-#define KLB_SAME_CONNECT_NS 20000000ULL
-
-/* Whether the choice is of this SYN's connect. */
-static __always_inline int is_of_this_connect(const struct klb_pending *p)
-{
-	struct klb_control *control = klb_control_get();
-
-	return control && !p->left_behind &&
-	       klb_age(klb_now_ns(control), p->route.chosen_ns) < (__s64)KLB_SAME_CONNECT_NS;
-}
-
 /* The SYN goes to another address than the one that was chosen. */
-static __always_inline void note_diverted(const struct klb_endpoint *remote, __u32 flags)
+static __always_inline void note_diverted(const struct klb_endpoint *remote, struct tcp_sock *tp)
 {
 	struct klb_counters *counters = klb_counters_get();
 
-	if (!counters || flags & KLB_SOCKET_TEST)
+	if (!counters || klb_is_test(tp))
 		return;
 	__sync_fetch_and_add(&counters->diverted, 1);
 	counters->diverted_to = *remote;
@@ -73,23 +58,19 @@ static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 	__u64 number = klb_socket_number(tp);
 	struct klb_pending *p = klb_pending_of(number);
 	struct klb_endpoint remote;
-	int current;
 
 	if (!p || !number || *(volatile __u64 *)&p->number != number)
 		return -1;
 	*ret = p->route;
-	current = is_of_this_connect(p);
 	if (KLB_IS_OLD)
 		*ret_owner = &p->left;
 	*(volatile __u64 *)&p->number = 0;
-	if (klb_memory.unsent == number)
-		klb_memory.unsent = 0;
 	/* The choice may be one of an earlier connect that found no route. */
 	remote_of(ctx, &remote);
 	if (klb_endpoint_equal(&remote, &ret->backend))
 		return 0;
-	if (current)
-		note_diverted(&remote, ret->flags);
+	if (klb_may_be_of_now(ret->chosen_ns))
+		note_diverted(&remote, tp);
 	return -1;
 }
 
@@ -112,7 +93,7 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 	struct klb_control *control = klb_control_get();
 
 	rec->flags &= ~KLB_SOCKET_EARLY;
-	if (rec->flags & KLB_SOCKET_TEST) {
+	if (rec->flags & KLB_SOCKET_REPAIR && klb_is_test(tp)) {
 		rec->phase = KLB_PHASE_ENDED;
 		return;
 	}
@@ -155,7 +136,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 		return;
 	}
 	if (rec->flags & KLB_SOCKET_EARLY)
-		note_diverted(&remote, rec->flags);
+		note_diverted(&remote, tp);
 	klb_restore_sockopts(ctx, tp, rec);
 	klb_socket_forget(sk, rec);
 }
@@ -230,8 +211,9 @@ static __always_inline void on_retransmit(struct bpf_sock_ops *ctx)
 		klb_window_opened(ctx, tp, rec);
 		klb_stalled(rec, bpf_ktime_get_ns());
 	}
-	if (rec->phase != KLB_PHASE_CONNECTING)
+	if (!tp || rec->phase != KLB_PHASE_CONNECTING)
 		return;
+	klb_distrust_filtered(rec, tp);
 	rec->flags |= KLB_SOCKET_RETRANSMITTED;
 	stats = klb_stats_of_record(rec);
 	if (stats)
@@ -363,6 +345,35 @@ static __always_inline int is_early(struct tcp_sock *tp, const struct klb_socket
 	       (tp->bytes_sent || klb_age(now, rec->established_ns) < (__s64)KLB_CLOSED_EARLY_NS);
 }
 
+/* Takes what the end of an established connection says about its backend. */
+static __always_inline void note_end(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
+				     struct klb_socket *rec, struct klb_stats *stats, int error,
+				     enum klb_failure failure, __u64 now)
+{
+	if (failure == KLB_FAILURE_UNREACHABLE ||
+	    (failure == KLB_FAILURE_TIMED_OUT && !was_answering(tp))) {
+		klb_distrust_filtered(rec, tp);
+		klb_peer_lost(stats, rec, now);
+	} else if (error == ECONNRESET && is_early(tp, rec, now)) {
+		klb_distrust_filtered(rec, tp);
+		klb_closed_early(stats, rec, now);
+	} else {
+		note_normal_end(ctx, tp, rec, stats);
+	}
+}
+
+/* Takes what a connect that has ended says about its backend. A client that gives up before a
+ * retransmission says nothing. */
+static __always_inline void note_failed_connect(struct tcp_sock *tp, struct klb_socket *rec,
+						struct klb_stats *stats, enum klb_failure failure,
+						__u64 now)
+{
+	if (failure == KLB_FAILURE_GAVE_UP && !(rec->flags & KLB_SOCKET_RETRANSMITTED))
+		return;
+	klb_distrust_filtered(rec, tp);
+	klb_failed(stats, rec, failure, now);
+}
+
 static __always_inline void on_close(struct bpf_sock_ops *ctx)
 {
 	struct klb_socket *rec = record_of(ctx);
@@ -386,19 +397,10 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
 		return;
 	failure = failure_of(error);
 	now = bpf_ktime_get_ns();
-	/* A client that gives up before a retransmission says nothing about the backend. */
-	if (was == KLB_PHASE_CONNECTING &&
-	    (failure != KLB_FAILURE_GAVE_UP || rec->flags & KLB_SOCKET_RETRANSMITTED))
-		klb_failed(stats, rec, failure, now);
-	if (was != KLB_PHASE_ACTIVE)
-		return;
-	if (failure == KLB_FAILURE_UNREACHABLE ||
-	    (failure == KLB_FAILURE_TIMED_OUT && !was_answering(tp)))
-		klb_peer_lost(stats, rec, now);
-	else if (error == ECONNRESET && is_early(tp, rec, now))
-		klb_closed_early(stats, rec, now);
-	else
-		note_normal_end(ctx, tp, rec, stats);
+	if (was == KLB_PHASE_CONNECTING)
+		note_failed_connect(tp, rec, stats, failure, now);
+	else if (was == KLB_PHASE_ACTIVE)
+		note_end(ctx, tp, rec, stats, error, failure, now);
 }
 
 /*
@@ -433,8 +435,10 @@ static __always_inline void on_peer_closed(struct bpf_sock_ops *ctx)
 		return;
 	now = bpf_ktime_get_ns();
 	stats = klb_stats_of_record(rec);
-	if (stats && is_early(tp, rec, now))
-		klb_closed_early(stats, rec, now);
+	if (!stats || !is_early(tp, rec, now))
+		return;
+	klb_distrust_filtered(rec, tp);
+	klb_closed_early(stats, rec, now);
 }
 
 static __always_inline void on_state(struct bpf_sock_ops *ctx)

@@ -75,18 +75,18 @@ static __always_inline int klb_is_report_accepted(const struct klb_stats *stats,
 }
 
 /* To be called before the failure is noted as the last one. */
-static __always_inline void klb_eject(struct klb_stats *stats, const struct klb_socket *rec,
-				      enum klb_failure failure, __u64 began_ns, __u64 now)
+static __noinline int klb_eject(struct klb_stats *stats, const struct klb_socket *rec,
+				enum klb_failure failure, __u64 began_ns, __u64 now)
 {
 	__u64 period = KLB_EJECT_MIN_NS;
 	int accepted;
 
-	if (klb_predates_ejection(stats, began_ns))
-		return;
+	if (!stats || !rec || klb_predates_ejection(stats, began_ns))
+		return 0;
 	accepted = klb_is_report_accepted(stats, rec, now);
 	klb_reporter_failed(rec, accepted, now);
 	if (!accepted)
-		return;
+		return 0;
 	if (rec->flags & KLB_SOCKET_TRUSTED) {
 		period = klb_ejection_ns(stats->streak);
 		if (stats->streak < 6)
@@ -98,6 +98,7 @@ static __always_inline void klb_eject(struct klb_stats *stats, const struct klb_
 	stats->answered_until = 0;
 	__sync_fetch_and_add(&stats->ejections, 1);
 	klb_emit_event(rec, KLB_EVENT_EJECTED, failure, now, period);
+	return 0;
 }
 
 /* A connect has failed. */
@@ -252,17 +253,20 @@ static __always_inline __u64 klb_decision_ns(const struct klb_control *control)
  * one that tries. Until it is decided, the others go elsewhere: with a backend that drops SYNs
  * each of them would wait for its time-out. A connect whose outcome does not count must not
  * try: a pod that a policy cuts off would keep everybody else from trying. Two connects at the
- * same instant both try. A function of its own, which the verifier checks once.
+ * same instant both try. A function of its own, which the verifier checks once, and which takes no
+ * room among what every connect runs.
  */
-static __noinline int klb_half_open(__u32 id, __u32 flags, __u64 reporter, __u64 now)
+static __noinline int klb_half_open(__u32 id, __u32 flags, struct tcp_sock *tp, __u64 now)
 {
 	struct klb_stats *stats = klb_stats_at(id);
 	struct klb_control *control = klb_control_get();
 
 	if (!stats || !control || stats->evidence == KLB_EVIDENCE_NONE ||
-	    now < stats->ejected_until_ns || !(flags & KLB_SOCKET_TRUSTED))
+	    now < stats->ejected_until_ns || !(flags & KLB_SOCKET_TRUSTED) || !tp ||
+	    klb_has_filter(tp))
 		return 0;
-	if (!(flags & KLB_SOCKET_NO_AGENT) && !klb_reporter_may_blame(reporter, id, now))
+	if (klb_agent_alive(control, now) &&
+	    !klb_reporter_may_blame(klb_reporter_key_of(tp), id, now))
 		return 0;
 	stats->evidence = KLB_EVIDENCE_TRIAL;
 	stats->ejected_until_ns = now + klb_decision_ns(control);

@@ -17,6 +17,7 @@
 #define KUBELB_REPORTER_BPF_H
 
 #include "clock.bpf.h"
+#include "kernel.bpf.h"
 #include "maps.bpf.h"
 
 /* A reporter that has ejected one backend ejects no other for this time. */
@@ -24,9 +25,24 @@
 
 #define KLB_ROOT_CGROUP 1 /* kernfs: the root has the first id */
 
+/* Of a record without an owner. Such are many processes', so it is never believed. */
+#define KLB_REPORTER_UNKNOWN KLB_REPORTER_PROCESS
+
 static __always_inline __u64 klb_reporter_key(__u64 cgroup_id, __u32 pid)
 {
 	return cgroup_id > KLB_ROOT_CGROUP ? cgroup_id : KLB_REPORTER_PROCESS + pid;
+}
+
+/* The key of who connects now, as it will be in the record (klb_set_owner). */
+static __always_inline __u64 klb_reporter_key_of(struct tcp_sock *tp)
+{
+#ifdef KLB_BUILD_OLD
+	(void)tp;
+	return klb_reporter_key(bpf_get_current_cgroup_id(),
+				(__u32)(bpf_get_current_pid_tgid() >> 32));
+#else
+	return klb_reporter_key(klb_cgroup_of(tp), bpf_get_current_task_btf()->tgid);
+#endif
 }
 
 static __always_inline struct klb_reporter *klb_reporter_at(__u64 key)
@@ -53,7 +69,7 @@ static __always_inline int klb_reporter_may_blame(__u64 key, __u32 id, __u64 now
 {
 	const struct klb_reporter *r = klb_reporter_at(key);
 
-	if (r->key != key)
+	if (key == KLB_REPORTER_UNKNOWN || r->key != key)
 		return 0;
 	if (r->failures)
 		return r->failed_id == id && r->failures >= KLB_REPORTER_SURE;
@@ -63,7 +79,9 @@ static __always_inline int klb_reporter_may_blame(__u64 key, __u32 id, __u64 now
 /* The same for a failure of this socket. Without an agent nobody else reports. */
 static __always_inline int klb_reporter_counts(const struct klb_socket *rec, __u64 now)
 {
-	return rec->flags & KLB_SOCKET_NO_AGENT ||
+	struct klb_control *control = klb_control_get();
+
+	return (control && !klb_agent_alive(control, now)) ||
 	       klb_reporter_may_blame(klb_reporter_key(rec->cgroup_id, rec->pid), rec->id, now);
 }
 
@@ -73,6 +91,8 @@ static __always_inline void klb_reporter_failed(const struct klb_socket *rec, in
 	__u64 key = klb_reporter_key(rec->cgroup_id, rec->pid);
 	struct klb_reporter *r = klb_reporter_at(key);
 
+	if (key == KLB_REPORTER_UNKNOWN)
+		return;
 	if (r->key != key) {
 		r->key = key;
 		r->blamed_ns = 0;

@@ -108,16 +108,34 @@ static __always_inline void klb_socket_forget(struct bpf_sock *sk, struct klb_so
 	bpf_sk_storage_delete(&klb_sockets, sk);
 }
 
+/* --- outcome --- */
+
+/* To be called before the socket's outcome is held against its backend: its own filter may be why.
+ * A function of its own, which the verifier checks once. */
+static __noinline int klb_distrust_filtered(struct klb_socket *rec, struct tcp_sock *tp)
+{
+	if (rec && tp && klb_has_filter(tp))
+		rec->flags &= ~(KLB_SOCKET_TRUSTED | KLB_SOCKET_UNTRUSTED);
+	return 0;
+}
+
 /* --- owner --- */
 
-/* Records the running process as the owner. Before Linux 5.11 sock_ops cannot call this. */
+/* Records the running process as the owner, with helpers alone. Before Linux 5.11 sock_ops cannot
+ * call them. */
+static __always_inline void klb_set_owner_by_task(struct klb_socket *rec)
+{
+	rec->pid = (__u32)(bpf_get_current_pid_tgid() >> 32);
+	rec->cgroup_id = bpf_get_current_cgroup_id();
+	bpf_get_current_comm(rec->comm, sizeof(rec->comm));
+}
+
+/* The same of the socket tp, in less time. */
 static __always_inline void klb_set_owner(struct klb_socket *rec, struct tcp_sock *tp)
 {
 #ifdef KLB_BUILD_OLD
 	(void)tp;
-	rec->pid = (__u32)(bpf_get_current_pid_tgid() >> 32);
-	rec->cgroup_id = bpf_get_current_cgroup_id();
-	bpf_get_current_comm(rec->comm, sizeof(rec->comm));
+	klb_set_owner_by_task(rec);
 #else
 	struct task_struct *task = bpf_get_current_task_btf();
 
@@ -125,6 +143,13 @@ static __always_inline void klb_set_owner(struct klb_socket *rec, struct tcp_soc
 	__builtin_memcpy(rec->comm, task->comm, sizeof(rec->comm));
 	rec->cgroup_id = klb_cgroup_of(tp);
 #endif
+}
+
+static __always_inline void klb_clear_owner(struct klb_socket *rec)
+{
+	rec->pid = 0;
+	rec->cgroup_id = 0;
+	__builtin_memset(rec->comm, 0, sizeof(rec->comm));
 }
 
 static __always_inline void klb_copy_owner(struct klb_socket *rec, const struct klb_socket *other)
@@ -135,6 +160,20 @@ static __always_inline void klb_copy_owner(struct klb_socket *rec, const struct 
 }
 
 /* --- between hook and SYN --- */
+
+/*
+ * A choice older than this belongs to an earlier connect of the same socket, which found no route:
+ * between hook and SYN there are microseconds. In jiffies, of which chosen_ns has whole ones.
+ */
+#define KLB_SAME_CONNECT_NS 20000000ULL
+
+/* Whether a choice of that time can be of the connect that is under way. */
+static __always_inline int klb_may_be_of_now(__u64 chosen_ns)
+{
+	struct klb_control *control = klb_control_get();
+
+	return control && klb_age(klb_now_ns(control), chosen_ns) < (__s64)KLB_SAME_CONNECT_NS;
+}
 
 /*
  * Identifies a socket between the hook and the SYN: the inode number of the socket's file. The
@@ -157,17 +196,22 @@ static __always_inline struct klb_pending *klb_pending_of(__u64 number)
  * The choice in p is abandoned: its connect failed before a SYN could leave, without a route
  * or without a free local port to that address. Either way another backend is better for the
  * next connect. It is noticed only when the entry is needed again; if another connect has
- * succeeded since, it does not count. The caller has claimed p.
+ * succeeded since, it does not count. The caller has claimed p. own: the socket that connects is
+ * the one whose choice it is; otherwise nobody knows whose it is.
  */
-static __noinline int klb_abandoned_route(struct klb_pending *p, __u64 now)
+static __noinline int klb_abandoned_route(struct klb_pending *p, int own, __u64 now)
 {
 	struct klb_socket *rec;
 	struct klb_stats *stats;
 
-	if (!p || p->route.flags & KLB_SOCKET_TEST)
+	if (!p || p->route.flags & KLB_SOCKET_REPAIR)
 		return 0;
 	rec = &p->left;
 	klb_socket_fill(rec, &p->route);
+	if (!KLB_IS_OLD && own)
+		klb_set_owner_by_task(rec);
+	else if (!KLB_IS_OLD)
+		klb_clear_owner(rec);
 	stats = klb_stats_of_record(rec);
 	if (!stats)
 		return 0;
@@ -194,7 +238,7 @@ static __always_inline struct klb_pending *klb_pending_claim(struct klb_pending 
 	if (!klb_take_over(&p->number, seen, KLB_PENDING_CLAIMED))
 		return 0;
 	if (seen)
-		klb_abandoned_route(p, now);
+		klb_abandoned_route(p, seen == number, now);
 	return p;
 }
 

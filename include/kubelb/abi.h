@@ -393,8 +393,8 @@ struct klb_options {
  * diverted: connects whose SYN went elsewhere than to the chosen backend: another program had
  *   rewritten the address after KubeLB's. diverted_to: where the last of them went; for people,
  *   may be of two connects at the same time.
- * tests_left_alone: test connects (KLB_SOCKET_TEST) that a rule left alone, which count in none of
- *   the first counters.
+ * tests_left_alone: test connects (KLB_SOCKET_REPAIR) that a rule left alone, which count in none
+ * of the first counters.
  */
 struct klb_selftest {
 	__u64 netns_cookie; /* of the namespace that it came from */
@@ -427,8 +427,8 @@ enum klb_phase {
 
 /* klb_socket.flags, klb_route.flags */
 /* Trusted reporter: its outcome counts. A socket of the host's network namespace without a
- * device, a mark, a source address, a port or a filter of its own; root's while an agent runs,
- * anybody's without. */
+ * device, a mark, a source address or a port of its own, and when it fails without a filter; root's
+ * while an agent runs, anybody's without. */
 #define KLB_SOCKET_TRUSTED 1u
 /* The record was made in the connect hook; its SYN leaves later. */
 #define KLB_SOCKET_EARLY 2u
@@ -447,15 +447,13 @@ enum klb_phase {
 #define KLB_SOCKET_OTHER_NETNS 128u
 /* Counted in klb_stats.closed_early. */
 #define KLB_SOCKET_CLOSED_EARLY 256u
-/* A test connect of user space: under TCP_REPAIR, which sends no packet, with this SO_PRIORITY.
- * Both take CAP_NET_ADMIN. It is counted nowhere and says nothing about the backend; its record
- * (KLB_PHASE_ENDED) says which backend it got. */
-#define KLB_SOCKET_TEST 512u
+/* Under TCP_REPAIR, which sends no packet. With this SO_PRIORITY it is a test connect of user
+ * space; both take CAP_NET_ADMIN. A test is counted nowhere and says nothing about the backend; its
+ * record (KLB_PHASE_ENDED) says which backend it got. */
+#define KLB_SOCKET_REPAIR 512u
 #define KLB_TEST_PRIORITY 0x6b6c6274 /* "klbt" */
-/* A trusted reporter's while no agent runs: see klb_reporter. */
-#define KLB_SOCKET_NO_AGENT 1024u
 /* The record holds the sequence numbers with which the connection began. */
-#define KLB_SOCKET_SEQUENCES 2048u
+#define KLB_SOCKET_SEQUENCES 1024u
 
 /*
  * Value of `sockets`, the record of a balanced socket. Written by the kernel. It ends with
@@ -508,11 +506,9 @@ struct klb_route {
  * number: the inode number of the socket's file; 0: free; KLB_PENDING_CLAIMED: being filled.
  * turn: counts the connects that used this entry, so that a socket that tries again gets
  *   other random bits.
- * left_behind: 1: the socket has been connected to something else since, so this choice is not
- *   of the next SYN.
  * left: room for the record of an abandoned route, which the stack does not have. Before
  *   Linux 5.11 it also holds the owner (pid, comm, cgroup_id), which klb_sockops cannot read
- *   there; later, all abandoned routes are of one reporter.
+ *   there; later, only the socket itself, when it connects again, says whose the route was.
  */
 #define KLB_PENDING_SLOTS 64
 #define KLB_PENDING_CLAIMED (~0ULL)
@@ -520,7 +516,7 @@ struct klb_route {
 struct klb_pending {
 	__u64 number;
 	__u32 turn;
-	__u32 left_behind;
+	__u32 pad;
 	struct klb_route route;
 	struct klb_socket left;
 };
@@ -575,8 +571,8 @@ struct klb_event {
  *   by kubelb-load, once klb_sockops sees every new listener and the old ones are listed;
  *   cleared by the next load, before it replaces the first program.
  * has_early: 1: there have been records that were made in the connect hook.
- * unsent: the socket whose choice was stored in `pending` last, until its SYN leaves. 0: no choice
- *   was left behind, as far as one variable can tell.
+ * chosen_ns: when a choice was last stored in `pending`, to the jiffy: older ones were not left
+ *   behind just now. Written once in a jiffy.
  * listens: 1: a server listens, or has listened, on one of the TCP ports n with this index,
  *   n % KLB_LISTEN_SLOTS. Written by klb_sockops and kubelb-load; never cleared, so that neither
  *   can undo what the other has just written.
@@ -609,7 +605,7 @@ struct klb_reporter {
 struct klb_memory {
 	__u32 listens_known;
 	__u32 has_early;
-	__u64 unsent;
+	__u64 chosen_ns;
 	__u8 listens[KLB_LISTEN_SLOTS];
 	__u64 stalled_ns[KLB_MAX_IDS];
 	struct klb_reporter reporters[KLB_REPORTERS];

@@ -3,15 +3,15 @@
 
 Both are attached at the same time, to a cgroup of their own each, and a client runs in the
 one and in the other by turns, some tenths of a second each: other load hits both. Both are
-loaded anew for each round, because where programs and maps come to lie in memory makes a
-good part of what they cost.
+loaded anew for each round, because where programs and maps come to lie in memory is a part of
+what they cost.
 """
 
 import contextlib
 import os
 import statistics
 
-from programs import FLOOR, POLICIES, TOGETHER, cost_of, floor_program
+from programs import FLOOR, POLICIES, TOGETHER, ballast, cost_of, floor_program, padding
 from runs import Runs, bpf_statistics, program_ids
 from stage import FRONTEND, FRONTEND6, FRONTEND_PORT, PLAIN_PORT, SERVERS
 from system import WorldError
@@ -44,7 +44,8 @@ class Side:
         config = self.world.configure(
             path=os.path.join(self.world.dir, f"{self.name}.yaml"), policy=policy,
             backends=[f"{a}:{PLAIN_PORT}" for a in SERVERS[:count]])
-        self.load("-c", config, "--cgroup", self.cgroup)
+        with padding(self.stage):
+            self.load("-c", config, "--cgroup", self.cgroup)
         try:
             with Runs(program_ids(self.pin)) as runs:
                 yield runs
@@ -94,15 +95,15 @@ def floor_ns(stage, floor):
 
 
 def report_pair(report, what, values, less):
-    """Where a load's programs and maps come to lie makes up to twice the cost, for each side by
-    itself; within one load the turns differ by 5 %. So rounds cannot be compared pair by pair: what
-    counts is the ratio of the means over all loads."""
+    """Where a load's programs and maps come to lie makes a tenth of the cost, for each side by
+    itself, and now and then half of it; the turns within one load differ less. So rounds cannot be
+    compared pair by pair: what counts is the ratio of the medians over all loads."""
     here, beside = ([ns - less for ns in values[name]] for name in ("here", "beside"))
     for name, side in (("beside", beside), ("here", here)):
         report.row(f"{what}, {name}", side, "ns")
-    report.at_most(f"  {what}, here / beside", [statistics.mean(here) / statistics.mean(beside)],
+    report.at_most(f"  {what}, here / beside", [statistics.median(here) / statistics.median(beside)],
                    "ratio", LIMIT, 3)
-    print(f"    ratio of the medians {statistics.median(here) / statistics.median(beside):.3f}, "
+    print(f"    ratio of the means {statistics.mean(here) / statistics.mean(beside):.3f}, "
           f"of the fastest {min(here) / min(beside):.3f}")
 
 
@@ -113,11 +114,11 @@ def measure_beside(stage, report, builds):
                  f"beside: {builds['beside']}",
                  f"here: {builds['here']}",
                  f"{effort['beside_rounds']} rounds, both loaded anew for each; the fastest of "
-                 f"{TURNS} turns of {effort['beside_connects']} connects; ratios are of the means",
+                 f"{TURNS} turns of {effort['beside_connects']} connects; ratios are of the medians",
                  "less what the kernel takes to run an empty program and to measure it")
     stage.effort = {**effort, "connects": effort["beside_connects"]}
     sides = [Side(stage, name, builds[name]) for name in NAMES]
-    with bpf_statistics():
+    with ballast(stage), bpf_statistics():
         with floor_program(stage) as floor:
             less = floor_ns(stage, floor)
         report.row("empty program (the measurement itself)", [less], "ns")

@@ -429,12 +429,11 @@ def dials_itself(stage, host, cgroup):
 
 @pytest.fixture(name="beside")
 def beside_fixture(stage):
-    """A control-plane node whose own apiserver is one of three. No agent, so that it is
-    preferred by nobody."""
+    """A control-plane node whose own apiserver is one of three, and like the others."""
     local = stage.local_apiserver()
     local.kill()
-    stage.configure(policy="random", backends=[stage.cp(1).endpoint, stage.cp(2).endpoint,
-                                               local.endpoint])
+    stage.configure(policy="random", local="ignore",
+                    backends=[stage.cp(1).endpoint, stage.cp(2).endpoint, local.endpoint])
     ok(stage.load())
     return stage
 

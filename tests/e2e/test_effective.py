@@ -14,7 +14,7 @@ from helpers import (V4, V6, Listener, bpftool, counters, dial, dial_error, dump
                      stats)
 from system import BPFFS, inside, run_checked, wait_until
 
-TEST = 512  # KLB_SOCKET_TEST
+TEST = 512  # KLB_SOCKET_REPAIR
 HOOKS = {"connect4": "cgroup/connect4", "getpeername4": "cgroup/getpeername4"}
 
 

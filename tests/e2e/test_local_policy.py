@@ -3,7 +3,9 @@
 else's connect program that refuses, IPAddressDeny= of a unit, a socket filter. While an agent
 runs, such failures eject no backend, and what everybody sees still does."""
 
+import contextlib
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -14,7 +16,7 @@ import time
 import pytest
 
 from backend import PORT
-from helpers import V4, make_socket, ok, served_by, served_set, stats, wait_states
+from helpers import V4, make_socket, nbconnect, ok, served_by, served_set, stats, wait_states
 from system import BPFFS, run_checked, wait_until
 
 ALL = {"cp1", "cp2", "cp3"}
@@ -104,12 +106,14 @@ class Client:
         return seen
 
 
-def attached_with_a_stalled_agent(stage):
+def attached_with_a_stalled_agent(stage, backends=None):
     """The agent counts as alive for a while and says nothing new: the kernel alone decides."""
+    backends = backends or stage.backends
+    stage.configure(probe={"interval": "5s"}, policy="random",
+                    backends=[b.endpoint for b in backends])
     ok(stage.load())
-    stage.configure(probe={"interval": "5s"}, policy="random")
     agent = stage.agent()
-    wait_states(stage, "ready", stage.backends)
+    wait_states(stage, "ready", backends)
     agent.signal(signal.SIGSTOP)
 
 
@@ -214,3 +218,51 @@ def test_does_not_try_for_others(stage, policy):
     working.process.send_signal(signal.SIGCONT)
     wait_until(lambda: stats(stage, "evidence")["cp1"] == "KLB_EVIDENCE_NONE",
                "cp1 to be restored", 10)
+
+
+@pytest.fixture(name="no_route")
+def no_route_fixture(stage):
+    """The node has no route to cp1, for as long as it is wanted."""
+    route = f"unreachable {stage.cp(1).v4}/32"
+
+    @contextlib.contextmanager
+    def without():
+        stage.ip_batch(stage.node, [f"route add {route}"])
+        try:
+            yield
+        finally:
+            stage.ip_batch(stage.node, [f"route del {route}"])
+
+    return without
+
+
+def connects_until_one_succeeds(stage):
+    """One socket, as often as it takes; the errors before."""
+    errors = []
+    with make_socket(stage, socket.AF_INET) as sock:
+        while error := sock.connect_ex((V4, PORT)):
+            errors.append(errno.errorcode[error])
+    return errors
+
+
+def test_no_route_and_the_same_socket_again(stage, no_route):
+    """Who connects again says whose connect found no route: of a process whose connects work, it
+    counts."""
+    attached_with_a_stalled_agent(stage)
+    assert served_set(stage) == ALL
+    with no_route():
+        seen = [connects_until_one_succeeds(stage) for _ in range(40)]
+    unlucky = [errors for errors in seen if errors]
+    # It is found after the next choice, which may be the same.
+    assert unlucky in ([["EHOSTUNREACH"]], [["EHOSTUNREACH"] * 2]), seen
+    assert counted(stage, "ejections") == {"cp1"}
+
+
+def test_no_route_of_somebody_unknown(stage, no_route):
+    """Nobody knows whose it was when another socket finds it, so it counts for nothing, not even
+    again and again; the agent has its own probes."""
+    attached_with_a_stalled_agent(stage, backends=[stage.cp(1)])
+    with no_route():
+        wait_until(lambda: nbconnect(stage, "-n", 100, V4)["failed"] == 100 and
+                   sum(stats(stage, "failed")["cp1"]) > 30, "routes to be found abandoned")
+    assert not counted(stage, "ejections")

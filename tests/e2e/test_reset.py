@@ -19,7 +19,7 @@ from system import has_mptcp, inside, wait_until
 
 SERVICE = "10.96.0.1"
 # struct klb_socket: where its flags lie, and KLB_SOCKET_SEQUENCES.
-RECORD_FLAGS, SEQUENCES = 52, 2048
+RECORD_FLAGS, SEQUENCES = 52, 1024
 BY_FORCE = "1 connection ended (1 by SOCK_DESTROY"
 
 # In the place of a backend. It says what it reads of each connection, and how that ends.

@@ -284,7 +284,7 @@ struct datapath_trial {
 /*
  * Connects to each frontend that s holds, as a client does, through all programs of all owners. The
  * sockets are under TCP_REPAIR: no packet leaves, neither to a backend nor to what listens on the
- * frontend's address, and the programs count nothing (KLB_SOCKET_TEST). So it shows where the
+ * frontend's address, and the programs count nothing (KLB_SOCKET_REPAIR). So it shows where the
  * kernel sends connects, not whether something answers there. It costs some ten microseconds for
  * each frontend, and takes CAP_NET_ADMIN. links: of dp, as datapath_links has them. join: a process
  * that is outside of the cgroup makes the connects in a child process inside. Returns the number of
