@@ -10,7 +10,8 @@ from helpers import Held, wait_states
 from observe import BackendMap, kill_once, metric, state_changes
 from system import wait_until
 
-DEFAULTS = {"interval": "5s", "timeout": "3s"}
+# Few PINGs: on HTTP/1.1 they are GETs, which alone would keep most connections open.
+DEFAULTS = {"interval": "5s", "timeout": "3s", "ping": "30s"}
 SAID = "backend closes idle connections"
 ATTEMPTS = 3  # a machine that is busy for a moment is no slow agent
 
@@ -65,6 +66,16 @@ def test_probes_keep_the_connection(stage, idle, interval):
     wait_until(lambda: api.counters()["requests"]["/readyz"] >= requests + 6, "more probes", 20)
     assert handshakes(api) == before
     assert (time.monotonic() - start) / 6 >= 0.5
+
+
+def test_gets_in_place_of_pings_keep_the_connection(stage):
+    """With one a second it is never idle for as long, so there is nothing to say."""
+    api = stage.apiserver(1, idle_timeout=2)
+    stage.configure(probe={**DEFAULTS, "ping": "1s"}, slowStart="0")
+    stage.running = stage.agent()
+    api.wait_counters(lambda c: c["requests"].get("/livez", 0) >= 6, "GETs in place of PINGs")
+    assert handshakes(api) == 1
+    assert state_changes(stage.running, api) == ["ready"] and len(lines(stage, api)) == 1
 
 
 def test_too_short_to_be_kept(stage):

@@ -188,3 +188,61 @@ def test_who_answers_again_keeps_the_rest(usual):
         left = sum(is_open(connection) for connection in kept)
         assert 0 < left < 100, left
         assert metric(usual, "kubelb_connections_ended_total") == 100 - left
+
+
+# --- HTTP/1.1: a GET of livePath in place of a PING ----------------------------------------
+
+
+@pytest.fixture(name="http1")
+def http1_fixture(stage):
+    """The same agent, and a first backend that speaks HTTP/1.1 alone."""
+    stage.first = stage.apiserver(1)
+    stage.configure(probe=DEFAULTS, slowStart="0")
+    stage.running = stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    wait_until(lambda: pings(stage, stage.first) > 2, "GETs in place of PINGs")
+    stage.mark = len(stage.running.log())
+    return stage
+
+
+def handshakes(stage, backend):
+    return metric(stage, "kubelb_probe_handshakes_total", backend=backend.endpoint)
+
+
+def test_http1_process_hangs(http1):
+    """It is found as one that speaks HTTP/2 is; on one connection until then."""
+    assert handshakes(http1, http1.first) == 1
+    http1.first.stop()
+    wait_states(http1, "dead", [http1.first])
+    assert changes(http1, http1.first) == ["suspect", "dead"]
+    assert any("neither a PING nor a new connection" in line
+               for line in lines_about(http1, http1.first))
+    http1.first.cont()
+    wait_states(http1, "ready", [http1.first], timeout=15)
+
+
+def test_http1_handlers_hang(http1):
+    """A new connection's handshake shows that the process runs. It is asked once, and dead only by
+    the probes, as no client has data from it."""
+    http1.first.answer("/livez", hang=True)
+    wait_until(lambda: unanswered(http1, http1.first), "a GET to stay unanswered", 10)
+    wait_states(http1, "ready", [http1.first], timeout=20)
+    sent, shaken = pings(http1, http1.first), handshakes(http1, http1.first)
+    other = pings(http1, http1.cp(2))
+    wait_until(lambda: pings(http1, http1.cp(2)) >= other + 4, "four PINGs elsewhere", 10)
+    # Readiness is answered: then it is tried again, once in an interval of the probes.
+    assert pings(http1, http1.first) <= sent + 2
+    assert handshakes(http1, http1.first) <= shaken + 2
+    assert "dead" not in changes(http1, http1.first)
+
+
+def test_http1_probe_waits_for_the_answer(http1):
+    """A probe that falls due while the GET is under way comes after it, on the same connection."""
+    http1.first.answer("/livez", delay=0.9)
+    sent = pings(http1, http1.first)
+    probes = metric(http1, "kubelb_probe_duration_seconds_count", backend=http1.first.endpoint)
+    wait_until(lambda: pings(http1, http1.first) >= sent + 4 and
+               metric(http1, "kubelb_probe_duration_seconds_count",
+                      backend=http1.first.endpoint) >= probes + 2, "PINGs and probes", 40)
+    assert handshakes(http1, http1.first) == 1
+    assert not changes(http1, http1.first)

@@ -254,7 +254,8 @@ static void on_done(void *arg, const struct probe_result *result)
 static void note_close(struct agent_backend *b)
 {
 	b->closed = true;
-	b->closed_idle_ms = (unsigned int)((clock_now_ns() - b->health.last_probe_ns) / NS_PER_MS);
+	b->closed_idle_ms =
+		(unsigned int)((clock_now_ns() - probe_answer_ns(b->probe)) / NS_PER_MS);
 }
 
 /* How long the probe after a closed connection may take before others are preferred. */

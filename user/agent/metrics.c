@@ -434,7 +434,8 @@ char *metrics_format(const struct metrics_input *in, size_t *ret_length)
 	each_probed(f, in, "kubelb_probes_skipped_total",
 		    "Probes left out because clients had just had data from the backend.",
 		    offsetof(struct metrics_probe, skipped));
-	each_probed(f, in, "kubelb_probe_pings_total", "HTTP/2 PINGs sent to the backend.",
+	each_probed(f, in, "kubelb_probe_pings_total",
+		    "PINGs sent to the backend (HTTP/2), or GETs in their place (HTTP/1.1).",
 		    offsetof(struct metrics_probe, pings));
 	each_probed(f, in, "kubelb_probe_pings_unanswered_total",
 		    "HTTP/2 PINGs that were not answered within pingTimeout.",

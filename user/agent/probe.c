@@ -71,6 +71,9 @@ struct probe {
 	char detail[TLS_DETAIL_MAX];
 
 	bool speaks_h2; /* the last connection did */
+	bool pinging; /* HTTP/1.1: the answer to a GET in place of a PING is due */
+	bool slow; /* such an answer did not come in time, and none since */
+	__u64 answer_ns; /* when the last GET was answered */
 
 	/* Callbacks may call probe_free: it is done when the last one returns. */
 	unsigned int calling;
@@ -141,6 +144,7 @@ static void decide(struct probe *p, enum klb_reason outcome)
 static void fail(struct probe *p, enum klb_reason outcome, bool polite)
 {
 	https_conn_close(p->conn, polite);
+	p->pinging = false;
 	p->conn->answer.status = 0;
 	decide(p, outcome);
 }
@@ -155,6 +159,7 @@ static void on_alive(struct probe *p)
 static void on_lost(struct probe *p, bool timed_out)
 {
 	https_conn_close(p->conn, false);
+	p->pinging = false;
 	enter_callback(p);
 	p->ops.lost(p->arg, timed_out);
 	leave_callback(p);
@@ -173,24 +178,88 @@ static enum klb_reason status_outcome(unsigned int status)
 	}
 }
 
+/* A GET has its answer, be it a probe's or one in place of a PING. */
+static void note_answer(struct probe *p)
+{
+	p->answer_ns = clock_now_ns();
+	p->slow = false;
+	https_conn_close(p->leaving, true);
+	/* More bytes than the answer has were not asked for. */
+	if (!https_conn_is_kept(p->conn))
+		https_conn_close(p->conn, true);
+}
+
 static void on_answer(struct probe *p)
 {
 	unsigned int status = p->conn->answer.status;
 	enum klb_reason outcome = status_outcome(status);
 
-	https_conn_close(p->leaving, true);
-	/* More bytes than the answer has were not asked for. */
-	if (!https_conn_is_kept(p->conn))
-		https_conn_close(p->conn, true);
+	note_answer(p);
 	if (outcome == KLB_REASON_UNAUTHORIZED && p->explains)
 		probe_explain_refusal(status, p->certificate, p->detail);
-	decide(p, outcome);
+	enter_callback(p);
+	/* Without PINGs it is the sign of life. */
+	if (!p->speaks_h2)
+		p->ops.alive(p->arg);
+	if (!p->freed)
+		decide(p, outcome);
+	leave_callback(p);
+}
+
+/* --- HTTP/1.1: a GET in place of a PING ------------------------------------------------ */
+
+static bool send_request(struct probe *p);
+static void dial(struct probe *p);
+
+/* The connection is free, or closed: a probe that has begun meanwhile has its turn. */
+static void end_ping(struct probe *p)
+{
+	p->pinging = false;
+	if (p->phase != PHASE_ANSWER)
+		return;
+	if (https_conn_is_open(p->conn))
+		send_request(p);
+	else
+		dial(p);
+}
+
+/* What it says does not count: that it is answered shows that the process runs. */
+static void on_ping_received(struct probe *p, enum answer_progress progress)
+{
+	if (progress != ANSWER_PROGRESS_DONE && progress != ANSWER_PROGRESS_BAD)
+		return;
+	if (progress == ANSWER_PROGRESS_DONE)
+		note_answer(p);
+	else
+		https_conn_close(p->conn, true);
+	enter_callback(p);
+	p->ops.alive(p->arg);
+	if (!p->freed)
+		end_ping(p);
+	leave_callback(p);
+}
+
+/* Not again while one is slow: each would cost a new connection. The probes go on. */
+static int ping_by_get(struct probe *p)
+{
+	int r;
+
+	if (p->phase != PHASE_IDLE || p->pinging || p->slow || !https_conn_is_open(p->conn))
+		return -EAGAIN;
+	answer_init(&p->conn->answer);
+	r = https_conn_get(p->conn, &p->gets[PROBE_LIVE]);
+	p->pinging = !r;
+	return r;
 }
 
 static void on_received(void *arg, enum answer_progress progress)
 {
 	struct probe *p = arg;
 
+	if (p->pinging) {
+		on_ping_received(p, progress);
+		return;
+	}
 	switch (progress) {
 	case ANSWER_PROGRESS_DONE:
 		on_answer(p);
@@ -244,8 +313,6 @@ static void report_uncovered(struct probe *p)
 			p->ops.not_covered(p->arg, &p->must_cover[i]);
 }
 
-static void dial(struct probe *p);
-
 /*
  * The persistent connection had ended when the request was sent, by the other side's
  * idle timeout or its restart: that says nothing about now. Once a probe.
@@ -258,6 +325,7 @@ static bool was_stale(const struct probe *p, enum klb_reason reason)
 static void on_ended(void *arg, const struct https_end *end)
 {
 	struct probe *p = arg;
+	bool had_turn = !p->pinging;
 	enum klb_reason reason;
 
 	if (p->phase == PHASE_IDLE) {
@@ -267,7 +335,8 @@ static void on_ended(void *arg, const struct https_end *end)
 	}
 	reason = https_conn_reason(p->conn, end, p->detail);
 	p->unable = end->step && err_is_shortage(end->os_error);
-	if (!was_stale(p, reason)) {
+	p->pinging = false;
+	if (had_turn && !was_stale(p, reason)) {
 		fail(p, reason, false);
 		return;
 	}
@@ -297,9 +366,14 @@ static void on_pong(void *arg)
 
 /* --- a connection that is left ------------------------------------------------------- */
 
-static void on_left_received(void *arg __attribute__((unused)),
-			     enum answer_progress progress __attribute__((unused)))
+static void on_left_received(void *arg, enum answer_progress progress)
 {
+	struct probe *p = arg;
+
+	if (progress != ANSWER_PROGRESS_DONE)
+		return;
+	https_conn_close(p->leaving, true);
+	on_alive(p);
 }
 
 static void on_left_ended(void *arg, const struct https_end *end __attribute__((unused)))
@@ -309,7 +383,7 @@ static void on_left_ended(void *arg, const struct https_end *end __attribute__((
 	https_conn_close(p->leaving, false);
 }
 
-/* A late answer to a PING still shows that the process runs. */
+/* A late answer still shows that the process runs. */
 static const struct https_conn_ops left_ops = {
 	.received = on_left_received,
 	.pong = on_pong,
@@ -327,6 +401,7 @@ static void leave(struct probe *p)
 	p->conn->ops = left->ops;
 	p->leaving = left;
 	left->ops = &left_ops;
+	p->pinging = false;
 }
 
 /* GOAWAY: a server sends it before it closes, as when it shuts down. */
@@ -419,7 +494,9 @@ void probe_start(struct probe *p, enum probe_path path)
 	answer_init(&p->conn->answer);
 	arm(p, 0);
 	p->starting = true;
-	if (https_conn_is_open(p->conn))
+	if (p->pinging)
+		p->phase = PHASE_ANSWER;
+	else if (https_conn_is_open(p->conn))
 		send_request(p);
 	else
 		dial(p);
@@ -430,7 +507,14 @@ int probe_ping(struct probe *p)
 {
 	if (https_conn_is_h2(p->conn))
 		return https_conn_ping(p->conn);
-	return p->speaks_h2 && p->phase == PHASE_IDLE ? -ENOTCONN : -EAGAIN;
+	if (!p->speaks_h2)
+		return ping_by_get(p);
+	return p->phase == PHASE_IDLE ? -ENOTCONN : -EAGAIN;
+}
+
+__u64 probe_answer_ns(const struct probe *p)
+{
+	return p->answer_ns;
 }
 
 bool probe_is_acknowledged(const struct probe *p)
@@ -442,6 +526,7 @@ void probe_renew(struct probe *p)
 {
 	if (p->freed || (p->phase != PHASE_IDLE && p->phase != PHASE_ANSWER))
 		return;
+	p->slow = p->pinging;
 	leave(p);
 	if (p->phase == PHASE_IDLE)
 		return;

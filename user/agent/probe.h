@@ -49,7 +49,8 @@ struct probe_ops {
 	 * (timed_out) the peer acknowledged nothing any more.
 	 */
 	void (*lost)(void *arg, bool timed_out);
-	/* The backend's process runs: it has completed a handshake, or has answered a PING. */
+	/* The backend's process runs: it has completed a handshake, or has answered a PING; on
+	 * HTTP/1.1, any GET. */
 	void (*alive)(void *arg);
 	/*
 	 * It takes no more GETs on the persistent connection (HTTP/2, GOAWAY) while no probe was
@@ -84,10 +85,13 @@ void probe_start(struct probe *p, enum probe_path path);
 
 /*
  * Sends a PING on the persistent connection, beside the GET that may be under way; alive() tells of
- * the answer. Returns 0; -EAGAIN when nothing can be asked now, or the backend does not speak
- * HTTP/2; -ENOTCONN when it does, and has no connection and no probe under way; -ENOMEM.
+ * the answer. On HTTP/1.1 it is a GET of config_probe's live_path, of which any answer counts, and
+ * a probe that begins meanwhile comes after it. Returns 0; -EAGAIN when nothing can be asked now;
+ * -ENOTCONN when the backend speaks HTTP/2, and has no connection and no probe under way; -ENOMEM.
  */
 int probe_ping(struct probe *p);
+/* When the last GET was answered, of a probe or in place of a PING; 0: none yet. */
+__u64 probe_answer_ns(const struct probe *p);
 /* Whether the backend's kernel has acknowledged all that was sent on the persistent connection. */
 bool probe_is_acknowledged(const struct probe *p);
 /*
