@@ -72,7 +72,7 @@ struct probe {
 
 	bool speaks_h2; /* the last connection did */
 	bool pinging; /* HTTP/1.1: the answer to a GET in place of a PING is due */
-	bool slow; /* such an answer did not come in time, and none since */
+	unsigned int rest; /* so many answers to probes before the next such GET */
 	__u64 answer_ns; /* when the last GET was answered */
 
 	/* Callbacks may call probe_free: it is done when the last one returns. */
@@ -182,7 +182,8 @@ static enum klb_reason status_outcome(unsigned int status)
 static void note_answer(struct probe *p)
 {
 	p->answer_ns = clock_now_ns();
-	p->slow = false;
+	if (p->rest)
+		p->rest--;
 	https_conn_close(p->leaving, true);
 	/* More bytes than the answer has were not asked for. */
 	if (!https_conn_is_kept(p->conn))
@@ -239,12 +240,12 @@ static void on_ping_received(struct probe *p, enum answer_progress progress)
 	leave_callback(p);
 }
 
-/* Not again while one is slow: each would cost a new connection. The probes go on. */
+/* Not again soon when one was slow: each would cost a new connection. The probes go on. */
 static int ping_by_get(struct probe *p)
 {
 	int r;
 
-	if (p->phase != PHASE_IDLE || p->pinging || p->slow || !https_conn_is_open(p->conn))
+	if (p->phase != PHASE_IDLE || p->pinging || p->rest || !https_conn_is_open(p->conn))
 		return -EAGAIN;
 	answer_init(&p->conn->answer);
 	r = https_conn_get(p->conn, &p->gets[PROBE_LIVE]);
@@ -526,7 +527,8 @@ void probe_renew(struct probe *p)
 {
 	if (p->freed || (p->phase != PHASE_IDLE && p->phase != PHASE_ANSWER))
 		return;
-	p->slow = p->pinging;
+	/* That of the probe which comes at once, and of one in the usual time. */
+	p->rest = p->pinging ? 2 : 0;
 	leave(p);
 	if (p->phase == PHASE_IDLE)
 		return;
