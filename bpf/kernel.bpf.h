@@ -119,6 +119,9 @@ static __always_inline struct sock *klb_sock_of(struct tcp_sock *tp)
 #define klb_has_flag(sk, flag) \
 	((sk)->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, flag) & 1)
 
+/* The root cgroup holds what is in no container and no unit (kernfs numbers it first). */
+#define KLB_ROOT_CGROUP 1
+
 /* The id of its cgroup (version 2), as stat(2) tells the inode number of the directory; 0
  * where the kernel does not say (before 5.15, but for later updates of 5.10). */
 static __always_inline __u64 klb_cgroup_of(struct tcp_sock *tp)

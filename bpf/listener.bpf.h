@@ -23,9 +23,6 @@
 #include "kernel.bpf.h"
 #include "maps.bpf.h"
 
-/* The root cgroup holds what is in no container and no unit (kernfs numbers it first). */
-#define KLB_CGROUP_ROOT_ID 1
-
 /* With SO_REUSEPORT several sockets listen on one port, and the kernel picks one by a hash of
  * the client's address. Asked for so many clients, it misses one of two listeners once in 30,000
  * times; of more than four it may miss some. */
@@ -78,7 +75,7 @@ static __always_inline int klb_same_server(struct tcp_sock *client, struct tcp_s
 
 	if (process && process == (__u64)klb_sock_of(listener)->sk_socket->file->f_cred)
 		return 1;
-	return cgroup && cgroup != KLB_CGROUP_ROOT_ID && cgroup == klb_cgroup_of(listener);
+	return cgroup && cgroup != KLB_ROOT_CGROUP && cgroup == klb_cgroup_of(listener);
 }
 
 /* Whether ctx's socket, which dials that address, and what listens there are of one server. */

@@ -23,8 +23,6 @@
 /* A reporter that has ejected one backend ejects no other for this time. */
 #define KLB_BLAME_NS 60000000000ULL
 
-#define KLB_ROOT_CGROUP 1 /* kernfs: the root has the first id */
-
 /* Of a record without an owner. Such are many processes', so it is never believed. */
 #define KLB_REPORTER_UNKNOWN KLB_REPORTER_PROCESS
 

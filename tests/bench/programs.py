@@ -19,8 +19,8 @@ __attribute__((section("cgroup/connect4"), used)) int bench_floor(void *ctx)
 { (void)ctx; return 1; }
 __attribute__((section("sockops"), used)) int bench_floor_ops(void *ctx)
 { (void)ctx; return 1; }
-char bench_license[] __attribute__((section("license"), used)) = "Dual BSD/GPL";
 """
+LICENSE_C = 'char bench_license[] __attribute__((section("license"), used)) = "Dual BSD/GPL";\n'
 
 
 # How many multiplications one ballast program has: some 50 KB of code; and each padding program:
@@ -29,17 +29,22 @@ BALLAST, BALLAST_PROGRAMS = 1500, 8
 PADDINGS = range(1, 160, 13)
 
 
+def compiled(directory, name, text):
+    """The object file of BPF programs in C."""
+    source = os.path.join(directory, f"{name}.bpf.c")
+    with open(source, "w", encoding="ascii") as f:
+        f.write(text + LICENSE_C)
+    run_checked(["clang", "-O2", "-target", "bpf", "-c", source, "-o", source + ".o"])
+    return source + ".o"
+
+
 @functools.lru_cache(maxsize=None)
 def filler(directory, steps):
     """A program that does nothing useful with so many multiplications; its object file."""
-    source = os.path.join(directory, f"filler{steps}.bpf.c")
     body = "".join(f"\tx = x * {2 * i + 3} ^ x >> {i % 13 + 3};\n" for i in range(steps))
-    with open(source, "w", encoding="ascii") as f:
-        f.write('__attribute__((section("socket"), used)) int filler(unsigned int *ctx)\n'
-                f"{{\n\tunsigned int x = *ctx;\n\n{body}\treturn x;\n}}\n"
-                'char bench_license[] __attribute__((section("license"), used)) = "GPL";\n')
-    run_checked(["clang", "-O2", "-target", "bpf", "-c", source, "-o", source + ".o"])
-    return source + ".o"
+    return compiled(directory, f"filler{steps}",
+                    '__attribute__((section("socket"), used)) int filler(unsigned int *ctx)\n'
+                    f"{{\n\tunsigned int x = *ctx;\n\n{body}\treturn x;\n}}\n")
 
 
 @contextlib.contextmanager
@@ -70,13 +75,9 @@ def padding(stage):
 
 def load_floor(stage):
     """The empty programs, by attach type; their pins."""
-    source = os.path.join(stage.world.dir, "floor.bpf.c")
     pin = stage.world.pin + "-floor"
-    with open(source, "w", encoding="ascii") as f:
-        f.write(FLOOR_C)
-    run_checked(["clang", "-O2", "-target", "bpf", "-c", source, "-o", source + ".o"])
     os.makedirs(pin)
-    run_checked(["bpftool", "prog", "loadall", source + ".o", pin])
+    run_checked(["bpftool", "prog", "loadall", compiled(stage.world.dir, "floor", FLOOR_C), pin])
     return {"connect4": f"{pin}/{FLOOR}", "sock_ops": f"{pin}/{FLOOR}_ops"}
 
 
