@@ -19,7 +19,8 @@
  *       and in the end a list with the start of each (CLOCK_MONOTONIC), how long it took,
  *       both in seconds, and what became of it: null or an errno's name.
  *   bench_client serve ADDRESS PORT
- *       accepts and closes, until killed; prints "ready" when it listens.
+ *       accepts and closes, one connection at a time and each after its client, until killed;
+ *       prints "ready" when it listens. A server that closes first without a byte would be ejected.
  *
  * Clients close with a reset: no TIME_WAIT builds up from one run to the next. Those of dial
  * close as anybody's do.
@@ -264,6 +265,15 @@ static void run_unrelated(void)
 	free(s.ns);
 }
 
+/* Until the client closes, or resets. */
+static void wait_for_end(int fd)
+{
+	char buffer[256];
+
+	while (read(fd, buffer, sizeof(buffer)) > 0)
+		;
+}
+
 __attribute__((noreturn)) static void run_serve(void)
 {
 	int server = listener();
@@ -273,10 +283,12 @@ __attribute__((noreturn)) static void run_serve(void)
 	for (;;) {
 		int fd = accept4(server, NULL, NULL, SOCK_CLOEXEC);
 
-		if (fd >= 0)
+		if (fd >= 0) {
+			wait_for_end(fd);
 			close(fd);
-		else if (errno != ECONNABORTED && errno != EINTR)
+		} else if (errno != ECONNABORTED && errno != EINTR) {
 			fail_errno("accept");
+		}
 	}
 }
 
