@@ -10,10 +10,14 @@ BPF_ARCH := $(BPF_ARCH:aarch64=arm64)
 PREFIX ?= /usr/local
 sbindir ?= $(PREFIX)/sbin
 mandir ?= $(PREFIX)/share/man
+docdir ?= $(PREFIX)/share/doc/kubelb
+# The dashboard and the alerts.
+pkgdatadir ?= $(PREFIX)/share/kubelb
 sysconfdir ?= /etc
 unitdir ?= $(PREFIX)/lib/systemd/system
 bashcompdir ?= $(PREFIX)/share/bash-completion/completions
 zshcompdir ?= $(PREFIX)/share/zsh/site-functions
+fishcompdir ?= $(PREFIX)/share/fish/vendor_completions.d
 
 # Replaces only make's default, cc.
 ifeq ($(origin CC),default)
@@ -42,15 +46,32 @@ endif
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wno-format-zero-length -Werror
 PKGS := libbpf libelf zlib libevent libevent_openssl libnghttp2 openssl yaml-0.1 jansson
 
-CPPFLAGS += -D_GNU_SOURCE -DKLB_VERSION='"$(VERSION)"' -Iinclude -Iuser -isystem $(B)/bpf $(USEREXTRA)
+KCPPFLAGS := -D_GNU_SOURCE -DKLB_VERSION='"$(VERSION)"' -Iinclude -Iuser -Ibpf -isystem $(B)/bpf -isystem $(B)/page $(USEREXTRA)
 CFLAGS ?= -O2 -g
-KCFLAGS := -std=gnu11 $(WARN) -fstack-protector-strong $(SANFLAGS) -MMD -MP
-LDFLAGS ?= -Wl,-z,relro,-z,now -Wl,--as-needed
+# What of $(1) this compiler has.
+supported = $(foreach f,$(1),$(shell $(CC) -Werror $(f) -x c -S -o - /dev/null >/dev/null 2>&1 && echo $(f)))
+# FORTIFY's level is the highest that compiler and C library have. It takes optimization, and hides
+# from sanitizers what they look for. A level in CPPFLAGS or CFLAGS stays.
+fortify = $(shell for l in 3 2; do $(CC) -Werror -O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=$$l \
+	-include string.h -x c -S -o - /dev/null >/dev/null 2>&1 && break; done; \
+	echo -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=$$l)
+ifeq ($(SANITIZE)$(findstring _FORTIFY_SOURCE,$(CPPFLAGS) $(CFLAGS))$(findstring -fsanitize,$(CFLAGS)),)
+FORTIFY := $(if $(filter-out -O0,$(filter -O%,$(CFLAGS))),$(if $(filter -O0,$(CFLAGS)),,$(fortify)))
+endif
+# Marks of indirect calls and shadow stacks. The linker would leave out what a start file of the C
+# library is not marked with (Debian 12): the programs' own code is.
+BRANCH_x86_64 := -fcf-protection=full
+BRANCH_aarch64 := -mbranch-protection=standard
+BRANCH_LD_x86_64 := -Wl,-z,ibt,-z,shstk
+# Before CFLAGS and LDFLAGS, which add to this and may take it back.
+HARDEN := -fPIE -fstack-protector-strong $(call supported,-fstack-clash-protection $(BRANCH_$(ARCH))) $(FORTIFY)
+KCFLAGS := -std=gnu11 $(WARN) $(HARDEN) $(SANFLAGS) -MMD -MP
+KLDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(BRANCH_LD_$(ARCH)) $(SANFLAGS)
 BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
 	$(WARN) -Wno-missing-declarations -ffile-prefix-map=$(CURDIR)=. -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
 
 # The folders of user/, each before those that it may use (scripts/check-layers.py).
-FOLDERS := agent load ctl import discovery datapath balance config host net base
+FOLDERS := agent relay load ctl import discovery datapath balance config host net base
 folder_objects = $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(wildcard user/$(1)/*.c)))
 ARCHIVES := $(FOLDERS:%=$(B)/user/%.a)
 
@@ -60,7 +81,7 @@ UNIT_SOURCES := $(sort $(wildcard tests/unit/*/test_*.c))
 UNITS := $(patsubst test_%.c,%,$(notdir $(UNIT_SOURCES)))
 $(if $(filter-out $(words $(sort $(UNITS))),$(words $(UNITS))),$(error two unit tests of one name))
 UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
-TOOLS := $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect
+TOOLS := $(B)/test/relaytest $(B)/test/pingpong $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect $(B)/test/httpflood $(B)/test/simulate
 
 # Each program links only the libraries that it uses, so that it maps no more than it needs.
 LIBS_BPF := $(shell pkg-config --libs libbpf libelf zlib 2>/dev/null)
@@ -71,7 +92,7 @@ LIBS_JSON := $(shell pkg-config --libs jansson 2>/dev/null)
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all help test-tools fuzz units check lint format install uninstall deb clean abi-next image image-root
+.PHONY: all help test-tools fuzz units check lint format install uninstall deb rpm clean abi-next image image-root
 
 all: $(PROGRAMS) ## Build the three programs (default)
 
@@ -102,12 +123,28 @@ SKELETONS := $(BUILDS:%=$(B)/bpf/kubelb_%.skel.h)
 # The only file that includes the skeletons.
 $(B)/user/datapath/object.o: $(SKELETONS)
 
+# The only file that includes the status page.
+$(B)/user/agent/page.o: $(B)/page/status_page.h
+
+$(B)/page/status_page.h: $(wildcard user/agent/page/*) scripts/embed-page.sh | $(B)/page
+	$(call say,PAGE,$@)
+	$(Q)scripts/embed-page.sh user/agent/page >$@
+
 .SECONDARY: $(BUILDS:%=$(B)/bpf/kubelb_%.bpf.o)
 
 $(B)/user/%.o: user/%.c Makefile
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(KCFLAGS) $(CFLAGS) -c $< -o $@
+	$(Q)$(CC) $(KCPPFLAGS) $(CPPFLAGS) $(KCFLAGS) $(CFLAGS) -c $< -o $@
+
+# The commit for --version. Written anew only when it is another one.
+$(B)/commit: FORCE | $(B)
+	$(Q)bash -c '. scripts/source.sh && source_commit' >$@.new; \
+		if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+FORCE:
+
+$(B)/user/base/cli.o: $(B)/commit
+$(B)/user/base/cli.o: KCPPFLAGS += -DKLB_COMMIT="\"$$(cat $(B)/commit)\""
 
 # Made from scratch, so that it contains no object of a file that was removed.
 define archive_rule
@@ -119,22 +156,22 @@ $(foreach f,$(FOLDERS),$(eval $(call archive_rule,$(f))))
 
 $(B)/kubelb-load: $(B)/user/load/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) -levent_core $(LIBS_JSON)
+	$(Q)$(CC) $(KLDFLAGS) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
 
 $(B)/kubelb-agent: $(B)/user/agent/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
+	$(Q)$(CC) $(KLDFLAGS) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
 
 $(B)/kubelbctl: $(B)/user/ctl/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_JSON)
+	$(Q)$(CC) $(KLDFLAGS) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
 
 # --- tests -----------------------------------------------------------------------
 
 $(B)/test/unit/%.o: tests/unit/%.c Makefile
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) -Itests/unit -Ibpf $(KCFLAGS) $(CFLAGS) -c $< -o $@
+	$(Q)$(CC) $(KCPPFLAGS) $(CPPFLAGS) -Itests/unit -Ibpf $(KCFLAGS) $(CFLAGS) -c $< -o $@
 
 # What tests share among themselves.
 UNIT_SHARED := $(B)/test/unit/shared.a
@@ -147,13 +184,18 @@ UNITFLAGS_sock_diag := -Wl,--wrap=recv
 define unit_rule
 $(B)/test/$(2): $(patsubst tests/%.c,$(B)/test/%.o,$(1)) $(UNIT_SHARED) $(ARCHIVES) | $(B)/test
 	$$(call say,LD,$$@)
-	$$(Q)$$(CC) $$(SANFLAGS) $$(LDFLAGS) -Wl,-u,unit_filter $(UNITFLAGS_$(2:test_%=%)) $$^ -o $$@ -lcmocka $$(LIBS_BPF) $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
+	$$(Q)$$(CC) $$(KLDFLAGS) $$(LDFLAGS) -Wl,-u,unit_filter $(UNITFLAGS_$(2:test_%=%)) $$^ -o $$@ -lcmocka $$(LIBS_BPF) $$(LIBS_YAML) $$(LIBS_JSON) $$(LIBS_EVENT)
 endef
 $(foreach s,$(UNIT_SOURCES),$(eval $(call unit_rule,$(s),$(basename $(notdir $(s))))))
 
-$(B)/test/nbconnect $(B)/test/uringconnect: $(B)/test/%: tests/clients/%.c Makefile | $(B)/test
+$(B)/test/nbconnect $(B)/test/pingpong $(B)/test/uringconnect $(B)/test/httpflood: $(B)/test/%: tests/clients/%.c Makefile | $(B)/test
 	$(call say,CC,$<)
 	$(Q)$(CC) -D_GNU_SOURCE $(KCFLAGS) $(CFLAGS) $< -o $@
+
+$(B)/test/relaytest: tests/clients/relaytest.c $(ARCHIVES) Makefile | $(B)/test
+	$(call say,LD,$@)
+	$(Q)$(CC) $(KCPPFLAGS) $(CPPFLAGS) $(KCFLAGS) $(CFLAGS) $(KLDFLAGS) $(LDFLAGS) $< $(ARCHIVES) -o $@ \
+		-levent_core
 
 $(B)/test/guest: tests/vm/guest.c Makefile | $(B)/test
 	$(call say,CC,$<)
@@ -162,6 +204,30 @@ $(B)/test/guest: tests/vm/guest.c Makefile | $(B)/test
 $(B)/test/bench_client: tests/clients/bench_client.c Makefile | $(B)/test
 	$(call say,CC,$<)
 	$(Q)$(CC) -D_GNU_SOURCE $(KCFLAGS) $(CFLAGS) $< -o $@ $(shell pkg-config --libs openssl)
+
+# The simulation. Of agent/ it has the files that decide, without what only they call for other jobs;
+# what is not in SIM_AGENT and yet called has a counterpart in tests/sim.
+SIM_AGENT := backend backend_renew backends ejections end_connections evict in_force kernel_events \
+	list_changes liveness make_backend metrics rebalance removed resting sync
+SIM_OBJECTS := $(patsubst tests/sim/%.c,$(B)/sim/%.o,$(wildcard tests/sim/*.c)) \
+	$(SIM_AGENT:%=$(B)/sim/agent/%.o)
+SIMFLAGS := -ffunction-sections -fdata-sections
+SIM_ARCHIVES := $(patsubst %,$(B)/user/%.a,balance config net base)
+
+$(B)/sim/%.o: tests/sim/%.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(KCPPFLAGS) $(CPPFLAGS) -Itests/sim $(KCFLAGS) $(SIMFLAGS) $(CFLAGS) -c $< -o $@
+
+$(B)/sim/agent/%.o: user/agent/%.c Makefile
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(KCPPFLAGS) $(CPPFLAGS) $(KCFLAGS) $(SIMFLAGS) $(CFLAGS) -c $< -o $@
+
+$(B)/test/simulate: $(SIM_OBJECTS) $(SIM_ARCHIVES) Makefile | $(B)/test
+	$(call say,LD,$@)
+	$(Q)$(CC) $(KLDFLAGS) $(LDFLAGS) -Wl,--gc-sections -Wl,--wrap=agent_apply $(SIM_OBJECTS) \
+		$(SIM_ARCHIVES) -o $@ $(LIBS_YAML) -lm
 
 # Without those whose source is gone: scripts/test.sh runs what is there.
 test-tools: $(UNIT_TESTS) $(TOOLS) abi-next ## Build the tests and their clients
@@ -180,7 +246,7 @@ abi-next:
 FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -std=gnu11 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
 	$(WARN) -Wno-missing-prototypes
-FUZZERS := config select discovery import answer request
+FUZZERS := config select discovery import answer request probe watch
 # The folders that parse foreign data, in an order that works for the linker.
 FUZZ_FOLDERS := import discovery balance config host net base
 FUZZ_ARCHIVES := $(FUZZ_FOLDERS:%=$(B)/fuzz/%.a)
@@ -188,7 +254,7 @@ FUZZ_ARCHIVES := $(FUZZ_FOLDERS:%=$(B)/fuzz/%.a)
 $(B)/fuzz/user/%.o: user/%.c Makefile
 	$(call say,FUZZ,$<)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CLANG) $(CPPFLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c $< -o $@
+	$(Q)$(CLANG) $(KCPPFLAGS) $(CPPFLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c $< -o $@
 
 define fuzz_archive_rule
 $(B)/fuzz/$(1).a: $(patsubst %.c,$(B)/fuzz/%.o,$(filter-out %/main.c,$(wildcard user/$(1)/*.c)))
@@ -196,9 +262,14 @@ $(B)/fuzz/$(1).a: $(patsubst %.c,$(B)/fuzz/%.o,$(filter-out %/main.c,$(wildcard 
 endef
 $(foreach f,$(FUZZ_FOLDERS),$(eval $(call fuzz_archive_rule,$(f))))
 
+# What the archives do not have: the other side of a connection, and of agent/ what probes.
+FUZZ_MORE_probe := tests/fuzz/peer.c $(B)/fuzz/user/agent/probe.o $(B)/fuzz/user/agent/probe_request.o
+FUZZ_MORE_watch := tests/fuzz/peer.c
+$(foreach f,probe watch,$(eval $(B)/test/fuzz_$(f): $(FUZZ_MORE_$(f)) tests/fuzz/peer.h))
+
 $(B)/test/fuzz_%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h $(FUZZ_ARCHIVES) $(wildcard bpf/select.bpf.h) | $(B)/test
 	$(call say,FUZZ,$@)
-	$(Q)$(CLANG) $(CPPFLAGS) -Ibpf $(FUZZ_FLAGS) -fsanitize=fuzzer $< $(FUZZ_ARCHIVES) -o $@ \
+	$(Q)$(CLANG) $(KCPPFLAGS) $(CPPFLAGS) -Ibpf $(FUZZ_FLAGS) -fsanitize=fuzzer $< $(FUZZ_MORE_$*) $(FUZZ_ARCHIVES) -o $@ \
 		$(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
 
 fuzz: $(FUZZERS:%=run-fuzz-%) ## Fuzz each input for FUZZ_SECONDS (60)
@@ -221,23 +292,28 @@ check: ## Run every test (scripts/test.sh)
 # --- lint ------------------------------------------------------------------------
 
 OWN_C := $(wildcard bpf/*.[ch] user/*/*.[ch] include/kubelb/*.h tests/unit/*.[ch] tests/unit/*/*.[ch] \
-	tests/clients/*.c tests/vm/*.c tests/fuzz/*.[ch])
+	tests/clients/*.c tests/vm/*.c tests/fuzz/*.[ch] tests/sim/*.[ch])
 USER_C := $(wildcard user/*/*.c)
+
+# How far clang's analyzer goes in a function: its default. With 75000, its value for quick runs
+# (mode=shallow), clang-tidy takes less than half of the time.
+TIDY_NODES ?= 225000
+TIDY_ANALYZER := -Xclang -analyzer-config -Xclang
 
 lint: all $(SKELETONS) compile_commands.json ## clang-format, clang-tidy, cppcheck, shellcheck, mandoc, pages, both compilers
 	$(Q)clang-format --dry-run -Werror $(OWN_C)
-	$(Q)clang-tidy --quiet -p . $(USER_C)
+	$(Q)clang-tidy --quiet -p . $(TIDY_ANALYZER:%=--extra-arg=%) --extra-arg=max-nodes=$(TIDY_NODES) $(USER_C)
 	$(Q)cppcheck --quiet --error-exitcode=1 --std=c11 --inline-suppr --library=posix \
 		--enable=warning,performance,portability --suppress=missingIncludeSystem \
 		--suppress=readdirCalled -D__$(ARCH)__ '-DLIBBPF_OPTS(t,n,...)=struct t n = {0}' \
 		-Iinclude -Iuser $(USER_C)
-	$(Q)shellcheck scripts/*.sh tests/vm/init .ci/run deploy/completion/*.bash deploy/debian/p*
+	$(Q)shellcheck -x scripts/*.sh tests/vm/init .ci/run deploy/completion/*.bash deploy/debian/p*
 	$(Q)$(if $(wildcard docs/man/*),mandoc -T lint -W warning docs/man/*)
+	$(Q)$(if $(shell command -v node),node --check user/agent/page/page.js)
 	$(Q)scripts/check-docs.py
 	$(Q)scripts/check-layers.py $(B)
 	$(Q)scripts/check-functions.py
-	$(Q)for c in $(USER_C); do \
-		$(CLANG) $(CPPFLAGS) -std=gnu11 $(WARN) -fsyntax-only $$c || exit 1; done
+	$(Q)$(MAKE) --no-print-directory CC=$(CLANG) B=$(B)/clang
 
 format: ## Reformat the sources in place
 	$(Q)clang-format -i $(OWN_C)
@@ -245,7 +321,7 @@ format: ## Reformat the sources in place
 compile_commands.json: Makefile | $(B)
 	$(Q){ echo '['; sep=; for c in $(USER_C); do \
 		printf '%s{"directory":"%s","file":"%s","arguments":["clang","-std=gnu11",' "$$sep" "$(CURDIR)" "$$c"; \
-		printf '"-D_GNU_SOURCE","-DKLB_VERSION=\\"$(VERSION)\\"","-Iinclude","-Iuser","-isystem","$(B)/bpf","-c","%s"]}\n' "$$c"; \
+		printf '"-D_GNU_SOURCE","-DKLB_VERSION=\\"$(VERSION)\\"","-Iinclude","-Iuser","-Ibpf","-isystem","$(B)/bpf","-isystem","$(B)/page","-c","%s"]}\n' "$$c"; \
 		sep=,; done; echo ']'; } > $@
 
 # --- install ---------------------------------------------------------------------
@@ -253,18 +329,26 @@ compile_commands.json: Makefile | $(B)
 SYSTEMD_UNITS := $(notdir $(wildcard deploy/systemd/*.service))
 
 install: all ## Install below $(DESTDIR)$(PREFIX)
-	install -d $(DESTDIR)$(sbindir) $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(mandir)/man5 \
+	install -d $(DESTDIR)$(sbindir) $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(mandir)/man7 $(DESTDIR)$(mandir)/man5 \
+		$(DESTDIR)$(docdir)/examples $(DESTDIR)$(pkgdatadir)/grafana $(DESTDIR)$(pkgdatadir)/prometheus \
 		$(DESTDIR)$(sysconfdir)/kubelb $(DESTDIR)$(unitdir) $(DESTDIR)$(bashcompdir) \
-		$(DESTDIR)$(zshcompdir)
+		$(DESTDIR)$(zshcompdir) $(DESTDIR)$(fishcompdir)
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(sbindir)
 	install -m 644 docs/man/*.8 $(DESTDIR)$(mandir)/man8
+	install -m 644 docs/man/*.7 $(DESTDIR)$(mandir)/man7
 	install -m 644 docs/man/*.5 $(DESTDIR)$(mandir)/man5
+	install -m 644 README.md CHANGELOG.md docs/*.md $(DESTDIR)$(docdir)
+	install -m 644 deploy/kubelb.yaml $(DESTDIR)$(docdir)/examples
+	install -m 644 deploy/grafana/kubelb.json $(DESTDIR)$(pkgdatadir)/grafana
+	install -m 644 deploy/prometheus/kubelb-alerts.yaml $(DESTDIR)$(pkgdatadir)/prometheus
 	install -m 644 deploy/kubelb.yaml $(DESTDIR)$(sysconfdir)/kubelb/kubelb.yaml.example
 	for u in $(SYSTEMD_UNITS); do sed 's,/usr/sbin/,$(sbindir)/,' deploy/systemd/$$u \
 		> $(DESTDIR)$(unitdir)/$$u && chmod 644 $(DESTDIR)$(unitdir)/$$u || exit 1; done
 	install -m 644 deploy/completion/kubelb.bash $(DESTDIR)$(bashcompdir)/kubelbctl
 	for p in kubelb-load kubelb-agent; do ln -sf kubelbctl $(DESTDIR)$(bashcompdir)/$$p; done
 	install -m 644 deploy/completion/_kubelb $(DESTDIR)$(zshcompdir)
+	install -m 644 deploy/completion/kubelb.fish $(DESTDIR)$(fishcompdir)/kubelbctl.fish
+	for p in kubelb-load kubelb-agent; do ln -sf kubelbctl.fish $(DESTDIR)$(fishcompdir)/$$p.fish; done
 
 image-root: all ## Assemble the container image's files in build/image
 	$(Q)scripts/image-root.sh $(B)
@@ -277,16 +361,22 @@ uninstall: ## Remove what install put there (the configuration stays)
 	rm -f $(addprefix $(DESTDIR)$(mandir)/man8/,$(notdir $(wildcard docs/man/*.8)))
 	rm -f $(DESTDIR)$(sysconfdir)/kubelb/kubelb.yaml.example
 	rm -f $(SYSTEMD_UNITS:%=$(DESTDIR)$(unitdir)/%) $(DESTDIR)$(zshcompdir)/_kubelb
-	rm -f $(PROGRAMS:$(B)/%=$(DESTDIR)$(bashcompdir)/%)
+	rm -f $(PROGRAMS:$(B)/%=$(DESTDIR)$(bashcompdir)/%) $(PROGRAMS:$(B)/%=$(DESTDIR)$(fishcompdir)/%.fish)
+	rm -f $(addprefix $(DESTDIR)$(mandir)/man7/,$(notdir $(wildcard docs/man/*.7)))
 	rm -f $(addprefix $(DESTDIR)$(mandir)/man5/,$(notdir $(wildcard docs/man/*.5)))
+	rm -f $(addprefix $(DESTDIR)$(docdir)/,$(notdir $(wildcard README.md CHANGELOG.md docs/*.md)) examples/kubelb.yaml)
+	rm -f $(DESTDIR)$(pkgdatadir)/grafana/kubelb.json $(DESTDIR)$(pkgdatadir)/prometheus/kubelb-alerts.yaml
 
 deb: ## Build the Debian package, build/deb/kubelb_VERSION_ARCH.deb
 	$(Q)scripts/deb.sh $(VERSION) $(B)/deb
 
+rpm: ## Build the RPM package, build/rpm/kubelb-VERSION-1.ARCH.rpm
+	$(Q)scripts/rpm.sh $(VERSION) $(B)/rpm
+
 clean: ## Remove what was built
 	$(Q)rm -rf $(B) compile_commands.json
 
-$(B) $(B)/bpf $(B)/test:
+$(B) $(B)/bpf $(B)/page $(B)/test:
 	$(Q)mkdir -p $@
 
 -include $(wildcard $(B)/*/*.d $(B)/*/*/*.d $(B)/*/*/*/*.d)

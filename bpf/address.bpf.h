@@ -19,6 +19,7 @@
 #include <kubelb/abi.h>
 
 #include "branchless.bpf.h"
+#include "kernel.bpf.h"
 
 #define KLB_CTX_READ(field) (*(volatile __u32 *)&(field))
 #define KLB_CTX_WRITE(field, value) (*(volatile __u32 *)&(field) = (value))
@@ -97,6 +98,34 @@ static __always_inline void klb_ctx_get6(struct bpf_sock_addr *ctx, struct klb_e
 	klb_set_word_be(ep, 2, KLB_CTX_READ(ctx->user_ip6[2]));
 	klb_set_word_be(ep, 3, KLB_CTX_READ(ctx->user_ip6[3]));
 	ep->port = bpf_ntohs((__u16)KLB_CTX_READ(ctx->user_port));
+}
+
+/* The two ends of a sock_ops call's socket. */
+static __always_inline void klb_ops_remote(struct bpf_sock_ops *ctx, struct klb_endpoint *ret)
+{
+	if (ctx->family == AF_INET) {
+		klb_set_ipv4_be(ret, ctx->remote_ip4);
+	} else {
+		klb_set_word_be(ret, 0, KLB_CTX_READ(ctx->remote_ip6[0]));
+		klb_set_word_be(ret, 1, KLB_CTX_READ(ctx->remote_ip6[1]));
+		klb_set_word_be(ret, 2, KLB_CTX_READ(ctx->remote_ip6[2]));
+		klb_set_word_be(ret, 3, KLB_CTX_READ(ctx->remote_ip6[3]));
+	}
+	/* Network byte order, in the upper half on little-endian hosts (uapi/linux/bpf.h). */
+	ret->port = bpf_ntohl(KLB_CTX_READ(ctx->remote_port));
+}
+
+static __always_inline void klb_ops_local(struct bpf_sock_ops *ctx, struct klb_endpoint *ret)
+{
+	if (ctx->family == AF_INET) {
+		klb_set_ipv4_be(ret, ctx->local_ip4);
+	} else {
+		klb_set_word_be(ret, 0, KLB_CTX_READ(ctx->local_ip6[0]));
+		klb_set_word_be(ret, 1, KLB_CTX_READ(ctx->local_ip6[1]));
+		klb_set_word_be(ret, 2, KLB_CTX_READ(ctx->local_ip6[2]));
+		klb_set_word_be(ret, 3, KLB_CTX_READ(ctx->local_ip6[3]));
+	}
+	ret->port = KLB_CTX_READ(ctx->local_port);
 }
 
 /*

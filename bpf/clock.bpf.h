@@ -30,14 +30,14 @@ static __always_inline __s64 klb_age(__u64 now, __u64 then)
 /*
  * Returns 1 while the agent's heartbeat is fresh, so that its states count, else 0. A
  * heartbeat of 0 means that there was none yet. A heartbeat that is written while this runs
- * is newer than now, so the difference is signed. Without branches, as everything that goes
- * into the choice.
+ * is newer than now, so the difference is signed. One that is much newer is of another clock, and
+ * would otherwise never become old. Without branches, as everything that goes into the choice.
  */
 static __always_inline __u32 klb_agent_alive(const struct klb_control *control, __u64 now)
 {
 	__u64 beat = control->heartbeat_ns;
 
-	return (__u32)(klb_negative(0 - beat) &
+	return (__u32)(klb_negative(0 - beat) & klb_negative(beat - now - KLB_CLOCK_SLACK_NS - 1) &
 		       klb_negative(now - beat - control->heartbeat_max_age_ns - 1));
 }
 

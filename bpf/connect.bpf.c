@@ -12,10 +12,13 @@
 #include <bpf/bpf_core_read.h>
 
 #include "address.bpf.h"
+#include "detour.bpf.h"
 #include "kernel.bpf.h"
+#include "leftovers.bpf.h"
 #include "listener.bpf.h"
 #include "select.bpf.h"
 #include "socket.bpf.h"
+#include "stash.bpf.h"
 
 #define KLB_PROCEED 1
 
@@ -25,22 +28,6 @@ struct address_families {
 	__u32 ipv6;
 	__u32 ipv6_socket; /* constant at each use */
 };
-
-#define COUNT(field)                                                 \
-	do {                                                         \
-		struct klb_counters *counters_ = klb_counters_get(); \
-		if (counters_)                                       \
-			__sync_fetch_and_add(&counters_->field, 1);  \
-	} while (0)
-
-/* The same, but a test counts among the tests. */
-#define COUNT_LEFT_ALONE(field, tp)              \
-	do {                                     \
-		if (klb_is_test(tp))             \
-			COUNT(tests_left_alone); \
-		else                             \
-			COUNT(field);            \
-	} while (0)
 
 /* The entry of `lookup` that matches, copied. With a pointer to it the verifier would go
  * through the rest of the program once for each index. */
@@ -97,21 +84,6 @@ static __always_inline __u32 seed_of(struct klb_pending *p, __u64 number,
 	return (__u32)(h >> 32);
 }
 
-/* One connect on its way through the hook. */
-struct connect_ctx {
-	struct tcp_sock *tp;
-	struct klb_pending *pending; /* the entry for this socket; another one may be using it */
-	__u64 number;
-	__u64 netns; /* the cookie of its network namespace */
-	__u64 now;
-	__u32 agent; /* 1 while it is alive, else 0 */
-};
-
-static __always_inline __u32 ipv6_only(struct sock *sock)
-{
-	return BPF_CORE_READ_BITFIELD(&sock->__sk_common, skc_ipv6only);
-}
-
 /*
  * Returns the flags that say whether this connect's outcome counts against the backend.
  *
@@ -122,9 +94,9 @@ static __always_inline __u32 ipv6_only(struct sock *sock)
  *              source address or a port of its own, which may fail for that reason; a socket
  *              under repair (TCP_REPAIR), which sends no SYN
  *
- * A filter is looked for when the connect fails: klb_distrust_filtered.
+ * A filter is looked for when the connect fails: klb_distrust_limited.
  */
-static __always_inline __u32 reporter_flags(const struct connect_ctx *conn,
+static __always_inline __u32 reporter_flags(const struct klb_connect *conn,
 					    const struct klb_control *control)
 {
 	struct sock *sock = klb_sock_of(conn->tp);
@@ -247,55 +219,8 @@ static __always_inline const struct klb_candidate *choose(const struct klb_candi
 	return &table->at[best];
 }
 
-static __always_inline void describe(struct klb_route *ret, const struct klb_endpoint *frontend,
-				     const struct klb_candidate *cand, __u32 flags, __u64 now)
-{
-	ret->frontend = *frontend;
-	ret->backend = cand->endpoint;
-	ret->id = cand->id;
-	ret->generation = cand->generation;
-	ret->flags = flags;
-	ret->pad = 0;
-	ret->chosen_ns = now;
-}
-
-/*
- * Stores the choice in `pending` for the sock_ops program. The record is made at once when
- * there is no such program, when the SYN leaves later with the first data
- * (TCP_FASTOPEN_CONNECT), and when another connect uses the entry.
- */
-static __always_inline void stash(struct bpf_sock_addr *ctx, const struct connect_ctx *conn,
-				  const struct klb_endpoint *frontend,
-				  const struct klb_candidate *cand, __u32 flags)
-{
-	struct klb_pending *p = 0;
-	struct klb_route route = {};
-	struct klb_socket *rec;
-
-	if (klb_options.sockops && !BPF_CORE_READ_BITFIELD(conn->tp, fastopen_connect))
-		p = klb_pending_claim(conn->pending, conn->number, conn->now);
-	if (p) {
-		describe(&p->route, frontend, cand, flags, conn->now);
-		if (KLB_IS_OLD)
-			klb_set_owner(&p->left, conn->tp);
-		*(volatile __u64 *)&p->number = conn->number;
-		/* Read first: a cache line that many CPUs write to is expensive. */
-		if (klb_memory.chosen_ns != conn->now)
-			klb_memory.chosen_ns = conn->now;
-		return;
-	}
-	describe(&route, frontend, cand, flags | KLB_SOCKET_EARLY, conn->now);
-	rec = klb_socket_record(ctx->sk, &route);
-	if (!rec)
-		return;
-	klb_memory.has_early = 1;
-	/* The sock_ops program does not do it later. */
-	if (KLB_IS_OLD || !klb_options.sockops)
-		klb_set_owner(rec, conn->tp);
-}
-
 /* Redirects the connect to the candidate. */
-static __always_inline void redirect(struct bpf_sock_addr *ctx, const struct connect_ctx *conn,
+static __always_inline void redirect(struct bpf_sock_addr *ctx, const struct klb_connect *conn,
 				     const struct klb_endpoint *dst,
 				     const struct klb_candidate *cand,
 				     const struct klb_control *control, __u32 ipv6_socket)
@@ -304,8 +229,8 @@ static __always_inline void redirect(struct bpf_sock_addr *ctx, const struct con
 	__u32 flags = reporter_flags(conn, control);
 
 	if (stats && klb_options.sockops && stats->evidence != KLB_EVIDENCE_NONE)
-		klb_half_open(cand->id, flags, conn->tp, conn->now);
-	stash(ctx, conn, dst, cand, flags);
+		klb_half_open(cand, flags, conn->tp, conn->now);
+	klb_stash(ctx, conn, dst, cand, flags);
 	if (ipv6_socket)
 		klb_ctx_set6(ctx, &cand->endpoint);
 	else
@@ -313,7 +238,7 @@ static __always_inline void redirect(struct bpf_sock_addr *ctx, const struct con
 }
 
 /* Stores what kubelb-load cannot find out by itself. */
-static __always_inline void record_selftest(const struct connect_ctx *conn)
+static __always_inline void record_selftest(const struct klb_connect *conn)
 {
 	struct klb_counters *counters = klb_counters_get();
 
@@ -324,43 +249,11 @@ static __always_inline void record_selftest(const struct connect_ctx *conn)
 	counters->selftest.now_ns = bpf_ktime_get_ns();
 }
 
-/*
- * Drops a record whose SYN never left (TCP_FASTOPEN_CONNECT, then a connect to AF_UNSPEC):
- * it says nothing about what the socket dials now, even if that is the same backend.
- */
-static __always_inline void forget_early(struct bpf_sock *sk)
-{
-	struct klb_socket *rec;
-
-	if (!klb_memory.has_early)
-		return;
-	rec = bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
-	if (rec && rec->flags & KLB_SOCKET_EARLY)
-		klb_socket_forget(sk, rec);
-}
-
-/* The same for a choice in `pending` whose SYN never left: it found no route. Out of line, as it is
- * seldom needed: cold code between the hot one takes time. */
-static __noinline int klb_leave_behind(struct bpf_sock_addr *ctx)
-{
-	struct klb_pending *p;
-	struct tcp_sock *tp;
-	__u64 number;
-
-	tp = klb_addr_tcp_sock(ctx);
-	if (!tp)
-		return 0;
-	number = klb_socket_number(tp);
-	p = klb_pending_of(number);
-	if (p && number && *(volatile __u64 *)&p->number == number)
-		p->route.chosen_ns -= KLB_SAME_CONNECT_NS;
-	return 0;
-}
-
 /* What the socket dialled before does not count any more. */
 static __always_inline void dials_no_frontend(struct bpf_sock_addr *ctx)
 {
-	forget_early(ctx->sk);
+	if (klb_memory.has_leftovers)
+		klb_drop_leftovers(ctx);
 	if (klb_memory.chosen_ns && klb_may_be_of_now(klb_memory.chosen_ns))
 		klb_leave_behind(ctx);
 }
@@ -380,10 +273,10 @@ static __always_inline __u32 cannot_leave_host(const struct klb_endpoint *source
 static __always_inline void read_socket(struct bpf_sock_addr *ctx, struct sock *sock,
 					const struct klb_endpoint *source,
 					const struct klb_control *control,
-					struct address_families *families, struct connect_ctx *conn)
+					struct address_families *families, struct klb_connect *conn)
 {
 	/* 0 for IPv4 sockets. */
-	families->ipv4 &= 1 ^ ipv6_only(sock);
+	families->ipv4 &= 1 ^ klb_is_ipv6_only(sock);
 	families_from_source(source, families);
 	families_from_record(ctx->sk, families);
 	conn->now = klb_now_ns(control);
@@ -392,24 +285,35 @@ static __always_inline void read_socket(struct bpf_sock_addr *ctx, struct sock *
 	conn->pending = klb_pending_of(conn->number);
 }
 
+/* The connect cannot go to any backend itself. */
+static __always_inline void leave_to_relay(struct bpf_sock_addr *ctx, __u32 why, __u32 ipv6_socket)
+{
+	if (ipv6_socket)
+		klb_leave_to_relay6(ctx, why);
+	else
+		klb_leave_to_relay4(ctx, why);
+}
+
 /*
  * Sends the connect to the chosen backend, unless it comes from the listener that it would
  * reach. That is checked after the choice, although the choice may be for nothing then: before
  * it, the verifier would go through the choice once for each outcome.
  */
-static __always_inline void use_choice(struct bpf_sock_addr *ctx, const struct connect_ctx *conn,
+static __always_inline void use_choice(struct bpf_sock_addr *ctx, const struct klb_connect *conn,
 				       const struct klb_endpoint *dst, __u32 scope,
 				       const struct address_families *families,
 				       const struct klb_candidate *cand,
 				       const struct klb_control *control)
 {
+	if (klb_sock_of(conn->tp)->sk_mark)
+		klb_unmark(ctx);
 	if (klb_may_dial_itself(dst, scope) &&
 	    (families->ipv6_socket ? klb_dials_itself6(ctx) : klb_dials_itself4(ctx))) {
-		COUNT_LEFT_ALONE(skipped_own_listener, conn->tp);
+		KLB_COUNT_LEFT_ALONE(skipped_own_listener, conn->tp);
 		return;
 	}
 	if (!cand || !cand->id) {
-		COUNT_LEFT_ALONE(skipped_no_backend, conn->tp);
+		leave_to_relay(ctx, KLB_LEFT_NO_BACKEND, families->ipv6_socket);
 		return;
 	}
 	if (cand->id == KLB_ID_SELFTEST)
@@ -429,7 +333,7 @@ static __always_inline void balance(struct bpf_sock_addr *ctx, const struct klb_
 	struct klb_control *control;
 	struct sock *sock;
 	struct frontend_match match;
-	struct connect_ctx conn;
+	struct klb_connect conn;
 
 	if (find_frontend(dst, &match)) {
 		dials_no_frontend(ctx);
@@ -442,13 +346,13 @@ static __always_inline void balance(struct bpf_sock_addr *ctx, const struct klb_
 	sock = klb_sock_of(conn.tp);
 	conn.netns = klb_netns_of(ctx, conn.tp);
 	if (!in_scope(conn.netns, &match, control)) {
-		COUNT(skipped_other_netns);
+		KLB_COUNT(skipped_other_netns);
 		return;
 	}
 	/* It was compared, and is again after the choice. */
 	match.scope = klb_make_unknown_scalar(match.scope);
 	if (cannot_leave_host(source, sock)) {
-		COUNT(skipped_loopback_source);
+		leave_to_relay(ctx, KLB_LEFT_LOOPBACK_SOURCE, families->ipv6_socket);
 		return;
 	}
 	read_socket(ctx, sock, source, control, families, &conn);

@@ -175,6 +175,11 @@ static __always_inline int klb_take_over(__u64 *place, __u64 from, __u64 to)
 #endif
 }
 
+static __always_inline __u32 klb_is_ipv6_only(struct sock *sk)
+{
+	return BPF_CORE_READ_BITFIELD(&sk->__sk_common, skc_ipv6only);
+}
+
 /* 1 for a test connect of user space, else 0: it takes CAP_NET_ADMIN to be one. */
 static __always_inline __u32 klb_is_test(struct tcp_sock *tp)
 {
@@ -187,6 +192,30 @@ static __always_inline __u32 klb_is_test(struct tcp_sock *tp)
 static __always_inline int klb_has_filter(struct tcp_sock *tp)
 {
 	return klb_sock_of(tp)->sk_filter != 0;
+}
+
+/* Whether the application has said which ports the socket may have (IP_LOCAL_PORT_RANGE; seen from
+ * Linux 6.8 on, before which the kernel keeps it in another form). */
+static __always_inline int klb_has_port_range(struct tcp_sock *tp)
+{
+	struct inet_sock *inet = &tp->inet_conn.icsk_inet;
+
+	return bpf_core_field_exists(inet->local_port_range) && inet->local_port_range;
+}
+
+/* The name before Linux 5.16. */
+struct inet_sock___before_5_16 {
+	int rx_dst_ifindex;
+} __attribute__((preserve_access_index));
+
+/* The device that the last packet came in on, once there was one. */
+static __always_inline int klb_received_on(struct tcp_sock *tp)
+{
+	struct sock *sk = klb_sock_of(tp);
+
+	if (bpf_core_field_exists(sk->sk_rx_dst_ifindex))
+		return sk->sk_rx_dst_ifindex;
+	return ((struct inet_sock___before_5_16 *)sk)->rx_dst_ifindex;
 }
 
 /* Whether any BPF program has stored something with the socket. This saves most sockets a

@@ -7,5 +7,6 @@
 #include "connect.bpf.c"
 #include "lifecycle.bpf.c"
 #include "adjust.bpf.c"
+#include "release.bpf.c"
 
 char klb_license[] SEC("license") = "Dual BSD/GPL";

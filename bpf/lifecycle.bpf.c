@@ -8,26 +8,13 @@
 #include "maps.bpf.h"
 
 #include "address.bpf.h"
+#include "rescue.bpf.h"
 #include "sockopts.bpf.h"
 #include "socket.bpf.h"
 
 #define CALLBACKS (BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG)
 /* And once there is a connection. */
 #define CALLBACKS_ESTABLISHED (CALLBACKS | BPF_SOCK_OPS_RTT_CB_FLAG)
-
-static __always_inline void remote_of(struct bpf_sock_ops *ctx, struct klb_endpoint *ret)
-{
-	if (ctx->family == AF_INET) {
-		klb_set_ipv4_be(ret, ctx->remote_ip4);
-	} else {
-		klb_set_word_be(ret, 0, KLB_CTX_READ(ctx->remote_ip6[0]));
-		klb_set_word_be(ret, 1, KLB_CTX_READ(ctx->remote_ip6[1]));
-		klb_set_word_be(ret, 2, KLB_CTX_READ(ctx->remote_ip6[2]));
-		klb_set_word_be(ret, 3, KLB_CTX_READ(ctx->remote_ip6[3]));
-	}
-	/* Network byte order, in the upper half on little-endian hosts (uapi/linux/bpf.h). */
-	ret->port = bpf_ntohl(KLB_CTX_READ(ctx->remote_port));
-}
 
 /* Keeps the flags that other programs have set. */
 static __always_inline void want_callbacks(struct bpf_sock_ops *ctx, int wanted)
@@ -66,7 +53,7 @@ static __always_inline int fetch(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 		*ret_owner = &p->left;
 	*(volatile __u64 *)&p->number = 0;
 	/* The choice may be one of an earlier connect that found no route. */
-	remote_of(ctx, &remote);
+	klb_ops_remote(ctx, &remote);
 	if (klb_endpoint_equal(&remote, &ret->backend))
 		return 0;
 	if (klb_may_be_of_now(ret->chosen_ns))
@@ -97,7 +84,12 @@ static __always_inline void begin(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 		rec->phase = KLB_PHASE_ENDED;
 		return;
 	}
-	record_owner(rec, tp, owner);
+	if (!(rec->flags & KLB_SOCKET_UPSTREAM))
+		record_owner(rec, tp, owner);
+	if (rec->flags & KLB_SOCKET_DETOURED) {
+		klb_detoured(ctx);
+		return;
+	}
 	rec->connect_ns = bpf_ktime_get_ns();
 	rec->send_base = tp->write_seq;
 	rec->flags |= KLB_SOCKET_SEQUENCES;
@@ -130,7 +122,7 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 	if (!rec)
 		return;
 	/* Recorded in the connect hook already, for this SYN. */
-	remote_of(ctx, &remote);
+	klb_ops_remote(ctx, &remote);
 	if (rec->flags & KLB_SOCKET_EARLY && klb_endpoint_equal(&remote, &rec->backend)) {
 		begin(ctx, tp, rec, 0);
 		return;
@@ -143,23 +135,10 @@ static __always_inline void on_connect(struct bpf_sock_ops *ctx)
 
 /* --- later ------------------------------------------------------------------------ */
 
-/*
- * Returns the record of a balanced socket, or NULL. The callback flags do not tell: most
- * other sock_ops programs overwrite them.
- */
-static __always_inline struct klb_socket *record_of(struct bpf_sock_ops *ctx)
-{
-	struct bpf_sock *sk = klb_ops_sk(ctx);
-
-	if (!sk || (KLB_HAS_CASTS && !klb_has_storage(klb_ops_tcp_sock(ctx))))
-		return 0;
-	return bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
-}
-
 /* The kernel asks how long the first SYN waits for an answer. */
 static __always_inline void on_timeout_init(struct bpf_sock_ops *ctx)
 {
-	struct klb_socket *rec = record_of(ctx);
+	struct klb_socket *rec = klb_record_of(ctx);
 	struct klb_control *control = klb_control_get();
 	struct klb_stats *stats;
 
@@ -176,11 +155,13 @@ static __always_inline void on_timeout_init(struct bpf_sock_ops *ctx)
 static __always_inline void on_established(struct bpf_sock_ops *ctx)
 {
 	struct klb_control *control = klb_control_get();
-	struct klb_socket *rec = record_of(ctx);
+	struct klb_socket *rec = klb_record_of(ctx);
 	struct tcp_sock *tp;
 	struct klb_stats *stats;
 
 	if (!rec || !control || rec->phase != KLB_PHASE_CONNECTING)
+		return;
+	if (rec->flags & KLB_SOCKET_MARKED && klb_answered_by_relay(ctx))
 		return;
 	want_callbacks(ctx, CALLBACKS_ESTABLISHED);
 	stats = klb_stats_of_record(rec);
@@ -200,7 +181,7 @@ static __always_inline void on_established(struct bpf_sock_ops *ctx)
 static __always_inline void on_retransmit(struct bpf_sock_ops *ctx)
 {
 	struct klb_control *control = klb_control_get();
-	struct klb_socket *rec = record_of(ctx);
+	struct klb_socket *rec = klb_record_of(ctx);
 	struct klb_stats *stats;
 	struct tcp_sock *tp;
 
@@ -213,11 +194,13 @@ static __always_inline void on_retransmit(struct bpf_sock_ops *ctx)
 	}
 	if (!tp || rec->phase != KLB_PHASE_CONNECTING)
 		return;
-	klb_distrust_filtered(rec, tp);
+	klb_distrust_limited(rec, tp);
 	rec->flags |= KLB_SOCKET_RETRANSMITTED;
 	stats = klb_stats_of_record(rec);
 	if (stats)
 		klb_suspected(stats, rec, bpf_ktime_get_ns(), klb_decision_ns(control));
+	if (control->relay.mark)
+		klb_rescue(ctx);
 }
 
 #define SHUTDOWN_MASK 3 /* include/net/sock.h */
@@ -247,7 +230,7 @@ static __always_inline void note_answer(struct tcp_sock *tp, const struct klb_so
 static __always_inline void on_acknowledged(struct bpf_sock_ops *ctx)
 {
 	struct klb_control *control = klb_control_get();
-	struct klb_socket *rec = record_of(ctx);
+	struct klb_socket *rec = klb_record_of(ctx);
 	struct klb_stats *stats;
 	struct tcp_sock *tp;
 
@@ -352,10 +335,10 @@ static __always_inline void note_end(struct bpf_sock_ops *ctx, struct tcp_sock *
 {
 	if (failure == KLB_FAILURE_UNREACHABLE ||
 	    (failure == KLB_FAILURE_TIMED_OUT && !was_answering(tp))) {
-		klb_distrust_filtered(rec, tp);
+		klb_distrust_limited(rec, tp);
 		klb_peer_lost(stats, rec, now);
 	} else if (error == ECONNRESET && is_early(tp, rec, now)) {
-		klb_distrust_filtered(rec, tp);
+		klb_distrust_limited(rec, tp);
 		klb_closed_early(stats, rec, now);
 	} else {
 		note_normal_end(ctx, tp, rec, stats);
@@ -370,13 +353,13 @@ static __always_inline void note_failed_connect(struct tcp_sock *tp, struct klb_
 {
 	if (failure == KLB_FAILURE_GAVE_UP && !(rec->flags & KLB_SOCKET_RETRANSMITTED))
 		return;
-	klb_distrust_filtered(rec, tp);
+	klb_distrust_limited(rec, tp);
 	klb_failed(stats, rec, failure, now);
 }
 
 static __always_inline void on_close(struct bpf_sock_ops *ctx)
 {
-	struct klb_socket *rec = record_of(ctx);
+	struct klb_socket *rec = klb_record_of(ctx);
 	struct klb_stats *stats;
 	enum klb_failure failure;
 	struct tcp_sock *tp;
@@ -387,6 +370,8 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
 	if (!rec)
 		return;
 	was = rec->phase;
+	if (rec->flags & KLB_SOCKET_MARKED)
+		klb_closed_marked(ctx);
 	stats = klb_stats_of_record(rec);
 	klb_socket_end(rec, stats);
 	tp = klb_ops_tcp_sock(ctx);
@@ -410,7 +395,7 @@ static __always_inline void on_close(struct bpf_sock_ops *ctx)
  */
 static __always_inline void on_client_closed(struct bpf_sock_ops *ctx)
 {
-	struct klb_socket *rec = record_of(ctx);
+	struct klb_socket *rec = klb_record_of(ctx);
 	struct tcp_sock *tp = klb_ops_tcp_sock(ctx);
 	struct klb_stats *stats;
 
@@ -426,7 +411,7 @@ static __always_inline void on_client_closed(struct bpf_sock_ops *ctx)
 /* The peer has closed first. */
 static __always_inline void on_peer_closed(struct bpf_sock_ops *ctx)
 {
-	struct klb_socket *rec = record_of(ctx);
+	struct klb_socket *rec = klb_record_of(ctx);
 	struct tcp_sock *tp = klb_ops_tcp_sock(ctx);
 	struct klb_stats *stats;
 	__u64 now;
@@ -437,7 +422,7 @@ static __always_inline void on_peer_closed(struct bpf_sock_ops *ctx)
 	stats = klb_stats_of_record(rec);
 	if (!stats || !is_early(tp, rec, now))
 		return;
-	klb_distrust_filtered(rec, tp);
+	klb_distrust_limited(rec, tp);
 	klb_closed_early(stats, rec, now);
 }
 

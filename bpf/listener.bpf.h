@@ -145,6 +145,39 @@ __noinline int klb_dials_itself6(struct bpf_sock_addr *ctx)
 	return klb_dials_itself(ctx, &search);
 }
 
+/* Whether somebody listens on what ctx's socket dials. */
+static __always_inline int klb_is_listened_on(struct bpf_sock_addr *ctx, struct klb_search *search)
+{
+	struct bpf_sock *found = klb_listener_get(ctx, search, 0);
+
+	if (!found)
+		return 0;
+	bpf_sk_release(found);
+	return 1;
+}
+
+__noinline int klb_is_listened_on4(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct klb_search search;
+
+	if (!sk)
+		return 0;
+	klb_search_dialled4(ctx, sk, &search);
+	return klb_is_listened_on(ctx, &search);
+}
+
+__noinline int klb_is_listened_on6(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct klb_search search;
+
+	if (!sk)
+		return 0;
+	klb_search_dialled6(ctx, sk, &search);
+	return klb_is_listened_on(ctx, &search);
+}
+
 /* Whether a search is needed. Listeners in other namespaces are not listed, so scope all always
  * searches. */
 static __always_inline int klb_may_dial_itself(const struct klb_endpoint *dst, __u32 scope)

@@ -38,9 +38,13 @@ struct {
 	__type(value, struct klb_pending);
 } klb_pending SEC(".maps");
 
-/* Table -> candidates. An array: its lookup is inlined by the verifier. */
+/*
+ * Table -> candidates. An array: its lookup is inlined by the verifier. Mapped, for states that are
+ * written without the lock.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, KLB_MAX_TABLES);
 	__type(key, __u32);
 	__type(value, struct klb_candidates);
@@ -70,9 +74,11 @@ struct {
 	__type(value, struct klb_admin);
 } klb_admin SEC(".maps");
 
+/* Mapped into the memory of user space, where each writer stores its own fields. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct klb_control);
 } klb_control SEC(".maps");
@@ -99,6 +105,18 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } klb_ending SEC(".maps");
+
+/*
+ * The two ends of a connection to the relay -> whose it is. Each CPU has its share, so that none
+ * loses its newest entries while others have room (BPF_F_NO_COMMON_LRU).
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(map_flags, BPF_F_NO_COMMON_LRU);
+	__uint(max_entries, KLB_RELAYED_SLOTS);
+	__type(key, struct klb_relayed_key);
+	__type(value, struct klb_relayed);
+} klb_relayed SEC(".maps");
 
 /* Wakes the agent when there is a new event. Without an agent it fills up, which does no
  * harm. */

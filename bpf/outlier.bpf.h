@@ -7,11 +7,15 @@
  *   a connect failed, a peer     ejected for 1 s; doubles up to 60 s with consecutive ejections
  *   was lost, or it closed a
  *   connection before it sent
- *   any data
+ *   any data, or sent none
  *   the ejection is over         half-open: one connect tries, the others go elsewhere
  *                                until it succeeds or fails
  *   a connect succeeded          nothing is held against the backend any more; but if it closed
- *                                connections without data, only data to a client restores it
+ *                                connections without data, or sent none, only data to a client
+ *                                that has connected since restores it
+ *
+ * While an agent lives, an ejection for a trusted reporter is held: it is over when the agent has
+ * reached the backend by a new connection, but no sooner than by itself.
  *
  * Only connects of trusted reporters count (KLB_SOCKET_TRUSTED), and once in a while those of
  * untrusted ones; of both only those of a reporter whose connects work otherwise
@@ -74,12 +78,20 @@ static __always_inline int klb_is_report_accepted(const struct klb_stats *stats,
 	       klb_age(now, stats->last_failure_ns) > (__s64)KLB_UNTRUSTED_INTERVAL_NS;
 }
 
+/* Whether an agent lives that ends ejections. */
+static __always_inline int klb_is_held(__u64 now)
+{
+	struct klb_control *control = klb_control_get();
+
+	return control && control->ends_ejections && klb_agent_alive(control, now);
+}
+
 /* To be called before the failure is noted as the last one. */
 static __noinline int klb_eject(struct klb_stats *stats, const struct klb_socket *rec,
 				enum klb_failure failure, __u64 began_ns, __u64 now)
 {
 	__u64 period = KLB_EJECT_MIN_NS;
-	int accepted;
+	int accepted, held = 0;
 
 	if (!stats || !rec || klb_predates_ejection(stats, began_ns))
 		return 0;
@@ -91,8 +103,11 @@ static __noinline int klb_eject(struct klb_stats *stats, const struct klb_socket
 		period = klb_ejection_ns(stats->streak);
 		if (stats->streak < 6)
 			stats->streak++;
+		held = klb_is_held(now);
 	}
-	stats->ejected_until_ns = now + period;
+	stats->held_ms = held ? (__u32)(period / 1000000) : 0;
+	stats->ejected_ns = now;
+	stats->ejected_until_ns = now + (held ? KLB_EJECT_MAX_NS : period);
 	stats->evidence = KLB_EVIDENCE_EJECTED;
 	/* Answers from before the failure do not count any more. */
 	stats->answered_until = 0;
@@ -148,6 +163,23 @@ static __always_inline void klb_closed_early(struct klb_stats *stats, struct klb
 	stats->last_failure_ns = now;
 }
 
+/*
+ * The agent has found an established connection that is silent: the backend's kernel takes clients'
+ * data, and nobody reads it. A sock_ops program cannot see that by itself: it learns that data has
+ * come when the client sends its next acknowledgement.
+ */
+static __always_inline void klb_silent(struct klb_stats *stats, const struct klb_socket *rec,
+				       __u64 now)
+{
+	if (klb_predates_ejection(stats, now))
+		return;
+	klb_emit_event(rec, KLB_EVENT_SILENT, KLB_FAILURE_TIMED_OUT, now, 0);
+	if (rec->flags & KLB_SOCKET_TRUSTED && klb_reporter_counts(rec, now))
+		stats->silent++;
+	klb_eject(stats, rec, KLB_FAILURE_TIMED_OUT, now, now);
+	stats->last_failure_ns = now;
+}
+
 /* At most one event about stalled connections of a backend in this time. */
 #define KLB_STALLED_NS 1000000000ULL
 
@@ -197,8 +229,15 @@ static __always_inline void klb_restore(struct klb_stats *stats, const struct kl
 	stats->evidence = KLB_EVIDENCE_NONE;
 	stats->streak = 0;
 	stats->closed_early = 0;
+	stats->silent = 0;
 	stats->ejected_until_ns = 0;
 	klb_emit_event(rec, KLB_EVENT_RESTORED, KLB_FAILURE_OTHER, now, 0);
+}
+
+/* Whether a handshake is no proof that the backend works. */
+static __always_inline int klb_wants_data(const struct klb_stats *stats)
+{
+	return stats->closed_early || stats->silent;
 }
 
 /*
@@ -216,7 +255,7 @@ static __always_inline void klb_succeeded(struct klb_stats *stats, const struct 
 		return;
 	klb_reporter_succeeded(rec);
 	stats->last_success_ns = now;
-	if (stats->evidence != KLB_EVIDENCE_NONE && !stats->closed_early)
+	if (stats->evidence != KLB_EVIDENCE_NONE && !klb_wants_data(stats))
 		klb_restore(stats, rec, now);
 }
 
@@ -229,8 +268,9 @@ static __always_inline void klb_answered(struct klb_stats *stats, const struct k
 {
 	if (!(rec->flags & (KLB_SOCKET_TRUSTED | KLB_SOCKET_UNTRUSTED)))
 		return;
-	if (stats->evidence != KLB_EVIDENCE_NONE && stats->closed_early &&
-	    klb_age(at_ns, stats->last_failure_ns) > 0)
+	/* An older connection may be served for long by one that serves no new ones. */
+	if (stats->evidence != KLB_EVIDENCE_NONE && klb_wants_data(stats) &&
+	    klb_age(rec->established_ns, stats->ejected_ns) > 0)
 		klb_restore(stats, rec, at_ns);
 	if (klb_age(at_ns, stats->last_answer_ns) <= (__s64)KLB_ANSWER_NS)
 		return;
@@ -238,6 +278,16 @@ static __always_inline void klb_answered(struct klb_stats *stats, const struct k
 	/* Data from before the failure does not count. */
 	if (stats->evidence == KLB_EVIDENCE_NONE || at_ns >= stats->ejected_until_ns)
 		stats->answered_until = (__u32)(at_ns >> KLB_ANSWERED_SHIFT) + KLB_ANSWERED_UNITS;
+}
+
+/* The agent's new connection, begun at reached_ns, was answered. */
+static __always_inline void klb_reached(struct klb_stats *stats, __u64 reached_ns)
+{
+	if (stats->evidence != KLB_EVIDENCE_EJECTED || !stats->held_ms ||
+	    klb_age(reached_ns, stats->ejected_ns) <= 0)
+		return;
+	stats->ejected_until_ns = stats->ejected_ns + stats->held_ms * 1000000ULL;
+	stats->held_ms = 0;
 }
 
 /* How long one connect may take to succeed or fail: connectTimeout and a little more. */
@@ -253,20 +303,24 @@ static __always_inline __u64 klb_decision_ns(const struct klb_control *control)
  * one that tries. Until it is decided, the others go elsewhere: with a backend that drops SYNs
  * each of them would wait for its time-out. A connect whose outcome does not count must not
  * try: a pod that a policy cuts off would keep everybody else from trying. Two connects at the
- * same instant both try. A function of its own, which the verifier checks once, and which takes no
- * room among what every connect runs.
+ * same instant both try. A function of its own, which takes no room among what every connect runs.
  */
-static __noinline int klb_half_open(__u32 id, __u32 flags, struct tcp_sock *tp, __u64 now)
+static __noinline int klb_half_open(const struct klb_candidate *cand, __u32 flags,
+				    struct tcp_sock *tp, __u64 now)
 {
-	struct klb_stats *stats = klb_stats_at(id);
 	struct klb_control *control = klb_control_get();
+	struct klb_stats *stats;
+	__u32 which;
 
-	if (!stats || !control || stats->evidence == KLB_EVIDENCE_NONE ||
-	    now < stats->ejected_until_ns || !(flags & KLB_SOCKET_TRUSTED) || !tp ||
-	    klb_has_filter(tp))
+	if (!cand || !control)
+		return 0;
+	which = KLB_WHICH(cand->id, cand->generation);
+	stats = klb_stats_of(cand->id, cand->generation);
+	if (!stats || stats->evidence == KLB_EVIDENCE_NONE || now < stats->ejected_until_ns ||
+	    !(flags & KLB_SOCKET_TRUSTED) || !tp || klb_has_filter(tp) || klb_has_port_range(tp))
 		return 0;
 	if (klb_agent_alive(control, now) &&
-	    !klb_reporter_may_blame(klb_reporter_key_of(tp), id, now))
+	    !klb_reporter_may_blame(klb_reporter_key_of(tp), which, now))
 		return 0;
 	stats->evidence = KLB_EVIDENCE_TRIAL;
 	stats->ejected_until_ns = now + klb_decision_ns(control);

@@ -62,25 +62,38 @@ static __always_inline void klb_reporter_succeeded(const struct klb_socket *rec)
 	r->failures = 0;
 }
 
-/* Whether a failure of this reporter at the backend with this id says something about it. */
-static __always_inline int klb_reporter_may_blame(__u64 key, __u32 id, __u64 now)
+static __always_inline __u32 klb_which(const struct klb_socket *rec)
+{
+	return KLB_WHICH(rec->id, rec->generation);
+}
+
+/*
+ * Whether a failure of this reporter at this backend (KLB_WHICH) says something about it. Its last
+ * connect succeeded, and it has accused nobody lately; or it has failed often, here alone, and has
+ * accused no other lately. Without branches, each of which costs the verifier's budget.
+ */
+static __always_inline int klb_reporter_may_blame(__u64 key, __u32 which, __u64 now)
 {
 	const struct klb_reporter *r = klb_reporter_at(key);
+	__u64 lately = klb_negative(now - r->blamed_ns - KLB_BLAME_NS) & klb_any_bit(r->blamed);
+	__u64 sure = klb_same(r->failed, which) & klb_same(r->failures, KLB_REPORTER_SURE) &
+		     ((lately ^ 1) | klb_same(r->blamed, which));
 
 	if (key == KLB_REPORTER_UNKNOWN || r->key != key)
 		return 0;
-	if (r->failures)
-		return r->failed_id == id && r->failures >= KLB_REPORTER_SURE;
-	return !r->blamed_ns || klb_age(now, r->blamed_ns) > (__s64)KLB_BLAME_NS;
+	return (int)klb_blend(lately ^ 1, sure, 0 - (__u64)klb_any_bit(r->failures));
 }
 
 /* The same for a failure of this socket. Without an agent nobody else reports. */
-static __always_inline int klb_reporter_counts(const struct klb_socket *rec, __u64 now)
+static __noinline int klb_reporter_counts(const struct klb_socket *rec, __u64 now)
 {
 	struct klb_control *control = klb_control_get();
 
+	if (!rec)
+		return 0;
 	return (control && !klb_agent_alive(control, now)) ||
-	       klb_reporter_may_blame(klb_reporter_key(rec->cgroup_id, rec->pid), rec->id, now);
+	       klb_reporter_may_blame(klb_reporter_key(rec->cgroup_id, rec->pid), klb_which(rec),
+				      now);
 }
 
 /* The socket's connect has failed. counts: and the backend was ejected for it. */
@@ -98,14 +111,15 @@ static __always_inline void klb_reporter_failed(const struct klb_socket *rec, in
 	}
 	if (counts) {
 		r->blamed_ns = now;
+		r->blamed = klb_which(rec);
 		r->failures = KLB_REPORTER_SURE;
-		r->failed_id = rec->id;
+		r->failed = r->blamed;
 		return;
 	}
-	if (r->failures && r->failed_id != rec->id)
-		r->failed_id = KLB_REPORTER_SEVERAL;
+	if (r->failures && r->failed != klb_which(rec))
+		r->failed = KLB_REPORTER_SEVERAL;
 	else
-		r->failed_id = rec->id;
+		r->failed = klb_which(rec);
 	if (r->failures < KLB_REPORTER_SURE)
 		r->failures++;
 }

@@ -74,7 +74,7 @@ static __always_inline void klb_socket_fill(struct klb_socket *rec, const struct
 	rec->id = route->id;
 	rec->generation = route->generation;
 	/* Options set on the socket stay set when it is connected again. */
-	rec->flags = route->flags | (rec->flags & (KLB_SOCKET_SYN_TIMER | KLB_SOCKET_KEEPALIVE));
+	rec->flags = route->flags | (rec->flags & KLB_SOCKET_OPTIONS);
 	rec->phase = KLB_PHASE_NEW;
 	rec->connect_ns = route->chosen_ns;
 	rec->established_ns = 0;
@@ -110,13 +110,28 @@ static __always_inline void klb_socket_forget(struct bpf_sock *sk, struct klb_so
 
 /* --- outcome --- */
 
-/* To be called before the socket's outcome is held against its backend: its own filter may be why.
- * A function of its own, which the verifier checks once. */
-static __noinline int klb_distrust_filtered(struct klb_socket *rec, struct tcp_sock *tp)
+/* To be called before the socket's outcome is held against its backend: its own filter may be why,
+ * or the few ports that it may have. A function of its own, which the verifier checks once. */
+static __noinline int klb_distrust_limited(struct klb_socket *rec, struct tcp_sock *tp)
 {
-	if (rec && tp && klb_has_filter(tp))
+	if (rec && tp && (klb_has_filter(tp) || klb_has_port_range(tp)))
 		rec->flags &= ~(KLB_SOCKET_TRUSTED | KLB_SOCKET_UNTRUSTED);
 	return 0;
+}
+
+/* --- of a sock_ops call --- */
+
+/*
+ * Returns the record of a balanced socket, or NULL. The callback flags do not tell: most
+ * other sock_ops programs overwrite them.
+ */
+static __always_inline struct klb_socket *klb_record_of(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = klb_ops_sk(ctx);
+
+	if (!sk || (KLB_HAS_CASTS && !klb_has_storage(klb_ops_tcp_sock(ctx))))
+		return 0;
+	return bpf_sk_storage_get(&klb_sockets, sk, 0, 0);
 }
 
 /* --- owner --- */
@@ -204,7 +219,7 @@ static __noinline int klb_abandoned_route(struct klb_pending *p, int own, __u64 
 	struct klb_socket *rec;
 	struct klb_stats *stats;
 
-	if (!p || p->route.flags & KLB_SOCKET_REPAIR)
+	if (!p || p->route.flags & (KLB_SOCKET_REPAIR | KLB_SOCKET_DETOURED))
 		return 0;
 	rec = &p->left;
 	klb_socket_fill(rec, &p->route);
@@ -222,22 +237,33 @@ static __noinline int klb_abandoned_route(struct klb_pending *p, int own, __u64 
 	return 0;
 }
 
-/* Claims the entry for this socket. Returns NULL while another connect, between hook and SYN,
- * uses it. */
-static __always_inline struct klb_pending *klb_pending_claim(struct klb_pending *p, __u64 number,
-							     __u64 now)
+/*
+ * Claims the entry for this socket, and tells in ret_seen whose choice it still holds; 0: nobody's.
+ * Returns NULL while another connect, between hook and SYN, uses it.
+ */
+static __always_inline struct klb_pending *klb_pending_take(struct klb_pending *p, __u64 number,
+							    __u64 now, __u64 *ret_seen)
 {
 	__u64 seen;
 
 	if (!number)
 		return 0;
 	seen = *(volatile __u64 *)&p->number;
+	*ret_seen = seen;
 	if (seen == KLB_PENDING_CLAIMED ||
 	    (seen && seen != number && klb_age(now, p->route.chosen_ns) < (__s64)KLB_PENDING_NS))
 		return 0;
-	if (!klb_take_over(&p->number, seen, KLB_PENDING_CLAIMED))
-		return 0;
-	if (seen)
+	return klb_take_over(&p->number, seen, KLB_PENDING_CLAIMED) ? p : 0;
+}
+
+/* The same, and an abandoned choice says something about its backend. */
+static __always_inline struct klb_pending *klb_pending_claim(struct klb_pending *p, __u64 number,
+							     __u64 now)
+{
+	__u64 seen = 0;
+
+	p = klb_pending_take(p, number, now, &seen);
+	if (p && seen)
 		klb_abandoned_route(p, seen == number, now);
 	return p;
 }

@@ -16,6 +16,7 @@
  * include/uapi/linux/tcp.h. */
 #define SOL_SOCKET 1
 #define SO_KEEPALIVE 9
+#define SO_MARK 36
 #define SOL_TCP 6
 #define TCP_KEEPIDLE 4
 #define TCP_KEEPINTVL 5
@@ -27,9 +28,25 @@
 #define KLB_SYN_UNKNOWN_MS 200
 #define KLB_SYN_RETRIES_MAX 12
 
-static __always_inline int klb_set_option(struct bpf_sock_ops *ctx, int level, int name, int value)
+/* ctx: of a sock_ops call, or in an iterator the socket. */
+static __always_inline int klb_set_option(void *ctx, int level, int name, int value)
 {
 	return bpf_setsockopt(ctx, level, name, &value, sizeof(value));
+}
+
+/*
+ * Takes the mark off, and with it the cached route. Not from one that the application has set
+ * since. Returns whether that failed.
+ */
+static __always_inline int klb_take_mark_off(void *ctx, struct tcp_sock *tp, struct klb_socket *rec)
+{
+	int failed = 0;
+
+	if (klb_sock_of(tp)->sk_mark == rec->mark)
+		failed = klb_set_option(ctx, SOL_SOCKET, SO_MARK, 0) != 0;
+	if (!failed)
+		rec->flags &= ~KLB_SOCKET_MARKED;
+	return failed;
 }
 
 /* The timer of the first SYN: short, so that a backend that does not answer is suspect
@@ -109,32 +126,44 @@ static __always_inline void klb_keep_alive(struct bpf_sock_ops *ctx, struct tcp_
 {
 	__u32 idle_s = timeout_ms / 2000, interval_s = timeout_ms / 10000;
 
-	if (!tp->keepalive_time)
-		klb_set_option(ctx, SOL_TCP, TCP_KEEPIDLE, idle_s ? idle_s : 1);
-	if (!tp->keepalive_intvl)
-		klb_set_option(ctx, SOL_TCP, TCP_KEEPINTVL, interval_s ? interval_s : 1);
+	if (!tp->keepalive_time && !klb_set_option(ctx, SOL_TCP, TCP_KEEPIDLE, idle_s ? idle_s : 1))
+		rec->flags |= KLB_SOCKET_KEEPIDLE;
+	if (!tp->keepalive_intvl &&
+	    !klb_set_option(ctx, SOL_TCP, TCP_KEEPINTVL, interval_s ? interval_s : 1))
+		rec->flags |= KLB_SOCKET_KEEPINTVL;
 	if (!klb_has_flag(klb_sock_of(tp), SOCK_KEEPOPEN) &&
 	    !klb_set_option(ctx, SOL_SOCKET, SO_KEEPALIVE, 1))
 		rec->flags |= KLB_SOCKET_KEEPALIVE;
 }
 
 /*
- * The socket is now connected to something that is no backend: options that still have the
- * values set here get the host's defaults again. The number of SYNs becomes the host's present
- * value, since 0 ("the default") cannot be set. The keepalive times stay, as they do nothing
- * once keepalive is off.
+ * Options that still have the values set here get the host's defaults again. The number of SYNs
+ * becomes the host's present value, since 0 ("the default") cannot be set. Returns whether that
+ * failed.
+ */
+static __always_inline int klb_restore_connect(void *ctx, struct tcp_sock *tp,
+					       const struct klb_socket *rec)
+{
+	struct sock *sk = klb_sock_of(tp);
+	__u32 own = tp->inet_conn.icsk_user_timeout;
+	int failed = 0;
+
+	if (own && own == rec->user_timeout_ms)
+		failed |= klb_set_option(ctx, SOL_TCP, TCP_USER_TIMEOUT, 0);
+	if (rec->flags & KLB_SOCKET_SYN_TIMER)
+		failed |= klb_set_option(ctx, SOL_TCP, TCP_SYNCNT,
+					 sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_syn_retries);
+	return failed;
+}
+
+/*
+ * The socket is now connected to something that is no backend. The keepalive times stay, as they
+ * do nothing once keepalive is off.
  */
 static __always_inline void klb_restore_sockopts(struct bpf_sock_ops *ctx, struct tcp_sock *tp,
 						 const struct klb_socket *rec)
 {
-	struct sock *sk = klb_sock_of(tp);
-	__u32 own = tp->inet_conn.icsk_user_timeout;
-
-	if (own && own == rec->user_timeout_ms)
-		klb_set_option(ctx, SOL_TCP, TCP_USER_TIMEOUT, 0);
-	if (rec->flags & KLB_SOCKET_SYN_TIMER)
-		klb_set_option(ctx, SOL_TCP, TCP_SYNCNT,
-			       sk->__sk_common.skc_net.net->ipv4.sysctl_tcp_syn_retries);
+	klb_restore_connect(ctx, tp, rec);
 	if (rec->flags & KLB_SOCKET_KEEPALIVE)
 		klb_set_option(ctx, SOL_SOCKET, SO_KEEPALIVE, 0);
 }

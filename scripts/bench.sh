@@ -23,6 +23,6 @@ fi
 KUBELB_BUILD=$(realpath -m "${KUBELB_BUILD:-$root/build}")
 # The Makefile's targets have relative names below its own directory.
 b=${KUBELB_BUILD#"$root/"}
-make -s -C "$root" B="$b" all "$b/test/bench_client"
+make -s -C "$root" B="$b" all "$b/test/bench_client" "$b/test/relaytest" "$b/test/pingpong"
 export KUBELB_BUILD
 exec /usr/bin/python3 "$root/tests/bench/bench.py" "$@"

@@ -10,7 +10,7 @@ docs/operations.md
   values has a row, and every metric there exists. Every message of user/*/*.c is explained: a
   format's longest stretch of constant text before its first ';' stands in a code span.
   Formats without such a stretch ("%s: %s") only wrap another error and are left out.
-  Every alert of deploy/prometheus has a section, and its `runbook` leads there.
+  Every alert of deploy/prometheus has a section, and its `runbook_url` leads there.
 docs/architecture.md
   Every file of bpf/, user/ and include/ is in the table of its folder, and every file there
   exists; every pin is in the table of the maps.
@@ -36,12 +36,13 @@ PRINTERS = {"err_set": 2, "err_format": 1, "log_event": 1, "log_failure": 2, "lo
             "config_fail": 2, "kubeconfig_fail": 2, "fail": None, "fail_step": 1, "tell_result": 2}
 # Where details and notes are put together piece by piece, and in which functions.
 DETAILS = {"agent/probe.c": ("snprintf",), "net/tls.c": ("snprintf",),
-           "balance/backend_status.c": ("snprintf",), "ctl/main.c": ("printf",),
+           "balance/backend_status.c": ("snprintf",), "ctl/brief.c": ("find",),
            "ctl/kill.c": ("printf",)}
 # Functions whose every literal is for people.
 SPOKEN = {"datapath/pin.c": ("bpf_errno_hint",), "agent/pages.c": ("agent_not_ready",),
           "base/file.c": ("fail_next",),
           "ctl/status.c": ("effect_text", "print_notes", "print_head"),
+          "ctl/running.c": ("print_configuration",),
           "net/tls.c": ("describe_error",), "agent/backend.c": ("on_lost",),
           "agent/probe.c": ("on_timeout",), "discovery/kubeconfig.c": ("read_user",)}
 MARK_LETTERS = 6
@@ -248,7 +249,8 @@ def vocabulary(check):
 
 def metrics(check):
     """name -> the names of its labels."""
-    text = without_comments(check.text("user/agent/metrics.c"))
+    text = without_comments(check.text("user/agent/metrics.c")
+                            + check.text("user/agent/metrics_relay.c"))
     found = {name: set() for name in METRIC.findall(text)}
     for function in re.findall(r"^\w[^\n;={]*?(\w+)\([^;{]*\)\n\{", text, re.M):
         definition = body(text, function)
@@ -311,7 +313,7 @@ def check_alerts(check):
     for name, rule in zip(names, re.split(r"^ *- alert: ", rules, flags=re.M)[1:]):
         for need in ("severity", "summary", "description"):
             check.want(re.search(rf"^ +{need}: ", rule, re.M), where, f"{name} has no {need}")
-        check.want(f"runbook: docs/operations.md#{name.lower()}" in rule, where,
+        check.want(f"runbook_url: docs/operations.md#{name.lower()}" in rule, where,
                    f"{name} has no runbook, or it does not lead to its section")
     for heading in sections(page):
         if re.fullmatch(r"Kubelb\w+", heading):
@@ -393,7 +395,7 @@ def check_options(check):
 
 # What read_* makes of a key that is a mapping or a list of mappings, and its table.
 MAPPINGS = {"probe": "probe", "discovery": "discovery", "frontends": "frontends[]",
-            "backends": "backends[]"}
+            "backends": "backends[]", "relay": "relay"}
 
 
 def duration(ms):
@@ -404,7 +406,8 @@ def duration(ms):
 
 
 def milliseconds(text):
-    units = {"SECOND_MS": 1000, "MINUTE_MS": 60000, "HOUR_MS": 3600000, "KLB_WEIGHT_MAX": 1000}
+    units = {"SECOND_MS": 1000, "MINUTE_MS": 60000, "HOUR_MS": 3600000, "KLB_WEIGHT_MAX": 1000,
+             "CONFIG_RELAY_CONNECTIONS_MAX": 500000}
     product = 1
     for factor in re.split(r"\s*\*\s*", text.strip()):
         product *= units[factor] if factor in units else int(factor)
@@ -415,7 +418,7 @@ def configuration_keys(check):
     """dotted key -> its range as the page writes it, or "" """
     text, found = check.text("user/config/schema.c"), {}
     tables = {"root_keys": "", "probe_keys": "probe.", "discovery_keys": "discovery.",
-              "frontend_keys": "frontends[].", "backend_keys": "backends[]."}
+              "relay_keys": "relay.", "frontend_keys": "frontends[].", "backend_keys": "backends[]."}
     for name, prefix in tables.items():
         for args in calls(table(text, name), "KEY"):
             limits = dict(re.findall(r"\.(min|max) = (.+)", "\n".join(args[4:])))
@@ -470,7 +473,7 @@ def check_words(check):
     check.want_all(results + ended + words["How a connect fails"][1] +
                    words["Discovery's results"][1], plain(page), where, "label value")
     where = man("kubelbctl.8")
-    keys = [k for f in ("status", "connections", "events")
+    keys = [k for f in ("status", "relay_status", "running", "connections", "events")
             for k in json_keys(check.text(f"user/ctl/{f}.c"))]
     check.want_all(keys, plain(check.text(where)), where, "JSON key")
     check.want_all(words["Events"][1] + words["Discovery's states"][1],

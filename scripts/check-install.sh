@@ -13,11 +13,14 @@ for p in kubelb-load kubelb-agent kubelbctl; do
 	test -s "$dest/usr/share/man/man8/$p.8"
 done
 test -s "$dest/usr/share/man/man5/kubelb.yaml.5"
-for u in kubelb-load kubelb-agent; do
-	grep -q "^ExecStart=/usr/sbin/$u\$" "$dest/usr/lib/systemd/system/$u.service"
-done
+test -s "$dest/usr/share/man/man7/kubelb.7"
+test -s "$dest/usr/share/doc/kubelb/operations.md"
+test -s "$dest/usr/share/kubelb/grafana/kubelb.json"
+grep -q '^ExecStart=/usr/sbin/kubelb-load --boot$' "$dest/usr/lib/systemd/system/kubelb-load.service"
+grep -q '^ExecStart=/usr/sbin/kubelb-agent$' "$dest/usr/lib/systemd/system/kubelb-agent.service"
 for p in kubelb-load kubelb-agent kubelbctl; do
 	grep -q "^complete .* $p\b" "$dest/usr/share/bash-completion/completions/$p"
+	grep -q "$p" "$dest/usr/share/fish/vendor_completions.d/$p.fish"
 done
 grep -q '^#compdef kubelb-load' "$dest/usr/share/zsh/site-functions/_kubelb"
 make -s uninstall DESTDIR="$dest" PREFIX=/usr

@@ -19,7 +19,7 @@ import sys
 
 # What stands later may use what stands earlier; those of one line know nothing of each other.
 ORDER = (("base",), ("net",), ("host",), ("config",), ("balance",),
-         ("datapath", "discovery", "import"), ("load", "ctl"), ("agent",))
+         ("datapath", "discovery", "import"), ("load", "ctl"), ("relay",), ("agent",))
 RANK = {folder: rank for rank, folders in enumerate(ORDER) for folder in folders}
 INCLUDE = re.compile(r'^#include "(\w+)/(\w+)\.h"', re.M)
 

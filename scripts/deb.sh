@@ -8,6 +8,8 @@
 # `scripts/deps.sh --package` installs what it needs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/source.sh
+. scripts/source.sh
 
 case ${1:-} in
 -h | --help) sed -n '3,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
@@ -23,43 +25,15 @@ if ! command -v dpkg-buildpackage >/dev/null || ! command -v dh >/dev/null; then
 	exit 1
 fi
 
-# Not empty when this directory is the top of a git tree; empty in an export.
-git=
-[ "$(git rev-parse --show-toplevel 2>/dev/null)" != "$(pwd -P)" ] || git=yes
-
-# The source files: those that git knows, or in an export all but what was built.
-files() {
-	if [ -n "$git" ]; then
-		git ls-files -z --cached --others --exclude-standard --deduplicate |
-			while IFS= read -r -d '' f; do
-				[ ! -e "$f" ] || printf '%s\0' "$f"
-			done
-	else
-		find . \( -path ./build -o -name .git -o -name __pycache__ \) -prune -o \
-			\( -type f -o -type l \) -print0
-	fi
-}
-
-# The time of the last change. The package gets this time, so that it does not depend on when it is
-# built.
-when() {
-	if [ -n "$git" ]; then
-		git log -1 --format=%ct
-	else
-		stat -c %Y Makefile
-	fi
-}
-
 tree=$dir/kubelb-$version
-rm -rf "$tree"
-mkdir -p "$tree"
-files | tar --null -T - -cf - | tar -C "$tree" -xf -
+source_copy "$tree"
 cp -r deploy/debian "$tree/debian"
-date=$(LC_ALL=C date -u -R -d "@${SOURCE_DATE_EPOCH:-$(when)}")
+date=$(LC_ALL=C date -u -R -d "@$(source_time)")
+changes=$(scripts/changelog.sh "$version" '  * ')
 cat >"$tree/debian/changelog" <<END
 kubelb ($version) unstable; urgency=medium
 
-  * Version $version.
+${changes:-  * Version $version.}
 
  -- $(sed -n 's/^Maintainer: //p' deploy/debian/control)  $date
 END

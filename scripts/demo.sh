@@ -7,7 +7,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-}" in
 -h | --help)
-	echo "Usage: scripts/demo.sh    (as root; installs what is missing, builds, runs for 25 s)"
+	echo "Usage: scripts/demo.sh [--relay]"
+	echo "As root; installs what is missing, builds, runs for 25 s. --relay: without a program in the"
+	echo "kernel (dataPath: relay)."
 	exit 0
 	;;
 esac

@@ -14,20 +14,24 @@ build=(
 	libbpf-dev libelf-dev zlib1g-dev
 	libevent-dev libnghttp2-dev libssl-dev libyaml-dev libjansson-dev
 )
-# For `make deb`. dpkg-checkbuilddeps always asks for build-essential.
-package=(build-essential debhelper dpkg-dev lintian)
+# For `make deb` and `make rpm`. dpkg-checkbuilddeps always asks for build-essential.
+package=(build-essential debhelper dpkg-dev lintian rpm rpmlint)
 # nginx: TLS backends in tests, and a proxy to compare with in the benchmark. libnginx-mod-stream
 # and haproxy: the local proxies that KubeLB replaces. buildah, runc, python3-yaml: the image and
 # its manifests. prometheus: promtool, which tests the alert rules. python3-h2: HTTP/2 of the test
-# apiserver and its clients. The last line: scripts/vmtest.sh.
+# apiserver and its clients. chromium: the status page. The last line: scripts/vmtest.sh. npm, below: scripts/kube-tools.py.
 tests=(
 	libcmocka-dev python3-pytest python3-pytest-xdist python3 iproute2 iptables procps util-linux
 	nginx-light libnginx-mod-stream haproxy openssl curl ca-certificates
 	libclang-rt-dev systemd
-	bash-completion zsh buildah runc python3-yaml prometheus python3-h2
+	bash-completion zsh fish buildah runc python3-yaml prometheus python3-h2
+	chromium fonts-dejavu-core
 	qemu-system-x86 busybox-static cpio kmod xz-utils zstd
 )
 lint=(clang-format clang-tidy cppcheck shellcheck mandoc)
+
+# Another packager's may be there already, and does not go with Debian's.
+command -v npm >/dev/null || tests+=(npm)
 
 want=("${build[@]}")
 case "${1:-}" in

@@ -12,7 +12,7 @@
 #
 # Prints one line for each kernel: `ok vm RELEASE`, `FAIL vm RELEASE: why`, or `SKIPPED vm
 # KERNEL: why`. RELEASE is followed by the boot options. Exit status: 0 all kernels that ran have
-# passed, 1 one has failed, 2 the command line is wrong, 77 none could run. VM_SECONDS (180) limits
+# passed, 1 one has failed, 2 the command line is wrong, 77 none could run. VM_SECONDS (400) limits
 # the time of one machine, VM_JOBS (2) their number at a time.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -20,7 +20,7 @@ cd "$(dirname "$0")/.." || exit 1
 kernels=(5.10 6.1 6.12 newest 6.12-lockdown)
 # The modules of these kernels that the checks need.
 modules=(veth tcp_diag)
-programs=(build/kubelb-load build/kubelbctl build/test/guest)
+programs=(build/kubelb-load build/kubelbctl build/test/guest build/test/test_relay)
 vm=$PWD/build/vm
 
 die() {
@@ -262,7 +262,7 @@ accelerator() {
 vm_boot() {
 	local status
 	# shellcheck disable=SC2046
-	timeout -k 5 "${VM_SECONDS:-180}" qemu-system-x86_64 $(accelerator "$(release_of "$1")") -smp 2 -m 512 \
+	timeout -k 5 "${VM_SECONDS:-400}" qemu-system-x86_64 $(accelerator "$(release_of "$1")") -smp 2 -m 512 \
 		-nodefaults -no-user-config -display none -no-reboot \
 		-serial "file:$work/console" -serial "file:$work/verdicts" \
 		-kernel "$vm/$1/vmlinuz" -initrd "$2" \
@@ -281,7 +281,7 @@ vm_judge() {
 	good=$(grep -c '^ok ' "$work/verdicts")
 	end=$(sed -n 's/^end //p' "$work/verdicts")
 	if [ "$1" -eq 124 ]; then
-		echo "hung, ended after ${VM_SECONDS:-180} s and $((good + bad)) checks"
+		echo "hung, ended after ${VM_SECONDS:-400} s and $((good + bad)) checks"
 	elif [ "$bad" -gt 0 ]; then
 		echo "$bad of $((good + bad)) checks failed"
 	elif [ "$1" -ne 0 ]; then
@@ -377,7 +377,7 @@ check_arguments() {
 	done
 	kernel=$(printf '%s\n' "$@" | sort | uniq -d | head -n 1)
 	[ -z "$kernel" ] || die "'$kernel' twice" 2
-	[[ ${VM_SECONDS:-180} =~ ^[1-9][0-9]*$ ]] || die "VM_SECONDS=$VM_SECONDS: want a number of seconds" 2
+	[[ ${VM_SECONDS:-400} =~ ^[1-9][0-9]*$ ]] || die "VM_SECONDS=$VM_SECONDS: want a number of seconds" 2
 	[[ ${VM_JOBS:-2} =~ ^[1-9][0-9]*$ ]] || die "VM_JOBS=$VM_JOBS: want a number of machines" 2
 }
 
@@ -398,7 +398,7 @@ main() {
 		printf "SKIPPED vm %s: $why\n" "$@"
 		exit 77
 	fi
-	make -s -j"$(nproc)" all build/test/guest || die "cannot build what goes into the machine"
+	make -s -j"$(nproc)" all build/test/guest build/test/test_relay || die "cannot build what goes into the machine"
 	mkdir -p "$vm" || die "cannot make $vm"
 	run=$(mktemp -d "$vm/run.XXXXXX") || die "cannot write to $vm"
 	trap end EXIT

@@ -17,13 +17,18 @@ _kubelb_commands() {
 	sed -nE '/^Commands:/,/^$/s/^  ([a-z]+) */\1 /p'
 }
 
+# The words to choose from behind option $1 in the --help on standard input: those with a | between.
+_kubelb_choices() {
+	grep -E -- "(^|[ ,])$1([ ,]|$)" | grep -oE '[a-z]+(\|[a-z]+)+' | tr '|' '\n'
+}
+
 _kubelb_backends() {
 	"$1" status -o json 2>/dev/null | sed -nE '/^  "backends": /,/^  \]/s/.*"address": "([^"]*)".*/\1/p'
 }
 
 _kubelb() {
-	local IFS=$' \t\n' program=$1 help line word list operand command='' i
-	local -a words
+	local IFS=$' \t\n' program=$1 help line word list operand i
+	local -a words operands=()
 
 	# As it was typed: bash itself breaks words at each colon, and addresses have them.
 	line=${COMP_LINE:0:COMP_POINT}
@@ -36,8 +41,7 @@ _kubelb() {
 		if [[ -n $(_kubelb_operand "${words[i]}" <<<"$help") && ${words[i]} == -* ]]; then
 			((i++))
 		elif [[ ${words[i]} != -* ]]; then
-			command=${words[i]}
-			break
+			operands+=("${words[i]}")
 		fi
 	done
 
@@ -45,15 +49,23 @@ _kubelb() {
 	case $operand in
 	FILE) mapfile -t COMPREPLY < <(compgen -f -- "$2"); compopt -o filenames 2>/dev/null; return ;;
 	DIR) mapfile -t COMPREPLY < <(compgen -d -- "$2"); compopt -o filenames 2>/dev/null; return ;;
-	FORMAT) list=$'text\njson' ;;
-	ADDR) return ;;
+	FORMAT | WHEN | KEY)
+		list=$(_kubelb_choices "${words[-1]}" <<<"$help")
+		[[ -n $list || $operand != FORMAT ]] || list=$'text\njson'
+		;;
+	ADDR | N | SECONDS) return ;;
 	*)
 		if [[ $word == -* ]]; then
 			list=$(_kubelb_options <<<"$help")
-		elif [[ -z $command ]]; then
+		elif [[ ${#operands[@]} -eq 0 ]]; then
 			list=$(_kubelb_commands <<<"$help" | cut -d' ' -f1)
-		elif _kubelb_commands <<<"$help" | grep -q "^$command .*BACKEND"; then
+		elif [[ ${#operands[@]} -eq 1 ]] &&
+			_kubelb_commands <<<"$help" | grep -q "^${operands[0]} .*BACKEND"; then
 			list=$(_kubelb_backends "$program")
+		elif [[ ${operands[*]} == help ]]; then
+			list=$(_kubelb_commands <<<"$help" | cut -d' ' -f1)
+		elif [[ ${operands[*]} == ping ]]; then
+			list=ready
 		fi
 		;;
 	esac

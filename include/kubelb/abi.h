@@ -67,6 +67,7 @@ enum klb_policy {
 enum klb_scope {
 	KLB_SCOPE_HOST = 1, /* the network namespace named in klb_control */
 	KLB_SCOPE_ALL = 2, /* every network namespace below the cgroup */
+	KLB_SCOPE_NETWORK = 3, /* as HOST; besides, the agent relays for other machines */
 };
 
 /* What the backends on this very node are to its connects. */
@@ -253,6 +254,9 @@ enum klb_evidence {
  * active: connections established and not yet closed.
  * connecting: SYN sent, outcome open.
  * ejected_until_ns: others are preferred until then, for the reason in evidence.
+ * ejected_ns: when the ejection in evidence began. held_ms: its ordinary period while it is held:
+ *   it lasts for KLB_EJECT_MAX_NS unless the agent reaches the backend (KLB_ADJUST_REACHED); 0: it
+ *   is not held.
  * srtt_us: smoothed round trip time over handshakes and ended connections.
  * streak: consecutive ejections by trusted reporters, since the last success; counted up to 6.
  * answered_until: until when last_answer_ns counts for the backend, in 2^KLB_ANSWERED_SHIFT
@@ -262,6 +266,8 @@ enum klb_evidence {
  * closed_early: established connections that the peer ended before it sent any data, since a
  *   client last had data. While it is not 0, a connect that succeeds is no proof that the
  *   backend works: data is.
+ * silent: the same, of established connections that had no byte of data for a second although the
+ *   client has sent some.
  * ejections, suspected: how often evidence became that.
  * connect_ns: sum of the time from SYN to established over `opened`.
  * last_success_ns, last_failure_ns: when a connect last ended so, or (failure) a peer was
@@ -292,11 +298,15 @@ struct klb_stats {
 	__u64 last_answer_ns;
 	__u32 generation;
 	__u32 closed_early;
+	__u64 ejected_ns;
+	__u32 held_ms;
+	__u32 silent;
 	KLB_ABI_GROWTH
 };
 
 /*
- * Value of `admin`, index: id. Written by kubelbctl alone.
+ * Value of `admin`, index: id. Written by kubelbctl alone, but for what the agent
+ * brings along from a time when it was the data path.
  * generation: of the backend that this is about; when it is not the one of the candidate,
  *   another backend has the id and this entry means nothing.
  */
@@ -321,8 +331,50 @@ enum klb_feature {
 	KLB_FEATURES = 8,
 };
 
+/* How far a time that another CPU has written may be ahead of now: of a clock that counts jiffies.
+ */
+#define KLB_CLOCK_SLACK_NS 1000000000ULL
+
+/* Why a part of the relay is off. */
+enum klb_relay_off {
+	KLB_RELAY_ON = 0,
+	KLB_RELAY_OFF_CONFIG = 1, /* the configuration says so */
+	KLB_RELAY_OFF_KERNEL = 2, /* it has no policy routing, or has refused klb_sockops */
+	KLB_RELAY_OFF_TAKEN = 3, /* somebody else uses the mark or the table */
+	KLB_RELAY_OFF_PRIVILEGE = 4, /* CAP_NET_ADMIN is missing */
+	KLB_RELAY_OFF_LOCAL = 5, /* the ports of all backends are those of this node's own */
+	KLB_RELAY_OFF_NETNS = 6, /* the agent is in another network namespace */
+	KLB_RELAY_OFF_ADDRESS = 7, /* somebody listens on a backend's address, or loopback is off */
+	KLB_RELAY_OFF_ALONE = 8, /* there is no other backend that could take a connect */
+	KLB_RELAY_OFF_OTHER = 9, /* see the agent's log */
+	KLB_RELAY_OFFS,
+};
+
 /*
- * Value of `control`, one entry. Written by kubelb-load and kubelb-agent.
+ * What the agent's relay can take, all zero for none. It takes a connect only in the host's network
+ * namespace, and only with an entry in `relayed`.
+ * mark: SO_MARK for a socket whose backend leaves its SYN unanswered; 0: no rescue. Packets that
+ *   have it are delivered on this host (ip rule, route `local default`).
+ * port4, port6: of its listeners at 127.0.0.1 and ::1, for connects that cannot reach a backend
+ *   themselves; 0: none.
+ * stands_in: a bit for each id: the relay listens on the backend's own address, and the rule is
+ *   there. Without it a marked SYN would be answered by a reset.
+ * active, rescue_off, detour_off: for status: relayed connections; enum klb_relay_off.
+ */
+struct klb_relay {
+	__u32 mark;
+	__u16 port4;
+	__u16 port6;
+	__u64 stands_in[KLB_MAX_IDS / 64];
+	__u32 active;
+	__u16 rescue_off;
+	__u16 detour_off;
+};
+
+/*
+ * Value of `control`, one entry. Written by whoever holds the lock, field by field: the agent's own
+ * fields (heartbeat_ns, heartbeat_max_age_ns, ends_ejections, discovery, discovery_heard_ns and
+ * relay) are written by the agent alone, without the lock.
  * abi_version always stays first: it says how to read the rest.
  * connect4_prog: id of the program that links/connect4 runs once the load that made these
  *   maps the ones in use is complete; 0: not known. A process that may not ask the kernel for
@@ -330,7 +382,8 @@ enum klb_feature {
  * host_netns_cookie: SO_NETNS_COOKIE of the namespace that kubelb-load ran in, as the kernel
  *   says in klb_counters.selftest. host_netns: inode number of the same, for user space.
  * heartbeat_ns: when the agent last wrote it; 0 when no agent ever ran.
- * heartbeat_max_age_ns: with an older heartbeat the agent's states do not count.
+ * heartbeat_max_age_ns: with an older heartbeat the agent's states do not count, nor with one that
+ *   is more than KLB_CLOCK_SLACK_NS ahead of the kernel's clock.
  * config_serial: counts up with every configuration applied, so that an agent
  *   notices that kubelb-load has changed what it runs on.
  * tick_ns, tick_offset_ns: tick_ns is the length of a jiffy, the kernel's clock tick (1/CONFIG_HZ
@@ -346,8 +399,11 @@ enum klb_feature {
  *   something about its apiservers.
  * refused: by enum klb_feature: the errno with which the kernel has refused what the feature
  *   takes, at the last load; 0: it is in force.
+ * ends_ejections: 1: the agent's heartbeat says that it can run klb_adjust: ejections last until
+ *   it has reached the backend.
  * detached: 1: `kubelb-load --detach` removes this attachment. An agent that still holds the map
  *   tells it from pins that were lost, and does not attach again.
+ * relay: counts only while the heartbeat does.
  */
 struct klb_control {
 	__u32 abi_version;
@@ -368,17 +424,23 @@ struct klb_control {
 	__u64 host_netns;
 	__u16 refused[KLB_FEATURES];
 	enum klb_local local;
-	__u32 pad;
+	__u32 ends_ejections;
+	struct klb_relay relay;
 	KLB_ABI_GROWTH
 };
 
 /*
  * Constants of one load, which kubelb-load sets before the kernel sees the programs (the
- * verifier drops what they rule out). 1: that feature is in force.
+ * verifier drops what they rule out). They are in no pinned map: each version has its own.
+ * sockops, wakeup: 1: that feature is in force.
+ * version: of kubelb-load, with a NUL behind it; for people.
  */
+#define KLB_OPTIONS_VERSION_MAX 56
+
 struct klb_options {
 	__u32 sockops;
 	__u32 wakeup;
+	char version[KLB_OPTIONS_VERSION_MAX];
 };
 
 /*
@@ -423,6 +485,9 @@ enum klb_phase {
 	KLB_PHASE_CONNECTING = 1, /* part of stats[id].connecting */
 	KLB_PHASE_ACTIVE = 2, /* part of stats[id].active */
 	KLB_PHASE_ENDED = 3, /* counted nowhere */
+	/* Goes to the relay: counted nowhere. The relay's own socket is, at the backend that
+	   serves. */
+	KLB_PHASE_RELAYED = 4,
 };
 
 /* klb_socket.flags, klb_route.flags */
@@ -454,6 +519,20 @@ enum klb_phase {
 #define KLB_TEST_PRIORITY 0x6b6c6274 /* "klbt" */
 /* The record holds the sequence numbers with which the connection began. */
 #define KLB_SOCKET_SEQUENCES 1024u
+/* KubeLB has set the times of keepalive: until the first probe, and between two. */
+#define KLB_SOCKET_KEEPIDLE 2048u
+#define KLB_SOCKET_KEEPINTVL 4096u
+/* KubeLB has set its mark, so that the relay answers its next SYN (klb_socket.mark). */
+#define KLB_SOCKET_MARKED 8192u
+/* It cannot reach a backend itself: it was sent to the relay's listener, which is `backend`. */
+#define KLB_SOCKET_DETOURED 16384u
+/* The relay's own, to the backend. The agent has made the record, before the connect, with the
+ * owner of the client that it serves. */
+#define KLB_SOCKET_UPSTREAM 32768u
+/* What KubeLB has set on the socket, which stays set when it connects again. */
+#define KLB_SOCKET_OPTIONS                                                   \
+	(KLB_SOCKET_SYN_TIMER | KLB_SOCKET_KEEPALIVE | KLB_SOCKET_KEEPIDLE | \
+	 KLB_SOCKET_KEEPINTVL | KLB_SOCKET_MARKED)
 
 /*
  * Value of `sockets`, the record of a balanced socket. Written by the kernel. It ends with
@@ -467,6 +546,7 @@ enum klb_phase {
  * send_base: the sequence number of the SYN. receive_base: of the first byte of the peer's, once
  *   established. tcp_info's counts of bytes added to them are the numbers of this moment, with
  *   which a segment looks as the peer's own (KLB_SOCKET_SEQUENCES).
+ * mark: that KubeLB has set (KLB_SOCKET_MARKED).
  * reserved: for later versions. This value alone must never change its size: the
  *   kernel has no way to carry the records of open sockets from one map to another.
  */
@@ -485,7 +565,49 @@ struct klb_socket {
 	char comm[16];
 	__u32 send_base;
 	__u32 receive_base;
-	__u64 reserved[3];
+	__u32 mark;
+	__u32 reserved32;
+	__u64 reserved[2];
+};
+
+/* Why a connect goes to the relay. */
+enum klb_relayed_from {
+	KLB_RELAYED_RETRANSMIT = 1, /* its backend left its SYN unanswered */
+	KLB_RELAYED_UNREACHABLE = 2, /* the socket cannot reach any backend itself */
+};
+
+/*
+ * Key of `relayed`: the two ends of a connection as the relay's accepted socket sees them, in the
+ * host's network namespace. IPv4 as ::ffff:a.b.c.d, whatever the client's socket is.
+ * local: the address of the relay's listener: the backend's own, or the loopback one.
+ */
+struct klb_relayed_key {
+	struct klb_endpoint client;
+	struct klb_endpoint local;
+};
+
+/*
+ * Value of `relayed`: a client that the kernel programs have sent to the relay. Written by them
+ * before the relay can accept it (its own handshake ends, or its SYN leaves, after that); taken out
+ * by the relay. A connection without an entry was made by somebody else, and is refused. The
+ * oldest give way when it is full.
+ * frontend: what the client dialled.
+ * backend, id, generation: that left the SYN unanswered; all zero for UNREACHABLE.
+ * pid, comm, cgroup_id: see klb_socket. time_ns: when it was written.
+ */
+#define KLB_RELAYED_SLOTS 4096
+
+struct klb_relayed {
+	struct klb_endpoint frontend;
+	struct klb_endpoint backend;
+	__u32 id;
+	__u32 generation;
+	enum klb_relayed_from from;
+	__u32 pid;
+	__u64 cgroup_id;
+	__u64 time_ns;
+	char comm[16];
+	KLB_ABI_GROWTH
 };
 
 /* A choice. chosen_ns: when, to the jiffy. */
@@ -536,6 +658,10 @@ enum klb_event_kind {
 	KLB_EVENT_PEER_LOST = 5, /* an established connection: the peer stopped answering */
 	KLB_EVENT_CLOSED_EARLY = 6, /* an established connection: ended by the peer without data */
 	KLB_EVENT_STALLED = 7, /* an established connection: data had to be sent again */
+	KLB_EVENT_SILENT = 8, /* an established connection: no data for a second, says the agent */
+	/* A SYN had to be sent again, and the relay does not stand in for the backend yet. Any
+	 * user's, once a second for each backend; without klb_relay.mark none. */
+	KLB_EVENT_UNANSWERED = 9,
 };
 
 /*
@@ -570,13 +696,15 @@ struct klb_event {
  * listens_known: 1: `listens` is complete; until then any port may have a listener. Written
  *   by kubelb-load, once klb_sockops sees every new listener and the old ones are listed;
  *   cleared by the next load, before it replaces the first program.
- * has_early: 1: there have been records that were made in the connect hook.
+ * has_early, has_marked: 1: there have been records that were made in the connect hook, sockets
+ *   that KubeLB has marked. has_leftovers: either, for a connect to look at in one load.
  * chosen_ns: when a choice was last stored in `pending`, to the jiffy: older ones were not left
  *   behind just now. Written once in a jiffy.
  * listens: 1: a server listens, or has listened, on one of the TCP ports n with this index,
  *   n % KLB_LISTEN_SLOTS. Written by klb_sockops and kubelb-load; never cleared, so that neither
  *   can undo what the other has just written.
- * stalled_ns: by id: when the last KLB_EVENT_STALLED was written. Written by klb_sockops.
+ * stalled_ns, unanswered_ns: by id: when the last KLB_EVENT_STALLED, KLB_EVENT_UNANSWERED was
+ *   written. Written by klb_sockops.
  * reporters: by key % KLB_REPORTERS; two that share a place take it from each other. Written by
  *   klb_sockops and the connect programs.
  */
@@ -587,45 +715,84 @@ struct klb_event {
  * How the connects of one cgroup fare: a policy of that cgroup makes all of them fail, and says
  * nothing about any backend.
  * key: the id of the cgroup; in the root cgroup the process, KLB_REPORTER_PROCESS + its pid.
- * blamed_ns: when a failure of it last ejected a backend.
+ * blamed_ns: when a failure of it last ejected a backend. blamed: which (KLB_WHICH).
  * failures: since its last success, up to KLB_REPORTER_SURE; 0: its last connect succeeded.
- * failed_id: the backend that they were at; KLB_REPORTER_SEVERAL: at more than one.
+ * failed: the backend that they were at (KLB_WHICH); KLB_REPORTER_SEVERAL: at more than one.
  */
 #define KLB_REPORTER_SURE 5
-#define KLB_REPORTER_SEVERAL KLB_MAX_IDS
+#define KLB_REPORTER_SEVERAL (~0u)
+/* A backend for good, not the one that has its id by now. */
+#define KLB_WHICH(id, generation) ((generation) << 8 | (id))
 #define KLB_REPORTER_PROCESS (1ULL << 63)
 
 struct klb_reporter {
 	__u64 key;
 	__u64 blamed_ns;
-	__u32 failed_id;
+	__u32 blamed;
+	__u32 failed;
 	__u32 failures;
+	__u32 pad;
 };
 
 struct klb_memory {
 	__u32 listens_known;
-	__u32 has_early;
+	union {
+		struct {
+			__u16 has_early;
+			__u16 has_marked;
+		};
+		__u32 has_leftovers;
+	};
 	__u64 chosen_ns;
 	__u8 listens[KLB_LISTEN_SLOTS];
 	__u64 stalled_ns[KLB_MAX_IDS];
+	__u64 unanswered_ns[KLB_MAX_IDS];
 	struct klb_reporter reporters[KLB_REPORTERS];
 };
 
-/*
- * Argument of the program klb_adjust: adds, atomically, to counters that the kernel is
- * writing. kubelb-load adds, after an upgrade that had to copy `stats`, what the old copy has
- * changed since. The agent adds what counters and records differ by (reconcile; repair: 1).
- */
+/* What klb_adjust changes of what the kernel itself writes. */
+enum klb_adjust_what {
+	/* Adds to counters, atomically. kubelb-load adds, after an upgrade that had to copy
+	 * `stats`, what the old copy has changed since. The agent adds what counters and records
+	 * differ by (reconcile; repair: 1). */
+	KLB_ADJUST_COUNTS = 0,
+	/* The agent's new connection, begun at reached_ns, was answered: an ejection that began
+	 * earlier and is held lasts for its ordinary period. */
+	KLB_ADJUST_REACHED = 1,
+	/* A client's connection is silent, says the agent: see klb_stats.silent. Of its record. */
+	KLB_ADJUST_SILENT = 2,
+};
+
+/* Argument of the program klb_adjust. Its size stays: a program wants all of it. */
 struct klb_adjustment {
 	__u32 id;
 	__u32 generation;
 	__u32 repair;
-	__u32 pad;
-	__s64 active;
-	__s64 connecting;
-	__u64 opened;
-	__s64 other_netns; /* of klb_counters */
+	enum klb_adjust_what what;
+	union {
+		struct {
+			__s64 active;
+			__s64 connecting;
+			__u64 opened;
+			__s64 other_netns; /* of klb_counters */
+		};
+		__u64 reached_ns;
+		struct {
+			__u64 cgroup_id;
+			__u32 pid;
+			__u32 flags;
+			char comm[16];
+		} silent;
+	};
 };
+
+/*
+ * What the program klb_release writes for each balanced socket of a network namespace: this letter,
+ * plus the bits of what is so.
+ */
+#define KLB_RELEASED 0x60
+#define KLB_RELEASED_OTHER_NETNS 2 /* part of klb_counters.other_netns */
+#define KLB_RELEASED_FAILED 4 /* something could not be given back */
 
 #define KLB_ASSERT_SIZE(type, size) \
 	_Static_assert(sizeof(struct type) == (size), #type " changed: raise KLB_ABI_VERSION")
@@ -640,15 +807,19 @@ KLB_ASSERT_SIZE(klb_candidates, 4 + 40 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_frontend, 16 + 2 * KLB_MAX_BACKENDS);
 KLB_ASSERT_SIZE(klb_lookup, 4 + 32 * KLB_FRONTEND_SLOTS);
 KLB_ASSERT_SIZE(klb_backend, 64);
-KLB_ASSERT_SIZE(klb_stats, 152);
+KLB_ASSERT_SIZE(klb_stats, 168);
 KLB_ASSERT_SIZE(klb_admin, 16);
-KLB_ASSERT_SIZE(klb_control, 128);
+KLB_ASSERT_SIZE(klb_control, 160);
 KLB_ASSERT_SIZE(klb_counters, 112);
 KLB_ASSERT_SIZE(klb_event, 96);
+KLB_ASSERT_SIZE(klb_relayed, 88);
 #endif
+KLB_ASSERT_SIZE(klb_relay, 32);
+KLB_ASSERT_SIZE(klb_relayed_key, 40);
 KLB_ASSERT_SIZE(klb_socket, 136);
 KLB_ASSERT_SIZE(klb_pending, 216);
 KLB_ASSERT_SIZE(klb_route, 64);
+KLB_ASSERT_SIZE(klb_adjustment, 48);
 KLB_ASSERT_AT(klb_frontend, ids, 16);
 KLB_ASSERT_AT(klb_candidate, id, 20);
 KLB_ASSERT_AT(klb_backend, generation, 20);

@@ -213,6 +213,54 @@ def report_probes(report, before, after, minutes):
                        3)
 
 
+# --- steady ------------------------------------------------------------------
+
+SPARSE = 6 * INTERVAL  # seconds between requests for /readyz while clients have data
+
+
+def steady_load(apis):
+    """(handshakes, PINGs, requests for health) that each of them has seen."""
+    pings = [api.counters()["pings"] for api in apis]
+    return [(load[0], seen, load[1]) for load, seen in zip(probe_load(apis), pings)]
+
+
+def measure_steady(effort, report):
+    """With --steady-seconds 3600: what an hour costs."""
+    seconds = effort["steady_seconds"]
+    report.start("steady", "What the agent costs an apiserver with HTTP/2 while nothing happens",
+                 f"{seconds} s; three apiservers, {REQUESTS_A_SECOND} requests a second on {KEPT} "
+                 "connections; a value for each apiserver")
+    with World(backends=3) as world:
+        # As kube-apiserver has it: a connection without a stream is closed after 90 s.
+        apis = [world.apiserver(i, alpn=["h2", "http/1.1"], idle_timeout=90) for i in (1, 2, 3)]
+        world.configure(probe=USUAL)
+        agent = world.agent()
+        wait_states(world, "ready", apis)
+        with Clients(world, 6443):
+            # The last connection that the start has needed, the last probe of it.
+            time.sleep(SPARSE)
+            before, spent, begin = steady_load(apis), on_cpu_ns(agent.pid), time.monotonic()
+            time.sleep(seconds)
+            after, took = steady_load(apis), time.monotonic() - begin
+            spent = on_cpu_ns(agent.pid) - spent
+        report_steady(report, before, after, took)
+        report.at_most("CPU time of the agent, of one CPU", [100 * spent / 1e9 / took], "%", 0.3, 3)
+        report.at_most("resident memory of the agent",
+                       [status_kib(agent.pid, "VmRSS") / 1024], "MiB", 6.5, 2)
+
+
+def report_steady(report, before, after, seconds):
+    handshakes, pings, requests = ([a[i] - b[i] for a, b in zip(after, before)] for i in range(3))
+    report.row("TLS handshakes", handshakes, "", 0, "<= 0", lambda _m: not any(handshakes))
+    # Each comes after four fifths to the whole of a second.
+    report.at_most("PINGs a second", [n / seconds for n in pings], "", 1.25, 3)
+    # Each may come a fifth earlier, and a whole interval does not fit in a run's end.
+    report.at_most(f"requests for health in {SPARSE} s", [n * SPARSE / seconds for n in requests],
+                   "", 1.25, 3)
+    if min(pings) < 0.5 * seconds or not min(requests):
+        raise WorldError(f"{pings} PINGs and {requests} requests in {seconds:.0f} s: nobody looks")
+
+
 # --- watch -------------------------------------------------------------------
 
 SINGLE = 10  # single changes, of which none may be missed
@@ -289,4 +337,5 @@ def wait_last(world, agent, apis):
     return since[0]
 
 
-AGENT_GROUPS = {"probes": measure_probes, "deaths": measure_deaths, "watch": measure_watch}
+AGENT_GROUPS = {"probes": measure_probes, "steady": measure_steady, "deaths": measure_deaths,
+                "watch": measure_watch}

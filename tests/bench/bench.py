@@ -16,18 +16,24 @@ Groups:
              at the frontend and at the backend itself, interleaved; for
              comparison the same through local proxies (nginx, and haproxy where
              it is installed)
+  relay      KubeLB's relay beside nginx's and HAProxy's: requests/s, bulk, CPU time of each, and
+             memory with ten thousand connections
   unrelated  connect + accept + close of somebody else's connections, with
              KubeLB attached, without, and with two empty programs in its place (what
              the kernel takes to run any program there), interleaved
+  packets    datagrams that the node sends from sockets that are not connected, and those that
+             it forwards, with an agent at rest and without, interleaved
   agent      memory and CPU time of kubelb-agent at rest, with 3 and with 64 backends
   probes     TLS handshakes and requests that probes cost an apiserver while there is
              traffic, beside HAProxy's as Kubespray configures it
+  steady     handshakes, PINGs and requests that the agent costs an apiserver with HTTP/2
+             while nothing happens; --steady-seconds 3600 for an hour of it
   deaths     kill -9, black holes and hangs: how soon the agent knows, what fails of the
              connects of somebody outside, how soon clients of the dead hear of it
   watch      thousands of EndpointSlice events: is the last list the cluster's, and
              what did it cost
 
-All of it takes about half an hour, --quick about ten minutes. probes, deaths and watch make
+All of it takes about half an hour, --quick about ten minutes. probes, steady, deaths and watch make
 worlds of their own, attached at the cgroup's root, for the node's namespace alone.
 
 --beside DIR measures two builds by turns, nothing else: see docs/bench.md, which also says
@@ -52,30 +58,35 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "world"))
 
 from agentbench import AGENT_GROUPS, measure_agent  # noqa: E402  (after sys.path)
 from beside import measure_beside  # noqa: E402
+from packets import measure_packets  # noqa: E402
 from programs import empty_programs, measure_programs  # noqa: E402
+from relaybench import measure_relay  # noqa: E402
 from runs import no_bpf_statistics, other_programs  # noqa: E402
 from stage import (FRONTEND, FRONTEND_PORT, PLAIN_PORT, SERVERS, TLS_PORT, Cpus,  # noqa: E402
                    Stage)
 from system import WorldError  # noqa: E402
 from world import World, raise_on_signals  # noqa: E402
 
-GROUPS = ("programs", "connects", "requests", "unrelated", "agent", "probes", "deaths", "watch")
+GROUPS = ("programs", "connects", "requests", "relay", "unrelated", "packets", "agent",
+          "probes", "steady", "deaths", "watch")
 
 # What the measurements take, in full and with --quick.
 # Short runs, and many: what disturbs them (another process, a busy neighbour on the
 # host) comes and goes within seconds, and then hits both sides of a pair.
 FULL = {"connects": 10000, "rounds": 9, "timed": 5000, "pairs": 60,
-        "request_pairs": 40, "seconds": 0.5, "bulk_pairs": 20,
+        "request_pairs": 40, "seconds": 0.5, "bulk_pairs": 20, "relay_rounds": 15,
+        "packet_rounds": 30, "datagrams": 100000,
         "agent_settle": 10, "agent_idle": 20,
-        "probe_seconds": 300, "events": 10000,
+        "probe_seconds": 300, "steady_seconds": 300, "events": 10000,
         "deaths": 6, "deaths_fast": 3, "deaths_alone": 3,
         "dial_rate": 100, "dial_rate_fast": 3000,
         "dial_lead": 3, "dial_seconds": 12, "hang_seconds": 18,
         "beside_rounds": 24, "beside_connects": 3000}
 QUICK = {"connects": 10000, "rounds": 5, "timed": 3000, "pairs": 20,
-         "request_pairs": 10, "seconds": 0.3, "bulk_pairs": 5,
+         "request_pairs": 10, "seconds": 0.3, "bulk_pairs": 5, "relay_rounds": 7,
+         "packet_rounds": 9, "datagrams": 50000,
          "agent_settle": 10, "agent_idle": 10,
-         "probe_seconds": 60, "events": 2000,
+         "probe_seconds": 60, "steady_seconds": 60, "events": 2000,
          "deaths": 3, "deaths_fast": 1, "deaths_alone": 2,
          "dial_rate": 100, "dial_rate_fast": 3000,
          "dial_lead": 3, "dial_seconds": 12, "hang_seconds": 18,
@@ -307,6 +318,8 @@ def parse(argv):
                         help="fewer and shorter rounds")
     parser.add_argument("--only", metavar="GROUP,...", default=",".join(GROUPS),
                         help=f"some of: {', '.join(GROUPS)}")
+    parser.add_argument("--steady-seconds", metavar="N", type=int,
+                        help="how long the group steady looks")
     parser.add_argument("--json", metavar="FILE", help="write everything measured there as well")
     parser.add_argument("--beside", metavar="DIR",
                         help="instead of the groups: this build's programs and those of the "
@@ -334,10 +347,17 @@ def measure(group, stage, report, beside):
     elif group in AGENT_GROUPS:
         AGENT_GROUPS[group](stage.effort, report)
     else:
-        timed = {"connects": measure_connects, "requests": measure_requests,
-                 "unrelated": measure_unrelated}
+        timed = {"connects": measure_connects, "requests": measure_requests, "relay": measure_relay,
+                 "unrelated": measure_unrelated, "packets": measure_packets}
         with no_bpf_statistics():
             timed[group](stage, report)
+
+
+def effort_of(args):
+    effort = dict(QUICK if args.quick else FULL)
+    if args.steady_seconds:
+        effort["steady_seconds"] = args.steady_seconds
+    return effort
 
 
 def run(args, report):
@@ -347,7 +367,7 @@ def run(args, report):
           f"load {about['load_before']:.2f}; {cpus.text}")
     stolen, total = cpu_times()
     with World(backends=0) as world:
-        stage = Stage(world, cpus, QUICK if args.quick else FULL)
+        stage = Stage(world, cpus, effort_of(args))
         for group in ["beside"] if args.beside else [g for g in GROUPS if g in args.only]:
             try:
                 measure(group, stage, report, args.beside)

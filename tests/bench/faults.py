@@ -12,9 +12,11 @@ that changes an object ten times a second.
     kill       kill -9                       vanish    the host: its link is cut
     hang       the process: SIGSTOP          shutdown  the host vanishes while it shuts down
     handlers   no new request is answered; PINGs are, and open watches go on
+    unread     new connections are taken and not read from; the others go on
+    drain      kubelbctl drain
     glitch     the link is cut for 0.8 s     pause     the process is stopped for 0.8 s
 
-Run it by scripts/faults.sh, which builds first. After the last three faults nothing may be ended.
+Run it by scripts/faults.sh, which builds first. After the last five faults nothing may be ended.
 It prints a table, median and worst of the rounds; --json writes every round as well, "-" to
 standard output. A fault takes from 15 s to over a minute a round. Exit status: 0 all was measured
 (however bad), 1 something was not, 2 the command line is wrong.
@@ -40,7 +42,7 @@ sys.path[:0] = [HERE, os.path.join(TESTS, "world"), os.path.join(TESTS, "e2e")]
 
 from deaths import BACKENDS, USUAL, begin_kill, end_kill, even_clients, wait_forgiven  # noqa: E402
 from etcd import Etcd  # noqa: E402  (after sys.path)
-from helpers import backend_status, stats, wait_states  # noqa: E402
+from helpers import backend_status, ok, stats, wait_states  # noqa: E402
 from observe import is_open, kubeconfig, wait_known  # noqa: E402
 from system import WorldError, wait_until  # noqa: E402
 from world import World, raise_on_signals  # noqa: E402
@@ -75,22 +77,37 @@ def begin_shutdown(world, cp):
     wait_until(left, f"{cp.name} to be taken for one that shuts down", 30, 0.05)
 
 
-def end_shutdown(cp):
+def end_shutdown(_world, cp):
     cp.link(up=True)
     end_kill(cp)
 
 
+def cut(_world, cp):
+    cp.link(up=False)
+
+
+def join(_world, cp):
+    cp.link(up=True)
+
+
 FAULTS = {
-    "kill": Fault(nothing, begin_kill, end_kill, False, 200),
-    "vanish": Fault(nothing, lambda cp: cp.link(up=False), lambda cp: cp.link(up=True), False,
-                    2200),
-    "hang": Fault(nothing, lambda cp: cp.stop(), lambda cp: cp.cont(), False, 3500),
-    "shutdown": Fault(begin_shutdown, lambda cp: cp.link(up=False), end_shutdown, False, 2200),
-    "handlers": Fault(nothing, lambda cp: cp.hang("handlers"), lambda cp: cp.hang(None), False,
-                      None),
-    "glitch": Fault(nothing, lambda cp: cp.link(up=False), lambda cp: cp.link(up=True), True, None),
-    "pause": Fault(nothing, lambda cp: cp.stop(), lambda cp: cp.cont(), True, None),
+    "kill": Fault(nothing, lambda _world, cp: begin_kill(cp), lambda _world, cp: end_kill(cp), False, 200),
+    "vanish": Fault(nothing, cut, join, False, 2200),
+    "hang": Fault(nothing, lambda _world, cp: cp.stop(), lambda _world, cp: cp.cont(), False, 3500),
+    "shutdown": Fault(begin_shutdown, cut, end_shutdown, False, 2200),
+    "handlers": Fault(nothing, lambda _world, cp: cp.hang("handlers"),
+                      lambda _world, cp: cp.hang(None), False, None),
+    "unread": Fault(nothing, lambda _world, cp: cp.hang("tcp"), lambda _world, cp: cp.hang(None),
+                    False, None),
+    "drain": Fault(nothing, lambda world, cp: ok(world.ctl("drain", cp.endpoint)),
+                   lambda world, cp: ok(world.ctl("undrain", cp.endpoint)), False, None),
+    "glitch": Fault(nothing, cut, join, True, None),
+    "pause": Fault(nothing, lambda _world, cp: cp.stop(), lambda _world, cp: cp.cont(), True, None),
 }
+
+
+# Nothing may be ended, and new clients are to leave it. To the others they may go on.
+AVOIDED = ("unread", "drain")
 
 
 # --- who is there -------------------------------------------------------------
@@ -250,17 +267,17 @@ def one_round(world, writer, name, cp):
         fault.prepare(world, cp)
         numbers = informers.of(cp)
         start = time.monotonic()
-        fault.begin(cp)
+        fault.begin(world, cp)
         revision = writer.revision
         try:
             if fault.blink:
                 time.sleep(BLINK)
-                fault.end(cp)
+                fault.end(world, cp)
             seen = observe(fault, kept, informers, cp, (start, numbers, revision))
             outcomes = dialler.outcomes()
         finally:
             if not fault.blink:
-                fault.end(cp)
+                fault.end(world, cp)
     return {"fault": name, "backend": cp.name, **seen, **dials_of(outcomes, cp, start)}
 
 
@@ -382,10 +399,11 @@ def total(counters):
 
 def row(name, rounds):
     fault = FAULTS[name]
-    # Where nothing may be ended, new clients may go there for as long as they like.
     ends, there = [end for r in rounds for end in r["ended_ms"]], []
     if fault.target:
-        ends, there = last_ends(rounds), [r["last_there_ms"] or 0 for r in rounds]
+        ends = last_ends(rounds)
+    if fault.target or name in AVOIDED:
+        there = [r["last_there_ms"] or 0 for r in rounds]
     return (name, spread(ends), verdict(fault, rounds), total(r["ended_by"] for r in rounds),
             spread([event for r in rounds for event in r["event_ms"]]),
             spread([r["lists"] for r in rounds]),

@@ -12,6 +12,12 @@
  *   bench_client unrelated [-n N]
  *       N times connect, accept, close and close against a listener of its own on
  *       127.0.0.1; times the four together.
+ *   bench_client datagrams [-n N] ADDRESS PORT
+ *       N datagrams of 64 bytes from a socket that is not connected; the time of 32 sends is
+ *       taken together, and a 32nd of it is one sample.
+ *   bench_client sink ADDRESS PORT
+ *       takes datagrams and reads none, until killed; prints "ready". Its buffer is full soon: what
+ *       comes then is dropped at the socket.
  *   bench_client dial [--rate R] [--seconds S] [--tls] [--give-up T] ADDRESS PORT
  *       begins R connects a second (default 100) for S seconds, each on a socket of its
  *       own and whatever became of those before; with --tls each makes a TLS handshake.
@@ -55,6 +61,8 @@
 #define RATE_DEFAULT 100
 #define GIVE_UP_DEFAULT 10
 #define CHUNK 65536
+#define DATAGRAM 64
+#define DATAGRAMS_TOGETHER 32 /* two clock reads for each would be a tenth of what is timed */
 
 static struct {
 	long n;
@@ -149,9 +157,9 @@ static void print_durations(struct samples *s)
 
 /* --- sockets -------------------------------------------------------------------- */
 
-static int stream_socket(int family)
+static int socket_of(int family, int type)
 {
-	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(family, type | SOCK_CLOEXEC, 0);
 
 	if (fd < 0)
 		fail_errno("socket");
@@ -167,7 +175,7 @@ static void set_option(int fd, int level, int name, const void *value, socklen_t
 static int client_socket(void)
 {
 	struct linger reset = { .l_onoff = 1, .l_linger = 0 };
-	int fd = stream_socket(opt.to.ss_family);
+	int fd = socket_of(opt.to.ss_family, SOCK_STREAM);
 
 	set_option(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	return fd;
@@ -182,7 +190,7 @@ static void connect_client(int fd)
 /* Listens on opt.to; port 0 becomes the one that the kernel chose. */
 static int listener(void)
 {
-	int fd = stream_socket(opt.to.ss_family), on = 1;
+	int fd = socket_of(opt.to.ss_family, SOCK_STREAM), on = 1;
 
 	set_option(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	if (bind(fd, (struct sockaddr *)&opt.to, opt.to_len) != 0)
@@ -290,6 +298,40 @@ __attribute__((noreturn)) static void run_serve(void)
 			fail_errno("accept");
 		}
 	}
+}
+
+/* --- datagrams, sink ------------------------------------------------------------ */
+
+static void run_datagrams(void)
+{
+	int fd = socket_of(opt.to.ss_family, SOCK_DGRAM);
+	char data[DATAGRAM] = { 0 };
+	struct samples s = { 0 };
+
+	for (long sent = 0; sent < opt.n; sent += DATAGRAMS_TOGETHER) {
+		uint64_t start = now_ns();
+
+		for (int i = 0; i < DATAGRAMS_TOGETHER; i++)
+			if (sendto(fd, data, sizeof(data), 0, (struct sockaddr *)&opt.to,
+				   opt.to_len) < 0)
+				fail_errno("sendto");
+		add_sample(&s, (now_ns() - start) / DATAGRAMS_TOGETHER);
+	}
+	close(fd);
+	print_durations(&s);
+	free(s.ns);
+}
+
+__attribute__((noreturn)) static void run_sink(void)
+{
+	int fd = socket_of(opt.to.ss_family, SOCK_DGRAM);
+
+	if (bind(fd, (struct sockaddr *)&opt.to, opt.to_len) != 0)
+		fail_errno("bind");
+	puts("ready");
+	fflush(stdout);
+	for (;;)
+		pause();
 }
 
 /* --- requests ------------------------------------------------------------------- */
@@ -631,7 +673,7 @@ static const char *parse_options(int argc, char **argv)
 		}
 	}
 	if (optind == argc)
-		fail(2, "want a mode: requests, connects, unrelated, dial or serve");
+		fail(2, "want a mode: see the top of bench_client.c");
 	mode = argv[optind++];
 	if (strcmp(mode, "unrelated") != 0) {
 		if (argc - optind != 2)
@@ -651,7 +693,8 @@ int main(int argc, char **argv)
 	} modes[] = {
 		{ "requests", run_requests },	{ "connects", run_connects },
 		{ "unrelated", run_unrelated }, { "dial", run_dial },
-		{ "serve", run_serve },
+		{ "serve", run_serve },		{ "datagrams", run_datagrams },
+		{ "sink", run_sink },
 	};
 	const char *mode = parse_options(argc, argv);
 
@@ -661,5 +704,5 @@ int main(int argc, char **argv)
 		modes[i].run();
 		return fflush(stdout) == 0 ? 0 : 1;
 	}
-	fail(2, "unknown mode '%s': want requests, connects, unrelated, dial or serve", mode);
+	fail(2, "unknown mode '%s': see the top of bench_client.c", mode);
 }

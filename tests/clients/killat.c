@@ -7,7 +7,7 @@
  *   LD_PRELOAD=./killat.so KILLAT=rename:PATH PROGRAM...
  *   LD_PRELOAD=./killat.so STOPAT=...             the same with SIGSTOP
  *
- * CALL: link_create, link_update, map_update, obj_pin (of bpf(2)), fork, rename, inotify
+ * CALL: link_create, link_update, map_update, obj_pin, prog_load (of bpf(2)), fork, rename, inotify
  * (inotify_init1(2)), connections (a part of the list of sockets is received). Only the first
  * process that makes such calls gets the signal: the program, and not its child beside it, or a
  * child that alone makes them. Without either nothing happens.
@@ -64,6 +64,8 @@ long syscall(long number, ...)
 		passing("map_update", NULL);
 	if (number == SYS_bpf && a[0] == BPF_OBJ_PIN)
 		passing("obj_pin", NULL);
+	if (number == SYS_bpf && a[0] == BPF_PROG_LOAD)
+		passing("prog_load", NULL);
 	return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 

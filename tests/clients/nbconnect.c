@@ -16,10 +16,15 @@
  *   --udp                connect a UDP socket and send one datagram
  *   --peer               print getpeername of every connection
  *   --timeout MS         give up on a connect after MS (default 10000)
+ *   --ask                a connect is over, and timed, when a byte has come back for
+ *                        a request (plain HTTP, which nginx answers on a TLS port)
+ *   --slow MS            a line `slow: MS` for each success that took longer, and
+ *                        `lost: MS ERRNO_NAME CONNECT_MS` for each failure; the last
+ *                        is -1 where it was not connected
  *
  * Connects are non-blocking: poll for writability, then SO_ERROR. Each failure
  * is a line `failed: ERRNO_NAME`; the last line of stdout is a JSON summary:
- *   {"ok":3000,"failed":0,"errors":{},"max_ms":1.234,"closed":0}
+ *   {"ok":3000,"failed":0,"errors":{},"max_ms":1.234,"max_failed_ms":0.000,"closed":0}
  * Exit status: 0 all connected, 1 some did not, 2 the command line is wrong.
  */
 #ifndef _GNU_SOURCE
@@ -52,6 +57,8 @@ static struct {
 	bool udp;
 	bool peer;
 	int timeout_ms;
+	bool ask;
+	double slow_ms; /* 0: no lines */
 	long n;
 	long hold;
 	double rate;
@@ -63,14 +70,15 @@ static struct {
 static struct {
 	long ok, failed, closed;
 	long errors[ERRNO_MAX];
-	uint64_t max_ns;
+	uint64_t max_ns, max_failed_ns;
 } result;
 
 /* A connect under way. */
 struct pending {
 	int fd;
 	bool again; /* to be dissolved and connected once more */
-	uint64_t start_ns;
+	bool asked; /* connected, and waiting for a byte */
+	uint64_t start_ns, asked_ns;
 };
 
 static volatile sig_atomic_t asked_to_end;
@@ -95,9 +103,16 @@ static void usage(const char *why)
 	exit(2);
 }
 
-static void count_failure(int error)
+static void count_failure(int error, const struct pending *p)
 {
 	const char *name = strerrorname_np(error);
+	uint64_t took = now_ns() - p->start_ns;
+
+	if (took > result.max_failed_ns)
+		result.max_failed_ns = took;
+	if (opt.slow_ms)
+		printf("lost: %.3f %s %.3f\n", (double)took / 1e6, name ? name : "?",
+		       p->asked ? (double)(p->asked_ns - p->start_ns) / 1e6 : -1.0);
 
 	result.failed++;
 	if (error > 0 && error < ERRNO_MAX)
@@ -110,6 +125,8 @@ static void count_success(const struct pending *p)
 	uint64_t took = now_ns() - p->start_ns;
 
 	result.ok++;
+	if (opt.slow_ms && (double)took > opt.slow_ms * 1e6)
+		printf("slow: %.3f\n", (double)took / 1e6);
 	if (took > result.max_ns)
 		result.max_ns = took;
 }
@@ -204,6 +221,25 @@ static int socket_error(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 ? error : errno;
 }
 
+/* Sends the request; 0 or the error. */
+static int ask(struct pending *p)
+{
+	static const char request[] = "GET / HTTP/1.0\r\n\r\n";
+
+	p->asked = true;
+	p->asked_ns = now_ns();
+	return send(p->fd, request, sizeof(request) - 1, MSG_NOSIGNAL) < 0 ? errno : EINPROGRESS;
+}
+
+/* Whether the answer has begun; 0 or the error, ENODATA for an end without one. */
+static int answer_error(int fd)
+{
+	char byte;
+	ssize_t n = recv(fd, &byte, 1, 0);
+
+	return n < 0 ? errno : n ? 0 : ENODATA;
+}
+
 /*
  * Takes a connect one step on, given that its last step ended with error.
  * Returns true when it is over: p->fd is then a connection, or -1 (counted).
@@ -220,8 +256,13 @@ static bool advance(struct pending *p, int error)
 		if (error == EINPROGRESS)
 			return false;
 	}
+	if (error == 0 && opt.ask && !p->asked) {
+		error = ask(p);
+		if (error == EINPROGRESS)
+			return false;
+	}
 	if (error) {
-		count_failure(error);
+		count_failure(error, p);
 		close(p->fd);
 		p->fd = -1;
 		return true;
@@ -239,9 +280,10 @@ static bool begin(struct pending *p)
 {
 	p->start_ns = now_ns();
 	p->again = opt.reconnect;
+	p->asked = false;
 	p->fd = open_socket();
 	if (p->fd < 0) {
-		count_failure(-p->fd);
+		count_failure(-p->fd, p);
 		p->fd = -1;
 		return true;
 	}
@@ -259,7 +301,7 @@ static int reap(struct pending *p, int n, int wait_ms, int *held, long *n_held)
 	int left = 0;
 
 	for (int i = 0; i < n; i++)
-		fds[i] = (struct pollfd){ .fd = p[i].fd, .events = POLLOUT };
+		fds[i] = (struct pollfd){ .fd = p[i].fd, .events = p[i].asked ? POLLIN : POLLOUT };
 	if (poll(fds, (nfds_t)n, wait_ms) < 0 && errno != EINTR) {
 		perror("nbconnect: poll");
 		exit(1);
@@ -268,9 +310,10 @@ static int reap(struct pending *p, int n, int wait_ms, int *held, long *n_held)
 		bool over = false;
 
 		if (fds[i].revents)
-			over = advance(&p[i], socket_error(p[i].fd));
+			over = advance(&p[i],
+				       p[i].asked ? answer_error(p[i].fd) : socket_error(p[i].fd));
 		else if (now_ns() - p[i].start_ns > limit_ns) {
-			count_failure(ETIMEDOUT);
+			count_failure(ETIMEDOUT, &p[i]);
 			close(p[i].fd);
 			p[i].fd = -1;
 			over = true;
@@ -386,7 +429,8 @@ static void print_summary(void)
 		printf("%s\"%s\":%ld", comma, name ? name : "?", result.errors[i]);
 		comma = ",";
 	}
-	printf("},\"max_ms\":%.3f,\"closed\":%ld}\n", (double)result.max_ns / 1e6, result.closed);
+	printf("},\"max_ms\":%.3f,\"max_failed_ms\":%.3f,\"closed\":%ld}\n",
+	       (double)result.max_ns / 1e6, (double)result.max_failed_ns / 1e6, result.closed);
 }
 
 static double number(const char *text, double min, double max)
@@ -401,7 +445,7 @@ static double number(const char *text, double min, double max)
 
 static void parse_options(int argc, char **argv)
 {
-	enum { V6ONLY = 256, BIND, RECONNECT, UDP, PEER, TIMEOUT, HOLD, RATE, SECONDS };
+	enum { V6ONLY = 256, BIND, RECONNECT, UDP, PEER, TIMEOUT, HOLD, RATE, SECONDS, ASK, SLOW };
 	static const struct option longopts[] = {
 		{ "v6only", no_argument, NULL, V6ONLY },
 		{ "bind", required_argument, NULL, BIND },
@@ -412,6 +456,8 @@ static void parse_options(int argc, char **argv)
 		{ "hold", required_argument, NULL, HOLD },
 		{ "rate", required_argument, NULL, RATE },
 		{ "seconds", required_argument, NULL, SECONDS },
+		{ "ask", no_argument, NULL, ASK },
+		{ "slow", required_argument, NULL, SLOW },
 		{ 0 },
 	};
 	const char *from = NULL;
@@ -455,6 +501,12 @@ static void parse_options(int argc, char **argv)
 			break;
 		case SECONDS:
 			opt.seconds = number(optarg, 0, 86400);
+			break;
+		case ASK:
+			opt.ask = true;
+			break;
+		case SLOW:
+			opt.slow_ms = number(optarg, 0.001, 3600000);
 			break;
 		default:
 			usage("unknown option");

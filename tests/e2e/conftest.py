@@ -5,7 +5,6 @@ Run as root:  /usr/bin/python3 -m pytest tests/e2e
 KUBELB_BUILD names another directory with the programs than build/.
 """
 
-import fcntl
 import glob
 import os
 import signal
@@ -17,17 +16,21 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "world")]
 pytest.register_assert_rewrite("helpers")
 
-# Seconds that the longest files take, for pytest_collection_modifyitems.
-LONG = {"test_hostile_backend.py": 90, "test_states.py": 86, "test_lifecycle.py": 80,
-        "test_hostile_user.py": 71, "test_shortage.py": 90, "test_liveness.py": 80,
-        "test_local.py": 70, "test_idle_close.py": 60, "test_return.py": 60, "test_faults.py": 60,
-        "test_world_h2.py": 60, "test_reset.py": 40, "test_attach_again.py": 40,
-        "test_effective.py": 40, "test_migrate.py": 40, "test_discovery_agent.py": 66, "test_killed_load.py": 55,
-        "test_agent.py": 54, "test_local_policy.py": 40,
-        "test_own_server.py": 52, "test_refusal.py": 52, "test_sentinel.py": 48,
-        "test_package.py": 42, "test_secrets.py": 42, "test_image.py": 29, "test_reload.py": 29,
-        "test_http_abuse.py": 29, "test_world_h2.py": 36, "test_faults.py": 22,
-        "test_scripts.py": 27, "test_operate.py": 25}
+# Seconds that the longest files took, three at a time on a busy machine. Their order counts: see
+# pytest_collection_modifyitems.
+LONG = {"test_package.py": 793, "test_docs.py": 420, "test_killed_load.py": 307,
+        "test_discovery_agent.py": 303, "test_refusal.py": 286, "test_connect.py": 265,
+        "test_ctl.py": 256, "test_states.py": 253, "test_operate.py": 248,
+        "test_http_abuse.py": 244, "test_own_server.py": 237, "test_idle_close.py": 217,
+        "test_live.py": 210, "test_shortage.py": 206, "test_load.py": 204,
+        "test_lifecycle.py": 196, "test_hostile_backend.py": 193, "test_reload.py": 188,
+        "test_secrets.py": 188, "test_agent.py": 181, "test_cli.py": 171, "test_balance.py": 165,
+        "test_image.py": 163, "test_return.py": 156, "test_liveness.py": 138, "test_files.py": 136,
+        "test_local.py": 133, "test_apiserver.py": 128, "test_reset.py": 128,
+        "test_local_policy.py": 124, "test_fastopen.py": 120, "test_migrate.py": 114,
+        "test_relay_rescue.py": 190, "test_relay_mode.py": 150, "test_relay_kernel.py": 90,
+        "test_chart.py": 60, "test_rpm.py": 90, "test_host_netns.py": 111,
+        "test_doctor.py": 240}
 
 import helpers  # noqa: E402  (after sys.path)
 import system  # noqa: E402
@@ -40,8 +43,6 @@ def end_as_by_interrupt(_number, _frame):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "alone: what it attaches acts on other worlds too, or it "
-                            "measures time; no other test runs meanwhile")
     # SIGTERM ends the run as ^C does: fixtures are torn down, worlds removed.
     signal.signal(signal.SIGTERM, end_as_by_interrupt)
 
@@ -49,20 +50,6 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     """Workers take a file at a time: the long ones first, or one is left to a single worker."""
     items.sort(key=lambda item: LONG.get(item.path.name, 0), reverse=True)
-
-
-@pytest.fixture(autouse=True)
-def turn(request):
-    """Tests of several workers (pytest -n), and of other runs on this machine, run side by side,
-    one of `alone` by itself. All pass through a gate, which that one holds until the others are
-    done: no new ones begin."""
-    alone = request.node.get_closest_marker("alone")
-    base = "/run/kubelb-tests"
-    with open(f"{base}.turn", "w", encoding="ascii") as lock:
-        with open(f"{base}.gate", "w", encoding="ascii") as gate:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        yield
 
 
 @pytest.fixture(scope="session", name="world")
@@ -89,6 +76,16 @@ def refuse_fixture(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("refuse") / "refuse")
     system.run_checked(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path,
                         os.path.join(os.path.dirname(HERE), "clients", "refuse.c")])
+    return path
+
+
+@pytest.fixture(name="tlsflood", scope="session")
+def tlsflood_fixture(tmp_path_factory):
+    """A TLS server that sends what is no data: see tests/clients/tlsflood.c."""
+    path = str(tmp_path_factory.mktemp("tlsflood") / "tlsflood")
+    system.run_checked(["gcc", "-O2", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-o", path,
+                        os.path.join(os.path.dirname(HERE), "clients", "tlsflood.c"), "-lssl",
+                        "-lcrypto", "-lpthread"])
     return path
 
 
@@ -122,6 +119,20 @@ def group_fixture(stage):
     yield path
     for child in glob.glob(f"{glob.escape(path)}/*/"):
         os.rmdir(child)
+
+
+@pytest.fixture(name="apart")
+def apart_fixture(stage):
+    """The stage for scope `all`, which acts on every network namespace: this process and what it
+    starts are in a cgroup of their own, and KubeLB is attached there, not at the root. Other worlds
+    notice nothing."""
+    with open("/proc/self/cgroup", encoding="ascii") as f:
+        before = next(line for line in f if line.startswith("0::"))[3:].strip("/\n")
+    stage.attach_to = stage.cgroup("apart")
+    stage.configure()
+    system.move_to(stage.attach_to)
+    yield stage
+    system.move_to(os.path.join(system.cgroup2_root(), before))
 
 
 @pytest.fixture(name="single")

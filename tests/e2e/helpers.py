@@ -2,6 +2,7 @@
 """What the tests share: dialling, counting, reading maps, judging exits."""
 
 import contextlib
+import ctypes
 import errno
 import glob
 import http.client
@@ -495,12 +496,10 @@ def state_of(world, backend):
     """The agent's verdict; None before there is one. A backend that was never
     probed is shown as ready, for so it counts, but that is nobody's verdict."""
     try:
-        state = backend_status(world)[backend.endpoint]["state"]
-        probed = {address_text(v["endpoint"]["addr"]): v["last_probe_ns"]
-                  for _k, v in dump(world, "backends")}
+        entry = backend_status(world)[backend.endpoint]
     except (AssertionError, KeyError):
         return None  # nothing attached yet
-    return state if probed.get(backend.v4) else None
+    return entry["state"] if entry["lastProbeSecondsAgo"] is not None else None
 
 
 def wait_states(world, state, backends, timeout=10):
@@ -589,3 +588,27 @@ def metrics_of(body):
 def by_backend(samples, **where):
     return {labels["backend"]: value for labels, value in samples
             if all(labels.get(k) == v for k, v in where.items())}
+
+
+# --- a disk that hangs -------------------------------------------------------
+
+FAN_CLASS_CONTENT, FAN_CLOEXEC = 0x4, 0x1
+FAN_MARK_ADD, FAN_OPEN_PERM, FAN_ONDIR = 0x1, 0x10000, 0x40000000
+
+
+@contextlib.contextmanager
+def hanging(*paths):
+    """Whoever opens one of these files or directories waits until this ends, as on a disk that
+    does not answer: the kernel asks this process for its permission, and gets no reply."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC, os.O_RDONLY)
+    if fd < 0:
+        pytest.skip(f"fanotify: {os.strerror(ctypes.get_errno())}")
+    try:
+        for path in paths:
+            if libc.fanotify_mark(fd, FAN_MARK_ADD, ctypes.c_uint64(FAN_OPEN_PERM | FAN_ONDIR), -1,
+                                  os.fsencode(path)):
+                pytest.skip(f"fanotify: {os.strerror(ctypes.get_errno())}")
+        yield
+    finally:
+        os.close(fd)

@@ -39,13 +39,14 @@ METADATA = {"name": Need(NAMED), "namespace": Need(NAMED), "labels": {str: str},
 PROFILE = {"type": Need(one_of("Unconfined", "RuntimeDefault", "Localhost"))}
 SECURITY = {"privileged": bool, "readOnlyRootFilesystem": bool, "allowPrivilegeEscalation": bool,
             "capabilities": {"add": [str], "drop": [str]}}
-PROBE = {"httpGet": Need({"host": str, "port": Need(int), "path": str}), "periodSeconds": int,
-         "timeoutSeconds": int, "failureThreshold": int}
+PROBE = {"httpGet": {"host": str, "port": Need(int), "path": str}, "exec": {"command": Need([str])},
+         "periodSeconds": int, "timeoutSeconds": int, "failureThreshold": int}
 CONTAINER = {
     "name": Need(NAMED), "image": Need(str), "command": [str], "args": [str],
     "imagePullPolicy": one_of("Always", "IfNotPresent", "Never"), "securityContext": Need(SECURITY),
     "resources": Need({"requests": AMOUNTS, "limits": AMOUNTS}),
     "livenessProbe": PROBE, "readinessProbe": PROBE,
+    "ports": [{"name": Need(NAMED), "containerPort": Need(int), "protocol": one_of("TCP")}],
     "volumeMounts": [{"name": Need(NAMED), "mountPath": Need(str), "readOnly": bool,
                       "mountPropagation": one_of("None", "HostToContainer", "Bidirectional")}],
 }
@@ -54,7 +55,8 @@ VOLUME = {"name": Need(NAMED), "configMap": {"name": Need(NAMED)},
                                                               "DirectoryOrCreate"))}}
 AFFINITY = {"nodeAffinity": Need({"requiredDuringSchedulingIgnoredDuringExecution": Need({
     "nodeSelectorTerms": Need([{"matchExpressions": Need([{
-        "key": Need(str), "operator": Need(one_of("Exists", "DoesNotExist"))}])}])})})}
+        "key": Need(str), "operator": Need(one_of("In", "NotIn", "Exists", "DoesNotExist")),
+        "values": [str]}])}])})})}
 POD = {
     "serviceAccountName": NAMED, "hostNetwork": bool,
     "dnsPolicy": one_of("Default", "ClusterFirst", "ClusterFirstWithHostNet"),
@@ -67,6 +69,16 @@ POD = {
     "initContainers": [CONTAINER], "containers": Need([CONTAINER]), "volumes": [VOLUME],
 }
 KINDS = {
+    # monitoring.coreos.com: as far as the chart uses the operator's API.
+    ("monitoring.coreos.com/v1", "PodMonitor"): {"spec": Need({
+        "selector": Need({"matchLabels": Need({str: str})}),
+        "podMetricsEndpoints": Need([{
+            "port": Need(NAMED), "path": str, "interval": str,
+            "relabelings": [{"sourceLabels": Need([str]), "targetLabel": Need(str)}]}])})},
+    ("monitoring.coreos.com/v1", "PrometheusRule"): {"spec": Need({"groups": Need([{
+        "name": Need(str), "rules": Need([{
+            "record": str, "alert": str, "expr": Need(str), "for": str, "labels": {str: str},
+            "annotations": {str: str}}])}])})},
     ("v1", "ServiceAccount"): {},
     ("v1", "ConfigMap"): {"data": Need({str: str})},
     ("v1", "Pod"): {"spec": Need(POD)},
@@ -142,3 +154,20 @@ def check_pod(pod):
         if context.get("allowPrivilegeEscalation") is False:
             assert not context.get("privileged"), "the apiserver refuses both together"
             assert "SYS_ADMIN" not in context["capabilities"].get("add", []), "and these"
+
+
+def matches_node(expression, labels):
+    value, wanted = labels.get(expression["key"]), expression.get("values", [])
+    return {"Exists": value is not None, "DoesNotExist": value is None, "In": value in wanted,
+            "NotIn": value not in wanted}[expression["operator"]]
+
+
+def runs_on(spec, labels):
+    """Whether the scheduler puts the pod on a node with these labels."""
+    labels = {"kubernetes.io/os": "linux", **labels}
+    if not spec["nodeSelector"].items() <= labels.items():
+        return False
+    required = spec.get("affinity", {}).get("nodeAffinity", {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution")
+    return not required or any(all(matches_node(e, labels) for e in term["matchExpressions"])
+                               for term in required["nodeSelectorTerms"])

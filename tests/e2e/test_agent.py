@@ -311,16 +311,16 @@ def test_prefers_the_local_backend(stage, policy):
 # --- probes ------------------------------------------------------------------
 
 
-def test_probes_keep_one_connection(stage):
-    """One TLS handshake for any number of probes."""
-    counts = Accepts(stage)
-    seen = {b.name: len(b.requests()) for b in stage.backends}
-    stage.agent()
+def test_probes_keep_one_connection(attached):
+    """One TLS handshake for any number of probes. (Who attaches first makes one for its preflight.)"""
+    counts = Accepts(attached)
+    seen = {b.name: len(b.requests()) for b in attached.backends}
+    attached.agent()
 
     def probes(b):
         return b.requests(since=seen[b.name])
 
-    for b in stage.backends:
+    for b in attached.backends:
         wait_until(lambda b=b: len(probes(b)) >= 10, "ten probes")
         assert {e["uri"] for e in probes(b)} <= {"/readyz", "/livez"}
         assert len({e["connection"] for e in probes(b)}) == 1
@@ -499,14 +499,14 @@ def test_reload_keeps_connections(balanced):
 
 
 def test_log_is_logfmt(balanced):
-    """Every line: level, msg, and pairs."""
+    """Every line: level, msg, and pairs; in a file the time before them."""
     balanced.cp(1).kill()
     wait_states(balanced, "dead", [balanced.cp(1)])
     balanced.running.stop()
     lines = balanced.running.log().splitlines()
     assert lines
     for line in lines:
-        assert re.match(r'level=\w+ msg=', line), line
+        assert re.match(r'time=[\d-]{10}T[\d:]{8}\.\d{3}Z level=\w+ msg=', line), line
     assert any(balanced.cp(1).v4 in line and "dead" in line for line in lines)
 
 
@@ -543,7 +543,7 @@ def test_log_for_the_journal(stage):
 def test_log_for_a_file(stage, stream):
     """The variable is inherited: one that names another file is about somebody else's stderr."""
     lines = agent_with_stream(stage, stream)
-    assert lines and all(line.startswith("level=") for line in lines), lines
+    assert lines and all(re.match(r"time=\S+Z level=", line) for line in lines), lines
 
 
 @pytest.mark.parametrize("stream, front", [(OUR_STDERR, "<3>"), ("1:1", "")],

@@ -50,8 +50,8 @@ def dashboard_expressions():
         if variable["type"] == "query":
             match = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"])
             found.append(match.group(1))
-    return [e.replace("$__rate_interval", "5m").replace("$instance", ".*")
-            .replace("$backend", ".*") for e in found]
+    return [re.sub(r"\$(job|cluster|node|backend)", ".*", e.replace("$__rate_interval", "5m"))
+            for e in found]
 
 
 # --- by themselves ---------------------------------------------------------------------
@@ -90,8 +90,8 @@ def test_dashboard():
     board = json.loads(read(DASHBOARD))
     ids = [p["id"] for p in board["panels"]]
     assert len(set(ids)) == len(ids)
-    assert {v["name"] for v in board["templating"]["list"]} == {"datasource", "instance",
-                                                                "backend"}
+    assert [v["name"] for v in board["templating"]["list"]] == [
+        "datasource", "job", "cluster", "node", "backend"]
     for panel in board["panels"]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24, panel["title"]
@@ -125,6 +125,8 @@ def page_fixture(stage):
     wait_until(lambda: any(labels["result"] == "credentials" and value for labels, value in
                            metrics(stage).get("kubelb_discovery_updates_total", [])),
                "a first attempt of discovery")
+    # It looks where connects end when its states are applied, and a moment later on a busy machine.
+    wait_until(lambda: metrics(stage).get("kubelb_frontend_balanced"), "a first look at frontends")
     return http_call(stage, "GET", "/metrics")[2]
 
 

@@ -121,7 +121,7 @@ def control_by_curl(api, command, **args):
 def test_starts_at_once_and_gives_nginx_its_place_back(stage):
     start = time.monotonic()
     api = stage.apiserver(2)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 3  # 0.3 s in a quiet machine
     assert stage.cp(2) is api
     with connect(stage, api) as connection:
         for path in ("/readyz", "/livez", "/healthz"):
@@ -780,7 +780,8 @@ def test_counters(stage, api, tls):
 
 def test_probes_of_the_agent_are_counted_here(stage):
     """KubeLB's agent finds three of these as ready as nginx, and keeps its
-    connection: one handshake, however many probes."""
+    connection: one handshake, however many probes. (Who attaches first makes one more.)"""
+    ok(stage.load())
     apis = [stage.apiserver(i) for i in (1, 2, 3)]
     agent = stage.agent()
     for api in apis:

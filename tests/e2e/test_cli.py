@@ -146,6 +146,7 @@ def test_load_where_something_is_missing(stage):
     """One line that names it and what to do; exit 1; nothing is left behind."""
     cases = [("mount -t tmpfs none /sys/kernel/btf", "BTF is missing", "CONFIG_DEBUG_INFO_BTF"),
              ("umount -l $(findmnt -nro TARGET -t cgroup2)", "no cgroup2", "mount -t cgroup2")]
+    stage.configure(dataPath="kernel")
     for command, what, next_step in cases:
         done = stage.exec(["unshare", "--mount", "sh", "-c", f'{command} && exec "$@"', "sh",
                            stage.program("kubelb-load"), "--pin", stage.pin, "-c", stage.config])

@@ -182,14 +182,15 @@ def test_listener_on_the_frontend(stage, host):
         assert nbconnect(stage, "-n", 10, host)["ok"] == 10
         listener.wait(10)
         ok(stage.load())
+        listener.wait(11)  # the preflight looks whether somebody is there,
         counts = Accepts(stage)
         assert nbconnect(stage, "-n", 50, host)["ok"] == 50
         counts.settled(50)
-        assert listener.count == 10
+        assert listener.count == 11
         ok(stage.detach())
-        listener.wait(11)  # --detach looks whether somebody is there
+        listener.wait(12)  # and so does --detach
         assert nbconnect(stage, "-n", 10, host)["ok"] == 10
-        listener.wait(21)
+        listener.wait(22)
 
 
 def test_pod_keeps_its_own_loopback(attached):
@@ -212,8 +213,9 @@ def test_scope_all(stage):
     """scope all: pods too. In a cgroup of its own, for the rest of the machine
     has a 127.0.0.1:6443 as well."""
     group, pod = stage.cgroup(), stage.pod()
+    stage.attach_to = group
     stage.configure(frontends=[{"address": "127.0.0.1:6443", "scope": "all"}, "[::1]:6443"])
-    ok(stage.load(cgroup=group))
+    ok(stage.load())
     counts = Accepts(stage)
     with Listener(stage, V4, PORT, ns=pod) as listener:
         assert nbconnect(stage, "-n", 100, V4, ns=pod, cgroup=group)["ok"] == 100

@@ -55,7 +55,8 @@ def agent_json(stage):
 
 def test_status_without_an_agent(attached):
     assert agent_line(attached) == "agent     none: every backend counts as ready"
-    assert agent_json(attached) == {"alive": False, "heartbeatSecondsAgo": None}
+    assert agent_json(attached) == {"alive": False, "heartbeatSecondsAgo": None,
+                                    "certificateExpiresInSeconds": None}
 
 
 def test_status_of_an_agent_that_falls_silent(balanced):

@@ -9,8 +9,8 @@ import os
 import pytest
 
 from cluster import TOKEN, USER
-from helpers import (Held, Traffic, backend_ids, backend_status, dial_error, ok, served_by,
-                     served_set, wait_states)
+from helpers import (Held, Traffic, backend_ids, backend_status, beats, dial_error, hanging, ok,
+                     ready, served_by, served_set, wait_states)
 from observe import ended, known, kubeconfig, state_changes
 from system import wait_until
 
@@ -274,6 +274,21 @@ def test_cache_that_others_can_write(found):
     found.wait(1)
 
 
+def test_cache_on_a_disk_that_hangs(found):
+    """Neither kubelb-load nor the agent waits for it: the seeds count, then the cluster's list."""
+    forget(found)
+    with hanging(found.cache):
+        assert "does not answer" in ok(found.stage.load()).stderr
+        found.wait(1)
+        found.agent = found.stage.agent()
+        line = found.agent.wait_log("the cache of discovery is not used")
+        assert found.cache in line and "does not answer" in line
+        found.apis[0].start()
+        found.wait(1, 2, 3, timeout=40)
+        assert beats(found.stage) and ready(found.stage)
+        assert found.agent.stop() == 0
+
+
 def test_cache_is_no_state_of_the_seeds(cluster):
     """No discovery in the file, no cache: kubelb-load goes by the file."""
     cluster.start()
@@ -332,6 +347,21 @@ def test_token_file_rotates(cluster):
     cluster.wait(1, 2, timeout=20)
     assert any(api.counters()["tokens"].get("secret-t2") for api in cluster.apis)
     assert "secret-t" not in agent.log(), "a secret in the log"
+
+
+def test_credentials_on_a_disk_that_hangs(cluster):
+    """The seeds count, and the heart beats; discovery goes on when the disk does."""
+    path = os.path.join(cluster.stage.dir, "token")
+    with open(path, "w", encoding="ascii") as f:
+        f.write(TOKEN)
+    kubeconfig(cluster.stage, f"tokenFile: {path}")
+    with hanging(path):
+        agent = cluster.start()
+        line = agent.wait_log("discovery does not work", timeout=20)
+        assert "the files of the credentials are not read" in line
+        cluster.wait(1)
+        assert beats(cluster.stage) and ready(cluster.stage)
+    cluster.wait(1, 2, 3, timeout=40)
 
 
 def test_forbidden(cluster):

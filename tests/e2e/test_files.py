@@ -4,6 +4,7 @@ neither read nor change it."""
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -138,10 +139,12 @@ def test_agent_is_roots(discovering):
 
 
 def test_agent_listens_on_nothing_else(discovering):
-    """One TCP socket on loopback: no unix socket, no UDP."""
+    """TCP sockets on loopback: its pages', and the relay's two, which take none but whom the kernel
+    programs send; no unix socket, no UDP."""
     shown = ok(discovering.exec(["ss", "-Hlnptux"])).stdout
     mine = [line for line in shown.splitlines() if f"pid={discovering.running.pid}," in line]
-    assert len(mine) == 1 and f"{V4}:8081" in mine[0], shown
+    assert len(mine) == 3 and sum(f"{V4}:8081 " in line for line in mine) == 1, shown
+    assert all(re.search(r"^tcp .* (127\.0\.0\.1|\[::1\]):\d+ ", line) for line in mine), shown
 
 
 def test_cache_in_a_folder_for_all(stage, tmp_path):
@@ -206,6 +209,20 @@ def test_pin_directory_of_somebody_else(stage, somebodys, suffix, inside_it):
     fails(stage.exec(agent), 1, path)
     assert places(stage) == before
     assert dial_error(stage) == "ECONNREFUSED"
+
+
+def test_pin_directory_that_others_can_change(balanced):
+    """What is pinned there is not believed, by whoever looks; and what runs goes on."""
+    os.chmod(balanced.pin, 0o777)
+    try:
+        fails(balanced.ctl("status"), 1, balanced.pin, "0777")
+        fails(balanced.load("--dry-run"), 1, balanced.pin, "0777")
+        line = balanced.running.wait_log("cannot look whether the maps are the current ones")
+        assert "others could change what is pinned there" in line
+        assert nbconnect(balanced, "-n", 9, V4)["ok"] == 9
+    finally:
+        os.chmod(balanced.pin, 0o700)
+    ok(balanced.ctl("status"))
 
 
 @contextlib.contextmanager

@@ -36,9 +36,9 @@ def status(stage, **kwargs):
     return json.loads(ok(stage.ctl("status", "-o", "json", **kwargs)).stdout)
 
 
-def readyz(stage):
+def readyz(stage, ns=None):
     try:
-        with inside(stage.node), urllib.request.urlopen("http://127.0.0.1:8081/readyz") as answer:
+        with inside(ns or stage.node), urllib.request.urlopen("http://127.0.0.1:8081/readyz") as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as e:
         return e.code, e.read().decode()
@@ -102,11 +102,9 @@ def test_agent_in_a_pod(attached):
     pod = attached.pod()
     agent = attached.agent(ns=pod)
     agent.wait_log("belongs to another network namespace")
-    agent.wait_log("running")  # from when on it is asked
-    with inside(pod):
-        with pytest.raises(urllib.error.HTTPError) as e:
-            urllib.request.urlopen("http://127.0.0.1:8081/readyz")
-    assert e.value.code == 503
+    agent.wait_log("running")
+    wait_until(lambda: readyz(attached, pod)[0], "an answer")
+    assert readyz(attached, pod)[0] == 503
     agent.stop()
 
 

@@ -196,47 +196,45 @@ def pods_too(stage, **changes):
     stage.configure(frontends=[{"address": f"{V4}:{PORT}", "scope": "all"}], **changes)
 
 
-@pytest.mark.alone
-def test_pod_ejects_nobody(stage):
+def test_pod_ejects_nobody(apart):
     """Whatever fails in its own network namespace."""
-    pods_too(stage)
-    ok(stage.load())
-    pod = stage.pod()
+    pods_too(apart)
+    ok(apart.load())
+    pod = apart.pod()
 
     def fail_in_the_pod():
         with contextlib.ExitStack() as stack:
-            crowd = [stack.enter_context(Hostile(stage, kind, 3, ns=pod)) for kind in EVERYWHERE]
+            crowd = [stack.enter_context(Hostile(apart, kind, 3, ns=pod)) for kind in EVERYWHERE]
             assert all(failed(h.wait()) for h in crowd)
 
     fail_in_the_pod()
-    assert ejections(stage) == 0 and not any(stats(stage, "suspected").values())
+    assert ejections(apart) == 0 and not any(stats(apart, "suspected").values())
     # Beside it the host's own SYNs may wait for a busy machine, which makes suspect, and
     # rightly so.
-    with Traffic(stage, rate=50):
+    with Traffic(apart, rate=50):
         fail_in_the_pod()
-    assert ejections(stage) == 0
-    wait_idle(stage)
-    assert served_set(stage, 30) == ALL, dump(stage, "stats")[:4]
+    assert ejections(apart) == 0
+    wait_idle(apart)
+    assert served_set(apart, 30) == ALL, dump(apart, "stats")[:4]
 
 
-@pytest.mark.alone
-def test_pod_restores_nobody(stage):
+def test_pod_restores_nobody(apart):
     """It can answer itself in the place of a backend that is dead: no reason to send others
     there again."""
-    pods_too(stage, backends=[stage.cp(1).endpoint, stage.cp(2).endpoint])
-    ok(stage.load())
-    cp = stage.cp(1)
-    pod = stage.pod()
+    pods_too(apart, backends=[apart.cp(1).endpoint, apart.cp(2).endpoint])
+    ok(apart.load())
+    cp = apart.cp(1)
+    pod = apart.pod()
     # For itself alone: it does not answer for it on the network.
-    stage.sysctl(pod, "net.ipv4.conf.all.arp_ignore", "1")
+    apart.sysctl(pod, "net.ipv4.conf.all.arp_ignore", "1")
     run_checked(["ip", "-n", pod, "addr", "add", f"{cp.v4}/32", "dev", "lo"])
-    with Listener(stage, cp.v4, PORT, ns=pod):
+    with Listener(apart, cp.v4, PORT, ns=pod):
         cp.kill()
-        wait_until(lambda: dial_error(stage) == "ECONNREFUSED", "a connect to fail")
-        assert stats(stage, "ejections")["cp1"] == 1
-        wait_until(lambda: reaches_itself(stage, pod, cp), "the pod to reach itself", 20)
-        assert stats(stage, "evidence")["cp1"] != "KLB_EVIDENCE_NONE"
-        assert stats(stage, "last_success_ns")["cp1"] == 0
+        wait_until(lambda: dial_error(apart) == "ECONNREFUSED", "a connect to fail")
+        assert stats(apart, "ejections")["cp1"] == 1
+        wait_until(lambda: reaches_itself(apart, pod, cp), "the pod to reach itself", 20)
+        assert stats(apart, "evidence")["cp1"] != "KLB_EVIDENCE_NONE"
+        assert stats(apart, "last_success_ns")["cp1"] == 0
 
 
 def reaches_itself(stage, pod, cp):

@@ -15,8 +15,10 @@ import tarfile
 
 import pytest
 
+from hardening import weaknesses
 from helpers import (Held, Traffic, agent_serves, dump, fails, http_call, ok, pins, served_by,
                      served_set, stats, wait_states)
+from kube_tools import kube_tool
 from system import run_checked, wait_until
 from test_privileges import ALWAYS, sets_of
 from world import ROOT
@@ -25,15 +27,12 @@ yaml = pytest.importorskip("yaml", reason="python3-yaml is not installed (script
 
 import manifests  # noqa: E402  (needs yaml)
 from container import Pod, quantity  # noqa: E402
-from manifest_schema import check_object  # noqa: E402
+from manifest_schema import check_object, runs_on  # noqa: E402
 
 DEPLOY = os.path.join(ROOT, "deploy")
 KUSTOMIZE = os.path.join(DEPLOY, "kustomize")
-CHART = os.path.join(DEPLOY, "helm", "kubelb")
-VARIANTS = {"base": {}, "overlays/capabilities": {"privileged": False}, "detach": {"detach": True},
-            "overlays/control-planes": {"controlPlanes": True}}
+VARIANTS = ["base", "overlays/capabilities", "detach", "overlays/control-planes"]
 RUNNING = ["base", "overlays/capabilities"]
-BACKENDS = ["192.168.17.11", "192.168.17.12"]
 IMAGE_BYTES_MAX = 25 * 2**20
 MACHINE_ID = "/etc/machine-id"
 
@@ -100,6 +99,11 @@ def test_image_holds_what_runs_and_no_more(image):
     assert libraries == wanted
     for p in programs:
         assert ".symtab" not in run_checked(["readelf", "-SW", os.path.join(image, p)]), p
+
+
+def test_programs_are_hardened(image):
+    for name in ("kubelb-load", "kubelb-agent", "kubelbctl"):
+        assert weaknesses(os.path.join(image, "usr/sbin", name)) == [], name
 
 
 def archive(root, path, tool="none"):
@@ -180,11 +184,9 @@ def test_dockerfile_that_is_not_understood(image, world):
 
 
 def every_object():
-    for variant, values in VARIANTS.items():
+    for variant in VARIANTS:
         yield from kustomize(variant)
-        yield from manifests.helm(CHART, backends=BACKENDS, **values)
     yield static_pod()
-    yield from manifests.helm(CHART, backends=BACKENDS, imagePullSecrets=[{"name": "registry"}])
 
 
 def test_objects_follow_the_schema():
@@ -193,15 +195,13 @@ def test_objects_follow_the_schema():
     for o in every_object():
         check_object(o)
         count += 1
-    assert count == 46
+    assert count == 21
 
 
 def test_version_is_the_projects():
     """The manifests name the image of this very version."""
     with open(os.path.join(ROOT, "Makefile"), encoding="utf-8") as f:
         version = re.search(r"^VERSION := (\S+)", f.read(), re.MULTILINE).group(1)
-    (chart,) = manifests.read_all(os.path.join(CHART, "Chart.yaml"))
-    assert chart["appVersion"] == chart["version"] == version
     with open(os.path.join(DEPLOY, "Dockerfile"), encoding="utf-8") as f:
         assert f"ARG VERSION={version}\n" in f.read()
     for spec in (pod_spec(kustomize("base")), static_pod()["spec"]):
@@ -214,20 +214,9 @@ def test_pod_runs_everywhere_and_never_detaches():
     spec = pod_spec(kustomize("base"))
     assert spec["hostNetwork"] and spec["tolerations"] == [{"operator": "Exists"}]
     assert spec["priorityClassName"] == "system-node-critical"
-    assert spec["terminationGracePeriodSeconds"] <= 10
+    # What is relayed gets relay.drain, by default 10 s; nothing else waits.
+    assert 10 < spec["terminationGracePeriodSeconds"] <= 20
     assert "--detach" not in json.dumps(spec) and "lifecycle" not in json.dumps(spec)
-
-
-def runs_on(spec, labels):
-    """Whether the scheduler puts the pod on a node with these labels."""
-    labels = {"kubernetes.io/os": "linux", **labels}
-    if not spec["nodeSelector"].items() <= labels.items():
-        return False
-    required = spec.get("affinity", {}).get("nodeAffinity", {}).get(
-        "requiredDuringSchedulingIgnoredDuringExecution")
-    return not required or any(
-        all((e["key"] in labels) == (e["operator"] == "Exists") for e in term["matchExpressions"])
-        for term in required["nodeSelectorTerms"])
 
 
 @pytest.mark.parametrize("role", ["control-plane", "master", "controlplane"])
@@ -235,12 +224,10 @@ def runs_on(spec, labels):
 def test_control_planes_are_left_out(variant, role):
     """Unless they are included, or everything is taken off."""
     included = variant in ("detach", "overlays/control-planes")
-    for objects in (kustomize(variant), manifests.helm(CHART, backends=BACKENDS,
-                                                       **VARIANTS[variant])):
-        spec = pod_spec(objects)
-        for value in ("", "true"):
-            assert runs_on(spec, {f"node-role.kubernetes.io/{role}": value}) == included
-        assert runs_on(spec, {}) and runs_on(spec, {"node-role.kubernetes.io/worker": "true"})
+    spec = pod_spec(kustomize(variant))
+    for value in ("", "true"):
+        assert runs_on(spec, {f"node-role.kubernetes.io/{role}": value}) == included
+    assert runs_on(spec, {}) and runs_on(spec, {"node-role.kubernetes.io/worker": "true"})
 
 
 def test_role_is_for_one_namespace_and_reads():
@@ -258,12 +245,12 @@ def test_role_is_for_one_namespace_and_reads():
 
 
 def test_probes_ask_where_the_agent_listens():
-    for objects in (kustomize("base"), manifests.helm(CHART, backends=BACKENDS, httpPort=9999)):
-        config = yaml.safe_load(manifests.find(objects, "ConfigMap")["data"]["kubelb.yaml"])
-        (agent,) = pod_spec(objects)["containers"]
-        for probe in ("livenessProbe", "readinessProbe"):
-            get = agent[probe]["httpGet"]
-            assert f"{get['host']}:{get['port']}" == config["http"]
+    objects = kustomize("base")
+    config = yaml.safe_load(manifests.find(objects, "ConfigMap")["data"]["kubelb.yaml"])
+    (agent,) = pod_spec(objects)["containers"]
+    for probe in ("livenessProbe", "readinessProbe"):
+        get = agent[probe]["httpGet"]
+        assert f"{get['host']}:{get['port']}" == config["http"]
 
 
 def test_static_pod_is_the_daemonsets():
@@ -283,60 +270,14 @@ def test_static_pod_is_the_daemonsets():
         assert base[key] == static[key]
 
 
-def comparable(objects):
-    """By kind; without what the chart and the base say in ways of their own."""
-    objects = copy.deepcopy(objects)
-    for o in objects:
-        if o["kind"] == "ConfigMap":
-            del o["data"]
-        if o["kind"] == "DaemonSet":
-            template = o["spec"]["template"]
-            template["metadata"].pop("annotations", None)
-            for c in template["spec"]["initContainers"] + template["spec"]["containers"]:
-                c.pop("imagePullPolicy", None)
-    return {o["kind"]: o for o in objects}
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_chart_renders_the_base(variant):
-    """The chart's values and the kustomizations lead to the same objects."""
-    chart = manifests.helm(CHART, backends=BACKENDS, **VARIANTS[variant])
-    assert comparable(chart) == comparable(kustomize(variant))
-
-
-def test_chart_configuration():
-    """The values arrive in kubelb.yaml, and a change of them in the pods."""
-    chart = manifests.helm(CHART, backends=BACKENDS, policy="random",
-                           config={"probe": {"interval": "9s"}})
-    config = yaml.safe_load(manifests.find(chart, "ConfigMap")["data"]["kubelb.yaml"])
-    base = yaml.safe_load(manifests.find(kustomize("base"), "ConfigMap")["data"]["kubelb.yaml"])
-    assert config == {**base, "backends": BACKENDS, "policy": "random",
-                      "probe": {**base["probe"], "interval": "9s"}}
-
-    def stamp(**values):
-        daemonset = manifests.find(manifests.helm(CHART, **values), "DaemonSet")
-        return daemonset["spec"]["template"]["metadata"]["annotations"]["kubelb/config"]
-
-    assert stamp(backends=BACKENDS) != stamp(backends=BACKENDS[:1])
-
-
-@pytest.mark.parametrize("backends", [None, []])
-def test_chart_without_apiservers_is_refused(backends):
-    with pytest.raises(manifests.HelmError, match="name the apiservers"):
-        manifests.helm(CHART, backends=backends)
-
-
 def without_hash(text):
     return re.sub(r"\bkubelb-[a-z0-9]{10}\b", "kubelb", text)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_kubectl_reads_the_same(variant):
-    """Kustomize's own idea of the kustomizations, where kubectl has it."""
-    kubectl = shutil.which("kubectl")
-    if not kubectl:
-        pytest.skip("no kubectl on this machine")
-    done = subprocess.run([kubectl, "kustomize", os.path.join(KUSTOMIZE, variant)],
+    """Kustomize's own idea of the kustomizations."""
+    done = subprocess.run([kube_tool("kubectl"), "kustomize", os.path.join(KUSTOMIZE, variant)],
                           capture_output=True, text=True, check=False)
     ok(done)
     theirs = {(o["kind"], o["metadata"]["namespace"], o["metadata"]["name"]): o
@@ -362,9 +303,14 @@ def pod_of_fixture(stage, image):
     """Makes the pod of a manifest, with the world's apiservers or other ConfigMaps."""
     pods = []
 
-    def make(variant="base", maps=None, spec=None, root=None, **instead):
+    def make(variant="base", maps=None, spec=None, root=None, settings=None, **instead):
         objects = kustomize(variant)
-        state = {"/var/lib/kubelb": os.path.join(stage.dir, "state")}
+        if settings:
+            maps = config_map(stage, objects)
+            config = yaml.safe_load(maps["kubelb"]["kubelb.yaml"])
+            maps["kubelb"]["kubelb.yaml"] = yaml.safe_dump({**config, **settings})
+        state = {"/var/lib/kubelb": os.path.join(stage.dir, "state"),
+                 "/run/kubelb": os.path.join(stage.dir, "run")}
         pod = Pod(stage, spec or pod_spec(objects), root or image,
                   maps or config_map(stage, objects), {**state, **instead})
         pods.append(pod)
@@ -373,6 +319,10 @@ def pod_of_fixture(stage, image):
     yield make
     for pod in reversed(pods):
         pod.__exit__()
+
+
+# Nothing relays where the kernel refuses.
+KERNEL_ALONE = {"dataPath": "kernel"}
 
 
 def load(stage, pod, **kwargs):
@@ -421,7 +371,8 @@ def test_life_of_a_node(stage, pod_of, next_image, variant, record_property):
         with start_agent(stage, after):
             assert served_set(stage) == {"cp1", "cp2", "cp3"}
             assert held.close()["closed"] == 0
-    ok(after.run("kubelb-load", "--pin", stage.pin, "--detach"))
+    bare = {**after.find("kubelb-load"), "args": ["--detach"]}
+    ok(after.run("kubelb-load", "--pin", stage.pin, container=bare))
 
 
 @needs_runc
@@ -484,6 +435,23 @@ def test_status_in_the_container(stage, pod_of):
 
 
 @needs_runc
+@pytest.mark.parametrize("variant", RUNNING)
+def test_orders_where_connects_are_relayed(stage, pod_of, variant):
+    """kubelbctl drains in the pod, and undrains on the host: by the socket in /run/kubelb."""
+    pod, cp = pod_of(variant, settings={"dataPath": "relay"}), stage.cp(1).endpoint
+    stage.configure(http=f"unix:{os.path.join(stage.dir, 'run', 'agent.sock')}")
+    stage.ctl_options = ["-c", stage.config]
+    with pod.start("kubelb-agent", "--pin", stage.pin) as agent:
+        wait_until(lambda: not agent.alive() or stage.ctl("ping", "ready").returncode == 0,
+                   agent.log)
+        wait_states(stage, "ready", stage.backends)
+        ok(agent.exec("kubelbctl", "--pin", stage.pin, "drain", cp))
+        assert served_set(stage) == {"cp2", "cp3"}
+        ok(stage.ctl("undrain", cp))
+        assert served_set(stage) == {"cp1", "cp2", "cp3"}
+
+
+@needs_runc
 def test_manifest_as_it_comes_changes_nothing(stage, pod_of):
     """Nobody has named the apiservers: refused, and what is attached stays."""
     pod = pod_of(maps={"kubelb": manifests.find(kustomize("base"), "ConfigMap")["data"]})
@@ -514,7 +482,7 @@ def with_capabilities(pod, container, add):
 def test_without_the_capability(stage, pod_of):
     """kubelb-load needs CAP_SYS_ADMIN: without it, nothing is loaded; with its parts (BPF,
     NET_ADMIN, PERFMON), it attaches, but cannot update in place."""
-    pod = pod_of("overlays/capabilities")
+    pod = pod_of("overlays/capabilities", settings=KERNEL_ALONE)
     assert pod.find("kubelb-load")["securityContext"]["capabilities"]["add"] == ["SYS_ADMIN"]
     for some in ([], ["BPF"], ["BPF", "NET_ADMIN"], ["BPF", "PERFMON"]):
         fails(load(stage, pod, container=with_capabilities(pod, "kubelb-load", some)), 1,
@@ -542,7 +510,7 @@ def test_without_the_bpf_mount(stage, pod_of):
     pod = pod_of()
     ok(load(stage, pod, container=without_mount(pod, "kubelb-load", "bpf")))
     assert not os.path.exists(stage.pin)
-    pod = pod_of("overlays/capabilities")
+    pod = pod_of("overlays/capabilities", settings=KERNEL_ALONE)
     ok(load(stage, pod, container=without_mount(pod, "kubelb-load", "bpf")))
     done = pod.run("kubelb-agent", "--pin", stage.pin)
     fails(done, 1, "cannot load the programs")  # and does not run on nothing
@@ -582,13 +550,15 @@ def test_machine_id_is_the_nodes(stage, pod_of):
 
 @needs_runc
 def test_root_is_read_only_but_for_the_state(stage, pod_of):
-    """Neither program writes anywhere but below the mounts; /var/lib/kubelb is one."""
+    """Neither program writes anywhere but below the mounts; /var/lib/kubelb is one, and the
+    agent's /run/kubelb."""
     pod = pod_of()
     for name in ("kubelb-load", "kubelb-agent"):
         container = pod.find(name)
         assert container["securityContext"]["readOnlyRootFilesystem"]
         writable = {m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")}
-        assert writable == {"/sys/fs/bpf", "/var/lib/kubelb"}
+        assert writable == {"/sys/fs/bpf", "/var/lib/kubelb"} | \
+            ({"/run/kubelb"} if name == "kubelb-agent" else set())
     before = files_of(pod.root)
     ok(load(stage, pod))
     with start_agent(stage, pod):
@@ -601,8 +571,8 @@ def test_root_is_read_only_but_for_the_state(stage, pod_of):
                                          ("/sys/fs/cgroup", ["cgroup"])])
 def test_missing_feature_is_named(stage, pod_of, mask, words):
     """A kernel without BTF, a host without cgroup v2: the pod's log says so in one line,
-    and the program ends, so that the kubelet's back-off applies."""
-    pod = pod_of()
+    and with dataPath: kernel the program ends, so that the kubelet's back-off applies."""
+    pod = pod_of(settings=KERNEL_ALONE)
     for name in ("kubelb-load", "kubelb-agent"):
         container = without_mount(pod, name, "cgroup") if "cgroup" in mask else pod.find(name)
         fails(pod.run(name, "--pin", stage.pin, container=container, mask=[mask]), 1, *words)
@@ -612,7 +582,7 @@ def test_missing_feature_is_named(stage, pod_of, mask, words):
 # A host without a bpffs, its mounts shared as systemd makes them: private first, or what is
 # unmounted here would be unmounted for all.
 BARE_HOST = ["unshare", "--mount", "--propagation", "private", "sh", "-c",
-             'mount --make-rshared / && umount /sys/fs/bpf && "$@" && '
+             'mount --make-rshared / && while umount /sys/fs/bpf 2>/dev/null; do :; done && "$@" && '
              'stat -f -c %T /sys/fs/bpf && ls "$PIN/links"', "host"]
 
 

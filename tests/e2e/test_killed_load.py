@@ -13,7 +13,7 @@ import pytest
 
 from backend import PORT
 from helpers import (V4, V6, Accepts, Held, address_text, agent_serves, attached_ids, beats, dump,
-                     fails, load_argv, nbconnect, next_version, objects, ok, pins, places, ready,
+                     fails, load_argv, nbconnect, next_version, objects, ok, pins, places, ready, served_set,
                      still_there, wait_carried, wait_states)
 from system import cgroup2_root, group_members, wait_until
 
@@ -252,3 +252,89 @@ def test_agent_after_a_killed_load_of_its_own_version(balanced, killat, moment):
     wait_until(lambda: agent_serves(balanced) and ready(balanced) and beats(balanced),
                "the next agent")
     assert "attached" not in balanced.running.log()
+
+
+# --- a kubelb-load that stands still -----------------------------------------
+
+
+@contextlib.contextmanager
+def standing_still(stage, library, moment, program):
+    """A kubelb-load that is stopped at that moment, with the lock; it ends well afterwards."""
+    process = stage.spawn(load_argv(stage, program, cgroup2_root()), stderr=subprocess.PIPE,
+                          env={**library, "STOPAT": moment})
+    try:
+        wait_until(lambda: process_state(process.pid) == "T", f"it to stop at {moment}")
+        yield process
+    finally:
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(timeout=30) == 0, process.stderr.read()
+
+
+def process_state(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+        return stat.read().rpartition(")")[2].split()[0]
+
+
+def live_control(stage):
+    """`control` as the programs see it: during an upgrade it may have its passing name."""
+    return "control_new" if "control_new" in pins(stage) else "control"
+
+
+def heartbeat_age(stage):
+    written = dump(stage, live_control(stage))[0][1]["heartbeat_ns"]
+    return (time.clock_gettime_ns(time.CLOCK_MONOTONIC) - written) / 1e9
+
+
+@pytest.mark.parametrize("version", [0, 1], ids=["same", "next"])
+@pytest.mark.parametrize("moment", ["link_update:1", "link_update:5", "rename:1"])
+def test_agent_beside_a_stopped_load(balanced, loads, library, moment, version):
+    """The agent's heart beats on, in the maps that are there and in those that come: what it has
+    found still counts. It says who holds the lock."""
+    balanced.cp(1).readyz(500)
+    wait_states(balanced, "draining", [balanced.cp(1)])
+    with standing_still(balanced, library, moment, loads[version]) as process:
+        line = balanced.running.wait_log("another process holds the lock")
+        assert f"pid={process.pid} " in line and "level=warn" in line and "kubelb-load" in line
+        assert balanced.running.log().count("holds the lock") == 1
+        assert heartbeat_age(balanced) < 2.5
+        counts = Accepts(balanced)
+        assert nbconnect(balanced, "-n", 30, V4)["ok"] == 30
+        assert counts.settled(30)["cp1"] == 0
+        if not version:
+            balanced.cp(2).kill()
+            wait_states(balanced, "dead", [balanced.cp(2)])
+            counts = Accepts(balanced)
+            assert nbconnect(balanced, "-n", 30, V4)["failed"] == 0
+            assert counts.settled(30)["cp3"] == 30
+            assert f"HELD by kubelb-load (PID {process.pid})" in ok(balanced.ctl("status")).stdout
+    if not version:
+        balanced.running.wait_log("the lock is free")
+        wait_states(balanced, "dead", [balanced.cp(2)])
+        wait_until(lambda: heartbeat_age(balanced) < 1.5 and ready(balanced), "the agent to go on")
+        assert '"lock": null' in ok(balanced.ctl("status", "-o", "json")).stdout
+
+
+def test_verdicts_while_a_load_verifies(balanced, library):
+    """What takes long in a kubelb-load comes before the lock: the agent writes meanwhile."""
+    with standing_still(balanced, library, "prog_load:1", balanced.program("kubelb-load")):
+        balanced.cp(1).kill()
+        wait_states(balanced, "dead", [balanced.cp(1)])
+        assert heartbeat_age(balanced) < 2.5
+        # Another one is quicker: the first has to begin anew, on what it finds then.
+        ok(balanced.load("--cgroup", cgroup2_root()))
+    wait_until(lambda: ready(balanced) and beats(balanced), "the agent to go on")
+    assert served_set(balanced, 12) == {"cp2", "cp3"}
+
+
+def test_the_first_of_two_loads_finds_other_maps(stage, group, loads, library):
+    """It has loaded its programs on the maps of one version, and the next version's come first."""
+    load_whole(stage, loads[0], group)
+    process = stage.spawn(load_argv(stage, loads[0], group), stderr=subprocess.PIPE,
+                          env={**library, "STOPAT": "prog_load:1"})
+    wait_until(lambda: process_state(process.pid) == "T", "it to stop")
+    load_whole(stage, loads[1], group)
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(timeout=30) == 0, process.stderr.read()
+    assert nbconnect(stage, "-n", 9, V4, cgroup=group)["ok"] == 9
+    assert dump(stage, "control")[0][1]["abi_version"] == 3
+    detach_whole(stage, group)

@@ -301,7 +301,7 @@ def test_timed_out(single):
 def test_unreachable_by_icmp(stage):
     """Behind a router that says so: cp2 routes to nowhere."""
     stage.configure(backends=["198.51.100.7"])
-    ok(stage.load())
+    ok(stage.load("--force"))
     router = stage.cp(2)
     stage.ip_batch(stage.node, [f"route add 198.51.100.0/24 via {router.v4}"])
     stage.ip_batch(router.ns, ["route add unreachable 198.51.100.0/24"])
@@ -320,7 +320,7 @@ def test_unreachable_by_icmp(stage):
 def test_prohibited_by_icmpv6(stage):
     """A router's "administratively prohibited" is EACCES there, unlike ICMP's."""
     stage.configure(backends=["[2001:db8:7::7]:6443"])
-    ok(stage.load())
+    ok(stage.load("--force"))
     router, net = stage.cp(2), "2001:db8:7::/64"
     stage.ip_batch(stage.node, [f"route add {net} via {router.v6}"])
     stage.ip_batch(router.ns, [f"route add prohibit {net}"])
@@ -470,19 +470,18 @@ def test_a_tied_socket_is_no_witness(attached):
     assert total(attached, "ejections") == 0
 
 
-@pytest.mark.alone
-def test_a_pod_is_no_witness(stage):
+def test_a_pod_is_no_witness(apart):
     """It may be cut off by a policy of its own; the host must not lose a backend by that."""
-    pod = stage.pod()
-    stage.configure(frontends=[{"address": f"{V4}:{PORT}", "scope": "all"}])
-    ok(stage.load())
-    for b in stage.backends:
+    pod = apart.pod()
+    apart.configure(frontends=[{"address": f"{V4}:{PORT}", "scope": "all"}])
+    ok(apart.load())
+    for b in apart.backends:
         b.kill()
-    assert dial_error(stage, ns=pod) == "ECONNREFUSED"
-    assert sum(n[0] for n in stats(stage, "failed").values()) == 1
-    assert total(stage, "ejections") == 0
-    assert dial_error(stage) == "ECONNREFUSED"
-    assert total(stage, "ejections") == 1
+    assert dial_error(apart, ns=pod) == "ECONNREFUSED"
+    assert sum(n[0] for n in stats(apart, "failed").values()) == 1
+    assert total(apart, "ejections") == 0
+    assert dial_error(apart) == "ECONNREFUSED"
+    assert total(apart, "ejections") == 1
 
 
 def connect_every_10_ms(stage, seconds):
@@ -889,22 +888,21 @@ def test_what_is_no_witness_clears_nothing(single, tie):
     assert stats(single, "streak")["cp1"] == 0
 
 
-@pytest.mark.alone
-def test_what_is_no_witness_tries_for_nobody(stage):
+def test_what_is_no_witness_tries_for_nobody(apart):
     """A pod that a policy cuts off from the backend must not use up the trials."""
-    pod = stage.pod()
-    stage.configure(frontends=[{"address": f"{V4}:{PORT}", "scope": "all"}],
-                    backends=[stage.cp(1).endpoint])
-    ok(stage.load())
-    stage.cp(1).kill()
-    assert dial_error(stage) == "ECONNREFUSED"
-    end_ejection(stage)
-    until = stats(stage, "ejected_until_ns")
-    assert dial_error(stage, ns=pod) == "ECONNREFUSED"
-    assert stats(stage, "ejected_until_ns") == until
-    stage.cp(1).start()
-    assert dial_error(stage) is None
-    assert stats(stage, "streak")["cp1"] == 0
+    pod = apart.pod()
+    apart.configure(frontends=[{"address": f"{V4}:{PORT}", "scope": "all"}],
+                    backends=[apart.cp(1).endpoint])
+    ok(apart.load())
+    apart.cp(1).kill()
+    assert dial_error(apart) == "ECONNREFUSED"
+    end_ejection(apart)
+    until = stats(apart, "ejected_until_ns")
+    assert dial_error(apart, ns=pod) == "ECONNREFUSED"
+    assert stats(apart, "ejected_until_ns") == until
+    apart.cp(1).start()
+    assert dial_error(apart) is None
+    assert stats(apart, "streak")["cp1"] == 0
 
 
 def test_address_of_the_wrong_family(single):

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Changes under traffic: 200 connects a second, and not one of them fails."""
 
-from helpers import (Accepts, Held, Traffic, agent_serves, nbconnect, ok, served_set, state_of,
-                     stats, wait_states)
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+
+from helpers import (Accepts, Held, Traffic, agent_serves, beats, metrics, nbconnect, ok, ready,
+                     served_set, state_of, stats, wait_states)
 from system import wait_until
 
 
@@ -116,3 +122,44 @@ def test_held_connections_outlive_every_change(attached):
         ok(attached.load())
         ok(attached.detach())
         assert held.close()["closed"] == 0
+
+
+@contextlib.contextmanager
+def agent_with_a_full_log(stage):
+    """An agent whose standard error is a pipe that is full, and the other end of that pipe."""
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(theirs, b"x" * 4095 + b"\n")
+    agent = stage.spawn([stage.program("kubelb-agent"), "-c", stage.config, "--pin", stage.pin],
+                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    with open(ours, encoding="ascii") as log:
+        wait_states(stage, "ready", stage.backends)
+        yield agent, log
+
+
+def dropped_lines(stage):
+    [(_labels, value)] = metrics(stage)["kubelb_log_lines_dropped_total"]
+    return value
+
+
+def test_nobody_reads_the_log(stage):
+    """A journald or a containerd that hangs stops nothing. The lines that are missing are counted,
+    and told when somebody reads again."""
+    with agent_with_a_full_log(stage) as (agent, log):
+        wait_until(lambda: agent.send_signal(signal.SIGHUP) or dropped_lines(stage),
+                   "the queue to be full", timeout=60)
+        assert beats(stage) and ready(stage)
+        stage.cp(1).kill()
+        wait_states(stage, "dead", [stage.cp(1)])
+        told = next(line for line in log if "nobody took the log's lines" in line)
+        assert "level=warn" in told and "lines=" in told
+        agent.send_signal(signal.SIGTERM)
+        assert "ending, the data path stays attached" in log.read()
+        assert agent.wait(10) == 0
+
+
+def test_agent_ends_although_nobody_reads_the_log(stage):
+    with agent_with_a_full_log(stage) as (agent, _log):
+        agent.send_signal(signal.SIGTERM)
+        assert agent.wait(10) == 0

@@ -106,15 +106,16 @@ class Client:
         return seen
 
 
-def attached_with_a_stalled_agent(stage, backends=None):
+def attached_with_a_stalled_agent(stage, backends=None, **more):
     """The agent counts as alive for a while and says nothing new: the kernel alone decides."""
     backends = backends or stage.backends
     stage.configure(probe={"interval": "5s"}, policy="random",
-                    backends=[b.endpoint for b in backends])
+                    backends=[b.endpoint for b in backends], **more)
     ok(stage.load())
     agent = stage.agent()
     wait_states(stage, "ready", backends)
     agent.signal(signal.SIGSTOP)
+    return agent
 
 
 def counted(stage, field):
@@ -137,13 +138,14 @@ def test_imposed_later(stage, policy, kind, outcome):
     """Its connects have worked. The first failure may be a backend's, and may eject it; that
     the others fail too shows what it is."""
     later = policy(*kind)
-    attached_with_a_stalled_agent(stage)
+    agent = attached_with_a_stalled_agent(stage)
     client = Client(stage, later.group)
     client.until("ok", 10)
     later.impose()
     client.until(outcome, 100 if outcome == "EPERM" else 6)
     assert sum(stats(stage, "ejections").values()) <= 1
-    wait_until(lambda: served_set(stage, 12) == ALL, "every backend to serve")
+    agent.signal(signal.SIGCONT)  # it reaches the backend, which ends the ejection
+    wait_until(lambda: served_set(stage, 12) == ALL, "every backend to serve", 20)
 
 
 def test_reaches_one_backend_alone(stage, policy):
@@ -156,6 +158,22 @@ def test_reaches_one_backend_alone(stage, policy):
     client.until("ETIMEDOUT", 5)
     assert "ok" in client.until("ok", 1)
     assert len(counted(stage, "ejections")) <= 1, stats(stage, "ejections")
+
+
+def test_accuses_one_backend_in_a_minute(stage, policy):
+    """However often it fails at another one, with connects in between that work."""
+    allowed = int.from_bytes(socket.inet_aton(stage.cp(1).v4), sys.byteorder)
+    partial = policy("egress", REACHES % allowed)
+    attached_with_a_stalled_agent(stage, connectTimeout="300ms")
+    client = Client(stage, partial.group)
+    client.until("ok", 5)
+    partial.impose()
+    for failures in (1, 8):
+        ok(stage.ctl("drain", stage.cp(1).endpoint))
+        client.until("ETIMEDOUT", failures)
+        ok(stage.ctl("undrain", stage.cp(1).endpoint))
+        client.until("ok", 1)
+    assert len(counted(stage, "ejections")) == 1, stats(stage, "ejections")
 
 
 def drop_all(sock):
@@ -182,6 +200,34 @@ def test_filter_of_root(stage, agent):
     assert sum(sum(n) for n in stats(stage, "failed").values()) == 3
 
 
+@pytest.mark.parametrize("agent", [True, False])
+def test_port_range_of_root(stage, agent):
+    """A socket that may have few ports (IP_LOCAL_PORT_RANGE) is like one that is bound to one: a
+    firewall or an old connection may be in the way of these."""
+    low, high = 31000, 31003
+    for b in stage.backends:
+        run_checked(["nsenter", f"--net=/run/netns/{b.ns}", "iptables", "-I", "INPUT", "-p", "tcp",
+                     "--sport", f"{low}:{high}", "-j", "DROP"])
+    try:
+        if agent:
+            attached_with_a_stalled_agent(stage, connectTimeout="300ms")
+        else:
+            stage.configure(connectTimeout="300ms")
+            ok(stage.load())
+        for _ in range(3):
+            served_by(stage)
+            with make_socket(stage, socket.AF_INET) as sock:
+                sock.settimeout(5)
+                sock.setsockopt(socket.IPPROTO_IP, 51, low | high << 16)
+                with pytest.raises(TimeoutError):
+                    sock.connect((V4, PORT))
+    finally:
+        for b in stage.backends:
+            run_checked(["nsenter", f"--net=/run/netns/{b.ns}", "iptables", "-F", "INPUT"])
+    assert sum(sum(n) for n in stats(stage, "failed").values()) == 3
+    assert not counted(stage, "ejections") and not counted(stage, "suspected")
+
+
 def test_what_everybody_sees_counts(stage):
     """A backend that swallows SYNs is ejected by the first cgroup whose connects work otherwise."""
     attached_with_a_stalled_agent(stage)
@@ -202,13 +248,17 @@ def test_does_not_try_for_others(stage, policy):
     known. A cgroup whose connects all fail would keep them waiting for ever."""
     denied = policy(*DENY)
     denied.impose()
-    attached_with_a_stalled_agent(stage)
+    agent = attached_with_a_stalled_agent(stage)
     working = Client(stage, stage.cgroup("client"))
     working.until("ok", 10)
     stage.cp(1).kill()
     wait_until(lambda: counted(stage, "ejections"), "cp1 to be ejected", 5)
     working.process.send_signal(signal.SIGSTOP)
     stage.cp(1).start()
+    agent.signal(signal.SIGCONT)  # it reaches cp1, and ends the ejection
+    wait_until(lambda: not stats(stage, "held_ms")["cp1"], "the agent to reach cp1", 20)
+    wait_states(stage, "ready", [stage.cp(1)], timeout=20)
+    agent.signal(signal.SIGSTOP)
     over = stats(stage, "ejected_until_ns")["cp1"]
     wait_until(lambda: time.monotonic_ns() > over, "the ejection to be over")
     failing = Client(stage, denied.group)

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The agent's HTTP server: /metrics, /healthz, /readyz, and nothing else."""
 
+import calendar
+import contextlib
+import errno
 import shutil
+import socket
 import subprocess
+import time
 
 import pytest
 
 from helpers import (V4, Accepts, Held, Listener, agent_serves, by_backend, dial, dial_error,
-                     http_call, metrics, metrics_of, metrics_page, nbconnect, served_set,
-                     state_of, stats, wait_states)
-from system import wait_until
+                     http_call, make_socket, metrics, metrics_of, metrics_page, nbconnect, ok,
+                     served_set, state_of, stats, wait_states)
+from backend import PORT
+from system import run_checked, wait_until
 
 
 # The contract: name -> (type, labels). kubelb_connect_failovers_total comes with the
@@ -19,10 +25,15 @@ CONTRACT = {
     "kubelb_frontend_balanced": ("gauge", {"frontend"}),
     "kubelb_other_programs": ("gauge", {"hook"}),
     "kubelb_connects_diverted_total": ("counter", set()),
+    "kubelb_connects_left_alone_total": ("counter", {"cause"}),
+    "kubelb_feature": ("gauge", {"name"}),
+    "kubelb_heartbeat_age_seconds": ("gauge", set()),
+    "kubelb_heartbeat_timestamp_seconds": ("gauge", set()),
     "kubelb_backend_state": ("gauge", {"backend", "state"}),
     "kubelb_backend_weight": ("gauge", {"backend"}),
     "kubelb_backend_preferred": ("gauge", {"backend"}),
     "kubelb_connections_active": ("gauge", {"backend"}),
+    "kubelb_connections_connecting": ("gauge", {"backend"}),
     "kubelb_connections_opened_total": ("counter", {"backend"}),
     "kubelb_connect_failures_total": ("counter", {"backend", "reason"}),
     "kubelb_ejections_total": ("counter", {"backend"}),
@@ -34,8 +45,14 @@ CONTRACT = {
     "kubelb_probes_skipped_total": ("counter", {"backend"}),
     "kubelb_probe_pings_total": ("counter", {"backend"}),
     "kubelb_probe_pings_unanswered_total": ("counter", {"backend"}),
+    "kubelb_backend_certificate_expiry_timestamp_seconds": ("gauge", {"backend"}),
+    "kubelb_client_certificate_expiry_timestamp_seconds": ("gauge", set()),
+    "kubelb_discovery_state": ("gauge", {"state"}),
     "kubelb_discovery_updates_total": ("counter", {"result"}),
     "kubelb_config_reloads_total": ("counter", {"result"}),
+    "kubelb_config_last_reload_successful": ("gauge", set()),
+    "kubelb_config_last_reload_success_timestamp_seconds": ("gauge", set()),
+    "kubelb_log_lines_dropped_total": ("counter", set()),
     "process_cpu_seconds_total": ("counter", set()),
     "process_resident_memory_bytes": ("gauge", set()),
     "process_virtual_memory_bytes": ("gauge", set()),
@@ -48,7 +65,9 @@ CONTRACT = {
 @pytest.fixture(name="discovering")
 def discovering_fixture(stage):
     """An agent that does all that it can count."""
-    stage.configure(discovery={"kubeconfig": f"{stage.dir}/absent.conf", "cache": ""})
+    client = stage.pki.client("system:node:worker")
+    stage.configure(discovery={"kubeconfig": f"{stage.dir}/absent.conf", "cache": ""},
+                    probe={"clientCert": client, "clientKey": client})
     stage.running = stage.agent()
     wait_states(stage, "ready", stage.backends)
     return stage
@@ -86,6 +105,10 @@ def test_label_values(discovering):
     assert values("kubelb_connect_failures_total", "reason") == {
         "refused", "timed_out", "unreachable", "gave_up", "other"}
     assert values("kubelb_config_reloads_total", "result") == {"ok", "error"}
+    assert values("kubelb_connects_left_alone_total", "cause") == {
+        "loopback_source", "no_backend", "other_netns", "own_listener"}
+    assert values("kubelb_discovery_state", "state") == {
+        "off", "seeds", "cache", "current", "failing"}
     assert values("kubelb_discovery_updates_total", "result") == {
         "applied", "unchanged", "empty", "expired", "forbidden", "credentials", "error"}
 
@@ -164,6 +187,113 @@ def test_failed_probes_are_told_apart(balanced):
     now = {labels["result"]: v for labels, v in metrics(balanced)["kubelb_probes_total"]
            if labels["backend"] == cp.endpoint and v}
     assert set(now) - results, now
+
+
+def value_of(stage, name, **labels):
+    """The value of the one sample with these labels."""
+    [value] = [v for have, v in metrics(stage)[name] if labels.items() <= have.items()]
+    return value
+
+
+def test_heartbeat(balanced):
+    """Its age and its moment say the same, by the node's clock."""
+    age = value_of(balanced, "kubelb_heartbeat_age_seconds")
+    assert 0 <= age < 3
+    at = value_of(balanced, "kubelb_heartbeat_timestamp_seconds")
+    assert abs(time.time() - age - at) < 3
+    wait_until(lambda: value_of(balanced, "kubelb_heartbeat_timestamp_seconds") > at,
+               "a later heartbeat")
+
+
+def test_reload_that_is_refused(balanced):
+    """It stays told for as long as the bad file is there, and so does the time of the good one."""
+    name = "kubelb_config_last_reload_success"
+    since = value_of(balanced, f"{name}_timestamp_seconds")
+    assert value_of(balanced, f"{name}ful") == 1
+    assert abs(since - value_of(balanced, "process_start_time_seconds")) < 0.01
+    balanced.configure(text="policy: none\n")
+    wait_until(lambda: value_of(balanced, f"{name}ful") == 0, "the refusal to be told")
+    assert value_of(balanced, f"{name}_timestamp_seconds") == since
+    before = time.time()
+    assert since < before - 0.01
+    balanced.configure()
+    wait_until(lambda: value_of(balanced, f"{name}ful") == 1, "the good file to be told")
+    # It is printed to the millisecond.
+    assert before - 0.01 < value_of(balanced, f"{name}_timestamp_seconds") < time.time() + 0.01
+
+
+def expires(path):
+    """What openssl says of a certificate, in Unix time."""
+    shown = run_checked(["openssl", "x509", "-noout", "-enddate", "-in", path])
+    return calendar.timegm(time.strptime(shown.strip(), "notAfter=%b %d %H:%M:%S %Y GMT"))
+
+
+def test_certificates(stage):
+    """The backends', above all when one has expired, and the client's own."""
+    name = "kubelb_backend_certificate_expiry_timestamp_seconds"
+    client, cp = stage.pki.client("system:node:worker"), stage.cp(1)
+    stage.configure(probe={"clientCert": client, "clientKey": client})
+    cp.certificate("expired", stage.pki)
+    try:
+        stage.agent()
+        wait_states(stage, "draining", [cp])
+        wait_states(stage, "ready", stage.backends[1:])
+        found = by_backend(metrics(stage)[name])
+        assert found == {b.endpoint: expires(b.path("current.crt")) for b in stage.backends}
+        assert found[cp.endpoint] < time.time() < min(found[b.endpoint]
+                                                      for b in stage.backends[1:])
+        assert value_of(stage, "kubelb_client_certificate_expiry_timestamp_seconds") == \
+            expires(client)
+    finally:
+        cp.certificate("good", stage.pki)
+
+
+def test_left_alone(attached):
+    """By cause: from a pod, bound to a loopback source, and without a backend to go to."""
+    attached.configure(relay={"detour": False})
+    attached.agent()
+    wait_states(attached, "ready", attached.backends)
+
+    def count(cause):
+        return value_of(attached, "kubelb_connects_left_alone_total", cause=cause)
+
+    nbconnect(attached, "-n", 3, V4, ns=attached.pod())
+    assert dial_error(attached, V4, bind=V4) == "ECONNREFUSED"
+    # Other worlds on this machine dial as well.
+    wait_until(lambda: count("other_netns") >= 3, "three connects of a pod")
+    assert (count("loopback_source"), count("no_backend"), count("own_listener")) == (1, 0, 0)
+    for b in attached.backends:
+        ok(attached.ctl("weight", b.endpoint, 0))
+    assert dial_error(attached, V4) == "ECONNREFUSED"
+    wait_until(lambda: count("no_backend") == 1, "a connect that finds no backend")
+
+
+def test_connecting(single):
+    """A connect whose SYN nobody answers is under way, and no open one."""
+    single.agent()
+    wait_states(single, "ready", single.backends[:1])
+
+    def counts():
+        found = metrics(single)
+        return [by_backend(found[f"kubelb_connections_{kind}"])[single.cp(1).endpoint]
+                for kind in ("connecting", "active")]
+
+    wait_until(lambda: counts() == [0, 0], "no connection")
+    single.cp(1).link(up=False)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            sock = stack.enter_context(make_socket(single, socket.AF_INET))
+            sock.setblocking(False)
+            assert sock.connect_ex((V4, PORT)) == errno.EINPROGRESS
+        wait_until(lambda: counts() == [3, 0], lambda: f"three under way: {counts()}")
+
+
+def test_discovery_state(discovering):
+    """One state is 1: the list of the file counts, as there is no kubeconfig."""
+    assert {labels["state"]: v for labels, v in
+            metrics(discovering)["kubelb_discovery_state"]} == {
+        "off": 0, "seeds": 1, "cache": 0, "current": 0, "failing": 0}
+    assert "kubelb_discovery_heard_timestamp_seconds" not in metrics(discovering)
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])

@@ -584,7 +584,7 @@ def test_events_of_the_agent_and_the_operator(stage):
                         if e["event"] == "state" and e["backend"] == cp.endpoint][-1] == "dead",
                "the state to be told")
     changes = [e for e in follower.events if e["event"] == "state" and e["backend"] == cp.endpoint]
-    assert changes[0]["was"] == "unknown" and changes[-1]["reason"] == "refused"
+    assert changes[0]["was"] is None and changes[-1]["reason"] == "refused"
     assert all(then["was"] == before["state"] for before, then in zip(changes, changes[1:]))
     ok(stage.ctl("drain", stage.cp(1).v4))
     follower.wait("drained", stage.cp(1))
@@ -606,7 +606,7 @@ def test_events_of_the_agent_and_the_operator(stage):
     times = [e["monotonicNs"] for e in events(stage)]
     assert times == sorted(times)
     text = [line for line in ok(stage.ctl("events")).stdout.splitlines() if cp.endpoint in line]
-    assert any(re.search(r" state +\S+ +dead +was unknown, refused$", line)
+    assert any(re.search(r" state +\S+ +dead +refused$", line)
                for line in text), text
 
 
@@ -743,7 +743,9 @@ def test_status_json_is_complete(attached):
     document = json.loads(ok(attached.ctl("status", "-o", "json")).stdout)
     assert {"attached", "effective", "pin", "abiVersion", "configSerial", "hostNetnsCookie",
             "hostNetns", "inHostNetns", "local", "agent", "discovery", "skipped", "repaired", "events", "programs", "features",
-            "frontends", "backends", "connects", "otherPrograms", "diverted"} == set(document)
+            "frontends", "backends", "connects", "otherPrograms", "diverted", "lock",
+            "httpTaken", "relay", "version", "host", "dataPath", "dataPathReason", "listeners",
+            "configuration", "versions"} == set(document)
     assert document["events"] == 2
     entry = {e["address"]: e for e in document["backends"]}[attached.cp(1).endpoint]
     assert (entry["state"], entry["ejected"], entry["ejections"]) == ("ejected", True, 1)

@@ -248,6 +248,7 @@ def test_another_process_of_the_container(attached):
 def test_pod_in_scope_all(stage):
     """A pod that listens on the frontend's address dials itself; its neighbours are balanced."""
     group, pod = stage.cgroup(), stage.pod()
+    stage.attach_to = group
     inside, outside = (os.path.join(group, name) for name in ("inside", "outside"))
     os.mkdir(inside)
     os.mkdir(outside)
@@ -255,7 +256,7 @@ def test_pod_in_scope_all(stage):
                                for host in (V4, f"[{V6}]")])
     server = SelfDialler(stage, inside, ns=pod)
     server.listen()
-    ok(stage.load(cgroup=group))  # which knows nothing of a pod's listeners
+    ok(stage.load())  # which knows nothing of a pod's listeners
     assert_itself(stage, server, *HOSTS)
     server.unlisten()
     assert_balanced(stage, server, *HOSTS)

@@ -16,10 +16,11 @@ import subprocess
 
 import pytest
 
+from hardening import weaknesses
 from helpers import (V6, Held, Traffic, dial_error, dump, fails, objects, ok, served_set,
                      still_there, wait_idle, wait_states)
 from machine import Machine, repack
-from system import wait_until
+from system import run_checked, wait_until
 from world import ROOT
 
 ALL = {"cp1", "cp2", "cp3"}
@@ -65,6 +66,7 @@ def with_capabilities(stage, names, program, *args):
 def test_capabilities_of_load(stage):
     """With what the unit gives it: attach, do it again, detach. With one less, it cannot do
     all of that."""
+    stage.configure(dataPath="kernel")
     names = capabilities("kubelb-load.service")
     steps = (["-c", stage.config], ["-c", stage.config], ["--detach"])
     for args in steps:
@@ -75,6 +77,7 @@ def test_capabilities_of_load(stage):
         assert any(d.returncode == 1 and "not permitted" in d.stderr for d in done), \
             f"kubelb-load.service has CAP_{name.upper()} and needs it for nothing"
         stage.reset()
+        stage.configure(dataPath="kernel")
 
 
 @contextlib.contextmanager
@@ -90,6 +93,7 @@ def confined_agent(stage, names, prefix=()):
 def test_capabilities_of_the_agent(stage):
     """With what the unit gives it: attach and do all of an agent's work. With one less, it
     cannot attach to a bare node."""
+    stage.configure(dataPath="kernel")
     names = capabilities("kubelb-agent.service")
     with confined_agent(stage, names) as (process, log):
         wait_states(stage, "ready", stage.backends)
@@ -101,6 +105,7 @@ def test_capabilities_of_the_agent(stage):
         wait_until(lambda: "configuration reloaded" in log(), log)
         assert "level=error" not in log()
     stage.reset()
+    stage.configure(dataPath="kernel")
     for name in names:
         less = [n for n in names if n != name]
         with confined_agent(stage, less) as (process, log):
@@ -140,52 +145,6 @@ def test_exposure(unit):
     assert "Overall exposure level" in found
 
 
-# --- completion ----------------------------------------------------------------
-
-
-def complete(stage, line):
-    """What bash would offer behind line."""
-    script = ('. "$1"; COMP_LINE=$2 COMP_POINT=${#2}; word=${2##*[[:space:]:]}; '
-              '_kubelb "${2%% *}" "$word" ""; printf "%s\\n" "${COMPREPLY[@]}"')
-    done = stage.exec(["env", f"PATH={stage.dir}/completion:{os.environ['PATH']}", "bash", "-c",
-                       script, "bash", os.path.join(ROOT, "deploy/completion/kubelb.bash"), line])
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    return set(done.stdout.split())
-
-
-@pytest.fixture(name="completing")
-def completing_fixture(attached):
-    """The programs on the PATH; kubelbctl with this world's pins."""
-    directory = os.path.join(attached.dir, "completion")
-    os.makedirs(directory, exist_ok=True)
-    for name in ("kubelb-load", "kubelb-agent", "kubelbctl"):
-        path = os.path.join(directory, name)
-        with open(path, "w", encoding="utf-8") as f:
-            f.write(f'#!/bin/sh\nexec {attached.program(name)} --pin {attached.pin} "$@"\n')
-        os.chmod(path, 0o755)
-    return attached
-
-
-def test_bash_completion(completing):
-    assert {"--config", "--detach", "--check", "--pin"} <= complete(completing, "kubelb-load --")
-    assert complete(completing, "kubelb-load --det") == {"--detach"}
-    assert complete(completing, "kubelb-load -o ") == {"text", "json"}
-    assert complete(completing, f"kubelb-agent -c {completing.dir}/kubelb.y") \
-        == {completing.config}
-    assert {"status", "drain", "weight"} <= complete(completing, "kubelbctl ")
-    assert complete(completing, "kubelbctl -o json sta") == {"status"}
-    assert complete(completing, "kubelbctl status ") == set()
-    endpoints = {b.endpoint for b in completing.backends}
-    assert complete(completing, "kubelbctl drain ") == endpoints
-    # Bash takes what stands behind the colon for a word of its own.
-    assert complete(completing, f"kubelbctl weight {completing.cp(2).v4}:64") == {"6443"}
-
-
-@pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed (scripts/deps.sh)")
-def test_zsh_completion_parses(stage):
-    ok(stage.exec(["zsh", "-f", "-n", os.path.join(ROOT, "deploy/completion/_kubelb")]))
-
-
 # --- the package ---------------------------------------------------------------
 
 
@@ -223,12 +182,72 @@ def test_version_and_files(package):
             "/lib/systemd/system/kubelb-load.service", "/lib/systemd/system/kubelb-agent.service",
             "/usr/share/man/man8/kubelb-load.8.gz", "/usr/share/man/man8/kubelb-agent.8.gz",
             "/usr/share/man/man8/kubelbctl.8.gz", "/usr/share/man/man5/kubelb.yaml.5.gz",
+            "/usr/share/man/man7/kubelb.7.gz", "/usr/share/doc/kubelb/operations.md.gz",
+            "/usr/share/doc/kubelb/changelog.gz", "/usr/share/doc/kubelb/CHANGELOG.md.gz",
+            "/usr/share/doc/kubelb/examples/kubelb.yaml",
+            "/usr/share/kubelb/grafana/kubelb.json",
+            "/usr/share/kubelb/prometheus/kubelb-alerts.yaml",
             "/usr/share/bash-completion/completions/kubelbctl",
             "/usr/share/bash-completion/completions/kubelb-load",
             "/usr/share/bash-completion/completions/kubelb-agent",
             "/usr/share/zsh/vendor-completions/_kubelb",
+            "/usr/share/fish/vendor_completions.d/kubelbctl.fish",
+            "/usr/share/fish/vendor_completions.d/kubelb-load.fish",
+            "/usr/share/fish/vendor_completions.d/kubelb-agent.fish",
             "/etc/kubelb/kubelb.yaml.example"} <= files
     assert "/etc/kubelb/kubelb.yaml" not in files
+
+
+def assert_hardened(sbin):
+    for name in ("kubelb-load", "kubelb-agent", "kubelbctl"):
+        assert weaknesses(os.path.join(sbin, name)) == [], name
+
+
+def test_packaged_programs_are_hardened(package, tmp_path):
+    """With Debian's flags and the Makefile's together."""
+    run_checked(["dpkg-deb", "-x", package, str(tmp_path)])
+    assert_hardened(tmp_path / "usr/sbin")
+
+
+def test_installed_programs_are_hardened(tmp_path):
+    """As plain `make` builds them, without a flag from outside."""
+    run_checked(["make", "-s", "-C", ROOT, f"B={BUILD}", f"DESTDIR={tmp_path}", "PREFIX=/usr",
+                 "install"])
+    assert_hardened(tmp_path / "usr/sbin")
+
+
+def commands(*arguments):
+    """How make would compile a file, and how it would link."""
+    done = run_checked(["make", "-n", "-B", "-s", "-C", ROOT, *arguments, "B=build/nowhere",
+                        "build/nowhere/kubelbctl"])
+    compiled, = (line for line in done.splitlines() if "-c user/ctl/main.c" in line)
+    linked, = (line for line in done.splitlines() if "-o build/nowhere/kubelbctl" in line)
+    return compiled.split(), linked.split()
+
+
+def test_flags_from_outside_come_last():
+    """A distribution adds its own, and may take back what it does not want. What no mark in the
+    program shows is looked for here."""
+    compiled, linked = commands()
+    assert "-fstack-clash-protection" in compiled
+    compiled, linked = commands("CFLAGS=-O1 -fmine", "LDFLAGS=-Wl,--mine", "CPPFLAGS=-DMINE")
+    for own in ("-fstack-protector-strong", "-fPIE"):
+        assert compiled.index(own) < compiled.index("-fmine")
+    assert "-DMINE" in compiled and "-Iinclude" in compiled and "-O2" not in compiled
+    assert linked.index("-Wl,-z,relro,-z,now,-z,noexecstack") < linked.index("-Wl,--mine")
+
+
+@pytest.mark.parametrize("arguments", [
+    ["CFLAGS=-O0 -g"], ["CFLAGS=-g"], ["CFLAGS=-O1 -fsanitize=address"], ["SANITIZE=address"]])
+def test_fortify_is_left_out_where_it_cannot_be(arguments):
+    compiled, _linked = commands(*arguments)
+    assert not any("_FORTIFY_SOURCE" in flag for flag in compiled)
+
+
+@pytest.mark.parametrize("variable", ["CFLAGS", "CPPFLAGS"])
+def test_fortify_of_a_distribution_stays(variable):
+    compiled, _linked = commands(f"{variable}=-O2 -D_FORTIFY_SOURCE=2")
+    assert [flag for flag in compiled if "_FORTIFY_SOURCE" in flag] == ["-D_FORTIFY_SOURCE=2"]
 
 
 @pytest.mark.skipif(not shutil.which("lintian"), reason="lintian is not installed")
@@ -401,6 +420,30 @@ def test_a_mistake_does_not_keep_the_node_from_booting(node, world):
     node.run("systemctl", "start", *UNITS)
 
 
+def test_boot_by_relay(node, world):
+    """Where nothing is attached, the agent listens before the kubelet starts."""
+    node.run("systemctl", "stop", "kubelet", *UNITS)
+    node.run("kubelb-load", "--detach")
+    os.unlink(node.path("/run/first-answer"))
+    node.configure(dataPath="relay")
+    node.run("systemctl", "start", "kubelet")
+    assert [active(node, unit) for unit in (*UNITS, "kubelet")] == ["active"] * 3
+    with open(node.path("/run/first-answer"), encoding="utf-8") as f:
+        assert "backend" in f.read()
+    assert not os.path.isdir(node.pin)
+    wait_until(lambda: status_text(node) == "3 of 3 backends ready; every connect is relayed",
+               lambda: f"the status, is {status_text(node)!r}")
+    assert node.run("kubelbctl", "status").startswith("data path RELAY")
+    node.run("kubelbctl", "drain", world.cp(1).endpoint)
+    assert served_set(world, 10) == {"cp2", "cp3"}
+    node.run("kubelbctl", "undrain", world.cp(1).endpoint)
+    node.configure()
+    node.run("systemctl", "stop", *UNITS)
+    node.run("systemctl", "start", *UNITS)
+    wait_until(lambda: status_text(node) == "3 of 3 backends ready", lambda: status_text(node))
+    assert served_set(world) == ALL
+
+
 def test_stopped_units_leave_the_data_path(node, world):
     with Traffic(world):
         node.run("systemctl", "stop", *UNITS)
@@ -451,11 +494,18 @@ def test_watchdog(impatient, world):
 
 
 def test_a_kernel_that_will_not_do(node, world):
-    """Exit 1, one line that names what is missing, and no tight loop of restarts."""
+    """The agent serves the node. With dataPath: kernel, exit 1, one line that names what is
+    missing, and no tight loop of restarts."""
     node.run("systemctl", "stop", *UNITS)
     node.run("kubelb-load", "--detach")
     node.run("mount", "--bind", "/dev/null", "/sys/kernel/btf/vmlinux")
     try:
+        node.run("systemctl", "start", "kubelb-agent")
+        assert "BTF is missing" in node.journal("kubelb-load")
+        assert node.run("kubelbctl", "status").startswith("data path RELAY")
+        assert served_set(world) == ALL
+        node.run("systemctl", "stop", *UNITS)
+        node.configure(dataPath="kernel")
         before = len(node.journal("kubelb-agent"))
         assert node.exec("systemctl", "start", "kubelb-agent").returncode != 0
         shown = node.show("kubelb-agent", "SubState", "ExecMainStatus", "RestartUSec")
@@ -465,6 +515,7 @@ def test_a_kernel_that_will_not_do(node, world):
         node.run("systemctl", "stop", "kubelb-agent")
     finally:
         node.run("umount", "/sys/kernel/btf/vmlinux")
+        node.configure()
     node.run("systemctl", "start", *UNITS)
     assert served_set(world) == ALL
 
@@ -548,7 +599,7 @@ def test_purge(node, package):
     node.run("dpkg", "-i", package)
     node.configure()
     os.makedirs(node.path("/var/lib/kubelb"))
-    for name in ("backends.json", "backends.json.tmp"):
+    for name in ("backends.json", "backends.json.tmp", "operator.json", "operator.json.tmp"):
         with open(node.path(f"/var/lib/kubelb/{name}"), "w", encoding="ascii"):
             pass
     node.run("dpkg", "--remove", "kubelb")

@@ -30,16 +30,24 @@ def status_of(path):
         return dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
 
 
-def sets_of(pid):
-    """CapEff and the like of every thread, which must agree."""
+def sets_of_all(pid):
     found = []
     for path in glob.glob(f"/proc/{pid}/task/*/status"):
         fields = status_of(path)
         sets = {name: {i for i in range(64) if int(fields[name], 16) >> i & 1}
                 for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")}
         found.append({**sets, "NoNewPrivs": fields["NoNewPrivs"]})
-    assert found and all(f == found[0] for f in found), found
-    return found[0]
+    return found
+
+
+def sets_of(pid):
+    """CapEff and the like of every thread, which must agree; not in the moment in which one of them
+    lists connections."""
+    def agreed():
+        found = sets_of_all(pid)
+        return found and all(f == found[0] for f in found) and found[0]
+
+    return wait_until(agreed, lambda: f"one set in {sets_of_all(pid)}")
 
 
 def ready_agent(stage, config=True, prefix=(), **settings):
@@ -50,6 +58,11 @@ def ready_agent(stage, config=True, prefix=(), **settings):
     wait_states(stage, "ready", stage.backends)
     assert agent.alive(), agent.log()
     return agent
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+        return [int(x) for x in f.read().split()]
 
 
 def without(*names):
@@ -69,10 +82,9 @@ def test_capabilities_are_exactly_these(stage):
                                   "CapInh": set(), "CapAmb": set(), "NoNewPrivs": "1"}
 
 
-@pytest.mark.alone
-def test_capabilities_for_pods(stage):
+def test_capabilities_for_pods(apart):
     """With scope all, those that lead into pods' namespaces are kept, and asleep."""
-    agent = ready_agent(stage, **PODS_TOO)
+    agent = ready_agent(apart, **PODS_TOO)
     more = ALWAYS | {SYS_ADMIN, SYS_PTRACE}
     assert sets_of(agent.pid) == {"CapEff": AWAKE, "CapPrm": more, "CapBnd": more,
                                   "CapInh": set(), "CapAmb": set(), "NoNewPrivs": "1"}
@@ -101,10 +113,47 @@ def test_memory_is_nobodys_to_read(stage):
         try:
             wait_until(lambda: read_as(f"/proc/{other.pid}/environ", "net_admin") == 0,
                        "a process like any other to be readable")
-            for name in ("environ", "mem", "maps", "auxv"):
-                assert read_as(f"/proc/{agent.pid}/{name}", "net_admin") != 0, name
+            for pid in (agent.pid, *children(agent.pid)):
+                for name in ("environ", "mem", "maps", "auxv"):
+                    assert read_as(f"/proc/{pid}/{name}", "net_admin") != 0, name
         finally:
             other.kill()
+
+
+def writes_no_core(pid):
+    with open(f"/proc/{pid}/limits", encoding="ascii") as f:
+        (limit,) = (line for line in f if line.startswith("Max core file size"))
+    return limit.split()[4:6] == ["0", "0"]
+
+
+def test_no_core_file_is_written(stage):
+    """Of the agent, the process that attaches, and the importer of kubeconfigs."""
+    agent = ready_agent(stage)
+    assert all(writes_no_core(pid) for pid in (agent.pid, *children(agent.pid)))
+    with subprocess.Popen([stage.program("kubelb-load"), "--from-kubeconfig", "-"],
+                          stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as importer:
+        try:
+            wait_until(lambda: writes_no_core(importer.pid), "kubelb-load to read its input")
+            assert read_as(f"/proc/{importer.pid}/environ", "net_admin") != 0
+        finally:
+            importer.kill()
+
+
+def filters_of(pid):
+    """How many seccomp filters are on each of its threads."""
+    return {int(status_of(path)["Seccomp_filters"]) for path in glob.glob(f"/proc/{pid}/task/*/status")}
+
+
+def test_calls_are_filtered(stage):
+    """By the agent itself, whoever has started it. The process that attaches loads programs, and
+    nothing that it never does is left to it either. What the filters refuse:
+    tests/unit/host/test_seccomp.c."""
+    outside = filters_of("self")
+    agent = ready_agent(stage)
+    (attacher,) = children(agent.pid)
+    (of_agent,), (of_attacher,), (before,) = filters_of(agent.pid), filters_of(attacher), outside
+    assert before < of_attacher < of_agent
 
 
 def test_files_of_others_are_refused_at_start(stage, tmp_path):
@@ -137,17 +186,16 @@ def test_connections_to_a_dead_backend_are_ended(stage):
     agent.wait_log("connections ended")
 
 
-@pytest.mark.alone
-def test_connections_of_pods_are_ended(stage):
+def test_connections_of_pods_are_ended(apart):
     """Another user's process, in a namespace that has no name any more: found through
     /proc, which takes CAP_SYS_PTRACE, and entered, which takes CAP_SYS_ADMIN."""
-    agent = ready_agent(stage, **PODS_TOO)
-    pod, cp = stage.pod(), stage.cp(1)
-    with Held(stage, 6, ns=pod, prefix=AS_NOBODY) as held:
+    agent = ready_agent(apart, **PODS_TOO)
+    pod, cp = apart.pod(), apart.cp(1)
+    with Held(apart, 6, ns=pod, prefix=AS_NOBODY) as held:
         run_checked(["ip", "netns", "del", pod])
         cp.stop()
-        wait_states(stage, "dead", [cp])
-        wait_until(lambda: stats(stage, "active")["cp1"] == 0, agent.log)
+        wait_states(apart, "dead", [cp])
+        wait_until(lambda: stats(apart, "active")["cp1"] == 0, agent.log)
         assert held.close()["closed"] == 2
     cp.cont()
     assert sets_of(agent.pid)["CapEff"] == AWAKE
@@ -157,11 +205,10 @@ def count_lines(agent, words):
     return sum(words in line for line in agent.log().splitlines())
 
 
-@pytest.mark.alone
-def test_scope_all_comes_later(stage):
+def test_scope_all_comes_later(apart):
     """What was given up does not come back: said once, with what to do."""
-    agent = ready_agent(stage)
-    stage.configure(**PODS_TOO)
+    agent = ready_agent(apart)
+    apart.configure(**PODS_TOO)
     for n in (1, 2):
         agent.hup()
         wait_until(lambda n=n: count_lines(agent, "configuration reloaded") == n, agent.log)
@@ -190,19 +237,18 @@ def test_without_net_admin(stage):
     assert count_lines(agent, "level=error") == 0
 
 
-@pytest.mark.alone
-def test_without_what_leads_to_pods(stage):
+def test_without_what_leads_to_pods(apart):
     """As in a container with single capabilities: the host's own connections are ended."""
-    ok(stage.load())
-    agent = ready_agent(stage, prefix=without("sys_admin", "sys_ptrace"), **PODS_TOO)
+    ok(apart.load())
+    agent = ready_agent(apart, prefix=without("sys_admin", "sys_ptrace"), **PODS_TOO)
     assert count_lines(agent, "connections of pods are not ended") == 1
-    pod, cp = stage.pod(), stage.cp(1)
-    with Held(stage, 6, ns=pod, prefix=AS_NOBODY) as podded, Held(stage, 6) as held:
-        before = stats(stage, "active")["cp1"]
+    pod, cp = apart.pod(), apart.cp(1)
+    with Held(apart, 6, ns=pod, prefix=AS_NOBODY) as podded, Held(apart, 6) as held:
+        before = stats(apart, "active")["cp1"]
         assert before == 4
         cp.stop()
-        wait_states(stage, "dead", [cp])
-        wait_until(lambda: stats(stage, "active")["cp1"] < before, agent.log)
+        wait_states(apart, "dead", [cp])
+        wait_until(lambda: stats(apart, "active")["cp1"] < before, agent.log)
         wait_until(lambda: count_lines(agent, "cannot end connections") == 1, agent.log)
         assert held.close()["closed"] == 2
         cp.cont()

@@ -180,7 +180,9 @@ def test_connections_cannot_be_listed(attached, refuse, command):
 
 @pytest.mark.parametrize("hook", [CONNECT4, CONNECT6])
 def test_connect_programs_are_needed(stage, refuse, hook):
-    """One line that names what is missing and the likely cause; nothing is left behind."""
+    """One line that names what is missing and the likely cause; nothing is left behind. Without
+    dataPath: kernel the agent serves the node (test_relay_mode.py)."""
+    stage.configure(dataPath="kernel")
     name = {CONNECT4: "cgroup/connect4", CONNECT6: "cgroup/connect6"}[hook]
     done = load_without(stage, refuse, (f"prog={SOCK_ADDR}/{hook}",))
     fails(done, 1, f"{name} is missing", "seccomp", "--check")
@@ -246,6 +248,7 @@ def test_a_later_load_adds_it(stage, refuse, what, name, _word):
 
 def test_advice_fits_the_case(stage):
     """EPERM as root is not "run as root": it names what is missing."""
+    stage.configure(dataPath="kernel")
     done = stage.exec(["setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all",
                        stage.program("kubelb-load"), "--pin", stage.pin, "-c", stage.config])
     fails(done, 1, "CAP_SYS_ADMIN is missing")

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from helpers import Held, Traffic, dial_error, kept_to, served_set, state_of, wait_states
+from helpers import (Held, Traffic, dial_error, kept_to, ok, served_set, state_of,
+                     wait_states)
 from observe import (Asking, BackendMap, end_of, ended, hole_once, is_open, kill_once, metric,
                      state_changes)
 from system import wait_until
@@ -219,7 +220,9 @@ def test_kernel_events_hurry_a_probe(stage):
 
 
 def test_probes_make_one_handshake(stage):
-    """The connection is kept; should it break, the session is taken up again."""
+    """The connection is kept; should it break, the session is taken up again. (Who attaches first
+    makes a handshake more.)"""
+    ok(stage.load())
     api = stage.apiserver(1)
     stage.agent()
     wait_states(stage, "ready", [api])

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from helpers import (agent_serves, fails, next_version, objects, ok, pins, raw_maps, served_by, state_of, still_there)
+from helpers import (agent_serves, beats, fails, next_version, objects, ok, pins, raw_maps,
+                     served_by, state_of, still_there)
 from system import run_checked, wait_until
 from world import ROOT
 
@@ -48,7 +49,7 @@ def names_its_cause(done, code):
 @pytest.mark.parametrize("command, what, code", [
     (command, "get", code) for command in ("load", "detach") for code in WORDS] + [
     (command, what, code) for command in ("dry-run", "upgrade", "detach")
-    for what in ("get=/links/connect4", "get=/control") for code in (EPERM, ENFILE)
+    for what in ("get=/connect4", "get=/control") for code in (EPERM, ENFILE)
     if (command, what) != ("detach", "get=/control")])  # half a detachment has a test of its own
 def test_pins_that_cannot_be_opened(attached, refuse, command, what, code):
     before, maps = pins(attached), raw_maps(attached)
@@ -175,8 +176,9 @@ def test_the_agents_want_is_no_backends_fault(balanced):
     cp.kill()
     cp.start()
     agent.wait_log("the backend cannot be probed for now, its state stays as it is", start=mark)
-    wait_until(lambda: told(agent, "cannot write the heartbeat", mark), "the heartbeat to fail")
-    assert served_by(balanced)
+    wait_until(lambda: told(agent, "cannot look whether the maps are the current ones", mark),
+               "the look to fail")
+    assert served_by(balanced) and beats(balanced)
     raise_limit(agent)
     agent.wait_log("the backend can be probed again", start=mark)
     wait_until(lambda: states(balanced) == {"ready"}, "every backend to be ready", 15)

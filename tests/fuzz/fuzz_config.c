@@ -4,6 +4,8 @@
  * and nothing else. The first byte decides whether the host has IPv6.
  */
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "config/config.h"
 #include "net/endpoint.h"
@@ -40,6 +42,22 @@ static void check_snapshot(const struct config *c)
 	require(!c->probe.client_cert == !c->probe.client_key);
 }
 
+/* What is printed makes the same text again. */
+static void check_printed(const struct config *c, bool host_has_ipv6)
+{
+	char *first = NULL, *second = NULL;
+	struct config *again = NULL;
+	struct err e;
+
+	require(!config_print(c, host_has_ipv6, &first, &e));
+	require(!config_parse(first, strlen(first), "printed", host_has_ipv6, &again, &e));
+	require(!config_print(again, host_has_ipv6, &second, &e));
+	require(!strcmp(first, second));
+	free(first);
+	free(second);
+	config_free(again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct config *c = NULL;
@@ -47,10 +65,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int r;
 
 	r = config_parse((const char *)data, size, "fuzz", size && data[0] & 1, &c, &e);
-	if (r == 0)
+	if (r == 0) {
 		check_snapshot(c);
-	else
+		check_printed(c, size && data[0] & 1);
+	} else {
 		check_error(r, &e);
+	}
 	config_free(c);
 	return 0;
 }

@@ -13,11 +13,12 @@ static void check_status(unsigned int status)
 
 static void check_request(const struct request *q)
 {
-	require(q->method == REQUEST_OTHER || q->method == REQUEST_GET ||
-		q->method == REQUEST_HEAD);
+	bool read_only = q->method == REQUEST_GET || q->method == REQUEST_HEAD;
+
+	require(read_only || q->method == REQUEST_OTHER || q->method == REQUEST_POST);
 	require(memchr(q->path, '\0', sizeof(q->path)) != NULL);
 	require(!strpbrk(q->path, " \r\n?"));
-	require(!(q->body && (q->keep || q->method != REQUEST_OTHER)));
+	require(!(q->body && (q->keep || read_only)));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

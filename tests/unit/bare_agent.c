@@ -7,6 +7,7 @@
 #include <event2/event.h>
 
 #include "host/file_watch.h"
+#include "host/worker.h"
 
 struct agent bare;
 
@@ -40,6 +41,7 @@ int bare_close(void **state)
 {
 	release_stderr(state);
 	discovery_free(bare.discovery);
+	worker_cancel(bare.reading);
 	filewatch_free(bare.watch);
 	agent_stop_backends(&bare);
 	agent_free_removed(&bare);

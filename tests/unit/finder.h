@@ -26,6 +26,7 @@ struct finder {
 	enum hook hook;
 	bool inside_start;
 	unsigned int updates, warnings, results[DISCOVERY_RESULTS], ticks;
+	const char *piece; /* for a test that sends it again and again */
 	char list[1024], detail[ERR_TEXT_MAX], warning[ERR_TEXT_MAX];
 };
 

@@ -94,6 +94,53 @@ static bool talk(struct tls_server *s, SSL *ssl)
 	       SSL_write(ssl, timeout, sizeof(timeout) - 1) > 0;
 }
 
+/*
+ * Messages of the handshake's protocol, until the other side has had enough. OpenSSL says nothing
+ * of a ticket that could not be sent.
+ */
+static void flood(SSL *ssl, bool key_updates)
+{
+	struct pollfd fd = { .fd = SSL_get_fd(ssl), .events = POLLRDHUP };
+	int r = 1;
+
+	while (r == 1 && !(poll(&fd, 1, 0) && fd.revents)) {
+		r = key_updates ? SSL_key_update(ssl, SSL_KEY_UPDATE_REQUESTED)
+				: SSL_new_session_ticket(ssl);
+		if (r == 1)
+			r = SSL_do_handshake(ssl);
+	}
+}
+
+static bool speak_garbage(struct tls_server *s, SSL *ssl)
+{
+	static const char garbage[] = "\x01\x02 garbage\r\n\r\n";
+	uint64_t n;
+
+	return wait_for(s, s->go, POLLIN) && read(s->go, &n, sizeof(n)) == sizeof(n) &&
+	       SSL_write(ssl, garbage, sizeof(garbage) - 1) > 0 &&
+	       SSL_write(ssl, garbage, sizeof(garbage) - 1) > 0;
+}
+
+/* Returns false when the connection is over. */
+static bool speak(struct tls_server *s, SSL *ssl, size_t length)
+{
+	enum manner manner = s->script.manner;
+	uint64_t n;
+
+	if (manner == MANNER_TICKETS_FIRST || manner == MANNER_KEY_UPDATES) {
+		flood(ssl, manner == MANNER_KEY_UPDATES);
+		return false;
+	}
+	if (manner == MANNER_LATE_GARBAGE && tls_server_count(s, REQUESTS) > 1)
+		return speak_garbage(s, ssl);
+	if (SSL_write(ssl, s->script.answer, (int)length) <= 0)
+		return false;
+	if (manner == MANNER_TICKETS && wait_for(s, s->go, POLLIN) &&
+	    read(s->go, &n, sizeof(n)) == sizeof(n))
+		flood(ssl, false);
+	return manner != MANNER_TALK || talk(s, ssl);
+}
+
 static void answer_requests(struct tls_server *s, SSL *ssl, unsigned int connection)
 {
 	const struct script *script = &s->script;
@@ -105,13 +152,11 @@ static void answer_requests(struct tls_server *s, SSL *ssl, unsigned int connect
 	while (read_request(s, ssl)) {
 		if (script->manner == MANNER_MUTE_TLS)
 			continue;
-		if (script->manner != MANNER_ANSWER && script->manner != MANNER_TALK)
+		if (script->manner == MANNER_HANG_UP || script->manner == MANNER_RESET)
 			return;
 		if (script->hang_up_later && connection > 1)
 			return;
-		if (SSL_write(ssl, script->answer, (int)length) <= 0)
-			return;
-		if (script->manner == MANNER_TALK && !talk(s, ssl))
+		if (!speak(s, ssl, length))
 			return;
 		if (++n == script->answers)
 			return;
@@ -216,6 +261,11 @@ SSL_CTX *tls_server_context(const struct script *script)
 	SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"t", 1);
 	if (script->max_version)
 		SSL_CTX_set_max_proto_version(ctx, script->max_version);
+	SSL_CTX_set_dh_auto(ctx, 1);
+	if (script->ciphers)
+		assert_int_equal(SSL_CTX_set_cipher_list(ctx, script->ciphers), 1);
+	if (script->groups)
+		assert_int_equal(SSL_CTX_set1_groups_list(ctx, script->groups), 1);
 	if (script->no_http)
 		SSL_CTX_set_alpn_select_cb(ctx, choose_none, NULL);
 	if (script->want_client) {

@@ -27,6 +27,10 @@ enum manner {
 	MANNER_HANG_UP_AT_ONCE, /* closes in place of a handshake */
 	MANNER_PLAIN, /* speaks HTTP where TLS is expected */
 	MANNER_TALK, /* answers, and says more when nothing was asked */
+	MANNER_TICKETS, /* answers, and when told to, sends TLS session tickets without end */
+	MANNER_TICKETS_FIRST, /* sends tickets without end in place of an answer */
+	MANNER_LATE_GARBAGE, /* answers once; later what is no answer, twice, when told to */
+	MANNER_KEY_UPDATES, /* the same with requests for new keys */
 };
 
 struct script {
@@ -39,6 +43,7 @@ struct script {
 	unsigned int answers; /* then the connection is closed; 0: it stays */
 	bool hang_up_later; /* every connection after the first is closed unanswered */
 	bool abrupt; /* without a close_notify: as the kernel ends a dead process' connections */
+	const char *ciphers, *groups; /* OpenSSL's lists; NULL: any */
 	bool no_http; /* turns down HTTP of any version (ALPN) */
 	bool ipv6;
 };

@@ -30,7 +30,7 @@ class Table:
         self.last = time.monotonic()
 
     def status(self):
-        done = self.world.ctl("status", "-o", "json")
+        done = self.world.ctl("status", "-o", "json", "-c", self.world.config)
         if done.returncode:
             raise SystemExit(f"demo: kubelbctl status: {done.stderr.strip()}")
         return json.loads(done.stdout)
@@ -50,6 +50,8 @@ class Table:
         rows = list(self.rows(state, max(now - self.last, 0.1)))
         self.last = now
         agent = "alive" if state["agent"]["alive"] else "gone: the kernel goes by itself"
+        if state["dataPath"] == "relay":
+            agent += ", relays every connect"
         lines = [phase, f"  {'BACKEND':<22} {'STATE':<9} {'NOW':>7} {'TOTAL':>6}", *rows,
                  f"  agent: {agent}"]
         if self.terminal:
@@ -83,13 +85,26 @@ def version_through_frontend(world):
     return json.loads(checked(done, "curl"))["backend"]
 
 
-def run(world):
+def end_agent(world, agent, table, relay):
+    """The last act: what depends on the agent. With its relay all does, so an operator drains a
+    backend instead."""
+    if relay:
+        checked(world.ctl("drain", world.cp(2).endpoint, "-c", world.config), "kubelbctl drain")
+        table.show("4. the second apiserver is drained: new connects go to the others", 5)
+        return
+    agent.kill9()
+    table.show("4. the agent is killed with -9: nothing depends on it", 5)
+
+
+def run(world, relay):
     print(f"world     node {world.node_v4}, apiservers "
           + ", ".join(b.endpoint for b in world.backends))
-    world.configure(probe={"interval": "1s", "timeout": "1s"})
+    orders = f"unix:{world.dir}/agent.sock"
+    world.configure(probe={"interval": "1s", "timeout": "1s"},
+                    **({"dataPath": "relay", "http": ["127.0.0.1:8081", orders]} if relay else {}))
     print("attach    " + checked(world.load(), "kubelb-load"))
-    agent = world.agent()
-    agent.wait_log("running")
+    agent = world.agent(env={**os.environ, "STATE_DIRECTORY": world.dir})
+    agent.wait_log("connects to the frontend are relayed" if relay else "running")
     served = [version_through_frontend(world) for _ in range(6)]
     print(f"curl      https://127.0.0.1:6443/version, six times: {' '.join(served)}")
     client = os.path.join(world.build, "test", "nbconnect")
@@ -102,8 +117,7 @@ def run(world):
     table.show("2. the second apiserver is killed: connects go to the others", 5)
     world.cp(2).start()
     table.show("3. it is back: it takes connects again", 5)
-    agent.kill9()
-    table.show("4. the agent is killed with -9: nothing depends on it", 5)
+    end_agent(world, agent, table, relay)
     out, _ = traffic.communicate(timeout=15)
     result = json.loads(out.strip().splitlines()[-1])
     print(f"\nresult    {result['ok']} connects succeeded, {result['failed']} failed"
@@ -113,13 +127,14 @@ def run(world):
 
 
 def main():
-    if len(sys.argv) > 1:
+    relay = sys.argv[1:] == ["--relay"]
+    if len(sys.argv) > 1 and not relay:
         print(f"demo: unexpected argument '{sys.argv[1]}'", file=sys.stderr)
         return 2
     raise_on_signals()  # a closed terminal cleans up as Ctrl-C does
     try:
         with World(backends=3) as world:
-            return run(world)
+            return run(world, relay)
     except SystemExit as e:
         if e.code == 128 + signal.SIGINT:
             print("\ndemo: interrupted; everything it made is removed", file=sys.stderr)

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Reads deploy/: a kustomization into its objects, as far as KubeLB's own use the
-language, and a Helm chart's templates. Both refuse what they do not know."""
+"""Reads deploy/: a kustomization into its objects, as far as KubeLB's own use the language (it
+refuses the rest), and a Helm chart by helm itself."""
 
-import glob
-import hashlib
 import json
 import os
-import re
+import subprocess
 
 import yaml
 
@@ -89,141 +87,31 @@ def rename_image(objects, image):
 
 # --- helm --------------------------------------------------------------------
 
-ACTION = re.compile(r"\{\{(-?)\s*(.*?)\s*(-?)\}\}", re.DOTALL)
-TERM = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s|]+|\|')
-
 
 class HelmError(Exception):
-    """The chart's own refusal: {{ fail }}."""
+    """What helm has refused, in its words."""
 
 
-def merged(values, changes):
-    """values with changes on top, mappings merged, as helm does with --set."""
-    out = dict(values)
-    for key, value in changes.items():
-        out[key] = merged(out[key], value) if isinstance(value, dict) else value
-    return out
+def run_tool(argv, stdin=""):
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, timeout=60,
+                          check=False)
+    if done.returncode:
+        raise HelmError(done.stderr + done.stdout)
+    return done.stdout
 
 
-def to_yaml(value):
-    if not isinstance(value, (dict, list)):
-        return "null" if value is None else str(value)
-    return yaml.safe_dump(value, default_flow_style=False).rstrip("\n")
+def run_helm(helm, command, chart, values, *args):
+    """`helm COMMAND kubelb CHART -n kube-system`; returns what it prints."""
+    return run_tool([helm, command, "kubelb", chart, "--namespace", "kube-system", "--values", "-",
+                     *args], json.dumps(values))
 
 
-def indented(count, text):
-    return "\n".join(" " * count + line for line in str(text).split("\n"))
+def render(helm, chart, **values):
+    """The objects that the chart makes of these values."""
+    return [o for o in yaml.safe_load_all(run_helm(helm, "template", chart, values)) if o]
 
 
-def fail(text):
-    raise HelmError(text)
-
-
-# As helm's own of these names: a pipe's value comes as the last argument.
-FUNCTIONS = {
-    "toYaml": to_yaml,
-    "nindent": lambda count, text: "\n" + indented(count, text),
-    "quote": json.dumps,
-    "default": lambda otherwise, value: value or otherwise,
-    "not": lambda value: not value,
-    "sha256sum": lambda text: hashlib.sha256(text.encode()).hexdigest(),
-    "fail": fail,
-}
-
-
-class Template:
-    """A Go template, as far as the chart uses the language: values, pipes, if."""
-
-    def __init__(self, text, context):
-        self.context = context
-        self.out = []
-        self.parts = list(self.split(text))
-        self.parts.reverse()
-        self.block(True)
-
-    @staticmethod
-    def split(text):
-        """Texts as strings, and the actions between them as 1-tuples."""
-        at, cut_after = 0, False
-        for match in ACTION.finditer(text):
-            cut_before, action, cut = match.groups()
-            yield Template.trimmed(text[at:match.start()], cut_after, cut_before)
-            yield (action,)
-            at, cut_after = match.end(), cut
-        yield Template.trimmed(text[at:], cut_after, False)
-
-    @staticmethod
-    def trimmed(text, front, back):
-        text = text.lstrip() if front else text
-        return text.rstrip() if back else text
-
-    def block(self, active):
-        """Up to the end, or an {{ else }} or {{ end }}, which it returns."""
-        while self.parts:
-            part = self.parts.pop()
-            if isinstance(part, str):
-                if active:
-                    self.out.append(part)
-                continue
-            (action,) = part
-            if action in ("else", "end"):
-                return action
-            if action.startswith("if "):
-                self.condition(action[3:], active)
-            elif active:
-                self.out.append(str(self.value(action)))
-        return None
-
-    def condition(self, expression, active):
-        holds = bool(self.value(expression)) if active else False
-        if self.block(active and holds) == "else":
-            self.block(active and not holds)
-
-    def value(self, expression):
-        value, call = None, []
-        for term in [*TERM.findall(expression), "|"]:
-            if term != "|":
-                call.append(term)
-                continue
-            piped = [] if value is None else [value]
-            value = self.call(call, piped)
-            call = []
-        return value
-
-    def call(self, terms, piped):
-        head, *rest = terms
-        if head in FUNCTIONS:
-            return FUNCTIONS[head](*[self.term(t) for t in rest], *piped)
-        assert not rest and not piped, terms
-        return self.term(head)
-
-    def term(self, term):
-        if term.startswith('"'):
-            return json.loads(term)
-        if term.isdigit():
-            return int(term)
-        assert term.startswith("."), f"{term}: not known here"
-        value = self.context
-        for name in term[1:].split("."):
-            value = value[name]
-        return value
-
-
-def render(text, context):
-    return "".join(Template(text, context).out)
-
-
-def helm(directory, **changes):
-    """`helm template kubelb DIRECTORY -n kube-system` with values; NOTES.txt must
-    render, too."""
-    (chart,) = read_all(os.path.join(directory, "Chart.yaml"))
-    (values,) = read_all(os.path.join(directory, "values.yaml"))
-    context = {"Values": merged(values, changes), "Chart": {"AppVersion": chart["appVersion"]},
-               "Release": {"Namespace": "kube-system", "Name": "kubelb"}}
-    objects = []
-    for path in sorted(glob.glob(os.path.join(directory, "templates", "*"))):
-        with open(path, encoding="utf-8") as f:
-            text = render(f.read(), context)
-        if path.endswith(".yaml"):
-            objects += [o for o in yaml.safe_load_all(text) if o]
-    return objects
+def notes(helm, chart, **values):
+    """What helm prints after an installation."""
+    shown = run_helm(helm, "install", chart, values, "--dry-run=client")
+    return shown.partition("\nNOTES:\n")[2]

@@ -3,6 +3,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import glob
 import os
 import signal
@@ -121,6 +122,12 @@ def in_cgroup(cgroup, argv):
     return ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup, *argv]
 
 
+def move_to(cgroup):
+    """Puts this process there; sockets that it has made stay where they are."""
+    with open(os.path.join(cgroup, "cgroup.procs"), "w", encoding="ascii") as f:
+        f.write(str(os.getpid()))
+
+
 def has_mptcp():
     """Whether this kernel speaks it; net.mptcp.enabled says no as well."""
     try:
@@ -156,6 +163,13 @@ def cgroup2_root():
 
 
 def ensure_bpffs():
-    """Mounts bpffs where it belongs. It stays: others may be using it by now."""
-    if not any(where == BPFFS and kind == "bpf" for where, _root, kind in mountinfo()):
-        run_checked(["mount", "-t", "bpf", "bpf", BPFFS])
+    """Mounts bpffs where it belongs. It stays: others may be using it by now. Worlds that start at
+    once must not mount one over the other: a test that takes the upper one away for itself would
+    pin in the lower one, and nothing would end that. kubelb-load takes the same lock."""
+    lock = os.open(BPFFS, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not any(where == BPFFS and kind == "bpf" for where, _root, kind in mountinfo()):
+            run_checked(["mount", "-t", "bpf", "bpf", BPFFS])
+    finally:
+        os.close(lock)

@@ -48,6 +48,8 @@ from system import (BPFFS, NETNS_DIR, WorldError, become_subreaper, cgroup2_root
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 POD_HOST = 200  # .201 is the first pod
 MAX_BACKENDS = 64
+# Options of kubelb-load that do something else than to attach.
+OTHER_ACTIONS = ("--detach", "--check", "--from-", "--print-config", "--help", "--version", "-h", "-V")
 WORLD_NUMBERS = itertools.count(1)
 
 
@@ -69,12 +71,14 @@ class World:
         self.node_v6 = f"{V6_PREFIX}{NODE_HOST}"
         self.namespaces = [self.net, self.node]
         self.cgroups = []
+        self.attach_to = None  # `cgroup` of the configuration; None: the root
         self.processes = []
         self.local = None
         self.etcd = None
         self.pods = 0
         self.pod_links = []  # (namespace, its port of the bridge)
         self.agents = 0
+        self.ctl_options = []
         self.closed = False
         self.dir = tempfile.mkdtemp(prefix=f"{self.prefix}-")
         atexit.register(self.close_quietly)
@@ -231,9 +235,11 @@ class World:
             "probe": {"interval": "200ms", "timeout": "400ms", "rise": 2, "fall": 2,
                       "ca": self.ca},
             "http": "127.0.0.1:8081",
+            "cgroup": self.attach_to,
         }
         probe = {**settings["probe"], **changes.pop("probe", {})}
         settings.update(changes, probe=probe)
+        refuse_others_frontend(settings)
         return {k: v for k, v in settings.items() if v is not None}
 
     def configure(self, path=None, text=None, **changes):
@@ -284,11 +290,14 @@ class World:
             raise WorldError(f"{path} is not there: run make first")
         return path
 
-    def load(self, *args, config=True, cgroup=None, **kwargs):
+    def load(self, *args, config=True, cgroup=None, strict=False, **kwargs):
         """kubelb-load in the node. config: True for the world's, a path, or
-        None for none. cgroup: attach there instead of at the root."""
+        None for none. cgroup: attach there instead of at the root. As a unit
+        runs it, unless strict: dead backends are what many tests begin with."""
         path = self.config if config is True else config
         extra = (["-c", path] if path else []) + (["--cgroup", cgroup] if cgroup else [])
+        if not strict and not any(a.startswith(OTHER_ACTIONS) for a in args):
+            extra.append("--boot")
         return self.exec([self.program("kubelb-load"), "--pin", self.pin, *extra, *args],
                          **kwargs)
 
@@ -296,7 +305,8 @@ class World:
         return self.load("--detach", config=None, **kwargs)
 
     def ctl(self, *args, **kwargs):
-        return self.exec([self.program("kubelbctl"), "--pin", self.pin, *args], **kwargs)
+        return self.exec([self.program("kubelbctl"), "--pin", self.pin, *self.ctl_options, *args],
+                         **kwargs)
 
     def agent(self, *args, config=True, prefix=(), **kwargs):
         """Starts kubelb-agent in the node. prefix: a command that starts it."""
@@ -313,6 +323,8 @@ class World:
     def reset(self):
         """Back to a bare stage: nothing attached, every backend healthy."""
         self.end_processes()
+        self.ctl_options = []
+        self.attach_to = None
         self.unload()
         self.remove_pods()
         if self.local:
@@ -337,18 +349,25 @@ class World:
 
     def unload(self):
         """Detaches; whatever stays behind is removed and reported."""
-        if not os.path.isdir(self.pin):
+        places = [p for p in self.pin_places() if os.path.isdir(p)]
+        if not places:
             return
         try:
             done = self.detach()
-            if done.returncode == 0 and not os.path.exists(self.pin):
+            if done.returncode == 0 and not any(map(os.path.exists, places)):
                 return
             problem = f"exit {done.returncode}: {done.stderr.strip()}"
         except (WorldError, subprocess.SubprocessError) as e:
             problem = str(e)
-        problem = f"{self.pin} was left behind ({tree(self.pin)}): kubelb-load --detach: {problem}"
-        shutil.rmtree(self.pin, ignore_errors=True)
+        left = {p: tree(p) for p in places if os.path.exists(p)}
+        problem = f"{left} was left behind: kubelb-load --detach: {problem}"
+        for place in left:
+            shutil.rmtree(place, ignore_errors=True)
         raise WorldError(problem)
+
+    def pin_places(self):
+        """Where pins are, or were when a kubelb-load was killed."""
+        return [self.pin, f"{self.pin}_new"]
 
     def close(self):
         """Removes everything, checks that it is gone, and raises WorldError
@@ -409,7 +428,7 @@ class World:
         """What a closed world has failed to remove."""
         names = glob.glob(f"{NETNS_DIR}/{self.prefix}-*") + glob.glob(
             f"{glob.escape(cgroup2_root())}/{self.prefix}-*")
-        names += [p for p in (self.dir, self.pin) if os.path.exists(p)]
+        names += [p for p in (self.dir, *self.pin_places()) if os.path.exists(p)]
         return [f"{n} is left" for n in names]
 
     # for people
@@ -465,6 +484,17 @@ class World:
             "  node nbconnect -n 3000 127.0.0.1 6443",
         ]
         return "\n".join(lines)
+
+
+def refuse_others_frontend(settings):
+    """Every world has the same addresses, and scope `all` at the root acts on all of them: a
+    connect of another world would be balanced here."""
+    taken = [f["address"] for f in settings.get("frontends") or ()
+             if isinstance(f, dict) and f.get("scope") == "all"
+             and str(f.get("address")).startswith(("127.", "[::1]"))]
+    if taken and not settings.get("cgroup"):
+        raise WorldError(f"scope all of {taken[0]} at the root acts on other worlds, too: "
+                         "use the fixture apart, or set attach_to")
 
 
 def tree(path):
@@ -579,7 +609,7 @@ def sweep_one(prefix):
     for ns in namespaces:
         run_checked(["ip", "netns", "del", ns])
     pin = f"{BPFFS}/klb-{prefix[3:]}"
-    for path in glob.glob(f"{tempfile.gettempdir()}/{prefix}-*") + [pin, *glob.glob(f"{pin}-*")]:
+    for path in glob.glob(f"{tempfile.gettempdir()}/{prefix}-*") + glob.glob(f"{pin}[-_]*") + [pin]:
         shutil.rmtree(path, ignore_errors=True)
     # A container's cgroups are in each hierarchy of version 1, too.
     root = cgroup2_root()

@@ -20,6 +20,12 @@
 /* Attaching that fails is tried again after so long, doubling. */
 #define RETRY_MIN_NS NS_PER_S
 #define RETRY_MAX_NS (60 * NS_PER_S)
+/*
+ * The same while the agent relays. What a kernel refuses it mostly refuses until the next boot, and
+ * each try costs a second of a processor.
+ */
+#define RELAYING_MIN_NS (60 * NS_PER_S)
+#define RELAYING_MAX_NS (3600 * NS_PER_S)
 
 /* Whether the programs run and no pin of their links is there: the pins are hidden, not lost. */
 static bool are_hidden(struct agent *a)
@@ -36,14 +42,28 @@ static bool are_hidden(struct agent *a)
 	return false;
 }
 
+static void wait_longer(struct agent *a)
+{
+	bool relaying = a->path.relaying;
+	__u64 max = relaying ? RELAYING_MAX_NS : RETRY_MAX_NS;
+
+	a->attach_wait_ns = a->attach_wait_ns ? 2 * a->attach_wait_ns
+			    : relaying	      ? RELAYING_MIN_NS
+					      : RETRY_MIN_NS;
+	if (a->attach_wait_ns > max)
+		a->attach_wait_ns = max;
+	a->attach_due_ns = clock_now_ns() + a->attach_wait_ns;
+}
+
 static void on_failure(struct agent *a, const struct attacher_result *result)
 {
 	struct err e = { "" };
 
-	a->attach_wait_ns = !a->attach_wait_ns ? RETRY_MIN_NS : 2 * a->attach_wait_ns;
-	if (a->attach_wait_ns > RETRY_MAX_NS)
-		a->attach_wait_ns = RETRY_MAX_NS;
-	a->attach_due_ns = clock_now_ns() + a->attach_wait_ns;
+	wait_longer(a);
+	if (result->code == -EOPNOTSUPP && !a->dp)
+		snprintf(a->path.refused, sizeof(a->path.refused), "%s", result->text);
+	if (a->path.relaying)
+		return;
 	err_set(&e, EIO, "%s", result->text);
 	log_failure(a->attach_error, LOG_LEVEL_ERROR, "cannot attach again", &e);
 	/* A unit without the privilege to mount has a step before the agent that does. */
@@ -96,6 +116,14 @@ static void request(struct agent *a)
 	if (!a->attach_result || a->attaching || now < a->attach_due_ns)
 		return;
 	a->attaching = !attacher_request(a->options->attacher, a->cgroup_id);
+}
+
+void agent_try_attaching(struct agent *a)
+{
+	/* Where that has been refused, it was a moment ago. */
+	if (!a->attach_due_ns && a->path.refused[0])
+		wait_longer(a);
+	request(a);
 }
 
 void agent_note_loss(struct agent *a, bool held, int code)

@@ -16,6 +16,7 @@
 #include "host/mounts.h"
 #include "host/node.h"
 #include "load/attach.h"
+#include "net/local_delivery.h"
 
 struct attacher {
 	int fd;
@@ -65,7 +66,8 @@ static int attach(const struct server *s, __u64 cgroup_id)
 	if (!r && s->bpffs[0])
 		r = mounts_mount_bpffs(s->bpffs, &e);
 	if (!r)
-		r = attach_run(s->config, &options, report, &e);
+		/* It was attached: whoever serves the frontends without it is not to stay. */
+		r = attach_run(s->config, &options, PREFLIGHT_OFF, report, &e);
 	reply(s, r, r ? e.text : report->cgroup);
 	free(report);
 	return r;
@@ -96,6 +98,8 @@ static _Noreturn void serve(struct server *s)
 	signal(SIGHUP, SIG_IGN);
 	while (recv(s->fd, &cgroup_id, sizeof(cgroup_id), 0) == sizeof(cgroup_id))
 		handle(s, cgroup_id);
+	/* An agent that was killed has left them, and its listeners are gone. */
+	local_delivery_remove(NULL);
 	_exit(0);
 }
 

@@ -3,6 +3,7 @@
  * A process that attaches again when the agent asks for it. The agent itself gives up the
  * privileges that attaching takes, because it reads what comes from networks. This process keeps
  * them, and reads nothing but the agent's requests, each of them a number, and the configuration.
+ * When the agent ends, however it does, this process removes the relay's rule and route.
  */
 #ifndef KUBELB_ATTACHER_H
 #define KUBELB_ATTACHER_H

@@ -78,23 +78,12 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
  * connects fail, and a backend can close its connections; the limit protects the apiservers and the
  * agent from that.
  */
-#define EARLY_BURST 5
-#define EARLY_NS NS_PER_S
+static const struct ration_rules early_rules = { .burst = 5, .every_ms = 1000 };
 
-/*
- * Counts one early probe. Returns false when there were too many. early_until_ns: when the limit
- * ends.
- */
+/* Counts one early probe. Returns false when there were too many. */
 static bool may_probe_early(struct agent_backend *b)
 {
-	__u64 now = clock_now_ns();
-
-	if (b->early_until_ns < now)
-		b->early_until_ns = now;
-	if (b->early_until_ns - now > (EARLY_BURST - 1) * EARLY_NS)
-		return false;
-	b->early_until_ns += EARLY_NS;
-	return true;
+	return ration_take(&b->early, &early_rules, clock_now_ns());
 }
 
 /* --- what the probe reports ---------------------------------------------------------- */
@@ -209,6 +198,22 @@ static void log_probed(const struct agent_backend *b, enum klb_reason outcome,
 		  result->http_status, (double)result->duration_ns / NS_PER_S);
 }
 
+/*
+ * Whatever it says on a new connection, it serves such. So does one whose certificate this agent
+ * cannot verify.
+ */
+static void note_reached(struct agent_backend *b, const struct probe_result *result)
+{
+	b->metrics.handshakes += result->handshake;
+	if (result->certificate_expires_s)
+		b->metrics.certificate_expires_s = result->certificate_expires_s;
+	if (result->outcome != KLB_REASON_CERTIFICATE &&
+	    (!result->handshake || !result->http_status))
+		return;
+	b->reached_ns = clock_now_ns() - result->duration_ns;
+	b->ops->reached(b->arg, b);
+}
+
 static void on_done(void *arg, const struct probe_result *result)
 {
 	struct agent_backend *b = arg;
@@ -225,7 +230,7 @@ static void on_done(void *arg, const struct probe_result *result)
 		return;
 	}
 	metrics_probe_observe(&b->metrics, outcome, result->duration_ns);
-	b->metrics.handshakes += result->handshake;
+	note_reached(b, result);
 	if (result->http_status)
 		b->alive_ns = clock_now_ns();
 	if (outcome == KLB_REASON_NO_ANSWER && result->path == PROBE_READY) {
@@ -457,23 +462,111 @@ static const struct probe_ops probe_callbacks = {
 	.not_covered = on_not_covered,
 };
 
+/* --- beside the persistent connection ------------------------------------------------------ */
+
+static void on_dialled(void *arg, const struct probe_result *result)
+{
+	struct agent_backend *b = arg;
+
+	b->dialling = false;
+	probe_hang_up(b->beside);
+	note_reached(b, result);
+}
+
+static void ignore_lost(void *arg, bool timed_out)
+{
+	(void)arg;
+	(void)timed_out;
+}
+
+static void ignore_sign(void *arg)
+{
+	(void)arg;
+}
+
+/* Signs of life count on the persistent connection alone, whose PINGs they would put off. */
+static const struct probe_ops beside_callbacks = {
+	.done = on_dialled,
+	.lost = ignore_lost,
+	.alive = ignore_sign,
+	.going = ignore_sign,
+};
+
 /* --- make and free --- */
+
+void agent_backend_rules(const struct config *cfg, struct health_rules *ret,
+			 struct liveness_rules *ret_liveness)
+{
+	*ret = (struct health_rules){ .rise = cfg->probe.rise,
+				      .fall = cfg->probe.fall,
+				      .no_anonymous = !cfg->probe.anonymous_auth,
+				      .interval_ms = cfg->probe.interval_ms };
+	*ret_liveness = (struct liveness_rules){ .ping_ms = cfg->probe.ping_ms,
+						 .timeout_ms = cfg->probe.ping_timeout_ms };
+}
+
+struct liveness *agent_backend_make_liveness(struct agent_backend *b, struct event_base *base,
+					     const struct liveness_rules *rules)
+{
+	return liveness_new(base, &b->endpoint, rules, &liveness_callbacks, b);
+}
+
+int agent_backend_make_probes(struct agent_backend *b, struct event_base *base,
+			      const struct config *cfg, struct probe_tls *tls,
+			      struct agent_backend_probes *ret, struct err *e)
+{
+	struct klb_endpoint cover[KLB_MAX_FRONTENDS];
+	int r;
+
+	for (unsigned int i = 0; i < cfg->n_frontends; i++)
+		cover[i] = cfg->frontends[i].endpoint;
+	ret->tls = probe_tls_hold(tls);
+	r = probe_new(base, &cfg->probe, tls, &b->endpoint, NULL, 0, &beside_callbacks, b,
+		      &ret->beside, e);
+	if (r)
+		return r;
+	return probe_new(base, &cfg->probe, tls, &b->endpoint, cover, cfg->n_frontends,
+			 &probe_callbacks, b, &ret->kept, e);
+}
+
+void agent_backend_free_probes(struct agent_backend_probes *p)
+{
+	probe_free(p->kept);
+	probe_free(p->beside);
+	probe_tls_free(p->tls);
+	*p = (struct agent_backend_probes){ 0 };
+}
+
+void agent_backend_take_probes(struct agent_backend *b, struct agent_backend_probes *next)
+{
+	struct agent_backend_probes old = { b->probe, b->beside, b->tls };
+
+	b->probe = next->kept;
+	b->beside = next->beside;
+	b->tls = next->tls;
+	*next = (struct agent_backend_probes){ 0 };
+	agent_backend_free_probes(&old);
+}
+
+void agent_backend_probe_now(struct agent_backend *b)
+{
+	probe_now(b, PROBE_READY);
+}
 
 static int make_parts(struct agent_backend *b, struct event_base *base, const struct config *cfg,
 		      struct probe_tls *tls, struct err *e)
 {
-	const struct liveness_rules rules = { .ping_ms = cfg->probe.ping_ms,
-					      .timeout_ms = cfg->probe.ping_timeout_ms };
-	struct klb_endpoint cover[KLB_MAX_FRONTENDS];
+	struct agent_backend_probes probes = { 0 };
+	int r;
 
-	for (unsigned int i = 0; i < cfg->n_frontends; i++)
-		cover[i] = cfg->frontends[i].endpoint;
+	agent_backend_rules(cfg, &b->rules, &b->liveness_rules);
 	b->timer = evtimer_new(base, on_timer, b);
-	b->liveness = liveness_new(base, &b->endpoint, &rules, &liveness_callbacks, b);
+	b->liveness = agent_backend_make_liveness(b, base, &b->liveness_rules);
 	if (!b->timer || !b->liveness)
 		return err_no_memory(e);
-	return probe_new(base, &cfg->probe, tls, &b->endpoint, cover, cfg->n_frontends,
-			 &probe_callbacks, b, &b->probe, e);
+	r = agent_backend_make_probes(b, base, cfg, tls, &probes, e);
+	agent_backend_take_probes(b, &probes);
+	return r;
 }
 
 int agent_backend_new(struct event_base *base, const struct config *cfg,
@@ -487,10 +580,6 @@ int agent_backend_new(struct event_base *base, const struct config *cfg,
 	if (!b)
 		return err_no_memory(e);
 	b->endpoint = *endpoint;
-	b->rules = (struct health_rules){ .rise = cfg->probe.rise,
-					  .fall = cfg->probe.fall,
-					  .no_anonymous = !cfg->probe.anonymous_auth,
-					  .interval_ms = cfg->probe.interval_ms };
 	b->metrics.backend = b->endpoint;
 	b->ops = ops;
 	b->arg = arg;
@@ -506,13 +595,15 @@ int agent_backend_new(struct event_base *base, const struct config *cfg,
 
 void agent_backend_stop(struct agent_backend *b)
 {
+	if (b->stop_renewal)
+		b->stop_renewal(b);
 	if (b->timer)
 		event_free(b->timer);
 	b->timer = NULL;
 	liveness_free(b->liveness);
 	b->liveness = NULL;
-	probe_free(b->probe);
-	b->probe = NULL;
+	agent_backend_take_probes(b, &(struct agent_backend_probes){ 0 });
+	b->dialling = false;
 }
 
 void agent_backend_free(struct agent_backend *b)
@@ -528,6 +619,7 @@ void agent_backend_inherit(struct agent_backend *b, const struct agent_backend *
 	b->health = before->health;
 	b->metrics = before->metrics;
 	b->alive_ns = before->alive_ns;
+	b->reached_ns = before->reached_ns;
 	b->coverage_warned = before->coverage_warned;
 	b->idle = before->idle;
 	b->rules.keep_ms = idle_close_probe_ms(&b->idle);
@@ -566,6 +658,20 @@ void agent_backend_probe_soon(struct agent_backend *b)
 	if (!b->probing)
 		schedule(b, EARLY_MIN_MS - (unsigned int)age_ms);
 	b->again = true;
+}
+
+void agent_backend_dial(struct agent_backend *b)
+{
+	/* The probes of a dead one are new connections already. */
+	if (b->dialling || b->health.state == KLB_STATE_DEAD || !may_probe_early(b))
+		return;
+	b->dialling = true;
+	probe_start(b->beside, PROBE_READY);
+}
+
+__u64 agent_backend_reached_ns(const struct agent_backend *b)
+{
+	return b->reached_ns;
 }
 
 __u64 agent_backend_alive_ns(const struct agent_backend *b)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "balance/plausible.h"
 #include "base/clock.h"
 
 /* The number of the file's backends that discovery has not found. */
@@ -51,6 +52,72 @@ bool agent_uses_seeds(const struct agent *a)
 	return a->heard && !a->source.list_alone && count_seeds(a) > 0;
 }
 
+/* Who comes and goes is said by name: agent_log_list_changes. */
+static void note_heard(struct agent *a)
+{
+	if (!a->heard)
+		log_event(LOG_LEVEL_INFO, "discovery has the cluster's list", "backends=%u",
+			  a->n_said ? a->n_said : a->n_found);
+	a->heard = true;
+}
+
+static void warn_rationed(struct agent *a)
+{
+	bool rationed = a->n_found < a->n_said;
+
+	if (rationed && !a->rationed_logged)
+		log_event(LOG_LEVEL_WARN,
+			  "the cluster's list brings too many new addresses in a short time, the "
+			  "others come one by one",
+			  "listed=%u used=%u", a->n_said, a->n_found);
+	a->rationed_logged = rationed;
+}
+
+/* Fills a->found with what may be used of what the cluster says. Returns whether it has changed. */
+static bool admit(struct agent *a)
+{
+	struct klb_endpoint list[KLB_MAX_BACKENDS];
+	bool known[KLB_MAX_BACKENDS];
+	unsigned int n;
+
+	for (unsigned int i = 0; i < a->n_said; i++)
+		known[i] = plan_find(&a->state->applied, &a->said[i]) ||
+			   config_has_backend(a->config, &a->said[i]) ||
+			   config_has_backend(a->file, &a->said[i]);
+	n = plausible_admit(&a->fresh, a->said, known, a->n_said, clock_now_ns(), list);
+	/* As with an empty list: the last one stays. */
+	if (!n || (n == a->n_found && !memcmp(list, a->found, n * sizeof(list[0]))))
+		return false;
+	memcpy(a->found, list, n * sizeof(list[0]));
+	a->n_found = n;
+	return true;
+}
+
+/* Puts what the cluster says into force, as far as that may be. */
+static void take_said(struct agent *a)
+{
+	struct err e = { "" };
+	bool changed = admit(a);
+
+	warn_rationed(a);
+	if (!changed)
+		return;
+	/*
+	 * If a known backend is in the list, the seeds are dropped at once. If none is, nothing
+	 * shows that the list is right, and they count until one of it is usable.
+	 */
+	if (some_found_alive(a))
+		review(a);
+	else
+		a->source = (struct endpoint_source){ 0 };
+	if (agent_take_effective(a, a->file, a->tls, &e)) {
+		log_event(LOG_LEVEL_ERROR, "cannot take the discovered backends", "error=%s",
+			  log_quoted(e.text));
+		return;
+	}
+	agent_apply(a);
+}
+
 void agent_review_list(struct agent *a)
 {
 	struct endpoint_source before = a->source;
@@ -59,6 +126,8 @@ void agent_review_list(struct agent *a)
 
 	if (!a->file->discovery || !a->n_found)
 		return;
+	if (a->rationed_logged)
+		take_said(a);
 	step = review(a);
 	if (step == ENDPOINT_SOURCE_UNCHANGED)
 		return;
@@ -79,32 +148,14 @@ void agent_review_list(struct agent *a)
 	agent_apply(a);
 }
 
-/* Who comes and goes is said by name: agent_log_list_changes. */
-static void note_heard(struct agent *a)
-{
-	if (!a->heard)
-		log_event(LOG_LEVEL_INFO, "discovery has the cluster's list", "backends=%u",
-			  a->n_found);
-	a->heard = true;
-}
-
 static void on_discovered(void *arg, const struct klb_endpoint *list, unsigned int n)
 {
 	struct agent *a = arg;
-	struct err e = { "" };
 
-	memcpy(a->found, list, n * sizeof(*list));
-	a->n_found = n;
+	memcpy(a->said, list, n * sizeof(*list));
+	a->n_said = n;
 	note_heard(a);
-	/* If a known backend is in the list, the seeds are dropped at once. */
-	if (some_found_alive(a))
-		review(a);
-	if (agent_take_effective(a, a->file, a->tls, &e)) {
-		log_event(LOG_LEVEL_ERROR, "cannot take the discovered backends", "error=%s",
-			  log_quoted(e.text));
-		return;
-	}
-	agent_apply(a);
+	take_said(a);
 }
 
 /* Logs the start and the end of a failure, each once. */
@@ -148,6 +199,7 @@ int agent_start_discovery(struct agent *a, struct err *e)
 		.n_frontends = a->file->n_frontends,
 		.initial = a->found,
 		.n_initial = a->n_found,
+		.pace = &discovery_pace_default,
 	};
 	int r;
 
@@ -163,6 +215,9 @@ int agent_start_discovery(struct agent *a, struct err *e)
 	return r;
 }
 
+/* The states of the agent before are void soon after, so the cache is not worth more. */
+#define CACHE_WAIT_MS 1000
+
 /*
  * A list from an earlier time is better than none, or than only the seeds, which may be years old.
  * If an agent was alive until now, it had the list from the cluster, so the list alone is used.
@@ -170,7 +225,7 @@ int agent_start_discovery(struct agent *a, struct err *e)
 void agent_read_cache(struct agent *a, const struct config *file)
 {
 	struct err e = { "" };
-	int r = discovery_cached_list(file, a->found, &a->n_found, &e);
+	int r = discovery_cached_list_within(CACHE_WAIT_MS, file, a->found, &a->n_found, &e);
 
 	a->source.list_alone =
 		a->n_found && endpoint_source_is_cluster(&a->state->control, clock_now_ns());

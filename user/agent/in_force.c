@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "balance/local_list.h"
+#include "balance/plausible.h"
 #include "base/clock.h"
 #include "host/node.h"
 #include "net/endpoint.h"
@@ -29,15 +30,17 @@ static int take_config(struct agent *a, struct config *cfg, bool cluster, struct
 		       struct err *e)
 {
 	struct config *old = a->config;
-	bool keep = old && tls == a->tls && config_same_probe(old, cfg);
 	struct agent_backend **backends =
 		calloc(cfg->n_backends + 1, sizeof(struct agent_backend *));
 	int r;
 
 	if (!backends)
 		return err_no_memory(e);
-	r = agent_make_backends(a, cfg, tls, keep, backends, e);
+	r = agent_make_backends(a, cfg, tls, backends, e);
+	if (!r && old)
+		r = agent_prepare_backends(a, cfg, tls, e);
 	if (r) {
+		agent_forgo_backends(a);
 		agent_free_backends(backends, cfg->n_backends);
 		return r;
 	}
@@ -46,37 +49,47 @@ static int take_config(struct agent *a, struct config *cfg, bool cluster, struct
 	agent_replace_backends(a, cfg, backends);
 	if (!old)
 		agent_adopt_removed(a, cfg, tls);
-	else if (!keep)
-		agent_renew_removed(a, cfg, tls);
 	if (tls != a->tls)
 		probe_tls_free(a->tls);
 	a->tls = tls;
+	agent_close_http(a, cfg);
 	a->config = cfg;
-	if (old &&
-	    (old->http_enabled != cfg->http_enabled || !endpoint_equal(&old->http, &cfg->http))) {
-		http_free(a->http);
-		a->http = NULL;
-		a->http_retry_ns = 0;
-	}
+	agent_renew_backends(a);
 	config_free(old);
 	a->config_pending = true;
 	warn_insecure(cfg);
 	return 0;
 }
 
+/* Once for as long as there are some; the list is made again and again. */
+static void warn_implausible(struct agent *a, unsigned int n)
+{
+	if (n && !a->implausible_logged)
+		log_event(LOG_LEVEL_WARN,
+			  "the cluster's list names addresses that no apiserver has, they are not "
+			  "used: another port than an apiserver's, or this node's own address; an "
+			  "apiserver that is there belongs into backends",
+			  "addresses=%u", n);
+	a->implausible_logged = n;
+}
+
 /* What the file and discovery say. */
-static unsigned int list_sources(const struct agent *a, const struct config *file,
+static unsigned int list_sources(struct agent *a, const struct config *file,
 				 struct klb_endpoint *ret)
 {
-	unsigned int n = file->discovery ? a->n_found : 0;
+	struct klb_endpoint found[KLB_MAX_BACKENDS];
+	unsigned int n_found = file->discovery ? a->n_found : 0, n;
 
+	memcpy(found, a->found, n_found * sizeof(found[0]));
+	n = plausible_keep(file, node_is_local, found, n_found);
+	warn_implausible(a, n_found - n);
 	if (!n) {
 		config_endpoints(file, ret);
 		return file->n_backends;
 	}
 	if (!a->source.list_alone)
-		return endpoint_source_with_seeds(file, a->found, n, ret);
-	memcpy(ret, a->found, n * sizeof(*ret));
+		return endpoint_source_with_seeds(file, found, n, ret);
+	memcpy(ret, found, n * sizeof(*ret));
 	return n;
 }
 

@@ -70,17 +70,33 @@ static void log_stays(const struct agent *a, const struct klb_endpoint *endpoint
 			  "backend=%s", endpoint_format(endpoint, text));
 }
 
+/* As many of each kind are named in one change; a hostile list has dozens in each. */
+#define NAMED_MAX 8
+
+static void log_rest(const char *what, unsigned int n)
+{
+	if (n > NAMED_MAX)
+		log_event(LOG_LEVEL_INFO, what, "backends=%u", n - NAMED_MAX);
+}
+
 void agent_log_list_changes(struct agent *a, const struct config *now, bool cluster)
 {
+	unsigned int left = 0, came = 0;
+
 	/* The operator's settings change without a notification. */
 	if (a->dp)
 		datapath_read_admin(a->dp, a->state->admin, NULL);
 	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		if (!config_has_backend(now, &a->config->backends[i].endpoint))
+		if (!config_has_backend(now, &a->config->backends[i].endpoint) &&
+		    left++ < NAMED_MAX)
 			log_left(a, &a->config->backends[i].endpoint, cluster);
 	for (unsigned int i = 0; i < now->n_backends; i++)
-		if (!config_has_backend(a->config, &now->backends[i].endpoint))
+		if (config_has_backend(a->config, &now->backends[i].endpoint)) {
+			if (cluster)
+				log_stays(a, &now->backends[i].endpoint);
+		} else if (came++ < NAMED_MAX) {
 			log_came(a, &now->backends[i].endpoint, cluster);
-		else if (cluster)
-			log_stays(a, &now->backends[i].endpoint);
+		}
+	log_rest("further backends have left the list", left);
+	log_rest("further backends have come into the list", came);
 }

@@ -187,3 +187,8 @@ void liveness_hurry(struct liveness *l)
 	if (l->phase == WAITS)
 		ask(l);
 }
+
+bool liveness_is_waiting(const struct liveness *l)
+{
+	return l->phase == WAITS;
+}

@@ -57,4 +57,7 @@ void liveness_alive(struct liveness *l);
 /* Something looks wrong: sends the PING now, unless one is waited for. */
 void liveness_hurry(struct liveness *l);
 
+/* Whether no answer is due. */
+bool liveness_is_waiting(const struct liveness *l);
+
 #endif

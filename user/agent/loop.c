@@ -14,10 +14,10 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "host/file_watch.h"
-#include "net/http_server.h"
 #include "base/log.h"
 #include "agent/metrics.h"
 #include "host/sd_notify.h"
+#include "host/worker.h"
 
 /*
  * The kernel ignores the agent's states when the heartbeat is older than this many probe intervals.
@@ -61,78 +61,107 @@ static void describe_discovery(const struct agent *a, struct datapath_heartbeat_
 		ret->discovery = state.error[0] ? KLB_DISCOVERY_FAILING : KLB_DISCOVERY_CURRENT;
 }
 
+/* Longer than a kubelb-load holds the lock that runs undisturbed. */
+#define LOCK_PATIENCE_NS (3 * NS_PER_S)
+
+/* Says once that somebody holds the lock and does not go on, and once that it is free again. */
+static void note_lock(struct agent *a, bool held)
+{
+	struct datapath_lock_holder holder = { 0 };
+	__u64 now = clock_now_ns();
+
+	if (!held) {
+		if (a->lock_logged)
+			log_event(LOG_LEVEL_INFO, "the lock is free, all changes are written again",
+				  "pin=%s", log_quoted(a->options->pin_dir));
+		a->lock_logged = false;
+		a->locked_since_ns = 0;
+		return;
+	}
+	if (!a->locked_since_ns)
+		a->locked_since_ns = now;
+	if (a->lock_logged || now - a->locked_since_ns < LOCK_PATIENCE_NS)
+		return;
+	a->lock_logged = true;
+	datapath_lock_holder(a->options->pin_dir, &holder);
+	log_event(LOG_LEVEL_WARN,
+		  "another process holds the lock and does not go on: states are written all the "
+		  "same, all other changes wait; continue or end that process",
+		  "pin=%s pid=%u name=%s seconds=%.0f", log_quoted(a->options->pin_dir), holder.pid,
+		  log_quoted(holder.name), clock_seconds(a->locked_since_ns, now));
+}
+
+/* As long as a disk may take. */
+#define RELOAD_FIRST_NS (2 * NS_PER_S)
+
 static void heartbeat(struct agent *a)
 {
 	struct datapath_heartbeat_values values = { .now_ns = clock_now_ns(),
-						    .max_age_ns = heartbeat_max_age_ns(a) };
+						    .max_age_ns = heartbeat_max_age_ns(a),
+						    .ends_ejections = agent_can_end_ejections(a) };
 	__u64 serial = 0;
 	struct err e = { "" };
 	int r;
 
 	describe_discovery(a, &values);
+	agent_relay_told(a, &values.relay);
 	r = datapath_heartbeat(a->dp, &values, &serial, &e);
-	if (!r) {
-		a->heartbeat_written = true;
-		a->state->control.heartbeat_ns = values.now_ns;
-		a->state->control.heartbeat_max_age_ns = values.max_age_ns;
-	}
+	a->heartbeat_written = true;
+	a->state->control.heartbeat_ns = values.now_ns;
+	a->state->control.heartbeat_max_age_ns = values.max_age_ns;
+	note_lock(a, r == -EBUSY);
 	/* Somebody has run kubelb-load, probably with a changed file. */
 	if (r == -ESTALE || (!r && serial != a->state->applied.serial)) {
 		agent_reopen(a);
-		if (a->dp)
-			agent_reload(a);
+		if (!a->dp)
+			return;
+		/* Before the old configuration is written over what kubelb-load has just written.
+		 */
+		a->apply_after_ns = values.now_ns + RELOAD_FIRST_NS;
+		agent_reload(a);
 	} else if (r != -EBUSY) {
-		log_failure(a->heartbeat_error, LOG_LEVEL_ERROR, "cannot write the heartbeat", &e);
+		log_failure(a->heartbeat_error, LOG_LEVEL_ERROR,
+			    "cannot look whether the maps are the current ones", &e);
 	}
 }
 
-/* --- the service manager ------------------------------------------------------------- */
-
-/* The wait before the next try: doubling. */
-#define MANAGER_RETRY_MIN_MS 1000
-#define MANAGER_RETRY_MAX_MS 60000
-
-/* At each tick until it is clear. A shortage passes; what is wrong in the environment stays. */
-static void open_manager(struct agent *a)
+/* The same where there are no maps. */
+static void sign_of_life(struct agent *a)
 {
-	__u64 now = clock_now_ns();
-	struct err e = { "" };
-	int r;
+	struct datapath_heartbeat_values values = { .now_ns = 0 };
 
-	if (a->manager_asked || now < a->manager_retry_ns)
-		return;
-	r = notify_new(a->base, &a->notify, &e);
-	if (!r && a->notify_error[0])
-		log_event(LOG_LEVEL_INFO, "the service manager is told again", "");
-	log_failure(a->notify_error, LOG_LEVEL_WARN, "the service manager cannot be told anything",
-		    &e);
-	a->manager_asked = !err_is_shortage(-r);
-	a->manager_wait_ms = a->manager_wait_ms ? 2 * a->manager_wait_ms : MANAGER_RETRY_MIN_MS;
-	if (a->manager_wait_ms > MANAGER_RETRY_MAX_MS)
-		a->manager_wait_ms = MANAGER_RETRY_MAX_MS;
-	a->manager_retry_ns = now + a->manager_wait_ms * NS_PER_MS;
-}
-
-/* Ready means that connects are balanced and that the kernel uses this agent's states. */
-static void notify_manager(struct agent *a)
-{
-	const char *why = agent_not_ready(a);
-	const char *refused =
-		a->reload_refused ? "; the configuration was NOT reloaded, see the log" : "";
-	unsigned int ready = 0;
-
-	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		ready += agent_backend_health(a->backends[i])->state == KLB_STATE_READY;
-	if (why || !a->heartbeat_written)
-		notify_status(a->notify, "%s%s", why ? why : "waiting for the maps", refused);
-	else if (!a->config->n_backends)
-		notify_ready(a->notify, "no backends: connects go through untouched%s", refused);
-	else
-		notify_ready(a->notify, "%u of %u backends ready%s", ready, a->config->n_backends,
-			     refused);
+	describe_discovery(a, &values);
+	a->state->control.discovery = values.discovery;
+	a->state->control.discovery_heard_ns = values.discovery_heard_ns;
+	agent_sign_of_life(a, heartbeat_max_age_ns(a));
 }
 
 /* --- events -------------------------------------------------------------------------- */
+
+/* What the agent does about connects by the maps. */
+static void look_at_maps(struct agent *a)
+{
+	agent_review_removed(a);
+	agent_review_resting(a);
+	if (!a->wakeup)
+		agent_handle_events(a);
+	agent_check_dead_backends(a);
+	agent_look_for_silence(a);
+	agent_review_ejections(a);
+	agent_rebalance(a);
+	agent_failback(a);
+}
+
+/* The same while this process is the data path. */
+static void look_at_relay(struct agent *a)
+{
+	agent_read_relayed(a);
+	agent_note_events(a);
+	agent_review_removed(a);
+	agent_review_resting(a);
+	agent_rebalance(a);
+	agent_failback(a);
+}
 
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
@@ -140,28 +169,34 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	if (!a->dp)
+	agent_review_data_path(a);
+	if (!a->dp && !a->path.relaying)
 		agent_reopen(a);
 	agent_review_list(a);
 	agent_review_local(a);
 	if (a->dp)
 		heartbeat(a);
+	else if (a->path.relaying)
+		sign_of_life(a);
 	if (a->dirty)
 		agent_apply(a);
-	if (a->dp) {
-		agent_review_removed(a);
-		agent_review_resting(a);
-		if (!a->wakeup)
-			agent_handle_events(a);
-		agent_check_dead_backends(a);
-		agent_rebalance(a);
-		agent_failback(a);
-	}
+	agent_relay_review(a);
+	if (a->dp)
+		look_at_maps(a);
+	else if (a->path.relaying)
+		look_at_relay(a);
 	if (a->dp)
 		agent_check_trials(a);
+	if (a->dp)
+		agent_hand_over_settings(a);
+	agent_review_listeners(a);
+	agent_check_relayed(a);
 	agent_listen_http(a);
-	open_manager(a);
-	notify_manager(a);
+	agent_open_manager(a);
+	agent_review_reading(a);
+	/* What it is told ends the reload for it, and the end. */
+	if (!a->reading && !a->ending)
+		agent_notify(a);
 }
 
 static void on_hup(evutil_socket_t fd, short what, void *arg)
@@ -172,7 +207,20 @@ static void on_hup(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	notify_reloading(a->notify);
 	agent_reload(a);
-	notify_manager(a);
+}
+
+/* How exactly the end of what is relayed is noticed. */
+#define DRAIN_LOOK_MS 50
+
+static void on_drain(evutil_socket_t fd, short what, void *arg)
+{
+	const struct timeval tv = clock_timeval(DRAIN_LOOK_MS);
+	struct agent *a = arg;
+
+	(void)fd;
+	(void)what;
+	if (agent_relay_drain(a) || event_add(a->drain_timer, &tv))
+		event_base_loopbreak(a->base);
 }
 
 static void on_term(evutil_socket_t signal_number, short what, void *arg)
@@ -180,10 +228,20 @@ static void on_term(evutil_socket_t signal_number, short what, void *arg)
 	struct agent *a = arg;
 
 	(void)what;
-	log_event(LOG_LEVEL_INFO, "ending, the data path stays attached", "signal=%d",
-		  (int)signal_number);
+	/* Whoever asks twice does not want to wait. */
+	if (a->ending) {
+		event_base_loopbreak(a->base);
+		return;
+	}
+	log_event(LOG_LEVEL_INFO,
+		  a->path.relaying ? "ending, no new connects are relayed, those that are may "
+				     "end within relay.drain"
+				   : "ending, the data path stays attached",
+		  "signal=%d", (int)signal_number);
 	notify_stopping(a->notify);
-	event_base_loopbreak(a->base);
+	a->ending = true;
+	agent_review_listeners(a);
+	on_drain(-1, 0, a);
 }
 
 static int make_events(struct agent *a, struct err *e)
@@ -194,8 +252,9 @@ static int make_events(struct agent *a, struct err *e)
 	a->interrupt = evsignal_new(a->base, SIGINT, on_term, a);
 	a->reconcile_timer = evtimer_new(a->base, agent_on_reconcile, a);
 	a->evict_timer = evtimer_new(a->base, agent_on_evict, a);
-	if (!a->reconcile_timer || !a->evict_timer || !a->tick || !a->hup || !a->term ||
-	    !a->interrupt || event_add(a->hup, NULL) || event_add(a->term, NULL) ||
+	a->drain_timer = evtimer_new(a->base, on_drain, a);
+	if (!a->reconcile_timer || !a->evict_timer || !a->drain_timer || !a->tick || !a->hup ||
+	    !a->term || !a->interrupt || event_add(a->hup, NULL) || event_add(a->term, NULL) ||
 	    event_add(a->interrupt, NULL) || agent_listen_attacher(a))
 		return err_set(e, ENOMEM, "cannot set up events");
 	return 0;
@@ -206,17 +265,21 @@ static int make_events(struct agent *a, struct err *e)
 static void agent_free(struct agent *a)
 {
 	struct event *events[] = {
-		a->tick,	a->hup,		 a->term, a->interrupt, a->reconcile_timer,
-		a->evict_timer, a->attach_result
+		a->tick,	a->hup,		a->term,	 a->interrupt, a->reconcile_timer,
+		a->evict_timer, a->drain_timer, a->attach_result
 	};
 
-	http_free(a->http);
+	agent_close_http(a, NULL);
+	agent_relay_free(a);
 	discovery_free(a->discovery);
+	worker_cancel(a->reading);
+	agent_end_saving(a);
 	filewatch_free(a->watch);
 	notify_free(a->notify);
 	agent_stop_backends(a);
 	agent_free_removed(a);
 	agent_free_resting(a);
+	agent_free_history(a);
 	probe_tls_free(a->tls);
 	for (size_t i = 0; i < ARRAY_SIZE(events); i++)
 		if (events[i])
@@ -247,12 +310,12 @@ static int agent_start(struct agent *a, struct config *cfg, struct err *e)
 {
 	int r = make_loop(a, e);
 
-	a->start_time = (double)clock_wall_ns() / NS_PER_S;
+	a->start_time = a->reload_time = (double)clock_wall_ns() / NS_PER_S;
 	if (r) {
 		config_free(cfg);
 		return r;
 	}
-	r = agent_open_datapath(a, e);
+	r = agent_begin_data_path(a, cfg, e);
 	if (err_is_shortage(-r)) {
 		agent_log_no_datapath(a, r, e);
 		r = 0;
@@ -280,6 +343,7 @@ int agent_run(const struct agent_options *o, struct config *cfg, struct err *e)
 		agent_set_tick(&a);
 		on_tick(-1, 0, &a);
 		agent_on_reconcile(-1, 0, &a);
+		agent_begin_history(&a);
 		event_base_dispatch(a.base);
 		if (a.fatal.text[0])
 			r = err_set(e, EIO, "%s", a.fatal.text);

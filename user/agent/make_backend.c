@@ -3,6 +3,7 @@
 #include "agent/internal.h"
 
 #include "agent/end_connections.h"
+#include "base/clock.h"
 
 static void on_changed(void *arg, bool state_changed)
 {
@@ -11,6 +12,7 @@ static void on_changed(void *arg, bool state_changed)
 	if (state_changed) {
 		agent_apply(a);
 		agent_start_evicting(a);
+		agent_check_relayed(a);
 	} else
 		a->dirty = true;
 }
@@ -26,6 +28,25 @@ static __u64 on_last_answer(void *arg, const struct klb_endpoint *backend)
 	return stats.last_answer_ns;
 }
 
+/* A look at a dead backend's connections is followed by a rest of so many times its length. */
+#define REST_TIMES 19
+
+/*
+ * Somebody who holds very many connections to a dead backend must not keep the agent busy: probes
+ * of it go on failing, and each asks. Before the verdict the look is always a new one.
+ */
+static __u64 look_for_data(struct agent *a, const struct plan_backend *b)
+{
+	struct agent_data *d = &a->data;
+	__u64 began = clock_cpu_ns();
+
+	if (b->value.state == KLB_STATE_DEAD && clock_now_ns() < d->rested_ns)
+		return d->last_ns[b->id];
+	d->last_ns[b->id] = agent_last_data_ns(a->dp, b->id, &b->value.endpoint);
+	d->rested_ns = clock_now_ns() + REST_TIMES * (clock_cpu_ns() - began);
+	return d->last_ns[b->id];
+}
+
 static __u64 on_last_data(void *arg, const struct klb_endpoint *backend)
 {
 	struct agent *a = arg;
@@ -34,7 +55,7 @@ static __u64 on_last_data(void *arg, const struct klb_endpoint *backend)
 
 	if (!a->dp || !b || datapath_read_stat(a->dp, b->id, &stats, NULL) || !stats.active)
 		return 0;
-	return agent_last_data_ns(a->dp, b->id);
+	return look_for_data(a, b);
 }
 
 static bool on_others_alive(void *arg, const struct agent_backend *b, __u64 since_ns)
@@ -52,6 +73,11 @@ static bool on_others_alive(void *arg, const struct agent_backend *b, __u64 sinc
 	return !others;
 }
 
+static void on_reached(void *arg, struct agent_backend *b)
+{
+	agent_review_ejection(arg, b);
+}
+
 int agent_make_backend(struct agent *a, const struct config *cfg,
 		       const struct klb_endpoint *endpoint, struct probe_tls *tls,
 		       const struct agent_backend *before, struct agent_backend **ret,
@@ -60,7 +86,8 @@ int agent_make_backend(struct agent *a, const struct config *cfg,
 	static const struct agent_backend_ops ops = { .changed = on_changed,
 						      .last_answer_ns = on_last_answer,
 						      .last_data_ns = on_last_data,
-						      .others_alive = on_others_alive };
+						      .others_alive = on_others_alive,
+						      .reached = on_reached };
 	int r = agent_backend_new(a->base, cfg, endpoint, tls, &ops, a, ret, e);
 
 	/* Backends that stay keep their health over a reload. */

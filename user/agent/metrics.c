@@ -48,10 +48,18 @@ void metrics_probe_observe(struct metrics_probe *m, enum klb_reason result, __u6
 
 static void print_head(FILE *f, const char *name, const char *type, const char *help)
 {
-	fprintf(f, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+	metrics_print_head(f, name, type, help);
 }
 
 /* --- from what is attached ----------------------------------------------------------- */
+
+static void print_relaying(FILE *f, const struct metrics_input *in)
+{
+	print_head(
+		f, "kubelb_relaying", "gauge",
+		"1 if the agent relays every connect, because the kernel does not rewrite them.");
+	fprintf(f, "kubelb_relaying %d\n", in->relaying);
+}
 
 /*
  * A link to a removed cgroup stays pinned and runs nothing: it counts as attached, not as
@@ -65,6 +73,7 @@ static void print_programs(FILE *f, const struct metrics_input *in)
 		effective += in->links[i].effective;
 		hidden += in->links[i].hidden;
 	}
+	print_relaying(f, in);
 	print_head(f, "kubelb_programs_attached", "gauge",
 		   "Programs that are attached by a pinned link.");
 	fprintf(f, "kubelb_programs_attached %u\n", in->n_links);
@@ -121,6 +130,16 @@ static void print_features(FILE *f, const struct metrics_input *in)
 			in->features[i].present);
 }
 
+/* A moment of the clock of the maps; nothing where it is 0. */
+static void print_moment(FILE *f, const struct metrics_input *in, const char *name,
+			 const char *help, __u64 at_ns)
+{
+	print_head(f, name, "gauge", help);
+	if (at_ns)
+		fprintf(f, "%s %.3f\n", name,
+			(double)in->wall_ns / NS_PER_S - clock_seconds(at_ns, in->now_ns));
+}
+
 /* The heartbeat as it is in `control`, where the kernel reads it. */
 static void print_heartbeat(FILE *f, const struct metrics_input *in)
 {
@@ -132,6 +151,24 @@ static void print_heartbeat(FILE *f, const struct metrics_input *in)
 	if (heartbeat_ns)
 		fprintf(f, "kubelb_heartbeat_age_seconds %.3f\n",
 			clock_seconds(heartbeat_ns, in->now_ns));
+	print_moment(f, in, "kubelb_heartbeat_timestamp_seconds",
+		     "When that heartbeat was, Unix time by the node's clock.", heartbeat_ns);
+}
+
+/* Connects to a frontend that went through as they were. */
+static void print_left_alone(FILE *f, const struct metrics_input *in)
+{
+	static const char name[] = "kubelb_connects_left_alone_total";
+	const struct klb_counters *c = in->state ? &in->state->counters : NULL;
+
+	print_head(f, name, "counter",
+		   "Connects to a frontend that KubeLB has left alone, by cause.");
+	if (!c)
+		return;
+	fprintf(f, "%s{cause=\"loopback_source\"} %llu\n", name, c->skipped_loopback_source);
+	fprintf(f, "%s{cause=\"no_backend\"} %llu\n", name, c->skipped_no_backend);
+	fprintf(f, "%s{cause=\"other_netns\"} %llu\n", name, c->skipped_other_netns);
+	fprintf(f, "%s{cause=\"own_listener\"} %llu\n", name, c->skipped_own_listener);
 }
 
 /* --- from the maps ------------------------------------------------------------------- */
@@ -143,6 +180,13 @@ static double active_of(const struct datapath_state *s, const struct plan_backen
 {
 	(void)now_ns;
 	return (double)s->stats[b->id].active;
+}
+
+static double connecting_of(const struct datapath_state *s, const struct plan_backend *b,
+			    __u64 now_ns)
+{
+	(void)now_ns;
+	return (double)s->stats[b->id].connecting;
 }
 
 static double opened_of(const struct datapath_state *s, const struct plan_backend *b, __u64 now_ns)
@@ -254,6 +298,8 @@ static void print_maps(FILE *f, const struct metrics_input *in)
 		     preferred_of);
 	each_backend(f, in, "kubelb_connections_active", "gauge",
 		     "Connections to the backend that are open.", active_of);
+	each_backend(f, in, "kubelb_connections_connecting", "gauge",
+		     "Connects to the backend that are under way.", connecting_of);
 	each_backend(f, in, "kubelb_connections_opened_total", "counter",
 		     "Connections to the backend that were established.", opened_of);
 	print_failures(f, in);
@@ -324,6 +370,23 @@ static void each_probed(FILE *f, const struct metrics_input *in, const char *nam
 			*(const __u64 *)((const char *)&in->probes[i] + offset));
 }
 
+static void print_all_probes(FILE *f, const struct metrics_input *in)
+{
+	print_probes(f, in);
+	print_durations(f, in);
+	each_probed(f, in, "kubelb_probes_skipped_total",
+		    "Probes left out because clients had just had data from the backend.",
+		    offsetof(struct metrics_probe, skipped));
+	each_probed(f, in, "kubelb_probe_pings_total",
+		    "PINGs sent to the backend (HTTP/2), or GETs in their place (HTTP/1.1).",
+		    offsetof(struct metrics_probe, pings));
+	each_probed(f, in, "kubelb_probe_pings_unanswered_total",
+		    "HTTP/2 PINGs that were not answered within pingTimeout.",
+		    offsetof(struct metrics_probe, pings_unanswered));
+	each_probed(f, in, "kubelb_probe_handshakes_total", "TLS handshakes made for probes.",
+		    offsetof(struct metrics_probe, handshakes));
+}
+
 static void print_ended(FILE *f, const struct metrics_input *in)
 {
 	static const char name[] = "kubelb_connections_ended_total";
@@ -345,6 +408,48 @@ static void print_destroyed(FILE *f, const struct metrics_input *in)
 		    offsetof(struct metrics_probe, destroyed));
 }
 
+static void print_certificates(FILE *f, const struct metrics_input *in)
+{
+	static const char name[] = "kubelb_backend_certificate_expiry_timestamp_seconds";
+	char text[ENDPOINT_TEXT_MAX];
+
+	print_head(f, name, "gauge",
+		   "When the certificate that the backend last showed expires, Unix time.");
+	for (unsigned int i = 0; i < in->n_probes; i++)
+		if (in->probes[i].certificate_expires_s)
+			fprintf(f, "%s{backend=\"%s\"} %lld\n", name,
+				endpoint_format(&in->probes[i].backend, text),
+				in->probes[i].certificate_expires_s);
+}
+
+static void print_own_certificate(FILE *f, const struct metrics_input *in)
+{
+	static const char name[] = "kubelb_client_certificate_expiry_timestamp_seconds";
+
+	print_head(f, name, "gauge",
+		   "When the client certificate of the probes expires, Unix time.");
+	if (in->own_expires_s)
+		fprintf(f, "%s %lld\n", name, in->own_expires_s);
+}
+
+static void print_discovery_state(FILE *f, const struct metrics_input *in)
+{
+	static const char name[] = "kubelb_discovery_state";
+	const struct klb_control *c = in->state ? &in->state->control : NULL;
+
+	print_head(f, name, "gauge", "1 for the state that discovery is in, 0 for the others.");
+	for (int d = KLB_DISCOVERY_OFF; c && d <= KLB_DISCOVERY_FAILING; d++)
+		fprintf(f, "%s{state=\"%s\"} %d\n", name,
+			names_discovery_key((enum klb_discovery)d), d == (int)c->discovery);
+}
+
+static void print_discovery_heard(FILE *f, const struct metrics_input *in)
+{
+	print_moment(f, in, "kubelb_discovery_heard_timestamp_seconds",
+		     "When the cluster last said something about its apiservers, Unix time.",
+		     in->state ? in->state->control.discovery_heard_ns : 0);
+}
+
 static void print_discovery(FILE *f, const struct metrics_input *in)
 {
 	static const char name[] = "kubelb_discovery_updates_total";
@@ -361,6 +466,19 @@ static void print_reloads(FILE *f, const struct metrics_input *in)
 		   "Configuration reloads, by result.");
 	fprintf(f, "kubelb_config_reloads_total{result=\"ok\"} %llu\n", in->reloads_ok);
 	fprintf(f, "kubelb_config_reloads_total{result=\"error\"} %llu\n", in->reloads_failed);
+	print_head(f, "kubelb_config_last_reload_successful", "gauge",
+		   "0 while the configuration's file is refused and an older one is in use.");
+	fprintf(f, "kubelb_config_last_reload_successful %d\n", !in->reload_refused);
+	print_head(f, "kubelb_config_last_reload_success_timestamp_seconds", "gauge",
+		   "When the configuration in use was read, Unix time.");
+	fprintf(f, "kubelb_config_last_reload_success_timestamp_seconds %.3f\n", in->reload_time);
+}
+
+static void print_log(FILE *f, const struct metrics_input *in)
+{
+	print_head(f, "kubelb_log_lines_dropped_total", "counter",
+		   "Lines of the log that were dropped because nobody took them.");
+	fprintf(f, "kubelb_log_lines_dropped_total %llu\n", in->log_dropped);
 }
 
 /* --- of the process --- */
@@ -411,6 +529,13 @@ static void print_process(FILE *f, const struct metrics_input *in)
 	fprintf(f, "process_max_fds %llu\n", (unsigned long long)limit.rlim_cur);
 	print_head(f, "process_start_time_seconds", "gauge", "Start of the process, Unix time.");
 	fprintf(f, "process_start_time_seconds %.3f\n", in->start_time);
+	print_log(f, in);
+}
+
+static void print_build(FILE *f)
+{
+	print_head(f, "kubelb_build_info", "gauge", "1, with the version of the agent.");
+	fprintf(f, "kubelb_build_info{version=\"%s\"} 1\n", KLB_VERSION);
 }
 
 char *metrics_format(const struct metrics_input *in, size_t *ret_length)
@@ -420,30 +545,23 @@ char *metrics_format(const struct metrics_input *in, size_t *ret_length)
 
 	if (!f)
 		return NULL;
-	print_head(f, "kubelb_build_info", "gauge", "1, with the version of the agent.");
-	fprintf(f, "kubelb_build_info{version=\"%s\"} 1\n", KLB_VERSION);
+	print_build(f);
 	print_programs(f, in);
 	print_trials(f, in);
 	print_others(f, in);
 	print_diverted(f, in);
+	print_left_alone(f, in);
 	print_features(f, in);
 	print_heartbeat(f, in);
 	print_maps(f, in);
-	print_probes(f, in);
-	print_durations(f, in);
-	each_probed(f, in, "kubelb_probes_skipped_total",
-		    "Probes left out because clients had just had data from the backend.",
-		    offsetof(struct metrics_probe, skipped));
-	each_probed(f, in, "kubelb_probe_pings_total",
-		    "PINGs sent to the backend (HTTP/2), or GETs in their place (HTTP/1.1).",
-		    offsetof(struct metrics_probe, pings));
-	each_probed(f, in, "kubelb_probe_pings_unanswered_total",
-		    "HTTP/2 PINGs that were not answered within pingTimeout.",
-		    offsetof(struct metrics_probe, pings_unanswered));
-	each_probed(f, in, "kubelb_probe_handshakes_total", "TLS handshakes made for probes.",
-		    offsetof(struct metrics_probe, handshakes));
+	print_all_probes(f, in);
 	print_ended(f, in);
 	print_destroyed(f, in);
+	print_certificates(f, in);
+	print_own_certificate(f, in);
+	print_discovery_state(f, in);
+	print_discovery_heard(f, in);
+	metrics_print_relay(f, in);
 	print_discovery(f, in);
 	print_reloads(f, in);
 	print_process(f, in);

@@ -22,7 +22,9 @@
 #include "base/array.h"
 #include "base/ascii.h"
 #include "base/clock.h"
+#include "config/probe_tls.h"
 #include "net/https_conn.h"
+#include "net/https_get.h"
 #include "agent/probe_internal.h"
 
 /* A host that vanishes is noticed in about two seconds, also on an idle connection. */
@@ -31,6 +33,12 @@ static const struct dial_patience patience = {
 	.keepalive_idle_s = 1,
 	.keepalive_interval_s = 1,
 	.keepalive_count = 2,
+};
+
+/* Certificates and the longest answers at once; then tens of usual answers and PINGs a second. */
+static const struct tls_budget budget = {
+	.bytes = { .burst = 256 * 1024, .per_s = 128 * 1024 },
+	.reads = { .burst = 2000, .per_s = 500 },
 };
 
 enum phase {
@@ -70,6 +78,9 @@ struct probe {
 	enum klb_reason outcome;
 	char detail[TLS_DETAIL_MAX];
 
+	bool misbehaved; /* between probes: the next one fails for the reason in offence */
+	char offence[TLS_DETAIL_MAX];
+
 	bool speaks_h2; /* the last connection did */
 	bool pinging; /* HTTP/1.1: the answer to a GET in place of a PING is due */
 	unsigned int rest; /* so many answers to probes before the next such GET */
@@ -88,8 +99,8 @@ static void release(struct probe *p)
 	https_conn_reset(p->leaving);
 	free(p->must_cover);
 	free(p->server_name);
-	probe_get_free(&p->gets[PROBE_READY]);
-	probe_get_free(&p->gets[PROBE_LIVE]);
+	https_get_free(&p->gets[PROBE_READY]);
+	https_get_free(&p->gets[PROBE_LIVE]);
 	free(p);
 }
 
@@ -117,6 +128,7 @@ static void report(struct probe *p)
 		.duration_ns = clock_now_ns() - p->start_ns,
 		.detail = p->detail[0] ? detail : NULL,
 		.handshake = p->handshake,
+		.certificate_expires_s = tls_expires_s(&p->conn->peer, p->conn->ssl),
 		.unable = p->unable,
 	};
 
@@ -197,7 +209,7 @@ static void on_answer(struct probe *p)
 
 	note_answer(p);
 	if (outcome == KLB_REASON_UNAUTHORIZED && p->explains)
-		probe_explain_refusal(status, p->certificate, p->detail);
+		config_explain_refusal(status, p->certificate, p->detail);
 	enter_callback(p);
 	/* Without PINGs it is the sign of life. */
 	if (!p->speaks_h2)
@@ -323,6 +335,15 @@ static bool was_stale(const struct probe *p, enum klb_reason reason)
 	return reason == KLB_REASON_CLOSED && !p->fresh && !p->conn->answer.started;
 }
 
+/* The next probe fails for it, whatever would be answered. */
+static void note_offence(struct probe *p, const struct https_end *end)
+{
+	if (!end->excess && !end->breach)
+		return;
+	https_conn_reason(p->conn, end, p->offence);
+	p->misbehaved = true;
+}
+
 static void on_ended(void *arg, const struct https_end *end)
 {
 	struct probe *p = arg;
@@ -330,6 +351,7 @@ static void on_ended(void *arg, const struct https_end *end)
 	enum klb_reason reason;
 
 	if (p->phase == PHASE_IDLE) {
+		note_offence(p, end);
 		on_lost(p, end->what & BEV_EVENT_ERROR &&
 				   (end->os_error == ETIMEDOUT || end->os_error == EHOSTUNREACH));
 		return;
@@ -371,10 +393,18 @@ static void on_left_received(void *arg, enum answer_progress progress)
 {
 	struct probe *p = arg;
 
-	if (progress != ANSWER_PROGRESS_DONE)
+	if (progress == ANSWER_PROGRESS_MORE)
 		return;
 	https_conn_close(p->leaving, true);
-	on_alive(p);
+	if (progress == ANSWER_PROGRESS_DONE)
+		on_alive(p);
+}
+
+static void on_left_unasked(void *arg)
+{
+	struct probe *p = arg;
+
+	https_conn_close(p->leaving, true);
 }
 
 static void on_left_ended(void *arg, const struct https_end *end __attribute__((unused)))
@@ -387,6 +417,7 @@ static void on_left_ended(void *arg, const struct https_end *end __attribute__((
 /* A late answer still shows that the process runs. */
 static const struct https_conn_ops left_ops = {
 	.received = on_left_received,
+	.unasked = on_left_unasked,
 	.pong = on_pong,
 	.ended = on_left_ended,
 };
@@ -483,6 +514,14 @@ static void on_timer(evutil_socket_t fd __attribute__((unused)), short what __at
 		on_timeout(p);
 }
 
+/* No new connection is made for this probe. */
+static void fail_for_offence(struct probe *p)
+{
+	p->misbehaved = false;
+	memcpy(p->detail, p->offence, sizeof(p->detail));
+	fail(p, KLB_REASON_PROTOCOL, false);
+}
+
 void probe_start(struct probe *p, enum probe_path path)
 {
 	if (p->phase != PHASE_IDLE || p->freed)
@@ -495,7 +534,9 @@ void probe_start(struct probe *p, enum probe_path path)
 	answer_init(&p->conn->answer);
 	arm(p, 0);
 	p->starting = true;
-	if (p->pinging)
+	if (p->misbehaved)
+		fail_for_offence(p);
+	else if (p->pinging)
 		p->phase = PHASE_ANSWER;
 	else if (https_conn_is_open(p->conn))
 		send_request(p);
@@ -535,6 +576,11 @@ void probe_renew(struct probe *p)
 	p->starting = true;
 	dial(p);
 	p->starting = false;
+}
+
+void probe_hang_up(struct probe *p)
+{
+	https_conn_close(p->conn, true);
 }
 
 /* Path and name go into the request as they are: a line break would become a header. */
@@ -585,9 +631,12 @@ static void init_connections(struct probe *p, struct event_base *base)
 	};
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(p->conns); i++) {
-		p->conns[i] = (struct https_conn){
-			.base = base, .patience = &patience, .offer_h2 = true, .ops = &ops, .arg = p
-		};
+		p->conns[i] = (struct https_conn){ .base = base,
+						   .patience = &patience,
+						   .offer_h2 = true,
+						   .budget = &budget,
+						   .ops = &ops,
+						   .arg = p };
 		tls_peer_init(&p->conns[i].peer, p->server_name, &p->backend);
 	}
 	p->conn = &p->conns[0];
@@ -610,8 +659,8 @@ static bool make_gets(struct probe *p, const struct config_probe *cfg)
 {
 	const char *live_path = cfg->live_path ? cfg->live_path : cfg->path;
 
-	return probe_get_make(cfg->path, &p->conn->peer, &p->gets[PROBE_READY]) &&
-	       probe_get_make(live_path, &p->conn->peer, &p->gets[PROBE_LIVE]);
+	return https_get_make(cfg->path, &p->conn->peer, &p->gets[PROBE_READY]) &&
+	       https_get_make(live_path, &p->conn->peer, &p->gets[PROBE_LIVE]);
 }
 
 int probe_new(struct event_base *base, const struct config_probe *cfg, struct probe_tls *tls,

@@ -24,9 +24,14 @@ struct probe;
  * to sockets that a backend may have reset.
  */
 int probe_tls_new(const struct config_probe *cfg, struct probe_tls **ret, struct err *e);
+/* Another owner, who calls probe_tls_free as well. Returns tls. */
+struct probe_tls *probe_tls_hold(struct probe_tls *tls);
+/* The last owner frees it. NULL is allowed. */
 void probe_tls_free(struct probe_tls *tls);
 /* Whether what was loaded is the same; see tls_is_same. */
 bool probe_tls_is_same(const struct probe_tls *x, const struct probe_tls *y);
+/* See tls_own_expires_s. */
+__s64 probe_tls_expires_s(const struct probe_tls *tls);
 
 /* Which path to ask for: config_probe's path or live_path. */
 enum probe_path { PROBE_READY, PROBE_LIVE };
@@ -38,6 +43,7 @@ struct probe_result {
 	__u64 duration_ns; /* from the start of the probe, connecting included */
 	const char *detail; /* one line for a person ("certificate has expired"), or NULL */
 	bool handshake; /* this probe made a new TLS connection */
+	__s64 certificate_expires_s; /* see tls_expires_s; 0: it has seen none */
 	bool unable; /* this process or machine lacks descriptors or memory: it says nothing */
 };
 
@@ -99,5 +105,7 @@ bool probe_is_acknowledged(const struct probe *p);
  * way goes on there; otherwise the next one begins it.
  */
 void probe_renew(struct probe *p);
+/* Closes the persistent connection. Not while a probe is under way. */
+void probe_hang_up(struct probe *p);
 
 #endif

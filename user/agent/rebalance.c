@@ -20,7 +20,7 @@ static bool read_load(const struct agent *a, unsigned int index, struct rebalanc
 
 	if (!b || !agent_is_available(a, b) ||
 	    health_share(h, a->config->slow_start_ms, clock_now_ns()) != 1000 ||
-	    datapath_read_stat(a->dp, b->id, &stats, NULL))
+	    !agent_read_stats(a, b, &stats))
 		return false;
 	*ret = (struct rebalance_load){ .id = b->id,
 					.active = stats.active,
@@ -31,13 +31,16 @@ static bool read_load(const struct agent *a, unsigned int index, struct rebalanc
 /*
  * Reads the loads if every backend is ready and has its full weight. Returns their number,
  * otherwise 0. A preferred backend (the one on this node) should have all connections: failback.c
- * sees to that.
+ * sees to that. It begins anywhere, so that nodes with the same loads do not all take one from the
+ * same backend.
  */
 static unsigned int read_loads(const struct agent *a, struct rebalance_load *ret)
 {
+	unsigned int n = a->config->n_backends, first = random_between(0, n - 1);
+
 	/* With the other policies a client may choose the same backend again. */
 	if (a->config->policy != KLB_POLICY_LEAST_CONN ||
-	    datapath_read_admin(a->dp, a->state->admin, NULL))
+	    (a->dp && datapath_read_admin(a->dp, a->state->admin, NULL)))
 		return 0;
 	for (unsigned int i = 0; i < a->config->n_backends; i++) {
 		const struct plan_backend *b = agent_planned(a, i);
@@ -45,23 +48,70 @@ static unsigned int read_loads(const struct agent *a, struct rebalance_load *ret
 		if (b && b->preferred)
 			return 0;
 	}
-	for (unsigned int i = 0; i < a->config->n_backends; i++)
-		if (!read_load(a, i, &ret[i]))
+	for (unsigned int i = 0; i < n; i++)
+		if (!read_load(a, (first + i) % n, &ret[i]))
 			return 0;
-	return a->config->n_backends;
+	return n;
+}
+
+void agent_forget_moving(struct agent *a)
+{
+	look_cancel(&a->moving.look);
+}
+
+static void begin_list(void *arg)
+{
+	struct agent *a = arg;
+
+	a->moving.found = false;
+}
+
+static int take_oldest(const struct klb_connection *c, void *arg)
+{
+	struct agent *a = arg;
+	struct agent_moving *m = &a->moving;
+
+	if (!rebalance_is_older(c, m->id, m->found ? &m->oldest : NULL))
+		return 0;
+	m->oldest = *c;
+	m->found = true;
+	return 0;
+}
+
+static void on_listed(void *arg, int result, const struct datapath_found *found,
+		      const struct err *e)
+{
+	struct agent *a = arg;
+	struct agent_batch batch = { .n = 1 };
+	struct agent_ended ended;
+
+	(void)found;
+	(void)e;
+	if (result || !a->moving.found)
+		return;
+	batch.at[0] = a->moving.oldest;
+	agent_end_picked(a, &batch, &ended, NULL);
+	agent_count_ended(a, &ended, METRICS_ENDED_REBALANCE);
 }
 
 void agent_rebalance(struct agent *a)
 {
+	static const struct look_ops ops = {
+		.visitor = { .begin = begin_list, .take = take_oldest }, .done = on_listed
+	};
 	struct rebalance_load loads[KLB_MAX_BACKENDS];
-	struct agent_ended result;
+	struct datapath_list_options how = { 0 };
+	const struct plan_backend *b;
 	__u64 now = clock_now_ns();
-	__u32 id;
 
-	if (!a->config->rebalance || now < a->rebalance_ns)
+	if (!a->config->rebalance || now < a->rebalance_ns ||
+	    now < look_rested_ns(&a->moving.look) || look_is_running(&a->moving.look))
 		return;
 	a->rebalance_ns = now + random_around(REBALANCE_MS, JITTER_PERCENT) * NS_PER_MS;
-	id = rebalance_overloaded(loads, read_loads(a, loads));
-	if (id && !agent_end_oldest(a->dp, id, &result, NULL))
-		agent_count_ended(a, &result, METRICS_ENDED_REBALANCE);
+	a->moving.id = rebalance_overloaded(loads, read_loads(a, loads));
+	b = a->moving.id ? plan_find_id(&a->state->applied, a->moving.id) : NULL;
+	if (!b)
+		return;
+	how.backend = &b->value.endpoint;
+	agent_look(a, &a->moving.look, &how, &ops);
 }

@@ -2,9 +2,6 @@
 /* Compares the kernel's counts with the sockets, and corrects them. */
 #include "agent/internal.h"
 
-#include <errno.h>
-#include <stdlib.h>
-
 #include <event2/event.h>
 
 #include "base/clock.h"
@@ -37,27 +34,6 @@ static void repair(struct agent *a, const struct klb_adjustment *fix)
 			  fix->active, fix->connecting);
 }
 
-/* An incomplete list proves nothing. */
-static int list_all(struct agent *a, struct datapath_connections *ret)
-{
-	struct sock_diag *diag = NULL;
-	struct err e = { "" };
-	int r;
-
-	privileges_raise();
-	r = sock_diag_open(&diag, &e);
-	if (!r)
-		r = datapath_connections(a->dp, diag, &(struct datapath_list_options){ 0 }, ret,
-					 &e);
-	sock_diag_close(diag);
-	privileges_lower();
-	log_failure(a->reconcile_error, LOG_LEVEL_WARN,
-		    "connections cannot be listed: their counts are not checked, and none "
-		    "is ended",
-		    &e);
-	return r ? r : ret->all ? 0 : -EAGAIN;
-}
-
 /*
  * The count of sockets in other network namespaces tells whether a list is complete. It is
  * corrected when two comparisons agree. If not every process is visible, the missing ones may be
@@ -80,47 +56,85 @@ static void reconcile_other_netns(struct agent *a, __s64 excess)
 			  "other_netns=%+lld", fix.other_netns);
 }
 
-/* Returns whether to compare again soon. */
-static bool reconcile_counts(struct agent *a)
+static void compare(struct agent *a, bool *ret_again)
 {
 	struct klb_adjustment fixes[KLB_MAX_IDS];
-	struct datapath_connections all = { 0 };
 	struct klb_stats after[KLB_MAX_IDS];
 	unsigned int n_fixes;
-	bool again = false;
-	int r;
 
-	if (a->state->control.refused[KLB_FEATURE_ADJUST] ||
-	    a->state->control.refused[KLB_FEATURE_SOCKOPS])
-		return false;
-	if (datapath_read_stats(a->dp, a->state->stats, NULL))
-		return false;
-	r = list_all(a, &all);
-	if (!r || r == -EAGAIN)
-		reconcile_other_netns(a, all.excess);
-	if (r || datapath_read_stats(a->dp, after, NULL))
-		goto out;
-	n_fixes = reconcile_compare(&a->reconcile, a->state->stats, after, all.list, all.n, fixes,
-				    &again);
+	if (datapath_read_stats(a->dp, after, NULL))
+		return;
+	n_fixes = reconcile_compare(&a->reconcile, after, fixes, ret_again);
 	for (unsigned int i = 0; i < n_fixes; i++)
 		repair(a, &fixes[i]);
-out:
-	free(all.list);
-	return again;
+}
+
+/* Sets the timer for the next comparison, no sooner than the last look is paid for. */
+static void schedule(struct agent *a, unsigned int ms)
+{
+	__u64 now = clock_now_ns(), rested = look_rested_ns(&a->reconcile_look);
+	struct timeval tv;
+
+	if (rested > now && (rested - now) / NS_PER_MS > ms)
+		ms = (unsigned int)((rested - now) / NS_PER_MS);
+	tv = clock_timeval(ms);
+	event_add(a->reconcile_timer, &tv);
+}
+
+static void begin_count(void *arg)
+{
+	struct agent *a = arg;
+
+	reconcile_begin(&a->reconcile);
+}
+
+static int count(const struct klb_connection *c, void *arg)
+{
+	struct agent *a = arg;
+
+	reconcile_count(&a->reconcile, &c->record);
+	return 0;
+}
+
+static void on_counted(void *arg, int result, const struct datapath_found *found,
+		       const struct err *e)
+{
+	struct agent *a = arg;
+	bool again = false;
+
+	log_failure(a->reconcile_error, LOG_LEVEL_WARN,
+		    "connections cannot be listed: their counts are not checked, and none "
+		    "is ended",
+		    e);
+	if (!result)
+		reconcile_other_netns(a, found->excess);
+	/* An incomplete look proves nothing. */
+	if (!result && found->all)
+		compare(a, &again);
+	if (again)
+		schedule(a, RECONCILE_AGAIN_MS);
+}
+
+static bool may_compare(struct agent *a)
+{
+	return a->dp && !a->state->control.refused[KLB_FEATURE_ADJUST] &&
+	       !a->state->control.refused[KLB_FEATURE_SOCKOPS] &&
+	       !datapath_read_stats(a->dp, a->reconcile.before, NULL);
 }
 
 void agent_on_reconcile(evutil_socket_t fd, short what, void *arg)
 {
+	static const struct look_ops ops = { .visitor = { .begin = begin_count, .take = count },
+					     .done = on_counted };
 	struct agent *a = arg;
-	unsigned int ms = a->dp && reconcile_counts(a) ? RECONCILE_AGAIN_MS
-			  : a->reconciled	       ? RECONCILE_MS
-						       : RECONCILE_FIRST_MS;
-	const struct timeval tv = clock_timeval(ms);
 
 	(void)fd;
 	(void)what;
-	event_add(a->reconcile_timer, &tv);
+	schedule(a, a->reconciled ? RECONCILE_MS : RECONCILE_FIRST_MS);
 	a->reconciled = true;
+	if (!look_is_running(&a->reconcile_look) && may_compare(a))
+		look_begin(&a->reconcile_look, a->base, a->dp, &(struct datapath_list_options){ 0 },
+			   false, &ops, a);
 	/* A good time to free what the start, handshakes and reloads have used. */
 	memory_trim();
 }

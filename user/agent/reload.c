@@ -2,7 +2,9 @@
 /* Reads the configuration: at the start, after changes of files, and on SIGHUP. */
 #include "agent/internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <event2/event.h>
 
@@ -10,12 +12,20 @@
 #include "base/clock.h"
 #include "host/file_watch.h"
 #include "host/node.h"
+#include "host/worker.h"
 
 void agent_needs(const struct config *cfg, struct privileges_need *ret)
 {
-	*ret = (struct privileges_need){ .low_port = cfg->http_enabled && cfg->http.port < 1024 };
-	for (unsigned int i = 0; i < cfg->n_frontends; i++)
+	bool relays = cfg->data_path != CONFIG_DATA_PATH_KERNEL;
+
+	*ret = (struct privileges_need){ .low_port = cfg->http_enabled && cfg->http.port < 1024,
+					 .relay = cfg->data_path == CONFIG_DATA_PATH_RELAY };
+	for (unsigned int i = 0; i < cfg->n_frontends; i++) {
+		bool network = cfg->frontends[i].scope == KLB_SCOPE_NETWORK;
+
 		ret->pods |= cfg->frontends[i].scope == KLB_SCOPE_ALL;
+		ret->low_port |= (relays || network) && cfg->frontends[i].endpoint.port < 1024;
+	}
 }
 
 /* Warns once for each: capabilities do not change while the agent runs. */
@@ -33,8 +43,11 @@ static void warn_about_privileges(struct agent *a)
 	}
 }
 
-/* The longest interval of the heartbeat. It is shorter when probes are more frequent. */
-#define HEARTBEAT_MS 1000
+/*
+ * The longest interval of the heartbeat, which is never older than a second then, even if a tick
+ * comes late. It is shorter when probes are more frequent.
+ */
+#define HEARTBEAT_MS 800
 
 static unsigned int tick_ms(const struct agent *a)
 {
@@ -101,33 +114,22 @@ static void watch_files(struct agent *a, const struct config *c)
 	a->watch = watch;
 }
 
-/* Loads what the file's probes need. Returns a->tls when it is the same. */
-static int load_tls(const struct agent *a, const struct config *file, struct probe_tls **ret,
-		    struct err *e)
-{
-	int r = probe_tls_new(&file->probe, ret, e);
-
-	if (r || !a->tls || !probe_tls_is_same(a->tls, *ret))
-		return r;
-	probe_tls_free(*ret);
-	*ret = a->tls;
-	return 0;
-}
-
-/* Takes ownership of file on success. */
-int agent_take_file(struct agent *a, struct config *file, struct err *e)
+/* Takes ownership of file on success, and of tls in any case. */
+static int take_read(struct agent *a, struct config *file, struct probe_tls *tls, struct err *e)
 {
 	struct config *old = a->file;
-	struct probe_tls *tls = NULL;
-	int r = load_tls(a, file, &tls, e);
+	int r;
 
-	if (!r)
-		r = agent_take_effective(a, file, tls, e);
+	if (a->tls && probe_tls_is_same(a->tls, tls)) {
+		probe_tls_free(tls);
+		tls = a->tls;
+	}
+	if (a->options->relay)
+		file->data_path = CONFIG_DATA_PATH_RELAY;
+	r = agent_take_effective(a, file, tls, e);
 	if (r) {
 		if (tls != a->tls)
 			probe_tls_free(tls);
-		if (old)
-			watch_files(a, file);
 		return r;
 	}
 	a->file = file;
@@ -139,30 +141,146 @@ int agent_take_file(struct agent *a, struct config *file, struct err *e)
 	return r;
 }
 
-/* Reports an invalid configuration and keeps the old one. */
-void agent_reload(struct agent *a)
+int agent_take_file(struct agent *a, struct config *file, struct err *e)
 {
-	struct config *cfg = NULL;
-	struct err e = { "" };
-	int r = config_load(a->options->config_path, node_has_ipv6(), &cfg, &e);
+	struct probe_tls *tls = NULL;
+	int r = probe_tls_new(&file->probe, &tls, e);
 
+	return r ? r : take_read(a, file, tls, e);
+}
+
+/* --- again --------------------------------------------------------------------------- */
+
+/* What the thread reads: a disk may hang. */
+struct reading {
+	char *path;
+	struct config *config;
+	struct probe_tls *tls;
+	int r;
+	struct err e;
+};
+
+static void reading_drop(void *data)
+{
+	struct reading *reading = data;
+
+	config_free(reading->config);
+	probe_tls_free(reading->tls);
+	free(reading->path);
+	free(reading);
+}
+
+static void reading_work(void *data)
+{
+	struct reading *reading = data;
+
+	reading->r = config_load(reading->path, node_has_ipv6(), &reading->config, &reading->e);
+	if (!reading->r)
+		reading->r = probe_tls_new(&reading->config->probe, &reading->tls, &reading->e);
+}
+
+static void reload_failed(struct agent *a, const struct err *e)
+{
+	a->reloads_failed++;
+	a->reload_refused = true;
+	snprintf(a->reload_error, sizeof(a->reload_error), "%s", e->text);
+	log_event(LOG_LEVEL_ERROR, "configuration not reloaded, the old one stays", "error=%s",
+		  log_quoted(e->text));
+}
+
+/* Takes what was read. Reports an invalid configuration and keeps the old one. */
+static void take_reading(struct agent *a, struct reading *reading)
+{
+	struct config *file = reading->config;
+	struct probe_tls *tls = reading->tls;
+	int r = reading->r;
+
+	reading->tls = NULL;
 	if (!r)
-		r = agent_take_file(a, cfg, &e);
+		r = take_read(a, file, tls, &reading->e);
+	if (a->file == file)
+		reading->config = NULL;
+	else if (file)
+		/* What it lacks may be a file that comes a moment later. */
+		watch_files(a, file);
 	if (r) {
-		if (cfg != a->file)
-			config_free(cfg);
-		a->reloads_failed++;
-		a->reload_refused = true;
-		log_event(LOG_LEVEL_ERROR, "configuration not reloaded, the old one stays",
-			  "error=%s", log_quoted(e.text));
+		reload_failed(a, &reading->e);
 		return;
 	}
 	a->reloads_ok++;
+	a->reload_time = (double)clock_wall_ns() / NS_PER_S;
 	a->reload_refused = false;
 	log_event(LOG_LEVEL_INFO, "configuration reloaded", "file=%s frontends=%u backends=%u",
 		  log_quoted(a->options->config_path), a->config->n_frontends,
 		  a->config->n_backends);
 	agent_set_tick(a);
-	agent_apply(a);
+	agent_review_data_path(a);
 	agent_listen_http(a);
+}
+
+static void reading_done(void *arg, void *data)
+{
+	struct agent *a = arg;
+
+	a->reading = NULL;
+	if (a->reading_logged)
+		log_event(LOG_LEVEL_INFO, "the files of the configuration were read after all", "");
+	a->reading_logged = false;
+	take_reading(a, data);
+	/* A file may have changed after it was read. */
+	if (a->read_again)
+		agent_reload(a);
+	else
+		a->apply_after_ns = 0;
+	agent_apply(a);
+	if (!a->reading && !a->ending)
+		agent_notify(a);
+}
+
+/* Returns NULL when memory is short. */
+static struct reading *make_reading(const struct agent *a)
+{
+	struct reading *reading = calloc(1, sizeof(*reading));
+
+	if (reading)
+		reading->path = strdup(a->options->config_path);
+	if (reading && reading->path)
+		return reading;
+	free(reading);
+	return NULL;
+}
+
+void agent_reload(struct agent *a)
+{
+	static const struct worker_ops ops = { .work = reading_work,
+					       .done = reading_done,
+					       .drop = reading_drop };
+	struct reading *reading;
+	struct err e = { "" };
+
+	/* One that hangs is enough. */
+	a->read_again = a->reading != NULL;
+	if (a->reading)
+		return;
+	reading = make_reading(a);
+	a->reading_since_ns = clock_now_ns();
+	if (!reading)
+		err_no_memory(&e);
+	if (!reading || worker_start(a->base, &ops, a, reading, &a->reading, &e))
+		reload_failed(a, &e);
+}
+
+/* A disk that answers does so much faster. */
+#define READING_PATIENCE_NS (3 * NS_PER_S)
+
+void agent_review_reading(struct agent *a)
+{
+	if (!a->reading || a->reading_logged ||
+	    clock_now_ns() - a->reading_since_ns < READING_PATIENCE_NS)
+		return;
+	a->reading_logged = true;
+	log_event(LOG_LEVEL_WARN,
+		  "the files of the configuration cannot be read for now, the old one stays: the "
+		  "disk that they are on does not answer",
+		  "file=%s", log_quoted(a->options->config_path));
 }

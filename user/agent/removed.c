@@ -13,6 +13,8 @@ __u64 agent_open_connections(struct agent *a, const struct klb_endpoint *endpoin
 	const struct plan_backend *b = plan_find(&a->state->applied, endpoint);
 	struct klb_stats stats;
 
+	if (!a->dp && b && a->path.relaying)
+		return a->state->stats[b->id].active;
 	if (!a->dp || !b || datapath_read_stat(a->dp, b->id, &stats, NULL))
 		return 0;
 	/* What make_plan goes by. */
@@ -62,22 +64,6 @@ struct agent_backend *agent_take_back(struct agent *a, const struct klb_endpoint
 		return b;
 	}
 	return NULL;
-}
-
-void agent_renew_removed(struct agent *a, const struct config *cfg, struct probe_tls *tls)
-{
-	for (unsigned int i = 0; i < a->n_removed; i++) {
-		struct agent_backend *old = a->removed[i], *b;
-
-		if (agent_make_backend(a, cfg, &old->endpoint, tls, old, &b, NULL))
-			a->removed[i--] = a->removed[--a->n_removed];
-		else {
-			b->left_ns = old->left_ns;
-			agent_backend_start(b, cfg->probe.interval_ms);
-			a->removed[i] = b;
-		}
-		agent_backend_free(old);
-	}
 }
 
 void agent_review_removed(struct agent *a)

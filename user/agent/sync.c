@@ -41,9 +41,14 @@ static int lock_agent(const char *pin_dir, struct err *e)
 
 void agent_drop_datapath(struct agent *a)
 {
-	if (a->wakeup)
-		event_free(a->wakeup);
-	a->wakeup = NULL;
+	look_cancel(&a->reconcile_look);
+	look_cancel(&a->silence.look);
+	agent_forget_evicting(a);
+	agent_forget_homing(a);
+	agent_forget_moving(a);
+	memset(&a->data, 0, sizeof(a->data));
+	agent_unsubscribe_events(a);
+	agent_relay_datapath(a, NULL);
 	datapath_close(a->dp);
 	a->dp = NULL;
 	if (a->agent_lock >= 0)
@@ -97,7 +102,8 @@ static void log_netns(struct agent *a)
 
 int agent_open_datapath(struct agent *a, struct err *e)
 {
-	int r = datapath_open(a->options->pin_dir, &a->dp, e);
+	/* The loop does not wait: the next tick looks again. */
+	int r = datapath_open(a->options->pin_dir, 0, &a->dp, e);
 
 	if (r)
 		return r;
@@ -111,6 +117,7 @@ int agent_open_datapath(struct agent *a, struct err *e)
 	}
 	log_netns(a);
 	log_features(a);
+	agent_relay_datapath(a, a->dp);
 	return 0;
 }
 
@@ -162,7 +169,9 @@ static int make_plan(struct agent *a, bool new_config, struct plan *ret, struct 
 	int r = 0;
 
 	/* The free ids depend on the connections that are open now, */
-	if (new_config)
+	if (!a->dp)
+		agent_read_relayed(a);
+	else if (new_config)
 		r = datapath_read(a->dp, a->state, e);
 	/* and what is kept on what the operator has set. */
 	else if (plan_count_used(&a->state->applied) < a->state->applied.n_backends)
@@ -190,22 +199,26 @@ static bool is_ramping(const struct agent *a)
 	return false;
 }
 
+/* To the maps; there are none while this process is the data path. */
+static int write_plan(struct agent *a, const struct plan *p, struct err *e)
+{
+	return a->dp ? datapath_apply(a->dp, a->state->applied.serial, p, e) : 0;
+}
+
 /* Writes what has changed. What fails is tried again with the next tick. */
 void agent_apply(struct agent *a)
 {
 	struct plan *p = malloc(sizeof(*p));
-	__u64 based_on;
 	struct err e = { "" };
 	bool ramping = is_ramping(a);
 	int r;
 
 	a->dirty = true;
-	if (!p || !a->dp)
+	if (!p || (!a->dp && !a->path.relaying) || clock_now_ns() < a->apply_after_ns)
 		goto out;
 	r = make_plan(a, a->config_pending, p, &e);
-	based_on = a->state->applied.serial;
 	if (!r)
-		r = datapath_apply(a->dp, based_on, p, &e);
+		r = write_plan(a, p, &e);
 	if (!r) {
 		a->state->applied = *p;
 		a->config_pending = false;
@@ -213,9 +226,16 @@ void agent_apply(struct agent *a)
 		a->dirty = ramping;
 	} else if (r == -ESTALE) {
 		agent_reopen(a);
+	} else if (r == -EBUSY && !datapath_write_states(a->dp, p, &e) && !a->config_pending) {
+		/* All of it comes with the next tick that finds the lock free. */
+		a->state->applied = *p;
 	}
 	if (r != -ESTALE && r != -EBUSY)
 		log_failure(a->maps_error, LOG_LEVEL_ERROR, "cannot update the maps", &e);
+	agent_relay_review(a);
+	if (a->path.relaying)
+		agent_apply_settings(a);
+	agent_review_listeners(a);
 out:
 	free(p);
 }

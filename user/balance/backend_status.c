@@ -9,8 +9,17 @@
 
 bool backend_status_agent_alive(const struct klb_control *control, __u64 now_ns)
 {
+	__s64 age_ns = (__s64)(now_ns - control->heartbeat_ns);
+
+	/* As klb_agent_alive. */
+	return control->heartbeat_ns && age_ns >= -(__s64)KLB_CLOCK_SLACK_NS &&
+	       age_ns <= (__s64)control->heartbeat_max_age_ns;
+}
+
+bool backend_status_heartbeat_is_ahead(const struct klb_control *control, __u64 now_ns)
+{
 	return control->heartbeat_ns &&
-	       now_ns - control->heartbeat_ns <= control->heartbeat_max_age_ns;
+	       (__s64)(control->heartbeat_ns - now_ns) > (__s64)KLB_CLOCK_SLACK_NS;
 }
 
 __u64 backend_status_failures(const struct klb_stats *stats)
@@ -69,7 +78,9 @@ static void describe_outlier(const struct klb_stats *stats, __u64 now_ns,
 {
 	double seconds = (double)(stats->ejected_until_ns - now_ns) / NS_PER_S;
 	const char *what = stats->closed_early ? "it closes connections without sending data"
+			   : stats->silent     ? "it sends no data on new connections"
 					       : "connects to it failed";
+	const char *until = stats->held_ms ? "; until the agent reaches it, at most" : "; for";
 
 	ret->state = stats->evidence == KLB_EVIDENCE_SUSPECT ? STATUS_SUSPECT : STATUS_EJECTED;
 	switch (stats->evidence) {
@@ -80,7 +91,7 @@ static void describe_outlier(const struct klb_stats *stats, __u64 now_ns,
 		snprintf(ret->why, sizeof(ret->why), "%s; one is trying again", what);
 		break;
 	default:
-		snprintf(ret->why, sizeof(ret->why), "%s; for %.1f s more", what, seconds);
+		snprintf(ret->why, sizeof(ret->why), "%s%s %.1f s more", what, until, seconds);
 	}
 }
 

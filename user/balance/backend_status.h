@@ -50,6 +50,9 @@ __u64 backend_status_failures(const struct klb_stats *stats);
 /* Whether the agent's heartbeat is recent, so that the kernel uses its states. */
 bool backend_status_agent_alive(const struct klb_control *control, __u64 now_ns);
 
+/* Whether the heartbeat is of a clock that is ahead of the kernel's, so that it does not count. */
+bool backend_status_heartbeat_is_ahead(const struct klb_control *control, __u64 now_ns);
+
 /* The operator's admin state of this backend; all zero when there is none. */
 const struct klb_admin *backend_status_admin(const struct datapath_state *s,
 					     const struct plan_backend *b);

@@ -73,31 +73,16 @@ static bool can_reach_home(const struct failback *f, const struct klb_socket *re
 }
 
 /* Through a frontend that has gone the client would not come back. */
-static bool is_pickable(const struct failback *f, const struct klb_socket *rec)
+bool failback_takes(const struct failback *f, const struct klb_socket *rec)
 {
 	return rec->phase == KLB_PHASE_ACTIVE && is_away(f, rec->id) &&
 	       plan_find_frontend(f->plan, &rec->frontend) && can_reach_home(f, rec);
 }
 
-/* Quiet ones come first; among equals the oldest. */
-static bool is_better(const struct klb_connection *c, const struct klb_connection *than)
+/* Set in the rank of one that has data; no time is so long. */
+#define BUSY (1ULL << 63)
+
+__u64 failback_rank(const struct klb_connection *c)
 {
-	bool quiet = c->last_data_ms >= REBALANCE_SERVED_MS;
-	bool than_quiet = than->last_data_ms >= REBALANCE_SERVED_MS;
-
-	if (quiet != than_quiet)
-		return quiet;
-	return c->record.established_ns < than->record.established_ns;
-}
-
-unsigned int failback_pick(const struct failback *f, const struct klb_connection *list,
-			   unsigned int n)
-{
-	unsigned int best = n;
-
-	for (unsigned int i = 0; i < n; i++)
-		if (is_pickable(f, &list[i].record) &&
-		    (best == n || is_better(&list[i], &list[best])))
-			best = i;
-	return best;
+	return c->record.established_ns | (c->last_data_ms < REBALANCE_SERVED_MS ? BUSY : 0);
 }

@@ -34,11 +34,15 @@ bool failback_begin(const struct datapath_state *s, __u64 now_ns, struct failbac
 __u64 failback_count(const struct failback *f, const struct klb_stats *stats);
 
 /*
- * The connection to end next: an index into list, or n when there is none. The oldest one among
- * those that had no data for a second, otherwise the oldest one. Its client will dial a frontend
- * that is still there, and its socket can reach the local backend's address family.
+ * Whether the connection is to come home: its client will dial a frontend that is still there, and
+ * its socket can reach the local backend's address family.
  */
-unsigned int failback_pick(const struct failback *f, const struct klb_connection *list,
-			   unsigned int n);
+bool failback_takes(const struct failback *f, const struct klb_socket *rec);
+
+/*
+ * The connection with the lowest rank comes home first: the oldest one of those that had no data
+ * for a second, then the oldest of the others.
+ */
+__u64 failback_rank(const struct klb_connection *c);
 
 #endif

@@ -57,16 +57,23 @@ static bool may_have_been_draining(const struct klb_backend *seen)
 	       (seen->state == KLB_STATE_DEAD && seen->reason == KLB_REASON_REFUSED);
 }
 
+enum klb_state health_applied_state(const struct klb_backend *seen)
+{
+	if (seen->state == KLB_STATE_SUSPECT && seen->reason == KLB_REASON_NONE)
+		return KLB_STATE_UNKNOWN;
+	return seen->state;
+}
+
 void health_adopt(struct health *h, const struct klb_backend *seen, unsigned int weight)
 {
 	memset(h, 0, sizeof(*h));
-	h->state = seen->state;
+	h->state = health_applied_state(seen);
 	h->reason = seen->reason;
 	h->http_status = seen->http_status;
 	h->since_ns = seen->since_ns;
 	h->last_probe_ns = seen->last_probe_ns;
 	h->was_down = is_down(seen->state);
-	h->was_draining = may_have_been_draining(seen);
+	h->was_draining = h->state != KLB_STATE_UNKNOWN && may_have_been_draining(seen);
 	/* It has been ready since then and does not have its full weight yet. */
 	if (seen->state == KLB_STATE_READY && seen->weight < weight)
 		h->back_ns = seen->since_ns;

@@ -68,6 +68,12 @@ bool health_is_better(enum klb_state state, enum klb_state was);
 void health_init(struct health *h, __u64 now_ns);
 
 /*
+ * The state that a plan was made of: one that has not been probed is suspect in the maps while
+ * another backend serves.
+ */
+enum klb_state health_applied_state(const struct klb_backend *seen);
+
+/*
  * Takes the state that an earlier agent left in the maps, so that a restart changes no state before
  * the first probe has ended. weight: the configured one. Less in the maps means that a slow start
  * is going on; it continues.

@@ -168,7 +168,7 @@ static void plan_health(const struct plan_input *in, unsigned int index, struct 
 	}
 	old = in->applied ? plan_find(in->applied, &ret->value.endpoint) : NULL;
 	if (old) {
-		ret->value.state = old->value.state;
+		ret->value.state = health_applied_state(&old->value);
 		ret->value.reason = old->value.reason;
 		ret->value.http_status = old->value.http_status;
 		ret->value.since_ns = old->value.since_ns;
@@ -197,6 +197,38 @@ static int plan_one_backend(const struct plan_input *in, unsigned int index, str
 	plan_health(in, index, b);
 	p->n_backends++;
 	return 0;
+}
+
+/* Whether clients are served by it, as far as is known. */
+static bool serves(const struct plan_backend *b)
+{
+	return b->value.weight &&
+	       (b->value.state == KLB_STATE_READY || b->value.state == KLB_STATE_DRAINING);
+}
+
+/*
+ * Who has shown nothing gives way to who has. Nobody knows whether an address answers that has just
+ * come into the list: it is suspect until it does. Whoever listens on an address of this node needs
+ * the certificate of an apiserver to be preferred. Where nobody serves, there is nothing to give
+ * way to.
+ */
+static void plan_unproven(struct plan *p)
+{
+	bool some_serve = false, some_ready = false;
+
+	for (unsigned int i = 0; i < p->n_backends; i++) {
+		some_serve |= serves(&p->backends[i]);
+		some_ready |=
+			serves(&p->backends[i]) && p->backends[i].value.state == KLB_STATE_READY;
+	}
+	for (unsigned int i = 0; i < p->n_backends; i++) {
+		struct klb_backend *b = &p->backends[i].value;
+
+		if (some_serve && b->state == KLB_STATE_UNKNOWN)
+			b->state = KLB_STATE_SUSPECT;
+		if (some_ready && b->reason == KLB_REASON_CERTIFICATE)
+			p->backends[i].preferred = false;
+	}
 }
 
 static void plan_one_frontend(const struct plan_input *in, unsigned int index, struct plan *p)
@@ -311,6 +343,7 @@ int plan_make(const struct plan_input *in, struct plan *ret, struct err *e)
 		if (r)
 			return r;
 	}
+	plan_unproven(&p);
 	for (unsigned int i = 0; i < in->config->n_frontends; i++)
 		plan_one_frontend(in, i, &p);
 	plan_removed(in, &p);

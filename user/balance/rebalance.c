@@ -10,46 +10,44 @@ static bool is_served(const struct klb_connection *c)
 	return c->last_data_ms < REBALANCE_SERVED_MS;
 }
 
-static bool is_evictable(const struct klb_connection *c, const bool *dead)
+bool rebalance_is_evictable(const struct klb_connection *c, const bool *dead)
 {
 	return state_is_open(&c->record) && c->record.id < KLB_MAX_IDS && dead[c->record.id] &&
 	       !is_served(c);
 }
 
-/* xorshift64* (Vigna). It spreads the choice; nothing about it is secret. */
-static __u64 next_random(__u64 *state)
+/* Whether x has less for its weight than y; of two that tie, the one with the smaller weight. */
+static bool is_emptier(const struct rebalance_load *x, const struct rebalance_load *y)
 {
-	__u64 x = *state ? *state : 1;
+	__u64 mine = x->active * y->weight, other = y->active * x->weight;
 
-	x ^= x >> 12;
-	x ^= x << 25;
-	x ^= x >> 27;
-	*state = x;
-	return x * 0x2545f4914f6cdd1dULL;
+	return mine < other || (mine == other && x->weight < y->weight);
 }
 
-unsigned int rebalance_pick_dead(const struct klb_connection *list, unsigned int n,
-				 const bool *dead, __u64 random, unsigned int max,
-				 unsigned int *ret, unsigned int *ret_remaining)
+/* Where least-conn leads the client; NULL: nowhere. */
+static const struct rebalance_load *find_emptiest(const struct rebalance_load *loads,
+						  unsigned int n)
 {
-	unsigned int seen = 0;
+	const struct rebalance_load *ret = NULL;
 
-	/* Reservoir sampling: one pass over a list of any length. */
-	for (unsigned int i = 0; i < n; i++) {
-		if (!is_evictable(&list[i], dead))
-			continue;
-		if (seen < max)
-			ret[seen] = i;
-		else if (next_random(&random) % (seen + 1) < max)
-			ret[next_random(&random) % max] = i;
-		seen++;
-	}
-	*ret_remaining = seen > max ? seen - max : 0;
-	return seen - *ret_remaining;
+	for (unsigned int i = 0; i < n; i++)
+		if (loads[i].weight && (!ret || is_emptier(&loads[i], ret)))
+			ret = &loads[i];
+	return ret;
+}
+
+/*
+ * Whether `from` still has no less for its weight than `to` when one connection has moved: what
+ * moves then does not come back, and nothing goes round in circles.
+ */
+static bool is_worth_moving(const struct rebalance_load *from, const struct rebalance_load *to)
+{
+	return from->active && (from->active - 1) * to->weight >= (to->active + 1) * from->weight;
 }
 
 __u32 rebalance_overloaded(const struct rebalance_load *loads, unsigned int n)
 {
+	const struct rebalance_load *to = find_emptiest(loads, n);
 	__u64 active = 0, weight = 0, most = 0;
 	__u32 id = 0;
 
@@ -57,12 +55,12 @@ __u32 rebalance_overloaded(const struct rebalance_load *loads, unsigned int n)
 		active += loads[i].active;
 		weight += loads[i].weight;
 	}
-	for (unsigned int i = 0; i < n && weight; i++) {
-		/* Rounded up: a remainder that cannot be shared evenly moves no connection. */
-		__u64 share = (active * loads[i].weight + weight - 1) / weight;
-		__u64 excess = loads[i].active > share ? loads[i].active - share : 0;
+	for (unsigned int i = 0; i < n && to; i++) {
+		/* Both times the sum of the weights, so that nothing is rounded. */
+		__u64 share = active * loads[i].weight, has = loads[i].active * weight;
+		__u64 excess = has > share ? has - share : 0;
 
-		if (excess < 2 || 10 * excess < share || excess <= most)
+		if (10 * excess < share || excess <= most || !is_worth_moving(&loads[i], to))
 			continue;
 		most = excess;
 		id = loads[i].id;
@@ -70,16 +68,8 @@ __u32 rebalance_overloaded(const struct rebalance_load *loads, unsigned int n)
 	return id;
 }
 
-unsigned int rebalance_pick_oldest(const struct klb_connection *list, unsigned int n, __u32 id)
+bool rebalance_is_older(const struct klb_connection *c, __u32 id, const struct klb_connection *than)
 {
-	unsigned int oldest = n;
-
-	for (unsigned int i = 0; i < n; i++) {
-		const struct klb_socket *rec = &list[i].record;
-
-		if (rec->id == id && rec->phase == KLB_PHASE_ACTIVE &&
-		    (oldest == n || rec->established_ns < list[oldest].record.established_ns))
-			oldest = i;
-	}
-	return oldest;
+	return c->record.id == id && c->record.phase == KLB_PHASE_ACTIVE &&
+	       (!than || c->record.established_ns < than->record.established_ns);
 }

@@ -16,14 +16,8 @@
 /* Evict does not end a connection that had data within this time. */
 #define REBALANCE_SERVED_MS 1000
 
-/*
- * Picks up to max connections at random from those to the backends in dead (by id). Every node
- * picks differently, and no client is always the last. Fills ret with indexes into list; returns
- * how many. *ret_remaining: how many more there are.
- */
-unsigned int rebalance_pick_dead(const struct klb_connection *list, unsigned int n,
-				 const bool *dead, __u64 random, unsigned int max,
-				 unsigned int *ret, unsigned int *ret_remaining);
+/* Whether it is to be ended, because it is to one of the backends in dead (by id). */
+bool rebalance_is_evictable(const struct klb_connection *c, const bool *dead);
 
 /* One backend, for rebalance_overloaded. */
 struct rebalance_load {
@@ -34,15 +28,19 @@ struct rebalance_load {
 
 /*
  * Returns the id of the backend that exceeds its fair share (its part, by weight, of all
- * connections) the most, if the excess is at least two connections and a tenth of the share;
- * otherwise 0.
+ * connections) the most, if the excess is at least a tenth of the share, and one connection less
+ * there and one more at the emptiest backend makes the two more even; otherwise 0. A node has few
+ * connections, and all nodes have the same ones too many after a restart: two and two and none of
+ * ten thousand nodes is an apiserver without a connection. Of several that exceed it alike it is
+ * the first one: callers begin with another one each time.
  */
 __u32 rebalance_overloaded(const struct rebalance_load *loads, unsigned int n);
 
 /*
- * The oldest established connection to the backend with this id: an index into list, or n when
- * there is none.
+ * Whether c is an established connection to the backend with this id, and older than `than`; NULL:
+ * than none.
  */
-unsigned int rebalance_pick_oldest(const struct klb_connection *list, unsigned int n, __u32 id);
+bool rebalance_is_older(const struct klb_connection *c, __u32 id,
+			const struct klb_connection *than);
 
 #endif

@@ -4,26 +4,17 @@
 
 #include <string.h>
 
-struct tally {
-	__u64 active, connecting;
-};
-
-/*
- * Counts the connections of each id. Those of the id's earlier owner are skipped
- * (klb_stats.generation).
- */
-static void count(const struct klb_stats *stats, const struct klb_connection *list, unsigned int n,
-		  struct tally *ret)
+void reconcile_begin(struct reconcile *a)
 {
-	memset(ret, 0, KLB_MAX_IDS * sizeof(*ret));
-	for (unsigned int i = 0; i < n; i++) {
-		const struct klb_socket *rec = &list[i].record;
+	memset(a->seen, 0, sizeof(a->seen));
+}
 
-		if (rec->id >= KLB_MAX_IDS || rec->generation != stats[rec->id].generation)
-			continue;
-		ret[rec->id].active += rec->phase == KLB_PHASE_ACTIVE;
-		ret[rec->id].connecting += rec->phase == KLB_PHASE_CONNECTING;
-	}
+void reconcile_count(struct reconcile *a, const struct klb_socket *rec)
+{
+	if (rec->id >= KLB_MAX_IDS || rec->generation != a->before[rec->id].generation)
+		return;
+	a->seen[rec->id].active += rec->phase == KLB_PHASE_ACTIVE;
+	a->seen[rec->id].connecting += rec->phase == KLB_PHASE_CONNECTING;
 }
 
 /* Whether no socket of this backend was opened, changed or closed between the two readings. */
@@ -34,19 +25,17 @@ static bool is_quiet(const struct klb_stats *before, const struct klb_stats *aft
 	       !memcmp(before->failed, after->failed, sizeof(before->failed));
 }
 
-unsigned int reconcile_compare(struct reconcile *a, const struct klb_stats *before,
-			       const struct klb_stats *after, const struct klb_connection *list,
-			       unsigned int n, struct klb_adjustment *ret, bool *ret_again)
+unsigned int reconcile_compare(struct reconcile *a, const struct klb_stats *after,
+			       struct klb_adjustment *ret, bool *ret_again)
 {
-	struct tally seen[KLB_MAX_IDS];
+	const struct klb_stats *before = a->before;
 	unsigned int adjustments = 0;
 
 	*ret_again = false;
-	count(before, list, n, seen);
 	/* kubelb-load uses the last id itself for its test connect. */
 	for (__u32 id = 1; id < KLB_ID_SELFTEST; id++) {
-		__s64 active = (__s64)(seen[id].active - before[id].active);
-		__s64 connecting = (__s64)(seen[id].connecting - before[id].connecting);
+		__s64 active = (__s64)(a->seen[id].active - before[id].active);
+		__s64 connecting = (__s64)(a->seen[id].connecting - before[id].connecting);
 		bool differs = is_quiet(&before[id], &after[id]) && (active || connecting);
 		bool confirmed = differs && a->last[id].differs && a->last[id].active == active &&
 				 a->last[id].connecting == connecting;

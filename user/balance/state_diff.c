@@ -41,12 +41,14 @@ static struct state_change *add_status(struct list *list, enum state_change_kind
 	return c;
 }
 
-static void add_state(struct list *list, const struct plan_backend *b, enum klb_state was)
+static struct state_change *add_state(struct list *list, const struct plan_backend *b,
+				      enum klb_state was)
 {
 	struct state_change *c = add_status(list, CHANGE_STATE, b);
 
 	c->was = was;
 	set_time(c, b->value.since_ns);
+	return c;
 }
 
 static void compare_status(struct list *list, const struct klb_backend *was,
@@ -123,7 +125,7 @@ unsigned int state_diff(const struct datapath_state *was, const struct datapath_
 		if (was)
 			compare(&list, was, is, b);
 		else if (!b->removed && b->value.state != KLB_STATE_UNKNOWN)
-			add_state(&list, b, KLB_STATE_UNKNOWN);
+			add_state(&list, b, KLB_STATE_UNKNOWN)->found = true;
 	}
 	for (unsigned int i = 0; was && i < was->applied.n_backends; i++) {
 		const struct plan_backend *b = &was->applied.backends[i];

@@ -22,14 +22,15 @@ enum state_change_kind {
 
 /*
  * The fields depend on the kind. state, reason, http_status: of CHANGE_STATE and CHANGE_REASON, as
- * in klb_backend. was: of CHANGE_STATE; unknown when there is no earlier reading. was_reason,
- * was_http_status: of CHANGE_REASON. weight: of CHANGE_WEIGHT; -1: the planned weight applies
- * again. left_ns: of CHANGE_RETURNED: when it had left; 0: not known.
+ * in klb_backend. was: of CHANGE_STATE. found: there is no earlier reading, so what it was is not
+ * known. was_reason, was_http_status: of CHANGE_REASON. weight: of CHANGE_WEIGHT; -1: the planned
+ * weight applies again. left_ns: of CHANGE_RETURNED: when it had left; 0: not known.
  */
 struct state_change {
 	enum state_change_kind kind;
 	struct klb_endpoint backend;
 	__u32 id;
+	bool found;
 	enum klb_state was, state;
 	enum klb_reason was_reason, reason;
 	__u32 was_http_status, http_status;

@@ -49,7 +49,9 @@ int cli_output_format(const char *text, bool *ret_json)
 
 int cli_version(const char *program)
 {
-	printf("%s %s\n", program, KLB_VERSION);
+	const char *commit = KLB_COMMIT;
+
+	printf(*commit ? "%s %s (%s)\n" : "%s %s\n", program, KLB_VERSION, commit);
 	return CLI_OK;
 }
 

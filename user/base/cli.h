@@ -14,6 +14,11 @@
 #define KLB_VERSION "dev"
 #endif
 
+/* The commit that this was built from; empty: nobody knows. */
+#ifndef KLB_COMMIT
+#define KLB_COMMIT ""
+#endif
+
 enum cli_exit {
 	CLI_OK = 0,
 	CLI_FAILED = 1, /* the work could not be done */
@@ -41,7 +46,8 @@ int cli_bad_option(int c, char *const *argv);
 /* The argument of -o. Returns -1, or CLI_USAGE after a message. */
 int cli_output_format(const char *text, bool *ret_json);
 
-/* Prints `program VERSION` on stdout. Returns CLI_OK. */
+/* Prints `program VERSION (COMMIT)` on stdout, without the commit if nobody knows it. Returns
+ * CLI_OK. */
 int cli_version(const char *program);
 
 /*

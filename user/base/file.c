@@ -36,12 +36,12 @@ bool file_is_same(const struct file_identity *x, const struct file_identity *y)
 	       same_time(&x->modified, &y->modified) && same_time(&x->changed, &y->changed);
 }
 
-static int open_regular(const char *path, struct err *e)
+/* flags: O_NOFOLLOW or 0. ret: of the very file that is open. */
+static int open_regular(const char *path, int flags, struct stat *ret, struct err *e)
 {
-	struct stat st;
 	int fd, r = 0;
 
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | flags);
 	if (fd < 0 && errno == ENOENT)
 		return err_set(e, ENOENT, "%s: no such file", path);
 	if (fd < 0 && errno == EACCES && !geteuid())
@@ -52,11 +52,11 @@ static int open_regular(const char *path, struct err *e)
 			path);
 	if (fd < 0)
 		return err_set(e, errno, "%s: cannot be opened: %s", path, err_reason(errno));
-	if (fstat(fd, &st) < 0)
+	if (fstat(fd, ret) < 0)
 		r = err_set(e, errno, "%s: cannot be examined: %m", path);
-	else if (S_ISDIR(st.st_mode))
+	else if (S_ISDIR(ret->st_mode))
 		r = err_set(e, EISDIR, "%s: is a directory", path);
-	else if (!S_ISREG(st.st_mode))
+	else if (!S_ISREG(ret->st_mode))
 		r = err_set(e, EINVAL, "%s: is not a regular file", path);
 	if (r < 0) {
 		close(fd);
@@ -120,11 +120,43 @@ static int read_descriptor(const char *path, int fd, size_t max, char **ret, siz
 
 int file_read(const char *path, size_t max, char **ret, size_t *ret_length, struct err *e)
 {
-	int r, fd = open_regular(path, e);
+	struct stat st;
+	int r, fd = open_regular(path, 0, &st, e);
 
 	if (fd < 0)
 		return fd;
 	r = read_descriptor(path, fd, max, ret, ret_length, e);
+	close(fd);
+	return r;
+}
+
+static int check_owner(const char *path, const struct stat *st, struct err *e)
+{
+	if (st->st_uid != 0 && st->st_uid != geteuid())
+		return err_set(e, EACCES,
+			       "%s: belongs to user %u and is ignored; remove it, or "
+			       "chown it to root",
+			       path, st->st_uid);
+	if (st->st_mode & (S_IWGRP | S_IWOTH))
+		return err_set(e, EACCES,
+			       "%s: others can write it and it is ignored; remove it, "
+			       "or chmod 600 it",
+			       path);
+	return 0;
+}
+
+int file_read_own(const char *path, size_t max, char **ret, size_t *ret_length, struct err *e)
+{
+	struct stat st = { 0 };
+	int r, fd = open_regular(path, O_NOFOLLOW, &st, e);
+
+	if (fd == -ELOOP)
+		return err_set(e, ELOOP, "%s: is a link and is ignored; remove it", path);
+	if (fd < 0)
+		return fd;
+	r = check_owner(path, &st, e);
+	if (!r)
+		r = read_descriptor(path, fd, max, ret, ret_length, e);
 	close(fd);
 	return r;
 }

@@ -47,8 +47,15 @@ bool file_is_same(const struct file_identity *x, const struct file_identity *y);
 int file_read(const char *path, size_t max, char **ret, size_t *ret_length, struct err *e);
 
 /*
- * The same for a configuration that a user has named. e also says what to do next; option is how
- * the user names another file, for example "-c FILE".
+ * The same for a file that only this user and root may have written. -EACCES for one that others
+ * own or can write, -ELOOP for a link. Owner and mode are those of the very file that is read,
+ * whatever its name leads to a moment later.
+ */
+int file_read_own(const char *path, size_t max, char **ret, size_t *ret_length, struct err *e);
+
+/*
+ * The same as file_read for a configuration that a user has named. e also says what to do next;
+ * option is how the user names another file, for example "-c FILE".
  */
 int file_read_named(const char *path, const char *option, size_t max, char **ret,
 		    size_t *ret_length, struct err *e);

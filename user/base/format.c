@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/array.h"
 #include "base/clock.h"
@@ -40,6 +41,19 @@ const char *format_duration(__u64 ns, char *buf)
 	if (ns >= 10 * NS_PER_S)
 		return in_seconds(ns / NS_PER_S, buf);
 	snprintf(buf, FORMAT_TIME_MAX, "%.*fms", ns < 10000000 ? 2 : 0, (double)ns / 1e6);
+	return buf;
+}
+
+const char *format_wall(__u64 wall_ns, char *buf)
+{
+	time_t seconds = (time_t)(wall_ns / NS_PER_S);
+	struct tm utc = { 0 };
+	size_t n;
+
+	gmtime_r(&seconds, &utc);
+	n = strftime(buf, FORMAT_WALL_MAX, "%FT%T", &utc);
+	snprintf(buf + n, FORMAT_WALL_MAX - n, ".%03uZ",
+		 (unsigned int)(wall_ns % NS_PER_S / NS_PER_MS));
 	return buf;
 }
 

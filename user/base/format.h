@@ -20,6 +20,13 @@ const char *format_age(__u64 then_ns, __u64 now_ns, char *buf);
 const char *format_duration(__u64 ns, char *buf);
 
 /*
+ * A moment of the wall clock (clock_wall_ns) as RFC 3339 has it, in UTC and to the millisecond:
+ * "2026-11-22T19:07:08.123Z". buf: FORMAT_WALL_MAX bytes.
+ */
+#define FORMAT_WALL_MAX 48
+const char *format_wall(__u64 wall_ns, char *buf);
+
+/*
  * A process as "name[pid]"; "-" for pid 0. comm: 16 bytes. The process's owner chooses them, so
  * what must not reach a terminal is replaced. buf: FORMAT_PROCESS_MAX bytes.
  */

@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 #include "base/ascii.h"
-
-/* What does not fit is cut off. */
-#define LINE_SIZE 4096
+#include "base/clock.h"
+#include "base/format.h"
+#include "base/log_queue.h"
 
 /* priority: the one of syslog(3), which journald reads from the <N> at the start of a line. */
 static const struct {
@@ -32,12 +32,13 @@ static struct {
 	const char *program;
 	enum log_level level;
 	bool journal;
-} settings = { "kubelb", LOG_LEVEL_INFO, false };
+	bool file;
+} settings = { "kubelb", LOG_LEVEL_INFO, false, false };
 
 /* A line under construction: always terminated, always with space for a newline. */
 struct line {
 	size_t length;
-	char text[LINE_SIZE];
+	char text[LOG_LINE_MAX];
 };
 
 /*
@@ -60,11 +61,20 @@ static bool stderr_is_journal(void)
 	return fstat(STDERR_FILENO, &st) == 0 && st.st_dev == dev && st.st_ino == ino;
 }
 
+/* The journal and container runtimes note when a line came; a file does not. */
+static bool stderr_is_file(void)
+{
+	struct stat st;
+
+	return fstat(STDERR_FILENO, &st) == 0 && S_ISREG(st.st_mode);
+}
+
 void log_init(const char *program, enum log_level level)
 {
 	settings.program = program;
 	settings.level = level;
 	settings.journal = stderr_is_journal();
+	settings.file = !settings.journal && stderr_is_file();
 }
 
 bool log_enabled(enum log_level level)
@@ -102,6 +112,30 @@ static void line_begin(struct line *l, enum log_level level)
 		line_add(l, "<%d>", levels[level].priority);
 }
 
+/* The first keys of an event. */
+static void line_begin_event(struct line *l, enum log_level level)
+{
+	char when[FORMAT_WALL_MAX];
+
+	line_begin(l, level);
+	if (settings.file)
+		line_add(l, "time=%s ", format_wall(clock_wall_ns(), when));
+	line_add(l, "level=%s ", levels[level].name);
+}
+
+/* The line about n dropped ones. Returns its length; 0: no room. */
+static size_t format_dropped(char *ret, size_t size, unsigned long long n)
+{
+	struct line l;
+
+	line_begin_event(&l, LOG_LEVEL_WARN);
+	line_add(&l, "msg=\"nobody took the log's lines, and some were dropped\" lines=%llu\n", n);
+	if (l.length > size)
+		return 0;
+	memcpy(ret, l.text, l.length);
+	return l.length;
+}
+
 /* With one write, so that the lines of several processes do not mix. */
 static void line_write(struct line *l)
 {
@@ -111,8 +145,7 @@ static void line_write(struct line *l)
 		if (ascii_is_control((unsigned char)l->text[i]))
 			l->text[i] = ' ';
 	l->text[l->length++] = '\n';
-	while (write(STDERR_FILENO, l->text, l->length) < 0 && errno == EINTR)
-		;
+	log_queue_write(l->text, l->length, format_dropped);
 }
 
 void log_event(enum log_level level, const char *msg, const char *keys, ...)
@@ -123,8 +156,8 @@ void log_event(enum log_level level, const char *msg, const char *keys, ...)
 
 	if (!log_enabled(level))
 		return;
-	line_begin(&l, level);
-	line_add(&l, "level=%s msg=%s", levels[level].name, log_quoted(msg));
+	line_begin_event(&l, level);
+	line_add(&l, "msg=%s", log_quoted(msg));
 	if (keys && keys[0]) {
 		line_add(&l, " ");
 		va_start(ap, keys);

@@ -21,6 +21,7 @@ static int set_defaults(struct config_build *b)
 
 	c->policy = KLB_POLICY_LEAST_CONN;
 	c->local = KLB_LOCAL_PREFER;
+	c->data_path = CONFIG_DATA_PATH_AUTO;
 	c->connect_timeout_ms = 1000;
 	c->dead_peer_timeout_ms = 10000;
 	c->slow_start_ms = 30000;
@@ -31,6 +32,7 @@ static int set_defaults(struct config_build *b)
 	c->probe.rise = 2;
 	c->probe.fall = 2;
 	c->probe.anonymous_auth = true;
+	config_relay_defaults(&c->relay);
 	c->http_enabled = true;
 	r = endpoint_parse("127.0.0.1:8081", 0, &c->http, b->e);
 	if (r == 0)
@@ -174,7 +176,7 @@ static int add_frontend_arg(struct config_build *b, const char *arg)
 	struct config_where at = { .line = 0 };
 
 	snprintf(at.key, sizeof(at.key), "-f %.64s", arg);
-	return config_add_frontend(b, &at, arg, KLB_SCOPE_HOST);
+	return config_add_frontend(b, &at, arg, KLB_SCOPE_HOST, NULL);
 }
 
 int config_from_args(const char *const *frontends, size_t n_frontends, const char *const *backends,
@@ -187,6 +189,7 @@ int config_from_args(const char *const *frontends, size_t n_frontends, const cha
 	r = build_new("command line", e, &b);
 	if (r < 0)
 		return r;
+	b->config->data_path = CONFIG_DATA_PATH_KERNEL;
 	snprintf(b->no_backend.key, sizeof(b->no_backend.key), "-b");
 	for (i = 0; r == 0 && i < n_frontends; i++)
 		r = add_frontend_arg(b, frontends[i]);
@@ -196,7 +199,7 @@ int config_from_args(const char *const *frontends, size_t n_frontends, const cha
 }
 
 /* The strings that a snapshot owns, for copying and for freeing. */
-#define OWNED_MAX 10
+#define OWNED_MAX 11
 
 static unsigned int owned_strings(struct config *c, char **ret[OWNED_MAX])
 {
@@ -211,6 +214,7 @@ static unsigned int owned_strings(struct config *c, char **ret[OWNED_MAX])
 	ret[n++] = &c->probe.client_key;
 	ret[n++] = &c->discovery_kubeconfig;
 	ret[n++] = &c->discovery_cache;
+	ret[n++] = &c->http_socket;
 	ret[n++] = &c->cgroup;
 	return n;
 }

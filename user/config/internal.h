@@ -5,9 +5,12 @@
  *   config.c     the public functions: memory, files, defaults, arguments
  *   schema.c     a document to a snapshot, by tables of keys
  *   scalar.c     one scalar to one field
+ *   relay.c      the relay's settings
  *   validate.c   the lists, and rules about several keys
  *   compare.c    compares two snapshots
  *   duration.c   durations and numbers
+ *   put_string.c a string as a YAML scalar
+ *   print.c      a snapshot to a document
  *   suggest.c    the key that was probably meant
  *   yaml_doc.c   text to one YAML document
  */
@@ -15,6 +18,7 @@
 #define KUBELB_CONFIG_INTERNAL_H
 
 #include <errno.h>
+#include <stdio.h>
 #include <yaml.h>
 
 #include "config/config.h"
@@ -70,9 +74,12 @@ void config_explain(const struct config_build *b, const struct config_where *at,
 /* The same when there is no memory. */
 int config_fail_memory(const struct config_build *b);
 
-/* Parse text, check the address by itself and against the others, and append it. */
+/*
+ * Parse text, check the address by itself and against the others, and append it. access: NULL, but
+ * for KLB_SCOPE_NETWORK.
+ */
 int config_add_frontend(struct config_build *b, const struct config_where *at, const char *text,
-			enum klb_scope scope);
+			enum klb_scope scope, const struct config_access *access);
 int config_add_backend(struct config_build *b, const struct config_where *at, const char *text,
 		       unsigned int weight);
 /* Fills in the default frontends and checks the rules about several keys. */
@@ -119,15 +126,31 @@ int config_read_scope(struct config_build *b, const struct config_node *at,
 		      const struct config_key *key, void *base);
 int config_read_local(struct config_build *b, const struct config_node *at,
 		      const struct config_key *key, void *base);
+int config_read_data_path(struct config_build *b, const struct config_node *at,
+			  const struct config_key *key, void *base);
 int config_read_prefer_local(struct config_build *b, const struct config_node *at,
 			     const struct config_key *key, void *base);
-int config_read_http(struct config_build *b, const struct config_node *at,
+
+/* A process can hold two sockets for each with Linux' fs.nr_open, 1048576. */
+#define CONFIG_RELAY_CONNECTIONS_MAX 500000
+
+void config_relay_defaults(struct config_relay *r);
+/* base: a struct config_relay. */
+int config_read_mark(struct config_build *b, const struct config_node *at,
 		     const struct config_key *key, void *base);
+int config_read_table(struct config_build *b, const struct config_node *at,
+		      const struct config_key *key, void *base);
+
+/* Adds one of the places where the agent serves HTTP: an address, or "unix:" and a path. */
+int config_add_http(struct config_build *b, const struct config_where *at, const char *text);
 
 /* Parses decimal digits without a sign or leading zeros, up to UINT_MAX. Returns 0 or -EINVAL. */
 int config_uint(const char *text, unsigned int *ret);
 /* Prints ms in the largest unit without a remainder ("90s", "1h") into buf. Returns buf. */
 const char *config_duration_format(unsigned int ms, char *buf);
+
+/* Prints a string, in quotes where it needs them. Returns the length of the output. */
+int config_put_string(FILE *out, const char *text);
 
 /* The name in keys that text is a misspelling of, or NULL. */
 const char *config_suggest(const struct config_key *keys, const char *text);

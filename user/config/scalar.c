@@ -26,6 +26,12 @@ static const char *const policies[] = {
 static const char *const scopes[] = {
 	[KLB_SCOPE_HOST] = "host",
 	[KLB_SCOPE_ALL] = "all",
+	[KLB_SCOPE_NETWORK] = "network",
+};
+static const char *const data_paths[] = {
+	[CONFIG_DATA_PATH_AUTO] = "auto",
+	[CONFIG_DATA_PATH_KERNEL] = "kernel",
+	[CONFIG_DATA_PATH_RELAY] = "relay",
 };
 static const char *const locals[] = {
 	[KLB_LOCAL_PREFER] = "prefer",
@@ -36,6 +42,7 @@ static const char *const locals[] = {
 #define N_POLICIES (ARRAY_SIZE(policies))
 #define N_SCOPES (ARRAY_SIZE(scopes))
 #define N_LOCALS (ARRAY_SIZE(locals))
+#define N_DATA_PATHS (ARRAY_SIZE(data_paths))
 
 const char *config_policy_name(enum klb_policy policy)
 {
@@ -50,6 +57,12 @@ const char *config_scope_name(enum klb_scope scope)
 const char *config_local_name(enum klb_local local)
 {
 	return local && (unsigned int)local < N_LOCALS ? locals[local] : "invalid";
+}
+
+const char *config_data_path_name(enum config_data_path data_path)
+{
+	return data_path && (unsigned int)data_path < N_DATA_PATHS ? data_paths[data_path]
+								   : "invalid";
 }
 
 static void *field_of(const struct config_key *key, void *base)
@@ -130,9 +143,9 @@ int config_read_uint(struct config_build *b, const struct config_node *at,
 		return config_fail(b, &at->where,
 				   "'%.64s' is not a number; write %u..%u in digits, unquoted",
 				   text, key->min, key->max);
-	if (value < key->min || value > key->max)
-		return config_fail(b, &at->where, "%u is out of range; write %u..%u", value,
-				   key->min, key->max);
+	if ((value < key->min || value > key->max) && !(key->or_off && value == 0))
+		return config_fail(b, &at->where, "%u is out of range; write %s%u..%u", value,
+				   key->or_off ? "0 or " : "", key->min, key->max);
 	*field = value;
 	return 0;
 }
@@ -295,7 +308,7 @@ int config_read_policy(struct config_build *b, const struct config_node *at,
 int config_read_scope(struct config_build *b, const struct config_node *at,
 		      const struct config_key *key, void *base)
 {
-	int r = read_enum(b, at, scopes, N_SCOPES, "scope", "host or all");
+	int r = read_enum(b, at, scopes, N_SCOPES, "scope", "host, all or network");
 
 	if (r < 0)
 		return r;
@@ -315,6 +328,17 @@ int config_read_local(struct config_build *b, const struct config_node *at,
 	return 0;
 }
 
+int config_read_data_path(struct config_build *b, const struct config_node *at,
+			  const struct config_key *key, void *base)
+{
+	int r = read_enum(b, at, data_paths, N_DATA_PATHS, "data path", "auto, kernel or relay");
+
+	if (r < 0)
+		return r;
+	*(enum config_data_path *)field_of(key, base) = (enum config_data_path)r;
+	return 0;
+}
+
 /* read_root compares it with the new key, which may come later. */
 int config_read_prefer_local(struct config_build *b, const struct config_node *at,
 			     const struct config_key *key, void *base)
@@ -331,29 +355,41 @@ int config_read_prefer_local(struct config_build *b, const struct config_node *a
 	return 0;
 }
 
-int config_read_http(struct config_build *b, const struct config_node *at,
-		     const struct config_key *key, void *base)
-{
-	struct config *c = base;
-	struct klb_endpoint ep;
-	const char *text;
-	struct err why;
-	int r;
+#define HTTP_SOCKET "unix:"
+/* sun_path, without its NUL. */
+#define HTTP_SOCKET_MAX 107
 
-	(void)key;
-	r = config_read_text(b, at, "an address:port, or \"\" to turn it off", &text);
-	if (r < 0)
-		return r;
-	b->http = at->where;
-	c->http_enabled = *text;
-	if (!*text)
-		return 0;
+static int add_http_socket(struct config_build *b, const struct config_where *at, const char *path)
+{
+	if (b->config->http_socket)
+		return config_fail(b, at, "a second socket; remove one of the two");
+	if (path[0] != '/' || path[strlen(path) - 1] == '/')
+		return config_fail(
+			b, at, "'%.64s' is not an absolute path; write unix:/path/to/socket", path);
+	if (strlen(path) > HTTP_SOCKET_MAX)
+		return config_fail(b, at, "the path of a socket has at most %d bytes",
+				   HTTP_SOCKET_MAX);
+	return config_set_string(b, &b->config->http_socket, path);
+}
+
+int config_add_http(struct config_build *b, const struct config_where *at, const char *text)
+{
+	struct config *c = b->config;
+	struct klb_endpoint ep;
+	struct err why;
+
+	if (strncmp(text, HTTP_SOCKET, strlen(HTTP_SOCKET)) == 0)
+		return add_http_socket(b, at, text + strlen(HTTP_SOCKET));
+	if (c->http_enabled)
+		return config_fail(b, at, "a second address; remove one of the two");
 	if (endpoint_parse(text, 0, &ep, &why) < 0)
-		return config_fail(b, &at->where, "%s", why.text);
+		return config_fail(b, at, "%s", why.text);
 	if (endpoint_is_multicast(&ep) || endpoint_is_link_local_v6(&ep))
-		return config_fail(b, &at->where,
+		return config_fail(b, at,
 				   "'%.64s' cannot be listened on; write an address of this host",
 				   text);
+	b->http = *at;
+	c->http_enabled = true;
 	c->http = ep;
 	return 0;
 }

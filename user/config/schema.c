@@ -19,7 +19,7 @@
 /* The largest number of keys in a table. */
 #define KEYS_MAX 16
 
-/* With every list full and every key given, a document has depth 3 and about 450 values. */
+/* With every list full and every key given, a document has depth 4 and about 1,000 values. */
 #define DEPTH_MAX 16
 #define NODES_MAX 4096
 
@@ -28,6 +28,8 @@ struct item {
 	const char *address; /* owned by the document */
 	struct config_where where; /* of address */
 	enum klb_scope scope;
+	struct config_access access;
+	struct config_where allow; /* line 0: the key is not there */
 	unsigned int weight;
 };
 
@@ -39,8 +41,14 @@ static int read_probe(struct config_build *b, const struct config_node *at,
 		      const struct config_key *key, void *base);
 static int read_discovery(struct config_build *b, const struct config_node *at,
 			  const struct config_key *key, void *base);
+static int read_relay(struct config_build *b, const struct config_node *at,
+		      const struct config_key *key, void *base);
+static int read_http(struct config_build *b, const struct config_node *at,
+		     const struct config_key *key, void *base);
 static int read_item_address(struct config_build *b, const struct config_node *at,
 			     const struct config_key *key, void *base);
+static int read_allow(struct config_build *b, const struct config_node *at,
+		      const struct config_key *key, void *base);
 
 /* clang-format off */
 #define KEY(key_name, reader, type, field, ...) \
@@ -53,6 +61,7 @@ static const struct config_key root_keys[] = {
 	KEY("policy", config_read_policy, config, policy),
 	KEY("local", config_read_local, config, local),
 	KEY("preferLocal", config_read_prefer_local, config, local),
+	KEY("dataPath", config_read_data_path, config, data_path),
 	KEY("connectTimeout", config_read_duration, config, connect_timeout_ms, .min = 10,
 	    .max = MINUTE_MS),
 	KEY("deadPeerTimeout", config_read_duration, config, dead_peer_timeout_ms, .min = SECOND_MS,
@@ -61,8 +70,9 @@ static const struct config_key root_keys[] = {
 	    .max = HOUR_MS, .or_off = true),
 	KEY("rebalance", config_read_bool, config, rebalance),
 	KEY("probe", read_probe, config, probe),
+	KEY("relay", read_relay, config, relay),
 	KEY("discovery", read_discovery, config, discovery),
-	KEY("http", config_read_http, config, http),
+	KEY("http", read_http, config, http),
 	KEY("cgroup", config_read_file, config, cgroup, .or_off = true),
 	{ .name = NULL },
 };
@@ -88,6 +98,20 @@ static const struct config_key probe_keys[] = {
 	{ .name = NULL },
 };
 
+static const struct config_key relay_keys[] = {
+	KEY("drain", config_read_duration, config_relay, drain_ms, .min = 100, .max = MINUTE_MS,
+	    .or_off = true),
+	KEY("connections", config_read_uint, config_relay, connections, .min = 1,
+	    .max = CONFIG_RELAY_CONNECTIONS_MAX),
+	KEY("connectionsPerSource", config_read_uint, config_relay, per_source, .min = 1,
+	    .max = CONFIG_RELAY_CONNECTIONS_MAX, .or_off = true),
+	KEY("rescue", config_read_bool, config_relay, rescue),
+	KEY("detour", config_read_bool, config_relay, detour),
+	KEY("mark", config_read_mark, config_relay, mark),
+	KEY("table", config_read_table, config_relay, table),
+	{ .name = NULL },
+};
+
 static const struct config_key discovery_keys[] = {
 	KEY("kubeconfig", config_read_file, config, discovery_kubeconfig),
 	KEY("cache", config_read_file, config, discovery_cache, .or_off = true),
@@ -97,6 +121,12 @@ static const struct config_key discovery_keys[] = {
 static const struct config_key frontend_keys[] = {
 	KEY("address", read_item_address, item, address),
 	KEY("scope", config_read_scope, item, scope),
+	KEY("allow", read_allow, item, access),
+	{ .name = NULL },
+};
+
+static const struct config_key address_keys[] = {
+	KEY("address", read_item_address, item, address),
 	{ .name = NULL },
 };
 
@@ -233,9 +263,69 @@ static int read_item(struct config_build *b, const struct config_node *at,
 	return 0;
 }
 
+static int add_network(struct config_build *b, const struct config_node *at,
+		       struct config_access *access)
+{
+	const char *text;
+	struct err why;
+	int r = config_read_text(b, at, "a network such as 192.168.17.0/24", &text);
+
+	if (r < 0)
+		return r;
+	if (access->n_allow == CONFIG_ALLOW_MAX)
+		return config_fail(b, &at->where, "more than %d networks; write larger ones",
+				   CONFIG_ALLOW_MAX);
+	if (cidr_parse(text, &access->allow[access->n_allow], &why))
+		return config_fail(b, &at->where, "%s", why.text);
+	access->n_allow++;
+	return 0;
+}
+
+static int read_allow(struct config_build *b, const struct config_node *at,
+		      const struct config_key *key, void *base)
+{
+	const yaml_node_item_t *start, *i;
+	struct item *item = base;
+	int r = expect(b, at, YAML_SEQUENCE_NODE, "a list of networks");
+
+	(void)key;
+	item->allow = at->where;
+	if (r < 0)
+		return r;
+	start = at->node->data.sequence.items.start;
+	for (i = start; r == 0 && i < at->node->data.sequence.items.top; i++) {
+		struct config_node value = { .document = at->document };
+
+		value.node = yaml_document_get_node(at->document, *i);
+		value.where.line = yamldoc_line(value.node);
+		snprintf(value.where.key, sizeof(value.where.key), "%.64s[%td]", at->where.key,
+			 i - start);
+		r = add_network(b, &value, &item->access);
+	}
+	return r;
+}
+
+/* Nobody shall open the apiservers to everybody by leaving something out. */
+static int check_access(const struct config_build *b, const struct item *item)
+{
+	if (item->scope == KLB_SCOPE_NETWORK && !item->access.n_allow)
+		return config_fail(b, item->allow.line ? &item->allow : &item->where,
+				   "scope: network needs the networks of the machines that may "
+				   "connect; write allow: [192.168.17.0/24], say");
+	if (item->scope != KLB_SCOPE_NETWORK && item->allow.line)
+		return config_fail(b, &item->allow,
+				   "goes with scope: network alone; add that, or remove this");
+	return 0;
+}
+
 static int add_frontend(struct config_build *b, const struct item *item)
 {
-	return config_add_frontend(b, &item->where, item->address, item->scope);
+	int r = check_access(b, item);
+
+	if (r < 0)
+		return r;
+	return config_add_frontend(b, &item->where, item->address, item->scope,
+				   item->scope == KLB_SCOPE_NETWORK ? &item->access : NULL);
 }
 
 static int add_backend(struct config_build *b, const struct item *item)
@@ -324,6 +414,13 @@ static int read_probe(struct config_build *b, const struct config_node *at,
 	return 0;
 }
 
+static int read_relay(struct config_build *b, const struct config_node *at,
+		      const struct config_key *key, void *base)
+{
+	(void)key;
+	return read_mapping(b, at, relay_keys, &((struct config *)base)->relay);
+}
+
 static int read_discovery(struct config_build *b, const struct config_node *at,
 			  const struct config_key *key, void *base)
 {
@@ -336,6 +433,34 @@ static int read_discovery(struct config_build *b, const struct config_node *at,
 	if (r < 0)
 		return r;
 	return read_mapping(b, at, discovery_keys, c);
+}
+
+static int add_http(struct config_build *b, const struct item *item)
+{
+	return config_add_http(b, &item->where, item->address);
+}
+
+/* One address, or a list; "" for none. What is given replaces the default. */
+static int read_http(struct config_build *b, const struct config_node *at,
+		     const struct config_key *key, void *base)
+{
+	const char *text;
+	int r;
+
+	(void)key;
+	(void)base;
+	b->config->http_enabled = false;
+	if (at->node->type == YAML_SEQUENCE_NODE) {
+		r = read_list(b, at, address_keys, add_http);
+		if (r == 0 && !b->config->http_enabled && !b->config->http_socket)
+			return config_fail(b, &at->where, "empty; write \"\" to serve nothing");
+		return r;
+	}
+	r = config_read_text(
+		b, at, "an address:port, unix:/path, a list of these, or \"\" for none", &text);
+	if (r < 0 || !*text)
+		return r;
+	return config_add_http(b, &at->where, text);
 }
 
 /* preferLocal is the old key of local. */

@@ -109,7 +109,7 @@ static int parse_new(const struct config_build *b, const struct config_where *at
 }
 
 int config_add_frontend(struct config_build *b, const struct config_where *at, const char *text,
-			enum klb_scope scope)
+			enum klb_scope scope, const struct config_access *access)
 {
 	struct config *c = b->config;
 	struct klb_endpoint ep;
@@ -120,7 +120,14 @@ int config_add_frontend(struct config_build *b, const struct config_where *at, c
 	r = parse_new(b, at, text, 0, find_frontend, &ep);
 	if (r < 0)
 		return r;
+	if (access && endpoint_is_loopback(&ep))
+		return config_fail(b, at,
+				   "'%.64s' is of this host alone, and scope: network is for other "
+				   "machines; write an address of the network",
+				   text);
 	b->frontends[c->n_frontends] = *at;
+	if (access)
+		c->access[c->n_frontends] = *access;
 	c->frontends[c->n_frontends++] = (struct config_frontend){ .endpoint = ep, .scope = scope };
 	return 0;
 }
@@ -151,9 +158,9 @@ static int add_default_frontends(struct config_build *b, bool host_has_ipv6)
 	static const struct config_where by_default;
 	int r;
 
-	r = config_add_frontend(b, &by_default, "127.0.0.1:6443", KLB_SCOPE_HOST);
+	r = config_add_frontend(b, &by_default, "127.0.0.1:6443", KLB_SCOPE_HOST, NULL);
 	if (r == 0 && host_has_ipv6)
-		r = config_add_frontend(b, &by_default, "[::1]:6443", KLB_SCOPE_HOST);
+		r = config_add_frontend(b, &by_default, "[::1]:6443", KLB_SCOPE_HOST, NULL);
 	return r;
 }
 

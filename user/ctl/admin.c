@@ -10,17 +10,12 @@
 #include "balance/backend_status.h"
 #include "base/cli.h"
 #include "base/clock.h"
+#include "ctl/admin.h"
 #include "net/endpoint.h"
 
-/* The change of a command to the admin state. */
-struct admin_change {
-	enum { ADMIN_DRAIN, ADMIN_UNDRAIN, ADMIN_WEIGHT, ADMIN_WEIGHT_AUTO } kind;
-	unsigned int weight;
-};
-
-static void edit_admin(struct klb_admin *admin, const void *arg)
+void admin_edit(struct klb_admin *admin, const void *change)
 {
-	const struct admin_change *c = arg;
+	const struct admin_change *c = change;
 
 	switch (c->kind) {
 	case ADMIN_DRAIN:
@@ -90,71 +85,83 @@ static struct others count_others(const struct datapath_state *s, const struct p
 }
 
 /* Of a backend that is not in the list now. */
-static void report_kept(const struct admin_change *c, const char *text)
+static void report_kept(const struct admin_change *c, const char *text, FILE *to)
 {
 	switch (c->kind) {
 	case ADMIN_DRAIN:
-		printf("%s: not in the list now; it stays drained when it comes back, until "
-		       "`kubelbctl undrain %s`\n",
-		       text, text);
+		fprintf(to,
+			"%s: not in the list now; it stays drained when it comes back, until "
+			"`kubelbctl undrain %s`\n",
+			text, text);
 		break;
 	case ADMIN_UNDRAIN:
-		printf("%s: not in the list now; it takes new connections when it comes back\n",
-		       text);
+		fprintf(to,
+			"%s: not in the list now; it takes new connections when it comes back\n",
+			text);
 		break;
 	case ADMIN_WEIGHT:
-		printf("%s: not in the list now; weight %u when it comes back, until `kubelbctl "
-		       "weight %s auto`\n",
-		       text, c->weight, text);
+		fprintf(to,
+			"%s: not in the list now; weight %u when it comes back, until `kubelbctl "
+			"weight %s auto`\n",
+			text, c->weight, text);
 		break;
 	case ADMIN_WEIGHT_AUTO:
-		printf("%s: not in the list now; the configuration's weight when it comes back\n",
-		       text);
+		fprintf(to,
+			"%s: not in the list now; the configuration's weight when it comes back\n",
+			text);
 		break;
 	}
 }
 
-static void report_change(const struct admin_change *c, const struct datapath_state *s,
-			  const struct plan_backend *b)
+/* Whether a drained backend goes on getting connects. */
+static void note_drained(const struct datapath_state *s, const struct plan_backend *b,
+			 const struct others *others, FILE *to)
+{
+	if (s->applied.local == KLB_LOCAL_ONLY && b->preferred)
+		fprintf(to, "note: local is only: new connections of this node go to it all the "
+			    "same; local: prefer in its configuration lets them leave\n");
+	else if (!others->ready && backend_status_weight(s, b))
+		fprintf(to, "note: no other backend is ready; it still gets what no other can "
+			    "take\n");
+}
+
+void admin_report(const struct admin_change *c, const struct datapath_state *s,
+		  const struct plan_backend *b, FILE *to)
 {
 	const struct others others = count_others(s, b);
 	char text[ENDPOINT_TEXT_MAX];
 
 	endpoint_format(&b->value.endpoint, text);
 	if (b->removed) {
-		report_kept(c, text);
+		report_kept(c, text, to);
 		return;
 	}
 	switch (c->kind) {
 	case ADMIN_DRAIN:
-		printf("%s: draining; %llu connections to it stay until they close\n", text,
-		       s->stats[b->id].active);
-		if (s->applied.local == KLB_LOCAL_ONLY && b->preferred)
-			printf("note: local is only: new connections of this node go to it all the "
-			       "same; local: prefer in its configuration lets them leave\n");
-		else if (!others.ready && backend_status_weight(s, b))
-			printf("note: no other backend is ready; it still gets what no other can "
-			       "take\n");
+		fprintf(to, "%s: draining; %llu connections to it stay until they close\n", text,
+			s->stats[b->id].active);
+		note_drained(s, b, &others, to);
 		break;
 	case ADMIN_UNDRAIN:
-		printf("%s: takes new connections again\n", text);
+		fprintf(to, "%s: takes new connections again\n", text);
 		break;
 	case ADMIN_WEIGHT:
-		printf("%s: weight %u, until `kubelbctl weight %s auto`\n", text, c->weight, text);
+		fprintf(to, "%s: weight %u, until `kubelbctl weight %s auto`\n", text, c->weight,
+			text);
 		if (!c->weight && !others.weighted)
-			printf("note: every backend has weight 0 now: connects go through "
-			       "untouched, "
-			       "to nobody in all likelihood\n");
+			fprintf(to, "note: every backend has weight 0 now: connects go through "
+				    "untouched, "
+				    "to nobody in all likelihood\n");
 		break;
 	case ADMIN_WEIGHT_AUTO:
-		printf("%s: weight %u, from the configuration, slow start included\n", text,
-		       b->value.weight);
+		fprintf(to, "%s: weight %u, from the configuration, slow start included\n", text,
+			b->value.weight);
 		break;
 	}
 }
 
 static int apply_change(const struct ctl_options *o, const struct klb_endpoint *endpoint,
-			const struct admin_change *c, struct err *e)
+			const struct admin_change *c, FILE *to, struct err *e)
 {
 	struct datapath_state *state = malloc(sizeof(*state));
 	struct datapath *dp = NULL;
@@ -171,15 +178,44 @@ static int apply_change(const struct ctl_options *o, const struct klb_endpoint *
 		r = ctl_unknown_backend(&state->applied, endpoint, e);
 		goto out;
 	}
-	r = datapath_change_admin(dp, b, edit_admin, c, e);
+	r = datapath_change_admin(dp, b, admin_edit, c, e);
 	if (r)
 		goto out;
 	ctl_log_admin(dp, b);
-	report_change(c, state, b);
+	admin_report(c, state, b, to);
 out:
 	datapath_close(dp);
 	free(state);
 	return r;
+}
+
+/* The agent does it where it is the data path. As ctl_relayed_order. */
+static int order_change(const struct ctl_options *o, const struct klb_endpoint *endpoint,
+			const struct admin_change *c, FILE *to, struct err *e)
+{
+	static const char *const words[] = { [ADMIN_DRAIN] = "drain",
+					     [ADMIN_UNDRAIN] = "undrain",
+					     [ADMIN_WEIGHT] = "weight",
+					     [ADMIN_WEIGHT_AUTO] = "weight/auto" };
+	char word[32];
+
+	if (c->kind == ADMIN_WEIGHT)
+		snprintf(word, sizeof(word), "weight/%u", c->weight);
+	else
+		snprintf(word, sizeof(word), "%s", words[c->kind]);
+	return ctl_relayed_order(o, endpoint, word, to, e);
+}
+
+int ctl_change_backend(const struct ctl_options *o, const struct klb_endpoint *backend,
+		       const struct admin_change *c, FILE *to, struct err *e)
+{
+	int r = apply_change(o, backend, c, to, e);
+	struct err refused;
+	int relayed = r ? order_change(o, backend, c, to, &refused) : 1;
+
+	if (relayed < 0)
+		*e = refused;
+	return relayed > 0 ? r : relayed;
 }
 
 static int change_backend(const struct ctl_options *o, const char *backend,
@@ -190,7 +226,7 @@ static int change_backend(const struct ctl_options *o, const char *backend,
 
 	if (endpoint_parse(backend, KLB_PORT_DEFAULT, &endpoint, &e))
 		return cli_fail(CLI_USAGE, &e);
-	return apply_change(o, &endpoint, c, &e) ? cli_fail(CLI_FAILED, &e) : CLI_OK;
+	return ctl_change_backend(o, &endpoint, c, stdout, &e) ? cli_fail(CLI_FAILED, &e) : CLI_OK;
 }
 
 int ctl_drain(const struct ctl_options *o, int argc, char **argv)

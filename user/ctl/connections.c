@@ -50,9 +50,9 @@ const char *connections_state_name(const struct klb_connection *c)
 /* --- text ---------------------------------------------------------------------------- */
 
 static const struct table_column columns[] = {
-	{ .title = "PROCESS" }, { .title = "FRONTEND" },       { .title = "BACKEND" },
-	{ .title = "LOCAL" },	{ "AGE", .right = true },      { "RTT", .right = true },
-	{ .title = "STATE" },	{ "NETNS", .optional = true },
+	{ .title = "PROCESS" }, { .title = "FRONTEND" },     { .title = "BACKEND" },
+	{ .title = "LOCAL" },	{ "AGE", .right = true },    { "RTT", .right = true },
+	{ .title = "STATE" },	{ "VIA", .optional = true }, { "NETNS", .optional = true },
 };
 
 static void add_row(struct table *t, const struct klb_connection *c, __u64 host, __u64 now_ns)
@@ -67,6 +67,7 @@ static void add_row(struct table *t, const struct klb_connection *c, __u64 host,
 	table_cell(t, "%s", format_age(r->connect_ns, now_ns, time));
 	table_cell(t, "%s", c->srtt_us ? format_duration(c->srtt_us * 1000ULL, time) : "-");
 	table_cell(t, "%s", connections_state_name(c));
+	table_cell(t, "%s", r->flags & KLB_SOCKET_UPSTREAM ? "relay" : "-");
 	if (c->netns == host)
 		table_cell(t, "-");
 	else
@@ -100,46 +101,89 @@ static const char *tcp_state_name(__u32 state)
 	return state && state < ARRAY_SIZE(names) ? names[state] : "unknown";
 }
 
-static json_t *seconds_or_null(bool known, __u64 ns)
+static void print_seconds(const char *key, bool known, __u64 ns, FILE *to)
 {
-	return known ? json_real((double)ns / NS_PER_S) : json_null();
+	fprintf(to, ",\n      \"%s\": ", key);
+	if (known)
+		ctl_print_json_seconds(ns, to);
+	else
+		fputs("null", to);
 }
 
-static json_t *json_connection(const struct klb_connection *c, __u64 host, __u64 now_ns)
+static int print_process(const struct klb_socket *r, FILE *to)
 {
-	char frontend[ENDPOINT_TEXT_MAX], backend[ENDPOINT_TEXT_MAX], local[ENDPOINT_TEXT_MAX];
-	const struct klb_socket *r = &c->record;
 	char comm[FORMAT_COMM_MAX];
+	int e;
 
-	return json_pack(
-		"{s:{s:s, s:I, s:I}, s:s, s:s, s:I, s:s, s:s, s:s, s:o, s:o, s:o, s:b, s:I, s:o, "
-		"s:I}",
-		"process", "name", format_comm(r->comm, comm), "pid", (json_int_t)r->pid,
-		"cgroupId", (json_int_t)r->cgroup_id, "frontend",
-		endpoint_format(&r->frontend, frontend), "backend",
-		endpoint_format(&r->backend, backend), "backendId", (json_int_t)r->id, "local",
-		endpoint_format(&c->local, local), "state", connections_state_name(c), "tcpState",
-		tcp_state_name(c->tcp_state), "ageSeconds",
-		seconds_or_null(true, now_ns > r->connect_ns ? now_ns - r->connect_ns : 0),
-		"connectSeconds",
-		seconds_or_null(r->established_ns, r->established_ns - r->connect_ns), "rttSeconds",
-		seconds_or_null(c->srtt_us, c->srtt_us * 1000ULL), "hostNetns",
-		(int)(c->netns == host), "netns", (json_int_t)c->netns, "netnsCookie",
-		c->netns_cookie ? json_integer((json_int_t)c->netns_cookie) : json_null(), "cookie",
-		(json_int_t)c->cookie);
+	fprintf(to, "      \"process\": {\n        \"name\": ");
+	e = ctl_print_json_value(json_string(format_comm(r->comm, comm)), to);
+	fprintf(to, ",\n        \"pid\": %u,\n        \"cgroupId\": %llu\n      }", r->pid,
+		r->cgroup_id);
+	return e;
 }
 
+static void print_addresses(const struct klb_connection *c, FILE *to)
+{
+	const struct klb_socket *r = &c->record;
+	char frontend[ENDPOINT_TEXT_MAX], backend[ENDPOINT_TEXT_MAX], local[ENDPOINT_TEXT_MAX];
+
+	fprintf(to,
+		",\n      \"frontend\": \"%s\",\n      \"backend\": \"%s\""
+		",\n      \"backendId\": %u,\n      \"local\": \"%s\""
+		",\n      \"state\": \"%s\",\n      \"tcpState\": \"%s\"",
+		endpoint_format(&r->frontend, frontend), endpoint_format(&r->backend, backend),
+		r->id, endpoint_format(&c->local, local), connections_state_name(c),
+		tcp_state_name(c->tcp_state));
+}
+
+static void print_times(const struct klb_connection *c, __u64 now_ns, FILE *to)
+{
+	const struct klb_socket *r = &c->record;
+
+	print_seconds("ageSeconds", true, now_ns > r->connect_ns ? now_ns - r->connect_ns : 0, to);
+	print_seconds("connectSeconds", r->established_ns, r->established_ns - r->connect_ns, to);
+	print_seconds("rttSeconds", c->srtt_us, c->srtt_us * 1000ULL, to);
+}
+
+static void print_ids(const struct klb_connection *c, __u64 host, FILE *to)
+{
+	fprintf(to, ",\n      \"relayed\": %s,\n      \"hostNetns\": %s,\n      \"netns\": %llu",
+		c->record.flags & KLB_SOCKET_UPSTREAM ? "true" : "false",
+		c->netns == host ? "true" : "false", c->netns);
+	if (c->netns_cookie)
+		fprintf(to, ",\n      \"netnsCookie\": %llu", c->netns_cookie);
+	else
+		fputs(",\n      \"netnsCookie\": null", to);
+	fprintf(to, ",\n      \"cookie\": %llu", c->cookie);
+}
+
+static int print_one(const struct klb_connection *c, __u64 host, __u64 now_ns, FILE *to)
+{
+	int e;
+
+	fputs("    {\n", to);
+	e = print_process(&c->record, to);
+	print_addresses(c, to);
+	print_times(c, now_ns, to);
+	print_ids(c, host, to);
+	fputs("\n    }", to);
+	return e;
+}
+
+/*
+ * As ctl_print_json would print all of them. One by one, because a tree of a hundred thousand takes
+ * seconds, and more memory than the rest of the program.
+ */
 int connections_print_json(const struct klb_connection *list, unsigned int n, __u64 host,
 			   __u64 now_ns, FILE *to)
 {
-	json_t *array = json_array(), *root;
+	int e = 0;
 
-	for (unsigned int i = 0; i < n; i++)
-		json_array_append_new(array, json_connection(&list[i], host, now_ns));
-	root = json_pack("{s:o}", "connections", array);
-	if (!root || json_array_size(array) != n) {
-		json_decref(root);
-		return -ENOMEM;
+	fputs("{\n  \"connections\": [", to);
+	for (unsigned int i = 0; !e && i < n; i++) {
+		fputs(i ? ",\n" : "\n", to);
+		e = print_one(&list[i], host, now_ns, to);
 	}
-	return ctl_print_json(root, JSON_INDENT(2), to);
+	fputs(n ? "\n  ]\n}\n" : "]\n}\n", to);
+	return e;
 }

@@ -45,18 +45,18 @@ enum decides_result decides_result(const struct decides *d)
 
 /* --- text --- */
 
-static void print_trials(const struct decides *d)
+static void print_trials(const struct decides *d, FILE *to)
 {
 	char text[DATAPATH_TRIAL_TEXT], frontend[ENDPOINT_TEXT_MAX];
 
 	if (decides_result(d) == DECIDES_KUBELB)
-		printf("connects  end at a backend, from each of %u frontend%s\n", d->n_trials,
-		       d->n_trials == 1 ? "" : "s");
+		fprintf(to, "connects  end at a backend, from each of %u frontend%s\n", d->n_trials,
+			d->n_trials == 1 ? "" : "s");
 	else
 		for (unsigned int i = 0; i < d->n_trials; i++)
-			printf("connects  %s %s\n",
-			       endpoint_format(&d->trials[i].frontend, frontend),
-			       datapath_trial_text(&d->trials[i], text));
+			fprintf(to, "connects  %s %s\n",
+				endpoint_format(&d->trials[i].frontend, frontend),
+				datapath_trial_text(&d->trials[i], text));
 }
 
 static const struct datapath_running *find_running(const struct decides *d, __u32 prog_id)
@@ -94,7 +94,7 @@ static bool is_same_attachment(const struct decides *d, const struct datapath_ot
 }
 
 /* One line for another attachment of KubeLB, with its first program. */
-static void print_attachment(const struct decides *d, int first)
+static void print_attachment(const struct decides *d, int first, FILE *to)
 {
 	const struct datapath_other *o = &d->others[first];
 	char keeper[KEEPER_MAX];
@@ -106,38 +106,39 @@ static void print_attachment(const struct decides *d, int first)
 	for (int i = first + 1; i < d->n_others; i++)
 		more += is_same_attachment(d, &d->others[i], o);
 	keeper_of(d, o, keeper, sizeof(keeper));
-	printf("other     %s (id %u) and %d more of KubeLB run %s%s%s; %s\n", o->name, o->prog_id,
-	       more, o->before ? "before" : "after", o->cgroup[0] ? " for " : "", o->cgroup,
-	       keeper[0] ? keeper : "no pin of them is to be seen");
+	fprintf(to, "other     %s (id %u) and %d more of KubeLB run %s%s%s; %s\n", o->name,
+		o->prog_id, more, o->before ? "before" : "after", o->cgroup[0] ? " for " : "",
+		o->cgroup, keeper[0] ? keeper : "no pin of them is to be seen");
 }
 
-static void print_other(const struct decides *d, int i)
+static void print_other(const struct decides *d, int i, FILE *to)
 {
 	const struct datapath_other *o = &d->others[i];
 
 	if (o->kubelb) {
-		print_attachment(d, i);
+		print_attachment(d, i, to);
 		return;
 	}
-	printf("other     %s %s (id %u", datapath_hook_name(o->hook),
-	       o->name[0] ? o->name : "of unknown name", o->prog_id);
+	fprintf(to, "other     %s %s (id %u", datapath_hook_name(o->hook),
+		o->name[0] ? o->name : "of unknown name", o->prog_id);
 	if (o->name[0]) {
-		fputs(", tag ", stdout);
+		fputs(", tag ", to);
 		for (size_t j = 0; j < sizeof(o->tag); j++)
-			printf("%02x", o->tag[j]);
+			fprintf(to, "%02x", o->tag[j]);
 	}
-	printf(") runs %s%s%s\n", o->before ? "before" : "after", o->cgroup[0] ? " for " : "",
-	       o->cgroup);
+	fprintf(to, ") runs %s%s%s\n", o->before ? "before" : "after", o->cgroup[0] ? " for " : "",
+		o->cgroup);
 }
 
-void decides_print(const struct decides *d)
+void decides_print(const struct decides *d, FILE *to)
 {
-	print_trials(d);
+	print_trials(d, to);
 	if (d->n_others < 0)
-		printf("other     not checked: listing programs takes CAP_NET_ADMIN, and below the "
-		       "root CAP_DAC_READ_SEARCH\n");
+		fprintf(to, "other     not checked: listing programs takes CAP_NET_ADMIN, and "
+			    "below the "
+			    "root CAP_DAC_READ_SEARCH\n");
 	for (int i = 0; i < d->n_others; i++)
-		print_other(d, i);
+		print_other(d, i, to);
 }
 
 /* --- JSON --- */

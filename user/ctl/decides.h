@@ -6,6 +6,8 @@
 #ifndef KUBELB_DECIDES_H
 #define KUBELB_DECIDES_H
 
+#include <stdio.h>
+
 #include <jansson.h>
 
 #include "datapath/datapath.h"
@@ -34,7 +36,7 @@ enum decides_result { DECIDES_KUBELB, DECIDES_ANOTHER, DECIDES_UNKNOWN };
 enum decides_result decides_result(const struct decides *d);
 
 /* Print the lines of `status` that begin with `connects` and `other`. */
-void decides_print(const struct decides *d);
+void decides_print(const struct decides *d, FILE *to);
 
 json_t *decides_json_trials(const struct decides *d);
 /* null when they cannot be listed. */

@@ -32,6 +32,10 @@ const char *events_kind_name(enum klb_event_kind kind)
 		return "closed-early";
 	case KLB_EVENT_STALLED:
 		return "stalled";
+	case KLB_EVENT_SILENT:
+		return "silent";
+	case KLB_EVENT_UNANSWERED:
+		return "unanswered";
 	}
 	return "unknown";
 }
@@ -40,33 +44,24 @@ const char *events_kind_name(enum klb_event_kind kind)
 static bool has_reason(const struct klb_event *event)
 {
 	return event->kind != KLB_EVENT_RESTORED && event->kind != KLB_EVENT_CLOSED_EARLY &&
-	       event->kind != KLB_EVENT_STALLED;
+	       event->kind != KLB_EVENT_STALLED && event->kind != KLB_EVENT_SILENT &&
+	       event->kind != KLB_EVENT_UNANSWERED;
 }
 
-/* Formats the seconds. Returns the nanoseconds behind them. */
-static unsigned int stamp(__u64 wall_ns, bool utc, const char *format, char *ret)
-{
-	time_t seconds = (time_t)(wall_ns / NS_PER_S);
-	struct tm parts = { 0 };
-
-	if (utc)
-		gmtime_r(&seconds, &parts);
-	else
-		localtime_r(&seconds, &parts);
-	if (!strftime(ret, STAMP_MAX, format, &parts))
-		ret[0] = '\0';
-	return (unsigned int)(wall_ns % NS_PER_S);
-}
-
-/* The first columns of every line. */
+/* The first columns of every line, with the local time. backend: NULL for none. */
 static void print_head(__u64 wall_ns, const char *kind, const struct klb_endpoint *backend,
 		       FILE *to)
 {
-	char when[STAMP_MAX], text[ENDPOINT_TEXT_MAX];
-	unsigned int ns = stamp(wall_ns, false, "%F %T", when);
+	char when[STAMP_MAX] = "", text[ENDPOINT_TEXT_MAX] = "-";
+	time_t seconds = (time_t)(wall_ns / NS_PER_S);
+	struct tm local = { 0 };
 
-	fprintf(to, "%s.%03u %-14s %-21s ", when, ns / 1000000, kind,
-		endpoint_format(backend, text));
+	localtime_r(&seconds, &local);
+	strftime(when, sizeof(when), "%F %T", &local);
+	if (backend)
+		endpoint_format(backend, text);
+	fprintf(to, "%s.%03u %-14s %-21s ", when, (unsigned int)(wall_ns % NS_PER_S / NS_PER_MS),
+		kind, text);
 }
 
 void events_print_text(const struct klb_event *event, __u64 wall_offset_ns, FILE *to)
@@ -101,19 +96,11 @@ static json_t *json_event(const struct klb_event *event, const char *when)
 			 "number", (json_int_t)(event->number - 1));
 }
 
-static void stamp_json(__u64 wall_ns, char when[STAMP_MAX + 16])
-{
-	char seconds[STAMP_MAX];
-	unsigned int ns = stamp(wall_ns, true, "%FT%T", seconds);
-
-	snprintf(when, STAMP_MAX + 16, "%s.%03uZ", seconds, ns / 1000000);
-}
-
 int events_print_json(const struct klb_event *event, __u64 wall_offset_ns, FILE *to)
 {
-	char when[STAMP_MAX + 16];
+	char when[FORMAT_WALL_MAX];
 
-	stamp_json(event->time_ns + wall_offset_ns, when);
+	format_wall(event->time_ns + wall_offset_ns, when);
 	return ctl_print_json(json_event(event, when), JSON_COMPACT, to);
 }
 
@@ -128,6 +115,8 @@ static void print_status(const struct state_change *c, FILE *to)
 	if (c->kind == CHANGE_REASON)
 		fprintf(to, "%s, was %s", reason,
 			names_reason_text(c->was_reason, c->was_http_status, was));
+	else if (c->found)
+		fputs(reason, to);
 	else
 		fprintf(to, "was %s%s, %s", names_state(c->was),
 			c->was == c->state ? " and in between another" : "", reason);
@@ -160,11 +149,11 @@ void events_print_change_text(const struct state_change *c, __u64 wall_offset_ns
 
 int events_print_change_json(const struct state_change *c, __u64 wall_offset_ns, FILE *to)
 {
-	char when[STAMP_MAX + 16], backend[ENDPOINT_TEXT_MAX];
+	char when[FORMAT_WALL_MAX], backend[ENDPOINT_TEXT_MAX];
 	bool state = c->kind == CHANGE_STATE, reason = c->kind == CHANGE_REASON;
 	bool status = state || reason, weight = c->kind == CHANGE_WEIGHT && c->weight >= 0;
 
-	stamp_json(c->time_ns + wall_offset_ns, when);
+	format_wall(c->time_ns + wall_offset_ns, when);
 	return ctl_print_json(
 		json_pack("{s:s, s:I, s:s, s:s, s:I, s:s?, s:s?, s:s?, s:s?, s:o, s:o}", "time",
 			  when, "monotonicNs", (json_int_t)c->time_ns, "event",
@@ -172,9 +161,31 @@ int events_print_change_json(const struct state_change *c, __u64 wall_offset_ns,
 			  endpoint_format(&c->backend, backend), "backendId", (json_int_t)c->id,
 			  "reason", status ? names_reason(c->reason) : NULL, "state",
 			  status ? names_state(c->state) : NULL, "was",
-			  state ? names_state(c->was) : NULL, "wasReason",
+			  state && !c->found ? names_state(c->was) : NULL, "wasReason",
 			  reason ? names_reason(c->was_reason) : NULL, "httpStatus",
 			  status && c->http_status ? json_integer(c->http_status) : json_null(),
 			  "weight", weight ? json_integer(c->weight) : json_null()),
 		JSON_COMPACT, to);
+}
+
+/* --- the relay's limits --- */
+
+static const char *const refused_names[EVENTS_REFUSED] = { "limit", "source", "network" };
+
+void events_print_refused_text(const struct events_refused *r, __u64 wall_offset_ns, FILE *to)
+{
+	print_head(r->time_ns + wall_offset_ns, "refused", NULL, to);
+	fprintf(to, "%-14s %llu client%s\n", refused_names[r->why], (unsigned long long)r->n,
+		r->n == 1 ? "" : "s");
+}
+
+int events_print_refused_json(const struct events_refused *r, __u64 wall_offset_ns, FILE *to)
+{
+	char when[FORMAT_WALL_MAX];
+
+	format_wall(r->time_ns + wall_offset_ns, when);
+	return ctl_print_json(json_pack("{s:s, s:I, s:s, s:s, s:I}", "time", when, "monotonicNs",
+					(json_int_t)r->time_ns, "event", "refused", "reason",
+					refused_names[r->why], "clients", (json_int_t)r->n),
+			      JSON_COMPACT, to);
 }

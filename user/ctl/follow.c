@@ -118,7 +118,7 @@ static int close_datapath(struct follower *f, struct err *e)
 
 static int open_again(struct follower *f, struct err *e)
 {
-	int r = datapath_open(f->options->pin_dir, &f->dp, e);
+	int r = datapath_open(f->options->pin_dir, DATAPATH_WAIT_MS, &f->dp, e);
 
 	if (r != -ENOENT) {
 		f->waiting = false;
@@ -155,7 +155,7 @@ static int follow(struct follower *f, struct err *e)
 
 static int run(struct follower *f, struct err *e)
 {
-	int r = datapath_open(f->options->pin_dir, &f->dp, e);
+	int r = datapath_open(f->options->pin_dir, DATAPATH_WAIT_MS, &f->dp, e);
 
 	if (!r)
 		r = f->options->follow ? follow(f, e) : print_new(f, e);
@@ -163,11 +163,28 @@ static int run(struct follower *f, struct err *e)
 	return r;
 }
 
+/* Of the maps, or of the agent where there are none, whoever it is while they are followed. */
+static int show(struct follower *f)
+{
+	bool attached;
+	int status;
+
+	do {
+		struct err e = { "" };
+		int r = run(f, &e);
+
+		status = r ? ctl_relayed_events(f->options, &attached) : CLI_OK;
+		if (r && status < 0 && !attached)
+			return cli_fail(CLI_FAILED, &e);
+	} while (status < 0);
+	return status;
+}
+
 int ctl_events(const struct ctl_options *o, int argc, char **argv)
 {
 	struct follower f = { .options = o };
 	struct err e = { "" };
-	int r;
+	int status;
 
 	(void)argv;
 	if (argc)
@@ -175,9 +192,14 @@ int ctl_events(const struct ctl_options *o, int argc, char **argv)
 	f.seen = calloc(1, sizeof(*f.seen));
 	f.now = calloc(1, sizeof(*f.now));
 	f.news = calloc(1, sizeof(*f.news));
-	r = f.seen && f.now && f.news ? run(&f, &e) : err_no_memory(&e);
+	if (f.seen && f.now && f.news) {
+		status = show(&f);
+	} else {
+		err_no_memory(&e);
+		status = cli_fail(CLI_FAILED, &e);
+	}
 	free(f.seen);
 	free(f.now);
 	free(f.news);
-	return r ? cli_fail(CLI_FAILED, &e) : CLI_OK;
+	return status;
 }

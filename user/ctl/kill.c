@@ -12,63 +12,17 @@
 
 #include "base/cli.h"
 #include "ctl/connections.h"
+#include "ctl/snapshot.h"
 #include "net/endpoint.h"
 #include "base/log.h"
 #include "net/sock_diag.h"
 #include "base/format.h"
 #include "balance/backend_status.h"
 
-/* What is attached, and the open connections. */
-struct snapshot {
-	struct datapath *dp;
-	struct datapath_state state;
-	struct sock_diag *diag;
-	struct klb_connection *list;
-	unsigned int n;
-	bool all; /* see struct datapath_connections */
-};
-
-static void snapshot_free(struct snapshot *snapshot)
+/* r: what a ctl_relayed_... has returned. e: why there are no maps. Returns an exit status. */
+static int end_relayed(int r, const struct err *refused, const struct err *e)
 {
-	if (!snapshot)
-		return;
-	datapath_close(snapshot->dp);
-	sock_diag_close(snapshot->diag);
-	free(snapshot->list);
-	free(snapshot);
-}
-
-/* Lists the connections as they are now. */
-static int list_connections(struct snapshot *snapshot, bool rtt, struct err *e)
-{
-	const struct datapath_list_options how = { .info = rtt, .everywhere = true };
-	struct datapath_connections found = { 0 };
-	int r = sock_diag_open(&snapshot->diag, e);
-
-	if (!r)
-		r = datapath_connections(snapshot->dp, snapshot->diag, &how, &found, e);
-	snapshot->list = found.list;
-	snapshot->n = connections_keep(found.list, found.n);
-	snapshot->all = found.all;
-	if (!r)
-		ctl_log_list(found.n, snapshot->n);
-	return r;
-}
-
-static int snapshot_take(const char *pin_dir, bool rtt, struct snapshot **ret, struct err *e)
-{
-	struct snapshot *snapshot = calloc(1, sizeof(*snapshot));
-	int r = snapshot ? 0 : err_no_memory(e);
-
-	if (!r)
-		r = ctl_open(pin_dir, &snapshot->dp, &snapshot->state, e);
-	if (!r)
-		r = list_connections(snapshot, rtt, e);
-	if (r)
-		snapshot_free(snapshot);
-	else
-		*ret = snapshot;
-	return r;
+	return r ? cli_fail(CLI_FAILED, r < 0 ? refused : e) : CLI_OK;
 }
 
 /* --- connections ---------------------------------------------------------------------- */
@@ -83,7 +37,7 @@ static void warn_if_hidden(const struct snapshot *snapshot)
 int ctl_connections(const struct ctl_options *o, int argc, char **argv)
 {
 	struct snapshot *snapshot = NULL;
-	struct err e = { "" };
+	struct err e = { "" }, refused;
 	__u64 host;
 	int r;
 
@@ -91,7 +45,8 @@ int ctl_connections(const struct ctl_options *o, int argc, char **argv)
 	if (argc)
 		return cli_usage("connections takes no argument");
 	if (snapshot_take(o->pin_dir, true, &snapshot, &e))
-		return cli_fail(CLI_FAILED, &e);
+		return end_relayed(ctl_relayed_page(o, "connections", stdout, &refused), &refused,
+				   &e);
 	warn_if_hidden(snapshot);
 	host = snapshot->state.control.host_netns;
 	if (o->json)
@@ -146,9 +101,11 @@ static void kill_batch(struct snapshot *snapshot, struct datapath_ending *batch,
 static void count_hidden(const struct snapshot *snapshot, const struct plan_backend *b,
 			 struct tally *t)
 {
-	const struct klb_stats *stats = b ? &snapshot->state.stats[b->id] : NULL;
-	__u64 counted = stats ? stats->active + stats->connecting : 0;
+	__u64 counted = 0;
 
+	if (b)
+		counted = snapshot->state.stats[b->id].active +
+			  snapshot->state.stats[b->id].connecting;
 	if (snapshot->all || counted <= t->tried)
 		return;
 	t->failed += (unsigned int)(counted - t->tried);
@@ -229,7 +186,7 @@ int ctl_kill(const struct ctl_options *o, int argc, char **argv)
 	char text[ENDPOINT_TEXT_MAX];
 	struct snapshot *snapshot = NULL;
 	struct tally t = { 0 };
-	struct err e = { "" };
+	struct err e = { "" }, refused;
 	int r;
 
 	if (argc != 1)
@@ -237,7 +194,8 @@ int ctl_kill(const struct ctl_options *o, int argc, char **argv)
 	if (endpoint_parse(argv[0], KLB_PORT_DEFAULT, &endpoint, &e))
 		return cli_fail(CLI_USAGE, &e);
 	if (snapshot_take(o->pin_dir, false, &snapshot, &e))
-		return cli_fail(CLI_FAILED, &e);
+		return end_relayed(ctl_relayed_order(o, &endpoint, "kill", stdout, &refused),
+				   &refused, &e);
 	/* A backend that an older kubelb-load has removed may still have connections. */
 	b = ctl_find_backend(&snapshot->state, &endpoint);
 	r = b || has_any(snapshot, &endpoint)

@@ -27,10 +27,10 @@ static void explain_hidden(struct err *e)
 	}
 }
 
-int ctl_open(const char *pin_dir, struct datapath **ret, struct datapath_state *ret_state,
-	     struct err *e)
+int ctl_open_within(const char *pin_dir, unsigned int wait_ms, struct datapath **ret,
+		    struct datapath_state *ret_state, struct err *e)
 {
-	int r = datapath_open(pin_dir, ret, e);
+	int r = datapath_open(pin_dir, wait_ms, ret, e);
 
 	if (!r)
 		r = datapath_read(*ret, ret_state, e);
@@ -39,4 +39,10 @@ int ctl_open(const char *pin_dir, struct datapath **ret, struct datapath_state *
 	else if (r == -ENOENT)
 		explain_hidden(e);
 	return r;
+}
+
+int ctl_open(const char *pin_dir, struct datapath **ret, struct datapath_state *ret_state,
+	     struct err *e)
+{
+	return ctl_open_within(pin_dir, DATAPATH_WAIT_MS, ret, ret_state, e);
 }

@@ -272,8 +272,7 @@ static int apply_control(const struct datapath *dp, const struct plan *p, struct
 		control.config_serial = p->serial;
 		control.config_applied_ns = clock_now_ns();
 	}
-	if (bpf_map_update_elem(dp->fds[MAP_CONTROL], &zero, &control, BPF_ANY))
-		return fail(dp, MAP_CONTROL, e);
+	control_put(dp->control, &control);
 	return 0;
 }
 

@@ -23,11 +23,15 @@
 
 struct datapath;
 
+/* Long enough for the end of an upgrade that is under way. */
+#define DATAPATH_WAIT_MS 10000
+
 /*
  * Opens the maps pinned in pin_dir. -ENOENT: nothing is there. -EEXIST: something else than
- * kubelb's pins is there. -EPROTO: they are of another ABI version. Free it with datapath_close.
+ * kubelb's pins is there. -EPROTO: they are of another ABI version. -EBUSY: an upgrade is half-way,
+ * and has not ended within wait_ms. Free it with datapath_close.
  */
-int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e);
+int datapath_open(const char *pin_dir, unsigned int wait_ms, struct datapath **ret, struct err *e);
 /* NULL is allowed. */
 void datapath_close(struct datapath *dp);
 
@@ -62,20 +66,38 @@ int datapath_read_admin(const struct datapath *dp, struct klb_admin *ret, struct
  */
 int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan *p, struct err *e);
 
+/*
+ * For when datapath_apply has returned -EBUSY: writes the states and weights of p's backends where
+ * these have their ids already, without the lock, and nothing else of p.
+ */
+int datapath_write_states(const struct datapath *dp, const struct plan *p, struct err *e);
+
 /* What the agent reports about itself; struct klb_control explains each field. */
 struct datapath_heartbeat_values {
 	__u64 now_ns;
 	__u64 max_age_ns;
+	bool ends_ejections;
 	enum klb_discovery discovery;
 	__u64 discovery_heard_ns;
+	struct klb_relay relay; /* all zero: none */
 };
 
 /*
- * Writes the agent's heartbeat. -ESTALE and -EBUSY as above. ret_serial (on 0): the config_serial
- * that is applied.
+ * Writes the agent's heartbeat, whoever holds the lock; then looks whether the maps are still those
+ * that the programs use. -ESTALE and -EBUSY as above; -EBUSY: that cannot be told now. ret_serial
+ * (on 0): the config_serial that is applied. Does not wait.
  */
 int datapath_heartbeat(const struct datapath *dp, const struct datapath_heartbeat_values *values,
 		       __u64 *ret_serial, struct err *e);
+
+struct datapath_lock_holder {
+	__u32 pid;
+	char name[32]; /* of the process; "": it cannot be seen */
+	__u64 age_ns; /* of the process, so the lock is younger; 0: not known */
+};
+
+/* Who holds the lock now. False: nobody, or nobody that can be seen from here. */
+bool datapath_lock_holder(const char *pin_dir, struct datapath_lock_holder *ret);
 
 /*
  * Changes the operator's admin state of b; kubelbctl writes nothing else. Calls change under the
@@ -93,10 +115,9 @@ bool datapath_is_host_netns(const struct klb_control *c);
 /* Names both namespaces in words. Returns what snprintf does. */
 int datapath_describe_netns(const struct klb_control *c, char *ret, unsigned long size);
 
-struct datapath_connections {
-	struct klb_connection *list; /* the caller frees it; NULL for none */
-	unsigned int n;
-	bool all; /* the list is complete: no counted connection is hidden in a network namespace */
+/* What a look at the connections has found besides them. */
+struct datapath_found {
+	bool all; /* it is complete: no counted connection is hidden in a network namespace */
 	/*
 	 * How many more connections the kernel counts outside of the host's network namespace than
 	 * were found there. Also 0 when connections were coming and going.
@@ -105,27 +126,67 @@ struct datapath_connections {
 };
 
 struct datapath_list_options {
-	bool info; /* fill in srtt_us and last_data_ms */
+	bool info; /* fill in srtt_us, last_data_ms and silent_ms */
+	bool host_only; /* the host's network namespace alone; all may be false then */
 	bool everywhere; /* if connections are missing, also search every process's descriptors */
+	const struct klb_endpoint *backend; /* only sockets that are connected to it; NULL: all */
 };
 
 /*
- * Lists the sockets that have a record, in every network namespace in scope. Includes those that
+ * Takes the connections one by one, so that nobody has to hold all of them. begin: forget what was
+ * taken, because the search starts again, in more places. take returns 0, or a negative errno to
+ * stop.
+ */
+struct datapath_visitor {
+	void (*begin)(void *arg);
+	int (*take)(const struct klb_connection *c, void *arg);
+};
+
+/*
+ * Visits the sockets that have a record, in every network namespace in scope. Includes those that
  * are closing (see klb_phase). diag: see sock_diag.h, also for the privileges that it needs. The
  * same diag can end the connections.
  */
+int datapath_visit(const struct datapath *dp, struct sock_diag *diag,
+		   const struct datapath_list_options *how, const struct datapath_visitor *visitor,
+		   void *arg, struct datapath_found *ret, struct err *e);
+
+/* The same in steps. dp and diag have to stay until its end. */
+struct datapath_walk;
+int datapath_walk_begin(const struct datapath *dp, struct sock_diag *diag,
+			const struct datapath_list_options *how,
+			const struct datapath_visitor *visitor, void *arg,
+			struct datapath_walk **ret, struct err *e);
+/* Takes some hundred sockets at most. Returns 1 when there is more to come. */
+int datapath_walk_step(struct datapath_walk *w, struct err *e);
+/* Frees w; NULL is allowed. ret: what was found, after the last step; NULL if nobody asks. */
+void datapath_walk_end(struct datapath_walk *w, struct datapath_found *ret);
+
+struct datapath_connections {
+	struct klb_connection *list; /* the caller frees it; NULL for none */
+	unsigned int n, capacity;
+	bool all; /* as in struct datapath_found */
+};
+
+/* Lists what datapath_visit visits. For a process that does not run for long. */
 int datapath_connections(const struct datapath *dp, struct sock_diag *diag,
 			 const struct datapath_list_options *how, struct datapath_connections *ret,
 			 struct err *e);
 
 /*
  * A connection to end, and what has come of it: the last three. result: 0: ended; -ENOENT: it had
- * ended by itself; else as sock_diag_destroy says, with why. reset: the client reads ECONNRESET, as
- * from its backend (ECONNREFUSED if it was connecting); else ECONNABORTED.
+ * ended by itself; -EAGAIN: it is spared; else as sock_diag_destroy says, with why. reset: the
+ * client reads ECONNRESET, as from its backend (ECONNREFUSED if it was connecting); else
+ * ECONNABORTED.
  */
 struct datapath_ending {
 	const struct klb_connection *connection;
 	bool tell_backend; /* it gets a reset as well; not for one whose host has vanished */
+	/*
+	 * Spares a connection that had data within this time, and one that was connecting and is
+	 * not any more: it has to be listed anew. 0: spares none.
+	 */
+	unsigned int spare_ms;
 	int result;
 	bool reset;
 	struct err why;
@@ -134,7 +195,7 @@ struct datapath_ending {
 #define DATAPATH_END_MAX 16
 
 /*
- * Ends n connections, DATAPATH_END_MAX at most, that diag has listed. The client gets a reset in
+ * Ends n connections, DATAPATH_END_MAX at most, as they are now. The client gets a reset in
  * its backend's name, and where that does not reach it, SOCK_DESTROY ends its socket. It takes up
  * to 7 ms more when resets do not arrive. Call sock_diag_can_destroy before.
  */
@@ -157,8 +218,42 @@ int datapath_events(const struct datapath *dp, __u64 *next, struct klb_event *re
 int datapath_wakeup_fd(struct datapath *dp, struct err *e);
 void datapath_wakeup_clear(struct datapath *dp);
 
-/* Lets the kernel add to its own counters; see struct klb_adjustment. */
+/* Lets the kernel change what it writes itself; see struct klb_adjustment. */
 int datapath_adjust(const struct datapath *dp, const struct klb_adjustment *a, struct err *e);
+
+/* --- The relay ----------------------------------------------------------------- */
+
+/*
+ * Tells the programs at once what the relay takes. Each heartbeat says it again, also to the maps
+ * of an upgrade that is under way, so its values must be the same.
+ */
+void datapath_set_relay(const struct datapath *dp, const struct klb_relay *relay);
+
+/*
+ * Takes the entry of a client that the relay has accepted out of the kernel's map. client, local:
+ * the two ends of the accepted socket. -ENOENT: the kernel has sent no such connect to the relay,
+ * or so long ago that it is not this one; refuse it. Another negative errno: the map cannot be
+ * read. May be called on any thread, for as long as dp is open.
+ */
+int datapath_take_relayed(const struct datapath *dp, const struct klb_endpoint *client,
+			  const struct klb_endpoint *local, struct klb_relayed *ret);
+
+/* Which backend the relay dials, and for whom: pid, cgroup_id and comm are the client's. */
+struct datapath_upstream {
+	struct klb_endpoint frontend, backend;
+	__u32 id, generation;
+	__u32 pid;
+	__u64 cgroup_id;
+	char comm[16];
+};
+
+/*
+ * Makes the record of the TCP socket fd, which the caller connects to u->backend next: the kernel
+ * then counts it, lists it and judges the backend by it as by a client's own connection. A
+ * socket that fails and dials again needs a new call. Returns 0 or a negative errno; without a
+ * record the connect works all the same. Threads: as above.
+ */
+int datapath_record_upstream(const struct datapath *dp, int fd, const struct datapath_upstream *u);
 
 /* --- Attach and detach ------------------------------------------------------- */
 
@@ -177,7 +272,8 @@ struct datapath_load_options {
 /*
  * Takes the lock, mounts a bpffs if none is, checks cgroup, pins and network namespace, and loads
  * the programs (the verifier checks them here). -EXDEV: what is attached belongs to another network
- * namespace. Call datapath_load_free at the end.
+ * namespace. -EOPNOTSUPP: this kernel refuses what balancing needs (datapath_features: required).
+ * Call datapath_load_free at the end.
  */
 int datapath_load_begin(const struct datapath_load_options *o, struct datapath_load **ret,
 			struct err *e);
@@ -205,11 +301,16 @@ struct datapath_detached {
 	bool is_host_netns; /* the caller is in the namespace whose connects were balanced */
 	struct klb_endpoint frontends[KLB_MAX_FRONTENDS]; /* that were balanced */
 	unsigned int n_frontends;
+	struct err kept; /* why some connections keep the time-outs that were set; "": none does */
 };
 
+/* Whether there are pins of an attachment, which may or may not run. Asks the kernel nothing. */
+bool datapath_is_pinned(const char *pin_dir);
+
 /*
- * Removes every program, link, map and pin of kubelb below pin_dir, of any version. On failure some
- * may be removed already.
+ * Removes every program, link, map and pin of kubelb below pin_dir, of any version, and gives the
+ * sockets the host's time-outs back. Waits for connects that are under way, five seconds at most.
+ * On failure some may be removed already.
  */
 int datapath_detach(const char *pin_dir, struct datapath_detached *ret, struct err *e);
 
@@ -262,6 +363,13 @@ struct datapath_link {
  * Reads the pinned links and whether each is effective. Returns their number or a negative errno.
  */
 int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int max, struct err *e);
+
+/*
+ * The version of the kubelb-load that has loaded the program of the link connect4. "" when it
+ * cannot be seen: it is an older one that did not say, or CAP_SYS_ADMIN is missing.
+ */
+#define DATAPATH_VERSION_MAX KLB_OPTIONS_VERSION_MAX
+void datapath_version(const char *pin_dir, char ret[DATAPATH_VERSION_MAX]);
 
 /* Looks again what the cgroups run, without the pins. */
 void datapath_links_refresh(struct datapath_link *links, int n);

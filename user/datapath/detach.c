@@ -5,22 +5,23 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "base/array.h"
+
 /* A running agent then knows that this is meant, and does not attach again. */
 static void set_detached(const char *pin_dir, __u32 detached)
 {
+	struct klb_control *control = NULL;
 	struct bpf_map_info info;
-	struct klb_control control;
-	__u32 zero = 0;
 	int fd = pin_open_map(pin_dir, map_pins[MAP_CONTROL], &info, NULL);
 
 	if (fd < 0)
 		return;
 	/* The agent of another version does not attach again. */
-	if (info.value_size == sizeof(control) && !bpf_map_lookup_elem(fd, &zero, &control) &&
-	    control.abi_version == KLB_ABI_VERSION) {
-		control.detached = detached;
-		bpf_map_update_elem(fd, &zero, &control, BPF_ANY);
-	}
+	if (info.value_size == sizeof(*control))
+		control = control_map(fd);
+	if (control && control->abi_version == KLB_ABI_VERSION)
+		control->detached = detached;
+	control_unmap(control);
 	close(fd);
 }
 
@@ -51,6 +52,27 @@ static void read_netns(const char *pin_dir, struct datapath_detached *ret)
 		close(fd);
 }
 
+/*
+ * Detaches step by step: without the connect programs no new socket is balanced, and without
+ * klb_sockops none gets time-outs. Sockets that keep what they have are no failure.
+ */
+static int release(const char *pin_dir, struct datapath_detached *ret, struct err *e)
+{
+	static const char *const connects[] = { "connect4", "connect6" };
+	static const char *const sockops[] = { "sockops" };
+	int r = links_remove_named(pin_dir, connects, ARRAY_SIZE(connects), e);
+
+	if (r)
+		return r;
+	release_wait(pin_dir);
+	r = links_remove_named(pin_dir, sockops, ARRAY_SIZE(sockops), e);
+	if (r)
+		return r;
+	if (!release_sockets(pin_dir, &ret->kept))
+		ret->kept.text[0] = '\0';
+	return 0;
+}
+
 int datapath_detach(const char *pin_dir, struct datapath_detached *ret, struct err *e)
 {
 	int lock, r;
@@ -75,7 +97,9 @@ int datapath_detach(const char *pin_dir, struct datapath_detached *ret, struct e
 	read_frontends(pin_dir, ret);
 	read_netns(pin_dir, ret);
 	set_detached(pin_dir, 1);
-	r = links_remove_all(pin_dir, &ret->removed, e);
+	r = release(pin_dir, ret, e);
+	if (!r)
+		r = links_remove_all(pin_dir, &ret->removed, e);
 	if (r)
 		set_detached(pin_dir, 0);
 	close(lock);

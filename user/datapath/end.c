@@ -126,13 +126,26 @@ static bool has_ended(const struct ender *en, struct datapath_ending *x, const s
 	return true;
 }
 
+/*
+ * Whether the connection is not to be ended as it is now: data comes, or its connect was under way
+ * when it was listed and is not any more, so that the record has no numbers of it.
+ */
+static bool is_spared(const struct datapath_ending *x, const struct sock_diag_progress *now)
+{
+	return x->spare_ms && (now->last_data_ms < x->spare_ms ||
+			       (sock_diag_is_syn_sent(x->connection->tcp_state) &&
+				!sock_diag_is_syn_sent(now->tcp_state)));
+}
+
 /* Sends a reset if the connection is still there. sent: with which numbers. */
 static enum step send_one(const struct ender *en, struct datapath_ending *x, struct numbers *sent)
 {
 	struct sock_diag_progress now;
 	int r = sock_diag_look(en->diag, x->connection, &now);
 
-	if (r == -ENOENT) {
+	if (!r && is_spared(x, &now))
+		r = -EAGAIN;
+	if (r == -ENOENT || r == -EAGAIN) {
 		x->result = r;
 		return STEP_DONE;
 	}

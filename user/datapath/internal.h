@@ -31,6 +31,7 @@ enum map_index {
 	MAP_PENDING,
 	MAP_EVENTS,
 	MAP_ENDING,
+	MAP_RELAYED,
 	MAP_WAKEUP,
 	MAP_SOCKETS,
 	MAP_COUNT
@@ -45,6 +46,7 @@ bool map_is_optional(int index);
 struct datapath {
 	char pin_dir[PATH_TEXT_MAX];
 	int fds[MAP_COUNT];
+	struct klb_control *control; /* the map, in memory; NULL: not opened for writing */
 	struct ring_buffer *wakeup; /* NULL: this process does not wait for events */
 };
 
@@ -66,8 +68,16 @@ int path_join(char *ret, const char *dir, const char *name, struct err *e);
 int path_with_suffix(char *ret, const char *dir, struct err *e);
 
 /*
- * Opens what is pinned. what: what it should be, a word for e. Returns a descriptor; -ENOENT when
- * nothing has that name; -EEXIST when it is no pin. Any other errno says nothing about what is
+ * -EPERM with e unless only root can change the directory behind fd. By default everybody can write
+ * to a bpffs (mode 1777): somebody else could have made the directory before us, and would own what
+ * is pinned in it. dir: its name for e.
+ */
+int dir_check_owner(int fd, const char *dir, struct err *e);
+
+/*
+ * Opens what is pinned, in a directory that only root can change; -EPERM with e for another one.
+ * what: what it should be, a word for e. Returns a descriptor; -ENOENT when nothing has that name;
+ * -EEXIST when it is no pin. Any other errno says nothing about what is
  * there: the kernel lacks descriptors or memory, or the caller privileges.
  */
 int pin_open(const char *path, const char *what, struct err *e);
@@ -88,9 +98,24 @@ bool is_our_name(const char *name);
  */
 int bpf_info(int fd, void *ret, __u32 size);
 
-/* Read and write the only value of a map such as `control` or `counters`. */
+/* Reads the only value of a map such as `control` or `counters`. */
 int map_get(const struct datapath *dp, enum map_index map, void *ret, struct err *e);
-int map_put(const struct datapath *dp, enum map_index map, const void *value, struct err *e);
+
+/* --- control.c: writing `control` --- */
+
+/*
+ * Maps the value of this version's `control` behind fd into memory, for control_unmap. Returns NULL
+ * with errno set; EINVAL: it is another version's.
+ */
+struct klb_control *control_map(int fd);
+/* NULL is allowed. */
+void control_unmap(struct klb_control *control);
+/* Stores the agent's fields. Needs no lock. */
+void control_beat(struct klb_control *control, const struct datapath_heartbeat_values *values);
+/* Stores one of them. */
+void control_set_relay(struct klb_control *control, const struct klb_relay *relay);
+/* Stores all other fields, for who holds the lock. */
+void control_put(struct klb_control *control, const struct klb_control *value);
 
 /*
  * Reads `control` of this or another version: values only grow at their end, and what an older one
@@ -169,6 +194,8 @@ int is_ours(int r, const char *name);
  * descriptor, -ENOENT, -EPERM without the privileges, or the errno of a shortage.
  */
 int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info);
+/* The same for the constants of the program: struct klb_options of this or another version. */
+int links_live_constants(const char *pin_dir, struct bpf_map_info *ret_info);
 /*
  * Opens the memory of the program that the link ran before: struct klb_memory of this or another
  * version. Its first page exists and begins alike in every version. -ENOENT: there is none.
@@ -184,8 +211,26 @@ int links_retire_pin(const char *pin_dir, const char *name, struct err *e);
 int links_remove_leftovers(const char *pin_dir, struct err *e);
 /* Detaches and unpins everything below a directory, but keeps the directory. */
 int links_empty_tree(const char *dir, struct err *e);
+/* Detaches and removes links by their names; one that is not there is passed over. */
+int links_remove_named(const char *pin_dir, const char *const *names, unsigned int n,
+		       struct err *e);
 /* links_remove_tree for pin_dir, and for what a killed load has left. */
 int links_remove_all(const char *pin_dir, bool *ret_removed, struct err *e);
+
+/* --- release --- */
+
+/*
+ * Waits until the connects that are under way are decided: as long as connectTimeout lets them
+ * take, and five seconds at most. For a time without the connect programs, when no new ones come.
+ */
+void release_wait(const char *pin_dir);
+
+/*
+ * Gives sockets the host's time-outs back, in each network namespace that has balanced ones. For a
+ * time without klb_sockops, which would set them again. Returns 0, or a negative errno with e when
+ * some or all keep what they have.
+ */
+int release_sockets(const char *pin_dir, struct err *e);
 
 /* --- selftest --- */
 

@@ -130,22 +130,18 @@ static int open_connect4(const char *pin_dir)
 	return r ? r : pin_open(path, "link", NULL);
 }
 
-int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info)
+/* map: by its name in the kernel. As links_live_map. */
+static int live_map(const char *pin_dir, const char *map, struct bpf_map_info *ret_info)
 {
 	int r, prog_fd, found = -ENOENT, fd = open_connect4(pin_dir);
 	struct bpf_link_info info;
-	char map[BPF_OBJ_NAME_LEN];
 
-	/*
-	 * The connect programs use all maps but `frontends` and `backends`, which no program reads.
-	 */
 	if (fd < 0)
 		return fd == -EPERM || err_is_shortage(-fd) ? fd : -ENOENT;
 	r = link_check(fd, &info);
 	prog_fd = r ? r : bpf_prog_get_fd_by_id(info.prog_id);
 	if (!r && prog_fd < 0)
 		r = -errno;
-	snprintf(map, sizeof(map), "klb_%s", name);
 	if (prog_fd >= 0) {
 		found = map_of_prog(prog_fd, map, ret_info);
 		close(prog_fd);
@@ -154,6 +150,22 @@ int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *r
 	}
 	close(fd);
 	return found;
+}
+
+/*
+ * The connect programs use all maps but `frontends` and `backends`, which no program reads.
+ */
+int links_live_map(const char *pin_dir, const char *name, struct bpf_map_info *ret_info)
+{
+	char map[BPF_OBJ_NAME_LEN];
+
+	snprintf(map, sizeof(map), "klb_%s", name);
+	return live_map(pin_dir, map, ret_info);
+}
+
+int links_live_constants(const char *pin_dir, struct bpf_map_info *ret_info)
+{
+	return live_map(pin_dir, "kubelb.rodata", ret_info);
 }
 
 __u32 links_connect4_prog(const char *pin_dir)

@@ -60,24 +60,32 @@ static int check_iterator(int fd)
 	return is_ours(r, prog.name);
 }
 
+/* Only a map is asked for its first key; the answer is not to be stored anywhere. */
+static bool is_map(int fd)
+{
+	return !bpf_map_get_next_key(fd, NULL, NULL) || errno != EINVAL;
+}
+
+/* The kernel says how long its structure is. A program's has always been three times as long as a
+ * link's. */
+static bool is_prog(int fd)
+{
+	struct bpf_prog_info info = { 0 };
+	__u32 length = sizeof(info);
+
+	return !bpf_obj_get_info_by_fd(fd, &info, &length) &&
+	       length > offsetof(struct bpf_prog_info, netns_ino);
+}
+
 /*
  * Whether a pinned object is kubelb's, as link_check. Each kind of object answers the same query
- * with another structure, so the kind comes first; procfs shows it.
+ * with another structure, so the kind comes first. procfs shows it, but may be hidden.
  */
 static int check_object(int fd)
 {
-	char path[64], kind[64];
-	ssize_t n;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	n = readlink(path, kind, sizeof(kind) - 1);
-	if (n < 0)
+	if (is_map(fd))
 		return check_map(fd);
-	kind[n] = '\0';
-	if (strstr(kind, "bpf-prog"))
-		return check_prog(fd);
-	return strstr(kind, "bpf_link") || strstr(kind, "bpf-link") ? check_iterator(fd)
-								    : check_map(fd);
+	return is_prog(fd) ? check_prog(fd) : check_iterator(fd);
 }
 
 static int remove_object(const char *path, int fd, bool *ret_ours, struct err *e)
@@ -219,6 +227,16 @@ int links_retire(const char *pin_dir, const struct link_slot *slots, unsigned in
 		if (d->d_name[0] != '.' && !is_slot(d->d_name, slots, n))
 			r = retire_one(dir, d->d_name, remove_link, e);
 	closedir(handle);
+	return r;
+}
+
+int links_remove_named(const char *pin_dir, const char *const *names, unsigned int n, struct err *e)
+{
+	char dir[PATH_TEXT_MAX];
+	int r = path_join(dir, pin_dir, "links", e);
+
+	for (unsigned int i = 0; !r && i < n; i++)
+		r = retire_one(dir, names[i], remove_link, e);
 	return r;
 }
 

@@ -39,6 +39,9 @@ int datapath_load_begin(const struct datapath_load_options *o, struct datapath_l
 		r = path_with_suffix(l->new_dir, o->pin_dir, e);
 	if (!r)
 		r = load_find_cgroup(l, o->cgroup, e);
+	/* What takes long comes before the lock: meanwhile the agent goes on writing. */
+	if (!r)
+		load_programs_ahead(l);
 	if (!r)
 		r = o->dry_run ? load_inspect_place(l, e) : load_prepare_place(l, e);
 	if (!r)
@@ -92,11 +95,14 @@ static int commit(struct datapath_load *l, const struct plan *p, struct err *e)
 
 	if (!r && l->new_tables)
 		r = apply_plan(&l->view, p, e);
+	if (!r)
+		r = load_pin_maps_ahead(l, e);
 	if (!r) {
 		load_forget_old_listeners(l);
 		r = links_attach(l->cgroup, l->cgroup_fd, l->slots, l->n_slots, e);
 	}
 	if (!r) {
+		load_carry_late_heartbeat(l);
 		load_publish_listeners(l);
 		r = load_run_selftests(l, e);
 	}
@@ -121,6 +127,8 @@ int datapath_load_commit(struct datapath_load *l, const struct plan *p, struct e
 	if (r) {
 		links_rollback(l->slots, l->n_slots);
 		load_restore_control(l);
+		if (l->exists)
+			links_remove_leftovers(l->pin_dir, NULL);
 	}
 	return r;
 }
@@ -130,6 +138,7 @@ void datapath_load_free(struct datapath_load *l)
 	if (!l)
 		return;
 	links_close(l->slots, l->n_slots);
+	control_unmap(l->view.control);
 	object_close(&l->o);
 	/* Unless a first load has renamed it to pin_dir, it is not needed any more. */
 	if (l->lock_fd >= 0)

@@ -16,6 +16,8 @@ struct datapath_load {
 	char cgroup[PATH_TEXT_MAX];
 	int cgroup_fd;
 	int lock_fd;
+	bool loaded; /* the programs are loaded already, on the maps that were there before the lock
+		      */
 	bool exists; /* pin_dir holds an attachment of kubelb */
 	bool new_tables; /* frontends, lookup, candidates and backends are new maps */
 	bool reused[MAP_COUNT];
@@ -42,11 +44,19 @@ struct datapath_load {
 
 /* Opens the cgroup; NULL: the root of the cgroup2 mount. Fills in cgroup, cgroup_fd, cgroup_id. */
 int load_find_cgroup(struct datapath_load *l, const char *cgroup, struct err *e);
+/*
+ * Loads the programs on what is attached now, without the lock, and sets loaded if that was
+ * possible. Changes nothing.
+ */
+void load_programs_ahead(struct datapath_load *l);
 /* Takes the lock, cleans up after killed loads, and opens the maps of an earlier load. */
 int load_prepare_place(struct datapath_load *l, struct err *e);
 /* The same without changing anything, for a dry run. */
 int load_inspect_place(struct datapath_load *l, struct err *e);
-/* Opens the maps that an earlier load of any version has pinned. */
+/*
+ * Opens the maps that an earlier load of any version has pinned. May be called again: what is
+ * loaded already stays only if the maps are the same.
+ */
 int load_open_old_maps(struct datapath_load *l, struct err *e);
 /*
  * Refuses with -EXDEV to take the balancer away from another network namespace. take: takes it.
@@ -76,6 +86,12 @@ int load_run_selftests(struct datapath_load *l, struct err *e);
 /* Add what was counted in the old maps since load_carry_maps. */
 void load_carry_late_stats(struct datapath_load *l);
 void load_carry_late_other_netns(struct datapath_load *l);
+void load_carry_late_heartbeat(struct datapath_load *l);
+/*
+ * Pins the new maps of an upgrade under temporary names: the agent writes its heartbeat there too,
+ * from when the programs look there.
+ */
+int load_pin_maps_ahead(struct datapath_load *l, struct err *e);
 /* Pins into dir what it does not hold yet; load_pin_first into pin_dir, in one step. */
 int load_pin_all(struct datapath_load *l, const char *dir, struct err *e);
 int load_pin_first(struct datapath_load *l, struct err *e);

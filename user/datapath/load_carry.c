@@ -164,3 +164,20 @@ void load_carry_late_other_netns(struct datapath_load *l)
 	if (a.other_netns)
 		bpf_prog_test_run_opts(bpf_program__fd(l->o.progs[PROG_ADJUST]), &opts);
 }
+
+/* A heartbeat that the agent has written into the old `control` meanwhile. */
+void load_carry_late_heartbeat(struct datapath_load *l)
+{
+	struct klb_control old;
+
+	if (l->old_fds[MAP_CONTROL] < 0 || l->reused[MAP_CONTROL])
+		return;
+	control_read(l->old_fds[MAP_CONTROL], &l->old[MAP_CONTROL], &old);
+	control_beat(l->view.control, &(struct datapath_heartbeat_values){
+					      .now_ns = old.heartbeat_ns,
+					      .max_age_ns = old.heartbeat_max_age_ns,
+					      .ends_ejections = old.ends_ejections,
+					      .discovery = old.discovery,
+					      .discovery_heard_ns = old.discovery_heard_ns,
+					      .relay = old.relay });
+}

@@ -44,7 +44,8 @@ int load_write_control(struct datapath_load *l, struct err *e)
 	control.abi_version = KLB_ABI_VERSION;
 	control.detached = 0;
 	memcpy(control.refused, l->request.refused, sizeof(control.refused));
-	return map_put(&l->view, MAP_CONTROL, &control, e);
+	control_put(l->view.control, &control);
+	return 0;
 }
 
 /*
@@ -77,7 +78,8 @@ static int record_selftest(struct datapath_load *l, struct err *e)
 	control.tick_ns = (__u64)tick.tv_nsec;
 	control.tick_offset_ns =
 		counters.selftest.now_ns - counters.selftest.jiffies * control.tick_ns;
-	return map_put(&l->view, MAP_CONTROL, &control, e);
+	control_put(l->view.control, &control);
+	return 0;
 }
 
 int load_set_connect4_prog(struct datapath_load *l, struct err *e)
@@ -87,13 +89,15 @@ int load_set_connect4_prog(struct datapath_load *l, struct err *e)
 
 	if (!r)
 		r = connect4_prog(l, &control.connect4_prog, e);
-	return r ? r : map_put(&l->view, MAP_CONTROL, &control, e);
+	if (!r)
+		control_put(l->view.control, &control);
+	return r;
 }
 
 void load_restore_control(struct datapath_load *l)
 {
 	if (l->reused[MAP_CONTROL])
-		map_put(&l->view, MAP_CONTROL, &l->state.control, NULL);
+		control_put(l->view.control, &l->state.control);
 }
 
 /* Whether a program still runs on another cgroup until its pin is replaced. */

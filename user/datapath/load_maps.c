@@ -31,8 +31,7 @@ static int prefer_live_maps(struct datapath_load *l, struct err *e)
 	return 0;
 }
 
-/* Opens the maps that an earlier load of any version has pinned. */
-int load_open_old_maps(struct datapath_load *l, struct err *e)
+static int open_old_maps(struct datapath_load *l, struct err *e)
 {
 	struct stat st;
 
@@ -57,11 +56,43 @@ int load_open_old_maps(struct datapath_load *l, struct err *e)
 	return l->exists ? prefer_live_maps(l, e) : 0;
 }
 
+int load_open_old_maps(struct datapath_load *l, struct err *e)
+{
+	__u32 ids[MAP_COUNT], pinned[MAP_COUNT];
+	int r;
+
+	for (int i = 0; i < MAP_COUNT; i++) {
+		ids[i] = l->old[i].id;
+		if (l->old_fds[i] >= 0)
+			close(l->old_fds[i]);
+		l->old_fds[i] = -1;
+	}
+	memcpy(pinned, l->pinned_id, sizeof(pinned));
+	memset(l->old, 0, sizeof(l->old));
+	memset(l->pinned_id, 0, sizeof(l->pinned_id));
+	l->exists = false;
+	r = open_old_maps(l, e);
+	/* Another kubelb-load was quicker. */
+	for (int i = 0; i < MAP_COUNT; i++)
+		l->loaded &= ids[i] == l->old[i].id && pinned[i] == l->pinned_id[i];
+	return r;
+}
+
+/* The kernel rounds the size up to a multiple of the CPUs where each has its share
+ * (htab_map_alloc). */
+static bool fits_entries(const struct bpf_map *map, __u32 old)
+{
+	__u32 wanted = bpf_map__max_entries(map);
+
+	if (bpf_map__map_flags(map) & BPF_F_NO_COMMON_LRU)
+		return old >= wanted && old - wanted < (__u32)libbpf_num_possible_cpus();
+	return old == wanted;
+}
+
 static bool fits(const struct bpf_map *map, const struct bpf_map_info *old)
 {
 	return old->type == (__u32)bpf_map__type(map) && old->key_size == bpf_map__key_size(map) &&
-	       old->value_size == bpf_map__value_size(map) &&
-	       old->max_entries == bpf_map__max_entries(map) &&
+	       old->value_size == bpf_map__value_size(map) && fits_entries(map, old->max_entries) &&
 	       old->map_flags == bpf_map__map_flags(map);
 }
 
@@ -95,6 +126,8 @@ int load_reuse_maps(struct datapath_load *l, struct err *e)
 {
 	int r = 0;
 
+	memset(l->reused, 0, sizeof(l->reused));
+	l->new_tables = false;
 	for (int i = 0; i < MAP_COUNT; i++)
 		l->new_tables |= is_table(i) && (!usable(l, i) || l->old[i].id != l->pinned_id[i]);
 	for (int i = 0; !r && i < MAP_COUNT; i++)
@@ -113,5 +146,9 @@ int load_read_state(struct datapath_load *l, struct err *e)
 {
 	for (int i = 0; i < MAP_COUNT; i++)
 		l->view.fds[i] = load_is_left_out(l, i) ? -1 : bpf_map__fd(l->o.maps[i]);
+	l->view.control = control_map(l->view.fds[MAP_CONTROL]);
+	if (!l->view.control)
+		return err_set(e, errno, "%s/control: cannot be mapped: %s", l->pin_dir,
+			       err_reason(errno));
 	return datapath_read(&l->view, &l->state, e);
 }

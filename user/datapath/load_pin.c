@@ -46,9 +46,8 @@ static int pin_rename(int fd, const char *dir, const char *name, struct err *e)
 
 typedef int (*pin_fn)(int fd, const char *dir, const char *name, struct err *e);
 
-/* Calls pin for each map and link that dir does not hold yet. */
-static int pin_each(struct datapath_load *l, const char *dir, const char *links, pin_fn pin,
-		    struct err *e)
+/* Calls pin for each map that dir does not hold yet. */
+static int pin_maps(struct datapath_load *l, const char *dir, pin_fn pin, struct err *e)
 {
 	int r = 0;
 
@@ -58,6 +57,14 @@ static int pin_each(struct datapath_load *l, const char *dir, const char *links,
 	/* It belongs to the programs of this version, whichever maps it uses. */
 	if (!r && l->o.progs[PROG_ADJUST])
 		r = pin(bpf_program__fd(l->o.progs[PROG_ADJUST]), dir, PIN_ADJUST, e);
+	return r;
+}
+
+/* The same for links. */
+static int pin_links(struct datapath_load *l, const char *links, pin_fn pin, struct err *e)
+{
+	int r = 0;
+
 	for (unsigned int i = 0; !r && i < l->n_slots; i++)
 		if (!l->slots[i].replaced)
 			r = pin(l->slots[i].link_fd, links, l->slots[i].name, e);
@@ -79,6 +86,11 @@ static int retire_pins(struct datapath_load *l, const char *dir, struct err *e)
 	return r ? r : links_retire_pin(dir, RETIRED_CONNECTIONS, e);
 }
 
+int load_pin_maps_ahead(struct datapath_load *l, struct err *e)
+{
+	return l->exists ? pin_maps(l, l->pin_dir, pin_new, e) : 0;
+}
+
 /* Everything that can fail happens under temporary names, before the first name changes. */
 int load_pin_all(struct datapath_load *l, const char *dir, struct err *e)
 {
@@ -89,10 +101,14 @@ int load_pin_all(struct datapath_load *l, const char *dir, struct err *e)
 		r = path_join(links, dir, "links", e);
 	if (!r)
 		r = make_dir(links, e);
+	if (!r && !l->exists)
+		r = pin_maps(l, dir, pin_new, e);
 	if (!r)
-		r = pin_each(l, dir, links, pin_new, e);
+		r = pin_links(l, links, pin_new, e);
 	if (!r)
-		r = pin_each(l, dir, links, pin_rename, e);
+		r = pin_maps(l, dir, pin_rename, e);
+	if (!r)
+		r = pin_links(l, links, pin_rename, e);
 	return r ? r : retire_pins(l, dir, e);
 }
 

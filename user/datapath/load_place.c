@@ -16,6 +16,8 @@ int load_find_cgroup(struct datapath_load *l, const char *cgroup, struct err *e)
 	} else {
 		int r = mounts_cgroup2_root(l->cgroup, sizeof(l->cgroup), e);
 
+		if (r == -ENOENT)
+			return -EOPNOTSUPP;
 		if (r)
 			return r;
 	}

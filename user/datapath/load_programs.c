@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 
@@ -49,8 +50,8 @@ static int keep_warning(enum libbpf_print_level level, const char *format, va_li
 }
 
 /*
- * Says why the programs were not loaded: the first feature that the kernel lacks, or otherwise the
- * kernel's own error.
+ * Says why the programs were not loaded: the first feature that the kernel lacks (-EOPNOTSUPP), or
+ * otherwise the kernel's own error.
  */
 static int load_error(const struct datapath_load *l, int code, struct err *e)
 {
@@ -63,12 +64,25 @@ static int load_error(const struct datapath_load *l, int code, struct err *e)
 
 	for (unsigned int i = 0; i < n; i++)
 		if (features[i].required && !features[i].present)
-			return err_set(e, code,
+			return err_set(e, EOPNOTSUPP,
 				       "cannot load the programs: %s is missing: %s [%s]; "
 				       "kubelb-load --check lists what is needed",
 				       features[i].name, features[i].purpose, features[i].detail);
 	return err_set(e, code, "cannot load the programs: %s%s%s%s", bpf_errno_hint(code),
 		       last_warning[0] ? " (" : "", last_warning, last_warning[0] ? ")" : "");
+}
+
+static void reset_slots(struct datapath_load *l)
+{
+	links_close(l->slots, l->n_slots);
+	init_slots(l);
+}
+
+/* Opens the links to replace, as they are now. */
+static int open_links(struct datapath_load *l, struct err *e)
+{
+	reset_slots(l);
+	return l->exists ? links_open(l->pin_dir, l->cgroup_id, l->slots, l->n_slots, e) : 0;
 }
 
 static int open_and_load(struct datapath_load *l, struct err *e)
@@ -79,10 +93,10 @@ static int open_and_load(struct datapath_load *l, struct err *e)
 	object_close(&l->o);
 	last_warning[0] = '\0';
 	r = object_open(&l->o, &l->request, e);
-	links_close(l->slots, l->n_slots);
-	init_slots(l);
-	if (!r && l->exists)
-		r = links_open(l->pin_dir, l->cgroup_id, l->slots, l->n_slots, e);
+	if (r)
+		reset_slots(l);
+	else
+		r = open_links(l, e);
 	if (!r)
 		r = load_reuse_maps(l, e);
 	if (!r) {
@@ -140,6 +154,30 @@ static int check_descriptors(struct err *e)
 		 : 0;
 }
 
+/* Whether the last load has found that this kernel refuses something; finding out takes trials. */
+static bool some_refused(const struct datapath_load *l)
+{
+	struct klb_control control;
+	bool some = false;
+
+	control_read(l->old_fds[MAP_CONTROL], &l->old[MAP_CONTROL], &control);
+	for (int f = 0; f < KLB_FEATURES; f++)
+		some |= control.refused[f] != 0;
+	return some;
+}
+
+void load_programs_ahead(struct datapath_load *l)
+{
+	struct stat st;
+
+	/* Before the first load there is nobody who waits for the lock. */
+	if (lstat(l->pin_dir, &st) || check_descriptors(NULL) || load_open_old_maps(l, NULL) ||
+	    !l->exists || some_refused(l))
+		return;
+	object_request_all(&l->request);
+	l->loaded = !open_and_load(l, NULL);
+}
+
 /* Loads all programs if the kernel accepts them, otherwise all but those that it refuses. */
 int load_programs(struct datapath_load *l, bool dry_run, struct err *e)
 {
@@ -149,7 +187,7 @@ int load_programs(struct datapath_load *l, bool dry_run, struct err *e)
 	if (r)
 		return r;
 	object_request_all(&l->request);
-	r = open_and_load(l, e);
+	r = l->loaded ? open_links(l, e) : open_and_load(l, e);
 	find_attached(l, attached);
 	if (!r && (dry_run || !try_attaching(l, attached)))
 		return 0;

@@ -23,23 +23,6 @@ static bool same_dir(int fd, const char *path)
 }
 
 /*
- * By default everybody can write to a bpffs (mode 1777): somebody else could have made the
- * directory before us, and would own what is pinned in it.
- */
-static int check_owner(int fd, const char *dir, struct err *e)
-{
-	struct stat st;
-
-	if (!fstat(fd, &st) && st.st_uid == 0 && !(st.st_mode & 022))
-		return 0;
-	return err_set(
-		e, EPERM,
-		"%s: belongs to user %u (mode %04o): others could change what is pinned there; "
-		"remove it, or use another directory with --pin",
-		dir, st.st_uid, st.st_mode & 07777);
-}
-
-/*
  * Opens the directory that stands for the data path: pin_dir, or before the first load the one that
  * it is built in, which a rename turns into pin_dir. ret: its name.
  */
@@ -96,7 +79,7 @@ int datapath_lock(const char *pin_dir, bool create, unsigned int wait_ms, struct
 			goto wait;
 		if (fd < 0)
 			return fd;
-		r = check_owner(fd, dir, e);
+		r = dir_check_owner(fd, dir, e);
 		if (r) {
 			close(fd);
 			return r;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/array.h"
+#include "base/cli.h"
 #include "kubelb_casts.skel.h"
 #include "kubelb_old.skel.h"
 #include "kubelb_plain.skel.h"
@@ -18,6 +19,7 @@ static const char *const prog_names[PROG_COUNT] = {
 	[PROG_CONNECT4] = "klb_connect4", [PROG_CONNECT6] = "klb_connect6",
 	[PROG_GETPEER4] = "klb_getpeer4", [PROG_GETPEER6] = "klb_getpeer6",
 	[PROG_SOCKOPS] = "klb_sockops",	  [PROG_ADJUST] = "klb_adjust",
+	[PROG_RELEASE] = "klb_release",
 };
 
 static bool is_of(enum prog_index prog, enum klb_feature feature)
@@ -34,10 +36,10 @@ static bool is_of(enum prog_index prog, enum klb_feature feature)
 	}
 }
 
-/* Whether the program is attached to a cgroup. klb_adjust is called directly. */
+/* Whether the program is attached to a cgroup. The others are called directly. */
 static bool is_cgroup_hook(enum prog_index prog)
 {
-	return prog != PROG_ADJUST;
+	return prog != PROG_ADJUST && prog != PROG_RELEASE;
 }
 
 void object_request_all(struct object_request *ret)
@@ -48,7 +50,7 @@ void object_request_all(struct object_request *ret)
 	if (ret->build != BUILD_CASTS)
 		ret->refused[KLB_FEATURE_CASTS] = ENOSYS;
 	for (int i = 0; i < PROG_COUNT; i++)
-		ret->progs[i] = true;
+		ret->progs[i] = i != PROG_RELEASE;
 }
 
 static bool is_requested(const struct object_request *request, enum prog_index prog)
@@ -94,10 +96,11 @@ static int find_maps(struct object *o, struct err *e)
 /* Before the load: the kernel freezes the map then. */
 static int set_options(struct object *o, const struct object_request *request, struct err *e)
 {
-	const struct klb_options options = { .sockops = !request->refused[KLB_FEATURE_SOCKOPS],
-					     .wakeup = !request->refused[KLB_FEATURE_WAKEUP] };
+	struct klb_options options = { .sockops = !request->refused[KLB_FEATURE_SOCKOPS],
+				       .wakeup = !request->refused[KLB_FEATURE_WAKEUP] };
 	struct bpf_map *map = bpf_object__find_map_by_name(o->object, ".rodata");
 
+	snprintf(options.version, sizeof(options.version), "%s", KLB_VERSION);
 	if (!map || bpf_map__set_initial_value(map, &options, sizeof(options)))
 		return missing("klb_options", e);
 	return 0;
@@ -276,6 +279,12 @@ static int try_feature(enum object_build build, enum klb_feature feature, int cg
 	for (int i = 0; i < PROG_COUNT; i++)
 		request.progs[i] = is_of((enum prog_index)i, feature);
 	return try_request(&request, cgroup_fd);
+}
+
+void object_request_release(struct object_request *ret)
+{
+	request_nothing(BUILD_PLAIN, ret);
+	ret->progs[PROG_RELEASE] = true;
 }
 
 bool object_is_transient(int code)

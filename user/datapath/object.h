@@ -18,6 +18,7 @@ enum prog_index {
 	PROG_GETPEER6,
 	PROG_SOCKOPS,
 	PROG_ADJUST,
+	PROG_RELEASE, /* loaded by a detach, and by nothing else */
 	PROG_COUNT
 };
 
@@ -34,8 +35,11 @@ struct object {
 	struct bpf_program *progs[PROG_COUNT]; /* NULL: left out */
 };
 
-/* Requests everything, in the first build that this kernel may accept. */
+/* Requests all that is attached and pinned, in the first build that this kernel may accept. */
 void object_request_all(struct object_request *ret);
+
+/* Requests klb_release and nothing else. */
+void object_request_release(struct object_request *ret);
 
 /*
  * Opens the build without what is refused or not requested. Returns 0 or a negative errno with e.

@@ -20,6 +20,7 @@ static const unsigned int value_sizes[MAP_COUNT] = {
 	[MAP_PENDING] = sizeof(struct klb_pending),
 	[MAP_EVENTS] = sizeof(struct klb_event),
 	[MAP_ENDING] = sizeof(__u64),
+	[MAP_RELAYED] = sizeof(struct klb_relayed),
 	[MAP_SOCKETS] = sizeof(struct klb_socket),
 };
 
@@ -28,6 +29,7 @@ void datapath_init(struct datapath *dp, const char *pin_dir)
 	snprintf(dp->pin_dir, sizeof(dp->pin_dir), "%s", pin_dir);
 	for (int i = 0; i < MAP_COUNT; i++)
 		dp->fds[i] = -1;
+	dp->control = NULL;
 	dp->wakeup = NULL;
 }
 
@@ -45,6 +47,7 @@ void datapath_close(struct datapath *dp)
 	if (!dp)
 		return;
 	ring_buffer__free(dp->wakeup);
+	control_unmap(dp->control);
 	datapath_close_fds(dp);
 	free(dp);
 }
@@ -82,7 +85,19 @@ static int check_abi(const struct datapath *dp, struct err *e)
 	return 0;
 }
 
-#define UPGRADE_WAIT_MS 10000
+static int map_control(struct datapath *dp, struct err *e)
+{
+	dp->control = control_map(dp->fds[MAP_CONTROL]);
+	if (dp->control)
+		return 0;
+	if (errno == EINVAL)
+		return err_set(e, EPROTO,
+			       "%s/control: made by an earlier build of kubelb; run this version's "
+			       "kubelb-load to bring it in line",
+			       dp->pin_dir);
+	return err_set(e, errno, "%s/control: cannot be mapped: %s", dp->pin_dir,
+		       err_reason(errno));
+}
 
 static int open_once(const char *pin_dir, struct datapath **ret, struct err *e)
 {
@@ -104,6 +119,8 @@ static int open_once(const char *pin_dir, struct datapath **ret, struct err *e)
 			goto fail;
 	}
 	r = check_abi(dp, e);
+	if (!r)
+		r = map_control(dp, e);
 	if (r)
 		goto fail;
 	*ret = dp;
@@ -178,7 +195,7 @@ bool datapath_is_detached(const struct datapath *dp)
 }
 
 /* Waits for an upgrade that is under way. Reports one that was killed. */
-int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e)
+int datapath_open(const char *pin_dir, unsigned int wait_ms, struct datapath **ret, struct err *e)
 {
 	struct datapath *dp = NULL;
 	int lock, r = open_once(pin_dir, &dp, e);
@@ -188,7 +205,7 @@ int datapath_open(const char *pin_dir, struct datapath **ret, struct err *e)
 		return r;
 	}
 	datapath_close(dp);
-	lock = datapath_lock(pin_dir, false, UPGRADE_WAIT_MS, e);
+	lock = datapath_lock(pin_dir, false, wait_ms, e);
 	if (lock < 0)
 		return lock;
 	close(lock);

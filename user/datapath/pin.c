@@ -3,6 +3,7 @@
 #include "datapath/internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,7 +16,7 @@ const char *const map_pins[MAP_COUNT] = {
 	[MAP_BACKENDS] = "backends",   [MAP_STATS] = "stats",	    [MAP_ADMIN] = "admin",
 	[MAP_CONTROL] = "control",     [MAP_COUNTERS] = "counters", [MAP_PENDING] = "pending",
 	[MAP_EVENTS] = "events",       [MAP_ENDING] = "ending",	    [MAP_WAKEUP] = "wakeup",
-	[MAP_SOCKETS] = "sockets",
+	[MAP_SOCKETS] = "sockets",     [MAP_RELAYED] = "relayed",
 };
 
 bool map_is_optional(int index)
@@ -39,6 +40,13 @@ int path_with_suffix(char *ret, const char *dir, struct err *e)
 	if (n < 0 || n >= PATH_TEXT_MAX)
 		return err_set(e, ENAMETOOLONG, "%.100s…: path too long", dir);
 	return 0;
+}
+
+bool datapath_is_pinned(const char *pin_dir)
+{
+	char path[PATH_TEXT_MAX];
+
+	return !path_join(path, pin_dir, map_pins[MAP_CONTROL], NULL) && !access(path, F_OK);
 }
 
 int require_root(struct err *e)
@@ -94,13 +102,6 @@ int map_get(const struct datapath *dp, enum map_index map, void *ret, struct err
 	return bpf_map_lookup_elem(dp->fds[map], &zero, ret) ? map_error(dp, map, e) : 0;
 }
 
-int map_put(const struct datapath *dp, enum map_index map, const void *value, struct err *e)
-{
-	__u32 zero = 0;
-
-	return bpf_map_update_elem(dp->fds[map], &zero, value, BPF_ANY) ? map_error(dp, map, e) : 0;
-}
-
 static int foreign(const char *path, const char *what, struct err *e)
 {
 	return err_set(e, EEXIST,
@@ -119,13 +120,69 @@ static bool is_no_pin(const char *path, int code)
 	return stat(path, &st) || !S_ISREG(st.st_mode) || !mounts_is_bpffs(path);
 }
 
+int dir_check_owner(int fd, const char *dir, struct err *e)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return err_set(e, errno, "%s: %s", dir, err_reason(errno));
+	if (st.st_uid == 0 && !(st.st_mode & 022))
+		return 0;
+	return err_set(
+		e, EPERM,
+		"%s: belongs to user %u (mode %04o): others could change what is pinned there; "
+		"remove it, or use another directory with --pin",
+		dir, st.st_uid, st.st_mode & 07777);
+}
+
+/* Opens the directory that path is in, which only root may be able to change. */
+static int open_parent(const char *path, struct err *e)
+{
+	const char *slash = strrchr(path, '/');
+	char dir[PATH_TEXT_MAX];
+	int fd, r;
+
+	snprintf(dir, sizeof(dir), "%.*s", slash && slash != path ? (int)(slash - path) : 1,
+		 slash ? path : ".");
+	fd = open(dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = dir_check_owner(fd, dir, e);
+	if (r)
+		close(fd);
+	return r ? r : fd;
+}
+
+/*
+ * Opens the pin in the very directory that was looked at: its name may lead elsewhere by then. The
+ * kernel takes a directory's descriptor here from 6.5 on only, so procfs has to lead there. Where
+ * there is none, nobody but root is there either.
+ */
+static int get_in(int dir_fd, const char *path)
+{
+	char text[PATH_TEXT_MAX];
+
+	if (access("/proc/self/fd", F_OK))
+		return bpf_obj_get(path);
+	snprintf(text, sizeof(text), "/proc/self/fd/%d%s", dir_fd, strrchr(path, '/'));
+	return bpf_obj_get(text);
+}
+
 int pin_open(const char *path, const char *what, struct err *e)
 {
-	int code, fd = bpf_obj_get(path);
+	struct err why = { "" };
+	int code, fd, dir_fd = open_parent(path, &why);
 
-	if (fd >= 0)
-		return fd;
-	code = errno;
+	if (dir_fd == -EPERM && why.text[0])
+		return err_set(e, EPERM, "%s", why.text);
+	code = dir_fd < 0 ? -dir_fd : 0;
+	if (!code) {
+		fd = get_in(dir_fd, path);
+		code = errno;
+		close(dir_fd);
+		if (fd >= 0)
+			return fd;
+	}
 	if (code == ENOENT)
 		return err_set(e, ENOENT, "%s: not there; run kubelb-load", path);
 	if (is_no_pin(path, code))

@@ -159,9 +159,21 @@ static void prepare(struct trials *all, const struct datapath_state *s, unsigned
 		t->frontend = f->endpoint;
 		if (!has_backend(s, f))
 			not_made(t, "no backend takes connects");
-		else if (f->scope == KLB_SCOPE_HOST && (!known || own != s->control.host_netns))
+		else if (f->scope != KLB_SCOPE_ALL && (!known || own != s->control.host_netns))
 			not_made(t, "this process is not in the host's network namespace");
 	}
+}
+
+/*
+ * The agent listens on such a frontend, and who belongs to its cgroup is left alone there as an
+ * apiserver that dials itself is.
+ */
+static void excuse_relayed(struct trials *all)
+{
+	for (unsigned int i = 0; i < all->n; i++)
+		if (all->s->applied.frontends[i].scope == KLB_SCOPE_NETWORK &&
+		    all->at[i].result == DATAPATH_TRIAL_UNTOUCHED)
+			not_made(&all->at[i], "the agent's own listener may decide, from here");
 }
 
 static void none_made(struct trials *all, const char *why)
@@ -207,6 +219,7 @@ unsigned int datapath_try_frontends(const struct datapath *dp, const struct data
 	all->s = s;
 	prepare(all, s, max < KLB_MAX_FRONTENDS ? max : KLB_MAX_FRONTENDS);
 	run(all, cgroup_of(links, n_links), join);
+	excuse_relayed(all);
 	n = all->n;
 	memcpy(ret, all->at, n * sizeof(ret[0]));
 	munmap(all, sizeof(*all));

@@ -31,23 +31,46 @@ static int lock_current(const struct datapath *dp, unsigned int wait_ms, struct 
 	return fd;
 }
 
+/*
+ * Into the map that an upgrade under way puts in place of dp's: its programs may run already, and
+ * dp's pins lead there only at its end.
+ */
+static void beat_ahead(const struct datapath *dp, const struct datapath_heartbeat_values *values)
+{
+	struct klb_control *control = NULL;
+	struct bpf_map_info info;
+	char name[PATH_TEXT_MAX];
+	int fd;
+
+	if (path_with_suffix(name, map_pins[MAP_CONTROL], NULL))
+		return;
+	fd = pin_open_map(dp->pin_dir, name, &info, NULL);
+	if (fd < 0)
+		return;
+	/* Whatever version it is of: values only grow at their end. */
+	if (info.value_size >= sizeof(*control))
+		control = control_map(fd);
+	if (control)
+		control_beat(control, values);
+	control_unmap(control);
+	close(fd);
+}
+
 int datapath_heartbeat(const struct datapath *dp, const struct datapath_heartbeat_values *values,
 		       __u64 *ret_serial, struct err *e)
 {
 	struct klb_control control;
-	int fd = lock_current(dp, 0, &control, e), r;
+	int fd;
 
+	control_beat(dp->control, values);
+	fd = lock_current(dp, 0, &control, e);
+	if (fd == -EBUSY)
+		beat_ahead(dp, values);
 	if (fd < 0)
 		return fd;
-	control.heartbeat_ns = values->now_ns;
-	control.heartbeat_max_age_ns = values->max_age_ns;
-	control.discovery = values->discovery;
-	control.discovery_heard_ns = values->discovery_heard_ns;
-	r = map_put(dp, MAP_CONTROL, &control, e);
-	if (!r)
-		*ret_serial = control.config_serial;
+	*ret_serial = control.config_serial;
 	close(fd);
-	return r;
+	return 0;
 }
 
 int datapath_apply(const struct datapath *dp, __u64 based_on, const struct plan *p, struct err *e)

@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 
 #include "discovery/internal.h"
 #include "net/endpoint.h"
+#include "base/file_replace.h"
 #include "base/file.h"
 
 #define KIND "kubelb-backends"
@@ -35,26 +37,6 @@
 		"%s: " format "; ignored, and replaced by the next list that " \
 		"the apiserver gives",                                         \
 		(path), ##__VA_ARGS__)
-
-/* A user who can write the file can redirect the node's connects. */
-static int check_owner(const char *path, struct err *e)
-{
-	struct stat st;
-
-	if (stat(path, &st) < 0)
-		return err_set(e, errno, "%s: cannot be examined: %m", path);
-	if (st.st_uid != 0 && st.st_uid != geteuid())
-		return err_set(e, EACCES,
-			       "%s: belongs to user %u and is ignored; remove it, or "
-			       "chown it to root",
-			       path, st.st_uid);
-	if (st.st_mode & (S_IWGRP | S_IWOTH))
-		return err_set(e, EACCES,
-			       "%s: others can write it and it is ignored; remove it, "
-			       "or chmod 600 it",
-			       path);
-	return 0;
-}
 
 static int read_time(const char *path, const json_t *root, time_t *ret, struct err *e)
 {
@@ -146,13 +128,12 @@ int discovery_cache_load(const char *path, const struct klb_endpoint *frontends,
 {
 	size_t length = 0;
 	char *text = NULL;
-	int r = file_read(path, BYTES_MAX, &text, &length, e);
+	/* A user who can write the file can redirect the node's connects. */
+	int r = file_read_own(path, BYTES_MAX, &text, &length, e);
 
 	if (r < 0)
 		return r == -EFBIG ? -EINVAL : r;
-	r = check_owner(path, e);
-	if (!r)
-		r = cache_parse(path, text, length, frontends, n_frontends, ret, e);
+	r = cache_parse(path, text, length, frontends, n_frontends, ret, e);
 	free(text);
 	return r;
 }
@@ -190,94 +171,13 @@ static char *to_text(const struct klb_endpoint *list, unsigned int n)
 	return text;
 }
 
-static int write_all(int fd, const char *text)
-{
-	size_t left = strlen(text);
-
-	while (left) {
-		ssize_t n = write(fd, text, left);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		text += n;
-		left -= (size_t)n;
-	}
-	return 0;
-}
-
-/* Removes a file that an earlier run has left incomplete. */
-static int write_new(const char *path, const char *text, struct err *e)
-{
-	int fd, r;
-
-	unlink(path);
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return err_set(e, errno, "%s: cannot be created: %m", path);
-	r = write_all(fd, text);
-	if (!r && fsync(fd) < 0)
-		r = -errno;
-	/* With NFS and quotas, the error may appear only here. */
-	if (close(fd) < 0 && !r)
-		r = -errno;
-	if (!r)
-		return 0;
-	unlink(path);
-	return err_set(e, -r, "%s: cannot be written: %s", path, strerror(-r));
-}
-
-/* Without this, a power cut may undo the rename. */
-static void flush_folder(const char *folder)
-{
-	int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (fd < 0)
-		return;
-	fsync(fd);
-	close(fd);
-}
-
-static int replace(const char *path, const char *folder, const char *text, struct err *e)
-{
-	char *temporary;
-	int r;
-
-	if (mkdir(folder, 0700) < 0 && errno != EEXIST)
-		return err_set(e, errno,
-			       "%s: cannot be created: %m; create it, or set "
-			       "discovery.cache to another file",
-			       folder);
-	if (asprintf(&temporary, "%s.tmp", path) < 0)
-		return err_no_memory(e);
-	r = write_new(temporary, text, e);
-	if (!r && rename(temporary, path) < 0) {
-		r = err_set(e, errno, "%s: cannot be replaced: %m", path);
-		unlink(temporary);
-	}
-	free(temporary);
-	if (!r)
-		flush_folder(folder);
-	return r;
-}
-
 int discovery_cache_save(const char *path, const struct klb_endpoint *list, unsigned int n,
 			 struct err *e)
 {
-	const char *slash = strrchr(path, '/');
-	char *folder, *text;
-	int r;
+	char *text = to_text(list, n);
+	int r = text ? file_replace(path, text, "set discovery.cache to another file", e)
+		     : err_no_memory_for(e, path);
 
-	if (!slash)
-		return err_set(e, EINVAL, "%s: not an absolute path", path);
-	folder = strndup(path, slash == path ? 1 : (size_t)(slash - path));
-	text = to_text(list, n);
-	if (folder && text)
-		r = replace(path, folder, text, e);
-	else
-		r = err_no_memory_for(e, path);
-	free(folder);
 	free(text);
 	return r;
 }
@@ -320,6 +220,9 @@ static void job_work(void *data)
 
 	job->r = update(job->path, job->list, job->n, &job->e);
 }
+
+/* How long the end waits for the disk. It may hang, and the event loop waits as well. */
+#define END_WAIT_MS 500
 
 struct cache_writer {
 	struct event_base *base;
@@ -397,10 +300,10 @@ void cache_writer_free(struct cache_writer *w)
 {
 	if (!w)
 		return;
-	worker_finish(w->job);
-	/* No job will write the newest list any more, so it is written here. */
-	if (w->again)
-		update(w->path, w->list, w->n, NULL);
+	/* The end of one begins the next, if there is a newer list. */
+	while (w->job && worker_wait(w->job, END_WAIT_MS))
+		;
+	worker_cancel(w->job);
 	free(w->path);
 	free(w);
 }
@@ -423,4 +326,91 @@ int discovery_cached_list(const struct config *c, struct klb_endpoint *ret, unsi
 	memcpy(ret, cached.list, cached.n * sizeof(*ret));
 	*ret_n = cached.n;
 	return 0;
+}
+
+/* --- at the start, with a limit ------------------------------------------------------- */
+
+struct reading {
+	struct config config; /* only what discovery_cached_list reads */
+	struct klb_endpoint list[KLB_MAX_BACKENDS];
+	unsigned int n;
+	int r;
+	struct err e;
+};
+
+/* Where a reading that has ended in time goes. */
+struct wanted {
+	struct klb_endpoint *list;
+	unsigned int *n;
+	struct err *e;
+	int r;
+};
+
+static void reading_drop(void *data)
+{
+	struct reading *reading = data;
+
+	free(reading->config.discovery_cache);
+	free(reading);
+}
+
+static void reading_work(void *data)
+{
+	struct reading *reading = data;
+
+	reading->r =
+		discovery_cached_list(&reading->config, reading->list, &reading->n, &reading->e);
+}
+
+static void reading_done(void *arg, void *data)
+{
+	const struct reading *reading = data;
+	struct wanted *wanted = arg;
+
+	memcpy(wanted->list, reading->list, reading->n * sizeof(*wanted->list));
+	*wanted->n = reading->n;
+	*wanted->e = reading->e;
+	wanted->r = reading->r;
+}
+
+static struct reading *make_reading(const struct config *c)
+{
+	struct reading *reading = calloc(1, sizeof(*reading));
+
+	if (!reading)
+		return NULL;
+	reading->config.discovery = true;
+	reading->config.discovery_cache = strdup(c->discovery_cache);
+	reading->config.n_frontends = c->n_frontends;
+	memcpy(reading->config.frontends, c->frontends, sizeof(c->frontends));
+	if (reading->config.discovery_cache)
+		return reading;
+	free(reading);
+	return NULL;
+}
+
+int discovery_cached_list_within(unsigned int wait_ms, const struct config *c,
+				 struct klb_endpoint *ret, unsigned int *ret_n, struct err *e)
+{
+	static const struct worker_ops ops = { .work = reading_work,
+					       .done = reading_done,
+					       .drop = reading_drop };
+	struct wanted wanted = { .list = ret, .n = ret_n, .e = e };
+	struct worker *worker = NULL;
+	struct reading *reading;
+
+	*ret_n = 0;
+	if (!c->discovery || !c->discovery_cache)
+		return -ENOENT;
+	reading = make_reading(c);
+	if (!reading)
+		return err_no_memory_for(e, c->discovery_cache);
+	/* Without a descriptor for the thread, at least the list. */
+	if (worker_start(NULL, &ops, &wanted, reading, &worker, NULL))
+		return discovery_cached_list(c, ret, ret_n, e);
+	if (worker_wait(worker, wait_ms))
+		return wanted.r;
+	worker_cancel(worker);
+	return err_set(e, ETIMEDOUT, "%s: cannot be read: the disk that it is on does not answer",
+		       c->discovery_cache);
 }

@@ -28,6 +28,12 @@
 #define INPUT_MAX ((size_t)64 * 1024)
 #define ADDRESSES_MAX 16
 
+/* Twice the longest answer at once; then far more than any cluster has to say. */
+static const struct tls_budget budget = {
+	.bytes = { .burst = 2 * DISCOVERY_TEXT_MAX, .per_s = 256 * 1024 },
+	.reads = { .burst = 16384, .per_s = 1000 },
+};
+
 /* It does no harm to notice a lost apiserver some seconds late. */
 static const struct dial_patience patience = {
 	.user_timeout_ms = 15000,
@@ -354,6 +360,7 @@ static void init_connection(struct api_connection *conn, struct event_base *base
 	conn->https.base = base;
 	conn->https.patience = &patience;
 	conn->https.input_max = INPUT_MAX;
+	conn->https.budget = &budget;
 	conn->https.ops = &ops;
 	conn->https.arg = conn;
 }

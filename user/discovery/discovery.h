@@ -18,6 +18,8 @@
 #include <kubelb/abi.h>
 
 #include "base/err.h"
+#include "base/pace.h"
+#include "base/ration.h"
 #include "config/config.h"
 
 struct event_base;
@@ -55,6 +57,16 @@ struct discovery_timing {
 
 extern const struct discovery_timing discovery_timing_default;
 
+/* What an apiserver may cost that says something new all the time. */
+struct discovery_pace {
+	/* How often a list is taken: of those that come in between, the newest. */
+	struct ration_rules lists;
+	/* How many bytes of events are read. */
+	struct pace_limit events;
+};
+
+extern const struct discovery_pace discovery_pace_default;
+
 struct discovery_options {
 	const char *kubeconfig; /* file; NULL: in-cluster credentials */
 	const char *service_account; /* their directory; NULL: where Kubernetes puts it */
@@ -67,6 +79,7 @@ struct discovery_options {
 	const struct klb_endpoint *initial;
 	unsigned int n_initial;
 	const struct discovery_timing *timing; /* NULL: discovery_timing_default */
+	const struct discovery_pace *pace; /* NULL: no limit */
 };
 
 /* discovery_free is allowed inside all of them. Every text is one line. */
@@ -91,7 +104,7 @@ int discovery_new(struct event_base *base, const struct discovery_options *o,
 		  struct err *e);
 /* Begins; to be called once. Goes on until discovery_free. Calls no op from inside. */
 void discovery_start(struct discovery *d);
-/* NULL is allowed. Waits for the cache if it is just being written. */
+/* NULL is allowed. Waits a moment for the cache if it is just being written. */
 void discovery_free(struct discovery *d);
 
 /* For status. Times are of CLOCK_MONOTONIC; 0: never. */
@@ -139,5 +152,8 @@ int discovery_cache_save(const char *path, const struct klb_endpoint *list, unsi
  */
 int discovery_cached_list(const struct config *c, struct klb_endpoint *ret, unsigned int *ret_n,
 			  struct err *e);
+/* The same for who must not wait for a disk. -ETIMEDOUT: it does not answer within wait_ms. */
+int discovery_cached_list_within(unsigned int wait_ms, const struct config *c,
+				 struct klb_endpoint *ret, unsigned int *ret_n, struct err *e);
 
 #endif

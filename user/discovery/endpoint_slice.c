@@ -63,6 +63,9 @@ static bool has_few_values(const char *text, size_t length)
 	bool quoted = false;
 	size_t i;
 
+	/* No value is shorter than a byte. */
+	if (length <= VALUES_MAX)
+		return true;
 	for (i = 0; i < length; i++) {
 		if (quoted && text[i] == '\\')
 			i++;

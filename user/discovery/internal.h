@@ -172,7 +172,7 @@ int cache_writer_new(struct event_base *base, const char *path,
 		     struct cache_writer **ret);
 /* NULL is allowed. */
 void cache_writer_put(struct cache_writer *w, const struct klb_endpoint *list, unsigned int n);
-/* NULL is allowed. Waits until the last list is written. */
+/* NULL is allowed. Waits until the last list is written, half a second for each at the most. */
 void cache_writer_free(struct cache_writer *w);
 
 /* --- the connection ------------------------------------------------------------------ */

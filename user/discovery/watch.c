@@ -2,16 +2,17 @@
 /*
  * Lists the EndpointSlices, watches them, and begins again after a failure.
  *
- *           ┌──────────── backoff ◄────────── whatever fails ◄──────┐
- *           ▼                                                       │
- *   IDLE ─► CONNECTING ─► LISTING ─► WATCHING ── its time is up ─► IDLE
- *                 └── the version is known ─▲
+ *           ┌────────────────── backoff ◄─────────── whatever fails ◄──────────┐
+ *           ▼                                                                  │
+ *   IDLE ─► LOADING ─► CONNECTING ─► LISTING ─► WATCHING ── its time is up ─► IDLE
+ *                            └── the version is known ─▲
  *
  * A connection carries at most one list and one watch, and lasts for minutes. The next one reads
  * the credentials again, and the kernel balances it anew.
  */
 #include "base/array.h"
 #include "base/clock.h"
+#include "base/pace.h"
 #include "base/random.h"
 #include "discovery/discovery.h"
 
@@ -51,7 +52,13 @@ const struct discovery_timing discovery_timing_default = {
 	.forbidden = 45000,
 };
 
-enum phase { PHASE_IDLE, PHASE_CONNECTING, PHASE_LISTING, PHASE_WATCHING };
+/* Half a MiB of events a second takes a twentieth of a CPU. */
+const struct discovery_pace discovery_pace_default = {
+	.lists = { .burst = 5, .every_ms = 2000 },
+	.events = { .burst = 6 << 20, .per_s = 512 << 10 },
+};
+
+enum phase { PHASE_IDLE, PHASE_LOADING, PHASE_CONNECTING, PHASE_LISTING, PHASE_WATCHING };
 
 struct discovery {
 	struct event_base *base;
@@ -64,6 +71,8 @@ struct discovery {
 	bool cache_doubtful; /* whether it holds the current list */
 	struct klb_endpoint server;
 	struct discovery_timing timing;
+	struct discovery_pace pace;
+	bool paced;
 	struct cache_writer *cache; /* NULL: none */
 
 	/* The attempt under way. */
@@ -71,9 +80,15 @@ struct discovery {
 	bool succeeded; /* the attempt has brought a list or a watch */
 	bool timer_is_watch_end; /* the timer is set for the end of the watch */
 	struct event *timer; /* the phase's end */
+	struct event *take_timer; /* when the slices may be taken, which have changed meanwhile */
+	struct ration taken;
+	struct pace read;
 	struct credentials *credentials;
 	struct tls *tls;
 	struct api_connection *connection;
+	/* Reads the files, which may hang. It may outlive its attempt, and serves the next one
+	 * then. */
+	struct worker *loading;
 	__u64 opened_ns; /* 0: not yet */
 	__u64 watch_end_ns; /* when the apiserver should have ended it */
 	__u64 line_ns; /* since when there is a part of an event; 0: none */
@@ -312,6 +327,25 @@ static void apply_slices(struct discovery *d)
 	tell_result(d, DISCOVERY_UNCHANGED, "the list is the same");
 }
 
+/*
+ * Applies them now, or at the end of the period if they change often: of what comes meanwhile, only
+ * the newest counts. What follows from a list costs the node more than an event costs its sender.
+ */
+static void take_slices(struct discovery *d)
+{
+	__u64 now = clock_now_ns();
+	struct timeval wait;
+
+	if (event_pending(d->take_timer, EV_TIMEOUT, NULL))
+		return;
+	if (!d->paced || ration_take(&d->taken, &d->pace.lists, now)) {
+		apply_slices(d);
+		return;
+	}
+	wait = clock_timeval(ration_wait_ms(&d->taken, &d->pace.lists, now));
+	event_add(d->take_timer, &wait);
+}
+
 /* --- list ---------------------------------------------------------------------------- */
 
 struct refusal {
@@ -429,7 +463,7 @@ static void take_list(struct discovery *d)
 	/* The file may have been replaced or removed while the list stayed the same. */
 	d->cache_doubtful = true;
 	d->relist_ns = clock_now_ns() + random_around(relist, 25) * MS_NS;
-	apply_slices(d);
+	take_slices(d);
 	if (d->freed)
 		return;
 	if (api_connection_is_kept(d->connection))
@@ -439,6 +473,14 @@ static void take_list(struct discovery *d)
 }
 
 /* --- watch --------------------------------------------------------------------------- */
+
+/* What is read costs time, whether it says something or not. */
+static int pay_for(struct discovery *d, size_t length, struct err *e)
+{
+	if (!d->paced || pace_take(&d->read, &d->pace.events, (unsigned int)length, clock_now_ns()))
+		return 0;
+	return err_set(e, EBUSY, "the watch says more than an apiserver has to say, listing anew");
+}
 
 /* Applies every complete event. Returns 0, or a negative errno with e. */
 static int take_events(struct discovery *d, bool *changed, struct err *e)
@@ -451,7 +493,9 @@ static int take_events(struct discovery *d, bool *changed, struct err *e)
 
 	while (!r && (line = text_line(text, &length))) {
 		if (length) {
-			r = slices_watch(&d->slices, line, length, d->version, &event, e);
+			r = pay_for(d, length, e);
+			if (!r)
+				r = slices_watch(&d->slices, line, length, d->version, &event, e);
 			if (!r && event == SLICES_EVENT_EXPIRED)
 				r = err_set(e, ESTALE, "410: the watch fell behind, listing anew");
 			else if (!r && event == SLICES_EVENT_CHANGE)
@@ -480,7 +524,7 @@ static bool take_news(struct discovery *d)
 	}
 	/* Events before the failure are valid. */
 	if (changed)
-		apply_slices(d);
+		take_slices(d);
 	if (d->freed)
 		return false;
 	if (r) {
@@ -531,6 +575,8 @@ static void release(struct discovery *d)
 {
 	if (d->timer)
 		event_free(d->timer);
+	if (d->take_timer)
+		event_free(d->take_timer);
 	cache_writer_free(d->cache);
 	slices_clear(&d->slices);
 	free(d->kubeconfig);
@@ -616,25 +662,56 @@ static struct tls_pem pem_of(const struct credential *c)
 	};
 }
 
-static int load(struct discovery *d, struct err *e)
+static bool copy_text(char **ret, const char *text)
+{
+	if (text)
+		*ret = strdup(text);
+	return !text || *ret;
+}
+
+/* What the thread reads, and what has come of it. */
+struct load_job {
+	char *kubeconfig, *service_account;
+	struct credentials *credentials;
+	struct tls *tls;
+	int r;
+	struct err e;
+};
+
+static void load_drop(void *data)
+{
+	struct load_job *job = data;
+
+	tls_free(job->tls);
+	credentials_free(job->credentials);
+	free(job->kubeconfig);
+	free(job->service_account);
+	free(job);
+}
+
+static void load_work(void *data)
 {
 	static const struct tls_words words = {
 		.peer = "apiserver",
 		.give_certificate = "add client-certificate and client-key to the kubeconfig",
 	};
 	struct tls_options options = { .words = &words };
-	int r = credentials_load(d->kubeconfig, d->service_account, &d->credentials, e);
+	struct load_job *job = data;
+	struct credentials *c;
 
-	if (r)
-		return r;
-	options.ca = pem_of(&d->credentials->ca);
-	options.cert = pem_of(&d->credentials->cert);
-	options.key = pem_of(&d->credentials->key);
-	options.insecure = d->credentials->insecure;
-	return tls_new(&options, &d->tls, e);
+	job->r =
+		credentials_load(job->kubeconfig, job->service_account, &job->credentials, &job->e);
+	if (job->r)
+		return;
+	c = job->credentials;
+	options.ca = pem_of(&c->ca);
+	options.cert = pem_of(&c->cert);
+	options.key = pem_of(&c->key);
+	options.insecure = c->insecure;
+	job->r = tls_new(&options, &job->tls, &job->e);
 }
 
-static void attempt(struct discovery *d)
+static void connect_to_server(struct discovery *d)
 {
 	static const struct api_connection_ops ops = {
 		.opened = on_opened,
@@ -644,12 +721,6 @@ static void attempt(struct discovery *d)
 	};
 	struct err e;
 
-	d->opened_ns = 0;
-	d->succeeded = false;
-	if (load(d, &e) < 0) {
-		fail(d, DISCOVERY_CREDENTIALS, e.text);
-		return;
-	}
 	warn_insecure(d);
 	if (d->freed)
 		return;
@@ -661,11 +732,68 @@ static void attempt(struct discovery *d)
 		arm(d, d->timing.connect);
 }
 
+static void on_loaded(void *arg, void *data)
+{
+	struct load_job *job = data;
+	struct discovery *d = arg;
+
+	d->loading = NULL;
+	/* Too late for its attempt, and too old for the next. */
+	if (d->phase != PHASE_LOADING)
+		return;
+	enter_event(d);
+	if (job->r) {
+		fail(d, DISCOVERY_CREDENTIALS, job->e.text);
+	} else {
+		d->credentials = job->credentials;
+		d->tls = job->tls;
+		job->credentials = NULL;
+		job->tls = NULL;
+		connect_to_server(d);
+	}
+	leave_event(d);
+}
+
+static int start_loading(struct discovery *d, struct err *e)
+{
+	static const struct worker_ops ops = { .work = load_work,
+					       .done = on_loaded,
+					       .drop = load_drop };
+	struct load_job *job = calloc(1, sizeof(*job));
+
+	if (!job || !copy_text(&job->kubeconfig, d->kubeconfig) ||
+	    !copy_text(&job->service_account, d->service_account)) {
+		if (job)
+			load_drop(job);
+		return err_no_memory_for(e, "discovery");
+	}
+	return worker_start(d->base, &ops, d, job, &d->loading, e);
+}
+
+static void attempt(struct discovery *d)
+{
+	struct err e;
+
+	d->opened_ns = 0;
+	d->succeeded = false;
+	d->phase = PHASE_LOADING;
+	/* A thread that hangs is enough. */
+	if (!d->loading && start_loading(d, &e) < 0)
+		fail(d, DISCOVERY_ERROR, e.text);
+	else
+		arm(d, d->timing.connect);
+}
+
 static void time_out(struct discovery *d)
 {
 	struct err e;
 
 	switch (d->phase) {
+	case PHASE_LOADING:
+		err_set(&e, ETIMEDOUT,
+			"the files of the credentials are not read within %u ms: the disk hangs",
+			d->timing.connect);
+		break;
 	case PHASE_CONNECTING:
 		err_set(&e, ETIMEDOUT, "no connection within %u ms", d->timing.connect);
 		break;
@@ -701,14 +829,18 @@ static void on_timer(evutil_socket_t fd __attribute__((unused)), short what __at
 	leave_event(d);
 }
 
-/* --- life ---------------------------------------------------------------------------- */
-
-static bool copy_text(char **ret, const char *text)
+static void on_take(evutil_socket_t fd __attribute__((unused)), short what __attribute__((unused)),
+		    void *arg)
 {
-	if (text)
-		*ret = strdup(text);
-	return !text || *ret;
+	struct discovery *d = arg;
+
+	enter_event(d);
+	ration_take(&d->taken, &d->pace.lists, clock_now_ns());
+	apply_slices(d);
+	leave_event(d);
 }
+
+/* --- life ---------------------------------------------------------------------------- */
 
 static bool copy_options(struct discovery *d, const struct discovery_options *o)
 {
@@ -718,6 +850,9 @@ static bool copy_options(struct discovery *d, const struct discovery_options *o)
 	    !copy_text(&d->service_account, o->service_account))
 		return false;
 	d->timing = o->timing ? *o->timing : discovery_timing_default;
+	d->paced = o->pace;
+	if (o->pace)
+		d->pace = *o->pace;
 	d->has_server = o->server;
 	if (o->server)
 		d->server = *o->server;
@@ -744,7 +879,8 @@ int discovery_new(struct event_base *base, const struct discovery_options *o,
 	d->arg = arg;
 	d->need_list = true;
 	d->timer = evtimer_new(base, on_timer, d);
-	if (!d->timer || !copy_options(d, o)) {
+	d->take_timer = evtimer_new(base, on_take, d);
+	if (!d->timer || !d->take_timer || !copy_options(d, o)) {
 		release(d);
 		return err_no_memory_for(e, "discovery");
 	}
@@ -763,6 +899,9 @@ void discovery_free(struct discovery *d)
 		return;
 	d->freed = true;
 	event_del(d->timer);
+	worker_cancel(d->loading);
+	d->loading = NULL;
+	event_del(d->take_timer);
 	drop_attempt(d);
 	if (!d->calling)
 		release(d);

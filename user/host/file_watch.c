@@ -7,6 +7,7 @@
 #include "host/file_watch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <libgen.h>
 #include <limits.h>
 #include <stdbool.h>
@@ -20,6 +21,7 @@
 #include <event2/event.h>
 
 #include "base/clock.h"
+#include "host/worker.h"
 
 /* The check comes this long after the last event of a burst, */
 #define SETTLE_MS 200
@@ -47,31 +49,22 @@ struct filewatch {
 	unsigned long burst_end_ms; /* the latest time of the check; 0: no check is pending */
 	unsigned int retry_ms;
 	bool slow; /* and told so */
+	struct worker *look; /* under way */
+	bool look_again;
+	bool beginning; /* the first look only watches */
 	struct filewatch_ops ops;
 	void *arg;
 };
 
-static bool refresh_identities(struct filewatch *w)
-{
-	bool changed = false;
-
-	for (unsigned int i = 0; i < w->n; i++) {
-		struct file_identity now;
-
-		file_identify(w->paths[i], &now);
-		changed |= !file_is_same(&now, &w->seen[i]);
-		w->seen[i] = now;
-	}
-	return changed;
-}
+/* --- the directories on the way ------------------------------------------------------ */
 
 /* Watches the directory that the last part of path is in. */
-static int watch_directory_of(struct filewatch *w, const char *path)
+static int watch_directory_of(int fd, const char *path)
 {
 	char text[PATH_MAX];
 
 	snprintf(text, sizeof(text), "%s", path);
-	return inotify_add_watch(w->fd, dirname(text), INTERESTING) < 0 ? -errno : 0;
+	return inotify_add_watch(fd, dirname(text), INTERESTING) < 0 ? -errno : 0;
 }
 
 /*
@@ -101,7 +94,7 @@ static bool follow_link(char path[PATH_MAX], const char *rest)
  * ends: that of the file, or of the first part that does not exist. Each directory is watched
  * before its content is read, so that no change in between is missed.
  */
-static int watch_path(struct filewatch *w, const char *path)
+static int watch_path(int fd, const char *path)
 {
 	char at[PATH_MAX], rest[PATH_MAX];
 	unsigned int links = 0;
@@ -120,7 +113,7 @@ static int watch_path(struct filewatch *w, const char *path)
 			*end = rest[0];
 			continue;
 		}
-		r = watch_directory_of(w, at);
+		r = watch_directory_of(fd, at);
 		if (r || lstat(at, &st))
 			return r;
 		if (!S_ISLNK(st.st_mode)) {
@@ -174,20 +167,6 @@ static int open_inotify(struct filewatch *w)
 	return -ENOMEM;
 }
 
-/* Returns the first error, after all have been tried: a used-up limit before others. */
-static int watch_all(struct filewatch *w)
-{
-	int first = open_inotify(w);
-
-	for (unsigned int i = 0; w->fd >= 0 && i < w->n; i++) {
-		int r = watch_path(w, w->paths[i]);
-
-		if (r && (!first || (is_used_up(-r) && !is_used_up(-first))))
-			first = r;
-	}
-	return first;
-}
-
 /* Tells once that the limit is reached, and once that it is not any more. */
 static void tell(struct filewatch *w, int code)
 {
@@ -206,23 +185,135 @@ static void try_again(struct filewatch *w)
 	w->retry_ms = w->retry_ms * 2 < RETRY_MAX_MS ? w->retry_ms * 2 : RETRY_MAX_MS;
 }
 
+/* --- a look: on a thread, because a disk may hang --------------------------------------- */
+
+struct look {
+	int fd; /* -1: nothing can be watched */
+	unsigned int n;
+	char *paths[FILEWATCH_MAX];
+	struct file_identity seen[FILEWATCH_MAX];
+	int r;
+};
+
+static void look_drop(void *data)
+{
+	struct look *look = data;
+
+	for (unsigned int i = 0; i < look->n; i++)
+		free(look->paths[i]);
+	if (look->fd >= 0)
+		close(look->fd);
+	free(look);
+}
+
+/*
+ * Watches first, for a link may lead into a directory that is not watched yet. r: the first error,
+ * after all have been tried: a used-up limit before others.
+ */
+static void look_work(void *data)
+{
+	struct look *look = data;
+
+	for (unsigned int i = 0; look->fd >= 0 && i < look->n; i++) {
+		int r = watch_path(look->fd, look->paths[i]);
+
+		if (r && (!look->r || (is_used_up(-r) && !is_used_up(-look->r))))
+			look->r = r;
+	}
+	for (unsigned int i = 0; i < look->n; i++)
+		file_identify(look->paths[i], &look->seen[i]);
+}
+
+static void start_look(struct filewatch *w);
+
+static void look_done(void *arg, void *data)
+{
+	const struct look *look = data;
+	struct filewatch *w = arg;
+	bool changed = false;
+
+	w->look = NULL;
+	/* What has changed until now is told when it has settled. */
+	if (w->beginning) {
+		w->beginning = false;
+		if (w->look_again)
+			start_look(w);
+		return;
+	}
+	tell(w, -look->r);
+	if (look->r)
+		try_again(w);
+	if (!w->slow)
+		w->retry_ms = RETRY_MS;
+	for (unsigned int i = 0; i < w->n; i++) {
+		changed |= !file_is_same(&look->seen[i], &w->seen[i]);
+		w->seen[i] = look->seen[i];
+	}
+	if (w->look_again)
+		start_look(w);
+	if (changed)
+		w->ops.changed(w->arg);
+}
+
+/* Returns NULL when memory is short. */
+static struct look *make_look(struct filewatch *w)
+{
+	struct look *look = calloc(1, sizeof(*look));
+
+	if (!look)
+		return NULL;
+	look->r = open_inotify(w);
+	look->fd = w->fd < 0 ? -1 : fcntl(w->fd, F_DUPFD_CLOEXEC, 0);
+	if (!look->r && look->fd < 0)
+		look->r = -errno;
+	for (; look->n < w->n; look->n++) {
+		look->paths[look->n] = strdup(w->paths[look->n]);
+		if (!look->paths[look->n]) {
+			look_drop(look);
+			return NULL;
+		}
+	}
+	return look;
+}
+
+static void start_look(struct filewatch *w)
+{
+	static const struct worker_ops ops = { .work = look_work,
+					       .done = look_done,
+					       .drop = look_drop };
+	struct look *look;
+
+	w->look_again = w->look != NULL;
+	if (w->look)
+		return;
+	look = make_look(w);
+	if (!look) {
+		try_again(w);
+		return;
+	}
+	if (!file_spare(1)) {
+		if (worker_start(w->base, &ops, w, look, &w->look, NULL))
+			try_again(w);
+		return;
+	}
+	/* Without a descriptor there is no thread; that passes, and a change is noticed at least.
+	 */
+	if (!w->beginning) {
+		look_work(look);
+		look_done(w, look);
+	}
+	w->beginning = false;
+	look_drop(look);
+}
+
 static void on_settled(evutil_socket_t fd, short what, void *arg)
 {
 	struct filewatch *w = arg;
-	int r;
 
 	(void)fd;
 	(void)what;
 	w->burst_end_ms = 0;
-	/* A link may lead into a directory that is not watched yet. */
-	r = watch_all(w);
-	tell(w, -r);
-	if (r)
-		try_again(w);
-	if (!w->slow)
-		w->retry_ms = RETRY_MS;
-	if (refresh_identities(w))
-		w->ops.changed(w->arg);
+	start_look(w);
 }
 
 /* Returns the wait before the check: SETTLE_MS, or less at the end of a burst. */
@@ -273,32 +364,26 @@ static int add_files(struct filewatch *w, const struct filewatch_file *files, un
 	return r;
 }
 
-/* A directory that has just gone is tried again later, and so is what is used up. */
-static int watch_first(struct filewatch *w, struct err *e)
+/* What is used up is tried again later. */
+static int open_first(struct filewatch *w, struct err *e)
 {
 	int r = open_inotify(w);
 
 	if (r && !is_used_up(-r))
 		return err_set(e, -r, "cannot watch files: %s", strerror(-r));
-	for (unsigned int i = 0; !r && i < w->n; i++) {
-		r = watch_path(w, w->paths[i]);
-		if (r == -ENOENT || is_used_up(-r))
-			r = 0;
-		if (r)
-			err_set(e, -r, "%s: cannot be watched for changes: %s", w->paths[i],
-				strerror(-r));
-	}
-	return is_used_up(-r) ? 0 : r;
+	return 0;
 }
 
 static int start(struct filewatch *w, struct err *e)
 {
-	/* There were no events before the watch existed, so the first check comes at once. */
+	/* There were no events before the watch existed, so the first check comes anyway. */
 	const struct timeval settle = clock_timeval(SETTLE_MS);
 
 	w->settled = evtimer_new(w->base, on_settled, w);
 	if (!w->settled || event_add(w->settled, &settle))
 		return err_no_memory(e);
+	w->beginning = true;
+	start_look(w);
 	return 0;
 }
 
@@ -315,7 +400,7 @@ int filewatch_new(struct event_base *base, const struct filewatch_file *files, u
 	};
 	r = add_files(w, files, n, e);
 	if (!r)
-		r = watch_first(w, e);
+		r = open_first(w, e);
 	if (!r)
 		r = start(w, e);
 	if (r) {
@@ -330,6 +415,7 @@ void filewatch_free(struct filewatch *w)
 {
 	if (!w)
 		return;
+	worker_cancel(w->look);
 	if (w->readable)
 		event_free(w->readable);
 	if (w->settled)

@@ -35,7 +35,8 @@ struct filewatch_ops {
  * Watches up to FILEWATCH_MAX files. Entries without a path are skipped; paths are copied. The
  * event loop calls changed() once for a burst of changes, a moment after the last of them, so that
  * an editor's half-written file is not read. Neither a file nor the directories on the way to it
- * need to exist. Returns 0, or a negative errno with e.
+ * need to exist, and a disk that hangs does not hold up the loop. Returns 0, or a negative errno
+ * with e.
  */
 int filewatch_new(struct event_base *base, const struct filewatch_file *files, unsigned int n,
 		  const struct filewatch_ops *ops, void *arg, struct filewatch **ret,

@@ -13,7 +13,7 @@
 #include "base/hash.h"
 #include "net/endpoint.h"
 
-__u64 node_identity(void)
+static __u64 read_identity(void)
 {
 	char text[256] = "";
 	FILE *f = fopen("/etc/machine-id", "re");
@@ -27,6 +27,17 @@ __u64 node_identity(void)
 		gethostname(text, sizeof(text) - 1);
 	text[sizeof(text) - 1] = '\0';
 	return hash_bytes(0, text, strlen(text));
+}
+
+__u64 node_identity(void)
+{
+	static bool known;
+	static __u64 identity;
+
+	if (!known)
+		identity = read_identity();
+	known = true;
+	return identity;
 }
 
 bool node_kernel_is(unsigned int major, unsigned int minor)

@@ -6,37 +6,21 @@
 #include "host/privileges.h"
 
 #include <errno.h>
-#include <linux/audit.h>
-#include <linux/bpf.h>
 #include <linux/capability.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "base/array.h"
 #include "host/node.h"
+#include "host/seccomp.h"
 
 /* The headers of some distributions are older. */
 #ifndef CAP_BPF
 #define CAP_BPF 39
 #endif
-
-#if defined(__x86_64__)
-#define NATIVE_ARCH AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define NATIVE_ARCH AUDIT_ARCH_AARCH64
-#else
-#error "which architecture's calls does seccomp(2) see here?"
-#endif
-
-/* The x32 calls have numbers from here on (include/uapi/asm/unistd.h) and the same architecture. */
-#define X32_CALLS 0x40000000
 
 #define BIT(capability) ((uint64_t)1 << (capability))
 
@@ -106,49 +90,25 @@ static void narrow_bounding_set(uint64_t keep)
 			prctl(PR_CAPBSET_DROP, i, 0, 0, 0);
 }
 
-/* The commands of bpf(2) that a process needs to use existing objects. */
-static const unsigned int bpf_commands[] = {
-	BPF_MAP_LOOKUP_ELEM,   BPF_MAP_UPDATE_ELEM,  BPF_MAP_DELETE_ELEM,
-	BPF_MAP_GET_NEXT_KEY,  BPF_OBJ_GET,	     BPF_PROG_TEST_RUN,
-	BPF_PROG_GET_FD_BY_ID, BPF_MAP_GET_FD_BY_ID, BPF_OBJ_GET_INFO_BY_FD,
-	BPF_PROG_QUERY,
-};
-
-#define N_BPF_COMMANDS (ARRAY_SIZE(bpf_commands))
-
 static int fail(const char *what, int code, struct err *e)
 {
 	return err_set(e, code, "cannot give up privileges: %s: %s", what, strerror(code));
 }
 
 /*
- * Each architecture that the kernel can run has its own numbers of system calls, so calls of
- * another architecture are refused.
+ * A core file contains keys and tokens. Other processes of root read this one's memory only with
+ * CAP_SYS_PTRACE. Where the pattern of core files is a pipe, the limit does not count, and what is
+ * not dumpable is not piped either.
  */
-static int limit_bpf_commands(struct err *e)
+int privileges_hide_memory(struct err *e)
 {
-	struct sock_filter f[9 + N_BPF_COMMANDS] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NATIVE_ARCH, 1, 0),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32_CALLS, N_BPF_COMMANDS + 2, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_bpf, 0, N_BPF_COMMANDS + 2),
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
-	};
-	const struct sock_fprog program = { .len = 9 + N_BPF_COMMANDS, .filter = f };
-	unsigned int n = 7;
+	static const struct rlimit none = { 0, 0 };
 
-	for (unsigned int i = 0; i < N_BPF_COMMANDS; i++, n++)
-		f[n] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, bpf_commands[i],
-						    (unsigned char)(N_BPF_COMMANDS - i), 0);
-	f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
-	f[n] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-	/* EINVAL: this kernel has no seccomp filters. */
-	if (!syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) ||
-	    errno == EINVAL || errno == ENOSYS)
-		return 0;
-	return fail("seccomp", errno, e);
+	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+		return fail("dumpable", errno, e);
+	if (setrlimit(RLIMIT_CORE, &none) && errno != EPERM)
+		return fail("setrlimit", errno, e);
+	return 0;
 }
 
 int privileges_begin(struct err *e)
@@ -158,8 +118,11 @@ int privileges_begin(struct err *e)
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return fail("no_new_privs", errno, e);
-	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
-		return fail("dumpable", errno, e);
+	r = privileges_hide_memory(e);
+	if (!r)
+		r = seccomp_begin(e);
+	if (r)
+		return r;
 	r = get_capabilities(&s);
 	if (r)
 		return fail("capget", -r, e);
@@ -182,7 +145,7 @@ int privileges_reduce(const struct privileges_need *need, struct err *e)
 	s.permitted &= keep;
 	s.effective = s.permitted & ~only_when_raised();
 	r = set_capabilities(&s);
-	return r ? fail("capset", -r, e) : limit_bpf_commands(e);
+	return r ? fail("capset", -r, e) : seccomp_reduce(need->pods, e);
 }
 
 /* CAP_SYS_ADMIN includes CAP_BPF (bpf_capable, include/linux/capability.h). */
@@ -214,6 +177,8 @@ static const char *if_missing(uint64_t capabilities, const char *text)
 
 const char *privileges_missing(const struct privileges_need *need, unsigned int i)
 {
+	if (need->relay && i < 3)
+		return NULL;
 	switch (i) {
 	case 0:
 		return if_missing(BIT(CAP_NET_ADMIN),
@@ -237,9 +202,9 @@ const char *privileges_missing(const struct privileges_need *need, unsigned int 
 		if (!need->low_port)
 			return NULL;
 		return if_missing(BIT(CAP_NET_BIND_SERVICE),
-				  "an http port below 1024 may be refused: that takes "
-				  "CAP_NET_BIND_SERVICE, and a start with such a port in the "
-				  "configuration (restart the agent)");
+				  "a port below 1024, of http or of a frontend that is relayed, "
+				  "may be refused: that takes CAP_NET_BIND_SERVICE, and a start "
+				  "with such a port in the configuration (restart the agent)");
 	default:
 		return NULL;
 	}

@@ -11,10 +11,10 @@
  *   CAP_SYS_ADMIN, CAP_SYS_PTRACE   enter pods' network namespaces and find them through /proc.
  *                                   Kept if a frontend has `scope: all`; effective only between
  *                                   raise and lower
- *   CAP_NET_BIND_SERVICE            an http port below 1024
+ *   CAP_NET_BIND_SERVICE            a port below 1024: of http, or of a frontend that is relayed
  *
- * CAP_BPF would also allow loading programs. A seccomp filter limits bpf(2) to the commands that
- * read and write existing maps.
+ * CAP_BPF would also allow loading programs. Filters (seccomp.h) limit bpf(2) to the commands that
+ * read and write existing maps, and refuse what the agent never does.
  *
  * Capabilities belong to a thread. A new thread inherits those of the thread that creates it.
  */
@@ -27,12 +27,19 @@
 
 struct privileges_need {
 	bool pods; /* a frontend of `scope: all` */
-	bool low_port; /* http below 1024 */
+	bool low_port; /* http, or a frontend that may be relayed, below 1024 */
+	bool relay; /* the kernel is not the data path: nothing is listed, nothing ended */
 };
 
 /*
- * Call it before anything is read. After it no set-user-ID program can give privileges back, only a
- * debugger with rights over the whole machine can read the memory, no core file is written, and
+ * For a process that reads keys or tokens, before it does: no core file is written of it, and only
+ * a debugger with rights over the whole machine can read its memory. Forks inherit that.
+ */
+int privileges_hide_memory(struct err *e);
+
+/*
+ * Call it before anything is read. After it no set-user-ID program can give privileges back, the
+ * memory is hidden as above, what no process of the agent does is refused (seccomp_begin), and
  * files can be read only as their owner and mode allow root. The last is for reloads: a file that
  * could not be read again later is refused at once.
  */

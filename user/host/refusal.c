@@ -14,6 +14,7 @@
 #include <linux/capability.h>
 
 #include "base/file.h"
+#include "host/seccomp.h"
 
 #define TEXT_MAX 400
 
@@ -77,10 +78,7 @@ static void check_user_namespace(struct message *t)
 
 static void check_seccomp(struct message *t)
 {
-	char line[128];
-
-	if (file_read_line("/proc/self/status", "Seccomp:", line, sizeof(line)) &&
-	    strtol(line, NULL, 10))
+	if (seccomp_is_foreign())
 		add(t, "a seccomp filter is on this process: allow bpf(2) in its profile", "", "");
 }
 

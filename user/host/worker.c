@@ -2,8 +2,9 @@
 /* Runs work on a thread and reports its end to the event loop through an eventfd. */
 #include "host/worker.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,6 +14,9 @@
 #include <unistd.h>
 
 #include <event2/event.h>
+
+#include "base/clock.h"
+#include "base/spawn.h"
 
 /* Name services load modules and need some stack, but not the default of megabytes. */
 #define STACK_BYTES ((size_t)256 * 1024)
@@ -61,27 +65,16 @@ static void on_ended(evutil_socket_t fd __attribute__((unused)), short what __at
 	 */
 	if (!atomic_load(&w->finished))
 		return;
-	event_free(w->event);
+	if (w->event)
+		event_free(w->event);
 	pthread_detach(w->thread);
 	w->ops.done(w->arg, w->data);
 	unref(w);
 }
 
-/* Blocks all signals in the new thread: the loop handles them. */
 static int create(struct worker *w)
 {
-	sigset_t all, before;
-	pthread_attr_t attr;
-	int r;
-
-	sigfillset(&all);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	r = pthread_create(&w->thread, &attr, thread_main, w);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
-	return r;
+	return spawn_thread(STACK_BYTES, thread_main, w, &w->thread);
 }
 
 static int start(struct event_base *base, struct worker *w)
@@ -89,6 +82,8 @@ static int start(struct event_base *base, struct worker *w)
 	w->ended = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (w->ended < 0)
 		return errno;
+	if (!base)
+		return create(w);
 	w->event = event_new(base, w->ended, EV_READ | EV_PERSIST, on_ended, w);
 	if (!w->event || event_add(w->event, NULL) < 0)
 		return ENOMEM;
@@ -123,16 +118,24 @@ void worker_cancel(struct worker *w)
 {
 	if (!w)
 		return;
-	event_free(w->event);
+	if (w->event)
+		event_free(w->event);
 	pthread_detach(w->thread);
 	unref(w);
 }
 
-void worker_finish(struct worker *w)
+bool worker_wait(struct worker *w, unsigned int wait_ms)
 {
-	if (!w)
-		return;
-	event_free(w->event);
-	pthread_join(w->thread, NULL);
-	unref(w);
+	struct pollfd p = { .fd = w->ended, .events = POLLIN };
+	__u64 now, until = clock_now_ns() + wait_ms * NS_PER_MS;
+	int r;
+
+	do {
+		now = clock_now_ns();
+		r = poll(&p, 1, now < until ? (int)((until - now) / NS_PER_MS) : 0);
+	} while (r < 0 && errno == EINTR);
+	if (r != 1)
+		return false;
+	on_ended(-1, 0, w);
+	return true;
 }

@@ -6,6 +6,8 @@
 #ifndef KUBELB_WORKER_H
 #define KUBELB_WORKER_H
 
+#include <stdbool.h>
+
 #include "base/err.h"
 
 struct event_base;
@@ -21,15 +23,19 @@ struct worker_ops {
 };
 
 /*
- * Returns 0 with an object that exists until done() was called or the worker was cancelled or
- * finished. Takes ownership of data, also on failure.
+ * base: NULL for who only waits, with worker_wait. Returns 0 with an object that exists until
+ * done() was called or the worker was cancelled or finished. Takes ownership of data, also on
+ * failure.
  */
 int worker_start(struct event_base *base, const struct worker_ops *ops, void *arg, void *data,
 		 struct worker **ret, struct err *e);
 
 /* Does not wait: the work goes on, and done() is not called. NULL is allowed. */
 void worker_cancel(struct worker *w);
-/* Waits for the work. done() is not called. NULL is allowed. */
-void worker_finish(struct worker *w);
+/*
+ * Waits for the end of the work, for wait_ms at the most. Returns true when it has come: done() was
+ * called from inside, and the object is gone. Otherwise all is as before.
+ */
+bool worker_wait(struct worker *w, unsigned int wait_ms);
 
 #endif

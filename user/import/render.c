@@ -66,34 +66,6 @@ static const char *came_from(unsigned int line, const char *origin, char *buf, s
 	return buf;
 }
 
-/* Whether text is a path that needs no quotes in YAML. */
-static bool is_plain(const char *text)
-{
-	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				    "/0123456789._-";
-
-	return text[0] == '/' && text[strspn(text, plain)] == '\0';
-}
-
-/* Prints a string, in quotes where it needs them. Returns the length of the output. */
-static int put_string(FILE *out, const char *text)
-{
-	int length = 2;
-
-	if (is_plain(text))
-		return fprintf(out, "%s", text);
-	fputc('"', out);
-	for (; *text; text++, length++) {
-		if (*text == '"' || *text == '\\') {
-			fputc('\\', out);
-			length++;
-		}
-		fputc(*text, out);
-	}
-	fputc('"', out);
-	return length;
-}
-
 /* Prints a comment on as many lines as it needs. */
 static void put_wrapped(FILE *out, const char *first, const char *rest, const char *text)
 {
@@ -264,7 +236,7 @@ static void put_text(FILE *out, const char *key, const struct import_text *t)
 	if (!t->value)
 		return;
 	length = fprintf(out, "  %s: ", key);
-	length += put_string(out, t->value);
+	length += config_put_string(out, t->value);
 	put_comment(out, length, came_from(t->line, t->origin, origin, sizeof(origin)));
 }
 

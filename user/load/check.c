@@ -26,7 +26,8 @@ static void print_features_json(const struct datapath_feature *features, unsigne
 				bool usable)
 {
 	json_t *list = json_array();
-	json_t *root = json_pack("{s:b, s:o}", "usable", usable, "features", list);
+	json_t *root = json_pack("{s:b, s:s, s:o}", "usable", usable, "dataPath",
+				 usable ? "kernel" : "relay", "features", list);
 
 	for (unsigned int i = 0; i < n; i++)
 		json_array_append_new(
@@ -59,7 +60,9 @@ int check_kernel(const char *pin_dir, const char *cgroup, bool json)
 			print_feature(&features[i]);
 	if (!missing)
 		return CLI_OK;
-	err_set(&e, ENOSYS, "%u of the features that kubelb needs %s missing (listed above)",
+	err_set(&e, ENOSYS,
+		"%u of the features that kubelb needs %s missing (listed above): here kubelb-agent "
+		"relays every connect (dataPath: auto or relay)",
 		missing, missing == 1 ? "is" : "are");
 	return cli_fail(CLI_FAILED, &e);
 }

@@ -13,6 +13,7 @@
 #include "load/still.h"
 #include "datapath/datapath.h"
 #include "net/endpoint.h"
+#include "net/local_delivery.h"
 #include "net/tcp_connect.h"
 
 /* What listens on this machine answers at once. */
@@ -77,6 +78,20 @@ static void warn_about_frontends(const struct datapath_detached *d)
 			 list);
 }
 
+/*
+ * The relay's, in this namespace. Where nothing is attached there is no agent that needs them. An
+ * agent that lives resets what it relays when it notices.
+ */
+static void remove_delivery(const struct datapath_detached *d)
+{
+	struct err e;
+
+	if (d->removed && !d->is_host_netns)
+		return;
+	if (local_delivery_remove(&e) < 0)
+		log_line("warning: %s", e.text);
+}
+
 int detach(const char *pin_dir)
 {
 	struct datapath_detached detached;
@@ -84,11 +99,16 @@ int detach(const char *pin_dir)
 
 	if (datapath_detach(pin_dir, &detached, &e))
 		return cli_fail(CLI_FAILED, &e);
+	remove_delivery(&detached);
 	if (detached.removed)
 		printf("detached: removed every program, map and pin below %s\n", pin_dir);
 	else
 		printf("nothing to detach: %s does not exist\n", pin_dir);
 	still_print();
+	if (detached.kept.text[0])
+		log_line("warning: open connections keep the time-outs that connectTimeout and "
+			 "deadPeerTimeout have set, until they end: %s",
+			 detached.kept.text);
 	if (detached.removed)
 		warn_about_frontends(&detached);
 	return CLI_OK;

@@ -12,6 +12,7 @@
 #include "load/detach.h"
 #include "load/report.h"
 #include "base/cli.h"
+#include "base/clock.h"
 #include "config/config.h"
 #include "datapath/datapath.h"
 #include "base/file.h"
@@ -19,6 +20,7 @@
 #include "base/path.h"
 #include "import/import.h"
 #include "host/node.h"
+#include "host/privileges.h"
 
 /* FILE of --from-... when it means standard input. */
 #define STDIN_PATH "-"
@@ -26,11 +28,11 @@
 /* More -f or -b than any valid configuration has. config_from_args refuses the rest. */
 #define ARGS_MAX 256
 
-enum action { ACTION_ATTACH, ACTION_DETACH, ACTION_CHECK, ACTION_IMPORT };
+enum action { ACTION_ATTACH, ACTION_DETACH, ACTION_CHECK, ACTION_IMPORT, ACTION_PRINT };
 
 struct options {
 	enum action action;
-	bool dry_run, json, this_netns;
+	bool dry_run, json, this_netns, boot, force;
 	int verbosity;
 	const char *config, *pin_dir, *cgroup;
 	enum import_kind from;
@@ -41,9 +43,10 @@ struct options {
 
 static void usage(void)
 {
-	fputs("Usage: kubelb-load [-n] [-c FILE]\n"
-	      "       kubelb-load [-n] [-f ADDR:PORT]... [-b ADDR[:PORT][,weight=N]]...\n"
-	      "       kubelb-load --detach | --check\n"
+	fputs("Usage: kubelb-load [-n] [--boot | --force] [-c FILE]\n"
+	      "       kubelb-load [-n] [--boot | --force] [-f ADDR:PORT]... [-b "
+	      "ADDR[:PORT][,weight=N]]...\n"
+	      "       kubelb-load --detach | --check | --print-config [-c FILE]\n"
 	      "       kubelb-load --from-nginx FILE | --from-haproxy FILE | --from-kubeconfig "
 	      "FILE\n"
 	      "\n"
@@ -60,6 +63,10 @@ static void usage(void)
 	      "      --pin DIR         bpffs directory (default " DATAPATH_PIN_DEFAULT ")\n"
 	      "      --this-netns      also if another network namespace is balanced now\n"
 	      "  -n, --dry-run         say what would change; change nothing\n"
+	      "      --boot            attach a first time though no backend answers, unless\n"
+	      "                        somebody serves a frontend now: for units\n"
+	      "      --force           attach a first time without a look at the backends\n"
+	      "      --print-config    print the configuration in effect, with the defaults\n"
 	      "      --detach          remove every program, map and pin\n"
 	      "      --check           list the kernel features that are needed\n"
 	      "      --from-nginx FILE, --from-haproxy FILE, --from-kubeconfig FILE\n"
@@ -79,6 +86,9 @@ enum {
 	OPT_CGROUP = 256,
 	OPT_PIN,
 	OPT_THIS_NETNS,
+	OPT_BOOT,
+	OPT_FORCE,
+	OPT_PRINT_CONFIG,
 	OPT_DETACH,
 	OPT_CHECK,
 	OPT_FROM, /* followed by one for each enum import_kind */
@@ -92,6 +102,9 @@ static const struct option long_options[] = {
 	{ "pin", required_argument, NULL, OPT_PIN },
 	{ "this-netns", no_argument, NULL, OPT_THIS_NETNS },
 	{ "dry-run", no_argument, NULL, 'n' },
+	{ "boot", no_argument, NULL, OPT_BOOT },
+	{ "force", no_argument, NULL, OPT_FORCE },
+	{ "print-config", no_argument, NULL, OPT_PRINT_CONFIG },
 	{ "detach", no_argument, NULL, OPT_DETACH },
 	{ "check", no_argument, NULL, OPT_CHECK },
 	{ "from-nginx", required_argument, NULL, OPT_FROM + IMPORT_NGINX },
@@ -115,7 +128,8 @@ static int add_arg(const char **list, size_t *n, const char *what)
 static int take_action(struct options *o, enum action action)
 {
 	if (o->action != ACTION_ATTACH && o->action != action)
-		return cli_usage("--detach, --check and --from-... do not go together");
+		return cli_usage("--detach, --check, --print-config and --from-... do not go "
+				 "together");
 	o->action = action;
 	return -1;
 }
@@ -145,6 +159,12 @@ static void take_setting(int c, struct options *o)
 	case OPT_THIS_NETNS:
 		o->this_netns = true;
 		break;
+	case OPT_BOOT:
+		o->boot = true;
+		break;
+	case OPT_FORCE:
+		o->force = true;
+		break;
 	case 'n':
 		o->dry_run = true;
 		break;
@@ -164,6 +184,8 @@ static int take_option(int c, struct options *o)
 		return take_action(o, ACTION_DETACH);
 	case OPT_CHECK:
 		return take_action(o, ACTION_CHECK);
+	case OPT_PRINT_CONFIG:
+		return take_action(o, ACTION_PRINT);
 	case OPT_FROM + IMPORT_NGINX:
 	case OPT_FROM + IMPORT_HAPROXY:
 	case OPT_FROM + IMPORT_KUBECONFIG:
@@ -185,6 +207,28 @@ static int take_option(int c, struct options *o)
 	}
 }
 
+/* Returns -1, or an exit status: these options do not go together. */
+static int check_options(const struct options *o)
+{
+	bool configured = o->config || o->n_frontends || o->n_backends;
+
+	if (o->pin_dir[0] != '/' || (o->cgroup && o->cgroup[0] != '/'))
+		return cli_usage("--pin and --cgroup take absolute paths");
+	if (o->config && (o->n_frontends || o->n_backends))
+		return cli_usage("-c and -f/-b do not go together");
+	if (o->action != ACTION_ATTACH && o->action != ACTION_PRINT && configured)
+		return cli_usage("--detach, --check and --from-... take no configuration");
+	if (o->action != ACTION_ATTACH && o->dry_run)
+		return cli_usage("--dry-run goes with attaching alone");
+	if (o->action != ACTION_ATTACH && o->this_netns)
+		return cli_usage("--this-netns goes with attaching alone");
+	if (o->action != ACTION_ATTACH && (o->boot || o->force))
+		return cli_usage("--boot and --force go with attaching alone");
+	if (o->json && o->action != ACTION_CHECK)
+		return cli_usage("-o json goes with --check");
+	return -1;
+}
+
 static int parse_options(int argc, char **argv, struct options *o)
 {
 	int c, status;
@@ -200,19 +244,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 	}
 	if (optind < argc)
 		return cli_usage("unexpected argument '%s'", argv[optind]);
-	if (o->pin_dir[0] != '/' || (o->cgroup && o->cgroup[0] != '/'))
-		return cli_usage("--pin and --cgroup take absolute paths");
-	if (o->config && (o->n_frontends || o->n_backends))
-		return cli_usage("-c and -f/-b do not go together");
-	if (o->action != ACTION_ATTACH && (o->config || o->n_frontends || o->n_backends))
-		return cli_usage("--detach, --check and --from-... take no configuration");
-	if (o->action != ACTION_ATTACH && o->dry_run)
-		return cli_usage("--dry-run goes with attaching alone");
-	if (o->action != ACTION_ATTACH && o->this_netns)
-		return cli_usage("--this-netns goes with attaching alone");
-	if (o->json && o->action != ACTION_CHECK)
-		return cli_usage("-o json goes with --check");
-	return -1;
+	return check_options(o);
 }
 
 static int read_config(const struct options *o, struct config **ret, struct err *e)
@@ -223,30 +255,93 @@ static int read_config(const struct options *o, struct config **ret, struct err 
 	return config_load(o->config ? o->config : CONFIG_PATH_DEFAULT, node_has_ipv6(), ret, e);
 }
 
-static int run_attach(const struct options *o)
+static enum preflight_mode mode_of(const struct options *o)
+{
+	return o->force ? PREFLIGHT_OFF : o->boot ? PREFLIGHT_BOOT : PREFLIGHT_STRICT;
+}
+
+/* Returns an exit status. */
+static int attach(const struct options *o, const struct config *cfg, struct err *e)
 {
 	const struct datapath_load_options options = { .pin_dir = o->pin_dir,
 						       .cgroup = o->cgroup,
 						       .dry_run = o->dry_run,
 						       .this_netns = o->this_netns };
-	struct attach_report *rep;
+	struct attach_report *rep = calloc(1, sizeof(*rep));
+	bool from_args = o->n_frontends || o->n_backends;
+	int r, status;
+
+	if (!rep)
+		return cli_fail(CLI_FAILED, &(struct err){ "out of memory" });
+	r = attach_run(cfg, &options, mode_of(o), rep, e);
+	status = r ? CLI_FAILED : CLI_OK;
+	if (!r) {
+		report_print(rep, cfg, o->pin_dir, from_args, o->verbosity > 0);
+		if (!rep->upgrade && !from_args && !o->boot)
+			report_next(!o->dry_run);
+	} else if (rep->refused && cfg->data_path == CONFIG_DATA_PATH_AUTO) {
+		report_refused(e);
+		status = CLI_OK;
+	} else {
+		report_preflight(&rep->preflight);
+		if (rep->misconfigured)
+			status = CLI_USAGE;
+	}
+	free(rep);
+	return status ? cli_fail(status, e) : status;
+}
+
+/* The agent listens, beside nobody else: nothing can be lost. */
+static int attach_nothing(const struct options *o, const struct config *cfg, struct err *e)
+{
+	struct preflight *p = NULL;
+	int r = o->force ? 0 : preflight_check_addresses(cfg, e);
+
+	if (r)
+		return cli_fail(CLI_USAGE, e);
+	report_relay(cfg, o->pin_dir);
+	if (!o->dry_run || o->force)
+		return CLI_OK;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return cli_fail(CLI_FAILED, &(struct err){ "out of memory" });
+	for (unsigned int i = 0; i < cfg->n_backends; i++)
+		if (cfg->backends[i].weight)
+			preflight_add_backend(p, &cfg->backends[i].endpoint);
+	r = preflight_dial(cfg, false, p, e);
+	if (!r) {
+		report_preflight(p);
+		report_answers(p);
+	}
+	free(p);
+	return r ? cli_fail(CLI_FAILED, e) : CLI_OK;
+}
+
+static int run_attach(const struct options *o)
+{
 	struct config *cfg = NULL;
 	struct err e = { "" };
-	int r = read_config(o, &cfg, &e);
+	int status, r = read_config(o, &cfg, &e);
 
 	if (r)
 		return cli_fail(cli_file_status(r), &e);
-	rep = calloc(1, sizeof(*rep));
-	if (!rep)
-		r = err_no_memory(&e);
-	else
-		r = attach_run(cfg, &options, rep, &e);
-	if (!r)
-		report_print(rep, cfg, o->pin_dir, o->n_frontends || o->n_backends,
-			     o->verbosity > 0);
-	free(rep);
+	status = cfg->data_path == CONFIG_DATA_PATH_RELAY ? attach_nothing(o, cfg, &e)
+							  : attach(o, cfg, &e);
 	config_free(cfg);
-	return r ? cli_fail(CLI_FAILED, &e) : CLI_OK;
+	return status;
+}
+
+static int run_print(const struct options *o)
+{
+	struct config *cfg = NULL;
+	struct err e = { "" };
+	int status, r = read_config(o, &cfg, &e);
+
+	if (r)
+		return cli_fail(cli_file_status(r), &e);
+	status = report_config(cfg);
+	config_free(cfg);
+	return status;
 }
 
 /* Refuses what $KUBECONFIG may hold, unless it is one file's name. */
@@ -270,6 +365,9 @@ static int run_import(const struct options *o)
 	size_t length = 0;
 	int r;
 
+	/* A kubeconfig has keys. */
+	if (privileges_hide_memory(&e))
+		return cli_fail(CLI_FAILED, &e);
 	snprintf(option, sizeof(option), "%s FILE", import_option(o->from));
 	if (!from_stdin)
 		directory = path_directory(o->from_file);
@@ -283,6 +381,9 @@ static int run_import(const struct options *o)
 				   directory, &made, &e);
 	if (!r)
 		fputs(made, stdout);
+	/* A terminal has the text above, and nothing is saved; nor is it where writing fails. */
+	if (!r && !fflush(stdout) && !isatty(STDOUT_FILENO))
+		report_imported();
 	free(directory);
 	free(made);
 	free(text);
@@ -291,15 +392,20 @@ static int run_import(const struct options *o)
 
 int main(int argc, char **argv)
 {
+	struct err e = { "" };
 	struct options o;
+	__s64 offset_ns;
 	int status;
 
 	log_init("kubelb-load", LOG_LEVEL_WARN);
 	status = parse_options(argc, argv, &o);
+	if (status < 0 && clock_adopt_kernels(&offset_ns, &e))
+		status = cli_fail(CLI_FAILED, &e);
 	if (status < 0)
 		status = o.action == ACTION_DETACH   ? detach(o.pin_dir)
 			 : o.action == ACTION_CHECK  ? check_kernel(o.pin_dir, o.cgroup, o.json)
 			 : o.action == ACTION_IMPORT ? run_import(&o)
+			 : o.action == ACTION_PRINT  ? run_print(&o)
 						     : run_attach(&o);
 	return cli_end(status);
 }

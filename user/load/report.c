@@ -4,11 +4,15 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/array.h"
+#include "base/cli.h"
 #include "base/log.h"
+#include "host/node.h"
+#include "host/service_unit.h"
 #include "net/endpoint.h"
 
 static void print_backend_change(const struct plan_backend *b, const struct plan_backend *old)
@@ -149,6 +153,58 @@ void report_print(const struct attach_report *rep, const struct config *cfg, con
 		printf("backends: those that discovery has left in %s%s\n", cfg->discovery_cache,
 		       rep->seeds ? ", and the configuration's own" : "");
 	print_warnings(rep, cfg, from_args);
+	report_preflight(&rep->preflight);
+	if (rep->dry_run)
+		report_answers(&rep->preflight);
 	if (rep->dry_run || verbose)
 		print_changes(rep);
+}
+
+void report_relay(const struct config *cfg, const char *pin_dir)
+{
+	printf("dataPath: relay: nothing to attach; kubelb-agent listens on %u frontend%s and "
+	       "relays\n",
+	       cfg->n_frontends, cfg->n_frontends == 1 ? "" : "s");
+	if (datapath_is_pinned(pin_dir))
+		log_line("warning: what is attached in %s stays, and sends connects straight; once "
+			 "the agent listens, kubelb-load --detach removes it",
+			 pin_dir);
+}
+
+void report_refused(const struct err *e)
+{
+	log_line(
+		"warning: nothing is attached, so kubelb-agent has to run: it relays every connect "
+		"(dataPath: auto), unless it can attach: %s",
+		e->text);
+}
+
+int report_config(const struct config *cfg)
+{
+	struct err e = { "" };
+	char *text = NULL;
+
+	if (config_print(cfg, node_has_ipv6(), &text, &e))
+		return cli_fail(CLI_FAILED, &e);
+	fputs(text, stdout);
+	free(text);
+	return CLI_OK;
+}
+
+/* The package's units read the file. */
+#define ATTACH_UNITS "systemctl enable --now kubelb-load kubelb-agent && kubelbctl status"
+#define ATTACH_ONCE "kubelb-load && kubelbctl status"
+
+void report_next(bool attached)
+{
+	printf("next: %s\n", attached			   ? "kubelbctl status"
+			     : service_unit_systemd_runs() ? ATTACH_UNITS
+							   : ATTACH_ONCE);
+}
+
+void report_imported(void)
+{
+	log_line("next, once that is in " CONFIG_PATH_DEFAULT
+		 " (kubelb-load --dry-run looks at it first): %s",
+		 service_unit_systemd_runs() ? ATTACH_UNITS : ATTACH_ONCE);
 }

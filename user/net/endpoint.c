@@ -234,6 +234,20 @@ bool endpoint_is_loopback(const struct klb_endpoint *ep)
 	return memcmp(ep->addr, one, sizeof(one)) == 0;
 }
 
+bool endpoint_is_documentation(const struct klb_endpoint *ep)
+{
+	static const __u8 ipv4[][3] = { { 192, 0, 2 }, { 198, 51, 100 }, { 203, 0, 113 } };
+	static const __u8 ipv6[] = { 0x20, 0x01, 0x0d, 0xb8 };
+
+	if (!endpoint_is_ipv4(ep))
+		return !memcmp(ep->addr, ipv6, sizeof(ipv6)) ||
+		       (ep->addr[0] == 0x3f && ep->addr[1] == 0xff && ep->addr[2] < 0x10);
+	for (size_t i = 0; i < sizeof(ipv4) / sizeof(ipv4[0]); i++)
+		if (!memcmp(ep->addr + sizeof(ipv4_prefix), ipv4[i], sizeof(ipv4[i])))
+			return true;
+	return false;
+}
+
 /* The fields are copied: a cast would break the rules of alignment and aliasing. */
 socklen_t endpoint_to_sockaddr(const struct klb_endpoint *ep, struct sockaddr_storage *ss)
 {

@@ -50,6 +50,8 @@ bool endpoint_is_loopback(const struct klb_endpoint *ep);
 bool endpoint_is_link_local(const struct klb_endpoint *ep);
 /* fe80::/10. Such an address needs a zone; one of 169.254/16 does not. */
 bool endpoint_is_link_local_v6(const struct klb_endpoint *ep);
+/* 192.0.2/24, 198.51.100/24, 203.0.113/24 (RFC 5737), 2001:db8::/32 (RFC 3849), 3fff::/20 (9637) */
+bool endpoint_is_documentation(const struct klb_endpoint *ep);
 
 /* Fills ss for connect(2) or bind(2): AF_INET for IPv4. Returns its length. */
 socklen_t endpoint_to_sockaddr(const struct klb_endpoint *ep, struct sockaddr_storage *ss);

@@ -11,10 +11,15 @@
 #include <nghttp2/nghttp2.h>
 
 #include "base/array.h"
+#include "base/clock.h"
+#include "base/pace.h"
 #include "net/http_header.h"
 
 /* Answers to SETTINGS and PINGs that may wait to be sent. A server that sends more is hostile. */
 #define ACKS_MAX 64
+
+/* An answer takes two or three frames, and a server has little else to say. */
+static const struct pace_limit frames_limit = { .burst = 1000, .per_s = 200 };
 
 /* A GET. */
 struct stream {
@@ -33,6 +38,8 @@ struct h2 {
 	__u64 ping; /* the number of the last PING */
 	bool pinging; /* and it is not answered */
 	bool going;
+	struct pace frames; /* that have come in */
+	bool flooded; /* too many */
 };
 
 static struct stream *find(struct h2 *h, int id)
@@ -50,6 +57,17 @@ static void put(struct h2 *h, const struct h2_event *event)
 }
 
 /* --- what comes in ------------------------------------------------------------------- */
+
+/* Of any type: each kind has its flood, which costs nothing to send. */
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg)
+{
+	struct h2 *h = arg;
+
+	(void)session;
+	(void)hd;
+	h->flooded = !pace_take(&h->frames, &frames_limit, 1, clock_now_ns());
+	return h->flooded ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
 		     size_t name_length, const uint8_t *value, size_t value_length, uint8_t flags,
@@ -194,7 +212,7 @@ int h2_read(struct h2 *h, const char **ret_why)
 	while (evbuffer_peek(in, -1, NULL, &piece, 1) > 0 && piece.iov_len) {
 		n = nghttp2_session_mem_recv(h->session, piece.iov_base, piece.iov_len);
 		if (n < 0) {
-			*ret_why = nghttp2_strerror((int)n);
+			*ret_why = h->flooded ? "too many frames" : nghttp2_strerror((int)n);
 			return -EPROTO;
 		}
 		evbuffer_drain(in, (size_t)n);
@@ -230,6 +248,7 @@ static int make_session(struct h2 *h)
 	if (!r)
 		r = nghttp2_option_new(&option);
 	if (!r) {
+		nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
 		nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
 		nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
 		nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);

@@ -4,6 +4,7 @@
 
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 /* RFC 9110, 5.6.2: what a header's name is made of. */
 static size_t token_length(const char *s)
@@ -28,6 +29,15 @@ bool header_split(char *line, char **ret_value)
 	*end = '\0';
 	*ret_value = value;
 	return true;
+}
+
+__s64 header_date_s(const char *value)
+{
+	struct tm at = { .tm_year = 0 };
+	/* The programs set no locale, so the names are English. */
+	const char *end = strptime(value, "%a, %d %b %Y %H:%M:%S GMT", &at);
+
+	return end && !*end ? timegm(&at) : 0;
 }
 
 bool header_has_token(const char *list, const char *token)

@@ -5,6 +5,8 @@
 
 #include <stdbool.h>
 
+#include <linux/types.h>
+
 #ifndef KLB_VERSION
 #define KLB_VERSION "dev"
 #endif
@@ -16,6 +18,8 @@
  * before the colon.
  */
 bool header_split(char *line, char **ret_value);
+/* The value of a Date header in Unix time; 0: it is none (RFC 9110, 5.6.7, IMF-fixdate). */
+__s64 header_date_s(const char *value);
 /* Whether a comma-separated list holds a token. */
 bool header_has_token(const char *list, const char *token);
 

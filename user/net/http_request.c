@@ -64,6 +64,8 @@ static enum request_method method_of(const char *word)
 {
 	if (strcmp(word, "GET") == 0)
 		return REQUEST_GET;
+	if (strcmp(word, "POST") == 0)
+		return REQUEST_POST;
 	return strcmp(word, "HEAD") == 0 ? REQUEST_HEAD : REQUEST_OTHER;
 }
 
@@ -111,7 +113,7 @@ static unsigned int judge_body(struct request *ret)
 	if (!ret->body)
 		return 0;
 	ret->keep = false;
-	return ret->method == REQUEST_OTHER ? 0 : 413;
+	return ret->method == REQUEST_GET || ret->method == REQUEST_HEAD ? 413 : 0;
 }
 
 unsigned int request_parse(char *text, size_t n, struct request *ret)

@@ -9,9 +9,9 @@
 /* The request line and the headers together, with the empty line. */
 #define REQUEST_MAX ((size_t)8192)
 /* Longer than each path that exists. A longer one is cut, and so matches none of them. */
-#define REQUEST_PATH_MAX 32
+#define REQUEST_PATH_MAX 112
 
-enum request_method { REQUEST_OTHER, REQUEST_GET, REQUEST_HEAD };
+enum request_method { REQUEST_OTHER, REQUEST_GET, REQUEST_HEAD, REQUEST_POST };
 
 struct request {
 	enum request_method method;

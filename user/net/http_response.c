@@ -169,6 +169,8 @@ static enum answer_progress parse_header(struct answer *a, char *line)
 		return parse_content_length(a, value);
 	if (strcasecmp(line, "Transfer-Encoding") == 0)
 		parse_transfer_encoding(a, value);
+	else if (strcasecmp(line, "Date") == 0)
+		a->date_s = header_date_s(value);
 	else if (strcasecmp(line, "Connection") == 0 && header_has_token(value, "close"))
 		a->keep = false;
 	return ANSWER_PROGRESS_STEP;

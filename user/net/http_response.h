@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include <linux/types.h>
+
 struct evbuffer;
 
 /* How far an answer has come in. */
@@ -43,6 +45,7 @@ struct answer {
 	enum answer_state state;
 	enum answer_framing framing;
 	unsigned int status;
+	__s64 date_s; /* the sender's clock, in Unix time; 0: it does not say */
 	bool started; /* a byte of it has arrived */
 	bool keep; /* the connection may carry the next request */
 	bool coded; /* a Transfer-Encoding was seen */

@@ -33,6 +33,13 @@ static bool is_due(const struct https_conn *c, const struct h2_event *event)
 	return c->answering && event->stream == c->stream;
 }
 
+/* A server that has answered before has nothing to say until it is asked again. */
+static void note_answered(struct https_conn *c)
+{
+	c->answering = false;
+	c->peer.meter.idle = true;
+}
+
 static void handle_h2_event(struct https_conn *c, const struct h2_event *event)
 {
 	const struct https_end refused = { .refused = true };
@@ -41,7 +48,7 @@ static void handle_h2_event(struct https_conn *c, const struct h2_event *event)
 	case H2_ANSWERED:
 		if (!is_due(c, event))
 			break;
-		c->answering = false;
+		note_answered(c);
 		c->answer.status = event->status;
 		c->answer.started = true;
 		c->answer.keep = true;
@@ -98,15 +105,18 @@ static void on_read(struct bufferevent *bev, void *arg)
 		return;
 	}
 	progress = answer_read(&c->answer, bufferevent_get_input(bev));
-	c->answering = progress == ANSWER_PROGRESS_MORE;
+	if (progress != ANSWER_PROGRESS_MORE)
+		note_answered(c);
 	c->ops->received(c->arg, progress);
 }
 
 static void on_event(struct bufferevent *bev __attribute__((unused)), short what, void *arg)
 {
-	/* libevent has put the socket's error into errno. */
-	const struct https_end end = { .what = what, .os_error = errno };
 	struct https_conn *c = arg;
+	/* libevent has put the socket's error into errno. */
+	const struct https_end end = { .what = what,
+				       .os_error = c->peer.meter.excess ? 0 : errno,
+				       .excess = c->peer.meter.excess };
 
 	if (!(what & BEV_EVENT_CONNECTED))
 		c->ops->ended(c->arg, &end);
@@ -119,6 +129,7 @@ static void on_event(struct bufferevent *bev __attribute__((unused)), short what
 int https_conn_get(struct https_conn *c, const struct https_get *get)
 {
 	c->answering = true;
+	c->peer.meter.idle = false;
 	if (!c->h2)
 		return bufferevent_write(c->bev, get->request, strlen(get->request)) < 0 ? -ENOMEM
 											 : 0;
@@ -168,10 +179,20 @@ bool https_conn_is_acknowledged(const struct https_conn *c)
 
 /* --- connecting ---------------------------------------------------------------------- */
 
+/* Called from within OpenSSL: the connection ends when that has returned. */
+static void on_exceeded(void *arg)
+{
+	struct https_conn *c = arg;
+
+	bufferevent_trigger_event(c->bev, BEV_EVENT_ERROR, BEV_TRIG_DEFER_CALLBACKS);
+}
+
 /* The socket is connected; ownership passes to c->bev. False when memory is short. */
 static bool start_tls(struct https_conn *c)
 {
-	c->ssl = tls_connection(c->tls, &c->peer);
+	c->peer.meter =
+		(struct tls_meter){ .budget = c->budget, .exceeded = on_exceeded, .arg = c };
+	c->ssl = tls_connection(c->tls, &c->peer, c->fd);
 	if (c->ssl && c->offer_h2 && !tls_offer_h2(c->ssl)) {
 		tls_hang_up(c->ssl, false);
 		SSL_free(c->ssl);
@@ -237,6 +258,10 @@ enum klb_reason https_conn_reason(struct https_conn *c, const struct https_end *
 	if (end->refused) {
 		snprintf(detail, TLS_DETAIL_MAX, "the request was refused (HTTP/2)");
 		return KLB_REASON_CLOSED;
+	}
+	if (end->excess) {
+		snprintf(detail, TLS_DETAIL_MAX, "the %s %s", c->peer.words->peer, end->excess);
+		return KLB_REASON_PROTOCOL;
 	}
 	if (end->breach) {
 		snprintf(detail, TLS_DETAIL_MAX, "HTTP/2: %s", end->breach);

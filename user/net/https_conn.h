@@ -29,6 +29,7 @@ struct event_base;
 struct https_end {
 	const char *step; /* "connect": which step failed; NULL: an established connection ended */
 	const char *breach; /* how the other side has broken HTTP/2's rules; or NULL */
+	const char *excess; /* what it has sent too much of; or NULL */
 	bool refused; /* HTTP/2: the other side has ended the GET without an answer */
 	short what; /* BEV_EVENT_…, of an established connection */
 	int os_error; /* an errno; 0: the other side closed it, or TLS failed */
@@ -60,6 +61,7 @@ struct https_conn {
 	struct event_base *base;
 	const struct dial_patience *patience;
 	size_t input_max; /* decrypted bytes that may wait in this process; 0: no limit */
+	const struct tls_budget *budget; /* of what the other side sends */
 	bool offer_h2; /* offer HTTP/2 as well */
 	const struct https_conn_ops *ops;
 	void *arg;

@@ -89,18 +89,36 @@ static int own_socket(int family, int type, int protocol)
 	return fd;
 }
 
-/* A socket stays in the namespace that it was made in. */
-static int make_socket(int home, int ns, int family, int type, int protocol)
+struct socket_kind {
+	int family, type, protocol;
+};
+
+static int make_kind(void *arg)
+{
+	const struct socket_kind *k = arg;
+
+	return own_socket(k->family, k->type, k->protocol);
+}
+
+/* What is opened in a namespace, as a socket is, stays in it. */
+static int make_inside(int home, int ns, int (*make)(void *arg), void *arg)
 {
 	int fd;
 
 	if (setns(ns, CLONE_NEWNET))
 		return -errno;
-	fd = own_socket(family, type, protocol);
+	fd = make(arg);
 	/* It must not go on in another network namespace: it is better to end. */
 	if (setns(home, CLONE_NEWNET))
 		abort();
 	return fd;
+}
+
+static int make_socket(int home, int ns, int family, int type, int protocol)
+{
+	struct socket_kind kind = { family, type, protocol };
+
+	return make_inside(home, ns, make_kind, &kind);
 }
 
 static int begin(struct search *s, int protocol, const struct netns_visitor *v, struct err *e)
@@ -158,10 +176,12 @@ int netns_socket(int beside, int family, int type, int protocol)
 /* ns: a descriptor of the namespace. */
 static void look_at(struct search *s, int ns, __u64 netns)
 {
-	int fd = make_socket(s->home, ns, AF_NETLINK, SOCK_RAW, s->protocol);
+	const struct netns_visitor *v = s->visitor;
+	int fd = v->makes ? make_inside(s->home, ns, v->makes, v->arg)
+			  : make_socket(s->home, ns, AF_NETLINK, SOCK_RAW, s->protocol);
 
 	if (fd >= 0)
-		s->over = !s->visitor->takes(s->visitor->arg, netns, fd);
+		s->over = !v->takes(v->arg, netns, fd);
 }
 
 static void look_into(struct search *s, const char *path)

@@ -69,7 +69,10 @@ int netns_socket(int beside, int family, int type, int protocol);
 struct netns_visitor {
 	/* Whether that namespace is of interest; false for one that is known already. */
 	bool (*wants)(void *arg, __u64 netns);
-	/* fd: a netlink socket in it, the visitor's to close. Returns whether to go on. */
+	/* Opens something in the namespace that the thread is in then; NULL: a netlink socket of
+	 * the call's protocol. Returns a descriptor, or a negative errno to pass over it. */
+	int (*makes)(void *arg);
+	/* fd: that, the visitor's to close. Returns whether to go on. */
 	bool (*takes)(void *arg, __u64 netns, int fd);
 	void *arg;
 };

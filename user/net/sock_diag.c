@@ -65,6 +65,19 @@ struct request {
 
 #define PLAIN_REQUEST offsetof(struct request, storages)
 
+/* One comparison of the kernel's filter (inet_diag_bc_run, net/ipv4/inet_diag.c). */
+struct filter {
+	struct inet_diag_bc_op op;
+	char peer[sizeof(struct inet_diag_hostcond)]; /* the address follows it */
+	__be32 addr[4];
+};
+
+struct list_request {
+	struct request plain;
+	struct nlattr bytecode;
+	struct filter filter;
+};
+
 /* --- netlink ------------------------------------------------------------------------ */
 
 typedef int (*message_fn)(const struct inet_diag_msg *m, size_t length, void *arg);
@@ -110,38 +123,56 @@ static int take_message(const struct nlmsghdr *header, __u32 sequence, message_f
 	return r ? r : 1;
 }
 
-static int receive(struct sock_diag *d, int fd, message_fn take, void *arg)
+/* Takes one part of an answer. Returns 1 when there is more, or the result: 0 or negative. */
+static int receive_part(struct sock_diag *d, int fd, message_fn take, void *arg)
 {
-	for (;;) {
-		struct nlmsghdr *header = (struct nlmsghdr *)d->part;
-		ssize_t n = recv(fd, d->part, PART_SIZE, 0);
-		size_t left = (size_t)n;
+	struct nlmsghdr *header = (struct nlmsghdr *)d->part;
+	ssize_t n;
+	size_t left;
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return errno == EAGAIN ? -ETIMEDOUT : -errno;
-		for (; NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
-			int r = take_message(header, d->sequence, take, arg);
+	do
+		n = recv(fd, d->part, PART_SIZE, 0);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return errno == EAGAIN ? -ETIMEDOUT : -errno;
+	left = (size_t)n;
+	for (; NLMSG_OK(header, left); header = NLMSG_NEXT(header, left)) {
+		int r = take_message(header, d->sequence, take, arg);
 
-			if (r <= 0)
-				return r;
-		}
+		if (r <= 0)
+			return r;
 	}
+	return 1;
 }
 
-/* size: of the request; what is behind PLAIN_REQUEST may be left out. */
-static int ask(struct sock_diag *d, int fd, struct request *q, size_t size, message_fn take,
-	       void *arg)
+static int receive_all(struct sock_diag *d, int fd, message_fn take, void *arg)
+{
+	int r;
+
+	do
+		r = receive_part(d, fd, take, arg);
+	while (r > 0);
+	return r;
+}
+
+/* Asks, and leaves the answer to be received. */
+static int send_request(struct sock_diag *d, int fd, struct request *q, size_t size)
 {
 	q->header.nlmsg_len = (__u32)size;
 	q->header.nlmsg_type = q->header.nlmsg_type ? q->header.nlmsg_type : SOCK_DIAG_BY_FAMILY;
 	q->header.nlmsg_flags |= NLM_F_REQUEST;
 	q->header.nlmsg_seq = ++d->sequence;
 	q->body.sdiag_protocol = IPPROTO_TCP;
-	if (send(fd, q, size, 0) < 0)
-		return -errno;
-	return receive(d, fd, take, arg);
+	return send(fd, q, size, 0) < 0 ? -errno : 0;
+}
+
+/* size: of the request; what is behind PLAIN_REQUEST may be left out. */
+static int ask(struct sock_diag *d, int fd, struct request *q, size_t size, message_fn take,
+	       void *arg)
+{
+	int r = send_request(d, fd, q, size);
+
+	return r ? r : receive_all(d, fd, take, arg);
 }
 
 /* --- network namespaces ------------------------------------------------------------------ */
@@ -355,6 +386,23 @@ static bool find_record(const void *attributes, size_t length, struct klb_socket
 	return true;
 }
 
+/* The SYN counts as acknowledged data. */
+static bool is_silent(const struct tcp_info *info)
+{
+	return info->tcpi_bytes_acked > 1 && !info->tcpi_unacked && !info->tcpi_bytes_received;
+}
+
+/*
+ * The time begins with the connection. A peer that has closed sends nothing more, and its FIN
+ * counts as data.
+ */
+static __u32 last_data_ms(__u32 tcp_state, const struct tcp_info *info)
+{
+	return info->tcpi_bytes_received && tcp_state == STATE_ESTABLISHED
+		       ? info->tcpi_last_data_recv
+		       : CONNECTION_NO_DATA;
+}
+
 /* Fills in what struct tcp_info says, if it was asked for. */
 static void read_info(const void *attributes, size_t length, struct klb_connection *ret)
 {
@@ -364,13 +412,10 @@ static void read_info(const void *attributes, size_t length, struct klb_connecti
 	if (at)
 		memcpy(&info, at, length < sizeof(info) ? length : sizeof(info));
 	ret->srtt_us = info.tcpi_rtt;
-	/*
-	 * The time begins with the connection. A peer that has closed sends nothing more, and its
-	 * FIN counts as data.
-	 */
-	ret->last_data_ms = info.tcpi_bytes_received && ret->tcp_state == STATE_ESTABLISHED
-				    ? info.tcpi_last_data_recv
-				    : CONNECTION_NO_DATA;
+	ret->last_data_ms = last_data_ms(ret->tcp_state, &info);
+	ret->silent_ms = ret->tcp_state == STATE_ESTABLISHED && is_silent(&info)
+				 ? info.tcpi_last_data_sent
+				 : 0;
 }
 
 static void read_local(const struct inet_diag_msg *m, struct klb_endpoint *ret)
@@ -397,6 +442,7 @@ static int take_connection(const struct inet_diag_msg *m, size_t length, void *a
 		return 0;
 	read_local(m, &c.local);
 	c.tcp_state = m->idiag_state;
+	c.uid = m->idiag_uid;
 	c.bound_if = m->id.idiag_if;
 	c.cookie = m->id.idiag_cookie[0] | (__u64)m->id.idiag_cookie[1] << 32;
 	read_info(m + 1, length, &c);
@@ -405,23 +451,48 @@ static int take_connection(const struct inet_diag_msg *m, size_t length, void *a
 	return l->visit(&c, l->arg);
 }
 
-/* l: NULL to ask for sockets in no state at all, of which there are none. */
-static int list_family(struct sock_diag *d, int fd, int family, const struct sock_diag_query *q,
-		       struct listing *l)
+/* Fills a filter for sockets that are connected to peer. Returns its length. */
+static size_t fill_filter(const struct klb_endpoint *peer, struct filter *ret)
 {
-	struct request r = {
-		.header.nlmsg_flags = NLM_F_DUMP,
-		.body = { .sdiag_family = (__u8)family,
-			  .idiag_states = l ? CONNECTION_STATES : 0,
-			  .idiag_ext = q->info ? 1 << (INET_DIAG_INFO - 1) : 0 },
-		.storages = { .nla_len = sizeof(r) - PLAIN_REQUEST,
-			      .nla_type = INET_DIAG_REQ_SK_BPF_STORAGES | NLA_F_NESTED },
-		.map = { .nla_len = sizeof(r.map) + sizeof(r.map_fd),
-			 .nla_type = SK_DIAG_BPF_STORAGE_REQ_MAP_FD },
-		.map_fd = (__u32)q->map_fd,
-	};
+	bool ipv4 = endpoint_is_ipv4(peer);
+	size_t skip = ipv4 ? 12 : 0, bytes = sizeof(peer->addr) - skip;
+	size_t length = offsetof(struct filter, addr) + bytes;
+	const struct inet_diag_hostcond cond = { .family = ipv4 ? AF_INET : AF_INET6,
+						 .prefix_len = (__u8)(8 * bytes),
+						 .port = (int)peer->port };
 
-	return ask(d, fd, &r, sizeof(r), l ? take_connection : NULL, l);
+	/* The program matches when it ends exactly behind its last step. */
+	ret->op = (struct inet_diag_bc_op){ .code = INET_DIAG_BC_D_COND,
+					    .yes = (__u8)length,
+					    .no = (__u16)(length + sizeof(ret->op)) };
+	memcpy(ret->peer, &cond, sizeof(cond));
+	memcpy(ret->addr, peer->addr + skip, bytes);
+	return length;
+}
+
+/* states: 0 asks for sockets in no state at all, of which there are none. */
+static int send_list_request(struct sock_diag *d, int fd, int family,
+			     const struct sock_diag_query *q, __u32 states)
+{
+	struct list_request r = {
+		.plain = { .header.nlmsg_flags = NLM_F_DUMP,
+			   .body = { .sdiag_family = (__u8)family,
+				     .idiag_states = states,
+				     .idiag_ext = q->info ? 1 << (INET_DIAG_INFO - 1) : 0 },
+			   .storages = { .nla_len = sizeof(r.plain) - PLAIN_REQUEST,
+					 .nla_type = INET_DIAG_REQ_SK_BPF_STORAGES | NLA_F_NESTED },
+			   .map = { .nla_len = sizeof(r.plain.map) + sizeof(r.plain.map_fd),
+				    .nla_type = SK_DIAG_BPF_STORAGE_REQ_MAP_FD },
+			   .map_fd = (__u32)q->map_fd },
+		.bytecode = { .nla_type = INET_DIAG_REQ_BYTECODE },
+	};
+	size_t size = sizeof(r.plain);
+
+	if (q->peer) {
+		r.bytecode.nla_len = (__u16)(sizeof(r.bytecode) + fill_filter(q->peer, &r.filter));
+		size = offsetof(struct list_request, bytecode) + r.bytecode.nla_len;
+	}
+	return send_request(d, fd, &r.plain, size);
 }
 
 static int list_error(int code, struct err *e)
@@ -445,47 +516,112 @@ static int list_error(int code, struct err *e)
 int sock_diag_can_list(struct sock_diag *d, int map_fd, struct err *e)
 {
 	const struct sock_diag_query q = { .map_fd = map_fd };
-	int r = list_family(d, d->own.fd, AF_INET, &q, NULL);
+	int r = send_list_request(d, d->own.fd, AF_INET, &q, 0);
 
+	if (!r)
+		r = receive_all(d, d->own.fd, NULL, NULL);
 	return r ? list_error(-r, e) : 0;
 }
 
-static int list_ns(struct sock_diag *d, const struct diag_ns *p, const struct sock_diag_query *q,
-		   struct listing *l, struct err *e)
+/* The place after the last one: the walk is over. */
+#define WALK_END (~(size_t)0)
+
+/* places: 0: the namespace that the query names; 1: this process's own; from 2 on: the others. */
+static struct diag_ns *place_of(struct sock_diag_walk *w)
 {
+	struct sock_diag *d = w->diag;
+
+	if (w->place < 2)
+		return w->place ? &d->own : find_ns(d, w->first);
+	return w->place - 2 < d->n_others ? &d->others[w->place - 2] : NULL;
+}
+
+static int leave_place(struct sock_diag_walk *w, struct err *e)
+{
+	int r = 0;
+
+	w->family = AF_INET;
+	if (!w->query.elsewhere)
+		w->place = WALK_END;
+	else if (!w->place++)
+		r = visit_namespaces(w->diag, 0, 0, w->query.everywhere, e);
+	return r;
+}
+
+/* Sends the next request. Returns 1 when there is one more place to look at, 0 at the end. */
+static int ask_next(struct sock_diag_walk *w, struct err *e)
+{
+	const struct diag_ns *p = w->place == WALK_END ? NULL : place_of(w);
 	int r;
 
-	if (p->fd < 0)
+	if (!p)
 		return 0;
-	l->ns = p;
-	r = list_family(d, p->fd, AF_INET, q, l);
+	if (p->fd < 0 || (w->place && p->netns == w->first)) {
+		r = leave_place(w, e);
+		return r ? r : 1;
+	}
+	r = send_list_request(w->diag, p->fd, w->family, &w->query, CONNECTION_STATES);
 	if (r)
 		return list_error(-r, e);
-	/* An IPv6 socket that is connected to ::ffff:a.b.c.d is among these. A kernel without
-	 * IPv6 has no such family. */
-	r = list_family(d, p->fd, AF_INET6, q, l);
-	return r && r != -ENOENT ? list_error(-r, e) : 0;
+	w->asked = true;
+	return 1;
+}
+
+/* What comes after a namespace's sockets of one family. */
+static int ask_less(struct sock_diag_walk *w, int result, struct err *e)
+{
+	/* A kernel without IPv6 has no such family. */
+	if (result && !(result == -ENOENT && w->family == AF_INET6))
+		return list_error(-result, e);
+	w->asked = false;
+	if (w->family == AF_INET6)
+		return leave_place(w, e);
+	/* An IPv6 socket that is connected to ::ffff:a.b.c.d is among these. */
+	w->family = AF_INET6;
+	return 0;
+}
+
+int sock_diag_walk_begin(struct sock_diag_walk *w, struct sock_diag *d,
+			 const struct sock_diag_query *q, struct err *e)
+{
+	struct diag_ns *first = NULL;
+
+	*w = (struct sock_diag_walk){ .diag = d,
+				      .query = *q,
+				      .first = q->netns ? q->netns : d->own.netns,
+				      .family = AF_INET };
+	return ns_of(d, w->first, 0, &first, e);
+}
+
+int sock_diag_walk_step(struct sock_diag_walk *w,
+			int (*visit)(const struct klb_connection *c, void *arg), void *arg,
+			struct err *e)
+{
+	struct listing l = { .visit = visit, .arg = arg };
+	int r;
+
+	if (!w->asked)
+		return ask_next(w, e);
+	l.ns = place_of(w);
+	r = receive_part(w->diag, l.ns->fd, take_connection, &l);
+	if (r > 0)
+		return 1;
+	r = ask_less(w, r, e);
+	return r ? r : 1;
 }
 
 int sock_diag_list(struct sock_diag *d, const struct sock_diag_query *q,
 		   int (*visit)(const struct klb_connection *c, void *arg), void *arg,
 		   struct err *e)
 {
-	struct listing l = { .visit = visit, .arg = arg };
-	struct diag_ns *first = NULL;
-	int r = ns_of(d, q->netns ? q->netns : d->own.netns, 0, &first, e);
-	__u64 done = r ? 0 : first->netns;
+	struct sock_diag_walk w;
+	int r = sock_diag_walk_begin(&w, d, q, e);
 
-	if (!r)
-		r = list_ns(d, first, q, &l, e);
-	if (r || !q->elsewhere)
+	if (r)
 		return r;
-	r = visit_namespaces(d, 0, 0, q->everywhere, e);
-	if (!r && d->own.netns != done)
-		r = list_ns(d, &d->own, q, &l, e);
-	for (size_t i = 0; !r && i < d->n_others; i++)
-		if (d->others[i].netns != done)
-			r = list_ns(d, &d->others[i], q, &l, e);
+	do
+		r = sock_diag_walk_step(&w, visit, arg, e);
+	while (r > 0);
 	return r;
 }
 
@@ -501,25 +637,58 @@ static int take_listener(const struct inet_diag_msg *m, size_t length, void *arg
 	return 0;
 }
 
-static int list_listeners(struct sock_diag *d, int family, __u64 *ret)
+static int list_listeners(struct sock_diag *d, int family, message_fn take, void *arg)
 {
 	struct request q = { .header.nlmsg_flags = NLM_F_DUMP,
 			     .body = { .sdiag_family = (__u8)family,
 				       .idiag_states = 1U << STATE_LISTEN } };
 
-	return ask(d, d->own.fd, &q, PLAIN_REQUEST, take_listener, ret);
+	return ask(d, d->own.fd, &q, PLAIN_REQUEST, take, arg);
 }
 
 int sock_diag_listeners(struct sock_diag *d, __u64 *ret, struct err *e)
 {
-	int r = list_listeners(d, AF_INET, ret);
+	int r = list_listeners(d, AF_INET, take_listener, ret);
 
 	if (!r)
-		r = list_listeners(d, AF_INET6, ret);
+		r = list_listeners(d, AF_INET6, take_listener, ret);
 	/* A kernel without IPv6 has no such listeners. */
-	if (r == -ENOENT && !list_listeners(d, AF_INET, ret))
+	if (r == -ENOENT && !list_listeners(d, AF_INET, take_listener, ret))
 		r = 0;
 	return r ? err_set(e, -r, "cannot list what listens: sock_diag: %s", strerror(-r)) : 0;
+}
+
+struct search {
+	struct klb_endpoint at;
+	struct sock_diag_listener found; /* inode 0: nobody */
+};
+
+static int take_if_at(const struct inet_diag_msg *m, size_t length, void *arg)
+{
+	struct search *s = arg;
+	struct klb_endpoint at = { 0 };
+
+	(void)length;
+	read_local(m, &at);
+	if (at.port == s->at.port && (endpoint_equal(&at, &s->at) || endpoint_is_unspecified(&at) ||
+				      endpoint_is_unspecified(&s->at)))
+		s->found =
+			(struct sock_diag_listener){ .uid = m->idiag_uid, .inode = m->idiag_inode };
+	return 0;
+}
+
+int sock_diag_find_listener(struct sock_diag *d, const struct klb_endpoint *at,
+			    struct sock_diag_listener *ret)
+{
+	struct search s = { .at = *at };
+	int r = list_listeners(d, AF_INET, take_if_at, &s);
+
+	if (!r)
+		r = list_listeners(d, AF_INET6, take_if_at, &s);
+	*ret = s.found;
+	if (s.found.inode)
+		return 0;
+	return r ? r : -ENOENT;
 }
 
 /* --- ending ----------------------------------------------------------------------------------- */
@@ -613,6 +782,7 @@ static int take_progress(const struct inet_diag_msg *m, size_t length, void *arg
 		.received = info.tcpi_bytes_received,
 		.acknowledged = info.tcpi_bytes_acked,
 		.sent = info.tcpi_bytes_sent - info.tcpi_bytes_retrans,
+		.last_data_ms = last_data_ms(m->idiag_state, &info),
 		.cookie = m->id.idiag_cookie[0] | (__u64)m->id.idiag_cookie[1] << 32,
 	};
 	return 0;
@@ -631,6 +801,36 @@ int sock_diag_look(struct sock_diag *d, const struct klb_connection *c,
 		return r;
 	name_socket(c, &q.body);
 	return ask(d, p->fd, &q, PLAIN_REQUEST, take_progress, ret);
+}
+
+/* Ends the answer, which has no end without NLM_F_ACK. */
+#define OWNER_FOUND (-EALREADY)
+
+/*
+ * A socket that its process has closed has no inode, and one in TIME_WAIT has user 0 whoever it was
+ * (inet_twsk_diag_fill).
+ */
+static int take_owner(const struct inet_diag_msg *m, size_t length, void *arg)
+{
+	(void)length;
+	if (!m->idiag_inode || !sock_diag_is_connection(m->idiag_state))
+		return -ENOENT;
+	*(__u32 *)arg = m->idiag_uid;
+	return OWNER_FOUND;
+}
+
+int sock_diag_owner(struct sock_diag *d, const struct klb_endpoint *client,
+		    const struct klb_endpoint *server, __u32 *ret_uid)
+{
+	const struct klb_connection c = { .local = *client,
+					  .record.backend = *server,
+					  .cookie = SOCK_DIAG_ANY_COOKIE };
+	struct request q = { .body.idiag_states = CONNECTION_STATES };
+	int r;
+
+	name_socket(&c, &q.body);
+	r = ask(d, d->own.fd, &q, PLAIN_REQUEST, take_owner, ret_uid);
+	return r == OWNER_FOUND ? 0 : r ? r : -ENOENT;
 }
 
 int sock_diag_tcp_socket(struct sock_diag *d, const struct klb_connection *c)

@@ -8,6 +8,7 @@
 #define KUBELB_SOCK_DIAG_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "net/connection.h"
 #include "base/err.h"
@@ -27,7 +28,9 @@ struct sock_diag_query {
 	__u64 netns; /* the namespace to list first: the host's; 0: this process's own */
 	bool elsewhere; /* and in every other namespace that a process or a name leads to */
 	bool everywhere; /* and in those to which only a process's socket leads */
-	bool info; /* fill in srtt_us and last_data_ms, for which the kernel locks each socket */
+	bool info; /* fill in srtt_us, last_data_ms and silent_ms, for which the kernel locks each
+		      socket */
+	const struct klb_endpoint *peer; /* only sockets that are connected to it; NULL: all */
 };
 
 /*
@@ -39,6 +42,30 @@ struct sock_diag_query {
 int sock_diag_list(struct sock_diag *d, const struct sock_diag_query *q,
 		   int (*visit)(const struct klb_connection *c, void *arg), void *arg,
 		   struct err *e);
+
+/*
+ * The same list in steps, for a process that has other work between them. diag serves this walk
+ * alone meanwhile. The fields belong to sock_diag.c.
+ */
+struct sock_diag_walk {
+	struct sock_diag *diag;
+	struct sock_diag_query query;
+	__u64 first; /* the namespace that comes first */
+	size_t place; /* which namespace now */
+	int family; /* of that namespace */
+	bool asked; /* an answer is to be received */
+};
+
+/* Returns 0 or a negative errno with e. What q points to has to stay. */
+int sock_diag_walk_begin(struct sock_diag_walk *w, struct sock_diag *d,
+			 const struct sock_diag_query *q, struct err *e);
+/*
+ * Visits some hundred sockets at most. Returns 1 when there is more to come, 0 at the end, or as
+ * sock_diag_list. CAP_BPF is needed in each step.
+ */
+int sock_diag_walk_step(struct sock_diag_walk *w,
+			int (*visit)(const struct klb_connection *c, void *arg), void *arg,
+			struct err *e);
 
 /* Whether sock_diag_list works here: returns the same as it. */
 int sock_diag_can_list(struct sock_diag *d, int map_fd, struct err *e);
@@ -52,14 +79,26 @@ int sock_diag_can_list(struct sock_diag *d, int map_fd, struct err *e);
  */
 int sock_diag_listeners(struct sock_diag *d, __u64 *ret, struct err *e);
 
+struct sock_diag_listener {
+	__u32 uid, inode;
+};
+
+/*
+ * Who listens on that address, or on its port of all addresses, in this process's own network
+ * namespace. Returns 0; -ENOENT when nobody does; else -errno. Needs no privilege.
+ */
+int sock_diag_find_listener(struct sock_diag *d, const struct klb_endpoint *at,
+			    struct sock_diag_listener *ret);
+
 /*
  * How far a connection is. The bytes that were received, acknowledged by the peer, and sent, those
- * that were sent again not counted; in- and excluding SYN and FIN as struct tcp_info does. cookie:
- * of the socket.
+ * that were sent again not counted; in- and excluding SYN and FIN as struct tcp_info does.
+ * last_data_ms: as in struct klb_connection. cookie: of the socket.
  */
 struct sock_diag_progress {
 	__u32 tcp_state;
 	__u64 received, acknowledged, sent;
+	__u32 last_data_ms;
 	__u64 cookie;
 };
 
@@ -73,6 +112,14 @@ struct sock_diag_progress {
  */
 int sock_diag_look(struct sock_diag *d, const struct klb_connection *c,
 		   struct sock_diag_progress *ret);
+
+/*
+ * The user whose process holds the socket that is bound to client and connected to server, in this
+ * process's own network namespace. Returns 0; -ENOENT when there is none, or its process has closed
+ * it; else -errno. Needs no privilege.
+ */
+int sock_diag_owner(struct sock_diag *d, const struct klb_endpoint *client,
+		    const struct klb_endpoint *server, __u32 *ret_uid);
 
 /* Whether a socket in that TCP state is a connection's, and not a listener's. */
 bool sock_diag_is_connection(__u32 tcp_state);

@@ -11,11 +11,7 @@
 #include "base/array.h"
 #include "net/endpoint.h"
 
-/*
- * Errors are ignored: without one of these options the connection works, and only notices later
- * that its peer is gone.
- */
-static void tune(int fd, const struct dial_patience *p)
+void dial_tune(int fd, const struct dial_patience *p)
 {
 	const struct {
 		int level, name, value;
@@ -34,21 +30,38 @@ static void tune(int fd, const struct dial_patience *p)
 			   sizeof(options[i].value));
 }
 
-int dial_open(const struct klb_endpoint *to, const struct dial_patience *patience)
+int dial_socket(const struct klb_endpoint *to)
+{
+	int fd = socket(endpoint_is_ipv4(to) ? AF_INET : AF_INET6,
+			SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	return fd;
+}
+
+int dial_connect(int fd, const struct klb_endpoint *to)
 {
 	struct sockaddr_storage ss;
 	socklen_t length = endpoint_to_sockaddr(to, &ss);
-	int fd, r;
 
-	fd = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	tune(fd, patience);
 	/* An interrupted connect goes on by itself, like one in progress. */
 	if (connect(fd, (struct sockaddr *)&ss, length) == 0 || errno == EINPROGRESS ||
 	    errno == EINTR)
+		return 0;
+	return -errno;
+}
+
+int dial_open(const struct klb_endpoint *to, const struct dial_patience *patience)
+{
+	int fd = dial_socket(to), r;
+
+	if (fd < 0)
 		return fd;
-	r = -errno;
+	dial_tune(fd, patience);
+	r = dial_connect(fd, to);
+	if (!r)
+		return fd;
 	close(fd);
 	return r;
 }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <event2/bufferevent.h>
 #include <event2/bufferevent_ssl.h>
@@ -24,6 +25,7 @@
 
 #include "base/file.h"
 #include "net/endpoint.h"
+#include "net/tls_cost.h"
 #include "net/tls_verify.h"
 
 /* The first 12 bytes of an IPv4 address are its ::ffff: prefix (abi.h). */
@@ -37,6 +39,7 @@
 struct tls {
 	SSL_CTX *ctx;
 	bool verify;
+	bool any_name;
 	const struct tls_words *words;
 	unsigned char digest[DIGEST_BYTES]; /* of all PEM that was read, in its order */
 	bool unknown; /* not all that it goes by is in digest */
@@ -248,15 +251,40 @@ static void format_expected(const struct tls_peer *peer, char *buf, size_t size)
 		 peer->dns ? peer->dns : endpoint_format_address(&peer->address, address));
 }
 
+/* Unix time; 0: it cannot be read. */
+static __s64 expires_s(const X509 *cert)
+{
+	struct tm at;
+
+	return ASN1_TIME_to_tm(X509_get0_notAfter(cert), &at) ? timegm(&at) : 0;
+}
+
+static enum tls_fault fault_of(int code)
+{
+	switch (code) {
+	case X509_V_ERR_HOSTNAME_MISMATCH:
+	case X509_V_ERR_IP_ADDRESS_MISMATCH:
+		return TLS_FAULT_NAME;
+	case X509_V_ERR_CERT_NOT_YET_VALID:
+	case X509_V_ERR_CERT_HAS_EXPIRED:
+		return TLS_FAULT_TIME;
+	default:
+		return TLS_FAULT_ISSUER;
+	}
+}
+
 static void describe_refusal(struct tls_peer *peer, X509_STORE_CTX *store)
 {
 	int code = X509_STORE_CTX_get_error(store);
-	const char *why = X509_verify_cert_error_string(code);
+	const char *why = code == TLS_VERIFY_KEY ? "a key that costs too much to compute with"
+						 : X509_verify_cert_error_string(code);
 	X509 *cert = X509_STORE_CTX_get_current_cert(store);
 	char subject[128], other[128];
 
+	peer->refused_expires_s = expires_s(X509_STORE_CTX_get0_cert(store));
+	peer->fault = fault_of(code);
 	format_name(cert ? X509_get_subject_name(cert) : NULL, subject, sizeof(subject));
-	if (code == X509_V_ERR_HOSTNAME_MISMATCH || code == X509_V_ERR_IP_ADDRESS_MISMATCH) {
+	if (peer->fault == TLS_FAULT_NAME) {
 		format_expected(peer, other, sizeof(other));
 		snprintf(peer->refusal, sizeof(peer->refusal),
 			 "%s: the certificate of %s does not name %s", why, subject, other);
@@ -301,6 +329,8 @@ static void set_up(SSL_CTX *ctx)
 	SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
 	/* So that an idle connection does not keep 32 KiB of buffers. */
 	SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
+	/* A call ends after a message that is no data: others may follow without end. */
+	SSL_CTX_clear_mode(ctx, SSL_MODE_AUTO_RETRY);
 	/*
 	 * A process that dies sends no close_notify. Its session stays usable, and HTTP's framing
 	 * detects a truncated answer.
@@ -322,12 +352,14 @@ static int load(struct tls *tls, const struct tls_options *o, struct err *e)
 
 	set_up(tls->ctx);
 	tls->verify = !o->insecure;
+	SSL_CTX_set_verify(tls->ctx, SSL_VERIFY_PEER, verify_callback);
 	if (tls->verify) {
-		SSL_CTX_set_verify(tls->ctx, SSL_VERIFY_PEER, verify_callback);
 		tls_verify_set_up(tls->ctx);
 		r = load_ca(tls, &o->ca, e);
 		if (r)
 			return r;
+	} else {
+		tls_verify_set_up_insecure(tls->ctx);
 	}
 	return load_client_certificate(tls, o, e);
 }
@@ -341,13 +373,24 @@ static void ignore_sigpipe(void)
 		signal(SIGPIPE, SIG_IGN);
 }
 
+static int cannot_set_up(struct err *e)
+{
+	return err_set(e, EINVAL,
+		       "cannot set up TLS; look at OpenSSL's own configuration (openssl version "
+		       "-d)");
+}
+
 int tls_new(const struct tls_options *o, struct tls **ret, struct err *e)
 {
 	struct tls *tls;
 	int r;
 
-	/* The strings would take half a megabyte of memory and are not used: see describe_error. */
-	OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_SSL_STRINGS | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS,
+	/*
+	 * The strings would take half a megabyte of memory and are not used: see describe_error. At
+	 * the process's end OpenSSL would free what a thread may still use that reads files.
+	 */
+	OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_SSL_STRINGS | OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS |
+				 OPENSSL_INIT_NO_ATEXIT,
 			 NULL);
 	ignore_sigpipe();
 	tls = calloc(1, sizeof(*tls));
@@ -355,12 +398,11 @@ int tls_new(const struct tls_options *o, struct tls **ret, struct err *e)
 		tls->ctx = SSL_CTX_new(TLS_client_method());
 	if (!tls || !tls->ctx) {
 		free(tls);
-		return err_set(e, EINVAL,
-			       "cannot set up TLS; look at OpenSSL's own "
-			       "configuration (openssl version -d)");
+		return cannot_set_up(e);
 	}
 	tls->words = o->words;
-	r = load(tls, o, e);
+	tls->any_name = o->any_name;
+	r = tls_cost_set_up(tls->ctx) ? load(tls, o, e) : cannot_set_up(e);
 	ERR_clear_error();
 	if (r) {
 		tls_free(tls);
@@ -434,7 +476,7 @@ static bool expect_name(SSL *ssl, const struct tls_peer *peer)
 static bool configure(SSL *ssl, const struct tls *tls, struct tls_peer *peer)
 {
 	SSL_set_app_data(ssl, peer);
-	if (tls->verify && !expect_name(ssl, peer))
+	if (tls->verify && !tls->any_name && !expect_name(ssl, peer))
 		return false;
 	/* RFC 6066, 3: no addresses in SNI. */
 	if (peer->dns && SSL_set_tlsext_host_name(ssl, peer->dns) != 1)
@@ -446,13 +488,15 @@ static bool configure(SSL *ssl, const struct tls *tls, struct tls_peer *peer)
 	return true;
 }
 
-SSL *tls_connection(struct tls *tls, struct tls_peer *peer)
+SSL *tls_connection(struct tls *tls, struct tls_peer *peer, int fd)
 {
 	SSL *ssl = SSL_new(tls->ctx);
 
 	peer->refusal[0] = '\0';
+	peer->refused_expires_s = 0;
+	peer->fault = TLS_FAULT_NONE;
 	peer->words = tls->words;
-	if (ssl && !configure(ssl, tls, peer)) {
+	if (ssl && !(tls_meter_attach(&peer->meter, ssl, fd) && configure(ssl, tls, peer))) {
 		SSL_free(ssl);
 		ssl = NULL;
 	}
@@ -479,6 +523,7 @@ bool tls_chose_h2(SSL *ssl)
 void tls_hang_up(SSL *ssl, bool polite)
 {
 	SSL_set_app_data(ssl, NULL);
+	tls_meter_detach(ssl);
 	/* One attempt is enough: it does not matter whether the alert arrives. */
 	if (polite && SSL_is_init_finished(ssl))
 		SSL_shutdown(ssl);
@@ -501,6 +546,20 @@ bool tls_covers(SSL *ssl, const struct klb_endpoint *address)
 	covered = cert && X509_check_ip(cert, bytes, length, 0) == 1;
 	ERR_clear_error();
 	return covered;
+}
+
+__s64 tls_expires_s(const struct tls_peer *peer, SSL *ssl)
+{
+	const X509 *cert = ssl ? SSL_get0_peer_certificate(ssl) : NULL;
+
+	return cert ? expires_s(cert) : peer->refused_expires_s;
+}
+
+__s64 tls_own_expires_s(const struct tls *tls)
+{
+	const X509 *cert = SSL_CTX_get0_certificate(tls->ctx);
+
+	return cert ? expires_s(cert) : 0;
 }
 
 /*
@@ -558,6 +617,9 @@ static void describe_error(const struct tls_words *words, unsigned long code, ch
 		break;
 	case SSL_AD_REASON_OFFSET + SSL_AD_NO_APPLICATION_PROTOCOL:
 		text = "does not offer HTTP/1.1";
+		break;
+	case SSL_R_EXCESSIVE_MESSAGE_SIZE:
+		text = "sends more than 32 KiB of certificates";
 		break;
 	case SSL_AD_REASON_OFFSET + SSL_AD_CERTIFICATE_REQUIRED:
 		text = "requires a client certificate; ";

@@ -12,6 +12,7 @@
 #include <kubelb/abi.h>
 
 #include "base/err.h"
+#include "net/tls_meter.h"
 
 struct bufferevent;
 struct ssl_session_st;
@@ -39,6 +40,7 @@ struct tls_options {
 	struct tls_pem ca; /* absent: the system's trust store */
 	struct tls_pem cert, key; /* the client's own; both or neither */
 	bool insecure; /* verify nothing */
+	bool any_name; /* verify the certificate, whatever it names: the caller has tls_covers */
 	const struct tls_words *words; /* must outlive the object */
 };
 
@@ -55,6 +57,14 @@ void tls_free(struct tls *tls);
  */
 bool tls_is_same(const struct tls *x, const struct tls *y);
 
+/* What is wrong with a certificate that was refused. */
+enum tls_fault {
+	TLS_FAULT_NONE, /* nothing: it was not refused */
+	TLS_FAULT_NAME, /* it does not have the name */
+	TLS_FAULT_TIME, /* it is not valid yet, or not any more */
+	TLS_FAULT_ISSUER, /* no trusted CA has issued it, or another of these rules is broken */
+};
+
 /* What is known about one server, and kept from one connection to the next. */
 struct tls_peer {
 	const char *dns; /* the name that the certificate must have, or NULL: address */
@@ -62,6 +72,9 @@ struct tls_peer {
 	const struct tls_words *words;
 	struct ssl_session_st *session; /* to resume on the next connection, or NULL */
 	char refusal[TLS_DETAIL_MAX]; /* why the certificate does not verify, or "" */
+	enum tls_fault fault; /* of that certificate */
+	__s64 refused_expires_s; /* of that certificate, as tls_expires_s; 0: not refused */
+	struct tls_meter meter; /* of the connection there is */
 };
 
 /*
@@ -75,9 +88,10 @@ void tls_peer_reset(struct tls_peer *peer);
 
 /*
  * A TLS client for one new connection, which resumes peer's session when there
- * is one; NULL when memory is short. peer must live until tls_hang_up.
+ * is one; NULL when memory is short. It reads fd, which stays the caller's, through peer->meter,
+ * which the caller has set. peer must live until tls_hang_up.
  */
-struct ssl_st *tls_connection(struct tls *tls, struct tls_peer *peer);
+struct ssl_st *tls_connection(struct tls *tls, struct tls_peer *peer, int fd);
 
 /* Offers HTTP/2 before HTTP/1.1 (ALPN, RFC 7301); before the handshake. False: no memory. */
 bool tls_offer_h2(struct ssl_st *ssl);
@@ -99,6 +113,14 @@ enum klb_reason tls_failure(struct tls_peer *peer, struct bufferevent *bev, shor
 
 /* Whether the SANs of the other side's certificate name this address. */
 bool tls_covers(struct ssl_st *ssl, const struct klb_endpoint *address);
+
+/*
+ * When the other side's certificate expires, in Unix time: that of ssl's connection, or the one
+ * that was refused. ssl may be NULL. 0: none has been seen.
+ */
+__s64 tls_expires_s(const struct tls_peer *peer, struct ssl_st *ssl);
+/* The same of the client's own certificate; 0: there is none. */
+__s64 tls_own_expires_s(const struct tls *tls);
 
 /* The reason for what connect(2) or an established connection failed with. */
 enum klb_reason tls_socket_reason(int os_error);

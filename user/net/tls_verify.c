@@ -16,6 +16,8 @@
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 
+#include "net/tls_cost.h"
+
 /* Go's limit for RSA keys; SHA-1 signatures are refused by both. */
 #define SECURITY_LEVEL 1
 
@@ -125,11 +127,27 @@ static bool is_trusted(X509_STORE_CTX *ctx)
 	return false;
 }
 
+/* Before anything is computed with what the server has sent. */
+static int check_cost(X509_STORE_CTX *ctx)
+{
+	const STACK_OF(X509) *sent = X509_STORE_CTX_get0_untrusted(ctx);
+	X509 *costly;
+
+	if (sk_X509_num(sent) > TLS_COST_SENT_MAX)
+		return refuse(ctx, X509_STORE_CTX_get0_cert(ctx), X509_V_ERR_CERT_CHAIN_TOO_LONG);
+	costly = tls_cost_find(sent);
+	if (costly)
+		return refuse(ctx, costly, TLS_VERIFY_KEY);
+	return 1;
+}
+
 static int verify(X509_STORE_CTX *ctx, void *arg)
 {
 	bool ok;
 
 	(void)arg;
+	if (!check_cost(ctx))
+		return 0;
 	/* Not "ssl_server": see is_for_servers. */
 	X509_VERIFY_PARAM_set_purpose(X509_STORE_CTX_get0_param(ctx), X509_PURPOSE_ANY);
 	ERR_set_mark();
@@ -140,6 +158,17 @@ static int verify(X509_STORE_CTX *ctx, void *arg)
 	else
 		ERR_clear_last_mark();
 	return ok;
+}
+
+static int verify_cost(X509_STORE_CTX *ctx, void *arg)
+{
+	(void)arg;
+	return check_cost(ctx);
+}
+
+void tls_verify_set_up_insecure(SSL_CTX *ctx)
+{
+	SSL_CTX_set_cert_verify_callback(ctx, verify_cost, NULL);
 }
 
 void tls_verify_set_up(SSL_CTX *ctx)

@@ -11,6 +11,7 @@
 #include "bare_agent.h"
 #include "base/clock.h"
 #include "host/node.h"
+#include "host/worker.h"
 #include "pki.h"
 #include "unit.h"
 
@@ -22,6 +23,14 @@ static void write_config(const char *backends, const char *probe, const char *re
 	snprintf(text, sizeof(text), "backends: [%s]\nprobe: {ca: %s%s}\nhttp: \"\"\n%s", backends,
 		 pki.ca_file, probe, rest);
 	write_file(bare.options->config_path, text);
+}
+
+/* Reads the file again, and takes it or not. */
+static void reload(void)
+{
+	agent_reload(&bare);
+	while (bare.reading)
+		assert_true(worker_wait(bare.reading, PATIENCE_S * 1000));
 }
 
 /* As the program does at its start. */
@@ -56,14 +65,32 @@ static void assert_backends(const char *want)
 static void what_it_takes_of_privileges(void **state)
 {
 	static const struct {
-		bool http, low, all;
+		bool http, low;
+		enum klb_scope scope;
+		unsigned int frontend;
+		enum config_data_path path;
 		struct privileges_need want;
 	} cases[] = {
-		{ false, false, false, { .pods = false, .low_port = false } },
-		{ false, true, false, { .pods = false, .low_port = false } },
-		{ true, false, false, { .pods = false, .low_port = false } },
-		{ true, true, false, { .pods = false, .low_port = true } },
-		{ true, false, true, { .pods = true, .low_port = false } },
+		{ false, false, KLB_SCOPE_HOST, 6443, CONFIG_DATA_PATH_AUTO, { .pods = false } },
+		{ false, true, KLB_SCOPE_HOST, 6443, CONFIG_DATA_PATH_AUTO, { .pods = false } },
+		{ true, false, KLB_SCOPE_HOST, 6443, CONFIG_DATA_PATH_AUTO, { .pods = false } },
+		{ true, true, KLB_SCOPE_HOST, 6443, CONFIG_DATA_PATH_AUTO, { .low_port = true } },
+		{ true, false, KLB_SCOPE_ALL, 6443, CONFIG_DATA_PATH_AUTO, { .pods = true } },
+		/* What may be relayed has to be listened on. */
+		{ false, false, KLB_SCOPE_HOST, 443, CONFIG_DATA_PATH_KERNEL, { .pods = false } },
+		{ false, false, KLB_SCOPE_HOST, 443, CONFIG_DATA_PATH_AUTO, { .low_port = true } },
+		{ false,
+		  false,
+		  KLB_SCOPE_HOST,
+		  443,
+		  CONFIG_DATA_PATH_RELAY,
+		  { .low_port = true, .relay = true } },
+		{ false,
+		  false,
+		  KLB_SCOPE_NETWORK,
+		  443,
+		  CONFIG_DATA_PATH_KERNEL,
+		  { .low_port = true } },
 	};
 
 	(void)state;
@@ -72,10 +99,14 @@ static void what_it_takes_of_privileges(void **state)
 		struct privileges_need need;
 
 		cfg.http.port = cases[i].low ? 1023 : 1024;
-		cfg.frontends[1].scope = cases[i].all ? KLB_SCOPE_ALL : KLB_SCOPE_HOST;
+		cfg.data_path = cases[i].path;
+		cfg.frontends[0].endpoint.port = 6443;
+		cfg.frontends[1].endpoint.port = cases[i].frontend;
+		cfg.frontends[1].scope = cases[i].scope;
 		agent_needs(&cfg, &need);
 		assert_int_equal(need.pods, cases[i].want.pods);
 		assert_int_equal(need.low_port, cases[i].want.low_port);
+		assert_int_equal(need.relay, cases[i].want.relay);
 	}
 }
 
@@ -99,7 +130,7 @@ static void a_good_file_is_taken(void **state)
 	take();
 	bare.config_pending = false;
 	write_config("10.0.0.2, 10.0.0.3", "", "");
-	agent_reload(&bare);
+	reload();
 	assert_backends("10.0.0.2:6443 10.0.0.3:6443");
 	assert_int_equal(bare.reloads_ok, 1);
 	assert_int_equal(bare.reloads_failed, 0);
@@ -128,7 +159,7 @@ static void a_bad_file_changes_nothing(void **state)
 	bare.config_pending = false;
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		write_file(bare.options->config_path, bad[i]);
-		agent_reload(&bare);
+		reload();
 		assert_int_equal(bare.reloads_failed, i + 1);
 		assert_true(bare.reload_refused);
 		assert_ptr_equal(bare.file, file);
@@ -140,12 +171,12 @@ static void a_bad_file_changes_nothing(void **state)
 	assert_non_null(strstr(captured(), "level=error msg=\"configuration not reloaded, the old "
 					   "one stays\" error=\""));
 	unlink(bare.options->config_path);
-	agent_reload(&bare);
+	reload();
 	assert_int_equal(bare.reloads_failed, ARRAY_SIZE(bad) + 1);
 	assert_backends("10.0.0.1:6443");
 	/* A good one ends that. */
 	write_config("10.0.0.2", "", "");
-	agent_reload(&bare);
+	reload();
 	assert_false(bare.reload_refused);
 	assert_int_equal(bare.reloads_ok, 1);
 	assert_backends("10.0.0.2:6443");
@@ -161,10 +192,10 @@ static void certificates_that_are_the_same_stay(void **state)
 	take();
 	tls = bare.tls;
 	write_config("10.0.0.1, 10.0.0.2", "", "");
-	agent_reload(&bare);
+	reload();
 	assert_ptr_equal(bare.tls, tls);
 	write_config("10.0.0.1", ", insecureSkipVerify: true", "");
-	agent_reload(&bare);
+	reload();
 	assert_ptr_not_equal(bare.tls, tls);
 	assert_non_null(strstr(captured(), "certificates are NOT verified"));
 }
@@ -180,28 +211,149 @@ static void a_backend_that_stays_keeps_its_probe(void **state)
 	take();
 	two = bare.backends[1];
 	write_config("10.0.0.2, 10.0.0.3", "", "");
-	agent_reload(&bare);
+	reload();
 	assert_ptr_equal(bare.backends[0], two);
 	assert_backends("10.0.0.2:6443 10.0.0.3:6443");
 }
 
-/* Another probe is no reason to doubt what the one before has found. */
-static void health_outlives_its_probe(void **state)
+/* What needs no other connection keeps it, and all else of the backend. */
+static void other_rules_keep_the_connection(void **state)
 {
+	struct agent_backend *one;
+	struct liveness *liveness;
+	struct probe *probe;
+
+	(void)state;
+	write_config("10.0.0.1", "", "");
+	take();
+	one = bare.backends[0];
+	probe = one->probe;
+	liveness = one->liveness;
+	one->health.state = KLB_STATE_DRAINING;
+	one->metrics.count = 7;
+	write_config("10.0.0.2, 10.0.0.1", ", interval: 7s, rise: 3, fall: 4", "");
+	reload();
+	assert_ptr_equal(bare.backends[1], one);
+	assert_ptr_equal(one->probe, probe);
+	assert_ptr_equal(one->liveness, liveness);
+	assert_null(one->next.kept);
+	assert_int_equal(one->rules.interval_ms, 7000);
+	assert_int_equal(one->rules.rise, 3);
+	assert_int_equal(one->rules.fall, 4);
+	assert_int_equal(agent_backend_health(one)->state, KLB_STATE_DRAINING);
+	assert_int_equal(agent_backend_metrics(one)->count, 7);
+	assert_int_equal(agent_backend_health(bare.backends[0])->state, KLB_STATE_UNKNOWN);
+	write_config("10.0.0.2, 10.0.0.1", ", interval: 7s, rise: 3, fall: 4, ping: 3s", "");
+	reload();
+	assert_ptr_equal(one->probe, probe);
+	assert_int_equal(one->liveness_rules.ping_ms, 3000);
+}
+
+/* In how many milliseconds; -1: not at all. */
+static long long due_ms(struct event *event)
+{
+	struct timeval at, now, left;
+
+	if (!event || !event_pending(event, EV_TIMEOUT, &at))
+		return -1;
+	assert_int_equal(gettimeofday(&now, NULL), 0);
+	timersub(&at, &now, &left);
+	return left.tv_sec * 1000LL + left.tv_usec / 1000;
+}
+
+/* The connection stays until the new one comes, at a time of its own; its verdict stays, too. */
+static void another_connection_comes_later(void **state)
+{
+	struct agent_backend *one;
+	struct probe *probe;
+
+	(void)state;
+	write_config("10.0.0.1", "", "");
+	take();
+	one = bare.backends[0];
+	probe = one->probe;
+	one->health.state = KLB_STATE_READY;
+	write_config("10.0.0.1", ", path: /livez", "");
+	reload();
+	assert_ptr_equal(bare.backends[0], one);
+	assert_ptr_equal(one->probe, probe);
+	assert_non_null(one->next.kept);
+	assert_in_range(due_ms(one->renew_timer), 0, 5050);
+	assert_int_equal(agent_backend_health(one)->state, KLB_STATE_READY);
+	/* One that fails now may fail because of what has just been mended. */
+	one->health.state = KLB_STATE_DRAINING;
+	write_config("10.0.0.1", ", path: /healthz", "");
+	reload();
+	assert_true(event_pending(one->renew_timer, EV_TIMEOUT, NULL));
+	assert_true(due_ms(one->renew_timer) <= 50);
+	event_del(one->timer);
+	while (one->next.kept)
+		event_base_loop(bare.base, EVLOOP_ONCE);
+	assert_true(one->probing);
+}
+
+/* A change a second must not put it off for ever. */
+static void changes_in_a_row_put_nothing_off(void **state)
+{
+	long long due, first;
+
+	(void)state;
+	write_config("10.0.0.1", "", "");
+	take();
+	bare.backends[0]->health.state = KLB_STATE_READY;
+	write_config("10.0.0.1", ", path: /a", "");
+	reload();
+	first = due_ms(bare.backends[0]->renew_timer);
+	for (int i = 0; i < 20; i++) {
+		write_config("10.0.0.1", i % 2 ? ", path: /a" : ", path: /b", "");
+		reload();
+		due = due_ms(bare.backends[0]->renew_timer);
+		assert_true(due <= first + 20);
+	}
+}
+
+/* What cannot be put into force leaves nothing behind. */
+static void a_change_that_fails_prepares_nothing(void **state)
+{
+	struct err e;
 	struct agent_backend *one;
 
 	(void)state;
 	write_config("10.0.0.1", "", "");
 	take();
 	one = bare.backends[0];
-	one->health.state = KLB_STATE_DRAINING;
-	one->metrics.count = 7;
-	write_config("10.0.0.2, 10.0.0.1", ", interval: 7s", "");
-	agent_reload(&bare);
-	assert_ptr_not_equal(bare.backends[1], one);
-	assert_int_equal(agent_backend_health(bare.backends[1])->state, KLB_STATE_DRAINING);
-	assert_int_equal(agent_backend_metrics(bare.backends[1])->count, 7);
-	assert_int_equal(agent_backend_health(bare.backends[0])->state, KLB_STATE_UNKNOWN);
+	assert_int_equal(agent_backend_prepare(one, bare.config, bare.tls, &e), 0);
+	assert_non_null(one->change);
+	agent_forgo_backends(&bare);
+	assert_null(one->change);
+	agent_backend_renew(one, 0);
+	assert_null(one->next.kept);
+}
+
+/* Where others serve, a new one is dialled at a time of its own; otherwise clients wait for it. */
+static void new_backends_are_dialled_apart(void **state)
+{
+	long long most = 0;
+
+	(void)state;
+	write_config("10.0.0.1", ", interval: 300ms, timeout: 300ms", "");
+	take();
+	assert_true(due_ms(bare.backends[0]->timer) <= 50);
+	write_config("10.0.0.1, 10.0.0.2", ", interval: 300ms, timeout: 300ms", "");
+	reload();
+	assert_true(due_ms(bare.backends[1]->timer) <= 50);
+	bare.backends[0]->health.state = KLB_STATE_READY;
+	write_config("10.0.0.1, 10.0.1.1, 10.0.1.2, 10.0.1.3, 10.0.1.4, 10.0.1.5, 10.0.1.6, "
+		     "10.0.1.7, 10.0.1.8, 10.0.1.9",
+		     ", interval: 300ms, timeout: 300ms", "");
+	reload();
+	for (unsigned int i = 1; i < 10; i++) {
+		long long due = due_ms(bare.backends[i]->timer);
+
+		assert_true(due <= 5050);
+		most = due > most ? due : most;
+	}
+	assert_true(most > 1000);
 }
 
 /* At the start it comes from the maps, if the agent that wrote them was alive until now. */
@@ -254,7 +406,7 @@ static void the_pace_of_the_tick(void **state)
 	agent_set_tick(&bare);
 	assert_tick(1000);
 	write_config("10.0.0.1", ", interval: 300ms, timeout: 300ms", "");
-	agent_reload(&bare);
+	reload();
 	assert_tick(300);
 }
 
@@ -351,11 +503,11 @@ static void discovery_goes_on_over_a_reload(void **state)
 	snprintf(rest, sizeof(rest), "discovery: {kubeconfig: %s, cache: %s}\n",
 		 in_dir(kubeconfig, "none"), in_dir(cache, "backends.json"));
 	write_config("10.0.0.4", "", rest);
-	agent_reload(&bare);
+	reload();
 	assert_ptr_equal(bare.discovery, before);
 	assert_backends("10.0.0.2:6443 10.0.0.3:6443 10.0.0.4:6443");
 	write_config("10.0.0.4", "", "");
-	agent_reload(&bare);
+	reload();
 	assert_null(bare.discovery);
 	assert_backends("10.0.0.4:6443");
 }
@@ -371,7 +523,11 @@ int main(void)
 		TEST(a_bad_file_changes_nothing),
 		TEST(certificates_that_are_the_same_stay),
 		TEST(a_backend_that_stays_keeps_its_probe),
-		TEST(health_outlives_its_probe),
+		TEST(other_rules_keep_the_connection),
+		TEST(another_connection_comes_later),
+		TEST(changes_in_a_row_put_nothing_off),
+		TEST(a_change_that_fails_prepares_nothing),
+		TEST(new_backends_are_dialled_apart),
 		TEST(an_agent_that_lived_is_believed),
 		TEST(an_agent_that_is_long_dead_is_not),
 		TEST(the_pace_of_the_tick),

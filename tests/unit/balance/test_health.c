@@ -623,6 +623,20 @@ static void adopted_ramp_goes_on(void **state)
 	assert_int_equal(health_share(&h, RAMP_MS, 103 * S), 1000);
 }
 
+/* Suspect in the maps, because others serve, is no verdict: the first answer is enough. */
+static void adopted_unproven(void **state)
+{
+	struct klb_backend seen = { .state = KLB_STATE_SUSPECT, .reason = KLB_REASON_NONE };
+	struct health h;
+
+	(void)state;
+	health_adopt(&h, &seen, 100);
+	assert_int_equal(h.state, KLB_STATE_UNKNOWN);
+	assert_false(h.was_draining);
+	health_probed(&h, &rules, KLB_REASON_OK, 200, 100 * S);
+	assert_int_equal(h.state, KLB_STATE_READY);
+}
+
 /* Which of them was draining before, the maps do not tell: whoever may have been is left
  * to answer what is in flight. */
 static void adopted_leaving_is_not_gone(void **state)
@@ -877,6 +891,7 @@ int main(void)
 		cmocka_unit_test(adopted_absence_ramps),
 		cmocka_unit_test(adopted_ramp_goes_on),
 		cmocka_unit_test(adopted_leaving_is_not_gone),
+		cmocka_unit_test(adopted_unproven),
 		cmocka_unit_test(adopted_and_gone),
 		cmocka_unit_test(pending_verdicts_are_probed_soon),
 		cmocka_unit_test(short_intervals_stay),

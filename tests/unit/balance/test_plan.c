@@ -543,6 +543,100 @@ static void ids_are_reclaimed(void **state)
 			assert_int_not_equal(p.backends[i].id, p.backends[k].id);
 }
 
+/* --- who has not shown anything yet ------------------------------------------------------ */
+
+/* Plans abc with these states, the first one on this node, and checks the states in the plan. */
+static void check_states(const enum klb_state is[3], const enum klb_state want[3])
+{
+	static const bool local[] = { true, false, false };
+	struct config *c = config_of(abc, 3);
+	struct health h[3] = { { .state = is[0] }, { .state = is[1] }, { .state = is[2] } };
+	struct plan_input in = { .config = c, .health = h, .local = local, .now_ns = 5 };
+	struct plan p;
+
+	assert_int_equal(plan_make(&in, &p, NULL), 0);
+	for (unsigned int i = 0; i < 3; i++)
+		assert_int_equal(p.backends[i].value.state, want[i]);
+	free(c);
+}
+
+#define STATES(x, y, z)                                     \
+	(const enum klb_state[3])                           \
+	{                                                   \
+		KLB_STATE_##x, KLB_STATE_##y, KLB_STATE_##z \
+	}
+
+/* A new address gives way to who serves; where nobody does, it is as good as any. */
+static void the_unproven_give_way(void **state)
+{
+	(void)state;
+	check_states(STATES(UNKNOWN, UNKNOWN, UNKNOWN), STATES(UNKNOWN, UNKNOWN, UNKNOWN));
+	check_states(STATES(UNKNOWN, READY, UNKNOWN), STATES(SUSPECT, READY, SUSPECT));
+	check_states(STATES(DRAINING, UNKNOWN, DEAD), STATES(DRAINING, SUSPECT, DEAD));
+	check_states(STATES(UNKNOWN, DEAD, SUSPECT), STATES(UNKNOWN, DEAD, SUSPECT));
+}
+
+/* One that takes no connections is nobody to give way to. */
+static void nobody_gives_way_to_weight_0(void **state)
+{
+	struct config *c = config_of(abc, 2);
+	struct health h[2] = { { .state = KLB_STATE_READY }, { .state = KLB_STATE_UNKNOWN } };
+	struct plan_input in = { .config = c, .health = h, .now_ns = 5 };
+	struct plan p;
+
+	(void)state;
+	c->backends[0].weight = 0;
+	assert_int_equal(plan_make(&in, &p, NULL), 0);
+	assert_int_equal(p.backends[1].value.state, KLB_STATE_UNKNOWN);
+	free(c);
+}
+
+/* kubelb-load plans by what is applied: it neither forgets that nor takes it for a verdict. */
+static void the_unproven_without_health(void **state)
+{
+	struct config *c = config_of(abc, 2);
+	struct health h[2] = { { .state = KLB_STATE_READY }, { .state = KLB_STATE_UNKNOWN } };
+	struct plan_input in = { .config = c, .health = h, .now_ns = 5 };
+	struct plan p, q;
+
+	(void)state;
+	assert_int_equal(plan_make(&in, &p, NULL), 0);
+	in.health = NULL;
+	in.applied = &p;
+	assert_int_equal(plan_make(&in, &q, NULL), 0);
+	assert_int_equal(q.backends[1].value.state, KLB_STATE_SUSPECT);
+	p.backends[0].value.state = KLB_STATE_DEAD;
+	assert_int_equal(plan_make(&in, &q, NULL), 0);
+	assert_int_equal(q.backends[1].value.state, KLB_STATE_UNKNOWN);
+	free(c);
+}
+
+/* Any user can listen on an address of this node; an apiserver has the certificate. */
+static void preference_takes_a_certificate(void **state)
+{
+	static const bool local[] = { true, false, false };
+	struct config *c = config_of(abc, 2);
+	struct health h[2] = { { .state = KLB_STATE_DRAINING, .reason = KLB_REASON_CERTIFICATE },
+			       { .state = KLB_STATE_READY } };
+	struct plan_input in = { .config = c, .health = h, .local = local, .now_ns = 5 };
+	struct plan p;
+
+	(void)state;
+	assert_int_equal(plan_make(&in, &p, NULL), 0);
+	assert_false(p.backends[0].preferred);
+	assert_true(p.backends[0].local);
+	/* It may be the agent's CA that is wrong. */
+	h[1] = h[0];
+	assert_int_equal(plan_make(&in, &p, NULL), 0);
+	assert_true(p.backends[0].preferred);
+	/* It starts, or shuts down. */
+	h[1].state = KLB_STATE_READY;
+	h[0].reason = KLB_REASON_NOT_READY;
+	assert_int_equal(plan_make(&in, &p, NULL), 0);
+	assert_true(p.backends[0].preferred);
+	free(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -562,6 +656,10 @@ int main(void)
 		cmocka_unit_test(slow_start),
 		cmocka_unit_test(no_ramp_without_health),
 		cmocka_unit_test(discovered_backends),
+		cmocka_unit_test(the_unproven_give_way),
+		cmocka_unit_test(nobody_gives_way_to_weight_0),
+		cmocka_unit_test(the_unproven_without_health),
+		cmocka_unit_test(preference_takes_a_certificate),
 	};
 
 	return cmocka_run_group_tests_name("plan", tests, NULL, NULL);

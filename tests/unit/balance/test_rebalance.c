@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Which connections end: those that must, no others, and nobody always last. */
+/* Which connections end: those that must, and no others. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "balance/rebalance.h"
 #include "unit.h"
 
-#define N 200
+#define N 8
 
 static struct klb_connection list[N];
 
@@ -31,126 +31,44 @@ static __u64 seed_of(__u64 round)
 	return x ^ x >> 31;
 }
 
-static void takes_all_of_few(void **state)
+static void those_to_the_dead(void **state)
 {
 	bool dead[KLB_MAX_IDS] = { [2] = true };
-	unsigned int picked[EVICT_BATCH], left = 99;
 
 	(void)state;
 	fill(1, KLB_PHASE_ACTIVE);
-	list[3].record.id = list[7].record.id = list[199].record.id = 2;
-	assert_int_equal(rebalance_pick_dead(list, N, dead, 1, EVICT_BATCH, picked, &left), 3);
-	assert_int_equal(left, 0);
-	assert_int_equal(picked[0], 3);
-	assert_int_equal(picked[1], 7);
-	assert_int_equal(picked[2], 199);
+	list[3].record.id = 2;
+	assert_false(rebalance_is_evictable(&list[0], dead));
+	assert_true(rebalance_is_evictable(&list[3], dead));
 }
 
 /* What has just had data is not ended, though the backend be dead for the agent. */
 static void none_that_is_served(void **state)
 {
 	bool dead[KLB_MAX_IDS] = { [2] = true };
-	unsigned int picked[EVICT_BATCH], left = 99;
 
 	(void)state;
-	fill(1, KLB_PHASE_ACTIVE);
-	list[3].record.id = list[7].record.id = 2;
+	fill(2, KLB_PHASE_ACTIVE);
 	list[3].last_data_ms = REBALANCE_SERVED_MS - 1;
 	list[7].last_data_ms = REBALANCE_SERVED_MS;
-	assert_int_equal(rebalance_pick_dead(list, N, dead, 1, EVICT_BATCH, picked, &left), 1);
-	assert_int_equal(picked[0], 7);
-	assert_int_equal(left, 0);
-}
-
-static void none_for_the_living(void **state)
-{
-	bool dead[KLB_MAX_IDS] = { [2] = true };
-	unsigned int picked[EVICT_BATCH], left = 99;
-
-	(void)state;
-	fill(1, KLB_PHASE_ACTIVE);
-	assert_int_equal(rebalance_pick_dead(list, N, dead, 1, EVICT_BATCH, picked, &left), 0);
-	assert_int_equal(left, 0);
-	left = 99;
-	assert_int_equal(rebalance_pick_dead(list, 0, dead, 1, EVICT_BATCH, picked, &left), 0);
-	assert_int_equal(left, 0);
-}
-
-/* A batch is no larger than it may be, has nobody twice, and the rest is counted. */
-static void bounded(void **state)
-{
-	bool dead[KLB_MAX_IDS] = { [5] = true };
-
-	(void)state;
-	fill(5, KLB_PHASE_ACTIVE);
-	for (__u64 round = 0; round < 1000; round++) {
-		unsigned int picked[EVICT_BATCH + 1], left;
-		bool seen[N] = { false };
-
-		picked[EVICT_BATCH] = 12345;
-		assert_int_equal(rebalance_pick_dead(list, N, dead, seed_of(round), EVICT_BATCH,
-						     picked, &left),
-				 EVICT_BATCH);
-		assert_int_equal(left, N - EVICT_BATCH);
-		assert_int_equal(picked[EVICT_BATCH], 12345);
-		for (unsigned int i = 0; i < EVICT_BATCH; i++) {
-			assert_in_range(picked[i], 0, N - 1);
-			assert_false(seen[picked[i]]);
-			seen[picked[i]] = true;
-		}
-	}
-}
-
-/* Each of 200 is as likely to be among the first 16. */
-static void fair(void **state)
-{
-	const unsigned int rounds = 50000;
-	bool dead[KLB_MAX_IDS] = { [5] = true };
-	unsigned int count[N] = { 0 }, expected = rounds * EVICT_BATCH / N;
-
-	(void)state;
-	fill(5, KLB_PHASE_ACTIVE);
-	for (__u64 round = 0; round < rounds; round++) {
-		unsigned int picked[EVICT_BATCH], left;
-
-		rebalance_pick_dead(list, N, dead, seed_of(round), EVICT_BATCH, picked, &left);
-		for (unsigned int i = 0; i < EVICT_BATCH; i++)
-			count[picked[i]]++;
-	}
-	/* 4000 expected, sigma 61: within five. */
-	for (unsigned int i = 0; i < N; i++)
-		assert_in_range(count[i], expected - 305, expected + 305);
-}
-
-/* Even the seed that a xorshift generator cannot leave. */
-static void seed_zero(void **state)
-{
-	bool dead[KLB_MAX_IDS] = { [5] = true };
-	unsigned int picked[EVICT_BATCH], left;
-
-	(void)state;
-	fill(5, KLB_PHASE_ACTIVE);
-	assert_int_equal(rebalance_pick_dead(list, N, dead, 0, EVICT_BATCH, picked, &left),
-			 EVICT_BATCH);
-	for (unsigned int i = 0; i < EVICT_BATCH; i++)
-		assert_in_range(picked[i], 0, N - 1);
+	assert_false(rebalance_is_evictable(&list[3], dead));
+	assert_true(rebalance_is_evictable(&list[7], dead));
 }
 
 /* What has ended, or has not left yet, is nothing to end. */
 static void open_phases_only(void **state)
 {
 	static const enum klb_phase phases[] = { KLB_PHASE_NEW, KLB_PHASE_CONNECTING,
-						 KLB_PHASE_ACTIVE, KLB_PHASE_ENDED };
+						 KLB_PHASE_ACTIVE, KLB_PHASE_ENDED,
+						 KLB_PHASE_RELAYED };
 	bool dead[KLB_MAX_IDS] = { [5] = true };
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(phases); i++) {
 		bool open = phases[i] == KLB_PHASE_ACTIVE || phases[i] == KLB_PHASE_CONNECTING;
-		unsigned int picked[EVICT_BATCH], left;
 
 		fill(5, phases[i]);
-		assert_int_equal(rebalance_pick_dead(list, 1, dead, 1, EVICT_BATCH, picked, &left),
-				 open);
+		assert_int_equal(rebalance_is_evictable(&list[0], dead), open);
 	}
 }
 
@@ -158,14 +76,13 @@ static void open_phases_only(void **state)
 static void ids_out_of_range(void **state)
 {
 	bool dead[KLB_MAX_IDS];
-	unsigned int picked[EVICT_BATCH], left;
 
 	(void)state;
 	memset(dead, 1, sizeof(dead));
 	fill(KLB_MAX_IDS, KLB_PHASE_ACTIVE);
 	list[1].record.id = ~0U;
-	assert_int_equal(rebalance_pick_dead(list, 2, dead, 1, EVICT_BATCH, picked, &left), 0);
-	assert_int_equal(left, 0);
+	assert_false(rebalance_is_evictable(&list[0], dead));
+	assert_false(rebalance_is_evictable(&list[1], dead));
 }
 
 /* --- who has too many ---------------------------------------------------------------- */
@@ -184,9 +101,20 @@ static const struct overload overloads[] = {
 	{ "nothing open", { { 1, 0, 100 }, { 2, 0, 100 } }, 2, 0 },
 	{ "one came back", { { 1, 15, 100 }, { 2, 15, 100 }, { 3, 0, 100 } }, 3, 1 },
 	{ "the fullest", { { 1, 15, 100 }, { 2, 16, 100 }, { 3, 0, 100 } }, 3, 2 },
-	/* 7 of 3: a share is 2 and a third, rounded up to 3. */
-	{ "half a connection", { { 1, 4, 100 }, { 2, 3, 100 }, { 3, 0, 100 } }, 3, 0 },
-	{ "one above", { { 1, 5, 100 }, { 2, 4, 100 }, { 3, 3, 100 } }, 3, 0 },
+	/* A few connections of a node: what all nodes have alike after a restart. */
+	{ "three, three, none", { { 1, 3, 100 }, { 2, 3, 100 }, { 3, 0, 100 } }, 3, 1 },
+	{ "then", { { 1, 2, 100 }, { 2, 3, 100 }, { 3, 1, 100 } }, 3, 2 },
+	{ "two, two, one, none",
+	  { { 1, 2, 100 }, { 2, 2, 100 }, { 3, 1, 100 }, { 4, 0, 100 } },
+	  4,
+	  1 },
+	/* It would be the same with the two exchanged. */
+	{ "one more than another", { { 1, 1, 100 }, { 2, 1, 100 }, { 3, 0, 100 } }, 3, 0 },
+	{ "a remainder", { { 1, 3, 100 }, { 2, 2, 100 }, { 3, 2, 100 } }, 3, 0 },
+	{ "one, for three times the weight", { { 1, 3, 300 }, { 2, 0, 100 } }, 2, 0 },
+	{ "four, for three times the weight", { { 1, 4, 300 }, { 2, 0, 100 } }, 2, 1 },
+	{ "of seven", { { 1, 4, 100 }, { 2, 3, 100 }, { 3, 0, 100 } }, 3, 1 },
+	{ "one above", { { 1, 5, 100 }, { 2, 4, 100 }, { 3, 3, 100 } }, 3, 1 },
 	{ "two above", { { 1, 6, 100 }, { 2, 4, 100 }, { 3, 2, 100 } }, 3, 1 },
 	/* Two of a hundred are no tenth, eleven are. */
 	{ "less than a tenth", { { 1, 109, 100 }, { 2, 91, 100 } }, 2, 0 },
@@ -250,30 +178,23 @@ static void oldest(void **state)
 {
 	(void)state;
 	fill(1, KLB_PHASE_ACTIVE);
-	assert_int_equal(rebalance_pick_oldest(list, N, 1), 0);
-	list[120].record.established_ns = 10;
-	assert_int_equal(rebalance_pick_oldest(list, N, 1), 120);
+	assert_true(rebalance_is_older(&list[5], 1, NULL));
+	assert_true(rebalance_is_older(&list[5], 1, &list[6]));
+	assert_false(rebalance_is_older(&list[6], 1, &list[5]));
+	assert_false(rebalance_is_older(&list[5], 1, &list[5]));
 	/* Of that backend, and established. */
-	list[120].record.id = 2;
-	list[121].record.established_ns = 5;
-	list[121].record.phase = KLB_PHASE_CONNECTING;
-	list[122].record.established_ns = 6;
-	list[122].record.phase = KLB_PHASE_ENDED;
-	assert_int_equal(rebalance_pick_oldest(list, N, 1), 0);
-	assert_int_equal(rebalance_pick_oldest(list, N, 2), 120);
-	assert_int_equal(rebalance_pick_oldest(list, N, 3), N);
-	assert_int_equal(rebalance_pick_oldest(list, 0, 1), 0);
+	assert_false(rebalance_is_older(&list[5], 2, NULL));
+	list[5].record.phase = KLB_PHASE_CONNECTING;
+	assert_false(rebalance_is_older(&list[5], 1, NULL));
+	list[5].record.phase = KLB_PHASE_ENDED;
+	assert_false(rebalance_is_older(&list[5], 1, &list[6]));
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(takes_all_of_few),
-		cmocka_unit_test(none_for_the_living),
+		cmocka_unit_test(those_to_the_dead),
 		cmocka_unit_test(none_that_is_served),
-		cmocka_unit_test(bounded),
-		cmocka_unit_test(fair),
-		cmocka_unit_test(seed_zero),
 		cmocka_unit_test(open_phases_only),
 		cmocka_unit_test(ids_out_of_range),
 		cmocka_unit_test(overloaded),

@@ -2,6 +2,7 @@
 /* Times and names for people. */
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/format.h"
 #include "unit.h"
 
@@ -71,12 +72,23 @@ static void processes(void **state)
 	assert_string_equal(format_comm("aaaaaaaaaaaaaa\xc3", name), "aaaaaaaaaaaaaa?");
 }
 
+static void moments(void **state)
+{
+	char buf[FORMAT_WALL_MAX];
+
+	(void)state;
+	assert_string_equal(format_wall(0, buf), "1970-01-01T00:00:00.000Z");
+	assert_string_equal(format_wall(1796511628 * NS_PER_S + 7999999, buf),
+			    "2026-12-05T23:00:28.007Z");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ages),
 		cmocka_unit_test(durations),
 		cmocka_unit_test(processes),
+		cmocka_unit_test(moments),
 	};
 
 	return cmocka_run_group_tests_name("text", tests, NULL, NULL);

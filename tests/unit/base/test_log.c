@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* Lines in logfmt: what is printed, how it is quoted, and that a failure is told once. */
+#include <ctype.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +23,41 @@ static int setup(void **state)
 	return 0;
 }
 
+#define TIME_CHARS 24 /* 2026-11-22T19:07:08.123Z */
+
+static bool is_time(const char *text)
+{
+	static const char form[] = "dddd-dd-ddTdd:dd:dd.dddZ";
+
+	for (size_t i = 0; i < TIME_CHARS; i++)
+		if (form[i] == 'd' ? !isdigit((unsigned char)text[i]) : text[i] != form[i])
+			return false;
+	return true;
+}
+
+/* What was captured, in a file: each event has a time, which is left out here. */
+static const char *without_times(void)
+{
+	static char ret[65536];
+	const char *at = captured();
+	size_t n = 0;
+
+	while (*at) {
+		size_t length = strcspn(at, "\n") + 1;
+
+		assert_int_equal(strncmp(at, "time=", 5), 0);
+		assert_true(is_time(at + 5));
+		assert_int_equal(at[5 + TIME_CHARS], ' ');
+		at += 5 + TIME_CHARS + 1;
+		length -= 5 + TIME_CHARS + 1;
+		memcpy(ret + n, at, length);
+		n += length;
+		at += length;
+	}
+	ret[n] = '\0';
+	return ret;
+}
+
 /* --- a line ---------------------------------------------------------------------------- */
 
 static void a_line_has_its_keys(void **state)
@@ -28,8 +65,8 @@ static void a_line_has_its_keys(void **state)
 	(void)state;
 	log_event(LOG_LEVEL_INFO, "it \"works\"", "n=%d name=%s", 7, "x");
 	log_event(LOG_LEVEL_ERROR, "nothing more", "");
-	assert_string_equal(captured(), "level=info msg=\"it \\\"works\\\"\" n=7 name=x\n"
-					"level=error msg=\"nothing more\"\n");
+	assert_string_equal(without_times(), "level=info msg=\"it \\\"works\\\"\" n=7 name=x\n"
+					     "level=error msg=\"nothing more\"\n");
 }
 
 static void what_is_too_talkative_is_not_printed(void **state)
@@ -41,10 +78,10 @@ static void what_is_too_talkative_is_not_printed(void **state)
 	log_init("test", LOG_LEVEL_DEBUG);
 	assert_true(log_enabled(LOG_LEVEL_DEBUG));
 	log_event(LOG_LEVEL_DEBUG, "details", "");
-	assert_string_equal(captured(), "level=debug msg=\"details\"\n");
+	assert_string_equal(without_times(), "level=debug msg=\"details\"\n");
 	log_init("test", LOG_LEVEL_ERROR);
 	log_event(LOG_LEVEL_WARN, "a warning", "");
-	assert_string_equal(captured(), "level=debug msg=\"details\"\n");
+	assert_string_equal(without_times(), "level=debug msg=\"details\"\n");
 }
 
 /* A caller that logs on its way out still reports what has gone wrong. */
@@ -62,7 +99,7 @@ static void whatever_is_in_it_it_is_one_line(void **state)
 {
 	(void)state;
 	log_event(LOG_LEVEL_INFO, "a line", "a=%s", "x\ny\x1b[31m");
-	assert_string_equal(captured(), "level=info msg=\"a line\" a=x y [31m\n");
+	assert_string_equal(without_times(), "level=info msg=\"a line\" a=x y [31m\n");
 }
 
 static void a_long_line_is_cut_and_ends(void **state)
@@ -83,6 +120,25 @@ static void a_person_reads_the_programs_name(void **state)
 	(void)state;
 	log_line("%s: no such file", "/etc/x");
 	assert_string_equal(captured(), "test: /etc/x: no such file\n");
+}
+
+/* A container's runtime and a terminal's user know when a line came. */
+static void what_is_no_file_gets_no_time(void **state)
+{
+	char text[64] = "";
+	int ends[2], file = dup(STDERR_FILENO);
+
+	(void)state;
+	assert_int_equal(pipe(ends), 0);
+	assert_int_equal(dup2(ends[1], STDERR_FILENO), STDERR_FILENO);
+	log_init("test", LOG_LEVEL_INFO);
+	log_event(LOG_LEVEL_INFO, "a", "");
+	assert_int_equal(dup2(file, STDERR_FILENO), STDERR_FILENO);
+	assert_true(read(ends[0], text, sizeof(text) - 1) > 0);
+	assert_string_equal(text, "level=info msg=\"a\"\n");
+	close(ends[0]);
+	close(ends[1]);
+	close(file);
 }
 
 /* --- the journal ----------------------------------------------------------------------- */
@@ -126,8 +182,8 @@ static void another_stream_is_not_the_journal(void **state)
 		journal_stream(formats[i], &st);
 		log_event(LOG_LEVEL_INFO, "a", "");
 	}
-	assert_string_equal(captured(), "level=info msg=\"a\"\nlevel=info msg=\"a\"\n"
-					"level=info msg=\"a\"\nlevel=info msg=\"a\"\n");
+	assert_string_equal(without_times(), "level=info msg=\"a\"\nlevel=info msg=\"a\"\n"
+					     "level=info msg=\"a\"\nlevel=info msg=\"a\"\n");
 }
 
 /* --- values ---------------------------------------------------------------------------- */
@@ -192,7 +248,7 @@ static void the_same_again_is_one_line(void **state)
 	(void)state;
 	for (int i = 0; i < 3; i++)
 		attempt("no room");
-	assert_string_equal(captured(), LINE("no room"));
+	assert_string_equal(without_times(), LINE("no room"));
 }
 
 static void another_reason_is_another_line(void **state)
@@ -202,7 +258,8 @@ static void another_reason_is_another_line(void **state)
 	attempt("no room at all");
 	attempt("no room at all");
 	attempt("no room");
-	assert_string_equal(captured(), LINE("no room") LINE("no room at all") LINE("no room"));
+	assert_string_equal(without_times(),
+			    LINE("no room") LINE("no room at all") LINE("no room"));
 }
 
 static void what_was_mended_may_fail_again(void **state)
@@ -211,10 +268,10 @@ static void what_was_mended_may_fail_again(void **state)
 	attempt("no room");
 	attempt("");
 	attempt("");
-	assert_string_equal(captured(), LINE("no room"));
+	assert_string_equal(without_times(), LINE("no room"));
 	attempt("no room");
 	attempt("no room");
-	assert_string_equal(captured(), LINE("no room") LINE("no room"));
+	assert_string_equal(without_times(), LINE("no room") LINE("no room"));
 }
 
 static void nothing_wrong_is_no_line(void **state)
@@ -235,6 +292,7 @@ int main(void)
 		TEST(whatever_is_in_it_it_is_one_line),
 		TEST(a_long_line_is_cut_and_ends),
 		TEST(a_person_reads_the_programs_name),
+		TEST(what_is_no_file_gets_no_time),
 		TEST(the_journal_gets_priorities),
 		TEST(another_stream_is_not_the_journal),
 		TEST(values_are_escaped),

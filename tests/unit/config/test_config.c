@@ -83,6 +83,33 @@ static void check_endpoint(const struct klb_endpoint *ep, const char *want)
 	assert_string_equal(endpoint_format(ep, buf), want);
 }
 
+/* Who may connect from another machine, and to which of the frontends. */
+static void for_other_machines(void **state)
+{
+	static const char text[] = "backends: [10.0.0.1]\n"
+				   "dataPath: relay\n"
+				   "frontends:\n"
+				   "  - 127.0.0.1:6443\n"
+				   "  - address: 192.168.17.100:8443\n"
+				   "    scope: network\n"
+				   "    allow: [192.168.17.0/24, \"fd00::/8\"]\n"
+				   "relay:\n"
+				   "  connectionsPerSource: 0\n";
+	struct config *c = parse(text);
+	char first[CIDR_TEXT_MAX], second[CIDR_TEXT_MAX];
+
+	(void)state;
+	assert_int_equal(c->data_path, CONFIG_DATA_PATH_RELAY);
+	assert_int_equal(c->frontends[0].scope, KLB_SCOPE_HOST);
+	assert_int_equal(c->access[0].n_allow, 0);
+	assert_int_equal(c->frontends[1].scope, KLB_SCOPE_NETWORK);
+	assert_int_equal(c->access[1].n_allow, 2);
+	assert_string_equal(cidr_format(&c->access[1].allow[0], first), "192.168.17.0/24");
+	assert_string_equal(cidr_format(&c->access[1].allow[1], second), "fd00::/8");
+	assert_int_equal(c->relay.per_source, 0);
+	config_free(c);
+}
+
 static void bad_configurations(void **state)
 {
 	const char *directory = getenv("KLB_TESTDATA");
@@ -216,11 +243,19 @@ static void defaults(void **state)
 	assert_int_equal(c->dead_peer_timeout_ms, 10000);
 	assert_int_equal(c->slow_start_ms, 30000);
 	assert_false(c->rebalance);
+	assert_int_equal(c->relay.drain_ms, 10000);
+	assert_int_equal(c->relay.connections, 2048);
+	assert_true(c->relay.rescue);
+	assert_true(c->relay.detour);
+	assert_int_equal(c->relay.mark, 0x1000);
+	assert_int_equal(c->relay.mask, 0x3fff);
+	assert_int_equal(c->relay.table, 6443);
 	assert_false(c->discovery);
 	assert_null(c->discovery_kubeconfig);
 	assert_null(c->discovery_cache);
 	assert_true(c->http_enabled);
 	check_endpoint(&c->http, "127.0.0.1:8081");
+	assert_null(c->http_socket);
 	assert_null(c->cgroup);
 	config_free(c);
 }
@@ -338,6 +373,144 @@ static void prefer_local_is_the_old_key(void **state)
 	}
 }
 
+/* What is printed is the same configuration, and is printed in the same way. */
+static void check_printed(const char *text)
+{
+	struct config *c = parse(text), *again;
+	char *first = NULL, *second = NULL;
+	struct err e;
+
+	assert_int_equal(config_print(c, true, &first, &e), 0);
+	again = parse(first);
+	assert_true(config_same_probe(c, again) && config_same_discovery(c, again));
+	assert_int_equal(config_print(again, true, &second, &e), 0);
+	assert_string_equal(first, second);
+	free(first);
+	free(second);
+	config_free(c);
+	config_free(again);
+}
+
+static void printed_and_read_again(void **state)
+{
+	(void)state;
+	check_printed(sample);
+	check_printed("backends: [10.0.0.1]\n");
+	check_printed("discovery: {cache: \"\"}\nhttp: \"\"\n");
+	check_printed("backends: [10.0.0.1, 10.0.0.2]\nhttp: [127.0.0.1:1, unix:/a]\n");
+	check_printed("backends: [10.0.0.1]\nhttp: \"unix:/a b\"\n");
+	check_printed(
+		"backends: [10.0.0.1]\nprobe: {ca: \"/a \\\"\\\\ # \u00e9\\u2028\\ufeff\"}\n");
+	check_printed("discovery: {kubeconfig: /a}\nprobe: {clientCert: /b, clientKey: /c}\n");
+}
+
+/* Each value of a configuration without a default, and each default with the word behind it. */
+static void printed_values(void **state)
+{
+	static const char text[] =
+		"backends: [{address: 10.0.0.1, weight: 7}]\n"
+		"dataPath: relay\n"
+		"frontends:\n"
+		"  - 127.0.0.1:6443\n"
+		"  - {address: \"[fd00::1]:8443\", scope: network, allow: [10.0.0.0/8]}\n"
+		"policy: latency\nlocal: only\nconnectTimeout: 250ms\n"
+		"deadPeerTimeout: 0\nslowStart: 90s\nrebalance: true\n"
+		"probe: {path: /x, livePath: /y, interval: 1s, timeout: 2s, ping: 3s,\n"
+		"        pingTimeout: 4s, rise: 5, fall: 6, serverName: a,\n"
+		"        insecureSkipVerify: true, anonymousAuth: false}\n"
+		"relay: {rescue: false, detour: false, mark: 0x40000/0xff0000, table: 7,\n"
+		"        connections: 8, connectionsPerSource: 0, drain: 9s}\n"
+		"http: \"[::1]:1\"\ncgroup: /c\n";
+	static const char *const lines[] = {
+		"  - address: \"[fd00::1]:8443\"\n    scope: network\n    allow:\n      - "
+		"\"10.0.0.0/8\"\n",
+		"  - address: 10.0.0.1:6443\n    weight: 7\n",
+		"\npolicy: latency\n",
+		"\nlocal: only\n",
+		"\ndataPath: relay\n",
+		"\nconnectTimeout: 250ms\n",
+		"\ndeadPeerTimeout: 0\n",
+		"\nslowStart: 90s\n",
+		"\nrebalance: true\n",
+		"  path: /x\n",
+		"  livePath: /y\n",
+		"  interval: 1s\n",
+		"  timeout: 2s\n",
+		"  ping: 3s\n",
+		"  pingTimeout: 4s\n",
+		"  rise: 5\n",
+		"  fall: 6\n",
+		"  serverName: \"a\"\n",
+		"  insecureSkipVerify: true\n",
+		"  anonymousAuth: false\n",
+		"  rescue: false\n",
+		"  detour: false\n",
+		"  mark: 0x40000/0xff0000\n",
+		"  table: 7\n",
+		"  connections: 8\n",
+		"  connectionsPerSource: 0\n",
+		"  drain: 9s\n",
+		"\nhttp: \"[::1]:1\"\n",
+		"\ncgroup: /c\n",
+	};
+	struct config *c = parse(text);
+	unsigned int n = 0;
+	char *printed = NULL;
+	struct err e;
+
+	(void)state;
+	assert_int_equal(config_print(c, true, &printed, &e), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
+		if (!strstr(printed, lines[i]))
+			fail_msg("%s is not in:\n%s", lines[i], printed);
+	assert_null(strstr(printed, "# default"));
+	free(printed);
+	config_free(c);
+	c = parse("backends: [10.0.0.1]\n");
+	assert_int_equal(config_print(c, true, &printed, &e), 0);
+	/* All but the address of the backend. */
+	for (const char *at = printed; (at = strstr(at, " # default\n")); at++)
+		n++;
+	assert_int_equal(n, 29);
+	free(printed);
+	config_free(c);
+}
+
+static void where_http_is_served(void **state)
+{
+	static const struct {
+		const char *text;
+		const char *address; /* NULL: none */
+		const char *socket;
+	} cases[] = {
+		{ "http: unix:/run/kubelb/agent.sock\n", NULL, "/run/kubelb/agent.sock" },
+		{ "http: [127.0.0.1:1]\n", "127.0.0.1:1", NULL },
+		{ "http: [\"[::1]:1\", unix:/a]\n", "[::1]:1", "/a" },
+		{ "http:\n  - unix:/a\n  - 127.0.0.1:1\n", "127.0.0.1:1", "/a" },
+		{ "http: [unix:/a]\n", NULL, "/a" },
+	};
+	char text[256];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct config *c, *copy = NULL;
+		struct err e;
+
+		snprintf(text, sizeof(text), "backends: [10.0.0.1]\n%s", cases[i].text);
+		c = parse(text);
+		assert_int_equal(config_with_backends(c, NULL, 0, &copy, &e), 0);
+		config_free(c);
+		assert_int_equal(copy->http_enabled, cases[i].address != NULL);
+		if (cases[i].address)
+			check_endpoint(&copy->http, cases[i].address);
+		if (cases[i].socket)
+			assert_string_equal(copy->http_socket, cases[i].socket);
+		else
+			assert_null(copy->http_socket);
+		config_free(copy);
+	}
+}
+
 static void every_value_other_than_default(void **state)
 {
 	struct config *c = parse("frontends: [\"[fd00::1]:443\"]\n"
@@ -353,6 +526,8 @@ static void every_value_other_than_default(void **state)
 				 "        timeout: 5m, rise: 100, fall: 1,\n"
 				 "        insecureSkipVerify: true, serverName: 'fd00::2',\n"
 				 "        anonymousAuth: false}\n"
+				 "relay: {drain: 0, connections: 1, rescue: false,\n"
+				 "        detour: false, mark: 0x40000/0xff0000, table: 7}\n"
 				 "http: \"\"\n"
 				 "cgroup: /sys/fs/cgroup/kubelet\n");
 
@@ -378,6 +553,13 @@ static void every_value_other_than_default(void **state)
 	assert_int_equal(c->probe.fall, 1);
 	assert_true(c->probe.insecure_skip_verify);
 	assert_string_equal(c->probe.server_name, "fd00::2");
+	assert_int_equal(c->relay.drain_ms, 0);
+	assert_int_equal(c->relay.connections, 1);
+	assert_false(c->relay.rescue);
+	assert_false(c->relay.detour);
+	assert_int_equal(c->relay.mark, 0x40000);
+	assert_int_equal(c->relay.mask, 0xff0000);
+	assert_int_equal(c->relay.table, 7);
 	assert_false(c->http_enabled);
 	assert_string_equal(c->cgroup, "/sys/fs/cgroup/kubelet");
 	config_free(c);
@@ -437,6 +619,34 @@ static void slow_start_range(void **state)
 		struct config *c = parse(table[i].text);
 
 		assert_int_equal(c->slow_start_ms, table[i].ms);
+		config_free(c);
+	}
+}
+
+/* A mark of bits that the default mask has not is compared as a whole. */
+static void marks(void **state)
+{
+	static const struct {
+		const char *text;
+		__u32 mark, mask;
+	} table[] = {
+		{ "4096", 0x1000, 0x3fff },
+		{ "0x10", 0x10, 0x3fff },
+		{ "0xaB000000", 0xab000000, 0xffffffff },
+		{ "0xffffffff/0xffffffff", 0xffffffff, 0xffffffff },
+		{ "1/255", 1, 255 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		char text[96];
+		struct config *c;
+
+		snprintf(text, sizeof(text), "backends: [10.0.0.1]\nrelay: {mark: %s}\n",
+			 table[i].text);
+		c = parse(text);
+		assert_int_equal(c->relay.mark, table[i].mark);
+		assert_int_equal(c->relay.mask, table[i].mask);
 		config_free(c);
 	}
 }
@@ -876,6 +1086,7 @@ static void free_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(for_other_machines),
 		cmocka_unit_test(bad_configurations),
 		cmocka_unit_test(bad_bytes),
 		cmocka_unit_test(too_large),
@@ -886,10 +1097,14 @@ int main(void)
 		cmocka_unit_test(default_frontends_without_ipv6),
 		cmocka_unit_test(full_sample),
 		cmocka_unit_test(prefer_local_is_the_old_key),
+		cmocka_unit_test(where_http_is_served),
+		cmocka_unit_test(printed_and_read_again),
+		cmocka_unit_test(printed_values),
 		cmocka_unit_test(every_value_other_than_default),
 		cmocka_unit_test(every_policy),
 		cmocka_unit_test(discovery_section),
 		cmocka_unit_test(slow_start_range),
+		cmocka_unit_test(marks),
 		cmocka_unit_test(with_backends),
 		cmocka_unit_test(with_no_backends_found),
 		cmocka_unit_test(with_as_many_as_possible),

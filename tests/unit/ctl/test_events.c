@@ -184,12 +184,25 @@ static void verdicts(void **state)
 			       "\"weight\":null}\n");
 }
 
+static void refusals(void **state)
+{
+	const struct events_refused r = { .why = EVENTS_REFUSED_SOURCE,
+					  .time_ns = 5123999999ULL,
+					  .n = 12 };
+	struct printed p;
+
+	(void)state;
+	events_print_refused_text(&r, BOOT_NS, print_to(&p));
+	printed_is(&p, HEAD "refused        -                     source         12 clients\n");
+	assert_int_equal(events_print_refused_json(&r, BOOT_NS, print_to(&p)), 0);
+	printed_is(&p, HEAD_JSON "\"event\":\"refused\",\"reason\":\"source\",\"clients\":12}\n");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(text_lines),
-		cmocka_unit_test(json_lines),
-		cmocka_unit_test(verdicts),
+		cmocka_unit_test(text_lines), cmocka_unit_test(json_lines),
+		cmocka_unit_test(verdicts),   cmocka_unit_test(refusals),
 		cmocka_unit_test(local_time),
 	};
 

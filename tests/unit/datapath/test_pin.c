@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,104 @@ static void test_what_is_there(void **state)
 	}
 	/* A link to nowhere is nothing. */
 	assert_int_equal(open_map("link", &e), -ENOENT);
+}
+
+/* Who owns a directory, or can write to it, decides what is pinned there. */
+static void test_directory_of_somebody_else(void **state)
+{
+	char path[2 * PATH_SIZE];
+	struct err e = { "" };
+
+	NEEDS_BPFFS();
+	assert_int_equal(chmod(dir, 0777), 0);
+	assert_int_equal(open_map("control", &e), -EPERM);
+	assert_says(e.text, "others could change what is pinned there");
+	assert_int_equal(chmod(dir, 0700), 0);
+	assert_int_equal(chown(dir, 65534, 65534), 0);
+	assert_int_equal(open_map("control", &e), -EPERM);
+	assert_says(e.text, "belongs to user 65534");
+	assert_int_equal(chown(dir, 0, 0), 0);
+	/* Nor is a link to a good one followed. */
+	snprintf(path, sizeof(path), "%s_link", dir);
+	assert_int_equal(symlink(dir, path), 0);
+	strcat(path, "/control");
+	assert_true(pin_open(path, "map", &e) < 0);
+	*strrchr(path, '/') = '\0';
+	unlink(path);
+	assert_int_equal(open_map("control", &e), 0);
+}
+
+static __u32 id_of(int fd)
+{
+	struct bpf_map_info info;
+
+	assert_int_equal(bpf_info(fd, &info, sizeof(info)), 0);
+	return info.id;
+}
+
+/* Exchanges two directories without end; false: this kernel's bpffs cannot. */
+static bool exchange(const char *one, const char *other, bool for_ever)
+{
+	long r;
+
+	do {
+		r = syscall(SYS_renameat2, AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE);
+	} while (for_ever);
+	return !r;
+}
+
+/* How often the pin was opened in another directory than the one that was looked at. */
+static unsigned int count_exchanged(const char *theirs)
+{
+	char path[2 * PATH_SIZE];
+	unsigned int n_theirs = 0;
+	int fd = pin_open(in(path, "control"), "map", NULL);
+	__u32 ours = id_of(fd);
+	pid_t child;
+
+	close(fd);
+	child = fork();
+	if (!child)
+		exchange(dir, theirs, true);
+	for (unsigned int i = 0; i < 100000; i++) {
+		fd = pin_open(in(path, "control"), "map", NULL);
+		if (fd < 0)
+			continue;
+		n_theirs += id_of(fd) != ours;
+		close(fd);
+	}
+	kill(child, SIGKILL);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	return n_theirs;
+}
+
+static void test_directory_is_exchanged(void **state)
+{
+	char theirs[PATH_SIZE + 8], path[2 * PATH_SIZE];
+	struct stat st;
+	unsigned int n_theirs = 0;
+	bool can;
+	int fd;
+
+	NEEDS_BPFFS();
+	snprintf(theirs, sizeof(theirs), "%s_x", dir);
+	assert_int_equal(mkdir(theirs, 0777), 0);
+	assert_int_equal(chmod(theirs, 0777), 0);
+	snprintf(path, sizeof(path), "%s/control", theirs);
+	fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "klb_control", 4, 8, 1, NULL);
+	assert_int_equal(bpf_obj_pin(fd, path), 0);
+	close(fd);
+	can = exchange(dir, theirs, false) && exchange(dir, theirs, false);
+	if (can)
+		n_theirs = count_exchanged(theirs);
+	/* Whichever is which now. */
+	if (can && !stat(dir, &st) && st.st_mode & 02)
+		exchange(dir, theirs, false);
+	unlink(path);
+	rmdir(theirs);
+	if (!can)
+		skip();
+	assert_int_equal(n_theirs, 0);
 }
 
 /* A file elsewhere: the kernel refuses it as if it lacked permission. */
@@ -204,6 +303,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		LEAVES_NOTHING(test_what_is_there),
+		LEAVES_NOTHING(test_directory_of_somebody_else),
+		LEAVES_NOTHING(test_directory_is_exchanged),
 		LEAVES_NOTHING(test_no_pin_at_all),
 		LEAVES_NOTHING(test_no_descriptors),
 		LEAVES_NOTHING(test_no_capabilities),

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The list on disk: written whole or not at all, and read with suspicion. */
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -115,6 +118,72 @@ static void test_bad_caches(void **state)
 	assert_int_equal(discovery_cache_load(path, &frontend, 1, &c, &e), 0);
 	assert_int_equal(c.n, 1);
 	unlink(path);
+}
+
+/* Exchanges two files without end, in a process of its own. */
+static pid_t start_exchanging(const char *one, const char *other)
+{
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	for (;;)
+		syscall(SYS_renameat2, AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE);
+}
+
+/*
+ * Who may write in the folder exchanges the file while it is read: owner and mode are asked of the
+ * very file that is read.
+ */
+static void test_cache_is_exchanged(void **state)
+{
+	char path[PATH_SIZE], clean[PATH_SIZE];
+	unsigned int n_theirs = 0;
+	pid_t pid;
+
+	(void)state;
+	write_file(in_dir(path, "exchanged.json"), CACHE("\"10.0.0.66:6443\""));
+	assert_int_equal(chmod(path, 0666), 0);
+	write_file(in_dir(clean, "clean.json"), CACHE("\"10.0.0.1:6443\""));
+	assert_int_equal(chmod(clean, 0600), 0);
+	pid = start_exchanging(path, clean);
+	assert_true(pid > 0);
+	for (unsigned int i = 0; i < 20000; i++) {
+		struct discovery_cached c;
+
+		if (!discovery_cache_load(path, NULL, 0, &c, NULL))
+			n_theirs += strcmp(list_text(c.list, c.n), "10.0.0.1:6443") != 0;
+	}
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(n_theirs, 0);
+	unlink(path);
+	unlink(clean);
+}
+
+/* Nobody but root makes files of root, but links to them anybody can make. */
+static void test_cache_is_no_link(void **state)
+{
+	char path[PATH_SIZE], real[PATH_SIZE];
+	struct discovery_cached c;
+	struct stat st;
+	struct err e;
+
+	(void)state;
+	write_file(in_dir(real, "real.json"), CACHE("\"10.0.0.1:6443\""));
+	assert_int_equal(chmod(real, 0600), 0);
+	assert_int_equal(symlink(real, in_dir(path, "link.json")), 0);
+	assert_int_equal(discovery_cache_load(path, NULL, 0, &c, &e), -ELOOP);
+	assert_says(e.text, "is a link and is ignored");
+	/* The next list takes its place, and what it led to stays as it is. */
+	assert_int_equal(discovery_cache_save(
+				 path, &(struct klb_endpoint[]){ endpoint("10.0.0.2") }[0], 1, &e),
+			 0);
+	assert_int_equal(lstat(path, &st), 0);
+	assert_true(S_ISREG(st.st_mode));
+	assert_non_null(strstr(read_file(real), "10.0.0.1:6443"));
+	unlink(path);
+	unlink(real);
 }
 
 /* In a process of its own, with no more than 64 bytes left in any file. */
@@ -269,6 +338,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		LEAVES_NOTHING(test_cache),
 		LEAVES_NOTHING(test_bad_caches),
+		LEAVES_NOTHING(test_cache_is_exchanged),
+		LEAVES_NOTHING(test_cache_is_no_link),
 		LEAVES_NOTHING(test_cache_disk_full),
 		LEAVES_NOTHING(test_cache_follows),
 		LEAVES_NOTHING(test_cache_failure),

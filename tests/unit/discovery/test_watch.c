@@ -12,6 +12,7 @@
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <event2/bufferevent_ssl.h>
 #include <event2/event.h>
 
 #include "finder.h"
@@ -421,6 +422,77 @@ static void test_refused_watches(void **state)
  * Time
  */
 
+static void on_dribble(evutil_socket_t fd, short what, void *arg)
+{
+	struct finder *f = arg;
+
+	(void)fd;
+	(void)what;
+	if (f->server.now)
+		send_chunk(f, f->piece);
+}
+
+/* Sends piece again and again, slower than what is too much, until there is an error. */
+static void dribble(struct finder *f, const char *piece)
+{
+	const struct timeval pause = { .tv_usec = 5000 };
+	struct event *timer = event_new(f->base, -1, EV_PERSIST, on_dribble, f);
+
+	f->piece = piece;
+	assert_int_equal(event_add(timer, &pause), 0);
+	await_result(f, DISCOVERY_ERROR, 1);
+	event_free(timer);
+}
+
+/* Neither data without end nor a record for each byte may take the event loop. */
+static void test_floods(void **state)
+{
+	static const struct {
+		const char *piece, *detail;
+		unsigned int times; /* in a chunk */
+	} cases[] = {
+		{ BOOKMARK("50") "\n", "the apiserver sends too many small pieces", 1 },
+		{ BOOKMARK("50") "\n", "the apiserver sends too many bytes", 500 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		char *chunk = repeat("", cases[i].piece, cases[i].times, "");
+		struct finder f;
+
+		finder_open(&f);
+		finder_watch(&f);
+		while (!f.results[DISCOVERY_ERROR]) {
+			if (f.server.now &&
+			    evbuffer_get_length(bufferevent_get_output(f.server.now)) < 100000)
+				send_chunk(&f, chunk);
+			finder_turn(&f);
+		}
+		assert_says(f.detail, cases[i].detail);
+		finder_close(&f);
+		free(chunk);
+	}
+}
+
+/* Tickets without end, on a watch that has begun. */
+static void test_tickets(void **state)
+{
+	struct finder f;
+	SSL *ssl;
+
+	(void)state;
+	finder_open(&f);
+	finder_watch(&f);
+	ssl = bufferevent_openssl_get_ssl(f.server.now);
+	for (unsigned int i = 0; i < 100; i++) {
+		assert_int_equal(SSL_new_session_ticket(ssl), 1);
+		assert_int_equal(SSL_do_handshake(ssl), 1);
+	}
+	await_result(&f, DISCOVERY_ERROR, 1);
+	assert_says(f.detail, "the apiserver sends too many TLS handshake messages");
+	finder_close(&f);
+}
+
 static void test_stalls(void **state)
 {
 	struct finder f;
@@ -433,11 +505,7 @@ static void test_stalls(void **state)
 	finder_watch(&f);
 	/* Dribbles: every byte is progress, and yet there is none. */
 	send_chunk(&f, "{");
-	while (!f.results[DISCOVERY_ERROR]) {
-		if (f.server.now)
-			send_chunk(&f, " ");
-		finder_turn(&f);
-	}
+	dribble(&f, " ");
 	assert_says(f.detail, "an event is not complete within 100 ms");
 	await_request(&f, 3, LIST_PATH "&watch");
 	begin_watch(&f);
@@ -457,11 +525,7 @@ static void test_watch_beyond_its_time(void **state)
 	f.timing.answer = 500;
 	finder_start(&f);
 	finder_watch(&f);
-	while (!f.results[DISCOVERY_ERROR]) {
-		if (f.server.now)
-			send_chunk(&f, BOOKMARK("50") "\n");
-		finder_turn(&f);
-	}
+	dribble(&f, BOOKMARK("50") "\n");
 	assert_says(f.detail, "beyond its time");
 	finder_close(&f);
 }
@@ -720,6 +784,62 @@ static void test_memory_is_flat(void **state)
 	finder_close(&f);
 }
 
+/* --- an apiserver that says something new all the time ---------------------------------- */
+
+/* Of lists in a row the first ones are taken at once, and then the newest at its time. */
+static void test_newest_list_counts(void **state)
+{
+	const struct discovery_pace pace = { .lists = { .burst = 2, .every_ms = 2000 },
+					     .events = discovery_pace_default.events };
+	struct finder f;
+	char text[1024], version[16];
+
+	(void)state;
+	finder_init(&f);
+	f.options.pace = &pace;
+	finder_start(&f);
+	finder_watch(&f);
+	for (unsigned int i = 1; i <= 30; i++) {
+		snprintf(text, sizeof(text),
+			 EVENT("MODIFIED",
+			       "{\"kind\":\"EndpointSlice\",\"metadata\":{\"name\":\"a\","
+			       "\"resourceVersion\":\"%u\",\"labels\":{"
+			       "\"kubernetes.io/service-name\":\"kubernetes\"}},"
+			       "\"addressType\":\"IPv4\"," HTTPS
+			       ",\"endpoints\":[{\"addresses\":[\"10.1.0.%u\"]}]}") "\n",
+			 100 + i, i);
+		send_chunk(&f, text);
+		snprintf(version, sizeof(version), "%u", 100 + i);
+		await_version(&f, version);
+	}
+	/* One of the two was the list. */
+	assert_in_range(f.updates, 1, 4);
+	while (strcmp(f.list, "10.1.0.30:6443") != 0)
+		finder_turn(&f);
+	assert_in_range(f.updates, 2, 5);
+	finder_close(&f);
+}
+
+/* It is left, and what it has said so far counts. */
+static void test_too_many_events(void **state)
+{
+	const struct discovery_pace pace = { .lists = discovery_pace_default.lists,
+					     .events = { .burst = 300, .per_s = 1 } };
+	struct finder f;
+
+	(void)state;
+	finder_init(&f);
+	f.options.pace = &pace;
+	finder_start(&f);
+	finder_watch(&f);
+	for (int i = 0; i < 4; i++)
+		send_chunk(&f, BOOKMARK("50") "\n");
+	await_result(&f, DISCOVERY_ERROR, 1);
+	assert_says(f.detail, "more than an apiserver has to say");
+	await_request(&f, 3, LIST_PATH);
+	finder_close(&f);
+}
+
 /* An event without an end: refused in time, and no more is kept of it than allowed. */
 static void test_endless_event(void **state)
 {
@@ -761,6 +881,8 @@ int main(void)
 		LEAVES_NOTHING(test_works_again),
 		LEAVES_NOTHING(test_works_again_with_nobody),
 		LEAVES_NOTHING(test_refused_watches),
+		LEAVES_NOTHING(test_floods),
+		LEAVES_NOTHING(test_tickets),
 		LEAVES_NOTHING(test_stalls),
 		LEAVES_NOTHING(test_watch_beyond_its_time),
 		LEAVES_NOTHING(test_relist),
@@ -772,6 +894,8 @@ int main(void)
 		LEAVES_NOTHING(test_free_at_any_time),
 		LEAVES_NOTHING(test_result_names),
 		LEAVES_NOTHING(test_memory_is_flat),
+		LEAVES_NOTHING(test_newest_list_counts),
+		LEAVES_NOTHING(test_too_many_events),
 		LEAVES_NOTHING(test_endless_event),
 	};
 

@@ -7,6 +7,8 @@
 #include <linux/bpf.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -104,6 +106,32 @@ static void nor_by_another_number(void **state)
 }
 #endif
 
+static int is_dumpable(void)
+{
+	struct rlimit core;
+
+	return getrlimit(RLIMIT_CORE, &core) || core.rlim_cur || core.rlim_max ||
+	       prctl(PR_GET_DUMPABLE);
+}
+
+static int is_child_dumpable(void)
+{
+	int status;
+	pid_t child = fork();
+
+	if (!child)
+		_exit(is_dumpable());
+	return waitpid(child, &status, 0) == child && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* kubelb-attacher is forked after it. */
+static void no_core_file_is_written(void **state)
+{
+	(void)state;
+	assert_int_equal(answer(is_dumpable, true), 0);
+	assert_int_equal(answer(is_child_dumpable, true), 0);
+}
+
 static void what_is_there_is_used(void **state)
 {
 	(void)state;
@@ -117,6 +145,7 @@ int main(void)
 #ifdef __x86_64__
 		cmocka_unit_test(nor_by_another_number),
 #endif
+		cmocka_unit_test(no_core_file_is_written),
 		cmocka_unit_test(what_is_there_is_used),
 	};
 

@@ -150,7 +150,7 @@ static void kinds(void **state)
 {
 	static const struct {
 		const char *text;
-		char kind; /* unspecified, multicast, link-local IPv6, or none of them */
+		char kind; /* unspecified, multicast, link-local IPv6, documentation, or none */
 	} table[] = {
 		{ "0.0.0.0", 'u' },
 		{ "::", 'u' },
@@ -172,6 +172,22 @@ static void kinds(void **state)
 		{ "fe7f::1", '-' },
 		{ "169.254.1.1", '-' },
 		{ "fd00::1", '-' },
+		{ "192.0.2.0", 'd' },
+		{ "192.0.2.255", 'd' },
+		{ "192.0.1.255", '-' },
+		{ "192.0.3.0", '-' },
+		{ "198.51.100.7", 'd' },
+		{ "198.51.101.7", '-' },
+		{ "203.0.113.7", 'd' },
+		{ "203.0.112.7", '-' },
+		{ "2001:db8::", 'd' },
+		{ "2001:db8:ffff::1", 'd' },
+		{ "2001:db7:ffff::1", '-' },
+		{ "2001:db9::", '-' },
+		{ "3fff::", 'd' },
+		{ "3fff:fff:ffff::1", 'd' },
+		{ "3fff:1000::", '-' },
+		{ "3ffe:ffff::", '-' },
 	};
 
 	(void)state;
@@ -181,6 +197,7 @@ static void kinds(void **state)
 		assert_int_equal(endpoint_is_unspecified(&ep), table[i].kind == 'u');
 		assert_int_equal(endpoint_is_multicast(&ep), table[i].kind == 'm');
 		assert_int_equal(endpoint_is_link_local_v6(&ep), table[i].kind == 'l');
+		assert_int_equal(endpoint_is_documentation(&ep), table[i].kind == 'd');
 	}
 }
 

@@ -333,6 +333,47 @@ static void test_flood(void **state)
 	end(&p);
 }
 
+/* Whatever the frames: some are answered, others only take time. */
+static void test_floods(void **state)
+{
+	/* Length, type, flags, stream, content; and what goes before. */
+	static const struct {
+		const char *what, *bytes;
+		size_t n;
+		const char *first;
+		size_t n_first;
+	} cases[] = {
+		{ "PING", "\0\0\10\6\0\0\0\0\0abcdefgh", 17, "", 0 },
+		{ "PING's answer", "\0\0\10\6\1\0\0\0\0abcdefgh", 17, "", 0 },
+		{ "SETTINGS", "\0\0\0\4\0\0\0\0\0", 9, "", 0 },
+		{ "WINDOW_UPDATE", "\0\0\4\10\0\0\0\0\0\0\0\0\1", 13, "", 0 },
+		{ "PRIORITY", "\0\0\5\2\0\0\0\0\3\0\0\0\0\1", 14, "", 0 },
+		{ "DATA", "\0\0\0\0\0\0\0\0\1", 9, "\0\0\1\1\4\0\0\0\1\x88", 10 },
+		/* libnghttp2 has a limit of its own, or had none. */
+		{ "CONTINUATION", "\0\0\0\11\0\0\0\0\1", 9, "\0\0\0\1\0\0\0\0\1", 9 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct pair p;
+		int r;
+
+		begin(&p);
+		assert_int_equal(h2_get(p.client, "/", "x"), 1);
+		r = talk(&p);
+		bufferevent_write(p.sides[1], cases[i].first, cases[i].n_first);
+		for (unsigned int sent = 0; !r && sent < 3000; sent++) {
+			bufferevent_write(p.sides[1], cases[i].bytes, cases[i].n);
+			event_base_loop(p.base, EVLOOP_NONBLOCK);
+			r = h2_read(p.client, &p.why);
+		}
+		if (r != -EPROTO)
+			fail_msg("%s: %d", cases[i].what, r);
+		assert_says(p.why, "oo many");
+		end(&p);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -346,6 +387,7 @@ int main(void)
 		cmocka_unit_test(test_going),
 		cmocka_unit_test(test_breach),
 		cmocka_unit_test(test_flood),
+		cmocka_unit_test(test_floods),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

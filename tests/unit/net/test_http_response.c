@@ -269,12 +269,42 @@ static void test_answer_stream(void **state)
 	evbuffer_free(in);
 }
 
+/* The sender's clock. What is no date, or one of the old forms, counts as none. */
+static void test_answer_date(void **state)
+{
+	static const struct {
+		const char *value;
+		__s64 date_s;
+	} dates[] = {
+		{ "Thu, 01 Jan 1970 00:00:01 GMT", 1 },
+		{ "Sun, 29 Nov 2026 16:00:33 GMT", 1795968033 },
+		{ "Sun, 29 Nov 2026 16:00:33 GMT, x", 0 },
+		{ "Sun, 29 Nov 2026 16:00:33 CET", 0 },
+		{ "Sunday, 29-Nov-26 16:00:33 GMT", 0 },
+		{ "", 0 },
+		{ "now", 0 },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(dates); i++) {
+		struct evbuffer *in = evbuffer_new();
+		struct answer a;
+
+		answer_init(&a);
+		evbuffer_add_printf(in, "HTTP/1.1 200 OK\r\ndate: %s\r\nContent-Length: 0\r\n\r\n",
+				    dates[i].value);
+		assert_int_equal(answer_read(&a, in), ANSWER_PROGRESS_DONE);
+		assert_int_equal(a.date_s, dates[i].date_s);
+		evbuffer_free(in);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		LEAVES_NOTHING(test_answers),	    LEAVES_NOTHING(test_answer_limits),
-		LEAVES_NOTHING(test_answer_nul),    LEAVES_NOTHING(test_answer_content),
-		LEAVES_NOTHING(test_answer_stream),
+		LEAVES_NOTHING(test_answers),	     LEAVES_NOTHING(test_answer_date),
+		LEAVES_NOTHING(test_answer_limits),  LEAVES_NOTHING(test_answer_nul),
+		LEAVES_NOTHING(test_answer_content), LEAVES_NOTHING(test_answer_stream),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -430,6 +430,84 @@ static void hears_the_kernel_alone(void **state)
 	close(fd);
 }
 
+/* --- whose it is ----------------------------------------------------------------------- */
+
+static void names_the_user_of_a_client(void **state)
+{
+	static const struct {
+		int family;
+		const char *text;
+	} cases[] = { { AF_INET, "127.0.0.1" },
+		      { AF_INET6, "::1" },
+		      { AF_INET6, "::ffff:127.0.0.1" } };
+	struct sock_diag *d = NULL;
+	struct err e;
+
+	(void)state;
+	assert_int_equal(sock_diag_open(&d, &e), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct pair p;
+		__u32 uid = 7;
+
+		pair_open(&p, cases[i].family, cases[i].text, NULL);
+		/* A socket keeps the user who has it now. */
+		assert_int_equal(fchown(p.client, 65534, (gid_t)-1), 0);
+		assert_int_equal(sock_diag_owner(d, &p.c.local, &p.c.record.backend, &uid), 0);
+		assert_int_equal(uid, 65534);
+		/* Nobody's: its process has closed it. */
+		close(p.client);
+		p.client = dup(p.server);
+		uid = 7;
+		assert_int_equal(sock_diag_owner(d, &p.c.local, &p.c.record.backend, &uid),
+				 -ENOENT);
+		assert_int_equal(uid, 7);
+		pair_close(&p);
+	}
+	sock_diag_close(d);
+}
+
+/* In TIME_WAIT the kernel says user 0 for everybody's. */
+static void nobody_is_root_in_time_wait(void **state)
+{
+	struct sock_diag *d = NULL;
+	struct pair p;
+	struct err e;
+	__u32 uid;
+
+	(void)state;
+	assert_int_equal(sock_diag_open(&d, &e), 0);
+	pair_open(&p, AF_INET, "127.0.0.1", NULL);
+	close(p.client);
+	close(p.server);
+	assert_int_equal(sock_diag_owner(d, &p.c.local, &p.c.record.backend, &uid), -ENOENT);
+	close(p.listener);
+	sock_diag_close(d);
+}
+
+static void names_the_user_of_a_listener(void **state)
+{
+	struct sock_diag_listener who;
+	struct klb_endpoint all, at;
+	struct sock_diag *d = NULL;
+	struct pair p;
+	struct err e;
+
+	(void)state;
+	assert_int_equal(sock_diag_open(&d, &e), 0);
+	pair_open(&p, AF_INET6, "::", NULL);
+	at = p.c.record.backend;
+	assert_int_equal(fchown(p.listener, 65534, (gid_t)-1), 0);
+	assert_int_equal(sock_diag_find_listener(d, &at, &who), 0);
+	assert_int_equal(who.uid, 65534);
+	assert_int_not_equal(who.inode, 0);
+	all = endpoint("0.0.0.0:1");
+	all.port = at.port;
+	assert_int_equal(sock_diag_find_listener(d, &all, &who), 0);
+	pair_close(&p);
+	assert_int_equal(sock_diag_find_listener(d, &at, &who), -ENOENT);
+	sock_diag_close(d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -441,6 +519,9 @@ int main(void)
 		cmocka_unit_test(names_what_the_kernel_lacks),
 		cmocka_unit_test(says_why_one_was_not_ended),
 		cmocka_unit_test(hears_the_kernel_alone),
+		LEAVES_NOTHING(names_the_user_of_a_client),
+		LEAVES_NOTHING(nobody_is_root_in_time_wait),
+		LEAVES_NOTHING(names_the_user_of_a_listener),
 	};
 
 	return cmocka_run_group_tests_name("sock_diag", tests, NULL, NULL);

@@ -28,6 +28,55 @@ static void test_tls_failures(void **state)
 	assert_says(none.detail, "does not offer HTTP/1.1");
 }
 
+/* pki.server with an RSA key: DHE goes with no other. */
+static struct identity rsa_server(void)
+{
+	struct identity id = pki_issue(&pki.ca, "rsa", PKI_SERVER_SAN, 86400);
+
+	EVP_PKEY_free(id.key);
+	id.key = EVP_RSA_gen(2048);
+	assert_non_null(id.key);
+	X509_set_pubkey(id.cert, id.key);
+	assert_true(X509_sign(id.cert, pki.ca.key, EVP_sha256()) > 0);
+	return id;
+}
+
+/* Finite fields cost as much as the server likes; elliptic curves do not. */
+static void test_costly_agreements(void **state)
+{
+	struct identity rsa = rsa_server();
+	const struct script refused[] = {
+		{ .identity = &rsa, .max_version = TLS1_2_VERSION, .ciphers = "DHE" },
+		{ .identity = &rsa, .max_version = TLS1_2_VERSION, .ciphers = "kRSA" },
+		{ .groups = "ffdhe8192" },
+		{ .groups = "X448" },
+	};
+	const struct script taken[] = {
+		{ .answer = OK_ANSWER, .identity = &rsa, .max_version = TLS1_2_VERSION },
+		{ .answer = OK_ANSWER, .max_version = TLS1_2_VERSION, .ciphers = "ECDHE" },
+		{ .answer = OK_ANSWER, .groups = "P-521" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
+		struct prober p = { 0 };
+
+		expect_outcome(&p, &refused[i], KLB_REASON_TLS, 0);
+		assert_says(p.detail, "the alert 'handshake failure'");
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(taken); i++) {
+		struct prober p = { 0 };
+
+		expect_outcome(&p, &taken[i], KLB_REASON_OK, 200);
+	}
+	pki_discard(&rsa);
+}
+
+static void assert_expires(const struct identity *id, __s64 expires_s)
+{
+	assert_int_equal(ASN1_TIME_cmp_time_t(X509_get0_notAfter(id->cert), expires_s), 0);
+}
+
 static void test_certificates(void **state)
 {
 	static const struct {
@@ -67,6 +116,8 @@ static void test_certificates(void **state)
 			       cases[i].detail ? KLB_REASON_CERTIFICATE : KLB_REASON_OK,
 			       cases[i].detail ? 0 : 200);
 		assert_says(p.detail, cases[i].detail ? cases[i].detail : "");
+		/* Of a certificate that is refused as well: above all of one that has expired. */
+		assert_expires(cases[i].identity, p.result.certificate_expires_s);
 		expect_outcome(&blind, &script, KLB_REASON_OK, 200);
 	}
 }
@@ -306,6 +357,18 @@ static struct probe_tls *load(char *ca, char *cert, char *key, bool insecure)
 	return tls;
 }
 
+static void test_own_expiry(void **state)
+{
+	struct probe_tls *with = load(pki.ca_file, pki.client_cert, pki.client_key, false);
+	struct probe_tls *without = load(pki.ca_file, NULL, NULL, false);
+
+	(void)state;
+	assert_expires(&pki.client, probe_tls_expires_s(with));
+	assert_int_equal(probe_tls_expires_s(without), 0);
+	probe_tls_free(with);
+	probe_tls_free(without);
+}
+
 /* What is in the files counts, and not what they are called. */
 static void test_same_files(void **state)
 {
@@ -339,12 +402,13 @@ static void test_same_files(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		LEAVES_NOTHING(test_tls_failures),	 LEAVES_NOTHING(test_certificates),
-		LEAVES_NOTHING(test_intermediate_as_ca), LEAVES_NOTHING(test_client_certificate),
-		LEAVES_NOTHING(test_resumption),	 LEAVES_NOTHING(test_expired_not_resumed),
-		LEAVES_NOTHING(test_resumption_refused), LEAVES_NOTHING(test_must_cover),
-		LEAVES_NOTHING(test_all_covered),	 LEAVES_NOTHING(test_bad_files),
-		LEAVES_NOTHING(test_system_store),	 LEAVES_NOTHING(test_same_files),
+		LEAVES_NOTHING(test_tls_failures),	  LEAVES_NOTHING(test_costly_agreements),
+		LEAVES_NOTHING(test_certificates),	  LEAVES_NOTHING(test_intermediate_as_ca),
+		LEAVES_NOTHING(test_client_certificate),  LEAVES_NOTHING(test_resumption),
+		LEAVES_NOTHING(test_expired_not_resumed), LEAVES_NOTHING(test_resumption_refused),
+		LEAVES_NOTHING(test_must_cover),	  LEAVES_NOTHING(test_all_covered),
+		LEAVES_NOTHING(test_bad_files),		  LEAVES_NOTHING(test_system_store),
+		LEAVES_NOTHING(test_own_expiry),	  LEAVES_NOTHING(test_same_files),
 	};
 
 	return cmocka_run_group_tests(tests, pki_make, pki_remove);

@@ -6,7 +6,9 @@
 #include <string.h>
 
 #include <openssl/bio.h>
+#include <openssl/core_names.h>
 #include <openssl/err.h>
+#include <openssl/param_build.h>
 #include <openssl/rsa.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -93,9 +95,12 @@ static bool shake_hands(SSL_CTX *client_ctx, SSL_CTX *server_ctx)
 	return done;
 }
 
-/* Whether a client that trusts these accepts the server's certificate, sent with the others. */
-static bool accepts(const struct identity *const *trusted, const struct identity *server,
-		    const struct identity *sent)
+static bool insecure; /* the client trusts everybody */
+
+/* Whether a client that trusts these accepts the server's certificate, sent with so many times the
+ * other. */
+static bool accepts_with(const struct identity *const *trusted, const struct identity *server,
+			 const struct identity *sent, unsigned int times)
 {
 	SSL_CTX *client = SSL_CTX_new(TLS_client_method()),
 		*peer = SSL_CTX_new(TLS_server_method());
@@ -106,12 +111,15 @@ static bool accepts(const struct identity *const *trusted, const struct identity
 	for (; *trusted; trusted++)
 		assert_int_equal(
 			X509_STORE_add_cert(SSL_CTX_get_cert_store(client), (*trusted)->cert), 1);
-	tls_verify_set_up(client);
+	if (insecure)
+		tls_verify_set_up_insecure(client);
+	else
+		tls_verify_set_up(client);
 	/* Whatever the server's own library thinks of its certificate. */
 	SSL_CTX_set_security_level(peer, 0);
 	assert_int_equal(SSL_CTX_use_certificate(peer, server->cert), 1);
 	assert_int_equal(SSL_CTX_use_PrivateKey(peer, server->key), 1);
-	if (sent)
+	for (unsigned int i = 0; i < times; i++)
 		assert_int_equal(SSL_CTX_add1_chain_cert(peer, sent->cert), 1);
 	ok = shake_hands(client, peer);
 	if (ok)
@@ -120,6 +128,12 @@ static bool accepts(const struct identity *const *trusted, const struct identity
 	SSL_CTX_free(client);
 	SSL_CTX_free(peer);
 	return ok;
+}
+
+static bool accepts(const struct identity *const *trusted, const struct identity *server,
+		    const struct identity *sent)
+{
+	return accepts_with(trusted, server, sent, sent ? 1 : 0);
 }
 
 #define TRUSTS(...) ((const struct identity *const[]){ __VA_ARGS__, NULL })
@@ -247,6 +261,92 @@ static void itself(void **state)
 	pki_discard(&server);
 }
 
+/* A public key that nobody has the other half of. */
+static EVP_PKEY *rsa_key(int bits, unsigned long long exponent)
+{
+	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(NULL, "RSA", NULL);
+	BIGNUM *n = BN_new();
+	OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
+	OSSL_PARAM *params;
+	EVP_PKEY *key = NULL;
+
+	assert_int_equal(BN_rand(n, bits, BN_RAND_TOP_ONE, BN_RAND_BOTTOM_ODD), 1);
+	assert_int_equal(OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_N, n), 1);
+	assert_int_equal(OSSL_PARAM_BLD_push_uint64(build, OSSL_PKEY_PARAM_RSA_E, exponent), 1);
+	params = OSSL_PARAM_BLD_to_param(build);
+	assert_int_equal(EVP_PKEY_fromdata_init(ctx), 1);
+	assert_int_equal(EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_PUBLIC_KEY, params), 1);
+	OSSL_PARAM_free(params);
+	OSSL_PARAM_BLD_free(build);
+	BN_free(n);
+	EVP_PKEY_CTX_free(ctx);
+	return key;
+}
+
+/* A certificate of that key, which becomes its own, signed by whoever. */
+static struct identity with_key(const struct identity *signer, EVP_PKEY *key)
+{
+	struct identity id = make(&(struct recipe){ .name = "idle", .issuer = signer });
+
+	assert_non_null(key);
+	EVP_PKEY_free(id.key);
+	id.key = key;
+	X509_set_pubkey(id.cert, key);
+	assert_true(X509_sign(id.cert, signer->key, EVP_sha256()) > 0);
+	return id;
+}
+
+/* Refused before it is used, be it needed for the chain or not. */
+static void costly_keys(void **state)
+{
+	struct identity ca = make_ca("kubernetes"),
+			server = make(&(struct recipe){ .name = "server", .issuer = &ca });
+	struct {
+		EVP_PKEY *key;
+		bool accepted;
+	} cases[] = {
+		{ rsa_key(8192, 65537), true },
+		{ rsa_key(8200, 65537), false },
+		{ rsa_key(16384, 65537), false },
+		{ rsa_key(2048, (1ULL << 31) - 1), true },
+		{ rsa_key(2048, (1ULL << 40) + 1), false },
+		{ EVP_EC_gen("P-521"), true },
+		{ EVP_EC_gen("sect571r1"), false },
+		{ EVP_EC_gen("brainpoolP512r1"), false },
+		{ EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"), true },
+		{ EVP_PKEY_Q_keygen(NULL, NULL, "ED448"), false },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(cases); i++) {
+		struct identity sent = with_key(&ca, cases[i / 2].key);
+
+		insecure = i % 2;
+		EVP_PKEY_up_ref(sent.key);
+		if (accepts(TRUSTS(&ca), &server, &sent) != cases[i / 2].accepted)
+			fail_msg("case %zu", i);
+		insecure = false;
+		pki_discard(&sent);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		EVP_PKEY_free(cases[i].key);
+	pki_discard(&server);
+	pki_discard(&ca);
+}
+
+/* Each certificate may have to be tried with each trusted one of a name. */
+static void long_chains(void **state)
+{
+	struct identity ca = make_ca("kubernetes"),
+			server = make(&(struct recipe){ .name = "server", .issuer = &ca });
+
+	(void)state;
+	assert_true(accepts_with(TRUSTS(&ca), &server, &ca, 9));
+	assert_false(accepts_with(TRUSTS(&ca), &server, &ca, 10));
+	pki_discard(&server);
+	pki_discard(&ca);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -255,6 +355,8 @@ int main(void)
 		LEAVES_NOTHING(of_the_server),
 		LEAVES_NOTHING(of_the_issuer),
 		LEAVES_NOTHING(itself),
+		LEAVES_NOTHING(costly_keys),
+		LEAVES_NOTHING(long_chains),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

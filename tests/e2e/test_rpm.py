@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The RPM package: what is in it, and what its scripts do on a node (a throw-away machine,
+tests/world/machine.py, whose own packages are Debian's: rpm goes by its own database there)."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from hardening import weaknesses
+from helpers import objects, ok, served_set, still_there, wait_idle
+from machine import Machine
+from system import run_checked, wait_until
+from world import ROOT
+
+ALL = {"cp1", "cp2", "cp3"}
+UNITS = ("kubelb-load.service", "kubelb-agent.service")
+
+pytestmark = pytest.mark.skipif(not shutil.which("rpmbuild"),
+                                reason="rpmbuild is not installed (scripts/deps.sh)")
+
+
+@pytest.fixture(scope="module", name="package")
+def package_fixture(world):
+    directory = os.path.join(world.dir, "rpm")
+    done = subprocess.run(["nice", os.path.join(ROOT, "scripts/rpm.sh"), "", directory],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def query(package, *arguments):
+    return run_checked(["rpm", "-qp", *arguments, package])
+
+
+def test_contents(package, tmp_path):
+    """The same files as the Debian package, and no configuration; hardened programs."""
+    files = set(query(package, "-l").split())
+    assert {"/usr/sbin/kubelb-load", "/usr/sbin/kubelb-agent", "/usr/sbin/kubelbctl",
+            *(f"/usr/lib/systemd/system/{unit}" for unit in UNITS),
+            "/usr/share/man/man8/kubelbctl.8", "/usr/share/man/man7/kubelb.7",
+            "/usr/share/man/man5/kubelb.yaml.5", "/usr/share/doc/kubelb/operations.md",
+            "/usr/share/doc/kubelb/examples/kubelb.yaml",
+            "/usr/share/kubelb/grafana/kubelb.json",
+            "/usr/share/kubelb/prometheus/kubelb-alerts.yaml",
+            "/usr/share/bash-completion/completions/kubelbctl",
+            "/usr/share/zsh/site-functions/_kubelb",
+            "/usr/share/fish/vendor_completions.d/kubelbctl.fish",
+            "/etc/kubelb/kubelb.yaml.example"} <= files
+    assert "/etc/kubelb/kubelb.yaml" not in files
+    assert query(package, "--qf", "%{VERSION}") in query(package, "--changelog")
+    run_checked(["sh", "-c", f"cd {tmp_path} && rpm2cpio {package} | cpio -idm --quiet"])
+    for name in ("kubelb-load", "kubelb-agent", "kubelbctl"):
+        assert weaknesses(str(tmp_path / "usr/sbin" / name)) == [], name
+
+
+@pytest.mark.skipif(not shutil.which("rpmlint"), reason="rpmlint is not installed")
+def test_rpmlint(package):
+    done = subprocess.run(["rpmlint", "-r", os.path.join(ROOT, "deploy/rpm/kubelb.rpmlintrc"),
+                           package], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and " 0 errors, 0 warnings" in done.stdout, done.stdout
+
+
+def test_life_on_a_node(world, package):
+    """It starts nothing by itself; the new one replaces what is attached, in place; it takes the
+    data path along when it goes."""
+    pin, build = world.pin, world.build
+    try:
+        with Machine(world) as machine:
+            world.pin, world.build = machine.pin, machine.path("/usr/sbin")
+            shutil.copy(package, machine.path("/root/kubelb.rpm"))
+            machine.run("rpm", "-i", "--nodeps", "/root/kubelb.rpm")
+            assert not os.path.exists(machine.pin)
+            machine.configure()
+            machine.run("systemctl", "enable", "--now", *UNITS)
+            wait_until(lambda: served_set(world) == ALL, "all to be served")
+            before = machine.show("kubelb-agent", "MainPID")
+            machine.run("rpm", "-U", "--nodeps", "--replacepkgs", "/root/kubelb.rpm")
+            assert served_set(world) == ALL
+            wait_until(lambda: machine.show("kubelb-agent", "MainPID") != before, "a new agent")
+            wait_idle(world)
+            ids = objects(world)
+            machine.run("rpm", "-e", "kubelb")
+            wait_until(lambda: not any(still_there(ids).values()), "everything to be gone")
+            assert not os.path.exists(machine.pin)
+            assert ok(machine.exec("sh", "-c", "! pgrep kubelb"))
+    finally:
+        world.pin, world.build = pin, build
+        world.reset()
