@@ -307,7 +307,7 @@ def test_only_reading(balanced, method, path):
     assert http_call(balanced, method, path)[0] == 405
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/metrics/", "/metricsx", "/../etc/passwd"])
+@pytest.mark.parametrize("path", ["//", "/nothing", "/metrics/", "/metricsx", "/../etc/passwd"])
 def test_unknown_path(balanced, path):
     assert http_call(balanced, "GET", path)[0] == 404
 
