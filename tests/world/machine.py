@@ -139,11 +139,12 @@ class Machine:
 
     def configure(self, text=None, **changes):
         """/etc/kubelb/kubelb.yaml, with the CA where a cluster's nodes have it: a service
-        has a /tmp of its own and would not see the world's."""
+        has a /tmp of its own and would not see the world's. Without a slow start: a backend
+        that is back would serve few of the connects that ask for all backends."""
         os.makedirs(self.path("/etc/kubernetes/pki"), exist_ok=True)
         shutil.copy(self.world.ca, self.path("/etc/kubernetes/pki/ca.crt"))
         probe = {"ca": "/etc/kubernetes/pki/ca.crt", **changes.pop("probe", {})}
-        settings = self.world.settings(probe=probe, **changes)
+        settings = self.world.settings(probe=probe, **{"slowStart": "0", **changes})
         self.write("/etc/kubelb/kubelb.yaml", yaml_text(settings) if text is None else text)
 
     def show(self, unit, *properties):
