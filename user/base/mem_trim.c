@@ -10,10 +10,11 @@
 #include <unistd.h>
 
 /*
- * Code only: nothing writes to it, so dropping it loses nothing. Other read-only memory may be
- * relocated data (RELRO), whose pages exist in this process only.
+ * Code and constants: nothing writes to them, so dropping them loses nothing. Relocated data (RELRO)
+ * is read-only by now, too, but its pages exist in this process only: its segment says that it is
+ * written to.
  */
-static int drop_code(struct dl_phdr_info *object, size_t size, void *arg)
+static int drop_constant(struct dl_phdr_info *object, size_t size, void *arg)
 {
 	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
 
@@ -27,7 +28,7 @@ static int drop_code(struct dl_phdr_info *object, size_t size, void *arg)
 		uintptr_t start = (object->dlpi_addr + part->p_vaddr) & ~(page - 1);
 		uintptr_t end = object->dlpi_addr + part->p_vaddr + part->p_memsz;
 
-		if (part->p_type == PT_LOAD && part->p_flags & PF_X && !(part->p_flags & PF_W))
+		if (part->p_type == PT_LOAD && !(part->p_flags & PF_W))
 			madvise((void *)start, end - start, MADV_DONTNEED);
 	}
 	return 0;
@@ -36,5 +37,5 @@ static int drop_code(struct dl_phdr_info *object, size_t size, void *arg)
 void memory_trim(void)
 {
 	malloc_trim(0);
-	dl_iterate_phdr(drop_code, NULL);
+	dl_iterate_phdr(drop_constant, NULL);
 }

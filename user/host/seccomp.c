@@ -99,7 +99,7 @@ static const unsigned int bpf_commands[] = {
 	BPF_MAP_LOOKUP_ELEM,   BPF_MAP_UPDATE_ELEM,  BPF_MAP_DELETE_ELEM,
 	BPF_MAP_GET_NEXT_KEY,  BPF_OBJ_GET,	     BPF_PROG_TEST_RUN,
 	BPF_PROG_GET_FD_BY_ID, BPF_MAP_GET_FD_BY_ID, BPF_OBJ_GET_INFO_BY_FD,
-	BPF_PROG_QUERY,
+	BPF_PROG_QUERY,	       BPF_MAP_LOOKUP_BATCH,
 };
 
 /* A filter in the making. Room for two instructions for each call, and a few. */
