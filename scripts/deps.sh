@@ -48,7 +48,7 @@ esac
 
 missing=()
 installed=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${want[@]}" 2>/dev/null |
-	awk '$1 == "ii" { print $2 }') || true
+	awk '$1 ~ /^[ih]i$/ { print $2 }') || true
 for p in "${want[@]}"; do
 	grep -qxF -- "$p" <<<"$installed" || missing+=("$p")
 done
