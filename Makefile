@@ -30,6 +30,9 @@ BPFTOOL ?= $(firstword $(shell PATH="$$PATH:/usr/sbin:/sbin" command -v bpftool)
 SANITIZE ?=
 comma := ,
 B ?= build$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
+# One name for one folder: dependencies are kept by name, and a header that changes would not have
+# the objects made again that were made under the other one.
+override B := $(patsubst $(CURDIR)/%,%,$(B))
 SANFLAGS := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
 ifeq ($(V),1)
