@@ -131,6 +131,7 @@ struct agent {
 	unsigned int manager_wait_ms; /* after the last try */
 	__u64 manager_retry_ns;
 	struct event *tick, *hup, *term, *interrupt;
+	unsigned int tick_ms; /* how often tick comes, as it was set */
 	struct event *drain_timer; /* the end, when what is relayed has had its time */
 	struct event *reconcile_timer, *evict_timer;
 	struct agent_history *history; /* NULL: memory was short */

@@ -60,6 +60,10 @@ void agent_set_tick(struct agent *a)
 {
 	const struct timeval tv = clock_timeval(tick_ms(a));
 
+	/* It would begin anew, and come late after each of many reloads. */
+	if (a->tick_ms == tick_ms(a))
+		return;
+	a->tick_ms = tick_ms(a);
 	event_add(a->tick, &tv);
 }
 
