@@ -139,7 +139,7 @@ def test_without_an_agent(attached):
 def test_nothing_is_attached(stage):
     visit = Visit(stage)
     assert visit.names("fault") == {"programs"}
-    visit.one("fault", "programs", "nothing is attached", "systemctl start kubelb-load")
+    visit.one("fault", "programs", "nothing is attached", "systemctl restart kubelb-load")
     assert len(visit.of("ok", "backend")) == 3, "the configuration has them"
 
 

@@ -38,7 +38,7 @@ static void say_absent(struct doctor *d)
 		return;
 	}
 	doctor_say(d, DOCTOR_FAULT, "programs", "%s", d->open_error.text);
-	doctor_next(d, "kubelb-load -n looks, systemctl start kubelb-load attaches");
+	doctor_next(d, "kubelb-load -n looks, systemctl restart kubelb-load attaches");
 }
 
 static void say_not_open(struct doctor *d)

@@ -88,6 +88,8 @@ int datapath_links(const char *pin_dir, struct datapath_link *ret, unsigned int 
 	DIR *handle;
 	int r = links_open_dir(pin_dir, dir, &handle, e);
 
+	if (r == -ENOENT)
+		return err_set(e, ENOENT, "%s: nothing is attached; run kubelb-load", pin_dir);
 	if (r)
 		return r;
 	while (r >= 0 && n < max && (d = readdir(handle)))

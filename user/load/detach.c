@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "load/still.h"
 #include "datapath/datapath.h"
+#include "host/service_unit.h"
 #include "net/endpoint.h"
 #include "net/local_delivery.h"
 #include "net/tcp_connect.h"
@@ -92,6 +93,24 @@ static void remove_delivery(const struct datapath_detached *d)
 		log_line("warning: %s", e.text);
 }
 
+/*
+ * A unit that has attached counts as active for good, and systemctl start would do nothing. The
+ * unit has the default directory.
+ */
+static void stop_unit(const char *pin_dir)
+{
+	struct err e = { "" };
+	int r = strcmp(pin_dir, DATAPATH_PIN_DEFAULT) ? 0 : service_unit_stop_load(&e);
+
+	if (r > 0)
+		printf("stopped " SERVICE_UNIT_LOAD
+		       " as well: systemctl start kubelb-load attaches again\n");
+	else if (r < 0)
+		log_line("warning: " SERVICE_UNIT_LOAD " may count as active, so that systemctl "
+			 "start does nothing: %s; systemctl restart kubelb-load attaches again",
+			 e.text);
+}
+
 int detach(const char *pin_dir)
 {
 	struct datapath_detached detached;
@@ -104,6 +123,7 @@ int detach(const char *pin_dir)
 		printf("detached: removed every program, map and pin below %s\n", pin_dir);
 	else
 		printf("nothing to detach: %s does not exist\n", pin_dir);
+	stop_unit(pin_dir);
 	still_print();
 	if (detached.kept.text[0])
 		log_line("warning: open connections keep the time-outs that connectTimeout and "
