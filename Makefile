@@ -17,6 +17,7 @@ sysconfdir ?= /etc
 unitdir ?= $(PREFIX)/lib/systemd/system
 bashcompdir ?= $(PREFIX)/share/bash-completion/completions
 zshcompdir ?= $(PREFIX)/share/zsh/site-functions
+libexecdir ?= $(PREFIX)/libexec
 fishcompdir ?= $(PREFIX)/share/fish/vendor_completions.d
 
 # Replaces only make's default, cc.
@@ -310,7 +311,7 @@ lint: all $(SKELETONS) compile_commands.json ## clang-format, clang-tidy, cppche
 		--enable=warning,performance,portability --suppress=missingIncludeSystem \
 		--suppress=readdirCalled -D__$(ARCH)__ '-DLIBBPF_OPTS(t,n,...)=struct t n = {0}' \
 		-Iinclude -Iuser $(USER_C)
-	$(Q)shellcheck -x scripts/*.sh tests/vm/init .ci/run deploy/completion/*.bash deploy/debian/p*
+	$(Q)shellcheck -x scripts/*.sh tests/vm/init .ci/run deploy/completion/*.bash deploy/debian/p* deploy/libexec/*
 	$(Q)$(if $(wildcard docs/man/*),mandoc -T lint -W warning docs/man/*)
 	$(Q)$(if $(shell command -v node),node --check user/agent/page/page.js)
 	$(Q)scripts/check-docs.py
@@ -335,8 +336,9 @@ install: all ## Install below $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(sbindir) $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(mandir)/man7 $(DESTDIR)$(mandir)/man5 \
 		$(DESTDIR)$(docdir)/examples $(DESTDIR)$(pkgdatadir)/grafana $(DESTDIR)$(pkgdatadir)/prometheus \
 		$(DESTDIR)$(sysconfdir)/kubelb $(DESTDIR)$(unitdir) $(DESTDIR)$(bashcompdir) \
-		$(DESTDIR)$(zshcompdir) $(DESTDIR)$(fishcompdir)
+		$(DESTDIR)$(zshcompdir) $(DESTDIR)$(fishcompdir) $(DESTDIR)$(libexecdir)/kubelb
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(sbindir)
+	install -m 755 deploy/libexec/next-step $(DESTDIR)$(libexecdir)/kubelb
 	install -m 644 docs/man/*.8 $(DESTDIR)$(mandir)/man8
 	install -m 644 docs/man/*.7 $(DESTDIR)$(mandir)/man7
 	install -m 644 docs/man/*.5 $(DESTDIR)$(mandir)/man5
@@ -362,7 +364,7 @@ image: image-root ## Build the container image, an OCI archive (buildah, podman,
 uninstall: ## Remove what install put there (the configuration stays)
 	rm -f $(PROGRAMS:$(B)/%=$(DESTDIR)$(sbindir)/%)
 	rm -f $(addprefix $(DESTDIR)$(mandir)/man8/,$(notdir $(wildcard docs/man/*.8)))
-	rm -f $(DESTDIR)$(sysconfdir)/kubelb/kubelb.yaml.example
+	rm -f $(DESTDIR)$(sysconfdir)/kubelb/kubelb.yaml.example $(DESTDIR)$(libexecdir)/kubelb/next-step
 	rm -f $(SYSTEMD_UNITS:%=$(DESTDIR)$(unitdir)/%) $(DESTDIR)$(zshcompdir)/_kubelb
 	rm -f $(PROGRAMS:$(B)/%=$(DESTDIR)$(bashcompdir)/%) $(PROGRAMS:$(B)/%=$(DESTDIR)$(fishcompdir)/%.fish)
 	rm -f $(addprefix $(DESTDIR)$(mandir)/man7/,$(notdir $(wildcard docs/man/*.7)))

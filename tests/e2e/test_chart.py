@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import re
+import shlex
 
 import pytest
 
@@ -393,6 +394,28 @@ def test_every_value_is_used_and_explained():
         assert f".Values.{path}" in templates, path
 
 
+def readmes_commands():
+    """The three of the README, a line each."""
+    section = read(os.path.join(ROOT, "README.md")).partition("\n### In three commands\n")[2]
+    return section.split("```sh\n")[2].partition("```")[0].splitlines()
+
+
+def test_readmes_installation(helm):
+    """Helm takes it as it stands, and makes a DaemonSet of it whose name the next two have."""
+    install, wait, look = readmes_commands()
+    argv = shlex.split(install)
+    assert argv[:4] == ["helm", "install", "kubelb", "deploy/helm/kubelb"]
+    objects = list(yaml.safe_load_all(manifests.run_tool([helm, "template", "kubelb", CHART,
+                                                          *argv[4:]])))
+    daemonset = manifests.find(objects, "DaemonSet")
+    assert daemonset["metadata"]["name"] == "kubelb"
+    assert daemonset["metadata"]["namespace"] == argv[argv.index("-n") + 1] == "kube-system"
+    assert wait == "kubectl -n kube-system rollout status daemonset/kubelb"
+    assert look == f"kubectl -n kube-system exec daemonset/kubelb -c {agent_of(objects)['name']} " \
+        "-- kubelbctl status"
+    assert configuration(objects)["backends"] == BACKENDS
+
+
 def test_notes(helm):
     """The next step; the apiservers, to be read once more; and how to get rid of it."""
     if manifests.run_tool([helm, "version", "--short"]).startswith("v3"):
@@ -402,6 +425,8 @@ def test_notes(helm):
                   "exec daemonset/kubelb -c kubelb-agent -- kubelbctl status", "detach=true",
                   "podMonitor.enabled=true", "Control-plane nodes are left out"):
         assert words in shown, shown
+    for command in readmes_commands()[1:]:
+        assert f"\n  {command}\n" in shown, shown
     shown = manifests.notes(helm, CHART, **UNUSUAL)
     assert "podMonitor" not in shown
     shown = manifests.notes(helm, CHART, backends=BACKENDS, detach=True)

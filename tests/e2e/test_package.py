@@ -27,6 +27,8 @@ ALL = {"cp1", "cp2", "cp3"}
 UNITS = ("kubelb-load.service", "kubelb-agent.service")
 BUILD = os.environ.get("KUBELB_BUILD", os.path.join(ROOT, "build"))
 NEXT = "99.0"
+NOTHING_YET = "kubelb: nothing is started yet"
+START = "systemctl enable --now kubelb-load kubelb-agent && kubelbctl status\n"
 # Exposure that `systemd-analyze security` may find, in tenths (4.2 and 2.4 with systemd
 # 252). kubelb-load must see the host's own mounts, and that costs it.
 EXPOSURE = {"kubelb-load.service": 42, "kubelb-agent.service": 24}
@@ -194,7 +196,7 @@ def test_version_and_files(package):
             "/usr/share/fish/vendor_completions.d/kubelbctl.fish",
             "/usr/share/fish/vendor_completions.d/kubelb-load.fish",
             "/usr/share/fish/vendor_completions.d/kubelb-agent.fish",
-            "/etc/kubelb/kubelb.yaml.example"} <= files
+            "/usr/libexec/kubelb/next-step", "/etc/kubelb/kubelb.yaml.example"} <= files
     assert "/etc/kubelb/kubelb.yaml" not in files
 
 
@@ -318,8 +320,10 @@ def assert_gone(machine, ids):
 
 
 def test_installed_with_apt(node, package, world):
-    """The package starts nothing by itself: nobody has named an apiserver."""
-    node.run("apt-get", "install", "-y", package)
+    """The package starts nothing by itself: nobody has named an apiserver. It says so."""
+    said = node.run("apt-get", "install", "-y", package)
+    assert NOTHING_YET in said and "Name the apiservers in /etc/kubelb/kubelb.yaml" in said
+    assert said.count(START) == 1
     assert installed(node).startswith("ii ")
     assert [active(node, unit) for unit in UNITS] == ["inactive", "inactive"]
     # Enabled too early, it waits for its configuration and is no failure.
@@ -328,6 +332,57 @@ def test_installed_with_apt(node, package, world):
         == {"ConditionResult": "no", "Result": "success"}
     assert not os.path.exists(node.pin)
     assert dial_error(world) == "ECONNREFUSED"
+
+
+NEXT_STEP = "/usr/libexec/kubelb/next-step"
+IMPORTS = {"nginx": ("/etc/nginx/nginx.conf", "kubespray-nginx.conf"),
+           "haproxy": ("/etc/haproxy/haproxy.cfg", "kubespray-haproxy.cfg"),
+           "kubeconfig": ("/etc/kubernetes/kubelet.conf", "kubelet-kubeadm.conf")}
+
+
+def sample(name):
+    with open(os.path.join(ROOT, "tests/data/import", name), encoding="utf-8") as f:
+        return f.read()
+
+
+@contextlib.contextmanager
+def file_of(node, path, text):
+    """A file of the node's, for a while."""
+    before = node.exec("cat", path)
+    node.write(path, text)
+    try:
+        yield
+    finally:
+        if before.returncode:
+            node.run("rm", path)
+        else:
+            node.write(path, before.stdout)
+
+
+@pytest.mark.parametrize("kind", IMPORTS)
+def test_next_step_by_what_there_is(node, kind):
+    """The proxy's file, or the kubelet's, goes into a configuration: that is what comes next, and
+    it does not change anything yet."""
+    path, name = IMPORTS[kind]
+    command = f"kubelb-load --from-{kind} {path} >/etc/kubelb/kubelb.yaml"
+    with file_of(node, path, sample(name)):
+        assert node.run(NEXT_STEP).splitlines()[1:] == [f"  {command}"]
+        assert not os.path.exists(node.path("/etc/kubelb/kubelb.yaml"))
+        # It does what it promises, and says what comes next.
+        assert START in ok(node.exec("sh", "-c", command)).stderr
+        assert "/etc/kubelb/kubelb.yaml is there" in node.run(NEXT_STEP)
+        assert node.run(NEXT_STEP).endswith(f"\n  {START}")
+    node.run("rm", "/etc/kubelb/kubelb.yaml")
+
+
+def test_next_step_passes_over_what_goes_nowhere(node):
+    """A kubeconfig that leads to the proxy, and a control plane's own apiserver."""
+    text = sample("kubelet-kubeadm.conf").replace("192.168.77.11", "127.0.0.1")
+    with file_of(node, "/etc/kubernetes/kubelet.conf", text):
+        assert "Name the apiservers" in node.run(NEXT_STEP)
+    assert "control-plane" not in node.run(NEXT_STEP)
+    with file_of(node, "/etc/kubernetes/manifests/kube-apiserver.yaml", "kind: Pod\n"):
+        assert "this is a control-plane node" in node.run(NEXT_STEP)
 
 
 def test_units_verify(node):
@@ -362,11 +417,24 @@ WantedBy=multi-user.target
     assert served_set(world) == ALL
 
 
+@contextlib.contextmanager
+def without_load(node):
+    """The agent's unit wants kubelb-load.service, which cannot start here."""
+    node.run("systemctl", "stop", "kubelb-load")
+    node.run("systemctl", "mask", "--runtime", "kubelb-load")
+    try:
+        yield
+    finally:
+        node.run("systemctl", "unmask", "--runtime", "kubelb-load")
+        node.run("systemctl", "start", "kubelb-load")
+
+
 def test_the_sandbox_lets_the_agent_attach(node, world):
     """Where nothing is attached, a starting agent sees to it, for all the host to see."""
     node.run("kubelb-load", "--detach")
     wait_until(lambda: "nothing is attached" in status_text(node), "the agent to notice")
-    node.run("systemctl", "restart", "kubelb-agent")
+    with without_load(node):
+        node.run("systemctl", "restart", "kubelb-agent")
     assert active(node, "kubelb-agent") == "active"
     assert os.path.isdir(node.pin)
     assert served_set(world) == ALL
@@ -378,7 +446,9 @@ def test_a_start_without_a_bpffs(node, world):
     node.run("kubelb-load", "--detach")
     node.run("umount", "-l", "/sys/fs/bpf")
     assert not node.exec("findmnt", "-n", "-M", "/sys/fs/bpf").stdout
-    node.run("systemctl", "start", "kubelb-agent")
+    with without_load(node):
+        node.run("systemctl", "start", "kubelb-agent")
+        assert os.path.isdir(node.pin)
     assert node.exec("findmnt", "-n", "-o", "FSTYPE", "-M", "/sys/fs/bpf").stdout == "bpf\n"
     assert os.path.isdir(node.pin)
     assert served_set(world) == ALL
@@ -452,10 +522,83 @@ def test_stopped_units_leave_the_data_path(node, world):
         node.run("systemctl", "start", *UNITS)
 
 
-def drop_in(node, text):
-    node.write("/etc/systemd/system/kubelb-agent.service.d/test.conf", f"[Service]\n{text}")
+STOPPED = "stopped kubelb-load.service as well: systemctl start kubelb-load attaches again"
+
+
+@pytest.mark.parametrize("agent", [True, False], ids=["agent", "no agent"])
+def test_start_after_a_detach(node, world, agent):
+    """A unit that stayed active could not be started. A running agent does not attach by itself
+    meanwhile, and goes on with what is attached then."""
+    if not agent:
+        node.run("systemctl", "stop", "kubelb-agent")
+    pid = agent_pid(node)
+    said = ok(node.exec("kubelb-load", "--detach"))
+    assert STOPPED in said.stdout and "kubelb-load.service" not in said.stderr
+    assert active(node, "kubelb-load") == "inactive"
+    if agent:
+        wait_until(lambda: "nothing is attached" in status_text(node), "the agent to notice")
+    assert not os.path.exists(node.pin) and dial_error(world) == "ECONNREFUSED"
+    again = ok(node.exec("kubelb-load", "--detach"))
+    assert again.stdout.startswith("nothing to detach") and STOPPED not in again.stdout
+    node.run("systemctl", "start", "kubelb-load")
+    assert active(node, "kubelb-load") == "active"
+    assert served_set(world) == ALL
+    if agent:
+        wait_until(lambda: status_text(node) == "3 of 3 backends ready", lambda: status_text(node))
+    assert agent_pid(node) == pid
+    node.run("systemctl", "start", *UNITS)
+
+
+def test_status_right_after_a_detach(node):
+    """The agent may not have noticed yet: what it says then is the same."""
+    said = node.exec("sh", "-c", "kubelb-load --detach >/dev/null 2>&1; kubelbctl status")
+    assert said.stderr.endswith("nothing is attached; run kubelb-load\n"), said.stderr
+    node.run("systemctl", "start", "kubelb-load")
+
+
+def test_a_detach_of_another_directory_leaves_the_unit(node, world):
+    said = node.run("kubelb-load", "--detach", "--pin", "/sys/fs/bpf/other")
+    assert STOPPED not in said
+    assert active(node, "kubelb-load") == "active"
+    assert served_set(world) == ALL
+
+
+def test_the_unit_does_not_stop_itself(node, world):
+    """A drop-in may have it detach: its own process is no administrator."""
+    drop_in(node, "ExecReload=\nExecReload=/usr/sbin/kubelb-load --detach\n", "kubelb-load")
+    node.run("systemctl", "reload", "kubelb-load")
+    assert active(node, "kubelb-load") == "active"
+    assert "detached: removed" in node.journal("kubelb-load")
+    assert not os.path.exists(node.pin)
+    shutil.rmtree(node.path("/etc/systemd/system/kubelb-load.service.d"))
     node.run("systemctl", "daemon-reload")
-    node.run("systemctl", "restart", "kubelb-agent")
+    node.run("systemctl", "restart", "kubelb-load")
+    assert served_set(world) == ALL
+
+
+def test_a_service_manager_that_does_not_answer(node, world):
+    """The detach has succeeded all the same, and says what attaches again."""
+    sockets = [node.path(f"/run/{name}") for name in ("systemd/private", "dbus")]
+    hidden = [(path, f"{path}.hidden") for path in sockets if os.path.exists(path)]
+    for path, aside in hidden:
+        os.rename(path, aside)
+    try:
+        said = ok(node.exec("kubelb-load", "--detach"))
+    finally:
+        for path, aside in hidden:
+            os.rename(aside, path)
+    line, = (line for line in said.stderr.splitlines() if "kubelb-load.service" in line)
+    assert "may count as active" in line and "systemctl is-active" in line, line
+    assert "systemctl restart kubelb-load attaches again" in line
+    assert active(node, "kubelb-load") == "active"
+    node.run("systemctl", "restart", "kubelb-load")
+    assert served_set(world) == ALL
+
+
+def drop_in(node, text, unit="kubelb-agent"):
+    node.write(f"/etc/systemd/system/{unit}.service.d/test.conf", f"[Service]\n{text}")
+    node.run("systemctl", "daemon-reload")
+    node.run("systemctl", "restart", unit)
 
 
 RESULTS = "/run/results"  # why each run of the agent has ended; that machine's init logs nowhere
@@ -533,6 +676,7 @@ def test_upgrade_under_traffic(node, world, next_package):
         with Traffic(world):
             done = node.exec("dpkg", "-i", next_package)
             assert done.returncode == 0, done.stdout + done.stderr
+            assert NOTHING_YET not in done.stdout + done.stderr
             wait_states(world, "ready", world.backends)
         assert held.close()["closed"] == 0
     wait_idle(world)
@@ -610,6 +754,40 @@ def test_purge(node, package):
     assert installed(node) == ""
 
 
+# --- from nothing to balanced --------------------------------------------------
+
+
+def three_commands():
+    """The first block of README.md's section, a line each."""
+    with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as f:
+        section = f.read().partition("\n### In three commands\n")[2]
+    return section.partition("```sh\n")[2].partition("```")[0].splitlines()
+
+
+def test_three_commands(node, world, package):
+    """The page's, on a node with Kubespray's proxy: each but the last prints the next one, and
+    then it is balanced."""
+    node.exec("kubelb-load", "--detach")  # where test_remove was left out
+    first, second, third = three_commands()
+    with machine_on(world) as fresh:
+        path, name = IMPORTS["nginx"]
+        fresh.write(path, sample(name))
+        with open(world.ca, encoding="ascii") as f:
+            fresh.write("/etc/kubernetes/pki/ca.crt", f.read())
+        fresh.run("mkdir", "/root/three")
+        shutil.copy(package, fresh.path("/root/three"))
+        said = ok(fresh.exec("sh", "-c", f"cd /root/three && {first}"))
+        assert f"  {second}\n" in said.stdout
+        said = ok(fresh.exec("sh", "-c", second))
+        assert said.stderr.endswith(f": {third}\n") and said.stdout == ""
+        said = ok(fresh.exec("sh", "-c", third))
+        assert "all effective" in said.stdout and "connects  end at a backend" in said.stdout
+        wait_states(world, "ready", world.backends)
+        assert served_set(world) == ALL
+        fresh.run("systemctl", "stop", *UNITS)
+        fresh.run("kubelb-load", "--detach")
+
+
 # --- where systemd does not run ------------------------------------------------
 
 
@@ -622,7 +800,8 @@ def bare_node_fixture(world):
 def test_without_systemd(bare_node, world, package, next_package):
     """Containers and other inits: no script fails, and the data path is treated the same."""
     node = bare_node
-    node.run("dpkg", "-i", package)
+    said = node.run("dpkg", "-i", package)
+    assert NOTHING_YET in said and "\n  kubelb-load && kubelbctl status\n" in said
     node.configure()
     node.run("kubelb-load")
     assert served_set(world) == ALL

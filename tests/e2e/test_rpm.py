@@ -12,6 +12,7 @@ from hardening import weaknesses
 from helpers import objects, ok, served_set, still_there, wait_idle
 from machine import Machine
 from system import run_checked, wait_until
+from test_package import NOTHING_YET, START
 from world import ROOT
 
 ALL = {"cp1", "cp2", "cp3"}
@@ -47,7 +48,7 @@ def test_contents(package, tmp_path):
             "/usr/share/bash-completion/completions/kubelbctl",
             "/usr/share/zsh/site-functions/_kubelb",
             "/usr/share/fish/vendor_completions.d/kubelbctl.fish",
-            "/etc/kubelb/kubelb.yaml.example"} <= files
+            "/usr/libexec/kubelb/next-step", "/etc/kubelb/kubelb.yaml.example"} <= files
     assert "/etc/kubelb/kubelb.yaml" not in files
     assert query(package, "--qf", "%{VERSION}") in query(package, "--changelog")
     run_checked(["sh", "-c", f"cd {tmp_path} && rpm2cpio {package} | cpio -idm --quiet"])
@@ -63,20 +64,22 @@ def test_rpmlint(package):
 
 
 def test_life_on_a_node(world, package):
-    """It starts nothing by itself; the new one replaces what is attached, in place; it takes the
+    """It starts nothing by itself, and says what does; the new one replaces what is attached, in place; it takes the
     data path along when it goes."""
     pin, build = world.pin, world.build
     try:
         with Machine(world) as machine:
             world.pin, world.build = machine.pin, machine.path("/usr/sbin")
             shutil.copy(package, machine.path("/root/kubelb.rpm"))
-            machine.run("rpm", "-i", "--nodeps", "/root/kubelb.rpm")
+            said = machine.run("rpm", "-i", "--nodeps", "/root/kubelb.rpm")
+            assert NOTHING_YET in said and START in said
             assert not os.path.exists(machine.pin)
             machine.configure()
             machine.run("systemctl", "enable", "--now", *UNITS)
             wait_until(lambda: served_set(world) == ALL, "all to be served")
             before = machine.show("kubelb-agent", "MainPID")
-            machine.run("rpm", "-U", "--nodeps", "--replacepkgs", "/root/kubelb.rpm")
+            said = machine.exec("rpm", "-U", "--nodeps", "--replacepkgs", "/root/kubelb.rpm")
+            assert NOTHING_YET not in ok(said).stdout + said.stderr
             assert served_set(world) == ALL
             wait_until(lambda: machine.show("kubelb-agent", "MainPID") != before, "a new agent")
             wait_idle(world)

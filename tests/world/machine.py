@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A throw-away machine around a world's node: this machine's root file system under an
-overlay, with a process, a mount and the node's network namespace of its own, and with a
-real systemd as its init where one is asked for.
+"""A throw-away machine around a world's node: this machine's root file system, or another
+one, under an overlay, with a process, a mount and the node's network namespace of its own, and
+with a real systemd as its init where one is asked for.
 
 What is installed, enabled or written in there is gone when it is closed. Its bpffs is its
 own, too, so the default pin directory is free; its kernel is the real one, cgroups included.
@@ -16,13 +16,14 @@ import subprocess
 from kubelb import yaml_text
 from system import WorldError, end_group, run_checked, wait_until
 
-# In the new namespaces, as their first process. $1: an empty directory; $2: the init.
+# In the new namespaces, as their first process. $1: an empty directory; $2: the init; $3: the
+# root file system.
 # Nothing that this machine's own installation would start at boot is left in there.
 BOOT = r"""
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
+mount -t overlay -o "lowerdir=$3,upperdir=$1/upper,workdir=$1/work" overlay "$1/root"
 cd "$1/root"
 mount -t proc proc proc
 mount -t sysfs sysfs sys
@@ -62,7 +63,7 @@ NUMBERS = itertools.count(1)
 class Machine:
     """See the top of this file. Use it as a context manager."""
 
-    def __init__(self, world, systemd=True):
+    def __init__(self, world, systemd=True, root="/"):
         self.world = world
         name = f"machine{next(NUMBERS)}"
         self.dir = os.path.join(world.dir, name)
@@ -73,7 +74,7 @@ class Machine:
         with open(self.log_path, "wb") as log:
             self.process = world.spawn(
                 ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", BOOT,
-                 "boot", self.dir, SYSTEMD if systemd else SLEEP],
+                 "boot", self.dir, SYSTEMD if systemd else SLEEP, root],
                 cgroup=self.cgroup, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             self.init = wait_until(self.find_init, self.why, 10)
