@@ -37,7 +37,7 @@ OPTIONS
                           (kubelbctl)
 
 REPORT
-    failed                with the time and the reason of each
+    failed                when and why; those in a row with one reason on one line
     p50, p99, worst       of the requests that succeeded, retries included
     longest silence       between two events of the watch
     resumed, listed anew  how the watch has gone on after each end
@@ -57,6 +57,7 @@ import binascii
 import concurrent.futures
 import dataclasses
 import http.client
+import itertools
 import json
 import os
 import re
@@ -561,8 +562,8 @@ class Watch(threading.Thread):
 class Kubelb:
     """kubelbctl's answers; `why` there are none."""
 
-    def __init__(self, command):
-        self.command = shlex.split(command)
+    def __init__(self, words):
+        self.command = words
         self.why = ""
         self.version = self.ask("--version").strip()
         self.before = self.status()
@@ -572,7 +573,8 @@ class Kubelb:
             done = subprocess.run([*self.command, *args], capture_output=True, text=True,
                                   timeout=10, check=False)
         except (OSError, subprocess.TimeoutExpired) as e:
-            self.why = self.why or getattr(e, "strerror", None) or "no answer within 10 s"
+            why = getattr(e, "strerror", None) or "no answer within 10 s"
+            self.why = f"{self.command[0]}: {why}"
             return ""
         if done.returncode:
             self.why = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[0]
@@ -674,8 +676,8 @@ class Report:
         if good:
             self.line("latency", f"p50 {quantile(good, .5):.1f} ms, p99 {quantile(good, .99):.1f} "
                       f"ms, worst {max(good):.1f} ms")
-        self.listed("failed", [f"at {s.at:.1f} s, {s.kind} connection, after {s.seconds:.2f} s: "
-                               f"{s.error}" for s in bad])
+        self.listed("failed", [failure_text(list(run)) for _, run in
+                               itertools.groupby(bad, key=lambda s: s.error)])
         self.listed("retried", [f"at {s.at:.1f} s: {s.retried}; answered after {s.seconds:.2f} s"
                                 for s in sorted(retried, key=lambda s: s.at)])
         self.failed = self.failed or bool(bad) or not samples
@@ -712,6 +714,14 @@ class Report:
     def verdict(self):
         self.line("result", "something failed" if self.failed else "nothing failed")
         return 1 if self.failed else 0
+
+
+def failure_text(run):
+    """Requests that failed one after another for one reason."""
+    when = f"{run[0].at:.1f} s" if len(run) == 1 else f"{run[0].at:.1f} to {run[-1].at:.1f} s"
+    kinds = " and ".join(sorted({s.kind for s in run}, reverse=True))
+    return (f"at {when}, {len(run)} on {kinds} connections, after at most "
+            f"{max(s.seconds for s in run):.2f} s: {run[0].error}")
 
 
 def event_text(e):
@@ -769,6 +779,16 @@ def number(low, high):
     return parse
 
 
+def command(text):
+    try:
+        words = shlex.split(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"{text!r}: {e}") from e
+    if not words:
+        raise argparse.ArgumentTypeError("names no command")
+    return words
+
+
 def parse(argv):
     parser = Parser(prog="k8s-check.sh", add_help=False, allow_abbrev=False)
     parser.add_argument("kubeconfig", metavar="KUBECONFIG")
@@ -776,7 +796,7 @@ def parse(argv):
     parser.add_argument("--rate", type=number(1, 100), default=5)
     parser.add_argument("--timeout", type=number(0.1, 600), default=10)
     parser.add_argument("--silence", type=number(1, 3600))
-    parser.add_argument("--kubelbctl", default="kubelbctl")
+    parser.add_argument("--kubelbctl", type=command, default=["kubelbctl"])
     return parser.parse_args(argv)
 
 
