@@ -133,7 +133,8 @@ class Yaml:
     def mapping(self, indent):
         found = {}
         while self.more(indent) and not self.lines[self.at][2].startswith("- "):
-            match = re.fullmatch(r"([\w.-]+|\"[^\"]*\"|'[^']*'):(?:\s+(.*))?", self.lines[self.at][2])
+            match = re.fullmatch(r"([\w.-]+|\"[^\"]*\"|'[^']*'):(?:\s+(.*))?",
+                                 self.lines[self.at][2])
             if not match:
                 self.refuse("is not `key: value`")
             key = match[1].strip("\"'")
