@@ -166,7 +166,7 @@ def test_without_kubelb(ticking):
     """Straight to one apiserver, which dies: every request after that fails, the watch does too."""
     api = ticking.apis[0]
     config = kubeconfig(ticking.stage, f"token: {TOKEN}", "direct.conf", f"https://{api.v4}:6443")
-    ticking.agent.kill()
+    ticking.agent.stop()
     ok(ticking.stage.detach())
     check = Check(ticking, "--seconds", "4", "--rate", "10", config=config)
     wait_until(lambda: watches_at(api) == 1, "its watch")
