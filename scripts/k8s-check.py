@@ -298,7 +298,8 @@ def load_pair(context, pair):
     fd = os.memfd_create("client")
     try:
         with os.fdopen(os.dup(fd), "wb") as f:
-            f.write(b"\n".join(part for part in pair if part))
+            # Once, where one file is both, as the kubelet's is: the chain has no certificate twice.
+            f.write(b"\n".join(dict.fromkeys(part for part in pair if part)))
         context.load_cert_chain(f"/proc/self/fd/{fd}")
     finally:
         os.close(fd)

@@ -218,13 +218,22 @@ def inline(pem, what):
     return base64.b64encode(part.encode()).decode()
 
 
-def test_client_certificate_inline(ticking):
-    """As kubeadm writes it: the key is in the file, and comes to no other."""
-    with open(ticking.stage.pki.client("system:node:worker"), encoding="ascii") as f:
+def inline_user(path):
+    with open(path, encoding="ascii") as f:
         pem = f.read()
-    config = kubeconfig(
-        ticking.stage, f"client-certificate-data: {inline(pem, 'CERTIFICATE')}\n"
-        f"client-key-data: {inline(pem, '(?:EC )?PRIVATE KEY')}", "certificate.conf")
+    return (f"client-certificate-data: {inline(pem, 'CERTIFICATE')}\n"
+            f"client-key-data: {inline(pem, '(?:EC )?PRIVATE KEY')}")
+
+
+def one_file(path):
+    return f"client-certificate: {path}\nclient-key: {path}"
+
+
+@pytest.mark.parametrize("user", [inline_user, one_file])
+def test_client_certificate(ticking, user):
+    """As kubeadm writes it, the key in the kubeconfig, and as the kubelet's own has it."""
+    config = kubeconfig(ticking.stage, user(ticking.stage.pki.client("system:node:worker")),
+                        "certificate.conf")
     said = Check(ticking, "--seconds", "2", config=config).report().honest()
     assert said.status == 0, said.text
     users = [api.counters()["users"] for api in ticking.apis]
