@@ -96,7 +96,7 @@ LIBS_JSON := $(shell pkg-config --libs jansson 2>/dev/null)
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all help test-tools fuzz units check lint format install uninstall deb rpm clean abi-next image image-root
+.PHONY: all help test-tools fuzz units check lint analyze valgrind coverage format install uninstall deb rpm clean abi-next image image-root
 
 all: $(PROGRAMS) ## Build the three programs (default)
 
@@ -318,6 +318,24 @@ lint: all $(SKELETONS) compile_commands.json ## clang-format, clang-tidy, cppche
 	$(Q)scripts/check-layers.py $(B)
 	$(Q)scripts/check-functions.py
 	$(Q)$(MAKE) --no-print-directory CC=$(CLANG) B=$(B)/clang
+
+# Beside the checkers that clang-tidy has, too: what reads and writes past an end, and what gcc's own
+# flags make of the sources. Each report is a failure.
+ANALYZE_CHECKERS := security.FloatLoopCounter optin.portability.UnixAPI alpha.core.SizeofPtr \
+	alpha.security.ReturnPtrRange alpha.security.MallocOverflow alpha.unix.SimpleStream \
+	alpha.unix.cstring.BufferOverlap alpha.unix.cstring.OutOfBounds
+
+analyze: $(SKELETONS) ## Clang's static analyzer (scan-build) over the programs and the tests' clients
+	$(Q)rm -rf $(B)/analyze
+	$(Q)scan-build --status-bugs -o $(B)/analyze/report --use-cc=gcc --use-analyzer=$(shell command -v $(CLANG)) \
+		$(ANALYZE_CHECKERS:%=-enable-checker %) \
+		$(MAKE) --no-print-directory B=$(B)/analyze all $(TOOLS:$(B)/%=$(B)/analyze/%)
+
+valgrind: ## The programs under memcheck (scripts/valgrind.sh)
+	$(Q)scripts/valgrind.sh
+
+coverage: ## Which lines of user/ the tests run (scripts/coverage.sh); slow
+	$(Q)scripts/coverage.sh
 
 format: ## Reformat the sources in place
 	$(Q)clang-format -i $(OWN_C)

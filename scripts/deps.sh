@@ -28,7 +28,8 @@ tests=(
 	chromium fonts-dejavu-core
 	qemu-system-x86 busybox-static cpio kmod xz-utils zstd
 )
-lint=(clang-format clang-tidy cppcheck shellcheck mandoc)
+# clang-tools: scan-build.
+lint=(clang-format clang-tidy clang-tools valgrind cppcheck shellcheck mandoc)
 
 # Another packager's may be there already, and does not go with Debian's.
 command -v npm >/dev/null || tests+=(npm)

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What the verifier goes through for each program, held against a budget: the kernel's
 limit is a million steps, and a program that needs most of them on one kernel is refused
-by the next."""
+by the next. And how large the programs are, held against docs/architecture.md."""
 
 import ctypes
 import os
 import platform
+import re
 import struct
+import subprocess
 
 import pytest
 
@@ -49,3 +51,55 @@ def test_every_program_keeps_its_budget(stage):
     assert not over, f"steps and budget: {over}"
     slack = {name: (n, budget()[name]) for name, n in steps.items() if n < budget()[name] / 2}
     assert not slack, f"take the budget down, steps and budget: {slack}"
+
+
+BUILDS = ("casts", "plain", "old")
+ARCHITECTURE = os.path.join(ROOT, "docs", "architecture.md")
+INSTRUCTION = 8  # bytes
+CALLED = "called functions"
+SLACK = 0.02
+
+
+def output(*argv):
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def bpf_object(world, build):
+    return os.path.join(world.build, "bpf", f"kubelb_{build}.bpf.o")
+
+
+def instructions(path):
+    """Of each program, and of the functions that they call, which are in .text."""
+    symbols = [line.split() for line in output("llvm-readelf", "-sW", path).splitlines()]
+    functions = [f for f in symbols if len(f) == 8 and f[3] == "FUNC"]
+    text = re.search(r"\[ *(\d+)\] \.text ", output("llvm-readelf", "-SW", path))[1]
+    counts = {f[7]: int(f[2]) // INSTRUCTION for f in functions if f[6] != text}
+    counts[CALLED] = sum(int(f[2]) // INSTRUCTION for f in functions if f[6] == text)
+    return counts
+
+
+def compiler(path):
+    """As the object's debugging information names it."""
+    return re.search(r'DW_AT_producer\s+\("(.*)"\)', output("llvm-dwarfdump", path))[1]
+
+
+def documented():
+    """The table of docs/architecture.md, {build: {name: instructions}}, and its compiler."""
+    with open(ARCHITECTURE, encoding="utf-8") as f:
+        text = f.read().split("### How large the programs are", 1)[1].split("\n## ", 1)[0]
+    rows = re.findall(r"^\| `?(klb_\w+|" + CALLED + r")`? \| (\d+) \| (\d+) \| (\d+) \|$", text, re.M)
+    table = {b: {row[0]: int(row[1 + i]) for row in rows} for i, b in enumerate(BUILDS)}
+    return table, re.search(r"compiled by `(.*?)`", text)[1]
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_every_program_is_as_large_as_its_row_says(world, build):
+    """More instructions are more steps for every verifier; who adds them sees it here."""
+    path = bpf_object(world, build)
+    table, by = documented()
+    if compiler(path) != by:
+        pytest.skip(f"the table is for {by}, this is {compiler(path)}")
+    counts, rows = instructions(path), table[build]
+    assert set(counts) == set(rows), "docs/architecture.md has a row for each program"
+    other = {name: (n, rows[name]) for name, n in counts.items() if abs(n - rows[name]) > SLACK * rows[name]}
+    assert not other, f"instructions, and what the column {build} of docs/architecture.md says: {other}"

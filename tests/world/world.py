@@ -273,6 +273,8 @@ class World:
     def end_processes(self):
         """Ends what spawn() started and is still running."""
         for process in self.processes:
+            if os.environ.get("KUBELB_END") == "TERM":
+                end_well(process)
             end_group(process.pid)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=5)
@@ -501,6 +503,15 @@ def tree(path):
     """The names below a directory, for messages."""
     return " ".join(sorted(os.path.relpath(os.path.join(d, n), path)
                            for d, dirs, files in os.walk(path) for n in dirs + files))
+
+
+def end_well(process):
+    """For a build that writes its counters when it ends (scripts/coverage.sh)."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGCONT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=3)
 
 
 def rmdir(path):
