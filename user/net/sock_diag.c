@@ -457,10 +457,13 @@ static size_t fill_filter(const struct klb_endpoint *peer, struct filter *ret)
 	bool ipv4 = endpoint_is_ipv4(peer);
 	size_t skip = ipv4 ? 12 : 0, bytes = sizeof(peer->addr) - skip;
 	size_t length = offsetof(struct filter, addr) + bytes;
-	const struct inet_diag_hostcond cond = { .family = ipv4 ? AF_INET : AF_INET6,
-						 .prefix_len = (__u8)(8 * bytes),
-						 .port = (int)peer->port };
+	struct inet_diag_hostcond cond;
 
+	/* The bytes between its fields go to the kernel as well. */
+	memset(&cond, 0, sizeof(cond));
+	cond.family = ipv4 ? AF_INET : AF_INET6;
+	cond.prefix_len = (__u8)(8 * bytes);
+	cond.port = (int)peer->port;
 	/* The program matches when it ends exactly behind its last step. */
 	ret->op = (struct inet_diag_bc_op){ .code = INET_DIAG_BC_D_COND,
 					    .yes = (__u8)length,
