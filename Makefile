@@ -319,17 +319,17 @@ lint: all $(SKELETONS) compile_commands.json ## clang-format, clang-tidy, cppche
 	$(Q)scripts/check-functions.py
 	$(Q)$(MAKE) --no-print-directory CC=$(CLANG) B=$(B)/clang
 
-# Beside the checkers that clang-tidy has, too: what reads and writes past an end, and what gcc's own
-# flags make of the sources. Each report is a failure.
+# Beside the checkers that clang-tidy has, too: what reads, writes or allocates past an end. A report
+# is a failure.
 ANALYZE_CHECKERS := security.FloatLoopCounter optin.portability.UnixAPI alpha.core.SizeofPtr \
 	alpha.security.ReturnPtrRange alpha.security.MallocOverflow alpha.unix.SimpleStream \
 	alpha.unix.cstring.BufferOverlap alpha.unix.cstring.OutOfBounds
 
-analyze: $(SKELETONS) ## Clang's static analyzer (scan-build) over the programs and the tests' clients
+analyze: $(SKELETONS) ## Clang's static analyzer (scan-build) over the programs
 	$(Q)rm -rf $(B)/analyze
 	$(Q)scan-build --status-bugs -o $(B)/analyze/report --use-cc=gcc --use-analyzer=$(shell command -v $(CLANG)) \
 		$(ANALYZE_CHECKERS:%=-enable-checker %) \
-		$(MAKE) --no-print-directory B=$(B)/analyze all $(TOOLS:$(B)/%=$(B)/analyze/%)
+		$(MAKE) --no-print-directory B=$(B)/analyze all
 
 valgrind: ## The programs under memcheck (scripts/valgrind.sh)
 	$(Q)scripts/valgrind.sh

@@ -136,7 +136,7 @@ int fair_list_sort(struct fair_list *l)
 	if (!l->n)
 		return 0;
 	keys = make_order(l);
-	sorted = malloc(l->capacity * sizeof(*sorted));
+	sorted = reallocarray(NULL, l->capacity, sizeof(*sorted));
 	if (!keys || !sorted) {
 		free(keys);
 		free(sorted);
