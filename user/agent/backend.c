@@ -360,6 +360,12 @@ static int ping(void *arg)
 	struct agent_backend *b = arg;
 	int r = probe_ping(b->probe);
 
+	/*
+	 * The handshake of a new connection is as good a question to one that was well. Otherwise a
+	 * process that hangs while its connection is renewed is found by the probes' long timeouts.
+	 */
+	if (r == -EINPROGRESS && b->health.state == KLB_STATE_READY)
+		return 0;
 	/* A dead one is probed at its interval. */
 	if (r == -ENOTCONN && b->health.state != KLB_STATE_DEAD && may_probe_early(b))
 		probe_now(b, PROBE_READY);

@@ -547,6 +547,8 @@ void probe_start(struct probe *p, enum probe_path path)
 
 int probe_ping(struct probe *p)
 {
+	if (p->phase == PHASE_DIALLING || p->phase == PHASE_HANDSHAKE)
+		return -EINPROGRESS;
 	if (https_conn_is_h2(p->conn))
 		return https_conn_ping(p->conn);
 	if (!p->speaks_h2)

@@ -93,7 +93,8 @@ void probe_start(struct probe *p, enum probe_path path);
  * Sends a PING on the persistent connection, beside the GET that may be under way; alive() tells of
  * the answer. On HTTP/1.1 it is a GET of config_probe's live_path, of which any answer counts, and
  * a probe that begins meanwhile comes after it. Returns 0; -EAGAIN when nothing can be asked now;
- * -ENOTCONN when the backend speaks HTTP/2, and has no connection and no probe under way; -ENOMEM.
+ * -EINPROGRESS while a new connection is made, whose handshake calls alive(), too; -ENOTCONN when
+ * the backend speaks HTTP/2, and has no connection and no probe under way; -ENOMEM.
  */
 int probe_ping(struct probe *p);
 /* When the last GET was answered, of a probe or in place of a PING; 0: none yet. */
