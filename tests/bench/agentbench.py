@@ -174,6 +174,14 @@ def measure_probes(effort, report):
                  f"{seconds} s; three apiservers each, {REQUESTS_A_SECOND} requests a second "
                  f"on {KEPT} connections through either; a value for each apiserver",
                  "haproxy: GET /healthz every 15 s, as Kubespray has it")
+    before, after, skipped = count_probes(seconds)
+    report_probes(report, before, after, seconds / 60)
+    report.row("probes that kubelb left out, all apiservers", [skipped], "")
+
+
+def count_probes(seconds):
+    """What probe_load() sees of KubeLB's and of HAProxy's three apiservers, before and after so many
+    seconds with traffic, and how many probes KubeLB left out."""
     with World(backends=6) as world:
         apis = [world.apiserver(i) for i in range(1, 7)]
         ours, theirs = apis[:3], apis[3:]
@@ -189,10 +197,9 @@ def measure_probes(effort, report):
             time.sleep(seconds)
             after = [probe_load(ours), probe_load(theirs)]
             skipped = metric(world, "kubelb_probes_skipped_total") - skipped
-    report_probes(report, before, after, seconds / 60)
-    report.row("probes that kubelb left out, all apiservers", [skipped], "")
     check_due(sum(a[1] - b[1] for a, b in zip(after[0], before[0])) + skipped,
               len(ours) * seconds / INTERVAL)
+    return before, after, skipped
 
 
 def check_due(looked, due):

@@ -6,6 +6,13 @@
  *       one TLS 1.2+ connection, kept, and GETs back to back on it for S seconds
  *       (default 2). Response bodies are read and counted, so that a large file
  *       as P measures throughput. The server's certificate is not verified.
+ *   bench_client first-bytes [-n N] [--path P] ADDRESS PORT
+ *       N connections, one after the other, each with a TLS handshake and one GET; times all of it,
+ *       from connect() until the answer is there.
+ *   bench_client hold [--path P] ADDRESS PORT
+ *       for each number that comes on standard input makes connections, with a TLS handshake and
+ * one GET on each, until there are so many, and prints "held N". At the end of input each makes one
+ *       more request; fails if one of them is lost.
  *   bench_client connects [-n N] [--peer] ADDRESS PORT
  *       N plain TCP connects, one after the other; times connect() alone. --peer
  *       asks each for its peer's address (not timed).
@@ -61,6 +68,7 @@
 #define RATE_DEFAULT 100
 #define GIVE_UP_DEFAULT 10
 #define CHUNK 65536
+#define HELD_MAX 20000
 #define DATAGRAM 64
 #define DATAGRAMS_TOGETHER 32 /* two clock reads for each would be a tenth of what is timed */
 
@@ -412,22 +420,36 @@ static size_t read_response(SSL *ssl)
 	return length;
 }
 
-static void run_requests(void)
+static SSL_CTX *tls_context(void)
 {
 	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
-	struct samples s = { 0 };
-	uint64_t start, now, end, bytes = 0;
-	char request[1024];
-	double took, p50;
-	size_t n;
-	SSL *ssl;
 
 	if (!ctx || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1)
 		fail_tls("SSL_CTX_new");
-	n = (size_t)snprintf(request, sizeof(request),
-			     "GET %s HTTP/1.1\r\nHost: kubernetes\r\n\r\n", opt.path);
-	if (n >= sizeof(request))
+	return ctx;
+}
+
+/* Returns its length. */
+static size_t format_request(char *request, size_t size)
+{
+	size_t n = (size_t)snprintf(request, size, "GET %s HTTP/1.1\r\nHost: kubernetes\r\n\r\n",
+				    opt.path);
+
+	if (n >= size)
 		fail(2, "the path is too long");
+	return n;
+}
+
+static void run_requests(void)
+{
+	SSL_CTX *ctx = tls_context();
+	struct samples s = { 0 };
+	uint64_t start, now, end, bytes = 0;
+	char request[1024];
+	size_t n = format_request(request, sizeof(request));
+	double took, p50;
+	SSL *ssl;
+
 	ssl = connect_tls(ctx);
 	start = now = now_ns();
 	end = start + (uint64_t)(opt.seconds * 1e9);
@@ -450,6 +472,65 @@ static void run_requests(void)
 	free(s.ns);
 	close(SSL_get_fd(ssl));
 	SSL_free(ssl);
+	SSL_CTX_free(ctx);
+}
+
+/* --- first-bytes, hold ---------------------------------------------------------- */
+
+static void ask_once(SSL *ssl)
+{
+	char request[1024];
+	size_t written, n = format_request(request, sizeof(request));
+
+	if (SSL_write_ex(ssl, request, n, &written) != 1)
+		fail_tls("write");
+	read_response(ssl);
+}
+
+static void run_first_bytes(void)
+{
+	SSL_CTX *ctx = tls_context();
+	struct samples s = { 0 };
+
+	for (long i = 0; i < opt.n; i++) {
+		uint64_t start = now_ns();
+		SSL *ssl = connect_tls(ctx);
+
+		ask_once(ssl);
+		add_sample(&s, now_ns() - start);
+		close(SSL_get_fd(ssl));
+		SSL_free(ssl);
+	}
+	print_durations(&s);
+	free(s.ns);
+	SSL_CTX_free(ctx);
+}
+
+static void run_hold(void)
+{
+	SSL_CTX *ctx = tls_context();
+	SSL **held = calloc(HELD_MAX, sizeof(*held));
+	size_t n = 0, want;
+
+	if (!held)
+		fail(1, "out of memory");
+	while (scanf("%zu", &want) == 1) {
+		if (want > HELD_MAX)
+			fail(2, "%zu connections, want at most %d", want, HELD_MAX);
+		for (; n < want; n++) {
+			held[n] = connect_tls(ctx);
+			ask_once(held[n]);
+		}
+		printf("held %zu\n", n);
+		fflush(stdout);
+	}
+	for (size_t i = 0; i < n; i++) {
+		ask_once(held[i]);
+		close(SSL_get_fd(held[i]));
+		SSL_free(held[i]);
+	}
+	puts("all answered");
+	free(held);
 	SSL_CTX_free(ctx);
 }
 
@@ -694,7 +775,8 @@ int main(int argc, char **argv)
 		{ "requests", run_requests },	{ "connects", run_connects },
 		{ "unrelated", run_unrelated }, { "dial", run_dial },
 		{ "serve", run_serve },		{ "datagrams", run_datagrams },
-		{ "sink", run_sink },
+		{ "sink", run_sink },		{ "first-bytes", run_first_bytes },
+		{ "hold", run_hold },
 	};
 	const char *mode = parse_options(argc, argv);
 
