@@ -136,7 +136,7 @@ def start_haproxy(world, endpoints, prefix=(), maxconn=None):
 def start_nft(world, endpoints, name="nft"):
     """In a node of its own: connection tracking takes time from every connection of its network."""
     ns = world.pod(name)
-    chains = "\n".join(f"\tchain e{i} {{ meta l4proto tcp dnat to {e} }}"
+    chains = "\n".join(f"\tchain e{i} {{\n\t\tmeta l4proto tcp dnat to {e}\n\t}}"
                        for i, e in enumerate(endpoints))
     choices = ", ".join(f"{i} : goto e{i}" for i in range(len(endpoints)))
     world.ip_batch(ns, [f"route add {SERVICE}/32 dev eth0"])

@@ -39,7 +39,7 @@ from bench import cpu_times, machine  # noqa: E402
 from report_checks import measure_checks  # noqa: E402
 from report_faults import measure_faults  # noqa: E402
 from report_memory import measure_memory  # noqa: E402
-from report_speed import ReportStage, measure_speed  # noqa: E402
+from report_speed import ReportStage, accounted, measure_speed  # noqa: E402
 from stage import Cpus  # noqa: E402
 from system import WorldError  # noqa: E402
 from world import ROOT, World, raise_on_signals  # noqa: E402
@@ -98,16 +98,11 @@ def about(args, effort):
 
 
 def measure(parts, effort, figures):
-    if "speed" in parts or "memory" in parts:
-        with World(backends=0) as world:
-            stage = ReportStage(world, Cpus(), effort)
-            if "speed" in parts:
-                print("speed", flush=True)
-                measure_speed(stage, figures)
-        if "memory" in parts:
-            print("memory", flush=True)
-            with World(backends=0) as world:
-                measure_memory(ReportStage(world, Cpus(), effort), figures)
+    for part, measure_part in (("speed", measure_speed), ("memory", measure_memory)):
+        if part in parts:
+            print(part, flush=True)
+            with World(backends=0) as world, accounted(world) as group:
+                measure_part(ReportStage(world, Cpus(), effort, group), figures)
     if "faults" in parts:
         print("faults", flush=True)
         measure_faults(effort, figures)

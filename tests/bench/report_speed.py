@@ -4,16 +4,19 @@
 Client, balancer and servers share one CPU: rates are the inverse of the work. Each round measures
 every target once, each time another one first; ratios are by round."""
 
+import contextlib
 import json
 import os
 import re
 import statistics
+import subprocess
+import time
 
 import peers
 from agentbench import USUAL
 from runs import no_bpf_statistics
 from stage import BULK_BYTES, SERVERS, TLS_PORT, Stage
-from system import WorldError, wait_until
+from system import WorldError, cgroup2_root, move_to, wait_until
 
 BACKENDS = SERVERS[:3]
 ENDPOINTS = [f"{a}:{TLS_PORT}" for a in BACKENDS]
@@ -51,7 +54,12 @@ http {{
 
 
 class ReportStage(Stage):
-    """The stage of bench.py with servers of both protocols, and all that balances at once."""
+    """The stage of bench.py with servers of both protocols, and all that balances at once.
+    group: the cgroup that everything is in, but for KubeLB's clients."""
+
+    def __init__(self, world, cpus, effort, group):
+        super().__init__(world, cpus, effort)
+        self.accounts = (group, self.cgroup)
 
     def start_nginx(self):
         bulk = os.path.join(self.world.dir, "bulk")
@@ -134,32 +142,38 @@ def add_ratios(figures, what, values, key, pairs):
 # --- CPU time -----------------------------------------------------------------
 
 
-def busy_seconds():
-    """CPU time of the whole machine since its start, whoever's: all but idle, and stolen."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    with open("/proc/stat", encoding="ascii") as f:
-        fields = [int(x) for x in f.readline().split()[1:9]]
-    return (sum(fields[:3]) + sum(fields[5:7])) / ticks
+@contextlib.contextmanager
+def accounted(world):
+    """Whatever the block starts is in a cgroup: clients, balancers and servers, and what the kernel
+    does for them on their time. KubeLB's clients are in the stage's own."""
+    with open("/proc/self/cgroup", encoding="ascii") as f:
+        home = next(line for line in f if line.startswith("0::"))[3:].strip()
+    group = world.cgroup("all")
+    move_to(group)
+    try:
+        yield group
+    finally:
+        move_to(cgroup2_root() + home)
 
 
-class Busy:
-    """What the machine has computed during the block; it is at rest otherwise."""
-
-    def __enter__(self):
-        self.before = busy_seconds()
-        return self
-
-    def __exit__(self, *exc):
-        self.seconds = busy_seconds() - self.before
+def busy_seconds(stage):
+    """CPU time of the cgroups so far, by the scheduler's own count."""
+    total = 0
+    for path in stage.accounts:
+        with open(os.path.join(path, "cpu.stat"), encoding="ascii") as f:
+            total += int(next(line for line in f if line.startswith("usage_usec")).split()[1])
+    return total / 1e6
 
 
 # --- h2load -------------------------------------------------------------------
 
 
-def h2load(stage, target, path, args):
+def h2load_argv(target, path, args):
+    return ["h2load", "-t", 1, "-m", 1, *args, f"https://{target.address}:{target.port}{path}"]
+
+
+def judge(target, text):
     """(requests, seconds) of a run in which every request was answered with 200."""
-    text = stage.in_target(["h2load", "-t", 1, "-m", 1, *args,
-                            f"https://{target.address}:{target.port}{path}"], target)
     took = re.search(r"finished in ([0-9.]+)(us|ms|s),", text)
     done = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text)
     ok = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
@@ -167,36 +181,57 @@ def h2load(stage, target, path, args):
         raise WorldError(f"h2load to {target.name} prints what is not understood: {text[-300:]}")
     if any(map(int, done.groups()[1:] + ok.groups()[1:])) or not int(done.group(1)):
         raise WorldError(f"{target.name} serves wrong: {done.group(0)}; {ok.group(0)}")
-    seconds = float(took.group(1)) * {"us": 1e-6, "ms": 1e-3, "s": 1}[took.group(2)]
-    return int(done.group(1)), seconds
+    return int(done.group(1)), float(took.group(1)) * {"us": 1e-6, "ms": 1e-3, "s": 1}[
+        took.group(2)]
+
+
+# Until all connections are made: only what comes after it counts.
+SETTLE = 0.35
 
 
 def one_requests_run(stage, target, protocol, connections):
     """Rate, percentiles and CPU time of one run. Every request is logged by h2load, for every
     target alike: that is a part of the client's work."""
-    log = os.path.join(stage.world.dir, "h2load.log")
-    if os.path.exists(log):
-        os.unlink(log)
-    with Busy() as busy:
-        h2load(stage, target, "/version", [*PATHS[protocol], "-c", connections, "-D",
-                                           stage.effort["seconds"], f"--log-file={log}"])
-    with open(log, encoding="ascii") as f:
-        rows = [line.split("\t") for line in f]
-    if any(row[1] != "200" for row in rows):
+    log, seconds = os.path.join(stage.world.dir, "h2load.log"), stage.effort["seconds"]
+    peers.write(log, "")
+    duration = f"{int(1000 * (seconds + SETTLE + 0.1))}ms"
+    process = stage.world.spawn(stage.cpus.as_client(h2load_argv(
+        target, "/version", [*PATHS[protocol], "-c", connections, "-D", duration,
+                             f"--log-file={log}"])), ns=target.ns, cgroup=target.cgroup,
+        stderr=subprocess.STDOUT)
+    time.sleep(SETTLE)
+    busy, begin = busy_seconds(stage), time.time()
+    time.sleep(seconds)
+    busy, end = busy_seconds(stage) - busy, time.time()
+    text, _ = process.communicate(timeout=60)
+    judge(target, text)
+    return {**of_log(target, log, connections, begin, end), "busy": busy}
+
+
+def of_log(target, path, connections, begin, end):
+    """What h2load's log has of the requests that ended between these times."""
+    with open(path, encoding="ascii") as f:
+        rows = [tuple(map(int, line.split("\t")[:3])) for line in f]
+    if any(status != 200 for _start, status, _took in rows):
         raise WorldError(f"{target.name} serves wrong: h2load's log has another status than 200")
-    times = sorted(int(row[2]) for row in rows)
-    begun = [int(row[0]) for row in rows]
-    seconds = (max(b + int(row[2]) for b, row in zip(begun, rows)) - min(begun)) / 1e6
+    times = sorted(took for start, _status, took in rows if begin <= (start + took) / 1e6 < end)
+    if len(times) < 10 * connections:
+        raise WorldError(f"{target.name}: {len(times)} requests on {connections} connections are "
+                         "too few for percentiles")
     run = {name: times[int(p * (len(times) - 1))] for name, p in PERCENTILES.items()}
-    return {**run, "rate": len(rows) / seconds, "cpu": 1e6 * busy.seconds / len(rows)}
+    return {**run, "n": len(times), "rate": len(times) / (end - begin)}
+
+
+def with_cpu(run):
+    return {**run, "cpu": 1e6 * run["busy"] / run["n"]}
 
 
 def measure_requests(stage, targets, figures):
     for protocol in PATHS:
         for connections in CONNECTIONS:
             what = f"{protocol}, {connections} kept connection{'s' * (connections > 1)}"
-            values = rounds_of(targets, stage.effort["rounds"], lambda target: one_requests_run(
-                stage, target, protocol, connections))
+            values = rounds_of(targets, stage.effort["rounds"], lambda target: with_cpu(
+                one_requests_run(stage, target, protocol, connections)))
             add_all(figures, f"{what}: requests a second", "1/s", values, "rate")
             for p in PERCENTILES:
                 add_all(figures, f"{what}: {p}", "us", values, p)
@@ -215,11 +250,12 @@ def one_bulk_run(stage, target, way, count):
     args = ["--h1", "-c", 1, "-n", count]
     if way == "to the apiserver":
         args += ["-d", os.path.join(stage.world.dir, "bulk")]
-    with Busy() as busy:
-        n, seconds = h2load(stage, target, {"from the apiserver": "/bulk",
-                                            "to the apiserver": "/sink"}[way], args)
+    path = {"from the apiserver": "/bulk", "to the apiserver": "/sink"}[way]
+    busy = busy_seconds(stage)
+    n, seconds = judge(target, stage.in_target(h2load_argv(target, path, args), target))
+    busy = busy_seconds(stage) - busy
     size = n * BULK_BYTES
-    return {"rate": size / seconds / 1e6, "cpu": busy.seconds / (size / 1e9)}
+    return {"rate": size / seconds / 1e6, "cpu": busy / (size / 1e9)}
 
 
 def measure_bulk(stage, targets, figures):

@@ -59,7 +59,7 @@ def test_kubelb_is_proven_as_well(stage):
 def test_wrong_certificate_is_refused(stage):
     """Somebody who answers in place of the apiservers."""
     ok(stage.load())
-    stage.cp(2).certificate("other-ca", stage.pki)
+    stage.cp(2).certificate("wrong_ca", stage.pki)
     target = peers.Target("kubelb", stage.node, peers.FRONTEND, peers.FRONTEND_PORT)
     with pytest.raises(WorldError, match="serves wrong.*certificate verify failed"):
         peers.prove(stage, target, names(stage), stage.ca)

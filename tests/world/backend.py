@@ -57,6 +57,8 @@ http {{
 {livez}
 			return 200 ok;
 		}}
+		# What HAProxy's checks ask for: alive while it shuts down.
+		location = /healthz {{ return 200 ok; }}
 		location = /version {{
 			default_type application/json;
 			return 200 '{{"major":"1","minor":"34","gitVersion":"v1.34.0","backend":"{name}"}}';
