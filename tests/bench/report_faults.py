@@ -30,6 +30,7 @@ from world import ROOT, World
 LEAD = 2.0
 RATE = 20  # new connections a second of each balancer
 DRAIN = 5  # seconds between the first /readyz with 500 and the end, as of a graceful shutdown
+AWAY = 2  # seconds that one is away that restarts
 Fault = collections.namedtuple("Fault", "begin end window")
 
 
@@ -46,6 +47,7 @@ def begin_drain(cp):
 
 def begin_restart(cp):
     cp.kill()
+    time.sleep(AWAY)
     cp.start()
 
 
