@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The memory of what balances while clients hold connections, each with a TLS handshake and an
-answered request behind it: what is anonymous of its processes, and for KubeLB also its maps."""
+answered request behind it: what is anonymous of its processes, and for KubeLB also its maps and its record of each socket."""
 
 import contextlib
 import glob
@@ -43,21 +43,33 @@ def holder(stage, target):
         process.wait()
 
 
-def map_bytes(pin):
-    """What the kernel has taken for KubeLB's pinned maps."""
-    paths = [p for p in glob.glob(f"{pin}/*") if not p.endswith("/links")]
+# The kernel's bpf_local_storage, which a socket with a record has, and bpf_local_storage_elem around
+# the record, which no interface tells: upper bounds, of 64-bit kernels.
+STORAGE, AROUND_RECORD = 192, 80
+
+
+def map_bytes(pin, connections):
+    """What the kernel has taken for KubeLB's pinned maps, and for the records of so many sockets,
+    which are in none of the maps' own figures."""
     sizes = {}
-    for path in paths:
+    for path in glob.glob(f"{pin}/*"):
         with contextlib.suppress(WorldError):  # a directory
             shown = bpftool("map", "show", "pinned", path)
             sizes[shown["id"]] = shown["bytes_memlock"]
-    if not sizes:
-        raise WorldError(f"no maps in {pin}")
+            if shown["type"] == "sk_storage":
+                sizes["records"] = connections * allocated(AROUND_RECORD + shown["bytes_value"])
+    if "records" not in sizes:
+        raise WorldError(f"no map with sockets' records in {pin}")
     return sum(sizes.values())
 
 
+def allocated(size):
+    """What kmalloc takes for it, and for the storage beside it."""
+    return STORAGE + next(n for n in (96, 128, 192, 256, 512, 1024) if n >= size)
+
+
 def measure_one(stage, figures, target, pids, maps=None):
-    """maps: a function that gives the bytes of the maps."""
+    """maps: a function that gives the bytes of the maps with so many connections."""
     with holder(stage, target) as hold:
         for count in COUNTS:
             n = possible(count)
@@ -68,7 +80,7 @@ def measure_one(stage, figures, target, pids, maps=None):
                             [kib / 1024], connections=n)
             if maps:
                 figures.add(f"memory at {count} connections: maps", target.name, "MiB",
-                            [maps() / (1 << 20)], connections=n)
+                            [maps(n) / (1 << 20)], connections=n)
     figures.say(f"memory of {target.name} is measured")
 
 
@@ -78,7 +90,7 @@ def measure_memory(stage, figures):
     agent = stage.start_kubelb()
     target = stage.kubelb_target(agent)
     peers.prove(world, target, BACKENDS, world.ca)
-    measure_one(stage, figures, target, lambda: [agent.pid], lambda: map_bytes(world.pin))
+    measure_one(stage, figures, target, lambda: [agent.pid], lambda n: map_bytes(world.pin, n))
     agent.stop()
     n = possible(max(COUNTS))
     for start, settings in ((peers.start_nginx, {"workers": 2, "connections": peers.hard_limit(),

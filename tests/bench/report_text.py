@@ -22,6 +22,7 @@ WAYS = ("bulk from the apiserver", "bulk to the apiserver")
 FAULTS = ("killed", "hung", "black-holed", "drained", "restarted")
 GONE = ("killed", "hung", "black-holed")
 FIRST = "connect + TLS + first byte"
+OUT_OF = {"failed connects": "new connections", "failed requests": "requests"}
 COUNTS = (10, 1000, 10000)
 
 
@@ -82,9 +83,8 @@ def targets(report):
     rows.append(ratio_row(report, FIRST, "direct", None, 1.03))
     for fault in FAULTS:
         row = report.get(f"{fault}: failed connects", "kubelb")
-        made = report.get(f"{fault}: new connections", "kubelb")
         rows.append((f"an apiserver is {fault}: failed connects, worst round of {row['n']}",
-                     f"{row['max']} of {made['max']}", "0", row["max"] == 0))
+                     failed(report, fault, "failed connects", "kubelb"), "0", row["max"] == 0))
     rows += [stay_row(report, fault) for fault in GONE]
     ours, theirs = report.memory("kubelb", 10000), report.memory("nginx", 10000)
     rows.append(("memory at 10,000 connections / nginx's", number(ours / theirs), "<= 0.20",
@@ -199,7 +199,7 @@ def memory_section(report):
     least = min(r["connections"] for (what, _who), r in report.rows.items()
                 if what.startswith("memory at 10000"))
     return ("## Memory\n\n![Memory](memory.svg)\n\nMiB: what is anonymous of the processes, for KubeLB "
-            "with all its maps; then their resident memory, where what processes\nshare counts for "
+            "with all its maps and its records of sockets; then their resident\nmemory, where what processes share counts for "
             f"each. \"10,000\" is {least:,} to {most:,}: a proxy has two descriptors for each, and "
             f"{report.about['open_files']:,} at the most here.\nnginx and HAProxy have more "
             "`worker_connections` and `maxconn` than they ship with, or would refuse so many. The DNAT "
@@ -213,8 +213,8 @@ def fault_section(report):
     for fault in FAULTS:
         for what, unit in (("failed connects", ""), ("longest connect", "s"),
                            ("failed requests", ""), ("longest request", "s"), ("stay", "s")):
-            rows.append((f"{fault}: {what}", unit, *(worst(report.get(f"{fault}: {what}", w))
-                                                     for w in who)))
+            cell = failed if what in OUT_OF else worst
+            rows.append((f"{fault}: {what}", unit, *(cell(report, fault, what, w) for w in who)))
     made = report.get("killed: new connections", "kubelb")
     return ("## Faults\n\n![Failed connects](failed.svg)\n\n![Idle connections](stay.svg)\n\nOne of "
             "three apiservers, the worst round of "
@@ -225,7 +225,15 @@ def fault_section(report):
             + table(["", "unit", *(WHO[w] for w in who)], rows))
 
 
-def worst(row):
+def failed(report, fault, what, who):
+    """Of how many, in the worst round."""
+    row, made = report.get(f"{fault}: {what}", who), report.get(f"{fault}: {OUT_OF[what]}", who)
+    most = row["values"].index(row["max"])
+    return f"{row['max']} of {made['values'][most]:,}"
+
+
+def worst(report, fault, what, who):
+    row = report.get(f"{fault}: {what}", who)
     return "-" if row is None else f"{at_least(row)}{number(row['max'])}"
 
 
@@ -249,7 +257,7 @@ def total(row):
 
 def block(report):
     """The figures of README.md."""
-    who = list(WHO)
+    who = ("direct", "kubelb", "nginx", "haproxy", "nft")
     rows = []
     for label, what in (("new connection to first byte, µs", FIRST),
                         ("requests/s, 8 kept connections, HTTP/1.1",
@@ -262,12 +270,11 @@ def block(report):
     rows.append(("memory with 10,000 connections, MiB",
                  *(number(report.memory(w, 10000)) for w in who)))
     for fault in FAULTS:
-        rows.append((f"apiserver {fault}: failed connects, of "
-                     f"{report.get(f'{fault}: new connections', 'kubelb')['max']}",
-                     *(worst(report.get(f"{fault}: failed connects", w)) for w in who)))
+        rows.append((f"apiserver {fault}: failed connects", "-", *(
+            failed(report, fault, "failed connects", w) for w in ("kubelb", "nginx", "haproxy", "nft"))))
     for fault in GONE:
         rows.append((f"apiserver {fault}: idle connections stay, s",
-                     *(worst(report.get(f"{fault}: stay", w)) for w in who)))
+                     *(worst(report, fault, "stay", w) for w in who)))
     all_ = targets(report)
     missed = [r for r in all_ if not r[3]]
     kind = "a quick run" if report.about["quick"] else "the full run"
