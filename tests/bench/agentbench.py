@@ -174,16 +174,18 @@ def measure_probes(effort, report):
                  f"{seconds} s; three apiservers each, {REQUESTS_A_SECOND} requests a second "
                  f"on {KEPT} connections through either; a value for each apiserver",
                  "haproxy: GET /healthz every 15 s, as Kubespray has it")
-    before, after, skipped = count_probes(seconds)
+    before, after, skipped = count_probes(seconds, probe_load)
+    check_due(sum(a[1] - b[1] for a, b in zip(after[0], before[0])) + skipped,
+              len(before[0]) * seconds / INTERVAL)
     report_probes(report, before, after, seconds / 60)
     report.row("probes that kubelb left out, all apiservers", [skipped], "")
 
 
-def count_probes(seconds):
-    """What probe_load() sees of KubeLB's and of HAProxy's three apiservers, before and after so many
-    seconds with traffic, and how many probes KubeLB left out."""
+def count_probes(seconds, load, **settings):
+    """What load() sees of KubeLB's and of HAProxy's three apiservers, with these settings, before and
+    after so many seconds with traffic, and how many probes KubeLB left out."""
     with World(backends=6) as world:
-        apis = [world.apiserver(i) for i in range(1, 7)]
+        apis = [world.apiserver(i, **settings) for i in range(1, 7)]
         ours, theirs = apis[:3], apis[3:]
         world.configure(backends=[api.endpoint for api in ours], probe=USUAL)
         world.agent()
@@ -193,12 +195,10 @@ def count_probes(seconds):
             api.wait_counters(lambda c: c["requests"].get("/healthz", 0) >= 1, "a check", 40)
         with Clients(world, 6443), Clients(world, HAPROXY_PORT):
             skipped = metric(world, "kubelb_probes_skipped_total")
-            before = [probe_load(ours), probe_load(theirs)]
+            before = [load(ours), load(theirs)]
             time.sleep(seconds)
-            after = [probe_load(ours), probe_load(theirs)]
+            after = [load(ours), load(theirs)]
             skipped = metric(world, "kubelb_probes_skipped_total") - skipped
-    check_due(sum(a[1] - b[1] for a, b in zip(after[0], before[0])) + skipped,
-              len(ours) * seconds / INTERVAL)
     return before, after, skipped
 
 

@@ -166,8 +166,8 @@ def comparison(report, rows, who=WHO):
 
 def speed_section(report):
     parts = ["## Speed\n\nClient, balancer and servers share one CPU, so a rate is the inverse of "
-             "the work. CPU time is the whole machine's:\nclient, balancer, server and kernel "
-             "together.\n",
+             "the work. CPU time is that of client, balancer\nand server together, and of the kernel "
+             "for them, by the cgroups that they are in.\n",
              "![New connections](first-byte.svg)\n", "![Requests](requests.svg)\n",
              "![Bulk](bulk.svg)\n", "![CPU time](cpu.svg)\n"]
     rows = [(FIRST, "µs", FIRST), (f"{FIRST}, 99th percentile", "µs", f"{FIRST}: p99")]
@@ -239,7 +239,7 @@ def worst(report, fault, what, who):
 
 def check_section(report):
     rows = []
-    for what in ("handshakes", "requests"):
+    for what in ("handshakes", "PINGs", "requests"):
         cells = [total(report.get(f"checks: {what}", w)) for w in ("kubelb", "haproxy")]
         rows.append((what, *cells, "none", "none"))
     seconds = report.get("checks: requests", "kubelb")["seconds"]
