@@ -151,7 +151,8 @@ def parse(argv):
             parser.error(f"--only: no part '{part}'; want some of {', '.join(PARTS)}")
     if len(args.parts) < len(PARTS) and not args.out:
         parser.error("--only makes a part of a report: say where it goes with --out")
-    args.out = os.path.realpath(args.out) if args.out else os.path.join(ROOT, "build/report") if args.quick else PAGES
+    default = os.path.join(ROOT, "build/report") if args.quick else PAGES
+    args.out = os.path.realpath(args.out or default)
     return args
 
 

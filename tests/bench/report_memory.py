@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The memory of what balances while clients hold connections, each with a TLS handshake and an
-answered request behind it: what is anonymous of its processes, and for KubeLB also its maps and its record of each socket."""
+answered request behind it: what is anonymous of its processes, and for KubeLB also its maps and its
+record of each socket."""
 
 import contextlib
 import glob

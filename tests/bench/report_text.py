@@ -199,7 +199,8 @@ def memory_section(report):
     least = min(r["connections"] for (what, _who), r in report.rows.items()
                 if what.startswith("memory at 10000"))
     return ("## Memory\n\n![Memory](memory.svg)\n\nMiB: what is anonymous of the processes, for KubeLB "
-            "with all its maps and its records of sockets; then their resident\nmemory, where what processes share counts for "
+            "with all its maps and its records of sockets; then their resident\nmemory, where what "
+            "processes share counts for "
             f"each. \"10,000\" is {least:,} to {most:,}: a proxy has two descriptors for each, and "
             f"{report.about['open_files']:,} at the most here.\nnginx and HAProxy have more "
             "`worker_connections` and `maxconn` than they ship with, or would refuse so many. The DNAT "
@@ -283,7 +284,8 @@ def block(report):
     text += "".join(f"\n- {what}: {measured}, target {target}" for what, measured, target, _ in missed)
     return (f"{BEGIN}\n" + table(["", *(WHO[w] for w in who)], rows)
             + f"\nMedians, and the worst of faults; {kind} of {report.about['date']} on "
-            f"{report.about['cpus']} CPUs with Linux {report.about['kernel'].split('-')[0]}. {text.rstrip()}\n{END}")
+            f"{report.about['cpus']} CPUs with Linux {report.about['kernel'].split('-')[0]}. "
+            f"{text.rstrip()}\n{END}")
 
 
 def load(path):
