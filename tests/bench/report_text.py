@@ -195,13 +195,11 @@ def memory_section(report):
         rows.append((WHO[who], *(number(report.memory(who, n)) for n in COUNTS),
                      *(number(report.median(f"memory at {n} connections: resident", who))
                        for n in COUNTS)))
-    most = max(r["connections"] for r in report.rows.values() if "connections" in r)
-    least = min(r["connections"] for (what, _who), r in report.rows.items()
-                if what.startswith("memory at 10000"))
+    held = report.get("memory at 10000 connections: anonymous", "kubelb")["connections"]
     return ("## Memory\n\n![Memory](memory.svg)\n\nMiB: what is anonymous of the processes, for KubeLB "
             "with all its maps and its records of sockets; then their resident\nmemory, where what "
             "processes share counts for "
-            f"each. \"10,000\" is {least:,} to {most:,}: a proxy has two descriptors for each, and "
+            f"each. The 10,000 are {held:,}: a proxy has two descriptors for each, and "
             f"{report.about['open_files']:,} at the most here.\nnginx and HAProxy have more "
             "`worker_connections` and `maxconn` than they ship with, or would refuse so many. The DNAT "
             "has no process.\n\n"

@@ -16,6 +16,7 @@ sys.path.append(os.path.join(ROOT, "tests", "bench"))
 
 import peers  # noqa: E402  (after sys.path)
 import report_faults  # noqa: E402
+import report_speed  # noqa: E402
 import report_text  # noqa: E402
 
 START = {"nginx": peers.start_nginx, "haproxy": peers.start_haproxy}
@@ -87,6 +88,33 @@ def test_what_clients_feel(stage, fault, lasting):
     assert felt["failed requests"] >= 1
     assert felt["others ended"] == 0
     assert felt["new connections"] >= 50
+
+
+SUMMARY = """finished in 307.78ms, 26.67 req/s, 3.80MB/s
+requests: 8 total, 8 started, 8 done, {ok} succeeded, {failed} failed, {errored} errored, 0 timeout
+status codes: {ok} 2xx, 0 3xx, {failed} 4xx, 0 5xx
+"""
+
+
+def test_run_with_failures_is_refused(tmp_path):
+    """Fast errors are no speed: by h2load's summary, and by its log."""
+    target = peers.Target("nginx", None, None, None)
+    assert report_speed.judge(target, SUMMARY.format(ok=8, failed=0, errored=0)) == (8, 0.30778)
+    for counts in ({"ok": 7, "failed": 1, "errored": 0}, {"ok": 7, "failed": 0, "errored": 1},
+                   {"ok": 0, "failed": 0, "errored": 0}):
+        with pytest.raises(WorldError, match="nginx serves wrong"):
+            report_speed.judge(target, SUMMARY.format(**counts))
+    with pytest.raises(WorldError, match="not understood"):
+        report_speed.judge(target, "unable to connect")
+    log = tmp_path / "log"
+    log.write_text("".join(f"{i}\t200\t{i}\n" for i in range(1, 101)))
+    run = report_speed.of_log(target, log, 1, 0, 1)
+    assert (run["n"], run["p50"], run["p99"]) == (100, 50, 99)
+    with pytest.raises(WorldError, match="too few"):
+        report_speed.of_log(target, log, 64, 0, 1)
+    log.write_text("1\t-1\t1\n")
+    with pytest.raises(WorldError, match="another status"):
+        report_speed.of_log(target, log, 1, 0, 1)
 
 
 def test_missed_is_said():
