@@ -153,7 +153,8 @@ def target_section(report):
     rows = targets(report)
     missed = sum(not r[3] for r in rows)
     return (f"## Targets\n\n{len(rows) - missed} of {len(rows)} are met, {missed} missed. Ratios are "
-            "by round.\n\n" + table(("what", "measured", "target", ""),
+            "by round; a wide spread beside a miss points at other load on the machine.\n\n"
+            + table(("what", "measured", "target", ""),
                                     [(*r[:3], verdict(r[3])) for r in rows]))
 
 
