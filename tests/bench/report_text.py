@@ -155,7 +155,7 @@ def target_section(report):
     return (f"## Targets\n\n{len(rows) - missed} of {len(rows)} are met, {missed} missed. Ratios are "
             "by round; a wide spread beside a miss points at other load on the machine.\n\n"
             + table(("what", "measured", "target", ""),
-                                    [(*r[:3], verdict(r[3])) for r in rows]))
+                    [(*r[:3], verdict(r[3])) for r in rows]))
 
 
 def comparison(report, rows, who=WHO):
