@@ -10,9 +10,9 @@
 #include <unistd.h>
 
 /*
- * Code and constants: nothing writes to them, so dropping them loses nothing. Relocated data (RELRO)
- * is read-only by now, too, but its pages exist in this process only: its segment says that it is
- * written to.
+ * Code and constants: nothing writes to them, so dropping them loses nothing. Relocated data
+ * (RELRO) is read-only by now, too, but its pages exist in this process only: its segment says that
+ * it is written to.
  */
 static int drop_constant(struct dl_phdr_info *object, size_t size, void *arg)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* The probes against real TLS servers whose behaviour the tests set (tls_server.h). */
+#include <errno.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -185,6 +186,25 @@ static void test_no_answer(void **state)
 		&half,
 		&(struct script){ .answer = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok" },
 		KLB_REASON_NO_ANSWER, 0);
+}
+
+/* A handshake is due: its owner waits for that as for the answer to a PING. */
+static void test_ping_while_a_connection_is_made(void **state)
+{
+	struct prober p = { .cfg.timeout_ms = TIMEOUT_SHORT_MS };
+	struct tls_server s;
+
+	(void)state;
+	prober_begin(&p, &s, &(struct script){ .manner = MANNER_MUTE });
+	prober_start(&p);
+	assert_int_equal(probe_ping(p.probe), -EINPROGRESS);
+	while (!tls_server_count(&s, ACCEPTED)) {
+		event_base_loop(p.base, EVLOOP_NONBLOCK);
+		assert_int_equal(probe_ping(p.probe), -EINPROGRESS);
+	}
+	prober_run(&p, &p.done, 1);
+	assert_int_equal(probe_ping(p.probe), -EAGAIN);
+	prober_end(&p, &s);
 }
 
 /* An answer that comes late must not become the next probe's. */
@@ -783,6 +803,7 @@ int main(void)
 		LEAVES_NOTHING(test_connect_failures),
 		LEAVES_NOTHING(test_connect_timeout),
 		LEAVES_NOTHING(test_no_answer),
+		LEAVES_NOTHING(test_ping_while_a_connection_is_made),
 		LEAVES_NOTHING(test_timeout_drops_connection),
 		LEAVES_NOTHING(test_closed),
 		LEAVES_NOTHING(test_ipv6),
