@@ -25,6 +25,7 @@ tests=(
 	libcmocka-dev python3-pytest python3-pytest-xdist python3 iproute2 iptables procps util-linux
 	nginx-light libnginx-mod-stream haproxy openssl curl ca-certificates
 	libclang-rt-dev systemd
+	ansible-core ansible-lint yamllint python3-apt
 	bash-completion zsh fish buildah runc python3-yaml prometheus python3-h2
 	chromium fonts-dejavu-core
 	nftables nghttp2-client gnuplot-nox
