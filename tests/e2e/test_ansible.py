@@ -108,6 +108,8 @@ class Nodes:
                            for b in self.first.world.backends)
         with open(self.inventory, "w", encoding="ascii") as f:
             f.write(f"[kube_node]\n{hosts}\n[kube_control_plane]\n{planes}\n")
+        with open(self.inventory + ".cfg", "w", encoding="ascii"):  # nobody's own settings
+            pass
 
     def settings(self, **changes):
         world = self.first.world  # the other one has the same addresses
@@ -124,7 +126,7 @@ class Nodes:
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PIPELINING": "1",
                  "ANSIBLE_CONNECTION_PLUGINS": os.path.join(ROOT, "tests/e2e/ansible"),
                  "ANSIBLE_LOCAL_TEMP": os.path.join(self.directory, "ansible"),
-                 "ANSIBLE_CONFIG": "/dev/null"})
+                 "ANSIBLE_CONFIG": self.inventory + ".cfg"})
         print(done.stdout, done.stderr)
         return Run(done)
 
@@ -217,7 +219,7 @@ MISTAKES = {
     "policy": ({"kubelb_policy": "leastconn"}, ["kubelb_policy", "least-conn", "got: leastconn"]),
     "state": ({"kubelb_state": "there"}, ["kubelb_state", "present, absent", "got: there"]),
     "probe": ({"kubelb_probe": {"intervall": "1s"}}, ["intervall", "interval,"]),
-    "number": ({"kubelb_wait": "soon"}, ["kubelb_wait", "soon"]),
+    "number": ({"kubelb_wait": "soon"}, ["kubelb_wait", "int"]),
     "list": ({"kubelb_backends": {"address": "10.0.0.1"}}, ["kubelb_backends", "list"]),
     "package": ({"kubelb_package": "/nowhere/kubelb.deb"}, ["kubelb_package: '/nowhere/kubelb.deb'"]),
 }
@@ -339,3 +341,229 @@ def test_kubespray_names_the_apiservers(nodes, next_package):
         assert f"backends:\n{backends}" in read(machine)
         assert "http: 127.0.0.1:8082\n" in read(machine)
         assert served_set(machine.world) == ALL
+
+
+# --- the node as the kubelet and the apiservers see it ---------------------------
+
+# The parts of a kubelet that are seen from outside: its health, and the static pod of the proxy.
+KUBELET = r"""
+import http.server, os, subprocess, sys, threading, time
+
+class Health(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(500 if os.path.exists("/run/kubelet-ill") else 200)
+        self.end_headers()
+    def log_message(self, *args):
+        pass
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 10248), Health)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+pod = None
+while True:
+    if os.path.exists("/etc/kubernetes/manifests/nginx-proxy.yml"):
+        if pod is None:
+            pod = subprocess.Popen(["nginx", "-c", "/etc/nginx/nginx.conf", "-g", "daemon off;"])
+    elif pod is not None:
+        pod.terminate()
+        pod.wait()
+        pod = None
+    time.sleep(0.1)
+"""
+KUBELET_UNIT = """[Unit]
+Description=the visible parts of a kubelet
+[Service]
+ExecStart=/usr/bin/python3 /opt/kubelet.py
+# Static pods outlive the kubelet.
+KillMode=process
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+KUBELET_CONF = "clusters:\n- cluster:\n    server: https://127.0.0.1:6443\n"
+ELSEWHERE = KUBELET_CONF.replace("127.0.0.1", "192.168.77.11")
+
+
+def write_kubelet_conf(machine, text):
+    machine.write("/etc/kubernetes/kubelet.conf", text)
+
+
+def start_kubelet(machine):
+    write_kubelet_conf(machine, KUBELET_CONF)
+    machine.write("/opt/kubelet.py", KUBELET)
+    machine.write("/etc/systemd/system/kubelet.service", KUBELET_UNIT)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "enable", "--now", "kubelet")
+
+
+def node_object(ready):
+    return json.dumps({"kind": "Node", "status": {"conditions": [
+        {"type": "MemoryPressure", "status": "False", "message": "enough"},
+        {"type": "Ready", "status": ready, "message": f"the kubelet says {ready}"}]}})
+
+
+def test_an_ill_kubelet_stops_the_roll_out(nodes, next_package):
+    for machine in nodes.machines:
+        start_kubelet(machine)
+    settings = {"kubelb_package": next_package, "kubelb_kubelet": True, "kubelb_wait": 5}
+    nodes.play(**settings).well()
+    nodes.first.write("/run/kubelet-ill", "")
+    with Untouched(nodes.second):
+        nodes.play(**settings).refused("node1: the kubelet does not answer", "500")
+    os.unlink(nodes.first.path("/run/kubelet-ill"))
+
+
+def test_a_node_that_is_not_ready_stops_the_roll_out(nodes, next_package):
+    """The apiservers are asked by the kubelet's own certificate, through KubeLB."""
+    world = nodes.first.world
+    certificate, key = world.pki.client("system:node:worker1")
+    text = "".join(open(path, encoding="ascii").read() for path in (certificate, key))
+    nodes.first.write("/var/lib/kubelet/pki/kubelet-client-current.pem", text)
+    apis = [world.apiserver(i, client_certs="optional") for i in (1, 2, 3)]
+    settings = {"kubelb_package": next_package, "kubelb_kubelet": True, "kubelb_wait": 5}
+    try:
+        for ready in ("True", "False"):
+            for api in apis:
+                api.answer("/api/v1/nodes/worker1", status=200, body=node_object(ready))
+            run = nodes.play("--limit", "node1", **settings)
+            if ready == "True":
+                run.well()
+            else:
+                run.refused("node1: the node worker1 is not Ready", "the kubelet says False")
+        asked = sum(len(api.requests(uri="/api/v1/nodes/worker1")) for api in apis)
+        assert asked > 2
+    finally:
+        world.remove_apiservers()
+        for backend in world.backends:
+            backend.restore(world.pki)
+        os.unlink(nodes.first.path("/var/lib/kubelet/pki/kubelet-client-current.pem"))
+
+
+# --- the way back, and a migration from a proxy ------------------------------------
+
+MANIFEST = "/etc/kubernetes/manifests/nginx-proxy.yml"
+
+
+def listens(machine):
+    return bool(machine.run("ss", "-Hltn", "sport = :6443").strip())
+
+
+def give_proxy(machine):
+    with open(os.path.join(ROOT, "tests/data/import/kubespray-nginx.conf"), encoding="utf-8") as f:
+        text = f.read()
+    module = "/usr/lib/nginx/modules/ngx_stream_module.so"
+    machine.write("/etc/nginx/nginx.conf", f"load_module {module};\nuser root;\n" + text)
+    machine.write(MANIFEST, "kind: Pod\n")
+    wait_until(lambda: listens(machine), "the proxy to listen")
+
+
+def test_absent_stays_where_the_kubelet_would_reach_nobody(nodes):
+    with Untouched(nodes.first), Untouched(nodes.second):
+        nodes.play(kubelb_state="absent").refused(
+            "node1: the kubelet dials", "https://127.0.0.1:6443", "KubeLB stays")
+    assert served_set(nodes.first.world) == ALL
+
+
+def test_absent(nodes):
+    for machine in nodes.machines:
+        write_kubelet_conf(machine, ELSEWHERE)
+    with Untouched(nodes.first), Untouched(nodes.second):
+        nodes.play("--check", kubelb_state="absent").well()
+    run = nodes.play(kubelb_state="absent", kubelb_purge=True).well()
+    assert all(n > 0 for n in run.changed().values())
+    for machine in nodes.machines:
+        assert not os.path.isdir(machine.pin)
+        assert not installed(machine).startswith("ii")
+        assert not there(machine, "/var/cache/kubelb") and not there(machine, CONFIG)
+    with Untouched(nodes.first), Untouched(nodes.second):
+        run = nodes.play(kubelb_state="absent", kubelb_purge=True).well()
+    assert run.changed() == {"node1": 0, "node2": 0}
+
+
+def test_a_node_that_has_not_joined(nodes, package):
+    """It has no CA, and a kubelet that is not well yet. What joins then reaches every apiserver."""
+    machine = nodes.first
+    for path in ("/etc/kubernetes/kubelet.conf", "/etc/kubernetes/pki/ca.crt"):
+        os.unlink(machine.path(path))
+    machine.write("/run/kubelet-ill", "")
+    nodes.play("--limit", "node1", kubelb_package=package, kubelb_kubelet=True,
+               kubelb_ca=machine.world.ca).well()
+    assert "  ca: /etc/kubelb/ca.crt\n" in read(machine)
+    assert not there(machine, "/etc/kubernetes/pki/ca.crt")  # kubeadm would refuse to join
+    assert served_set(machine.world) == ALL
+    nodes.play("--limit", "node1", kubelb_state="absent", kubelb_purge=True).well()
+    assert not there(machine, "/etc/kubelb/ca.crt")
+    os.unlink(machine.path("/run/kubelet-ill"))
+    give_ca(machine)
+    write_kubelet_conf(machine, ELSEWHERE)
+
+
+def import_settings(nodes, package, **changes):
+    settings = nodes.settings(kubelb_package=package, kubelb_import="nginx", kubelb_kubelet=True,
+                              **changes)
+    for name in ("kubelb_backends", "kubelb_probe", "kubelb_settings"):
+        del settings[name]
+    return settings
+
+
+def test_an_import_that_is_impossible(nodes, package):
+    """Nothing is configured or attached; the program names file and line."""
+    for machine in nodes.machines:
+        give_proxy(machine)
+    good = read(nodes.first, "/etc/nginx/nginx.conf")
+    nodes.first.write("/etc/nginx/nginx.conf", good.replace("192.168.77.12", "cp2.example"))
+    with Untouched(nodes.second):
+        nodes.play(plain=True, **import_settings(nodes, package)).refused("/etc/nginx/nginx.conf:",
+                                                                          "cp2.example")
+    assert not there(nodes.first, CONFIG) and not os.path.isdir(nodes.first.pin)
+    nodes.first.write("/etc/nginx/nginx.conf", good)
+
+
+def test_from_a_proxy(nodes, package):
+    """No connect fails while the node goes from nginx to KubeLB, and the proxy is there until it is
+    asked to go."""
+    with Traffic(nodes.first.world), Traffic(nodes.second.world):
+        nodes.play(plain=True, **import_settings(nodes, package)).well()
+        for machine in nodes.machines:
+            assert "made by kubelb-load --from-nginx" in read(machine)
+            assert there(machine, MANIFEST) and listens(machine)
+        run = nodes.play(plain=True, **import_settings(nodes, package)).well()
+        assert run.changed() == {"node1": 0, "node2": 0}
+        nodes.play(plain=True, **import_settings(nodes, package, kubelb_proxy_remove=True)).well()
+    for machine in nodes.machines:
+        assert not there(machine, MANIFEST) and there(machine, "/etc/kubelb/nginx-proxy.yml")
+        assert not listens(machine)
+        assert served_set(machine.world) == ALL
+    run = nodes.play(plain=True, **import_settings(nodes, package, kubelb_proxy_remove=True)).well()
+    assert run.changed() == {"node1": 0, "node2": 0}
+
+
+def test_the_proxy_stays_while_somebody_is_connected_through_it(nodes, package):
+    """As kube-proxy is, for days. Kubespray's next run has written the manifest again."""
+    machine = nodes.first
+    machine.write(MANIFEST, "kind: Pod\n")
+    wait_until(lambda: listens(machine), "the proxy to listen")
+    # From a loopback address: KubeLB leaves it alone.
+    client = machine.spawn("openssl", "s_client", "-quiet", "-bind", "127.0.0.1:0", "-connect",
+                           "127.0.0.1:6443", stderr=subprocess.DEVNULL)
+    connected = ["ss", "-Htn", "state", "established", "sport = :6443"]
+    wait_until(lambda: machine.run(*connected).strip(), "the connection through the proxy")
+    settings = import_settings(nodes, package, kubelb_proxy_remove=True, kubelb_wait=2)
+    run = nodes.play("--limit", "node1", plain=True, **settings).well()
+    assert "node1: the proxy stays" in run.text
+    assert there(machine, MANIFEST) and client.poll() is None
+    nodes.play("--limit", "node1", plain=True, **settings, kubelb_proxy_force=True).well()
+    assert not there(machine, MANIFEST) and not listens(machine)
+
+
+def test_back_to_the_proxy(nodes):
+    """First the proxy listens, then KubeLB goes: no connect fails."""
+    for machine in nodes.machines:
+        write_kubelet_conf(machine, KUBELET_CONF)
+    with Traffic(nodes.first.world), Traffic(nodes.second.world):
+        nodes.play(kubelb_state="absent").well()
+        for machine in nodes.machines:
+            assert there(machine, MANIFEST) and listens(machine)
+            assert not os.path.isdir(machine.pin)
+    for machine in nodes.machines:
+        assert there(machine, CONFIG)  # not purged
