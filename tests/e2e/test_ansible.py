@@ -13,8 +13,10 @@ import shutil
 import subprocess
 
 import pytest
+import yaml
 
 from helpers import Traffic, served_set
+from kube_tools import kube_tool
 from machine import Machine, repack
 from system import wait_until
 from world import ROOT, World
@@ -23,6 +25,7 @@ ALL = {"cp1", "cp2", "cp3"}
 UNITS = ("kubelb-load", "kubelb-agent")
 BUILD = os.environ.get("KUBELB_BUILD", os.path.join(ROOT, "build"))
 ROLE = os.path.join(ROOT, "deploy", "ansible")
+KUBEADM = os.path.join(ROOT, "deploy", "kubeadm")
 CONFIG = "/etc/kubelb/kubelb.yaml"
 NEXT = "99.0"
 QUICK = {"interval": "200ms", "timeout": "400ms"}
@@ -62,6 +65,18 @@ def test_ansible_lint(tmp_path):
 @pytest.mark.skipif(not shutil.which("yamllint"), reason="yamllint is not installed")
 def test_yamllint():
     has_no_faults(run_in_role("yamllint", "--strict", "."))
+
+
+def test_kubeadm_files():
+    """They name each other, and the CA where the role puts it: kubeadm wants its own place free."""
+    with open(os.path.join(KUBEADM, "join.yaml"), encoding="utf-8") as f:
+        join = yaml.safe_load(f)
+    with open(os.path.join(KUBEADM, "discovery.yaml"), encoding="utf-8") as f:
+        discovery = yaml.safe_load(f)
+    assert (join["apiVersion"], join["kind"]) == ("kubeadm.k8s.io/v1beta4", "JoinConfiguration")
+    assert join["discovery"]["file"] == {"kubeConfigPath": "/etc/kubelb/discovery.yaml"}
+    assert discovery["clusters"][0]["cluster"] == {"server": "https://127.0.0.1:6443",
+                                                   "certificate-authority": "/etc/kubelb/ca.crt"}
 
 
 # --- two nodes -----------------------------------------------------------------
@@ -502,6 +517,12 @@ def test_a_node_that_has_not_joined(nodes, package):
     assert "  ca: /etc/kubelb/ca.crt\n" in read(machine)
     assert not there(machine, "/etc/kubernetes/pki/ca.crt")  # kubeadm would refuse to join
     assert served_set(machine.world) == ALL
+    # As kubeadm would, with the same library.
+    shutil.copy(os.path.join(KUBEADM, "discovery.yaml"), machine.path("/etc/kubelb/discovery.yaml"))
+    said = machine.run(kube_tool("kubectl"), "--kubeconfig=/etc/kubelb/discovery.yaml", "get", "--raw",
+                       "/version")
+    assert json.loads(said)["backend"] in ALL
+    os.unlink(machine.path("/etc/kubelb/discovery.yaml"))
     nodes.play("--limit", "node1", kubelb_state="absent", kubelb_purge=True).well()
     assert not there(machine, "/etc/kubelb/ca.crt")
     os.unlink(machine.path("/run/kubelet-ill"))
