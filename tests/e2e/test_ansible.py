@@ -237,7 +237,8 @@ MISTAKES = {
     "probe": ({"kubelb_probe": {"intervall": "1s"}}, ["intervall", "interval,"]),
     "number": ({"kubelb_wait": "soon"}, ["kubelb_wait", "int"]),
     "list": ({"kubelb_backends": {"address": "10.0.0.1"}}, ["kubelb_backends", "list"]),
-    "package": ({"kubelb_package": "/nowhere/kubelb.deb"}, ["kubelb_package: '/nowhere/kubelb.deb'"]),
+    "package": ({"kubelb_package": "/nowhere/kubelb.deb"},
+                ["kubelb_package: '/nowhere/kubelb.deb'"]),
 }
 
 
@@ -519,8 +520,8 @@ def test_a_node_that_has_not_joined(nodes, package):
     assert served_set(machine.world) == ALL
     # As kubeadm would, with the same library.
     shutil.copy(os.path.join(KUBEADM, "discovery.yaml"), machine.path("/etc/kubelb/discovery.yaml"))
-    said = machine.run(kube_tool("kubectl"), "--kubeconfig=/etc/kubelb/discovery.yaml", "get", "--raw",
-                       "/version")
+    said = machine.run(kube_tool("kubectl"), "--kubeconfig=/etc/kubelb/discovery.yaml", "get",
+                       "--raw", "/version")
     assert json.loads(said)["backend"] in ALL
     os.unlink(machine.path("/etc/kubelb/discovery.yaml"))
     nodes.play("--limit", "node1", kubelb_state="absent", kubelb_purge=True).well()

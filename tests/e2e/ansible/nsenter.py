@@ -35,7 +35,8 @@ class Connection(ConnectionBase):
     def exec_command(self, cmd, in_data=None, sudoable=True):
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         done = subprocess.run(
-            ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--net", *CLEAN, "sh", "-c", cmd],
+            ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--net", *CLEAN, "sh", "-c",
+             cmd],
             input=in_data or b"", capture_output=True, check=False)
         return done.returncode, done.stdout, done.stderr
 
