@@ -375,7 +375,10 @@ def test_kubespray_names_the_apiservers(nodes, next_package):
 
 # The parts of a kubelet that are seen from outside: its health, and the static pod of the proxy.
 KUBELET = r"""
-import http.server, os, subprocess, sys, threading, time
+import http.server, os, signal, subprocess, threading, time
+
+MANIFEST = "/etc/kubernetes/manifests/nginx-proxy.yml"
+PID = "/run/nginx-proxy.pid"  # nginx removes it when it ends
 
 class Health(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -388,13 +391,15 @@ server = http.server.ThreadingHTTPServer(("127.0.0.1", 10248), Health)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 pod = None
 while True:
-    if os.path.exists("/etc/kubernetes/manifests/nginx-proxy.yml"):
-        if pod is None:
-            pod = subprocess.Popen(["nginx", "-c", "/etc/nginx/nginx.conf", "-g", "daemon off;"])
-    elif pod is not None:
-        pod.terminate()
-        pod.wait()
-        pod = None
+    wanted, runs = os.path.exists(MANIFEST), os.path.exists(PID)
+    if wanted and not runs and (pod is None or pod.poll() is not None):
+        pod = subprocess.Popen(["nginx", "-c", "/etc/nginx/nginx.conf", "-g",
+                                f"daemon off; pid {PID};"])
+    if runs and not wanted:
+        with open(PID) as f:
+            os.kill(int(f.read()), signal.SIGTERM)
+        while os.path.exists(PID):
+            time.sleep(0.1)
     time.sleep(0.1)
 """
 KUBELET_UNIT = """[Unit]
