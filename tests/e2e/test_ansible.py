@@ -232,11 +232,11 @@ class Untouched:
 MISTAKES = {
     "misspelt": ({"kubelb_backend": ["10.0.0.1"]}, ["kubelb_backend: ", "no such variable"]),
     "no-apiservers": ({"kubelb_backends": []}, ["kubelb_backends: is empty"]),
-    "policy": ({"kubelb_policy": "leastconn"}, ["kubelb_policy", "least-conn", "got: leastconn"]),
-    "state": ({"kubelb_state": "there"}, ["kubelb_state", "present, absent", "got: there"]),
-    "probe": ({"kubelb_probe": {"intervall": "1s"}}, ["intervall", "interval,"]),
-    "number": ({"kubelb_wait": "soon"}, ["kubelb_wait", "int"]),
-    "list": ({"kubelb_backends": {"address": "10.0.0.1"}}, ["kubelb_backends", "list"]),
+    "values": ({"kubelb_policy": "leastconn", "kubelb_state": "there",
+                "kubelb_probe": {"intervall": "1s"}, "kubelb_wait": "soon",
+                "kubelb_backends": {"address": "10.0.0.1"}},
+               ["kubelb_policy", "least-conn", "got: leastconn", "present, absent", "got: there",
+                "intervall", "interval,", "kubelb_wait", "int", "kubelb_backends", "list"]),
     "package": ({"kubelb_package": "/nowhere/kubelb.deb"},
                 ["kubelb_package: '/nowhere/kubelb.deb'"]),
 }
