@@ -457,7 +457,8 @@ def test_a_node_that_is_not_ready_stops_the_roll_out(nodes, next_package):
     try:
         for ready in ("True", "False"):
             for api in apis:
-                api.answer("/api/v1/nodes/worker1", status=200, body=node_object(ready))
+                api.answer("/api/v1/nodes/worker1", status=200, body=node_object(ready),
+                           headers={"Content-Type": "application/json"})
             run = nodes.play("--limit", "node1", **settings)
             if ready == "True":
                 run.well()
