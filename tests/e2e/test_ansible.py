@@ -476,6 +476,8 @@ def test_a_node_that_is_not_ready_stops_the_roll_out(nodes, next_package):
 # --- the way back, and a migration from a proxy ------------------------------------
 
 MANIFEST = "/etc/kubernetes/manifests/nginx-proxy.yml"
+CLIENT = r"""while printf 'GET /version HTTP/1.1\r\nHost: a\r\n\r\n'; do sleep 5; done |
+openssl s_client -quiet -connect 127.0.0.1:6443"""
 
 
 def listens(machine):
@@ -581,9 +583,10 @@ def test_the_proxy_stays_while_somebody_is_connected_through_it(nodes, package):
     machine = nodes.first
     machine.write(MANIFEST, "kind: Pod\n")
     wait_until(lambda: listens(machine), "the proxy to listen")
-    # From a loopback address: KubeLB leaves it alone.
-    client = machine.spawn("openssl", "s_client", "-quiet", "-bind", "127.0.0.1:0", "-connect",
-                           "127.0.0.1:6443", stderr=subprocess.DEVNULL)
+    # A client from before KubeLB. It asks from time to time: an idle one would be closed.
+    machine.run("systemctl", "stop", *reversed(UNITS))
+    machine.run("kubelb-load", "--detach")
+    client = machine.spawn("sh", "-c", CLIENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     connected = ["ss", "-Htn", "state", "established", "sport = :6443"]
     wait_until(lambda: machine.run(*connected).strip(), "the connection through the proxy")
     settings = import_settings(nodes, package, kubelb_proxy_remove=True, kubelb_wait=2)
