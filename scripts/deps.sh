@@ -19,10 +19,9 @@ package=(build-essential debhelper dpkg-dev lintian rpm rpmlint)
 # nginx: TLS backends in tests, and a proxy to compare with in the benchmark. libnginx-mod-stream
 # and haproxy: the local proxies that KubeLB replaces. buildah, runc, python3-yaml: the image and
 # its manifests. prometheus: promtool, which tests the alert rules. python3-h2: HTTP/2 of the test
-# apiserver and its clients. chromium: the status page. nftables, nghttp2-client, gnuplot-nox: a DNAT to
-# compare with, HTTP/2 load and the pictures of the benchmark's report. The last line: scripts/vmtest.sh. npm, below: scripts/kube-tools.py.
-# apiserver and its clients. ansible-core to python3-apt: the Ansible role, and what its module apt needs
-# on a node. chromium: the status page. The last line: scripts/vmtest.sh. npm, below: scripts/kube-tools.py.
+# apiserver and its clients. nftables, nghttp2-client, gnuplot-nox: a DNAT to compare with, HTTP/2
+# load and the pictures of the benchmark's report. ansible-core to python3-apt: the Ansible role,
+# and what its module apt needs on a node. chromium: the status page. The last line: scripts/vmtest.sh. npm, below: scripts/kube-tools.py.
 tests=(
 	libcmocka-dev python3-pytest python3-pytest-xdist python3 iproute2 iptables procps util-linux
 	nginx-light libnginx-mod-stream haproxy openssl curl ca-certificates
