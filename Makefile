@@ -71,8 +71,9 @@ BRANCH_LD_x86_64 := -Wl,-z,ibt,-z,shstk
 HARDEN := -fPIE -fstack-protector-strong $(call supported,-fstack-clash-protection $(BRANCH_$(ARCH))) $(FORTIFY)
 KCFLAGS := -std=gnu11 $(WARN) $(HARDEN) $(SANFLAGS) -MMD -MP
 KLDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(BRANCH_LD_$(ARCH)) $(SANFLAGS)
+# -MD: with the system's headers, because scripts/sbom.py looks for libbpf's.
 BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
-	$(WARN) -Wno-missing-declarations -ffile-prefix-map=$(CURDIR)=. -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MMD -MP $(BPFEXTRA)
+	$(WARN) -Wno-missing-declarations -ffile-prefix-map=$(CURDIR)=. -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MD -MP $(BPFEXTRA)
 
 # The folders of user/, each before those that it may use (scripts/check-layers.py).
 FOLDERS := agent relay load ctl import discovery datapath balance config host net base
@@ -96,7 +97,7 @@ LIBS_JSON := $(shell pkg-config --libs jansson 2>/dev/null)
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all help test-tools fuzz units check lint analyze valgrind coverage format install uninstall deb rpm clean abi-next image image-root
+.PHONY: all help test-tools fuzz units check lint analyze valgrind coverage format install uninstall deb rpm clean abi-next image image-root sbom
 
 all: $(PROGRAMS) ## Build the three programs (default)
 
@@ -158,17 +159,18 @@ $(B)/user/$(1).a: $(call folder_objects,$(1))
 endef
 $(foreach f,$(FOLDERS),$(eval $(call archive_rule,$(f))))
 
+# The map says what the linker took from elsewhere: scripts/sbom.py reads it.
 $(B)/kubelb-load: $(B)/user/load/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(KLDFLAGS) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
+	$(Q)$(CC) $(KLDFLAGS) -Wl,-Map=$@.map $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
 
 $(B)/kubelb-agent: $(B)/user/agent/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(KLDFLAGS) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
+	$(Q)$(CC) $(KLDFLAGS) -Wl,-Map=$@.map $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
 
 $(B)/kubelbctl: $(B)/user/ctl/main.o $(ARCHIVES)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(KLDFLAGS) $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
+	$(Q)$(CC) $(KLDFLAGS) -Wl,-Map=$@.map $(LDFLAGS) $< $(ARCHIVES) -o $@ $(LIBS_BPF) $(LIBS_YAML) $(LIBS_EVENT) $(LIBS_JSON)
 
 # --- tests -----------------------------------------------------------------------
 
@@ -374,7 +376,11 @@ install: all ## Install below $(DESTDIR)$(PREFIX)
 	for p in kubelb-load kubelb-agent; do ln -sf kubelbctl.fish $(DESTDIR)$(fishcompdir)/$$p.fish; done
 
 image-root: all ## Assemble the container image's files in build/image
-	$(Q)scripts/image-root.sh $(B)
+	$(Q)scripts/image-root.sh $(B) $(B)/image $(VERSION)
+
+sbom: image-root ## Write the bill of materials of the image, SPDX 2.3 in JSON
+	$(Q)cp $(B)/image/usr/share/doc/kubelb/kubelb.spdx.json $(B)/kubelb-$(VERSION).spdx.json
+	$(Q)echo $(B)/kubelb-$(VERSION).spdx.json
 
 image: image-root ## Build the container image, an OCI archive (buildah, podman, or neither)
 	$(Q)scripts/image.sh $(B)/image $(B)/kubelb-$(VERSION).oci.tar $(VERSION)

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Makes an OCI image archive of a folder, by a Dockerfile that only copies it.
 
-    image-oci.py DOCKERFILE ROOT ARCHIVE VERSION
+    image-oci.py DOCKERFILE ROOT ARCHIVE NAME=VALUE...
 
-For where there is neither buildah nor podman. Of the Dockerfile's language it knows what
+NAME=VALUE is for an ARG of the Dockerfile. For where there is neither buildah nor podman. Of the Dockerfile's language it knows what
 ours uses, and refuses the rest. The same files make the same archive, byte by byte.
 Formats: github.com/opencontainers/image-spec, image-layout.md, config.md, manifest.md.
 """
@@ -15,6 +15,7 @@ import io
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import tarfile
@@ -33,22 +34,37 @@ def instructions(text):
             yield word.upper(), rest.strip()
 
 
-def image_config(dockerfile, version):
+def substitute(text, values):
+    """Each $NAME by its value."""
+    def value(match):
+        if match.group(1) not in values:
+            raise ValueError(f"{match.group()}: no ARG of this name")
+        return values[match.group(1)]
+    return re.sub(r"\$(\w+)", value, text)
+
+
+def image_config(dockerfile, given):
     """The part of the image's configuration that the Dockerfile asks for."""
-    config = {"Env": [], "Labels": {}}
+    config, values = {"Env": [], "Labels": {}}, {}
     for word, rest in instructions(dockerfile):
         if word == "LABEL":
             for pair in shlex.split(rest):
                 key, _, value = pair.partition("=")
-                config["Labels"][key] = value.replace("$VERSION", version)
+                config["Labels"][key] = substitute(value, values)
+        elif word == "ARG":
+            key, _, value = rest.partition("=")
+            values[key] = given.get(key, value)
         elif word == "ENV":
             config["Env"].append(rest)
         elif word == "ENTRYPOINT":
             config["Entrypoint"] = json.loads(rest)
         elif word == "STOPSIGNAL":
             config["StopSignal"] = rest
-        elif (word, rest) not in (("FROM", "scratch"), ("COPY", ". /")) and word != "ARG":
+        elif (word, rest) not in (("FROM", "scratch"), ("COPY", ". /")):
             raise ValueError(f"{word} {rest}: not known here; use buildah or podman")
+    unknown = sorted(set(given) - set(values))
+    if unknown:
+        raise ValueError(f"no ARG {' '.join(unknown)} in it")
     return config
 
 
@@ -93,8 +109,8 @@ def text(value):
     return json.dumps(value, sort_keys=True).encode()
 
 
-def write(dockerfile, root, path, version):
-    settings = image_config(dockerfile, version)
+def write(dockerfile, root, path, given):
+    settings, version = image_config(dockerfile, given), given.get("VERSION", "latest")
     tar = layer(root)
     archive = Archive(path)
     packed = archive.blob("layer.v1.tar+gzip", gzip.compress(tar, 9, mtime=0))
@@ -116,13 +132,13 @@ def write(dockerfile, root, path, version):
 
 
 def main(argv):
-    if len(argv) != 4:
-        print("usage: image-oci.py DOCKERFILE ROOT ARCHIVE VERSION", file=sys.stderr)
+    if len(argv) < 3 or not all("=" in a for a in argv[3:]):
+        print("usage: image-oci.py DOCKERFILE ROOT ARCHIVE NAME=VALUE...", file=sys.stderr)
         return 2
-    dockerfile, root, path, version = argv
+    dockerfile, root, path = argv[:3]
     try:
         with open(dockerfile, encoding="utf-8") as f:
-            write(f.read(), root, path, version)
+            write(f.read(), root, path, dict(a.split("=", 1) for a in argv[3:]))
     except (OSError, ValueError) as e:
         print(f"image-oci.py: {dockerfile}, {root}: {e}", file=sys.stderr)
         return 1

@@ -1,17 +1,22 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
 # Collects the files of the container image: the three programs, stripped, the libraries that they
-# load, the dynamic loader, and the licences of all of them. Nothing else.
+# load, the dynamic loader, the licences of all of them, and the bill of materials. Nothing else.
 #
-#   scripts/image-root.sh [BUILD [DEST]]   default: build, and BUILD/image
+#   scripts/image-root.sh [BUILD [DEST [VERSION]]]   default: build, BUILD/image, the Makefile's VERSION
 #
 # Uses what is built and installed on this machine and downloads nothing. The same input always
-# gives the same files.
+# gives the same files, of the time that the commit has.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/source.sh
+. scripts/source.sh
 
 build=${1:-build}
 dest=${2:-$build/image}
+version=${3:-$(sed -n 's/^VERSION := //p' Makefile)}
+SOURCE_DATE_EPOCH=$(source_time)
+export SOURCE_DATE_EPOCH
 programs=(kubelb-load kubelb-agent kubelbctl)
 
 for p in "${programs[@]}"; do
@@ -62,7 +67,11 @@ install -d -m 755 "$dest.new"/{dev,proc,sys,run,etc/kubelb,host/cgroup,var/lib/k
 	"$dest.new/var/run/secrets/kubernetes.io/serviceaccount"
 : >"$dest.new/etc/machine-id"
 
-find "$dest.new" -exec touch --no-dereference --date=@"${SOURCE_DATE_EPOCH:-0}" {} +
+scripts/sbom.py "$dest.new" "$build" "$version" >"$build/sbom.new"
+install -m 644 "$build/sbom.new" "$licences/kubelb/kubelb.spdx.json"
+rm "$build/sbom.new"
+
+find "$dest.new" -exec touch --no-dereference --date=@"$SOURCE_DATE_EPOCH" {} +
 rm -rf "$dest"
 mv "$dest.new" "$dest"
 echo "$dest: $(find "$dest" -type f | wc -l) files, $(du -s --apparent-size -B1 "$dest" | cut -f1) bytes"

@@ -5,12 +5,17 @@
 #
 #   scripts/image.sh ROOT ARCHIVE VERSION
 #
+# The labels name the commit and its time. SOURCE_URL is where the source is, for who publishes it;
+# default: the packages' home page. The same files and commit give the same image.
+#
 # Uses buildah or podman with deploy/Dockerfile, if one is installed. Otherwise, and with
 # KUBELB_IMAGE_TOOL=none, uses scripts/image-oci.py, which reads the same file.
 #   load it:  podman load -i ARCHIVE
 #             ctr -n k8s.io images import ARCHIVE
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=scripts/source.sh
+. scripts/source.sh
 
 [ $# -eq 3 ] || { echo "usage: scripts/image.sh ROOT ARCHIVE VERSION" >&2; exit 2; }
 root=$1 archive=$2 version=$3
@@ -19,8 +24,17 @@ name=kubelb:$version
 
 tool=${KUBELB_IMAGE_TOOL:-$(command -v buildah || command -v podman || echo none)}
 rm -f "$archive"
+SOURCE_DATE_EPOCH=$(source_time)
+export SOURCE_DATE_EPOCH
+# What deploy/Dockerfile takes.
+arguments=(
+	"VERSION=$version"
+	"REVISION=$(source_commit)"
+	"CREATED=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)"
+	"SOURCE=${SOURCE_URL:-$(sed -n 's/^Homepage: //p' deploy/debian/control)}"
+)
 if [ "$tool" = none ]; then
-	exec python3 scripts/image-oci.py deploy/Dockerfile "$root" "$archive" "$version"
+	exec python3 scripts/image-oci.py deploy/Dockerfile "$root" "$archive" "${arguments[@]}"
 fi
 
 # A separate storage of plain folders: works for root on any system, and leaves other images alone.
@@ -29,7 +43,7 @@ trap 'rm -rf "$storage"' EXIT
 engine() { "$tool" --storage-driver vfs --root "$storage/root" --runroot "$storage/run" "$@"; }
 isolation=()
 case $tool in *buildah) isolation=(--isolation chroot) ;; esac
-engine build "${isolation[@]}" --quiet --timestamp "${SOURCE_DATE_EPOCH:-0}" --build-arg VERSION="$version" \
+engine build "${isolation[@]}" --quiet --timestamp "$SOURCE_DATE_EPOCH" "${arguments[@]/#/--build-arg=}" \
 	-f deploy/Dockerfile -t "$name" "$root" >/dev/null
 engine push --quiet "$name" "oci-archive:$archive:docker.io/library/$name"
 echo "$archive: $(stat -c %s "$archive") bytes, by $(basename "$tool")"

@@ -35,6 +35,8 @@ VARIANTS = ["base", "overlays/capabilities", "detach", "overlays/control-planes"
 RUNNING = ["base", "overlays/capabilities"]
 IMAGE_BYTES_MAX = 25 * 2**20
 MACHINE_ID = "/etc/machine-id"
+# A time for images, and how their labels write it.
+TIME, TIME_TEXT = "1700000000", "2023-11-14T22:13:20Z"
 
 needs_runc = pytest.mark.skipif(not shutil.which("runc"),
                                 reason="runc is not installed (scripts/deps.sh)")
@@ -109,7 +111,8 @@ def test_programs_are_hardened(image):
 def archive(root, path, tool="none"):
     done = subprocess.run([os.path.join(ROOT, "scripts", "image.sh"), root, path, "9.9.9"],
                           capture_output=True, text=True, check=False,
-                          env={**os.environ, "KUBELB_IMAGE_TOOL": tool})
+                          env={**os.environ, "KUBELB_IMAGE_TOOL": tool, "SOURCE_DATE_EPOCH": TIME,
+                               "SOURCE_URL": "https://example.org/kubelb"})
     ok(done)
     with open(path, "rb") as f:
         return f.read()
@@ -138,6 +141,18 @@ def read_archive(data):
     return config, members
 
 
+def check_labels(config):
+    """What a registry shows, and scanners read; and the image's own time."""
+    commit = run_checked(["bash", "-c", f"cd {ROOT} && . scripts/source.sh && source_commit"])
+    labels = {k.removeprefix("org.opencontainers.image."): v
+              for k, v in config["config"]["Labels"].items() if "opencontainers" in k}
+    assert labels.pop("description")
+    assert labels == {"title": "KubeLB", "version": "9.9.9", "revision": commit.strip(),
+                      "created": TIME_TEXT, "source": "https://example.org/kubelb",
+                      "licenses": "BSD-2-Clause AND (GPL-2.0-only OR BSD-2-Clause)"}
+    assert re.sub(r"\.0+Z", "Z", config["created"]) == TIME_TEXT
+
+
 def test_archive_is_the_folder(image, world):
     """The archive of scripts/image-oci.py holds the folder's files, as root's, with the
     Dockerfile's entry point; the same bytes each time, from another folder too."""
@@ -146,7 +161,7 @@ def test_archive_is_the_folder(image, world):
     assert archive(again, os.path.join(world.dir, "two.tar")) == first
     config, members = read_archive(first)
     assert config["config"]["Entrypoint"] == ["/usr/sbin/kubelb-agent"]
-    assert config["config"]["Labels"]["org.opencontainers.image.version"] == "9.9.9"
+    check_labels(config)
     assert [n for n, (m, _) in sorted(members.items()) if m.isfile()] == files_of(image)
     for name, (member, content) in members.items():
         assert (member.uid, member.gid) == (0, 0) and not member.mode & 0o6022, name
@@ -163,9 +178,117 @@ def test_archive_of_another_tool(image, world, tool):
         pytest.skip(f"no {tool} on this machine")
     config, members = read_archive(archive(image, os.path.join(world.dir, f"{tool}.tar"), path))
     assert config["config"]["Entrypoint"] == ["/usr/sbin/kubelb-agent"]
-    assert config["config"]["Labels"]["org.opencontainers.image.version"] == "9.9.9"
+    check_labels(config)
     assert config["config"]["Env"] == ["PATH=/usr/sbin"]
     assert sorted(n for n, (m, _) in members.items() if m.isfile()) == files_of(image)
+
+
+# Of SPDX 2.3: what a document, a package and a file have to have.
+SPDX_FIELDS = {
+    "document": {"spdxVersion", "dataLicense", "SPDXID", "name", "documentNamespace", "creationInfo"},
+    "packages": {"SPDXID", "name", "downloadLocation", "filesAnalyzed", "licenseConcluded",
+                 "licenseDeclared", "copyrightText"},
+    "files": {"SPDXID", "fileName", "checksums", "licenseConcluded", "copyrightText"}}
+
+
+def check_spdx(bill):
+    """The fields that SPDX 2.3 wants, its forms, and no reference that leads nowhere."""
+    assert SPDX_FIELDS["document"] <= set(bill)
+    assert (bill["spdxVersion"], bill["dataLicense"]) == ("SPDX-2.3", "CC0-1.0")
+    assert re.fullmatch(r"https://\S+[^#/]", bill["documentNamespace"])
+    assert all(re.match("(Tool|Organization|Person): .", c) for c in bill["creationInfo"]["creators"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", bill["creationInfo"]["created"])
+    ids = [bill["SPDXID"]]
+    for kind in ("packages", "files"):
+        for entry in bill[kind]:
+            assert SPDX_FIELDS[kind] <= set(entry), entry
+            assert not [k for k, v in entry.items() if v in (None, "", [], {})], entry
+            assert re.fullmatch(r"SPDXRef-[A-Za-z0-9.-]+", entry["SPDXID"])
+            ids.append(entry["SPDXID"])
+    assert len(ids) == len(set(ids))
+    for r in bill["relationships"]:
+        assert {r["spdxElementId"], r["relatedSpdxElement"]} <= set(ids), r
+    assert [r["relatedSpdxElement"] for r in bill["relationships"]
+            if r["relationshipType"] == "DESCRIBES"] == ["SPDXRef-image"]
+
+
+def related(bill, one, how):
+    return {r["relatedSpdxElement"] for r in bill["relationships"]
+            if (r["spdxElementId"], r["relationshipType"]) == (one, how)}
+
+
+def read_bill(root):
+    with open(os.path.join(root, "usr/share/doc/kubelb/kubelb.spdx.json"), encoding="utf-8") as f:
+        return json.load(f)
+
+
+def test_bill_of_materials_has_every_file(image):
+    """The image's own SBOM: valid, every file with its sums, each in one package."""
+    bill = read_bill(image)
+    check_spdx(bill)
+    assert {f["fileName"] for f in bill["files"]} == \
+        {"./" + f for f in files_of(image) if not f.endswith("kubelb.spdx.json")}
+    for entry in bill["files"]:
+        with open(os.path.join(image, entry["fileName"]), "rb") as f:
+            content = f.read()
+        assert {c["algorithm"]: c["checksumValue"] for c in entry["checksums"]} == \
+            {k.upper(): hashlib.new(k, content).hexdigest() for k in ("sha1", "sha256")}
+        owners = {r["spdxElementId"] for r in bill["relationships"]
+                  if r["relatedSpdxElement"] == entry["SPDXID"]}
+        assert len(owners) == 1, entry["fileName"]
+    (ours,) = [p for p in bill["packages"] if p["name"] == "kubelb"]
+    sums = [f["checksums"][0]["checksumValue"] for f in bill["files"]
+            if f["SPDXID"] in related(bill, ours["SPDXID"], "CONTAINS")]
+    assert ours["packageVerificationCode"]["packageVerificationCodeValue"] == \
+        hashlib.sha1("".join(sorted(sums)).encode()).hexdigest()
+
+
+def installed(path):
+    """(package, version) of a file, as dpkg has it on this machine."""
+    real = os.path.realpath(path)
+    for name in (path, real, real.removeprefix("/usr"), "/usr" + path):
+        done = subprocess.run(["dpkg-query", "-S", name], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            package = done.stdout.split(": ")[0]
+            said = run_checked(["dpkg-query", "-W", "-f", "${Package} ${Version}", package])
+            return tuple(said.split())
+    raise AssertionError(f"no package has {path}")
+
+
+@pytest.mark.skipif(not shutil.which("dpkg-query"), reason="not a Debian: no packages to compare with")
+def test_bill_of_materials_names_the_packages(image, world):
+    """Each library under the package and version that dpkg-query says, and no other package
+    but those whose objects are linked in; scanners find them by their purl."""
+    bill = read_bill(image)
+    at = {p["SPDXID"]: p for p in bill["packages"]}
+    libraries = [f for f in files_of(image) if not f.startswith(("usr/s", "etc/"))]
+    want = {installed("/" + f) for f in libraries}
+    got = {(at[i]["name"], at[i]["versionInfo"])
+           for i in related(bill, "SPDXRef-image", "CONTAINS") - {"SPDXRef-kubelb"} if i in at}
+    assert got == want and len(want) > 5
+    static = {at[i]["name"]: at[i]["versionInfo"]
+              for i in related(bill, "SPDXRef-kubelb", "STATIC_LINK")}
+    start = run_checked(["gcc", "-print-file-name=Scrt1.o"]).strip()
+    libgcc = run_checked(["gcc", "-print-libgcc-file-name"]).strip()
+    for path in (start, libgcc, "/usr/include/bpf/bpf_helpers.h"):
+        name, version = installed(os.path.realpath(path))
+        assert static.pop(name) == version
+    assert not static
+    for p in bill["packages"]:
+        (locator,) = [r["referenceLocator"] for r in p.get("externalRefs", [])] or [None]
+        if p["SPDXID"].startswith("SPDXRef-deb-"):
+            assert locator.startswith(f"pkg:deb/debian/{p['name']}@") and "arch=" in locator
+    version = run_checked([os.path.join(world.build, "kubelb-agent"), "--version"])
+    assert at["SPDXRef-kubelb"]["versionInfo"] == version.split()[1]
+    assert at["SPDXRef-kubelb"]["sourceInfo"].split()[-1] in version
+
+
+def test_bill_of_materials_needs_a_build(image, tmp_path):
+    """Without the linker's maps nobody knows what is in the programs: no bill then."""
+    done = subprocess.run([os.path.join(ROOT, "scripts", "sbom.py"), image, str(tmp_path), "1"],
+                          capture_output=True, text=True, check=False)
+    fails(done, 1, "kubelb-load.map", "run make")
+    assert done.stdout == ""
 
 
 def test_dockerfile_that_is_not_understood(image, world):
@@ -174,7 +297,7 @@ def test_dockerfile_that_is_not_understood(image, world):
     with open(path, "w", encoding="ascii") as f:
         f.write("FROM scratch\nCOPY . /\nRUN true\n")
     done = subprocess.run([sys.executable, os.path.join(ROOT, "scripts", "image-oci.py"), path,
-                           image, os.path.join(world.dir, "no.tar"), "1"], capture_output=True,
+                           image, os.path.join(world.dir, "no.tar")], capture_output=True,
                           text=True, check=False)
     fails(done, 1, "RUN true", "buildah")
     assert not os.path.exists(os.path.join(world.dir, "no.tar"))
