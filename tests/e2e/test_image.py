@@ -534,6 +534,7 @@ def test_agent_needs_no_more(stage, pod_of, variant):
     ok(load(stage, pod))
     with start_agent(stage, pod) as agent, Held(stage, 9) as held:
         assert sets_of(agent.pid)["CapPrm"] == ALWAYS
+        assert stats(stage, "active")["cp1"] == 3, stats(stage, "active")
         cp.stop()
         wait_states(stage, "dead", [cp])
         wait_until(lambda: stats(stage, "active")["cp1"] == 0, agent.log)
