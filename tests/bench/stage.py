@@ -73,9 +73,11 @@ class Cpus:
                      else "on a single CPU")
 
     def pin(self, pid, cpus):
+        """With their threads, which may be there before this is called."""
         for member in group_members(pid) or [pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(member, cpus)
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                for thread in os.listdir(f"/proc/{member}/task"):
+                    os.sched_setaffinity(int(thread), cpus)
 
     def as_client(self, argv):
         return ["taskset", "-c", str(min(self.client)), *argv]
