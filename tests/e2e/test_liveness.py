@@ -187,7 +187,9 @@ def test_who_answers_again_keeps_the_rest(usual):
         wait_states(usual, "ready", [cp], timeout=15)
         left = sum(is_open(connection) for connection in kept)
         assert 0 < left < 100, left
-        assert metric(usual, "kubelb_connections_ended_total") == 100 - left
+        # The page of metrics may be a second old.
+        wait_until(lambda: metric(usual, "kubelb_connections_ended_total") == 100 - left,
+                   f"{100 - left} ended connections to be counted")
 
 
 # --- HTTP/1.1: a GET of livePath in place of a PING ----------------------------------------

@@ -29,6 +29,7 @@ import atexit
 import contextlib
 import glob
 import itertools
+import json
 import os
 import re
 import shutil
@@ -118,6 +119,7 @@ class World:
         self.address(self.node, NODE_HOST)
         for b in self.backends:
             self.address(b.ns, NODE_HOST + b.index)
+        self.wait_forwarding("node", *(b.name for b in self.backends))
         # Tests open thousands of connections to few addresses.
         self.sysctl(self.node, "net.ipv4.ip_local_port_range", "10240 60999")
 
@@ -126,6 +128,14 @@ class World:
 
     def plug(self, port):
         return [f"link set dev {port} master br0", f"link set dev {port} up"]
+
+    def wait_forwarding(self, *ports):
+        """A bridge hears of a port's carrier from the kernel's worker, which may come a second
+        later on a busy machine. Until then the port drops what comes."""
+        def forwards():
+            links = json.loads(run_checked(["bridge", "-n", self.net, "-j", "link"]))
+            return {li["ifname"] for li in links if li["state"] == "forwarding"}.issuperset(ports)
+        wait_until(forwards, f"the bridge to forward for {', '.join(ports)}")
 
     def address(self, ns, host):
         self.ip_batch(ns, ["link set lo up",
@@ -160,6 +170,7 @@ class World:
         self.ip_batch(None, [f"netns add {ns}", self.veth(ns, name)])
         self.ip_batch(self.net, self.plug(name))
         self.address(ns, POD_HOST + self.pods)
+        self.wait_forwarding(name)
         return ns
 
     def local_apiserver(self):
