@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "balance/names.h"
@@ -483,7 +484,7 @@ static void print_log(FILE *f, const struct metrics_input *in)
 
 /* --- of the process --- */
 
-static unsigned int open_fds(void)
+static unsigned int listed_fds(void)
 {
 	DIR *dir = opendir("/proc/self/fd");
 	unsigned int n = 0;
@@ -494,6 +495,16 @@ static unsigned int open_fds(void)
 		closedir(dir);
 	/* ".", ".." and the descriptor of the directory itself. */
 	return n > 3 ? n - 3 : 0;
+}
+
+static unsigned int open_fds(void)
+{
+	struct stat st;
+
+	/* Linux 6.2 and later: the directory's size. To list thousands takes milliseconds. */
+	if (!stat("/proc/self/fd", &st) && st.st_size > 0)
+		return (unsigned int)st.st_size;
+	return listed_fds();
 }
 
 /* The n-th number of /proc/self/statm, in bytes. */

@@ -6,6 +6,11 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
+
+/* So long a peer's idle connection stays though a newcomer of the same peer wants its place. */
+#define OWN_IDLE_NS NS_PER_S
+
 TAILQ_HEAD(place_list, http_place);
 
 struct http_peer {
@@ -96,11 +101,22 @@ static struct http_place *least_urgent(const struct http_peer *peer)
 }
 
 /*
+ * Of the newcomer's own peer. Each one that loses its place may come back at once: with a thousand
+ * clients of one user the agent would do nothing but accept and close.
+ */
+static struct http_place *own_victim(const struct http_peer *peer, __u64 now_ns)
+{
+	struct http_place *oldest = TAILQ_FIRST(&peer->at[HTTP_IDLE]);
+
+	return oldest && now_ns - oldest->since_ns >= OWN_IDLE_NS ? oldest : NULL;
+}
+
+/*
  * Who leaves for a newcomer. An idle one of the largest peer is closed for anybody; one that waits
  * or is answered only for a peer that has fewer places.
  */
 static struct http_place *pick_victim(const struct http_places *p, const struct http_peer *newcomer,
-				      __u64 key)
+				      __u64 key, __u64 now_ns)
 {
 	const struct http_peer *largest = largest_peer(p);
 	unsigned int n = newcomer ? newcomer->n : 0;
@@ -109,6 +125,8 @@ static struct http_place *pick_victim(const struct http_places *p, const struct 
 		return NULL;
 	if (key != HTTP_ROOT && n >= largest->n)
 		largest = newcomer;
+	if (largest == newcomer && key != HTTP_ROOT)
+		return own_victim(newcomer, now_ns);
 	if (!TAILQ_EMPTY(&largest->at[HTTP_IDLE]))
 		return TAILQ_FIRST(&largest->at[HTTP_IDLE]);
 	if (largest == newcomer)
@@ -118,13 +136,13 @@ static struct http_place *pick_victim(const struct http_places *p, const struct 
 	return least_urgent(largest);
 }
 
-int http_places_enter(struct http_places *p, struct http_place *place, __u64 key,
+int http_places_enter(struct http_places *p, struct http_place *place, __u64 key, __u64 now_ns,
 		      struct http_place **ret_victim)
 {
 	struct http_peer *peer = find_peer(p, key);
 
 	if (is_full(p, key)) {
-		*ret_victim = pick_victim(p, peer, key);
+		*ret_victim = pick_victim(p, peer, key, now_ns);
 		return -EBUSY;
 	}
 	if (!peer)
@@ -133,6 +151,7 @@ int http_places_enter(struct http_places *p, struct http_place *place, __u64 key
 		return -ENOMEM;
 	place->peer = peer;
 	place->at = HTTP_BUSY;
+	place->since_ns = now_ns;
 	TAILQ_INSERT_TAIL(&peer->at[HTTP_BUSY], place, link);
 	peer->n++;
 	p->n++;
@@ -156,13 +175,13 @@ void http_places_leave(struct http_places *p, struct http_place *place)
 	free(peer);
 }
 
-void http_places_set(struct http_places *p, struct http_place *place, enum http_at at)
+void http_places_set(struct http_place *place, enum http_at at, __u64 now_ns)
 {
 	struct http_peer *peer = place->peer;
 
-	(void)p;
 	TAILQ_REMOVE(&peer->at[place->at], place, link);
 	place->at = at;
+	place->since_ns = now_ns;
 	TAILQ_INSERT_TAIL(&peer->at[at], place, link);
 }
 

@@ -31,6 +31,7 @@ struct http_place {
 	TAILQ_ENTRY(http_place) link;
 	struct http_peer *peer; /* NULL: it has no place */
 	enum http_at at;
+	__u64 since_ns; /* when that was last said of it */
 };
 
 /* Of root. The key of another local user is its uid. */
@@ -47,14 +48,15 @@ void http_places_free(struct http_places *p);
 
 /*
  * Takes a place, which is HTTP_BUSY then. Returns 0; or -EBUSY when another has to leave before:
- * ret_victim, or NULL when nobody has to and there is no place; or -ENOMEM.
+ * ret_victim, or NULL when nobody has to and there is no place; or -ENOMEM. Times are those of
+ * clock_now_ns().
  */
-int http_places_enter(struct http_places *p, struct http_place *place, __u64 key,
+int http_places_enter(struct http_places *p, struct http_place *place, __u64 key, __u64 now_ns,
 		      struct http_place **ret_victim);
 void http_places_leave(struct http_places *p, struct http_place *place);
 
 /* at: what it does from now on. It is the last of those of its peer that do the same. */
-void http_places_set(struct http_places *p, struct http_place *place, enum http_at at);
+void http_places_set(struct http_place *place, enum http_at at, __u64 now_ns);
 
 /*
  * The one whose waiting request is to be answered next; NULL when none waits. all: false to

@@ -5,6 +5,7 @@
  *   accept ─► READING ─► its turn ─► ANSWERING ─► (kept) READING ─► …
  *                │                        └─────► closed
  *                └── refused ─► LEAVING ─► closed
+ *   accept ─► no place: http_refused.c ─► closed
  *
  * Anybody on the machine can ask here, as often as they like, and the agent has other work. So
  * there is a budget of processor time for answers, and one for accepting. While a budget is
@@ -39,17 +40,20 @@
 #include "net/http_listen.h"
 #include "net/http_peer.h"
 #include "net/http_places.h"
+#include "net/http_refused.h"
 #include "net/http_request.h"
 
 /* The places; fewer where descriptors are few, because the agent needs most of them itself. */
 #define CONNECTIONS_MAX 512
 #define CONNECTIONS_ROOT 16
+/* Of those that get no place; fewer where descriptors are few. */
+#define REFUSED_MAX 2048
 /* A scrape is a short GET and needs less. */
 #define REQUEST_NS (10 * NS_PER_S)
 /* A refused client may read the reason for so long; what it still sends is dropped. */
 #define LEAVING_NS NS_PER_S
-/* How exact these two are. */
-#define SWEEP_MS 250
+/* How exact these times are. */
+#define SWEEP_MS 100
 /* After descriptors have run out. */
 #define PAUSE_MS 1000
 #define TURN_MS 5
@@ -61,7 +65,7 @@
 #define ACCEPTS_MAX 512
 /* Of one processor. To accept costs about 3 µs, an answer 15 µs, the metrics anew some 500 µs. */
 #define ACCEPT_PERMILLE 65
-#define ANSWER_PERMILLE 20
+#define ANSWER_PERMILLE 15
 #define BURST_NS ((__s64)(20 * NS_PER_MS))
 
 enum phase { PHASE_READING, PHASE_ANSWERING, PHASE_LEAVING };
@@ -91,6 +95,7 @@ struct http {
 	struct http_answers *answers;
 	struct http_peers *peers;
 	struct http_places *places;
+	struct http_refused *refused;
 	struct connections ages, leaving; /* by since_ns */
 	struct connections resting; /* to be looked at in the next turn */
 	struct cpu_budget answering, accepting;
@@ -135,6 +140,11 @@ static struct connections *list_of(struct connection *c)
 	return c->phase == PHASE_LEAVING ? &c->h->leaving : &c->h->ages;
 }
 
+static void set_at(struct connection *c, enum http_at at)
+{
+	http_places_set(&c->place, at, clock_now_ns());
+}
+
 static void stop_resting(struct connection *c)
 {
 	if (c->rests)
@@ -145,7 +155,7 @@ static void stop_resting(struct connection *c)
 /* Looks at it again in the next turn. */
 static void rest(struct connection *c, enum http_at at)
 {
-	http_places_set(c->h->places, &c->place, at);
+	set_at(c, at);
 	if (!c->rests)
 		TAILQ_INSERT_TAIL(&c->h->resting, c, rest);
 	c->rests = true;
@@ -214,7 +224,7 @@ static void end_answer(struct connection *c)
 /* It does not read. So it gives its place to others where there is none left. */
 static void wait_for_reader(struct connection *c)
 {
-	http_places_set(c->h->places, &c->place, HTTP_IDLE);
+	set_at(c, HTTP_IDLE);
 	event_add(c->writable, NULL);
 }
 
@@ -236,7 +246,7 @@ static void refuse(struct connection *c, unsigned int status)
 {
 	c->phase = PHASE_ANSWERING;
 	c->refused = true;
-	http_places_set(c->h->places, &c->place, HTTP_BUSY);
+	set_at(c, HTTP_BUSY);
 	http_answer_refusal(status, c->out);
 	write_answer(c);
 }
@@ -258,7 +268,7 @@ static void answer(struct connection *c)
 	c->phase = PHASE_ANSWERING;
 	c->keep = q.keep;
 	c->refused = q.body;
-	http_places_set(c->h->places, &c->place, HTTP_BUSY);
+	set_at(c, HTTP_BUSY);
 	http_answer(c->h->answers, &q, clock_now_ns(), c->out);
 	write_answer(c);
 }
@@ -295,7 +305,7 @@ static bool take_request(struct connection *c)
 	else if (used > REQUEST_MAX || (!used && n >= REQUEST_MAX))
 		refuse(c, 431);
 	else if (used)
-		http_places_set(c->h->places, &c->place, c->served ? HTTP_AGAIN : HTTP_FIRST);
+		set_at(c, c->served ? HTTP_AGAIN : HTTP_FIRST);
 	else
 		return false;
 	return true;
@@ -319,7 +329,7 @@ static void drop_bytes(struct connection *c)
 
 static void wait_for_bytes(struct connection *c)
 {
-	http_places_set(c->h->places, &c->place, HTTP_IDLE);
+	set_at(c, HTTP_IDLE);
 	event_add(c->readable, NULL);
 }
 
@@ -385,25 +395,36 @@ static struct connection *connection_new(struct http *h, int fd)
 	}
 	c->h = h;
 	c->fd = fd;
-	c->readable = event_new(h->base, fd, EV_READ, on_readable, c);
-	c->writable = event_new(h->base, fd, EV_WRITE, on_writable, c);
+	return c;
+}
+
+static bool connection_open(struct connection *c)
+{
+	c->readable = event_new(c->h->base, c->fd, EV_READ, on_readable, c);
+	c->writable = event_new(c->h->base, c->fd, EV_WRITE, on_writable, c);
 	c->in = evbuffer_new();
 	c->out = evbuffer_new();
-	if (c->readable && c->writable && c->in && c->out)
-		return c;
-	connection_free(c);
-	return NULL;
+	return c->readable && c->writable && c->in && c->out;
+}
+
+/* There is no place for it. */
+static void turn_away(struct connection *c)
+{
+	http_refused_add(c->h->refused, c->fd, clock_now_ns());
+	wait_for(c->h->sweep, SWEEP_MS);
+	free(c);
 }
 
 /* Returns false when there is no place for it. */
 static bool take_place(struct http *h, struct connection *c, __u64 key)
 {
 	struct http_place *victim = NULL;
-	int r = http_places_enter(h->places, &c->place, key, &victim);
+	__u64 now = clock_now_ns();
+	int r = http_places_enter(h->places, &c->place, key, now, &victim);
 
 	if (r == -EBUSY && victim) {
 		hang_up((struct connection *)((char *)victim - offsetof(struct connection, place)));
-		r = http_places_enter(h->places, &c->place, key, &victim);
+		r = http_places_enter(h->places, &c->place, key, now, &victim);
 	}
 	return !r;
 }
@@ -416,11 +437,13 @@ static void admit(struct http *h, int fd, __u64 key, const char *bytes, size_t n
 	if (!c)
 		return;
 	if (!take_place(h, c, key)) {
-		connection_free(c);
+		turn_away(c);
 		return;
 	}
 	begin(c, PHASE_READING);
-	if (!n)
+	if (!connection_open(c))
+		hang_up(c);
+	else if (!n)
 		wait_for_bytes(c);
 	else if (evbuffer_add(c->in, bytes, n))
 		hang_up(c);
@@ -570,24 +593,35 @@ static void on_sweep(evutil_socket_t fd __attribute__((unused)), short what __at
 	struct http *h = arg;
 	__u64 now = clock_now_ns();
 
+	begin_work(h);
 	close_older(&h->ages, REQUEST_NS, now);
 	close_older(&h->leaving, LEAVING_NS, now);
-	if (!TAILQ_EMPTY(&h->ages) || !TAILQ_EMPTY(&h->leaving))
+	if (http_refused_sweep(h->refused, now) || !TAILQ_EMPTY(&h->ages) ||
+	    !TAILQ_EMPTY(&h->leaving))
 		wait_for(h->sweep, SWEEP_MS);
+	pay(h, &h->accepting);
 }
 
 /* --- beginning and end -----------------------------------------------------------------
  */
 
-static unsigned int count_places(void)
+static unsigned int between(unsigned int least, rlim_t n, unsigned int most)
+{
+	if (n >= most)
+		return most;
+	return n > least ? (unsigned int)n : least;
+}
+
+static bool make_room(struct http *h)
 {
 	struct rlimit limit = { 0 };
 
 	getrlimit(RLIMIT_NOFILE, &limit);
-	if (limit.rlim_cur / 2 >= CONNECTIONS_MAX)
-		return CONNECTIONS_MAX;
-	return limit.rlim_cur / 2 > 2 * CONNECTIONS_ROOT ? (unsigned int)limit.rlim_cur / 2
-							 : 2 * CONNECTIONS_ROOT;
+	h->places =
+		http_places_new(between(2 * CONNECTIONS_ROOT, limit.rlim_cur / 2, CONNECTIONS_MAX),
+				CONNECTIONS_ROOT);
+	h->refused = http_refused_new(between(1, limit.rlim_cur / 4, REFUSED_MAX));
+	return h->places && h->refused;
 }
 
 static int set_up(struct http *h)
@@ -598,8 +632,7 @@ static int set_up(struct http *h)
 	h->sweep = evtimer_new(h->base, on_sweep, h);
 	h->pause = evtimer_new(h->base, on_pause_over, h);
 	h->peers = http_peers_new();
-	h->places = http_places_new(count_places(), CONNECTIONS_ROOT);
-	if (!h->listener || !h->turn || !h->sweep || !h->pause || !h->peers || !h->places ||
+	if (!h->listener || !h->turn || !h->sweep || !h->pause || !h->peers || !make_room(h) ||
 	    !h->answers)
 		return -ENOMEM;
 	return event_add(h->listener, NULL) ? -ENOMEM : 0;
@@ -658,6 +691,7 @@ void http_free(struct http *h)
 	free_event(h->sweep);
 	free_event(h->pause);
 	http_places_free(h->places);
+	http_refused_free(h->refused);
 	http_peers_free(h->peers);
 	http_answers_free(h->answers);
 	http_listen_free(h->socket);

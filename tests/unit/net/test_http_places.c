@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "net/http_places.h"
 #include "unit.h"
 
@@ -13,6 +14,7 @@
 
 static struct http_places *places;
 static struct http_place at[32];
+static __u64 now_ns = 1000 * NS_PER_S;
 
 static int start(void **state)
 {
@@ -38,8 +40,8 @@ static void enter(unsigned int from, unsigned int to, __u64 key, enum http_at wh
 	struct http_place *victim = NULL;
 
 	for (unsigned int i = from; i < to; i++) {
-		assert_int_equal(http_places_enter(places, &at[i], key, &victim), 0);
-		http_places_set(places, &at[i], what);
+		assert_int_equal(http_places_enter(places, &at[i], key, now_ns, &victim), 0);
+		http_places_set(&at[i], what, now_ns);
 	}
 }
 
@@ -49,7 +51,7 @@ static void assert_victim(__u64 key, int want)
 	static struct http_place newcomer;
 	struct http_place *victim = &newcomer;
 
-	assert_int_equal(http_places_enter(places, &newcomer, key, &victim), -EBUSY);
+	assert_int_equal(http_places_enter(places, &newcomer, key, now_ns, &victim), -EBUSY);
 	assert_ptr_equal(victim, want < 0 ? NULL : &at[want]);
 }
 
@@ -59,7 +61,7 @@ static void assert_next(bool all, int want)
 
 	assert_ptr_equal(next, want < 0 ? NULL : &at[want]);
 	if (next)
-		http_places_set(places, next, HTTP_BUSY);
+		http_places_set(next, HTTP_BUSY, now_ns);
 }
 
 /* --- places ---------------------------------------------------------------------------- */
@@ -68,10 +70,24 @@ static void the_oldest_idle_one_leaves(void **state)
 {
 	(void)state;
 	enter(0, PLACES - RESERVED, ALICE, HTTP_IDLE);
+	now_ns += NS_PER_S;
 	assert_victim(ALICE, 0);
-	http_places_set(places, &at[0], HTTP_IDLE);
+	http_places_set(&at[0], HTTP_IDLE, now_ns);
 	assert_victim(ALICE, 1);
 	assert_victim(BOB, 1);
+}
+
+/* They would come back at once, again and again. Others do not wait. */
+static void an_idle_one_stays_a_second_before_its_own_peer(void **state)
+{
+	(void)state;
+	enter(0, PLACES - RESERVED, ALICE, HTTP_IDLE);
+	now_ns += NS_PER_S - 1;
+	assert_victim(ALICE, -1);
+	assert_victim(BOB, 0);
+	assert_victim(HTTP_OTHER(3), 0);
+	now_ns++;
+	assert_victim(ALICE, 0);
 }
 
 static void nobody_pushes_their_own_requests_out(void **state)
@@ -94,7 +110,7 @@ static void who_has_many_gives_to_who_has_few(void **state)
 	for (int i = 5; i > 2; i--) {
 		assert_victim(BOB, i);
 		http_places_leave(places, &at[i]);
-		assert_int_equal(http_places_enter(places, &at[i + 10], BOB, &victim), 0);
+		assert_int_equal(http_places_enter(places, &at[i + 10], BOB, now_ns, &victim), 0);
 	}
 	assert_victim(BOB, -1);
 	assert_victim(ALICE, -1);
@@ -126,9 +142,9 @@ static void nobody_pushes_root_out(void **state)
 	(void)state;
 	enter(0, PLACES, HTTP_ROOT, HTTP_FIRST);
 	assert_victim(ALICE, -1);
-	http_places_set(places, &at[4], HTTP_IDLE);
+	http_places_set(&at[4], HTTP_IDLE, now_ns);
 	assert_victim(ALICE, 4);
-	assert_victim(HTTP_ROOT, 4);
+	assert_victim(HTTP_ROOT, 4); /* at once */
 }
 
 /* --- turns ----------------------------------------------------------------------------- */
@@ -176,6 +192,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(the_oldest_idle_one_leaves),
+		TEST(an_idle_one_stays_a_second_before_its_own_peer),
 		TEST(nobody_pushes_their_own_requests_out),
 		TEST(who_has_many_gives_to_who_has_few),
 		TEST(the_few_idle_ones_of_others_stay),
