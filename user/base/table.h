@@ -17,8 +17,10 @@ struct table_column {
 struct table {
 	const struct table_column *columns;
 	size_t n_columns;
-	char **cells;
-	size_t n, capacity;
+	/* One after the other, each with its end: a hundred thousand rows have a million. */
+	char *text;
+	size_t length, capacity;
+	size_t n; /* cells */
 	bool no_memory;
 };
 

@@ -52,10 +52,13 @@ const struct discovery_timing discovery_timing_default = {
 	.forbidden = 45000,
 };
 
-/* Half a MiB of events a second takes a twentieth of a CPU. */
+/* One event of the largest size, and a quarter; to read that much takes a quarter of a second. */
+#define EVENTS_BURST (DISCOVERY_TEXT_MAX + DISCOVERY_TEXT_MAX / 4)
+
+/* A quarter of a MiB of events a second takes some three per cent of a CPU. */
 const struct discovery_pace discovery_pace_default = {
 	.lists = { .burst = 5, .every_ms = 2000 },
-	.events = { .burst = 6 << 20, .per_s = 512 << 10 },
+	.events = { .burst = EVENTS_BURST, .per_s = 256 << 10 },
 };
 
 enum phase { PHASE_IDLE, PHASE_LOADING, PHASE_CONNECTING, PHASE_LISTING, PHASE_WATCHING };
