@@ -410,6 +410,24 @@ static void the_pace_of_the_tick(void **state)
 	assert_tick(300);
 }
 
+/* With ten configurations a second it would be late each time. */
+static void a_reload_does_not_put_the_tick_off(void **state)
+{
+	struct timeval before, after;
+
+	(void)state;
+	write_config("10.0.0.1", "", "");
+	take();
+	agent_set_tick(&bare);
+	assert_true(event_pending(bare.tick, EV_TIMEOUT, &before));
+	usleep(20000); /* more than the clock's grain */
+	write_config("10.0.0.1", "", "connectTimeout: 900ms\n");
+	reload();
+	assert_int_equal(bare.config->connect_timeout_ms, 900);
+	assert_true(event_pending(bare.tick, EV_TIMEOUT, &after));
+	assert_true(timercmp(&before, &after, ==));
+}
+
 /* --- discovery --------------------------------------------------------------------------- */
 
 /* cached: what the cache holds; NULL: there is none. */
@@ -531,6 +549,7 @@ int main(void)
 		TEST(an_agent_that_lived_is_believed),
 		TEST(an_agent_that_is_long_dead_is_not),
 		TEST(the_pace_of_the_tick),
+		TEST(a_reload_does_not_put_the_tick_off),
 		TEST(without_a_cache_the_seeds_count),
 		TEST(a_cache_that_is_no_good),
 		TEST(a_cached_list_and_the_seeds),
