@@ -26,6 +26,11 @@ static const enum bpf_attach_type hooks[] = {
 
 /* A bpffs of a busy node (Cilium, say) has some hundreds of pins. */
 #define PINS_MAX 10000
+/*
+ * Of one process, the lowest first. Who holds links opens few other descriptors before; a server's
+ * hundred thousand connections would take many seconds.
+ */
+#define DESCRIPTORS_MAX 2048
 
 struct search {
 	struct datapath_running *at;
@@ -99,6 +104,14 @@ static bool has_keeper(const struct datapath_running *p)
 	return p->pin[0] || p->process[0];
 }
 
+static bool all_have_keepers(const struct search *s)
+{
+	for (unsigned int i = 0; i < s->n; i++)
+		if (!has_keeper(&s->at[i]))
+			return false;
+	return true;
+}
+
 /* One descriptor of a process: fdinfo of a link names its program (kernel/bpf/syscall.c). */
 static void note_descriptor(struct search *s, const char *pid, const char *fd)
 {
@@ -121,12 +134,13 @@ static void note_descriptor(struct search *s, const char *pid, const char *fd)
 static void visit_process(struct search *s, const char *pid)
 {
 	char path[PATH_TEXT_MAX], kind[64];
+	unsigned int seen = 0;
 	struct dirent *d;
 	DIR *dir;
 
 	snprintf(path, sizeof(path), "/proc/%.16s/fd", pid);
 	dir = opendir(path);
-	while (dir && (d = readdir(dir))) {
+	while (dir && (d = readdir(dir)) && seen++ < DESCRIPTORS_MAX) {
 		ssize_t n = readlinkat(dirfd(dir), d->d_name, kind, sizeof(kind) - 1);
 
 		kind[n > 0 ? n : 0] = '\0';
@@ -142,7 +156,7 @@ static void visit_processes(struct search *s)
 	DIR *dir = opendir("/proc");
 	struct dirent *d;
 
-	while (dir && (d = readdir(dir)))
+	while (dir && !all_have_keepers(s) && (d = readdir(dir)))
 		if (isdigit((unsigned char)d->d_name[0]))
 			visit_process(s, d->d_name);
 	if (dir)
@@ -153,7 +167,6 @@ unsigned int datapath_running(struct datapath_running *ret, unsigned int max)
 {
 	struct search s = { ret, 0, max };
 	char root[PATH_TEXT_MAX];
-	bool kept = true;
 
 	if (mounts_cgroup2_root(root, sizeof(root), NULL))
 		return 0;
@@ -161,9 +174,6 @@ unsigned int datapath_running(struct datapath_running *ret, unsigned int max)
 	cgroup_visit_below(root, visit_cgroup, &s);
 	if (s.n)
 		mounts_each_bpffs(visit_bpffs, &s);
-	for (unsigned int i = 0; i < s.n; i++)
-		kept = kept && has_keeper(&s.at[i]);
-	if (!kept)
-		visit_processes(&s);
+	visit_processes(&s);
 	return s.n;
 }
