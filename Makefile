@@ -2,7 +2,11 @@
 # KubeLB. `make help` lists the targets. V=1 shows the commands.
 
 VERSION := 0.1.0
-ARCH := $(shell uname -m)
+HOST_ARCH := $(shell uname -m)
+# Another than this machine's, such as aarch64 (or arm64, as Debian and clang say), is built with
+# gcc-aarch64-linux-gnu and the libraries that scripts/sysroot.sh puts into SYSROOT.
+ARCH := $(HOST_ARCH)
+override ARCH := $(ARCH:arm64=aarch64)
 # Its name in bpf_tracing.h and clang's -D__TARGET_ARCH_.
 BPF_ARCH := $(ARCH:x86_64=x86)
 BPF_ARCH := $(BPF_ARCH:aarch64=arm64)
@@ -20,17 +24,35 @@ zshcompdir ?= $(PREFIX)/share/zsh/site-functions
 libexecdir ?= $(PREFIX)/libexec
 fishcompdir ?= $(PREFIX)/share/fish/vendor_completions.d
 
-# Replaces only make's default, cc.
-ifeq ($(origin CC),default)
-CC := gcc
+ifneq ($(ARCH),$(HOST_ARCH))
+CROSS := $(ARCH)-linux-gnu-
+SYSROOT ?= build/sysroot/$(BPF_ARCH)
+override SYSROOT := $(abspath $(SYSROOT))
+$(if $(wildcard $(SYSROOT)/usr/include),,$(error $(SYSROOT) is not there: run scripts/sysroot.sh $(BPF_ARCH)))
+SYSFLAGS := --sysroot=$(SYSROOT)
+# Paths in type information are those of a build on such a machine.
+SYSFLAGS_BPF := -isystem $(SYSROOT)/usr/include -ffile-prefix-map=$(SYSROOT)=
+PKG_CONFIG := PKG_CONFIG_SYSROOT_DIR=$(SYSROOT) \
+	PKG_CONFIG_LIBDIR=$(SYSROOT)/usr/lib/$(ARCH)-linux-gnu/pkgconfig:$(SYSROOT)/usr/share/pkgconfig pkg-config
+else
+PKG_CONFIG ?= pkg-config
 endif
+
+# Replaces only make's defaults, cc and ar.
+ifeq ($(origin CC),default)
+CC := $(CROSS)gcc
+endif
+ifeq ($(origin AR),default)
+AR := $(CROSS)ar
+endif
+STRIP ?= $(CROSS)strip
 CLANG ?= clang
 BPFTOOL ?= $(firstword $(shell PATH="$$PATH:/usr/sbin:/sbin" command -v bpftool) bpftool)
 # gcc's sanitizers for user space, such as SANITIZE=address,undefined. Their objects have a folder of
 # their own. What a sanitizer finds ends the program.
 SANITIZE ?=
 comma := ,
-B ?= build$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
+B ?= build$(if $(CROSS),/$(ARCH))$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
 # One name for one folder: dependencies are kept by name, and a header that changes would not have
 # the objects made again that were made under the other one.
 override B := $(patsubst $(CURDIR)/%,%,$(B))
@@ -53,10 +75,10 @@ PKGS := libbpf libelf zlib libevent libevent_openssl libnghttp2 openssl yaml-0.1
 KCPPFLAGS := -D_GNU_SOURCE -DKLB_VERSION='"$(VERSION)"' -Iinclude -Iuser -Ibpf -isystem $(B)/bpf -isystem $(B)/page $(USEREXTRA)
 CFLAGS ?= -O2 -g
 # What of $(1) this compiler has.
-supported = $(foreach f,$(1),$(shell $(CC) -Werror $(f) -x c -S -o - /dev/null >/dev/null 2>&1 && echo $(f)))
+supported = $(foreach f,$(1),$(shell $(CC) $(SYSFLAGS) -Werror $(f) -x c -S -o - /dev/null >/dev/null 2>&1 && echo $(f)))
 # FORTIFY's level is the highest that compiler and C library have. It takes optimization, and hides
 # from sanitizers what they look for. A level in CPPFLAGS or CFLAGS stays.
-fortify = $(shell for l in 3 2; do $(CC) -Werror -O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=$$l \
+fortify = $(shell for l in 3 2; do $(CC) $(SYSFLAGS) -Werror -O2 -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=$$l \
 	-include string.h -x c -S -o - /dev/null >/dev/null 2>&1 && break; done; \
 	echo -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=$$l)
 ifeq ($(SANITIZE)$(findstring _FORTIFY_SOURCE,$(CPPFLAGS) $(CFLAGS))$(findstring -fsanitize,$(CFLAGS)),)
@@ -69,11 +91,11 @@ BRANCH_aarch64 := -mbranch-protection=standard
 BRANCH_LD_x86_64 := -Wl,-z,ibt,-z,shstk
 # Before CFLAGS and LDFLAGS, which add to this and may take it back.
 HARDEN := -fPIE -fstack-protector-strong $(call supported,-fstack-clash-protection $(BRANCH_$(ARCH))) $(FORTIFY)
-KCFLAGS := -std=gnu11 $(WARN) $(HARDEN) $(SANFLAGS) -MMD -MP
-KLDFLAGS := -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(BRANCH_LD_$(ARCH)) $(SANFLAGS)
+KCFLAGS := $(SYSFLAGS) -std=gnu11 $(WARN) $(HARDEN) $(SANFLAGS) -MMD -MP
+KLDFLAGS := $(SYSFLAGS) -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(BRANCH_LD_$(ARCH)) $(SANFLAGS)
 # -MD: with the system's headers, because scripts/sbom.py looks for libbpf's.
 BPFFLAGS := -O2 -g -target bpf -mcpu=v3 -D__TARGET_ARCH_$(BPF_ARCH) -std=gnu11 \
-	$(WARN) -Wno-missing-declarations -ffile-prefix-map=$(CURDIR)=. -Ivmlinux/$(ARCH) -Iinclude -Ibpf -MD -MP $(BPFEXTRA)
+	$(WARN) -Wno-missing-declarations -ffile-prefix-map=$(CURDIR)=. -Ivmlinux/$(ARCH) -Iinclude -Ibpf $(SYSFLAGS_BPF) -MD -MP $(BPFEXTRA)
 
 # The folders of user/, each before those that it may use (scripts/check-layers.py).
 FOLDERS := agent relay load ctl import discovery datapath balance config host net base
@@ -89,11 +111,11 @@ UNIT_TESTS := $(UNITS:%=$(B)/test/test_%)
 TOOLS := $(B)/test/relaytest $(B)/test/pingpong $(B)/test/nbconnect $(B)/test/bench_client $(B)/test/uringconnect $(B)/test/httpflood $(B)/test/simulate
 
 # Each program links only the libraries that it uses, so that it maps no more than it needs.
-LIBS_BPF := $(shell pkg-config --libs libbpf libelf zlib 2>/dev/null)
-LIBS_YAML := $(shell pkg-config --libs yaml-0.1 2>/dev/null)
+LIBS_BPF := $(shell $(PKG_CONFIG) --libs libbpf libelf zlib 2>/dev/null)
+LIBS_YAML := $(shell $(PKG_CONFIG) --libs yaml-0.1 2>/dev/null)
 # By name: libevent_openssl.pc would also link the rest of libevent, and core is enough.
-LIBS_EVENT := -levent_openssl -levent_core $(shell pkg-config --libs libnghttp2 openssl 2>/dev/null)
-LIBS_JSON := $(shell pkg-config --libs jansson 2>/dev/null)
+LIBS_EVENT := -levent_openssl -levent_core $(shell $(PKG_CONFIG) --libs libnghttp2 openssl 2>/dev/null)
+LIBS_JSON := $(shell $(PKG_CONFIG) --libs jansson 2>/dev/null)
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -103,7 +125,7 @@ all: $(PROGRAMS) ## Build the three programs (default)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: V=1 DESTDIR= PREFIX=$(PREFIX) CC=$(CC) CLANG=$(CLANG) B=$(B) SANITIZE=$(SANITIZE)"
+	@echo "  Variables: V=1 ARCH=$(ARCH) DESTDIR= PREFIX=$(PREFIX) CC=$(CC) CLANG=$(CLANG) B=$(B) SANITIZE=$(SANITIZE)"
 
 # --- kernel side -----------------------------------------------------------------
 
@@ -209,7 +231,7 @@ $(B)/test/guest: tests/vm/guest.c Makefile | $(B)/test
 
 $(B)/test/bench_client: tests/clients/bench_client.c Makefile | $(B)/test
 	$(call say,CC,$<)
-	$(Q)$(CC) -D_GNU_SOURCE $(KCFLAGS) $(CFLAGS) $< -o $@ $(shell pkg-config --libs openssl)
+	$(Q)$(CC) -D_GNU_SOURCE $(KCFLAGS) $(CFLAGS) $< -o $@ $(shell $(PKG_CONFIG) --libs openssl)
 
 # The simulation. Of agent/ it has the files that decide, without what only they call for other jobs;
 # what is not in SIM_AGENT and yet called has a counterpart in tests/sim.
@@ -376,7 +398,7 @@ install: all ## Install below $(DESTDIR)$(PREFIX)
 	for p in kubelb-load kubelb-agent; do ln -sf kubelbctl.fish $(DESTDIR)$(fishcompdir)/$$p.fish; done
 
 image-root: all ## Assemble the container image's files in build/image
-	$(Q)scripts/image-root.sh $(B) $(B)/image $(VERSION)
+	$(Q)SYSROOT="$(SYSROOT)" STRIP="$(STRIP)" scripts/image-root.sh $(B) $(B)/image $(VERSION)
 
 sbom: image-root ## Write the bill of materials of the image, SPDX 2.3 in JSON
 	$(Q)cp $(B)/image/usr/share/doc/kubelb/kubelb.spdx.json $(B)/kubelb-$(VERSION).spdx.json

@@ -6,12 +6,16 @@
 #   scripts/image-root.sh [BUILD [DEST [VERSION]]]   default: build, BUILD/image, the Makefile's VERSION
 #
 # Uses what is built and installed on this machine and downloads nothing. The same input always
-# gives the same files, of the time that the commit has.
+# gives the same files, of the time that the commit has. For another architecture SYSROOT is where its
+# libraries are (scripts/sysroot.sh), and STRIP its strip.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/source.sh
 . scripts/source.sh
+# shellcheck source=scripts/elf.sh
+. scripts/elf.sh
 
+sysroot=${SYSROOT:-}
 build=${1:-build}
 dest=${2:-$build/image}
 version=${3:-$(sed -n 's/^VERSION := //p' Makefile)}
@@ -25,14 +29,17 @@ done
 umask 022
 
 # The loader that a program names. It may differ from this shell's.
-loader=$(LC_ALL=C readelf -lW "$build/kubelb-agent" |
-	sed -n 's/.*Requesting program interpreter: \(.*\)\]/\1/p')
+loader=$(elf_loader "$build/kubelb-agent")
 [ -n "$loader" ] || { echo "image-root.sh: $build/kubelb-agent names no dynamic loader" >&2; exit 1; }
 
-# "path" of each library. Ignores the loader's cache, because the image has none: the loader then
-# finds the libraries in the image in the same places.
+# The path of each library. Asks the loader where it runs. Ignores its cache, because the image has none:
+# the loader then finds the libraries in the image in the same places.
 libraries() {
 	local p
+	if [ -n "$sysroot" ]; then
+		elf_libraries "$sysroot" "${programs[@]/#/$build/}"
+		return
+	fi
 	for p in "${programs[@]}"; do
 		"$loader" --inhibit-cache --list "$build/$p"
 	done | awk '/not found/ { print "image-root.sh: " $1 " is in none of the loader'"'"'s own folders" > "/dev/stderr"; bad = 1 }
@@ -43,10 +50,10 @@ libs=$(libraries)
 rm -rf "$dest.new"
 for p in "${programs[@]}"; do
 	install -D -m 755 "$build/$p" "$dest.new/usr/sbin/$p"
-	strip "$dest.new/usr/sbin/$p"
+	"${STRIP:-strip}" "$dest.new/usr/sbin/$p"
 done
 for lib in "$loader" $libs; do
-	install -D -m 755 "$lib" "$dest.new$lib" # the name that is asked for; not the link
+	install -D -m 755 "$sysroot$lib" "$dest.new$lib" # the name that is asked for; not the link
 done
 
 # Finds the packages of the files. Debian has a copyright file for each package.
@@ -54,12 +61,15 @@ licences=$dest.new/usr/share/doc
 install -D -m 644 LICENSE "$licences/kubelb/copyright"
 install -m 644 LICENSES/*.txt "$licences/kubelb"
 if command -v dpkg-query >/dev/null; then
+	[ -z "$sysroot" ] || export DPKG_ADMINDIR=$sysroot/var/lib/dpkg
 	for lib in "$loader" $libs; do
-		real=$(realpath "$lib")
+		real=$(realpath "$sysroot$lib")
+		real=${real#"$sysroot"}
 		package=$(dpkg-query -S "$real" "${real#/usr}" 2>/dev/null | sed -n '1s/[:,].*//p') || true
 		file=/usr/share/doc/$package/copyright
-		[ -n "$package" ] && [ -r "$file" ] && install -D -m 644 "$file" "$dest.new$file"
+		[ -n "$package" ] && [ -r "$sysroot$file" ] && install -D -m 644 "$sysroot$file" "$dest.new$file"
 	done
+	unset DPKG_ADMINDIR
 fi
 
 # The mount points of the manifests: the root is read-only, so a runtime cannot make them.

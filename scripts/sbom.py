@@ -5,7 +5,7 @@
     sbom.py ROOT BUILD VERSION
 
 ROOT has the files, BUILD the programs that they were made from, with the linker's maps beside them. A
-library is named after the package that dpkg has for the very bytes on this machine. What is linked into
+library is named after the package that dpkg has for the very bytes on this machine, or in SYSROOT. What is linked into
 the programs comes from the maps; which headers the kernel programs have, from the compiler's lists.
 SOURCE_DATE_EPOCH is the time in it. Nothing is taken for granted: a file without a known package is
 listed without one.
@@ -28,6 +28,8 @@ AUTHORS = "The KubeLB authors"
 # Where the bill itself lies: it cannot have its own checksum.
 SELF = "usr/share/doc/kubelb/kubelb.spdx.json"
 NOTHING = "NOASSERTION"
+# Another architecture's libraries, with what dpkg would know of them (scripts/sysroot.sh).
+SYSROOT = os.path.realpath(os.environ["SYSROOT"]) if os.environ.get("SYSROOT") else ""
 QUERY = "${source:Package} ${source:Version} ${Version} ${Architecture}"
 
 
@@ -50,6 +52,13 @@ def spdx_id(kind, name):
 # --- whose a file is ------------------------------------------------------------------------
 
 
+def ask_dpkg(inside, *arguments):
+    """What dpkg-query says of this machine, or of what is inside SYSROOT."""
+    more = {"DPKG_ADMINDIR": os.path.join(SYSROOT, "var/lib/dpkg")} if inside and SYSROOT else {}
+    return subprocess.run(["dpkg-query", *arguments], capture_output=True, text=True, check=False,
+                          env={**os.environ, **more, "LC_ALL": "C"})
+
+
 def aliases(path):
     """The names that dpkg may have for a file: with merged /usr there are two."""
     real = os.path.realpath(path)
@@ -58,27 +67,35 @@ def aliases(path):
         yield name[4:] if name.startswith("/usr/") else "/usr" + name
 
 
-def owners(paths):
-    """{path: package}, of those that dpkg knows."""
+def owners_at(inside, paths):
+    """{path: (inside, package)}, of those that dpkg knows."""
     names = {alias: path for path in paths for alias in aliases(path)}
     try:
-        done = subprocess.run(["dpkg-query", "-S", *sorted(names)], capture_output=True, text=True,
-                              check=False, env={**os.environ, "LC_ALL": "C"})
+        done = ask_dpkg(inside, "-S", *sorted(names))
     except FileNotFoundError:
         return {}
     found = {}
     for line in done.stdout.splitlines():
         package, _, name = line.partition(": ")
         if name in names and not line.startswith("diversion "):
-            found[names[name]] = package.split(", ")[0]
+            found[names[name]] = (inside, package.split(", ")[0])
+    return found
+
+
+def owners(paths):
+    """The same, of paths inside SYSROOT and elsewhere on this machine."""
+    of_sysroot = {p[len(SYSROOT):]: p for p in paths if SYSROOT and p.startswith(SYSROOT + "/")}
+    found = owners_at(False, set(paths) - set(of_sysroot.values()))
+    if of_sysroot:
+        found |= {of_sysroot[p]: owner for p, owner in owners_at(True, of_sysroot).items()}
     return found
 
 
 def image_owners(root, files):
-    """{file: package}, where this machine's file is the image's, byte for byte."""
-    same = ["/" + f for f in files
-            if os.path.isfile("/" + f) and digest("/" + f, "sha256") == digest(os.path.join(root, f), "sha256")]
-    return {path[1:]: package for path, package in owners(same).items()}
+    """{file: package}, where the file here or in SYSROOT is the image's, byte for byte."""
+    same = [f"/{f}" for f in files if os.path.isfile(f"{SYSROOT}/{f}") and
+            digest(f"{SYSROOT}/{f}", "sha256") == digest(os.path.join(root, f), "sha256")]
+    return {path[1:]: package for path, package in owners_at(bool(SYSROOT), same).items()}
 
 
 def linked(build):
@@ -123,10 +140,9 @@ def purl(url):
     return [{"referenceCategory": "PACKAGE-MANAGER", "referenceType": "purl", "referenceLocator": url}]
 
 
-def debian_package(name):
-    """A package of this machine, as dpkg has it."""
-    said = subprocess.run(["dpkg-query", "-W", "-f", QUERY, name], capture_output=True, text=True,
-                          check=True).stdout
+def debian_package(inside, name):
+    """A package of this machine or of SYSROOT, as dpkg has it."""
+    said = ask_dpkg(inside, "-W", "-f", QUERY, name).stdout
     source, source_version, version, arch = said.split()
     system, release = distribution()
     name = name.partition(":")[0]
@@ -185,12 +201,12 @@ class Bill:
         if entry not in self.relations:
             self.relations.append(entry)
 
-    def debian(self, name):
-        if name not in self.debs:
-            entry = debian_package(name)
-            self.debs[name] = entry["SPDXID"]
+    def debian(self, owner):
+        if owner not in self.debs:
+            entry = debian_package(*owner)
+            self.debs[owner] = entry["SPDXID"]
             self.packages.append(entry)
-        return self.debs[name]
+        return self.debs[owner]
 
     def add_files(self, packages):
         for name, entry in self.files.items():

@@ -4,7 +4,8 @@
 #
 #   scripts/vmtest.sh [KERNEL...]    default: 5.10 6.1 6.12 newest 6.12-lockdown
 #
-# KERNEL is a series, or `newest` for the kernel of Debian unstable. With -lockdown it boots with
+# KERNEL is a series, or `newest` for the kernel of Debian unstable. With -arm64 it is arm64's, always
+# emulated, with programs that are built for it here. With -lockdown it boots with
 # lockdown=confidentiality. The package is the newest one of its series on the host's Debian mirror
 # (5.10 is in Debian 11). It is unpacked below build/vm, is never installed, and stays there: remove
 # the directory to get a newer one. The machine is emulated if the host has no virtualisation. It
@@ -20,8 +21,12 @@ cd "$(dirname "$0")/.." || exit 1
 kernels=(5.10 6.1 6.12 newest 6.12-lockdown)
 # The modules of these kernels that the checks need.
 modules=(veth tcp_diag)
-programs=(build/kubelb-load build/kubelbctl build/test/guest build/test/test_relay)
+programs=(kubelb-load kubelbctl test/guest test/test_relay)
 vm=$PWD/build/vm
+# shellcheck source=scripts/apt.sh
+. scripts/apt.sh
+# shellcheck source=scripts/elf.sh
+. scripts/elf.sh
 
 die() {
 	echo "vmtest.sh: $1" >&2
@@ -29,13 +34,25 @@ die() {
 }
 
 usage() {
-	sed -n '3,18s/^# \{0,1\}//p' "$0"
+	sed -n '3,19s/^# \{0,1\}//p' "$0"
 }
 
 # --- which kernel -------------------------------------------------------------------
 
-# Split a KERNEL into its series and what is added to the kernel's command line.
+# Split a KERNEL into its series, its architecture, its folder below build/vm, and what is added to the
+# kernel's command line.
 series_of() {
+	echo "${1%%-*}"
+}
+
+arch_of() {
+	case $1 in
+	*-arm64*) echo arm64 ;;
+	*) echo amd64 ;;
+	esac
+}
+
+folder_of() {
 	echo "${1%-lockdown}"
 }
 
@@ -43,11 +60,6 @@ options_of() {
 	case $1 in
 	*-lockdown) echo "lockdown=confidentiality" ;;
 	esac
-}
-
-# release_of SERIES: its release, when it is unpacked.
-release_of() {
-	cat "$vm/$1/release"
 }
 
 # suites_of SERIES CODENAME: the suites of Debian that contain it. CODENAME is the host's.
@@ -59,64 +71,19 @@ suites_of() {
 	esac
 }
 
-# mirrors_of SUITE...: the lines of a sources.list, with the host's mirrors: one address for
-# security, one for all other suites.
-mirrors_of() {
-	local keys=/usr/share/keyrings/debian-archive-keyring.gpg options=
-	[ -e $keys ] && options="signed-by=$keys"
-	# The lists of an old release stay expired.
-	[ "$1" = bullseye ] && options+=" check-valid-until=no"
-	# apt replaces the names in it.
-	# shellcheck disable=SC2016
-	apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
-		awk -v codename="$codename" -v suites="$*" -v options="$options" '
-			codename == "" || $3 != "main" { next }
-			$2 == codename { others = $1 }
-			$2 == codename "-security" { security = $1 }
-			END {
-				n = split(suites, suite, " ")
-				for (i = 1; i <= n; i++) {
-					at = suite[i] ~ /-security$/ ? security : others
-					if (at != "")
-						print "deb", options == "" ? "" : "[" options "]", at, suite[i], "main"
-				}
-			}'
-}
-
-# apt_prepare SERIES: downloads package lists into a directory of their own, because the host's may
-# be old or empty, and this script must not change them. One set for each group of suites, so that
-# only what is needed is downloaded and each series comes from its own suites.
+# apt_prepare KERNEL: downloads package lists. One set for each group of suites, so that only what is
+# needed is downloaded and each series comes from its own suites.
 apt_prepare() {
-	local codename suites
-	codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-	suites=$(suites_of "$1" "$codename")
+	local suites
+	suites=$(suites_of "$(series_of "$1")" "$(apt_codename)")
 	apt=$vm/apt/${suites%% *}
+	[ "$(arch_of "$1")" = amd64 ] || apt+=-$(arch_of "$1")
 	[ ! -e "$run/${apt##*/}.updated" ] || return 0
-	mkdir -p "$apt"/{lists,cache}/partial
 	# shellcheck disable=SC2086
-	mirrors_of $suites >"$apt/sources.list"
-	cat >"$apt/apt.conf" <<-CONF
-		#clear APT::Update::Post-Invoke;
-		#clear APT::Update::Post-Invoke-Success;
-		#clear DPkg::Post-Invoke;
-		APT::Sandbox::User "root";
-		Acquire::Retries "2";
-		Acquire::http::Timeout "30";
-		Acquire::Languages "none";
-		Dir::Cache "$apt/cache";
-		Dir::State::Lists "$apt/lists";
-		Dir::Etc::SourceList "$apt/sources.list";
-		Dir::Etc::SourceParts "/dev/null";
-	CONF
-	[ -s "$apt/sources.list" ] || return
+	apt_configure "$apt" "$(arch_of "$1")" $suites || return
 	# Its status is ignored: a suite may be missing on the mirror.
 	timeout 300 apt-get -c "$apt/apt.conf" -q update >"$apt/log" 2>&1
 	touch "$run/${apt##*/}.updated"
-}
-
-# The last error of apt. (Its summary has no details.)
-apt_complaint() {
-	grep '^[EW]:' "$apt/log" | grep -v 'Some index files' | tail -n 1
 }
 
 # depends_on PACKAGE...: their dependencies, one on each line, without versions.
@@ -125,11 +92,12 @@ depends_on() {
 		tr ',' '\n' | sed 's/^ *//; s/ .*//'
 }
 
-# The package that the meta-packages depend on. Its name changes with the kernel's ABI.
+# kernel_image SERIES ARCHITECTURE: the package that the meta-packages depend on. Its name changes with
+# the kernel's ABI.
 kernel_image() {
 	local names="linux-image-$1."
 	[ "$1" = newest ] && names=linux-image-
-	depends_on linux-image-cloud-amd64 "linux-image-$1-cloud-amd64" |
+	depends_on "linux-image-cloud-$2" "linux-image-$1-cloud-$2" |
 		grep '^linux-image-[0-9]' | grep -F "$names" | sort -V | tail -n 1
 }
 
@@ -166,23 +134,24 @@ kernel_unpack() {
 	mv "$part" "$to"
 }
 
-# kernel_fetch SERIES: makes build/vm/SERIES, or prints why it cannot.
+# kernel_fetch KERNEL: makes its folder, or prints why it cannot.
 kernel_fetch() {
-	local image dir=$vm/download
+	local image series dir=$vm/download
 	local -a packages
 	[ ! -e "$vm/$1/vmlinuz" ] || return 0
+	series=$(series_of "$1")
 	apt_prepare "$1" || { echo "apt has no Debian mirror among its sources"; return 1; }
-	image=$(kernel_image "$1")
+	image=$(kernel_image "$series" "$(arch_of "$1")")
 	if [ -z "$image" ]; then
-		echo "no linux-image of $1 at $(awk '{ print $(NF - 1) }' "$apt/sources.list" | xargs):" \
-			"$(apt_complaint | grep . || echo "not in the lists")"
+		echo "no linux-image of $series at $(awk '{ print $(NF - 1) }' "$apt/sources.list" | xargs):" \
+			"$(apt_complaint "$apt/log" | grep . || echo "not in the lists")"
 		return 1
 	fi
 	mapfile -t packages < <(kernel_packages "$image")
 	rm -rf "$dir"
 	mkdir -p "$dir"
 	if ! (cd "$dir" && timeout 600 apt-get -c "$apt/apt.conf" -q download "${packages[@]}") >"$apt/log" 2>&1; then
-		echo "cannot download ${packages[*]}: $(apt_complaint)"
+		echo "cannot download ${packages[*]}: $(apt_complaint "$apt/log")"
 		return 1
 	fi
 	if ! kernel_unpack "$vm/$1" "$dir"/*.deb >"$apt/log" 2>&1; then
@@ -194,14 +163,38 @@ kernel_fetch() {
 
 # --- what it boots ------------------------------------------------------------------
 
-# initramfs_add ROOT PROGRAM [PATH]: adds a program and its libraries.
+# uname_of ARCHITECTURE: what the kernel and the Makefile call it.
+uname_of() {
+	case $1 in
+	arm64) echo aarch64 ;;
+	*) echo x86_64 ;;
+	esac
+}
+
+# build_of ARCHITECTURE: where its programs are built.
+build_of() {
+	[ "$1" = amd64 ] && echo build || echo "build/$(uname_of "$1")"
+}
+
+# sysroot_of ARCHITECTURE: where its libraries and commands are; nothing if they are the host's.
+sysroot_of() {
+	[ "$1" = amd64 ] || echo "$PWD/build/sysroot/$1"
+}
+
+# initramfs_add ROOT SYSROOT PROGRAM PATH: adds a program and its libraries.
 initramfs_add() {
-	local root=$1 program=$2 library
-	install -D "$program" "$root${3:-$program}" || return
+	local root=$1 from=$2 libraries library
+	install -D "$3" "$root$4" || return
 	# A static program has none.
-	for library in $(ldd "$program" 2>/dev/null | grep -o '/[^ ]*'); do
-		[ -e "$root$library" ] || install -D "$library" "$root$library" || return
+	libraries=$(elf_libraries "$from" "$3") || return
+	for library in $(elf_loader "$3") $libraries; do
+		[ -e "$root$library" ] || install -D "$from$library" "$root$library" || return
 	done
+}
+
+# command_of SYSROOT NAME: its file.
+command_of() {
+	PATH=$1/usr/sbin:$1/usr/bin:$1/sbin:$1/bin command -v "$2"
 }
 
 # The modules, in the order in which they must be loaded.
@@ -223,22 +216,22 @@ initramfs_add_modules() {
 	[ -s "$root/modules/order" ]
 }
 
-# initramfs_make KERNEL RELEASE FILE
+# initramfs_make ARCHITECTURE KERNEL RELEASE FILE
 initramfs_make() {
-	local root program
-	root=$work/root
+	local root program from build
+	root=$work/root from=$(sysroot_of "$1") build=$(build_of "$1")
 	rm -rf "$root"
 	mkdir -p "$root"/{dev,proc,sys,tmp,run,etc} || return
 	install -D tests/vm/init "$root/init" || return
 	install -D -m 644 tests/verifier.budget "$root/verifier.budget" || return
-	initramfs_add "$root" "$(command -v busybox)" /bin/busybox || return
-	initramfs_add "$root" "$(command -v bpftool)" /usr/sbin/bpftool || return
-	initramfs_add "$root" "$(command -v ip)" /usr/sbin/ip || return
+	initramfs_add "$root" "$from" "$(command_of "$from" busybox)" /bin/busybox || return
+	initramfs_add "$root" "$from" "$(command_of "$from" bpftool)" /usr/sbin/bpftool || return
+	initramfs_add "$root" "$from" "$(command_of "$from" ip)" /usr/sbin/ip || return
 	for program in "${programs[@]}"; do
-		initramfs_add "$root" "$program" "/kubelb/${program##*/}" || return
+		initramfs_add "$root" "$from" "$build/$program" "/kubelb/${program##*/}" || return
 	done
-	initramfs_add_modules "$root" "$1" "$2" || return
-	(cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$3"
+	initramfs_add_modules "$root" "$2" "$3" || return
+	(cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) >"$4"
 }
 
 # --- the machine --------------------------------------------------------------------
@@ -257,16 +250,29 @@ accelerator() {
 	fi
 }
 
-# vm_boot SERIES INITRAMFS OPTIONS: writes the serial ports to $work/console and
-# $work/verdicts. Returns 124 when the machine had to be stopped.
+# machine_of ARCHITECTURE RELEASE: QEMU's program, the machine, and the kernel's console. The second
+# serial port, where the verdicts go, is ttyS1 of a PC, and ttyS0 on arm64's bus.
+machine_of() {
+	case $1 in
+	amd64) echo "qemu-system-x86_64 $(accelerator "$2")" \
+		"-serial file:$work/console -serial file:$work/verdicts -append console=ttyS0" ;;
+	arm64) echo "qemu-system-aarch64 -M virt -accel tcg -cpu neoverse-n1" \
+		"-chardev file,id=verdicts,path=$work/verdicts -device pci-serial,chardev=verdicts" \
+		"-serial file:$work/console -append console=ttyAMA0" ;;
+	esac
+}
+
+# vm_boot KERNEL INITRAMFS: writes the serial ports to $work/console and $work/verdicts. Returns 124
+# when the machine had to be stopped.
 vm_boot() {
-	local status
-	# shellcheck disable=SC2046
-	timeout -k 5 "${VM_SECONDS:-400}" qemu-system-x86_64 $(accelerator "$(release_of "$1")") -smp 2 -m 512 \
+	local status folder machine
+	folder=$vm/$(folder_of "$1")
+	read -ra machine <<<"$(machine_of "$(arch_of "$1")" "$(cat "$folder/release")")"
+	# The last word is the beginning of what the kernel is told.
+	machine[-1]+=" rdinit=/init panic=-1 oops=panic $(options_of "$1")"
+	timeout -k 5 "${VM_SECONDS:-400}" "${machine[@]}" -smp 2 -m 512 \
 		-nodefaults -no-user-config -display none -no-reboot \
-		-serial "file:$work/console" -serial "file:$work/verdicts" \
-		-kernel "$vm/$1/vmlinuz" -initrd "$2" \
-		-append "console=ttyS0 rdinit=/init panic=-1 oops=panic $3" </dev/null >"$work/qemu" 2>&1 &
+		-kernel "$folder/vmlinuz" -initrd "$2" </dev/null >"$work/qemu" 2>&1 &
 	qemu=$!
 	wait "$qemu"
 	status=$?
@@ -295,24 +301,24 @@ vm_judge() {
 
 # vm_run KERNEL: runs an unpacked kernel in a process of its own. Returns 0 if it has passed, 1 if not.
 vm_run() {
-	local series options release what why status console=$vm/$1.console.log started=$SECONDS
-	series=$(series_of "$1")
+	local folder options release what why status console=$vm/$1.console.log started=$SECONDS
+	folder=$vm/$(folder_of "$1")
 	options=$(options_of "$1")
-	release=$(release_of "$series")
+	release=$(cat "$folder/release")
 	what="$release${options:+ $options}"
-	if ! initramfs_make "$vm/$series" "$release" "$work/initramfs" 2>"$work/log"; then
+	if ! initramfs_make "$(arch_of "$1")" "$folder" "$release" "$work/initramfs" 2>"$work/log"; then
 		echo "FAIL vm $what: no initramfs: $(tail -n 1 "$work/log")"
 		return 1
 	fi
 	: >"$work/console"
 	: >"$work/verdicts"
-	vm_boot "$series" "$work/initramfs" "$options"
+	vm_boot "$1" "$work/initramfs"
 	status=$?
 	# The first line comes from init. Without it init has not run, which happens now and then with
 	# an emulator on a busy host.
 	if [ ! -s "$work/verdicts" ]; then
 		echo "   note $what did not reach its init (exit $status): booted once more"
-		vm_boot "$series" "$work/initramfs" "$options"
+		vm_boot "$1" "$work/initramfs"
 		status=$?
 	fi
 	# Removes the carriage returns of a terminal.
@@ -360,20 +366,41 @@ end() {
 	rm -rf "$run"
 }
 
-# Prints the tools that are missing.
-missing_tools() {
-	local tool
-	for tool in qemu-system-x86_64 busybox cpio modprobe depmod bpftool ip xz zstd dpkg-deb apt-get; do
-		command -v "$tool" >/dev/null || echo "$tool"
+# obstacle_to ARCHITECTURE: why its kernels cannot be booted here, if so.
+obstacle_to() {
+	local tool missing=()
+	local -a tools=(busybox cpio modprobe depmod bpftool ip xz zstd dpkg-deb apt-get)
+	if [ "$(uname -m)" != x86_64 ]; then
+		echo "written for x86_64, this is $(uname -m)"
+		return
+	fi
+	case $1 in
+	arm64) tools+=(qemu-system-aarch64 aarch64-linux-gnu-gcc) ;;
+	*) tools+=(qemu-system-x86_64) ;;
+	esac
+	for tool in "${tools[@]}"; do
+		command -v "$tool" >/dev/null || missing+=("$tool")
 	done
+	[ ${#missing[@]} -eq 0 ] || echo "not installed: ${missing[*]} (scripts/deps.sh installs them)"
+}
+
+# build_for ARCHITECTURE: what goes into its machines, once.
+build_for() {
+	local build
+	build=$(build_of "$1")
+	[ ! -e "$run/$1.built" ] || return 0
+	[ "$1" = amd64 ] || scripts/sysroot.sh "$1" >&2 || die "no libraries of $1"
+	make -s -j"$(nproc)" ARCH="$(uname_of "$1")" all "${programs[@]/#/$build/}" ||
+		die "cannot build what goes into the machine"
+	touch "$run/$1.built"
 }
 
 # check_arguments KERNEL...: each may be named once, because each has its own files.
 check_arguments() {
 	local kernel
 	for kernel in "$@"; do
-		[[ $kernel =~ ^([0-9]+\.[0-9]+|newest)(-lockdown)?$ ]] ||
-			die "'$kernel': want a kernel series such as 6.1, or newest, or either with -lockdown; see --help" 2
+		[[ $kernel =~ ^([0-9]+\.[0-9]+|newest)(-arm64)?(-lockdown)?$ ]] ||
+			die "'$kernel': want a kernel series such as 6.1, or newest, or either with -arm64 or -lockdown; see --help" 2
 	done
 	kernel=$(printf '%s\n' "$@" | sort | uniq -d | head -n 1)
 	[ -z "$kernel" ] || die "'$kernel' twice" 2
@@ -388,24 +415,19 @@ main() {
 	esac
 	check_arguments "$@"
 	[ $# -gt 0 ] || set -- "${kernels[@]}"
-	if [ "$(uname -m)" != x86_64 ]; then
-		why="written for x86_64, this is $(uname -m)"
-	else
-		why=$(missing_tools | xargs)
-		[ -z "$why" ] || why="not installed: $why (scripts/deps.sh installs them)"
-	fi
-	if [ -n "$why" ]; then
-		printf "SKIPPED vm %s: $why\n" "$@"
-		exit 77
-	fi
-	make -s -j"$(nproc)" all build/test/guest build/test/test_relay || die "cannot build what goes into the machine"
 	mkdir -p "$vm" || die "cannot make $vm"
 	run=$(mktemp -d "$vm/run.XXXXXX") || die "cannot write to $vm"
 	trap end EXIT
 	trap 'exit 130' INT TERM
 	for kernel in "$@"; do
+		why=$(obstacle_to "$(arch_of "$kernel")")
+		if [ -n "$why" ]; then
+			echo "SKIPPED vm $kernel: $why"
+			continue
+		fi
+		build_for "$(arch_of "$kernel")"
 		# One after the other, while machines run: two KERNELs may need the same files.
-		if ! why=$(kernel_fetch "$(series_of "$kernel")"); then
+		if ! why=$(kernel_fetch "$(folder_of "$kernel")"); then
 			echo "SKIPPED vm $kernel: $why"
 			continue
 		fi
