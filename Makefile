@@ -10,6 +10,7 @@ override ARCH := $(ARCH:arm64=aarch64)
 # Its name in bpf_tracing.h and clang's -D__TARGET_ARCH_.
 BPF_ARCH := $(ARCH:x86_64=x86)
 BPF_ARCH := $(BPF_ARCH:aarch64=arm64)
+DEB_ARCH := $(patsubst x86_64,amd64,$(ARCH:aarch64=arm64))
 
 PREFIX ?= /usr/local
 sbindir ?= $(PREFIX)/sbin
@@ -26,13 +27,14 @@ fishcompdir ?= $(PREFIX)/share/fish/vendor_completions.d
 
 ifneq ($(ARCH),$(HOST_ARCH))
 CROSS := $(ARCH)-linux-gnu-
-SYSROOT ?= build/sysroot/$(BPF_ARCH)
+SYSROOT ?= build/sysroot/$(DEB_ARCH)
 override SYSROOT := $(abspath $(SYSROOT))
-$(if $(wildcard $(SYSROOT)/usr/include),,$(error $(SYSROOT) is not there: run scripts/sysroot.sh $(BPF_ARCH)))
-SYSFLAGS := --sysroot=$(SYSROOT)
-# Paths in type information are those of a build on such a machine.
+$(if $(wildcard $(SYSROOT)/usr/include),,$(error $(SYSROOT) is not there: run scripts/sysroot.sh $(DEB_ARCH)))
+# Paths in debug and type information are those of a build on such a machine.
+SYSFLAGS := --sysroot=$(SYSROOT) -ffile-prefix-map=$(SYSROOT)=
 SYSFLAGS_BPF := -isystem $(SYSROOT)/usr/include -ffile-prefix-map=$(SYSROOT)=
-PKG_CONFIG := PKG_CONFIG_SYSROOT_DIR=$(SYSROOT) \
+# Debhelper would name a program that Debian has for few architectures.
+override PKG_CONFIG := PKG_CONFIG_SYSROOT_DIR=$(SYSROOT) \
 	PKG_CONFIG_LIBDIR=$(SYSROOT)/usr/lib/$(ARCH)-linux-gnu/pkgconfig:$(SYSROOT)/usr/share/pkgconfig pkg-config
 else
 PKG_CONFIG ?= pkg-config
@@ -419,10 +421,10 @@ uninstall: ## Remove what install put there (the configuration stays)
 	rm -f $(DESTDIR)$(pkgdatadir)/grafana/kubelb.json $(DESTDIR)$(pkgdatadir)/prometheus/kubelb-alerts.yaml
 
 deb: ## Build the Debian package, build/deb/kubelb_VERSION_ARCH.deb
-	$(Q)scripts/deb.sh $(VERSION) $(B)/deb
+	$(Q)SYSROOT="$(SYSROOT)" scripts/deb.sh $(VERSION) $(B)/deb $(DEB_ARCH)
 
 rpm: ## Build the RPM package, build/rpm/kubelb-VERSION-1.ARCH.rpm
-	$(Q)scripts/rpm.sh $(VERSION) $(B)/rpm
+	$(Q)SYSROOT="$(SYSROOT)" scripts/rpm.sh $(VERSION) $(B)/rpm $(ARCH)
 
 clean: ## Remove what was built
 	$(Q)rm -rf $(B) compile_commands.json
