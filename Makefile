@@ -37,6 +37,7 @@ SYSFLAGS_BPF := -isystem $(SYSROOT)/usr/include -ffile-prefix-map=$(SYSROOT)=
 override PKG_CONFIG := PKG_CONFIG_SYSROOT_DIR=$(SYSROOT) \
 	PKG_CONFIG_LIBDIR=$(SYSROOT)/usr/lib/$(ARCH)-linux-gnu/pkgconfig:$(SYSROOT)/usr/share/pkgconfig pkg-config
 else
+override SYSROOT :=
 PKG_CONFIG ?= pkg-config
 endif
 
@@ -121,7 +122,7 @@ LIBS_JSON := $(shell $(PKG_CONFIG) --libs jansson 2>/dev/null)
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: all help test-tools fuzz units check lint analyze valgrind coverage format install uninstall deb rpm clean abi-next image image-root sbom
+.PHONY: all help test-tools fuzz units check lint analyze valgrind coverage format install uninstall deb rpm dist clean abi-next image image-root sbom
 
 all: $(PROGRAMS) ## Build the three programs (default)
 
@@ -425,6 +426,9 @@ deb: ## Build the Debian package, build/deb/kubelb_VERSION_ARCH.deb
 
 rpm: ## Build the RPM package, build/rpm/kubelb-VERSION-1.ARCH.rpm
 	$(Q)SYSROOT="$(SYSROOT)" scripts/rpm.sh $(VERSION) $(B)/rpm $(ARCH)
+
+dist: ## Make a release of both architectures in build/dist: source, packages, image, chart, SHA256SUMS
+	$(Q)scripts/dist.sh
 
 clean: ## Remove what was built
 	$(Q)rm -rf $(B) compile_commands.json

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Makes an OCI image archive of a folder, by a Dockerfile that only copies it.
 
-    image-oci.py DOCKERFILE ROOT ARCHIVE NAME=VALUE...
+    image-oci.py DOCKERFILE ROOT[:ROOT...] ARCHIVE NAME=VALUE...
 
-NAME=VALUE is for an ARG of the Dockerfile. For where there is neither buildah nor podman. Of the Dockerfile's language it knows what
+With several ROOTs the image has one platform for each, as its programs say. NAME=VALUE is for an ARG of
+the Dockerfile. For where there is neither buildah nor podman. Of the Dockerfile's language it knows what
 ours uses, and refuses the rest. The same files make the same archive, byte by byte.
-Formats: github.com/opencontainers/image-spec, image-layout.md, config.md, manifest.md.
+Formats: github.com/opencontainers/image-spec, image-layout.md, config.md, manifest.md, image-index.md.
 """
 
 import gzip
@@ -14,14 +15,16 @@ import hashlib
 import io
 import json
 import os
-import platform
 import re
 import shlex
+import struct
 import sys
 import tarfile
 import time
 
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+# By the machine that an ELF file is for (elf.h, EM_*).
+ARCHITECTURES = {62: "amd64", 183: "arm64"}
+PROGRAM = "usr/sbin/kubelb-agent"
 EPOCH = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
 
 
@@ -86,6 +89,16 @@ def layer(root):
     return out.getvalue()
 
 
+def architecture(root):
+    """What the image's program runs on."""
+    with open(os.path.join(root, PROGRAM), "rb") as f:
+        head = f.read(20)
+    machine = struct.unpack_from("<H", head, 18)[0] if head[:6] == b"\x7fELF\x02\x01" else None
+    if machine not in ARCHITECTURES:
+        raise ValueError(f"{PROGRAM}: not of a known architecture")
+    return ARCHITECTURES[machine]
+
+
 class Archive:
     """An OCI image layout in a tar file."""
 
@@ -109,13 +122,12 @@ def text(value):
     return json.dumps(value, sort_keys=True).encode()
 
 
-def write(dockerfile, root, path, given):
-    settings, version = image_config(dockerfile, given), given.get("VERSION", "latest")
-    tar = layer(root)
-    archive = Archive(path)
+def add_platform(archive, root, settings):
+    """Adds the image of one folder; its descriptor."""
+    arch, tar = architecture(root), layer(root)
     packed = archive.blob("layer.v1.tar+gzip", gzip.compress(tar, 9, mtime=0))
     config = archive.blob("config.v1+json", text({
-        "architecture": ARCHITECTURES[platform.machine()], "os": "linux",
+        "architecture": arch, "os": "linux",
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(EPOCH)),
         "config": settings,
         "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(tar).hexdigest()]},
@@ -123,22 +135,35 @@ def write(dockerfile, root, path, given):
     manifest = archive.blob("manifest.v1+json", text({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": config, "layers": [packed]}))
-    manifest["annotations"] = {  # podman reads one, containerd the other
+    return {**manifest, "platform": {"architecture": arch, "os": "linux"}}
+
+
+def write(dockerfile, roots, path, given):
+    settings, version = image_config(dockerfile, given), given.get("VERSION", "latest")
+    names = [architecture(root) for root in roots]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{' and '.join(names)}: one folder for each architecture")
+    archive = Archive(path)
+    platforms = [add_platform(archive, root, settings) for root in roots]
+    entry = platforms[0] if len(roots) == 1 else archive.blob("index.v1+json", text({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": platforms}))
+    entry["annotations"] = {  # podman reads one, containerd the other
         "org.opencontainers.image.ref.name": f"docker.io/library/kubelb:{version}",
         "io.containerd.image.name": f"docker.io/library/kubelb:{version}"}
-    archive.add("index.json", text({"schemaVersion": 2, "manifests": [manifest]}))
+    archive.add("index.json", text({"schemaVersion": 2, "manifests": [entry]}))
     archive.add("oci-layout", text({"imageLayoutVersion": "1.0.0"}))
     archive.tar.close()
 
 
 def main(argv):
     if len(argv) < 3 or not all("=" in a for a in argv[3:]):
-        print("usage: image-oci.py DOCKERFILE ROOT ARCHIVE NAME=VALUE...", file=sys.stderr)
+        print("usage: image-oci.py DOCKERFILE ROOT[:ROOT...] ARCHIVE NAME=VALUE...", file=sys.stderr)
         return 2
     dockerfile, root, path = argv[:3]
     try:
         with open(dockerfile, encoding="utf-8") as f:
-            write(f.read(), root, path, dict(a.split("=", 1) for a in argv[3:]))
+            write(f.read(), root.split(":"), path, dict(a.split("=", 1) for a in argv[3:]))
     except (OSError, ValueError) as e:
         print(f"image-oci.py: {dockerfile}, {root}: {e}", file=sys.stderr)
         return 1

@@ -3,13 +3,14 @@
 # Makes the container image from the files that scripts/image-root.sh has collected: an OCI archive
 # that podman, skopeo and containerd can load.
 #
-#   scripts/image.sh ROOT ARCHIVE VERSION
+#   scripts/image.sh ROOT[:ROOT...] ARCHIVE VERSION
 #
+# Several ROOTs are of as many architectures: the archive then has an image for each, as one name.
 # The labels name the commit and its time. SOURCE_URL is where the source is, for who publishes it;
 # default: the packages' home page. The same files and commit give the same image.
 #
 # Uses buildah or podman with deploy/Dockerfile, if one is installed. Otherwise, and with
-# KUBELB_IMAGE_TOOL=none, uses scripts/image-oci.py, which reads the same file.
+# KUBELB_IMAGE_TOOL=none or several ROOTs, uses scripts/image-oci.py, which reads the same file.
 #   load it:  podman load -i ARCHIVE
 #             ctr -n k8s.io images import ARCHIVE
 set -euo pipefail
@@ -20,7 +21,10 @@ cd "$(dirname "$0")/.."
 [ $# -eq 3 ] || { echo "usage: scripts/image.sh ROOT ARCHIVE VERSION" >&2; exit 2; }
 root=$1 archive=$2 version=$3
 name=kubelb:$version
-[ -d "$root" ] || { echo "image.sh: $root is not there: run make image-root first" >&2; exit 1; }
+IFS=: read -ra roots <<<"$root"
+for r in "${roots[@]}"; do
+	[ -d "$r" ] || { echo "image.sh: $r is not there: run make image-root first" >&2; exit 1; }
+done
 
 tool=${KUBELB_IMAGE_TOOL:-$(command -v buildah || command -v podman || echo none)}
 rm -f "$archive"
@@ -33,7 +37,7 @@ arguments=(
 	"CREATED=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)"
 	"SOURCE=${SOURCE_URL:-$(sed -n 's/^Homepage: //p' deploy/debian/control)}"
 )
-if [ "$tool" = none ]; then
+if [ "$tool" = none ] || [ ${#roots[@]} -gt 1 ]; then
 	exec python3 scripts/image-oci.py deploy/Dockerfile "$root" "$archive" "${arguments[@]}"
 fi
 
@@ -41,9 +45,12 @@ fi
 storage=$(mktemp -d)
 trap 'rm -rf "$storage"' EXIT
 engine() { "$tool" --storage-driver vfs --root "$storage/root" --runroot "$storage/run" "$@"; }
+# The program says what it runs on; the engine would take this machine's.
+arch=amd64
+! LC_ALL=C readelf -h "$root/usr/sbin/kubelb-agent" | grep -q 'Machine: *AArch64' || arch=arm64
 isolation=()
 case $tool in *buildah) isolation=(--isolation chroot) ;; esac
-engine build "${isolation[@]}" --quiet --timestamp "$SOURCE_DATE_EPOCH" "${arguments[@]/#/--build-arg=}" \
+engine build "${isolation[@]}" --arch "$arch" --quiet --timestamp "$SOURCE_DATE_EPOCH" "${arguments[@]/#/--build-arg=}" \
 	-f deploy/Dockerfile -t "$name" "$root" >/dev/null
 engine push --quiet "$name" "oci-archive:$archive:docker.io/library/$name"
 echo "$archive: $(stat -c %s "$archive") bytes, by $(basename "$tool")"

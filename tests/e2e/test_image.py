@@ -118,8 +118,8 @@ def archive(root, path, tool="none"):
         return f.read()
 
 
-def read_archive(data):
-    """(configuration, {name: member}) of an OCI archive, every digest checked."""
+def read_archives(data):
+    """{architecture: (configuration, {name: member})} of an OCI archive, every digest checked."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         files = {m.name: tar.extractfile(m).read() for m in tar.getmembers() if m.isfile()}
     for name, content in files.items():
@@ -132,13 +132,24 @@ def read_archive(data):
         return content
 
     (entry,) = json.loads(files["index.json"])["manifests"]
-    manifest = json.loads(blob(entry))
-    config = json.loads(blob(manifest["config"]))
-    (packed,) = manifest["layers"]
-    with tarfile.open(fileobj=io.BytesIO(blob(packed)), mode="r:gz") as layer:
-        members = {m.name: (m, layer.extractfile(m).read() if m.isfile() else b"")
-                   for m in layer.getmembers()}
-    return config, members
+    several = entry["mediaType"].endswith(".index.v1+json")
+    found = {}
+    for platform in json.loads(blob(entry))["manifests"] if several else [entry]:
+        manifest = json.loads(blob(platform))
+        config = json.loads(blob(manifest["config"]))
+        (packed,) = manifest["layers"]
+        with tarfile.open(fileobj=io.BytesIO(blob(packed)), mode="r:gz") as layer:
+            found[config["architecture"]] = config, {
+                m.name: (m, layer.extractfile(m).read() if m.isfile() else b"") for m in layer.getmembers()}
+        assert not several or platform["platform"] == {"os": "linux", "architecture": config["architecture"]}
+    return found
+
+
+def read_archive(data):
+    """The same of an archive with this machine's architecture alone."""
+    ((architecture, found),) = read_archives(data).items()
+    assert architecture == {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    return found
 
 
 def check_labels(config):
@@ -168,6 +179,41 @@ def test_archive_is_the_folder(image, world):
         if member.isfile():
             with open(os.path.join(image, name), "rb") as f:
                 assert f.read() == content, name
+
+
+def of_another_machine(image, directory):
+    """A copy whose programs say, in their header, that they are for the other architecture."""
+    shutil.copytree(image, directory)
+    for name in ("kubelb-load", "kubelb-agent", "kubelbctl"):
+        with open(os.path.join(directory, "usr/sbin", name), "r+b") as f:
+            f.seek(18)
+            (machine,) = f.read(1)
+            f.seek(18)
+            f.write(bytes([{62: 183, 183: 62}[machine]]))
+    return directory
+
+
+def test_archive_of_two_architectures(image, world):
+    """One name, an image for each architecture, and each has its own files."""
+    other = of_another_machine(image, os.path.join(world.dir, "image-other"))
+    path = os.path.join(world.dir, "both.tar")
+    images = read_archives(archive(f"{image}:{other}", path))
+    assert sorted(images) == ["amd64", "arm64"]
+    for config, members in images.values():
+        check_labels(config)
+        machine = members["usr/sbin/kubelb-agent"][1][18]
+        assert {62: "amd64", 183: "arm64"}[machine] == config["architecture"]
+    done = subprocess.run([os.path.join(ROOT, "scripts", "image.sh"), f"{image}:{image}", path, "1"],
+                          capture_output=True, text=True, check=False)
+    fails(done, 1, "one folder for each architecture")
+
+
+def test_libraries_are_those_that_the_loader_takes(image, world):
+    """For another architecture nobody can ask the loader: what is read from the files is the same."""
+    programs = " ".join(os.path.join(world.build, p) for p in ("kubelb-load", "kubelb-agent", "kubelbctl"))
+    read = run_checked(["bash", "-c", f'. {ROOT}/scripts/elf.sh && elf_libraries "" {programs}']).split()
+    assert len(read) > 5
+    assert {p[1:] for p in read} == {f for f in files_of(image) if os.path.basename(f).startswith("lib")}
 
 
 @pytest.mark.parametrize("tool", ["buildah", "podman"])
