@@ -30,7 +30,7 @@ tests=(
 	bash-completion zsh fish buildah runc python3-yaml prometheus python3-h2
 	chromium fonts-dejavu-core
 	nftables nghttp2-client gnuplot-nox
-	qemu-system-x86 busybox-static cpio kmod xz-utils zstd
+	qemu-system-x86 qemu-system-arm gcc-aarch64-linux-gnu busybox-static cpio kmod xz-utils zstd
 )
 # clang-tools: scan-build.
 lint=(clang-format clang-tidy clang-tools valgrind cppcheck shellcheck mandoc)

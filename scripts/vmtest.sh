@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Boots Debian's kernels in virtual machines and checks the data path on each.
 #
-#   scripts/vmtest.sh [KERNEL...]    default: 5.10 6.1 6.12 newest 6.12-lockdown
+#   scripts/vmtest.sh [KERNEL...]    default: 6.1-arm64 5.10 6.1 6.12 newest 6.12-lockdown
 #
 # KERNEL is a series, or `newest` for the kernel of Debian unstable. With -arm64 it is arm64's, always
 # emulated, with programs that are built for it here. With -lockdown it boots with
@@ -18,7 +18,8 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
-kernels=(5.10 6.1 6.12 newest 6.12-lockdown)
+# The first takes longest, and its programs are built before any machine runs.
+kernels=(6.1-arm64 5.10 6.1 6.12 newest 6.12-lockdown)
 # The modules of these kernels that the checks need.
 modules=(veth tcp_diag)
 programs=(kubelb-load kubelbctl test/guest test/test_relay)
