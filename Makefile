@@ -436,4 +436,5 @@ clean: ## Remove what was built
 $(B) $(B)/bpf $(B)/page $(B)/test:
 	$(Q)mkdir -p $@
 
--include $(wildcard $(B)/*/*.d $(B)/*/*/*.d $(B)/*/*/*/*.d)
+# Not of other builds below $(B), nor what a sysroot calls so.
+-include $(wildcard $(foreach d,bpf user test sim fuzz,$(B)/$(d)/*.d $(B)/$(d)/*/*.d $(B)/$(d)/*/*/*.d))
