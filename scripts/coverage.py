@@ -30,12 +30,11 @@ def below(folder, suffix):
 
 
 def trees(build):
-    """{part: folder with counters}: what the parts of scripts/coverage.sh have, and what programs
-    have written beside their objects, whose name is ''."""
+    """(part, folder with counters): what the parts of scripts/coverage.sh have, root's and other users',
+    and what programs have written beside their objects, whose name is ''."""
     parts = os.path.join(build, "parts")
-    found = {name: os.path.join(parts, name) for name in sorted(os.listdir(parts))} \
-        if os.path.isdir(parts) else {}
-    return {"": build, **found}
+    names = sorted(os.listdir(parts)) if os.path.isdir(parts) else []
+    return [("", build)] + [(name.split(".uid")[0], os.path.join(parts, name)) for name in names]
 
 
 def notes(build, tree):
@@ -80,7 +79,7 @@ class Counts:
         self.parts = collections.defaultdict(set)
         self.old = collections.Counter()
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for part, tree in trees(build).items():
+            for part, tree in trees(build):
                 for lines, old in pool.map(lines_of, sorted(notes(build, tree))):
                     self.old[part] += old
                     self.add(part, lines)

@@ -44,8 +44,10 @@ units() {
 part() {
 	local name=$1 dir=$parts/$1 begin=$SECONDS strip status=0
 	[ "$(date +%s)" -lt "${COVERAGE_UNTIL:-9999999999}" ] || return 0
-	rm -rf "$dir"
+	rm -rf "$dir" "$dir".uid*
 	mkdir -p "$dir"
+	# Another user's process has a folder beside it: tests/coverage.c.
+	chmod 1777 "$parts"
 	: >"$dir/errors"
 	chmod 666 "$dir/errors"
 	# Counters go there, below the objects' names, and what libgcov has to say to a file, also
@@ -87,8 +89,10 @@ scripts/deps.sh || exit 1
 # older counters would no longer fit.
 keep=()
 [ -e build/coverage/commit ] && keep=(-o build/coverage/commit)
-make "${keep[@]}" -s -j"$(nproc)" B=build/coverage CFLAGS='-O0 -g --coverage -fprofile-update=atomic' \
-	CPPFLAGS='-include tests/coverage.h' LDFLAGS=--coverage all test-tools || exit 1
+mkdir -p build/coverage
+gcc -O2 -D_GNU_SOURCE -fPIC -c tests/coverage.c -o build/coverage/place.o || exit 1
+make "${keep[@]}" -s -j"$(nproc)" B=build/coverage CFLAGS='-O0 -g --coverage -fprofile-update=atomic' CPPFLAGS='-include tests/coverage.h' \
+	LDFLAGS='--coverage build/coverage/place.o' all test-tools || exit 1
 
 wanted=()
 case ${1:-} in
@@ -100,6 +104,7 @@ case ${1:-} in
 	;;
 '')
 	rm -rf "$parts"
+	find "$build" -name '*.gcda' -delete
 	mapfile -t wanted < <(all_parts)
 	;;
 *)
