@@ -57,7 +57,7 @@ struct sock_diag {
 struct request {
 	struct nlmsghdr header;
 	struct inet_diag_req_v2 body;
-	/* Which map's records to add: only in requests of sock_diag_list. */
+	/* Which map's records to add: only in requests of a walk. */
 	struct nlattr storages;
 	struct nlattr map;
 	__u32 map_fd;
@@ -611,21 +611,6 @@ int sock_diag_walk_step(struct sock_diag_walk *w,
 		return 1;
 	r = ask_less(w, r, e);
 	return r ? r : 1;
-}
-
-int sock_diag_list(struct sock_diag *d, const struct sock_diag_query *q,
-		   int (*visit)(const struct klb_connection *c, void *arg), void *arg,
-		   struct err *e)
-{
-	struct sock_diag_walk w;
-	int r = sock_diag_walk_begin(&w, d, q, e);
-
-	if (r)
-		return r;
-	do
-		r = sock_diag_walk_step(&w, visit, arg, e);
-	while (r > 0);
-	return r;
 }
 
 /* --- listeners ----------------------------------------------------------------------------- */

@@ -34,18 +34,9 @@ struct sock_diag_query {
 };
 
 /*
- * Calls visit once for each balanced socket; one that comes or goes meanwhile may be missing. visit
- * returns 0 to go on, or a negative errno to stop. Needs CAP_BPF (or CAP_SYS_ADMIN), and what
- * netns.h says for other namespaces. Returns 0 or a negative errno with e: -EOPNOTSUPP where the
- * kernel cannot do it.
- */
-int sock_diag_list(struct sock_diag *d, const struct sock_diag_query *q,
-		   int (*visit)(const struct klb_connection *c, void *arg), void *arg,
-		   struct err *e);
-
-/*
- * The same list in steps, for a process that has other work between them. diag serves this walk
- * alone meanwhile. The fields belong to sock_diag.c.
+ * A list of the balanced sockets in steps, for a process that has other work between them; a socket
+ * that comes or goes meanwhile may be missing. diag serves this walk alone meanwhile. The fields
+ * belong to sock_diag.c.
  */
 struct sock_diag_walk {
 	struct sock_diag *diag;
@@ -60,14 +51,16 @@ struct sock_diag_walk {
 int sock_diag_walk_begin(struct sock_diag_walk *w, struct sock_diag *d,
 			 const struct sock_diag_query *q, struct err *e);
 /*
- * Visits some hundred sockets at most. Returns 1 when there is more to come, 0 at the end, or as
- * sock_diag_list. CAP_BPF is needed in each step.
+ * Calls visit for some hundred sockets at most, once for each; visit returns 0 to go on, or a
+ * negative errno to stop. Needs CAP_BPF (or CAP_SYS_ADMIN), and what netns.h says for other
+ * namespaces. Returns 1 when there is more to come, 0 at the end, or a negative errno with e:
+ * -EOPNOTSUPP where the kernel cannot do it.
  */
 int sock_diag_walk_step(struct sock_diag_walk *w,
 			int (*visit)(const struct klb_connection *c, void *arg), void *arg,
 			struct err *e);
 
-/* Whether sock_diag_list works here: returns the same as it. */
+/* Whether such a walk works here: returns 0, or what its step would. */
 int sock_diag_can_list(struct sock_diag *d, int map_fd, struct err *e);
 
 #define SOCK_DIAG_PORT_WORDS 1024
