@@ -12,9 +12,9 @@
 void __gcov_dump(void);
 
 /*
- * Without the soft limit on a file's size that a test has set: to half a file the processes that end
- * later add nothing, and what they have run is lost. A function, so that what its argument runs is
- * over, and counts.
+ * Without the soft limit on a file's size that a test has set: to half a file the processes that
+ * end later add nothing, and what they have run is lost. A function, so that what its argument runs
+ * is over, and counts.
  */
 static inline void __attribute__((noreturn)) coverage_exit(int status)
 {

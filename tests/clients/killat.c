@@ -6,6 +6,7 @@
  *   LD_PRELOAD=./killat.so KILLAT=CALL:N PROGRAM...
  *   LD_PRELOAD=./killat.so KILLAT=rename:PATH PROGRAM...
  *   LD_PRELOAD=./killat.so STOPAT=...             the same with SIGSTOP
+ *   LD_PRELOAD=./killat.so FAILAT=CALL:N PROGRAM...  that call of bpf(2) fails: memory is short
  *
  * CALL: link_create, link_update, map_update, obj_pin, prog_load (of bpf(2)), fork, rename, inotify
  * (inotify_init1(2)), connections (a part of the list of sockets is received). Only the first
@@ -16,33 +17,56 @@
 #define _GNU_SOURCE
 #endif
 #include <dlfcn.h>
+#include <errno.h>
 #include <linux/bpf.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* path: what the call is about, or NULL. */
-static void passing(const char *call, const char *path)
+/* path: what the call is about, or NULL. Returns whether the call is to fail. */
+static bool passing(const char *call, const char *path)
 {
 	static long count;
 	static pid_t self;
-	const char *stop = getenv("STOPAT");
-	const char *at = stop ? stop : getenv("KILLAT");
+	const char *stop = getenv("STOPAT"), *fail = getenv("FAILAT");
+	const char *at = stop ? stop : fail ? fail : getenv("KILLAT");
 	size_t n = strlen(call);
 
 	if (!at || strncmp(at, call, n) != 0 || at[n] != ':')
-		return;
+		return false;
 	at += n + 1;
 	if (!self)
 		self = getpid();
-	if (self != getpid())
-		return;
-	if (*at == '/' ? path && !strcmp(path, at) : ++count == atol(at))
-		kill(self, stop ? SIGSTOP : SIGKILL);
+	if (self != getpid() || !(*at == '/' ? path && !strcmp(path, at) : ++count == atol(at)))
+		return false;
+	if (fail)
+		return true;
+	kill(self, stop ? SIGSTOP : SIGKILL);
+	return false;
+}
+
+/* The name of a call of bpf(2), or NULL. */
+static const char *name_of(long command)
+{
+	switch (command) {
+	case BPF_LINK_CREATE:
+		return "link_create";
+	case BPF_LINK_UPDATE:
+		return "link_update";
+	case BPF_MAP_UPDATE_ELEM:
+		return "map_update";
+	case BPF_OBJ_PIN:
+		return "obj_pin";
+	case BPF_PROG_LOAD:
+		return "prog_load";
+	default:
+		return NULL;
+	}
 }
 
 /* libbpf makes its calls through syscall(2). */
@@ -56,16 +80,10 @@ long syscall(long number, ...)
 	for (int i = 0; i < 6; i++)
 		a[i] = va_arg(list, long);
 	va_end(list);
-	if (number == SYS_bpf && a[0] == BPF_LINK_CREATE)
-		passing("link_create", NULL);
-	if (number == SYS_bpf && a[0] == BPF_LINK_UPDATE)
-		passing("link_update", NULL);
-	if (number == SYS_bpf && a[0] == BPF_MAP_UPDATE_ELEM)
-		passing("map_update", NULL);
-	if (number == SYS_bpf && a[0] == BPF_OBJ_PIN)
-		passing("obj_pin", NULL);
-	if (number == SYS_bpf && a[0] == BPF_PROG_LOAD)
-		passing("prog_load", NULL);
+	if (number == SYS_bpf && name_of(a[0]) && passing(name_of(a[0]), NULL)) {
+		errno = ENOMEM;
+		return -1;
+	}
 	return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
