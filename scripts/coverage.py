@@ -92,10 +92,10 @@ class Counts:
                 self.parts[part].add((path, number))
 
     def tell_old(self):
-        for part, n in self.old.items():
-            if n:
-                print(f"coverage.py: {n} objects have been built since {part or 'a test'} ran; its lines "
-                      "in them do not count", file=sys.stderr)
+        old = [part or "tests without a part" for part, n in self.old.items() if n]
+        if old:
+            print(f"coverage.py: up to {max(self.old.values())} objects have been built since these ran, "
+                  f"whose lines in them do not count: {', '.join(old)}", file=sys.stderr)
 
 
 def row(name, lines):
