@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from helpers import fails, ok
+from helpers import fails, ok, pins
 
 PROGRAMS = ("kubelb-load", "kubelb-agent", "kubelbctl")
 
@@ -72,6 +72,43 @@ def test_bad_flags(stage, args):
     """Of these the last lacks a backend; -f needs a port."""
     fails(stage.load(*args, config=None), 2)
     assert not os.path.exists(stage.pin)
+
+
+@pytest.mark.parametrize("name, args, words", [
+    ("kubelb-load", "--detach --check", "do not go together"),
+    ("kubelb-load", "--check --from-nginx FILE", "do not go together"),
+    ("kubelb-load", "--from-nginx FILE --from-haproxy FILE", "more than one file"),
+    ("kubelb-load", "--pin relative", "absolute paths"),
+    ("kubelb-load", "--pin PIN --cgroup relative", "absolute paths"),
+    ("kubelb-load", "-c FILE -b 192.168.77.11", "-c and -f/-b"),
+    ("kubelb-load", "--detach -c FILE", "take no configuration"),
+    ("kubelb-load", "--check -b 192.168.77.11", "take no configuration"),
+    ("kubelb-load", "--detach -n", "--dry-run goes with attaching alone"),
+    ("kubelb-load", "--print-config -n", "--dry-run goes with attaching alone"),
+    ("kubelb-load", "--detach --this-netns", "--this-netns goes with attaching alone"),
+    ("kubelb-load", "--check --boot", "--boot and --force"),
+    ("kubelb-load", "--detach --force", "--boot and --force"),
+    ("kubelb-load", "-c FILE -o json", "goes with --check"),
+    ("kubelb-load", "--check -o yaml", "yaml"),
+    ("kubelb-load", "-b 192.168.77.11 " * 257, "more than 256"),
+    ("kubelb-agent", "--pin relative", "absolute path"),
+    ("kubelbctl", "--pin relative status", "absolute path"),
+    ("kubelbctl", "status -o xml", "want text, json, wide or yaml"),
+    ("kubelbctl", "--color maybe status", "auto, always or never"),
+    ("kubelbctl", "ping loudly", "ping takes no argument"),
+    ("kubelbctl", "top -b -n 0", "number of frames"),
+    ("kubelbctl", "top --sort colour", "want backend, state"),
+    ("kubelbctl", "weight 192.168.77.11", "a BACKEND and a number"),
+    ("kubelbctl", "weight 192.168.77.11 2000", "0 to 1000, or auto"),
+    ("kubelbctl", "kill", "one BACKEND"),
+    ("kubelbctl", "help status now", "one COMMAND"),
+], ids=lambda text: text[:40])
+def test_contradictory_command_line(attached, name, args, words):
+    """Nothing is done by halves: what is attached stays as it is."""
+    given = [{"FILE": attached.config, "PIN": attached.pin}.get(word, word) for word in args.split()]
+    before = pins(attached)
+    fails(run(attached, name, *given), 2, words)
+    assert pins(attached) == before
 
 
 def test_check(stage):

@@ -55,8 +55,8 @@ class Pki:
             run_checked(["openssl", "x509", "-req", "-in", request, "-CA", ca, "-CAkey",
                          self.key, "-days", "-1", "-copy_extensions", "copy", "-out", path])
         else:
-            self.req("-x509", "-CA", ca, "-CAkey", self.key, "-days", "30", "-addext",
-                     "basicConstraints=CA:FALSE", *leaf, "-out", path)
+            self.req("-x509", "-CA", ca, "-CAkey", self.key, "-days", "6" if kind == "soon" else "30",
+                     "-addext", "basicConstraints=CA:FALSE", *leaf, "-out", path)
         return path
 
     def client(self, user, groups=(), trusted=True):

@@ -226,7 +226,13 @@ static void check_certificates(struct doctor *d, const struct answers *a)
 			check_names(d, a, i);
 		check_expiry(d, endpoint_format(&a->backends.list[i], at), a->at[i].expires_s);
 	}
-	if (seen && d->n_findings == before)
+	if (!seen || d->n_findings != before)
+		return;
+	if (d->config->probe.insecure_skip_verify)
+		doctor_say(d, DOCTOR_SKIP, "certificate",
+			   "%u of %u seen, not verified: probe.insecureSkipVerify is on", seen,
+			   a->backends.n);
+	else
 		doctor_say(d, DOCTOR_OK, "certificate", "%u of %u seen, each names all frontends",
 			   seen, a->backends.n);
 }
