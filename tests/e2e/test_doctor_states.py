@@ -19,6 +19,12 @@ SMALL_DISK = ("unshare", "--mount", "--propagation", "private", "sh", "-c",
               'at=$1; shift; mount -t tmpfs -o size=8k none "$at" && "$@"; s=$?; ls "$at"; exit $s', "small")
 
 
+# A relaying agent was killed there: nobody listens at its socket any more.
+STALE_SOCKET = ("unshare", "--mount", "--propagation", "private", "sh", "-c",
+                "mount -t tmpfs none /run && mkdir /run/kubelb && /usr/bin/python3 -c 'import socket; "
+                'socket.socket(socket.AF_UNIX).bind("/run/kubelb/agent.sock")\' && exec "$@"', "stale")
+
+
 # --- the operator and the agent have decided ------------------------------------
 
 
@@ -70,6 +76,12 @@ def test_agent_that_cannot_be_asked(stage):
     wait_states(stage, "ready", stage.backends)
     visit = Visit(stage).well()
     visit.one("skip", "answers", "http is off")
+
+
+def test_socket_that_a_killed_agent_has_left(balanced):
+    """The agent answers at its address, so nothing is wrong."""
+    visit = Visit(balanced, prefix=STALE_SOCKET).well()
+    visit.one("ok", "reload", "uses the file as it is")
 
 
 def test_discovery_without_the_right(cluster):

@@ -160,10 +160,17 @@ int ask_body(const struct config *cfg, enum ask_how how, const char *path, struc
 	     struct err *e)
 {
 	const char *socket = cfg->http_socket ? cfg->http_socket : CONFIG_HTTP_SOCKET_DEFAULT;
+	const char *method = how == ASK_ORDER ? "POST" : "GET";
+	bool anywhere = how == ASK_PAGE && !cfg->http_socket;
+	int r;
 
-	if (how == ASK_PAGE && !cfg->http_socket && access(socket, W_OK))
-		socket = NULL;
-	return ask_at(cfg, socket, how == ASK_ORDER ? "POST" : "GET", path, BODY_MAX, ret, e);
+	if (anywhere && access(socket, W_OK))
+		return ask_at(cfg, NULL, method, path, BODY_MAX, ret, e);
+	r = ask_at(cfg, socket, method, path, BODY_MAX, ret, e);
+	/* A relaying agent that was killed has left it, and this one does not relay. */
+	if (anywhere && r == -ECONNREFUSED)
+		r = ask_at(cfg, NULL, method, path, BODY_MAX, ret, e);
+	return r;
 }
 
 int ask_agent(const struct config *cfg, const char *path, struct ask_answer *ret, struct err *e)
