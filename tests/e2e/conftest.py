@@ -34,6 +34,7 @@ LONG = {"test_package.py": 793, "test_docs.py": 420, "test_killed_load.py": 307,
         "test_doctor_states.py": 180, "test_failed_load.py": 60}
 
 import helpers  # noqa: E402  (after sys.path)
+import packages  # noqa: E402
 import system  # noqa: E402
 import world as stage_world  # noqa: E402
 from cluster import Cluster  # noqa: E402
@@ -88,6 +89,24 @@ def tlsflood_fixture(tmp_path_factory):
                         os.path.join(os.path.dirname(HERE), "clients", "tlsflood.c"), "-lssl",
                         "-lcrypto", "-lpthread"])
     return path
+
+
+@pytest.fixture(name="package", scope="session")
+def package_fixture(tmp_path_factory):
+    """The Debian package, built from this tree: see packages.py."""
+    return packages.once(tmp_path_factory, "deb", packages.build("deb.sh"))
+
+
+@pytest.fixture(name="next_package", scope="session")
+def next_package_fixture(tmp_path_factory, package):
+    """Its next version, with maps of the next ABI version."""
+    return packages.next_version(tmp_path_factory, package)
+
+
+@pytest.fixture(name="rpm", scope="session")
+def rpm_fixture(tmp_path_factory):
+    """The RPM package, built from this tree."""
+    return packages.once(tmp_path_factory, "rpm", packages.build("rpm.sh"))
 
 
 @pytest.fixture(name="stage")

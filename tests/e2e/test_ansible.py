@@ -18,17 +18,16 @@ import yaml
 
 from helpers import Traffic, served_set
 from kube_tools import kube_tool
-from machine import Machine, repack
+from machine import Machine
+from packages import NEXT
 from system import wait_until
 from world import ROOT, World
 
 ALL = {"cp1", "cp2", "cp3"}
 UNITS = ("kubelb-load", "kubelb-agent")
-BUILD = os.environ.get("KUBELB_BUILD", os.path.join(ROOT, "build"))
 ROLE = os.path.join(ROOT, "deploy", "ansible")
 KUBEADM = os.path.join(ROOT, "deploy", "kubeadm")
 CONFIG = "/etc/kubelb/kubelb.yaml"
-NEXT = "99.0"
 QUICK = {"interval": "200ms", "timeout": "400ms"}
 
 pytestmark = pytest.mark.skipif(
@@ -146,23 +145,6 @@ class Nodes:
                  "ANSIBLE_CONFIG": self.inventory + ".cfg"})
         print(done.stdout, done.stderr)
         return Run(done)
-
-
-@pytest.fixture(scope="module", name="package")
-def package_fixture(world):
-    directory = os.path.join(world.dir, "deb-ansible")
-    done = subprocess.run(["nice", os.path.join(ROOT, "scripts/deb.sh"), "", directory],
-                          capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-@pytest.fixture(scope="module", name="next_package")
-def next_package_fixture(package):
-    programs = os.path.join(BUILD, "abi-next")
-    if not os.access(os.path.join(programs, "kubelb-load"), os.X_OK):
-        pytest.skip(f"{programs}/kubelb-load is not built (make abi-next)")
-    return repack(package, os.path.dirname(package), NEXT, programs)
 
 
 def give_ca(machine):

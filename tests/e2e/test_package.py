@@ -19,14 +19,13 @@ import pytest
 from hardening import weaknesses
 from helpers import (V6, Held, Traffic, dial_error, dump, fails, objects, ok, served_set,
                      still_there, wait_idle, wait_states)
-from machine import Machine, repack
+from machine import Machine
+from packages import BUILD, NEXT
 from system import run_checked, wait_until
 from world import ROOT
 
 ALL = {"cp1", "cp2", "cp3"}
 UNITS = ("kubelb-load.service", "kubelb-agent.service")
-BUILD = os.environ.get("KUBELB_BUILD", os.path.join(ROOT, "build"))
-NEXT = "99.0"
 NOTHING_YET = "kubelb: nothing is started yet"
 START = "systemctl enable --now kubelb-load kubelb-agent && kubelbctl status\n"
 # Exposure that `systemd-analyze security` may find, in tenths (4.2 and 2.4 with systemd
@@ -148,25 +147,6 @@ def test_exposure(unit):
 
 
 # --- the package ---------------------------------------------------------------
-
-
-@pytest.fixture(scope="module", name="package")
-def package_fixture(world):
-    """The package, built from this tree."""
-    directory = os.path.join(world.dir, "deb")
-    done = subprocess.run(["nice", os.path.join(ROOT, "scripts/deb.sh"), "", directory],
-                          capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-@pytest.fixture(scope="module", name="next_package")
-def next_package_fixture(package):
-    """The next version, whose maps are of the next ABI version (`make abi-next`)."""
-    programs = os.path.join(BUILD, "abi-next")
-    if not os.access(os.path.join(programs, "kubelb-load"), os.X_OK):
-        pytest.skip(f"{programs}/kubelb-load is not built (make abi-next)")
-    return repack(package, os.path.dirname(package), NEXT, programs)
 
 
 def test_version_and_files(package):

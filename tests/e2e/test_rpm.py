@@ -22,22 +22,13 @@ pytestmark = pytest.mark.skipif(not shutil.which("rpmbuild"),
                                 reason="rpmbuild is not installed (scripts/deps.sh)")
 
 
-@pytest.fixture(scope="module", name="package")
-def package_fixture(world):
-    directory = os.path.join(world.dir, "rpm")
-    done = subprocess.run(["nice", os.path.join(ROOT, "scripts/rpm.sh"), "", directory],
-                          capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def query(rpm, *arguments):
+    return run_checked(["rpm", "-qp", *arguments, rpm])
 
 
-def query(package, *arguments):
-    return run_checked(["rpm", "-qp", *arguments, package])
-
-
-def test_contents(package, tmp_path):
+def test_contents(rpm, tmp_path):
     """The same files as the Debian package, and no configuration; hardened programs."""
-    files = set(query(package, "-l").split())
+    files = set(query(rpm, "-l").split())
     assert {"/usr/sbin/kubelb-load", "/usr/sbin/kubelb-agent", "/usr/sbin/kubelbctl",
             *(f"/usr/lib/systemd/system/{unit}" for unit in UNITS),
             "/usr/share/man/man8/kubelbctl.8", "/usr/share/man/man7/kubelb.7",
@@ -50,27 +41,27 @@ def test_contents(package, tmp_path):
             "/usr/share/fish/vendor_completions.d/kubelbctl.fish",
             "/usr/libexec/kubelb/next-step", "/etc/kubelb/kubelb.yaml.example"} <= files
     assert "/etc/kubelb/kubelb.yaml" not in files
-    assert query(package, "--qf", "%{VERSION}") in query(package, "--changelog")
-    run_checked(["sh", "-c", f"cd {tmp_path} && rpm2cpio {package} | cpio -idm --quiet"])
+    assert query(rpm, "--qf", "%{VERSION}") in query(rpm, "--changelog")
+    run_checked(["sh", "-c", f"cd {tmp_path} && rpm2cpio {rpm} | cpio -idm --quiet"])
     for name in ("kubelb-load", "kubelb-agent", "kubelbctl"):
         assert weaknesses(str(tmp_path / "usr/sbin" / name)) == [], name
 
 
 @pytest.mark.skipif(not shutil.which("rpmlint"), reason="rpmlint is not installed")
-def test_rpmlint(package):
+def test_rpmlint(rpm):
     done = subprocess.run(["rpmlint", "-r", os.path.join(ROOT, "deploy/rpm/kubelb.rpmlintrc"),
-                           package], capture_output=True, text=True, check=False)
+                           rpm], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and " 0 errors, 0 warnings" in done.stdout, done.stdout
 
 
-def test_life_on_a_node(world, package):
+def test_life_on_a_node(world, rpm):
     """It starts nothing by itself, and says what does; the new one replaces what is attached, in place; it takes the
     data path along when it goes."""
     pin, build = world.pin, world.build
     try:
         with Machine(world) as machine:
             world.pin, world.build = machine.pin, machine.path("/usr/sbin")
-            shutil.copy(package, machine.path("/root/kubelb.rpm"))
+            shutil.copy(rpm, machine.path("/root/kubelb.rpm"))
             said = machine.run("rpm", "-i", "--nodeps", "/root/kubelb.rpm")
             assert NOTHING_YET in said and START in said
             assert not os.path.exists(machine.pin)
