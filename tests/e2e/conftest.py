@@ -14,7 +14,7 @@ import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "world")]
-pytest.register_assert_rewrite("helpers")
+pytest.register_assert_rewrite("helpers", "rollout")
 
 # Seconds that the longest files took, three at a time on a busy machine. Their order counts: see
 # pytest_collection_modifyitems.
@@ -35,6 +35,7 @@ LONG = {"test_package.py": 793, "test_docs.py": 420, "test_killed_load.py": 307,
 
 import helpers  # noqa: E402  (after sys.path)
 import packages  # noqa: E402
+import rollout  # noqa: E402
 import system  # noqa: E402
 import world as stage_world  # noqa: E402
 from cluster import Cluster  # noqa: E402
@@ -107,6 +108,20 @@ def next_package_fixture(tmp_path_factory, package):
 def rpm_fixture(tmp_path_factory):
     """The RPM package, built from this tree."""
     return packages.once(tmp_path_factory, "rpm", packages.build("rpm.sh"))
+
+
+@pytest.fixture(name="two_nodes", scope="module")
+def two_nodes_fixture(world):
+    with rollout.two_nodes(world) as nodes:
+        yield nodes
+
+
+@pytest.fixture(name="nodes")
+def nodes_fixture(two_nodes):
+    """Two machines for Ansible, as the test before has left them: see rollout.py. What a test does
+    to the apiservers ends with it."""
+    yield two_nodes
+    two_nodes.restore()
 
 
 @pytest.fixture(name="stage")

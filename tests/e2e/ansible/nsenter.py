@@ -15,7 +15,7 @@ DOCUMENTATION = """
     options: {}
 """
 CLEAN = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-         "HOME=/root", "LC_ALL=C.UTF-8"]
+         "HOME=/root", "TMPDIR=/run/tmp", "LC_ALL=C.UTF-8"]  # /tmp is everybody's
 
 
 class Connection(ConnectionBase):
