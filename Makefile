@@ -377,6 +377,9 @@ compile_commands.json: Makefile | $(B)
 
 SYSTEMD_UNITS := $(notdir $(wildcard deploy/systemd/*.service))
 
+ANSIBLE_FILES = $(shell cd deploy && find ansible -type f ! -name '.*' | sort)
+KUBEADM_FILES = $(shell cd deploy && find kubeadm -type f | sort)
+
 install: all ## Install below $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(sbindir) $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(mandir)/man7 $(DESTDIR)$(mandir)/man5 \
 		$(DESTDIR)$(docdir)/examples $(DESTDIR)$(pkgdatadir)/grafana $(DESTDIR)$(pkgdatadir)/prometheus \
@@ -391,6 +394,12 @@ install: all ## Install below $(DESTDIR)$(PREFIX)
 	install -m 644 deploy/kubelb.yaml $(DESTDIR)$(docdir)/examples
 	install -m 644 deploy/grafana/kubelb.json $(DESTDIR)$(pkgdatadir)/grafana
 	install -m 644 deploy/prometheus/kubelb-alerts.yaml $(DESTDIR)$(pkgdatadir)/prometheus
+	for f in $(ANSIBLE_FILES) $(KUBEADM_FILES); do \
+		install -D -m 644 deploy/$$f $(DESTDIR)$(pkgdatadir)/$$f || exit 1; done
+	# The first one starts the second one. So nothing of the package asks for a python3.
+	install -m 755 scripts/k8s-check.sh $(DESTDIR)$(libexecdir)/kubelb
+	sed '1{/^#!/d}' scripts/k8s-check.py > $(DESTDIR)$(libexecdir)/kubelb/k8s-check.py
+	chmod 644 $(DESTDIR)$(libexecdir)/kubelb/k8s-check.py
 	install -m 644 deploy/kubelb.yaml $(DESTDIR)$(sysconfdir)/kubelb/kubelb.yaml.example
 	for u in $(SYSTEMD_UNITS); do sed 's,/usr/sbin/,$(sbindir)/,' deploy/systemd/$$u \
 		> $(DESTDIR)$(unitdir)/$$u && chmod 644 $(DESTDIR)$(unitdir)/$$u || exit 1; done
@@ -413,7 +422,9 @@ image: image-root ## Build the container image, an OCI archive (buildah, podman,
 uninstall: ## Remove what install put there (the configuration stays)
 	rm -f $(PROGRAMS:$(B)/%=$(DESTDIR)$(sbindir)/%)
 	rm -f $(addprefix $(DESTDIR)$(mandir)/man8/,$(notdir $(wildcard docs/man/*.8)))
-	rm -f $(DESTDIR)$(sysconfdir)/kubelb/kubelb.yaml.example $(DESTDIR)$(libexecdir)/kubelb/next-step
+	rm -f $(DESTDIR)$(sysconfdir)/kubelb/kubelb.yaml.example
+	rm -f $(addprefix $(DESTDIR)$(libexecdir)/kubelb/,next-step k8s-check.sh k8s-check.py)
+	rm -rf $(DESTDIR)$(pkgdatadir)/ansible $(DESTDIR)$(pkgdatadir)/kubeadm
 	rm -f $(SYSTEMD_UNITS:%=$(DESTDIR)$(unitdir)/%) $(DESTDIR)$(zshcompdir)/_kubelb
 	rm -f $(PROGRAMS:$(B)/%=$(DESTDIR)$(bashcompdir)/%) $(PROGRAMS:$(B)/%=$(DESTDIR)$(fishcompdir)/%.fish)
 	rm -f $(addprefix $(DESTDIR)$(mandir)/man7/,$(notdir $(wildcard docs/man/*.7)))

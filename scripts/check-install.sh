@@ -16,6 +16,9 @@ test -s "$dest/usr/share/man/man5/kubelb.yaml.5"
 test -s "$dest/usr/share/man/man7/kubelb.7"
 test -s "$dest/usr/share/doc/kubelb/operations.md"
 test -s "$dest/usr/share/kubelb/grafana/kubelb.json"
+diff -r -x '.*' deploy/ansible "$dest/usr/share/kubelb/ansible"
+diff -r deploy/kubeadm "$dest/usr/share/kubelb/kubeadm"
+"$dest/usr/libexec/kubelb/k8s-check.sh" --help | grep -q '^NAME'
 grep -q '^ExecStart=/usr/sbin/kubelb-load --boot$' "$dest/usr/lib/systemd/system/kubelb-load.service"
 grep -q '^ExecStart=/usr/sbin/kubelb-agent$' "$dest/usr/lib/systemd/system/kubelb-agent.service"
 for p in kubelb-load kubelb-agent kubelbctl; do

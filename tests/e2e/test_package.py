@@ -149,6 +149,26 @@ def test_exposure(unit):
 # --- the package ---------------------------------------------------------------
 
 
+def beside_the_programs():
+    """What both packages bring of deploy/ansible and deploy/kubeadm, and the check of a cluster."""
+    deploy = os.path.join(ROOT, "deploy")
+    found = [os.path.relpath(os.path.join(directory, name), deploy)
+             for kind in ("ansible", "kubeadm")
+             for directory, _dirs, names in os.walk(os.path.join(deploy, kind))
+             for name in names if not name.startswith(".")]
+    assert "ansible/roles/kubelb/tasks/main.yml" in found
+    return {f"/usr/share/kubelb/{name}" for name in found} | {
+        "/usr/libexec/kubelb/k8s-check.sh", "/usr/libexec/kubelb/k8s-check.py"}
+
+
+def assert_check_runs(tree):
+    """Where it lies, and without a line that asks for a python3."""
+    libexec = os.path.join(tree, "usr/libexec/kubelb")
+    assert run_checked([os.path.join(libexec, "k8s-check.sh"), "--help"]).startswith("NAME\n")
+    with open(os.path.join(libexec, "k8s-check.py"), encoding="utf-8") as f:
+        assert not f.readline().startswith("#!")
+
+
 def test_version_and_files(package):
     """The Makefile's version; everything in its place; no configuration that would be
     asked about when it changes."""
@@ -176,7 +196,8 @@ def test_version_and_files(package):
             "/usr/share/fish/vendor_completions.d/kubelbctl.fish",
             "/usr/share/fish/vendor_completions.d/kubelb-load.fish",
             "/usr/share/fish/vendor_completions.d/kubelb-agent.fish",
-            "/usr/libexec/kubelb/next-step", "/etc/kubelb/kubelb.yaml.example"} <= files
+            "/usr/libexec/kubelb/next-step", "/etc/kubelb/kubelb.yaml.example",
+            *beside_the_programs()} <= files
     assert "/etc/kubelb/kubelb.yaml" not in files
 
 
@@ -189,6 +210,11 @@ def test_packaged_programs_are_hardened(package, tmp_path):
     """With Debian's flags and the Makefile's together."""
     run_checked(["dpkg-deb", "-x", package, str(tmp_path)])
     assert_hardened(tmp_path / "usr/sbin")
+
+
+def test_packaged_check_runs(package, tmp_path):
+    run_checked(["dpkg-deb", "-x", package, str(tmp_path)])
+    assert_check_runs(tmp_path)
 
 
 def test_installed_programs_are_hardened(tmp_path):

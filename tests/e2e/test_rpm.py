@@ -12,7 +12,7 @@ from hardening import weaknesses
 from helpers import objects, ok, served_set, still_there, wait_idle
 from machine import Machine
 from system import run_checked, wait_until
-from test_package import NOTHING_YET, START
+from test_package import NOTHING_YET, START, assert_check_runs, beside_the_programs
 from world import ROOT
 
 ALL = {"cp1", "cp2", "cp3"}
@@ -39,12 +39,15 @@ def test_contents(rpm, tmp_path):
             "/usr/share/bash-completion/completions/kubelbctl",
             "/usr/share/zsh/site-functions/_kubelb",
             "/usr/share/fish/vendor_completions.d/kubelbctl.fish",
-            "/usr/libexec/kubelb/next-step", "/etc/kubelb/kubelb.yaml.example"} <= files
+            "/usr/libexec/kubelb/next-step", "/etc/kubelb/kubelb.yaml.example",
+            *beside_the_programs()} <= files
+    assert "python" not in query(rpm, "--requires")
     assert "/etc/kubelb/kubelb.yaml" not in files
     assert query(rpm, "--qf", "%{VERSION}") in query(rpm, "--changelog")
     run_checked(["sh", "-c", f"cd {tmp_path} && rpm2cpio {rpm} | cpio -idm --quiet"])
     for name in ("kubelb-load", "kubelb-agent", "kubelbctl"):
         assert weaknesses(str(tmp_path / "usr/sbin" / name)) == [], name
+    assert_check_runs(tmp_path)
 
 
 @pytest.mark.skipif(not shutil.which("rpmlint"), reason="rpmlint is not installed")
