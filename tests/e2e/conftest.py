@@ -30,8 +30,9 @@ LONG = {"test_package.py": 793, "test_docs.py": 420, "test_killed_load.py": 307,
         "test_local_policy.py": 124, "test_fastopen.py": 120, "test_migrate.py": 114,
         "test_relay_rescue.py": 190, "test_relay_mode.py": 150, "test_relay_kernel.py": 90,
         "test_chart.py": 60, "test_rpm.py": 90, "test_host_netns.py": 111,
-        "test_doctor.py": 240, "test_k8s_check.py": 90, "test_ansible.py": 60,
-        "test_doctor_states.py": 180, "test_failed_load.py": 60}
+        "test_doctor.py": 240, "test_doctor_states.py": 180, "test_failed_load.py": 60,
+        "test_k8s_check.py": 90, "test_ansible.py": 180,
+        "test_ansible_changes.py": 300, "test_ansible_proxy.py": 240}
 
 import helpers  # noqa: E402  (after sys.path)
 import packages  # noqa: E402

@@ -123,6 +123,9 @@ def test_back_to_the_proxy(nodes):
     """First the proxy listens, then KubeLB goes: no connect fails."""
     for machine in nodes.machines:
         write_kubelet_conf(machine, KUBELET_CONF)
+    with Untouched(*nodes.machines):
+        run = nodes.play("--check", kubelb_state="absent").well()
+    assert all(n > 0 for n in run.changed().values())
     with steady_traffic(nodes):
         nodes.play(kubelb_state="absent").well()
         for machine in nodes.machines:
