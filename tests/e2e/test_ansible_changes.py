@@ -10,7 +10,7 @@ import pytest
 
 from helpers import served_set
 from packages import NEXT
-from rollout import (ALL, ALL_OF_THEM, CONFIG, NEEDS_ANSIBLE, Untouched, installed, read,
+from rollout import (ALL, ALL_OF_THEM, NEEDS_ANSIBLE, Untouched, installed, read,
                      start_kubelet, steady_traffic)
 from system import wait_until
 
