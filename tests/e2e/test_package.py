@@ -162,8 +162,9 @@ def beside_the_programs():
 
 
 def assert_check_runs(tree):
-    """Where it lies, and without a line that asks for a python3."""
+    """Where it lies, and with nothing that asks for a python3."""
     libexec = os.path.join(tree, "usr/libexec/kubelb")
+    assert not os.stat(os.path.join(libexec, "k8s-check.py")).st_mode & 0o111
     assert run_checked([os.path.join(libexec, "k8s-check.sh"), "--help"]).startswith("NAME\n")
     with open(os.path.join(libexec, "k8s-check.py"), encoding="utf-8") as f:
         assert not f.readline().startswith("#!")
