@@ -34,7 +34,7 @@ def once(factory, name, make):
 def build(script):
     """For once(): how a script of ours makes its package."""
     def make(directory):
-        done = subprocess.run(["nice", os.path.join(ROOT, "scripts", script), "", directory],
+        done = subprocess.run([os.path.join(ROOT, "scripts", script), "", directory],
                               capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
