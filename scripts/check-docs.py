@@ -22,7 +22,7 @@ README.md
   code is in the function before it. A … stands for anything.
 README.md, CONTRIBUTING.md, docs/*.md
   No paragraph, list item or table cell has more than PARAGRAPH_MAX words. Blocks of code do
-  not count.
+  not count. No two rows of a table begin with the same cell; pages of figures may have such rows.
 """
 
 import fnmatch
@@ -507,6 +507,8 @@ def check_where_to_look(check):
 
 
 CELL_END = re.compile(r"(?<!\\)\|")
+# What was measured, for one case after the other.
+PAGES_OF_FIGURES = {"docs/bench.md", "docs/scale.md"}
 LIST_ITEM = re.compile(r" *(?:[-*+]|\d+[.)]) +")
 
 
@@ -546,6 +548,23 @@ def check_paragraphs(check):
                        f"a paragraph of {words} words; at most {PARAGRAPH_MAX}")
 
 
+def check_rows(check):
+    """Two rows for one thing: mostly what two changes of the same row leave behind."""
+    pages = set(glob.glob("docs/*.md", root_dir=check.root)) - PAGES_OF_FIGURES
+    for path in sorted({"README.md", "CONTRIBUTING.md", "tests/README.md", *pages}):
+        if not os.path.exists(os.path.join(check.root, path)):
+            continue
+        seen = {}
+        for number, line in enumerate(check.text(path).splitlines(), 1):
+            if not line.startswith("|"):
+                seen = {}
+                continue
+            first = CELL_END.split(line)[1].strip()
+            check.want(not first or first not in seen, f"{path}:{number}",
+                       f"the table has a row for {first} already, on line {seen.get(first)}")
+            seen[first] = number
+
+
 def main(argv):
     root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
     if argv[1:] == ["--list"]:
@@ -554,7 +573,7 @@ def main(argv):
         return 0
     check = Checker(argv[1] if len(argv) > 1 else root)
     for part in (check_operations, check_alerts, check_folders, check_pins, check_options,
-                 check_keys, check_words, check_where_to_look, check_paragraphs):
+                 check_keys, check_words, check_where_to_look, check_paragraphs, check_rows):
         part(check)
     for fault in check.faults:
         print(f"check-docs: {fault}", file=sys.stderr)

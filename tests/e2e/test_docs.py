@@ -155,3 +155,9 @@ def test_a_link_that_leads_nowhere(tree):
     change(tree, OPERATIONS, r"^## Events", "[See](#novel).\n\n## Events")
     done = check(tree)
     assert done.returncode == 1 and "#novel leads nowhere" in done.stderr
+
+
+def test_two_rows_for_one_thing(tree):
+    change(tree, OPERATIONS, r"^(\| kubelb-load \| `--pin.*)$", r"\1\n| kubelb-load | again |")
+    done = check(tree)
+    assert done.returncode == 1 and "the table has a row for kubelb-load already" in done.stderr
