@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # Builds KubeLB and measures what the agent does for others while somebody attacks it.
 #
-#   scripts/attacks.sh [--rounds N] [--only TEXT,...] [--json FILE]     six minutes
+#   scripts/attacks.sh [--rounds N] [--only TEXT,...] [--json FILE]     four minutes
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
