@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What the report measures while all is well: connects, requests, bulk, CPU time, unrelated sockets.
 
-Client, balancer and servers share one CPU: rates are the inverse of the work. Each round measures
-every target once, each time another one first; ratios are by round."""
+As on a node, clients and balancers share a CPU; the apiservers have the other one, as they are other
+machines. Each round measures every target once, each time another one first; ratios are by round."""
 
 import contextlib
 import json
@@ -70,7 +70,7 @@ class ReportStage(Stage):
                                  key=self.world.pki.key, bulk=BULK_BYTES,
                                  files=peers.hard_limit())
         self.start_config(["nginx", "-p", "{dir}/", "-e", "error.log", "-c", "{dir}/conf"],
-                          "report-nginx", text, self.servers, self.cpus.client,
+                          "report-nginx", text, self.servers, self.cpus.server,
                           (SERVERS[0], TLS_PORT))
 
     def start_kubelb(self):

@@ -114,6 +114,20 @@ def at_least(row):
     return "> " if row.get("at_least") else ""
 
 
+def reason(report, what):
+    """Why a target is out of reach for whatever balances, or nothing."""
+    if what.endswith("of nginx"):
+        rate = what.removesuffix(", of nginx")
+        best = report.median(rate, "direct") / report.median(rate, "nginx")
+        return f"a client that dials the apiserver itself comes to {best:.2f}" if best < 1.8 else ""
+    if "is hung: failed connects" in what:
+        return ("a stopped process's kernel goes on accepting; who has connected before the hang can be "
+                "seen gets no answer")
+    if "is killed: idle connections" in what:
+        return "the killed process's own kernel ends them at once, whoever balances"
+    return ""
+
+
 def verdict(met):
     return "met" if met else "**missed**"
 
@@ -155,7 +169,9 @@ def target_section(report):
     return (f"## Targets\n\n{len(rows) - missed} of {len(rows)} are met, {missed} missed. Ratios are "
             "by round; a wide spread beside a miss points at other load on the machine.\n\n"
             + table(("what", "measured", "target", ""),
-                    [(*r[:3], verdict(r[3])) for r in rows]))
+                    [(*r[:3], verdict(r[3])) for r in rows])
+            + "".join(f"\n- {r[0]}: {reason(report, r[0])}" for r in rows
+                      if not r[3] and reason(report, r[0])) + "\n")
 
 
 def comparison(report, rows, who=WHO):
@@ -166,8 +182,8 @@ def comparison(report, rows, who=WHO):
 
 
 def speed_section(report):
-    parts = ["## Speed\n\nClient, balancer and servers share one CPU, so a rate is the inverse of "
-             "the work. CPU time is that of client, balancer\nand server together, and of the kernel "
+    parts = ["## Speed\n\nClients and balancers share one CPU, as on a node; the apiservers have the "
+             "other one. CPU time is that of client, balancer\nand server together, and of the kernel "
              "for them, by the cgroups that they are in.\n",
              "![New connections](first-byte.svg)\n", "![Requests](requests.svg)\n",
              "![Bulk](bulk.svg)\n", "![CPU time](cpu.svg)\n"]
@@ -280,11 +296,17 @@ def block(report):
     kind = "a quick run" if report.about["quick"] else "the full run"
     text = (f"{len(all_) - len(missed)} of {len(all_)} targets are met"
             + ("." if not missed else ", these are missed:") + "\n")
-    text += "".join(f"\n- {what}: {measured}, target {target}" for what, measured, target, _ in missed)
+    text += "".join(f"\n- {what}: {measured}, target {target}{because(report, what)}"
+                    for what, measured, target, _ in missed)
     return (f"{BEGIN}\n" + table(["", *(WHO[w] for w in who)], rows)
             + f"\nMedians, and the worst of faults; {kind} of {report.about['date']} on "
             f"{report.about['cpus']} CPUs with Linux {report.about['kernel'].split('-')[0]}. "
             f"{text.rstrip()}\n{END}")
+
+
+def because(report, what):
+    why = reason(report, what)
+    return f" ({why})" if why else ""
 
 
 def load(path):
