@@ -505,6 +505,32 @@ def test_another_ca_keeps_the_probes(balanced):
     assert not any(state_changes(balanced.running, b, mark) for b in balanced.backends)
 
 
+def test_apiservers_are_sooner_than_the_new_connections(balanced):
+    """Each apiserver starts again with a certificate of the next CA while its probes still wait for
+    theirs: no verdict comes from what they knew before."""
+    ca = os.path.join(balanced.dir, "bundle.crt")
+    replace(ca, balanced.ca)
+    mark = len(balanced.running.log())
+    balanced.configure(probe={"ca": ca})
+    balanced.running.wait_log(r"configuration reloaded", start=mark)
+    wait_states(balanced, "ready", balanced.backends)
+    mark = len(balanced.running.log())
+    with open(ca, "a", encoding="ascii") as f, \
+            open(balanced.pki.authority("other", "kubelb untrusted CA"), encoding="ascii") as more:
+        f.write(more.read())
+    balanced.running.wait_log(r"configuration reloaded", start=mark)
+    for b in balanced.backends:
+        b.certificate("wrong_ca", balanced.pki)
+    try:
+        for b in balanced.backends:
+            wait_until(lambda b=b: state_changes(balanced.running, b, mark)[-1:] == ["ready"],
+                       f"{b.name} to be ready again")
+            assert "draining" not in state_changes(balanced.running, b, mark)
+    finally:
+        for b in balanced.backends:
+            b.certificate("good", balanced.pki)
+
+
 def test_hung_apiserver_is_noticed_while_settings_change(balanced):
     """Once a second something that takes another connection: the old one is probed until that
     comes, and a further change does not put it off."""

@@ -214,6 +214,31 @@ static void note_reached(struct agent_backend *b, const struct probe_result *res
 	b->ops->reached(b->arg, b);
 }
 
+/*
+ * It was reached, and another configuration waits for its time: the failure may be the old one's,
+ * of a CA or a client certificate that has been replaced at both ends by now.
+ */
+static bool is_outdated(const struct agent_backend *b, const struct probe_result *result)
+{
+	switch (result->outcome) {
+	case KLB_REASON_OK:
+	case KLB_REASON_REFUSED:
+	case KLB_REASON_UNREACHABLE:
+	case KLB_REASON_CONNECT_TIMEOUT:
+	case KLB_REASON_NO_ANSWER:
+		return false;
+	default:
+		return b->next.kept;
+	}
+}
+
+/* The next configuration's turn is now. What it finds is judged. */
+static void renew_now(struct agent_backend *b)
+{
+	event_add(b->renew_timer, &(struct timeval){ 0 });
+	schedule_next(b);
+}
+
 static void on_done(void *arg, const struct probe_result *result)
 {
 	struct agent_backend *b = arg;
@@ -233,6 +258,10 @@ static void on_done(void *arg, const struct probe_result *result)
 	note_reached(b, result);
 	if (result->http_status)
 		b->alive_ns = clock_now_ns();
+	if (is_outdated(b, result)) {
+		renew_now(b);
+		return;
+	}
 	if (outcome == KLB_REASON_NO_ANSWER && result->path == PROBE_READY) {
 		probe_liveness(b, result);
 		return;
