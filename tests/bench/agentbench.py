@@ -32,7 +32,7 @@ defaults
 	timeout http-request 5m
 	timeout queue 5m
 	timeout connect 30s
-	timeout client 15m
+	timeout client 5m
 	timeout server 15m
 	timeout http-keep-alive 30s
 	timeout check 30s
@@ -44,7 +44,7 @@ frontend kube_api_frontend
 backend kube_api_backend
 	mode tcp
 	balance leastconn
-	default-server inter 15s downinter 15s rise 2 fall 2 maxconn 250 maxqueue 256 weight 100
+	default-server inter 15s downinter 15s rise 2 fall 2 slowstart 60s maxconn 1000 maxqueue 256 weight 100
 	option httpchk GET /healthz
 	http-check expect status 200
 {servers}

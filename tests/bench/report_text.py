@@ -237,7 +237,7 @@ def fault_section(report):
             f"{made['n']}. Every balancer feels the same fault at the same time. A connect is one with "
             "a TLS handshake,\nand fails after 10 s. \"stay\": how long idle connections stay with an "
             "apiserver that is gone; `>`: they stayed until nobody looked any more.\nnginx gives them "
-            "up after 10 minutes by its configuration, HAProxy after 15.\n\n"
+            "up after 10 minutes by its configuration, HAProxy after 5.\n\n"
             + table(["", "unit", *(WHO[w] for w in who)], rows))
 
 
