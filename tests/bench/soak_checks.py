@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What has to hold whenever the soak test's node is at rest: the counts are exact, nothing has
+been left behind, and what the agent says agrees with that."""
+
+import collections
+import glob
+import json
+import os
+import re
+
+from helpers import (bpftool_ok, carried, dump, http_call, link_pins, metrics_of, metrics_page,
+                     objects, ok, pins, stats)
+from soak_clients import listed, sockets
+from system import WorldError, run_checked, wait_until
+
+EVEN = 60  # seconds until counts agree: a FIN to one that was cut off is sent again by then
+GONE = 30  # seconds until what is not used any more is gone
+AGENT_KIB = 24 << 10
+KERNEL_KIB = 64 << 10
+RELAY_RULE = "proto 75"
+
+CHECKED = """\
+- the kernel's counts of each backend, its list of connections, the sockets of the node (`ss`) and those that
+  the backend itself has are the same, connection by connection; nothing is connecting; no id without a backend has a count
+- pins, maps, programs and links: those of the version that is attached, and none of what was before
+- the agent: processes, descriptors, threads, and at most 24 MiB; no counter of it goes backwards while it runs
+- the node's rules, routes, nftables and qdiscs are as at first; the rescue's rule is there only for connections that are relayed
+- no file beside those that were there at first
+- `kubelbctl status`, `/status.json` and `kubelbctl doctor`: all are ready, and nothing is wrong
+- each client has an answer to a question asked since, each watch the newest change"""
+
+
+class Problem(Exception):
+    """Something does not hold."""
+
+
+def one_each(checks, *args):
+    """What is wrong, of all of them."""
+    problems = []
+    for check in checks:
+        try:
+            check(*args)
+        except (Problem, WorldError, AssertionError, OSError, KeyError, ValueError) as e:
+            problems.append(f"{check.__name__}: {e}")
+    return problems
+
+
+def hold(condition, what, seconds=GONE):
+    """condition() is a list of what is wrong; it has to be empty within that time."""
+    wrong = []
+
+    def right():
+        wrong[:] = condition()
+        return not wrong
+
+    try:
+        wait_until(right, "", seconds, 0.1)
+    except WorldError:
+        raise Problem(f"{what}: {'; '.join(wrong)}") from None
+
+
+# --- counts -------------------------------------------------------------------
+
+
+def views(stage):
+    """Backend -> the locals of its connections, as kernel, node and backend see them; and the
+    node's sockets that no backend knows: they go to the relay."""
+    by_endpoint = {b.endpoint: b.name for b in stage.world.backends}
+    records, node = listed(stage.world), sockets(stage.world)
+    stage.foreign &= node.keys() - records.keys()
+    servers = {b.name: {c["client"] for c in b.clients(open=True)} for b in stage.world.backends}
+    probes = {b.name: {c["client"] for c in b.clients(open=True)
+                       if c["requests"].keys() & {"/readyz", "/livez"}}
+              for b in stage.world.backends}
+    kernel, real, relayed = (collections.defaultdict(set) for _ in range(3))
+    for local, endpoint in records.items():
+        kernel[by_endpoint.get(endpoint, endpoint)].add(local)
+    for local, endpoint in node.items():
+        name = by_endpoint.get(endpoint, endpoint)
+        if local not in servers.get(name, ()):
+            relayed[name].add(local)
+        elif local not in probes[name] and local not in stage.foreign:
+            real[name].add(local)
+    return kernel, real, relayed
+
+
+def uneven(stage):
+    kernel, real, relayed = views(stage)
+    active, connecting = stats(stage.world, "active"), stats(stage.world, "connecting")
+    wrong = []
+    for name in sorted(kernel.keys() | real.keys() | active.keys()):
+        if kernel[name] != real[name]:
+            wrong.append(f"{name}: records without a connection {sorted(kernel[name] - real[name])}, "
+                         f"connections without a record {sorted(real[name] - kernel[name])}")
+        if active.get(name, 0) != len(real[name]) or connecting.get(name, 0):
+            wrong.append(f"{name}: active {active.get(name, 0)}, connecting "
+                         f"{connecting.get(name, 0)}, has {len(real[name])} connections")
+    lost = sum(carried(stage.world).values()) - sum(active.values()) - sum(connecting.values())
+    if lost:
+        wrong.append(f"ids without a backend carry {lost}: {carried(stage.world)}")
+    unknown = sum(map(len, relayed.values())) - len(stage.foreign & set().union(*relayed.values()))
+    if unknown != stage.relayed():
+        wrong.append(f"{unknown} connections that no backend knows, the agent relays "
+                     f"{stage.relayed()}")
+    return wrong
+
+
+def check_counts(stage):
+    hold(lambda: uneven(stage), "counts", EVEN)
+
+
+def check_waiting(stage):
+    """Nothing waits for a connect or an accept that is over."""
+    hold(lambda: [f"relayed: {e}" for e in dump(stage.world, "relayed")], "map relayed")
+
+
+# --- what may leak ------------------------------------------------------------
+
+
+def check_pins(stage):
+    stage.first(("pins", stage.world.build), pins(stage.world))
+    if glob.glob(f"{glob.escape(stage.world.pin)}_*"):
+        raise Problem(f"left beside the pins: {glob.glob(stage.world.pin + '_*')}")
+    if len(link_pins(stage.world)) != 5:
+        raise Problem(f"links: {link_pins(stage.world)}")
+
+
+def check_objects(stage):
+    """Whatever was ours once and is not now has gone."""
+    now = {(kind, i) for kind, ids in objects(stage.world).items() for i in ids}
+    stage.first(("objects", stage.world.build),
+                collections.Counter(kind for kind, _i in now))
+    old = stage.seen_objects - now
+    hold(lambda: [f"{kind} {i}" for kind, i in sorted(old) if bpftool_ok(kind, "show", "id", i)],
+         "the kernel still has")
+    stage.seen_objects = now
+
+
+def descriptors(pid):
+    """Kind -> how many."""
+    found = collections.Counter()
+    for path in glob.glob(f"/proc/{pid}/fd/*"):
+        try:
+            target = os.readlink(path)
+        except FileNotFoundError:
+            continue
+        found[re.sub(r":\[\d+\]$", "", target) if target[:1] != "/" else "file"] += 1
+    return found
+
+
+def check_agent(stage):
+    """Its descriptors but for sockets, its threads, its memory."""
+    pid = stage.agent.pid
+    first = stage.baseline.setdefault(("agent", stage.world.build), agent_has(pid))
+
+    def more():
+        return [f"{what}: {n}, at first {first[what]}" for what, n in agent_has(pid).items()
+                if n > first[what]]
+
+    hold(more, f"the agent {pid} has more")
+    limit = 2 * stage.relayed() + 16
+    hold(lambda: [f"{n} sockets" for n in [descriptors(pid)["socket"]] if n > limit],
+         f"the agent {pid} has more than {limit}")
+    if memory_of(pid) > AGENT_KIB:
+        raise Problem(f"{memory_of(pid)} KiB, of {AGENT_KIB}")
+    stage.grow("agent, KiB", memory_of(pid))
+
+
+def agent_has(pid):
+    found = descriptors(pid)
+    del found["socket"]
+    found["thread"] = len(os.listdir(f"/proc/{pid}/task"))
+    return found
+
+
+def memory_of(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
+
+
+def check_processes(stage):
+    """The agent, and its attacher."""
+    def odd():
+        pids = run_checked(["ip", "netns", "pids", stage.world.node]).split()
+        names = collections.Counter()
+        for pid in pids:
+            try:
+                with open(f"/proc/{pid}/comm", encoding="ascii") as f:
+                    names[f.read().strip()] += 1
+            except OSError:
+                continue
+        first = stage.baseline.setdefault("processes", names)
+        return [f"{n} {name}, at first {first[name]}" for name, n in names.items()
+                if n != first[name]]
+
+    hold(odd, "processes in the node")
+
+
+def network(stage):
+    node = stage.world.node
+    text = "".join(run_checked(argv) for argv in (
+        ["ip", "-n", node, "rule"], ["ip", "-n", node, "-6", "rule"],
+        ["ip", "-n", node, "route", "show", "table", "all"],
+        ["ip", "-n", node, "-6", "route", "show", "table", "all"],
+        ["tc", "-n", node, "qdisc", "show"], ["tc", "-n", stage.world.net, "qdisc", "show"]))
+    tables = stage.world.exec(["nft", "list", "ruleset"])
+    return [*re.sub(r"expires \d+sec ", "", text).splitlines(), *tables.stdout.splitlines()]
+
+
+def check_network(stage):
+    first = stage.baseline.setdefault("network", network(stage))
+
+    def changed():
+        now = network(stage)
+        if stage.relayed():
+            now = [line for line in now if RELAY_RULE not in line]
+        return sorted({*now} ^ {*first})
+
+    hold(changed, "rules, routes, tables or qdiscs")
+
+
+def check_files(stage):
+    """In the state's folder, and where the configuration is."""
+    def listing():
+        return sorted(f"{d}/{name}" for d in (stage.world.dir, stage.state)
+                      for name in os.listdir(d) if not re.fullmatch(r"agent\d+\.log", name))
+
+    hold(lambda: sorted({*listing()} ^ {*stage.baseline.setdefault("files", listing())}), "files")
+
+
+def check_kernel_memory(stage):
+    with open("/proc/meminfo", encoding="ascii") as f:
+        fields = {line.split(":")[0]: int(line.split()[1]) for line in f}
+    stage.grow("kernel, KiB", fields["SUnreclaim"] + fields.get("Percpu", 0))
+
+
+# --- what is said -------------------------------------------------------------
+
+
+def check_status(stage):
+    shown = {b["address"]: b["state"] for b in json.loads(
+        ok(stage.world.ctl("status", "-o", "json")).stdout)["backends"]}
+    status, _headers, body = http_call(stage.world, "GET", "/status.json")
+    served = {b["address"]: b["state"] for b in json.loads(body)["backends"]}
+    want = {b.endpoint: "ready" for b in stage.world.backends}
+    if status != 200 or shown != want or served != want:
+        raise Problem(f"kubelbctl {shown}, /status.json {status} {served}")
+    text = http_call(stage.world, "GET", "/status")
+    if text[0] != 200 or not all(b.endpoint in text[2] for b in stage.world.backends):
+        raise Problem(f"/status: {text[0]} {text[2]}")
+
+
+def check_doctor(stage):
+    done = stage.world.ctl("-c", stage.world.config, "doctor")
+    if done.returncode != 0:
+        raise Problem(f"exit {done.returncode}: " + "; ".join(
+            line for line in done.stdout.splitlines() if not line.startswith(("ok", "skip"))))
+
+
+def check_metrics(stage):
+    """Counters only go up, for as long as an agent lives, and the kernel's until a detach."""
+    found, types = metrics_of(metrics_page(stage.world))
+    now = {(name, *sorted(labels.items())): value for name, samples in found.items()
+           for labels, value in samples
+           if types.get(re.sub(r"_(bucket|sum|count)$", "", name), types.get(name))
+           in ("counter", "histogram")}
+    pid, before = stage.counters
+    stage.counters = stage.agent.pid, now
+    if pid == stage.agent.pid:
+        back = [f"{key}: {before[key]:g}, then {value:g}" for key, value in now.items()
+                if value < before.get(key, 0)]
+        if back:
+            raise Problem("; ".join(back))
+
+
+CHECKS = (check_counts, check_waiting, check_pins, check_objects, check_agent, check_processes,
+          check_network, check_files, check_kernel_memory, check_status, check_doctor,
+          check_metrics)
+
+
+# --- in the end ---------------------------------------------------------------
+
+
+def check_nothing_counted(stage):
+    """Without clients, only discovery's own connection."""
+    hold(lambda: [f"{carried(stage.world)}, {len(stage.foreign)} of before a detach"]
+         if sum(carried(stage.world).values()) > 1 else [], "connections without clients", EVEN)
+    hold(lambda: [line for line in network(stage) if RELAY_RULE in line], "the rescue's rule", EVEN)
+
+
+def check_all_gone(stage):
+    """Detached, nothing of KubeLB is in the kernel or the network."""
+    first = stage.baseline["network"]
+    assert stage.agent.stop(timeout=30) == 0, "the agent's exit status"
+    ok(stage.world.detach())
+    hold(lambda: [f"{kind} {i}" for kind, i in sorted(stage.seen_objects)
+                  if bpftool_ok(kind, "show", "id", i)], "the kernel still has")
+    hold(lambda: glob.glob(glob.escape(stage.world.pin) + "*"), "pins")
+    hold(lambda: sorted({*network(stage)} ^ {*first}), "the network")
+
+
+def check_growth(stage):
+    """The least of the last third beside the most of the first: what others on the machine do
+    goes both ways."""
+    values = stage.grown["kernel, KiB"]
+    third = len(values) // 3
+    if third and min(values[-third:]) - max(values[:third]) > KERNEL_KIB:
+        raise Problem(f"the kernel's memory: {max(values[:third])} KiB at most at first, "
+                      f"{min(values[-third:])} KiB at least in the end")
+
+
+END_CHECKS = (check_nothing_counted, check_all_gone, check_growth)
