@@ -24,7 +24,7 @@ CHECKED = """\
   the backend itself has are the same, connection by connection; nothing is connecting; no id without a backend has a count
 - pins, maps, programs and links: those of the version that is attached, and none of what was before
 - the agent: processes, descriptors, threads, and at most 24 MiB; no counter of it goes backwards while it runs
-- the node's rules, routes, nftables and qdiscs are as at first; the rescue's rule is there only for connections that are relayed
+- the node's rules, routes, nftables and qdiscs are as at first; the rescue's rule is there only while somebody may need it
 - no file beside those that were there at first
 - `kubelbctl status`, `/status.json` and `kubelbctl doctor`: all are ready, and nothing is wrong
 - each client has an answer to a question asked since, each watch the newest change"""
@@ -63,45 +63,44 @@ def hold(condition, what, seconds=GONE):
 
 
 def views(stage):
-    """Backend -> the locals of its connections, as kernel, node and backend see them; and the
-    node's sockets that no backend knows: they go to the relay."""
-    by_endpoint = {b.endpoint: b.name for b in stage.world.backends}
+    """Backend -> its connections, as the kernel has them in records, and as node and backend see
+    them; and the node's connections that no backend knows: they go to the relay. A connection
+    is (ADDRESS:PORT, endpoint)."""
     records, node = listed(stage.world), sockets(stage.world)
-    stage.foreign &= node.keys() - records.keys()
-    servers = {b.name: {c["client"] for c in b.clients(open=True)} for b in stage.world.backends}
-    probes = {b.name: {c["client"] for c in b.clients(open=True)
-                       if c["requests"].keys() & {"/readyz", "/livez"}}
-              for b in stage.world.backends}
-    kernel, real, relayed = (collections.defaultdict(set) for _ in range(3))
-    for local, endpoint in records.items():
-        kernel[by_endpoint.get(endpoint, endpoint)].add(local)
-    for local, endpoint in node.items():
-        name = by_endpoint.get(endpoint, endpoint)
-        if local not in servers.get(name, ()):
-            relayed[name].add(local)
-        elif local not in probes[name] and local not in stage.foreign:
-            real[name].add(local)
-    return kernel, real, relayed
+    stage.foreign &= node - records
+    known, probes = set(), set()
+    for backend in stage.world.backends:
+        for client in backend.clients(open=True):
+            pair = client["client"], backend.endpoint
+            known.add(pair)
+            if client["requests"].keys() & {"/readyz", "/livez"}:
+                probes.add(pair)
+    real = (node & known) - probes - stage.foreign
+    return records, real, node - known - stage.foreign
+
+
+def split(pairs, endpoint):
+    return sorted(local for local, remote in pairs if remote == endpoint)
 
 
 def uneven(stage):
-    kernel, real, relayed = views(stage)
+    records, real, relayed = views(stage)
     active, connecting = stats(stage.world, "active"), stats(stage.world, "connecting")
     wrong = []
-    for name in sorted(kernel.keys() | real.keys() | active.keys()):
-        if kernel[name] != real[name]:
-            wrong.append(f"{name}: records without a connection {sorted(kernel[name] - real[name])}, "
-                         f"connections without a record {sorted(real[name] - kernel[name])}")
-        if active.get(name, 0) != len(real[name]) or connecting.get(name, 0):
-            wrong.append(f"{name}: active {active.get(name, 0)}, connecting "
-                         f"{connecting.get(name, 0)}, has {len(real[name])} connections")
+    for backend in stage.world.backends:
+        name, count = backend.name, len(split(real, backend.endpoint))
+        if active.get(name) != count or connecting.get(name):
+            wrong.append(f"{name}: active {active.get(name)}, connecting {connecting.get(name)}, "
+                         f"has {count} connections")
+        for what, odd in (("records without a connection", records - real),
+                          ("connections without a record", real - records)):
+            if split(odd, backend.endpoint):
+                wrong.append(f"{name}: {what}: {split(odd, backend.endpoint)}")
     lost = sum(carried(stage.world).values()) - sum(active.values()) - sum(connecting.values())
     if lost:
         wrong.append(f"ids without a backend carry {lost}: {carried(stage.world)}")
-    unknown = sum(map(len, relayed.values())) - len(stage.foreign & set().union(*relayed.values()))
-    if unknown != stage.relayed():
-        wrong.append(f"{unknown} connections that no backend knows, the agent relays "
-                     f"{stage.relayed()}")
+    if len(relayed) != stage.relayed():
+        wrong.append(f"no backend knows {sorted(relayed)}, the agent relays {stage.relayed()}")
     return wrong
 
 
@@ -212,7 +211,7 @@ def check_network(stage):
 
     def changed():
         now = network(stage)
-        if stage.relayed():
+        if stage.rescues():
             now = [line for line in now if RELAY_RULE not in line]
         return sorted({*now} ^ {*first})
 

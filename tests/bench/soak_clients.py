@@ -19,10 +19,10 @@ from system import WorldError, wait_until
 from world import ROOT
 
 CLIENTS = os.path.join(ROOT, "tests", "clients")
-KEPT = 6
-INFORMERS = 3
+KEPT = 9
+INFORMERS = 6
 REQUEST_RATE = 4  # a second, of each
-DIAL_RATE = 10  # a second
+DIAL_RATE = 15  # a second
 GIVE_UP = 10  # seconds, of a connect with its handshake
 SERVED = 60  # seconds until each client has to have an answer after all is well, on a busy machine
 
@@ -51,9 +51,8 @@ class Window:
     def open(self, placed, victims=()):
         """placed: where each connection is; see placed_clients()."""
         self.victims = {v.name for v in victims}
-        wanted = {"none": set(), "victim": {*self.victims, None}, "relayed": {None},
-                  "all": {*placed.values()}}[self.ends]
-        self.locals = {local for local, name in placed.items() if name in wanted}
+        wanted = {"victim": {*self.victims, None}, "relayed": {None}}.get(self.ends, set())
+        self.locals = {local for local, names in placed.items() if names & wanted}
 
     def notice(self):
         """From now on new connections have to be served."""
@@ -70,7 +69,7 @@ class Window:
         if outcome.kind == "connect":
             return self.connects != "none" and outcome.begin <= self.noticed
         if self.ends == "all" or outcome.local in self.locals:
-            return self.ends != "none"
+            return True
         # One that went to the victim before anybody knew.
         return self.ends == "victim" and self.start <= outcome.since <= self.noticed
 
@@ -270,30 +269,28 @@ class Crowd:
 
 
 def placed_clients(world, crowd):
-    """local -> the backend that serves it; None: nobody knows it, so the agent relays it."""
+    """local -> the backends that serve it: a port may lead to one and to another. None among them:
+    nobody knows it, so the agent relays it."""
     crowd.poll()
-    placed = dict.fromkeys(crowd.kept())
+    placed = {local: set() for local in crowd.kept()}
     for backend in world.backends:
-        placed.update({c["client"]: backend.name for c in backend.clients(open=True)})
-    return placed
+        for client in backend.clients(open=True):
+            placed.setdefault(client["client"], set()).add(backend.name)
+    return {local: names or {None} for local, names in placed.items()}
 
 
 def listed(world):
-    """ADDRESS:PORT -> the backend's address, of every connection that the kernel has a record of."""
+    """(ADDRESS:PORT, the backend's endpoint) of every connection that the kernel has a record of."""
     rows = json.loads(ok(world.ctl("connections", "-o", "json")).stdout)["connections"]
-    return {row["local"]: row["backend"] for row in rows}
+    return {(row["local"], row["backend"]) for row in rows}
 
 
 def sockets(world):
-    """ADDRESS:PORT -> the backend's endpoint, of the node's connections to the backends, by
-    ss."""
+    """The same of the node's connections to the backends, by ss."""
     done = world.exec(["ss", "-Htn", "state", "all", "dport", "=", ":6443"],
                       stderr=subprocess.STDOUT)
     if done.returncode != 0:
         raise WorldError(f"ss: {done.stdout}")
-    found = {}
-    for line in done.stdout.splitlines():
-        state, _received, _sent, local, remote = line.split()[:5]
-        if state in ("ESTAB", "CLOSE-WAIT"):
-            found[local] = remote
-    return found
+    rows = [line.split()[:5] for line in done.stdout.splitlines()]
+    return {(local, remote) for state, _received, _sent, local, remote in rows
+            if state in ("ESTAB", "CLOSE-WAIT")}
