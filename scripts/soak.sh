@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: BSD-2-Clause
-# Builds KubeLB and makes many connects through it, in a temporary network, while it kills clients
-# and servers at random. At the end the counts must be 0.
+# Builds KubeLB and has a node live through all that can happen to it, in a temporary network and
+# under real clients. After each disturbance the counts must be exact, and nothing left behind.
 #
-#   scripts/soak.sh [-n CONNECTS] [--seed N]     200,000 take about two minutes
+#   scripts/soak.sh [--hours N] [--seed S] [--json FILE] [--write DIR]     without N: a minute
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -15,5 +15,5 @@ if [ "$(id -u)" -ne 0 ]; then
 	exit 1
 fi
 "$root/scripts/deps.sh"
-make -s -C "$root" all
+make -s -C "$root" all abi-next
 exec /usr/bin/python3 "$root/tests/bench/soak.py" "$@"

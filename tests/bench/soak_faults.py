@@ -14,7 +14,7 @@ import shutil
 import time
 
 from deaths import begin_kill, end_kill
-from helpers import Held, ok, state_of
+from helpers import Held, ok, state_of, stats
 from observe import state_changes, wait_known
 from soak_clients import sockets
 from system import run_checked, wait_until
@@ -50,10 +50,20 @@ def one(act, undo):
         act(victim)
         try:
             wait_noticed(stage, window, victim)
-            hold(dice, 0, 1.5)
+            if dice.random() < 0.7:
+                wait_ended(stage, victim)
+            hold(dice, 0, 1)
         finally:
             undo(victim)
     return run
+
+
+def wait_ended(stage, victim):
+    """It is dead, and nobody is left waiting for it."""
+    wait_until(lambda: state_of(stage.world, victim) == "dead", f"{victim.name} to be dead",
+               NOTICED)
+    wait_until(lambda: stats(stage.world, "active")[victim.name] == 0,
+               f"the connections to {victim.name} to be ended", NOTICED)
 
 
 def slow(stage, _window, dice):

@@ -68,7 +68,8 @@ def text_of(result):
         memory="\n".join(f"| {what} | {m['first']:,} | {m['least']:,} | {m['most']:,} | {m['last']:,} |"
                          for what, m in result["memory"].items()),
         checked=CHECKED,
-        problems="".join(f"\n- step {p['step']}, {p['kind']}: {p['problem']}" for p in problems))
+        problems="".join(f"\n- step {p['step']}, {p['kind']}: {p['problem']}" for p in problems)
+        + ("\n" if problems else ""))
 
 
 def write_report(result, directory):
