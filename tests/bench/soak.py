@@ -15,7 +15,8 @@ has to be served. A client may fail only where its disturbance says so (soak_fau
     soak_report.py     docs/bench/soak.md
 
 The seed decides which disturbances come, and how long they take. Each kind comes once before any
-comes again, and each comes at least once, however short the run is.
+comes again, and each comes at least once, however short the run is. In the turns that follow, only
+one of five ends the agent, so that it also gets old.
 
 Run it by scripts/soak.sh, which builds first. Exit status: 0 all held, 1 something did not, 2 the
 command line is wrong.
@@ -65,6 +66,7 @@ class Stage:
         self.baseline = {}
         self.seen_objects = set()
         self.counters = None, {}
+        self.lives = collections.defaultdict(list)  # pid of an agent -> its memory, KiB
         self.grown = collections.defaultdict(list)
         self.builds = {"this": world.build, "next": os.path.join(world.build, "abi-next")}
         self.state = os.path.join(world.dir, "state")
@@ -282,6 +284,7 @@ class Soak:
             "seed": self.seed, "seconds": round(self.elapsed()), "quiet points": self.quiet,
             "kernel": os.uname().release, "cpus": os.cpu_count(),
             "date": time.strftime("%Y-%m-%d"), "agents": len(self.agents),
+            "oldest agent": max(map(len, self.stage.lives.values()), default=0),
             "disturbances": {name: {
                 "times": self.times[name], "seconds": round(self.took[name], 1),
                 "failed": dict(failures[name])} for name in KINDS},
@@ -301,7 +304,8 @@ class Soak:
 def summary(result):
     lines = [f"seed {result['seed']}: {result['seconds']} s, "
              f"{sum(d['times'] for d in result['disturbances'].values())} disturbances, "
-             f"{result['quiet points']} quiet points, {result['agents']} agents"]
+             f"{result['quiet points']} quiet points, {result['agents']} agents, "
+             f"the oldest for {result['oldest agent']} quiet points"]
     for name, d in result["disturbances"].items():
         failed = ", ".join(f"{n} {kind}" for kind, n in d["failed"].items())
         lines.append(f"  {name:<16} {d['times']:>4} times  {failed}")

@@ -16,6 +16,8 @@ from system import WorldError, run_checked, wait_until
 EVEN = 60  # seconds until counts agree: a FIN to one that was cut off is sent again by then
 GONE = 30  # seconds until what is not used any more is gone
 AGENT_KIB = 24 << 10
+AGENT_GROWS_KIB = 2 << 10
+YOUNG = 5  # quiet points in which an agent may still grow
 KERNEL_KIB = 64 << 10
 RELAY_RULE = "proto 75"
 
@@ -23,7 +25,7 @@ CHECKED = """\
 - the kernel's counts of each backend, its list of connections, the sockets of the node (`ss`) and those that
   the backend itself has are the same, connection by connection; nothing is connecting; no id without a backend has a count
 - pins, maps, programs and links: those of the version that is attached, and none of what was before
-- the agent: processes, descriptors, threads, and at most 24 MiB; no counter of it goes backwards while it runs
+- the agent: processes, descriptors, threads, at most 24 MiB, and not 2 MiB more than when it was young; no counter of it goes backwards while it runs
 - the node's rules, routes, nftables and qdiscs are as at first; the rescue's rule is there only while somebody may need it
 - no file beside those that were there at first
 - `kubelbctl status`, `/status.json` and `kubelbctl doctor`: all are ready, and nothing is wrong
@@ -160,9 +162,16 @@ def check_agent(stage):
     limit = 2 * stage.relayed() + 16
     hold(lambda: [f"{n} sockets" for n in [descriptors(pid)["socket"]] if n > limit],
          f"the agent {pid} has more than {limit}")
-    if memory_of(pid) > AGENT_KIB:
-        raise Problem(f"{memory_of(pid)} KiB, of {AGENT_KIB}")
-    stage.grow("agent, KiB", memory_of(pid))
+    check_memory(stage, pid)
+
+
+def check_memory(stage, pid):
+    now = memory_of(pid)
+    stage.grow("agent, KiB", now)
+    life = stage.lives[pid]
+    life.append(now)
+    if now > AGENT_KIB or now - max(life[:YOUNG]) > AGENT_GROWS_KIB:
+        raise Problem(f"the agent's memory, KiB: {life[:YOUNG]} at first, now {now}")
 
 
 def agent_has(pid):

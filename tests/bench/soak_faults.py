@@ -8,6 +8,7 @@ was. What a step does depends on the seed and its number alone.
 
 import collections
 import errno
+import itertools
 import os
 import random
 import shutil
@@ -315,16 +316,21 @@ KINDS = {
                       "agent restarts"),
 }
 
+# After these there is another agent.
+REPLACING = ("agent killed", "agent restarted", "upgrade", "downgrade", "detach", "full disk")
+TURNS = 5  # one of them with these
+
 
 def order_of(seed):
-    """The kinds, without end: each once before any comes again; a downgrade comes after its
-    upgrade."""
+    """The kinds, without end: all of them, then those that leave the agent alone a few times, so that
+    it also gets old. In each turn everything comes once, a downgrade after its upgrade."""
     dice = random.Random(seed)
-    while True:
-        bag = list(KINDS)
+    for turn in itertools.count():
+        bag = [name for name in KINDS if turn % TURNS == 0 or name not in REPLACING]
         dice.shuffle(bag)
-        up, down = sorted((bag.index("upgrade"), bag.index("downgrade")))
-        bag[up], bag[down] = "upgrade", "downgrade"
+        if "upgrade" in bag:
+            up, down = sorted((bag.index("upgrade"), bag.index("downgrade")))
+            bag[up], bag[down] = "upgrade", "downgrade"
         yield from bag
 
 
