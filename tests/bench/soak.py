@@ -154,6 +154,11 @@ class Stage:
         if now != was:
             raise Problem(f"{now}, at first {was}")
 
+    def forget(self, check):
+        """What it found at first: the next look decides."""
+        for key in [key for key in self.baseline if key[0] == check]:
+            del self.baseline[key]
+
     def grow(self, what, value):
         self.grown[what].append(value)
 
@@ -195,8 +200,8 @@ class Stage:
 
     def diagnosis(self):
         """What a person wants to see of a problem."""
-        parts = [self.world.ctl("-c", self.world.config, "status").stdout, self.world.exec(["ss", "-Htn"]).stdout,
-                 *self.agent.log().splitlines()[-LOG_LINES:]]
+        parts = [self.world.ctl("-c", self.world.config, "status").stdout,
+                 self.world.exec(["ss", "-Htn"]).stdout, *self.agent.log().splitlines()[-LOG_LINES:]]
         return "\n".join(parts)
 
 

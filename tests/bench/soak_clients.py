@@ -280,7 +280,7 @@ def placed_clients(world, crowd):
 
 
 def listed(world):
-    """(ADDRESS:PORT, the backend's endpoint) of every connection that the kernel has a record of."""
+    """(ADDRESS:PORT, the backend's endpoint) of each connection that the kernel has a record of."""
     rows = json.loads(ok(world.ctl("connections", "-o", "json")).stdout)["connections"]
     return {(row["local"], row["backend"]) for row in rows}
 

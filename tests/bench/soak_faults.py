@@ -322,8 +322,8 @@ TURNS = 5  # one of them with these
 
 
 def order_of(seed):
-    """The kinds, without end: all of them, then those that leave the agent alone a few times, so that
-    it also gets old. In each turn everything comes once, a downgrade after its upgrade."""
+    """The kinds, without end: all of them, then a few times those that leave the agent alone, so
+    that it also gets old. In each turn everything comes once, a downgrade after its upgrade."""
     dice = random.Random(seed)
     for turn in itertools.count():
         bag = [name for name in KINDS if turn % TURNS == 0 or name not in REPLACING]

@@ -54,6 +54,11 @@ def row(name, found):
     return f"| {name} | {kind.says} | {found['times']} | {may_fail(kind)} | {failed} |"
 
 
+def rows(table):
+    return "\n".join("| " + " | ".join(v if isinstance(v, str) else f"{v:,}" for v in line) + " |"
+                     for line in table)
+
+
 def text_of(result):
     problems = result["problems"]
     return TEXT.format(
@@ -64,10 +69,10 @@ def text_of(result):
         oldest=result["oldest agent"],
         verdict=f"{len(problems)} problems." if problems else "Everything held.",
         rows="\n".join(row(name, d) for name, d in result["disturbances"].items()),
-        clients="\n".join(f"| {CLIENTS[kind]} | {c['served']:,} | {c['failed']:,} | {c['slowest']:g} |"
-                          for kind, c in result["clients"].items()),
-        memory="\n".join(f"| {what} | {m['first']:,} | {m['least']:,} | {m['most']:,} | {m['last']:,} |"
-                         for what, m in result["memory"].items()),
+        clients=rows((CLIENTS[kind], c["served"], c["failed"], c["slowest"])
+                     for kind, c in result["clients"].items()),
+        memory=rows((what, m["first"], m["least"], m["most"], m["last"])
+                    for what, m in result["memory"].items()),
         checked=CHECKED,
         problems="".join(f"\n- step {p['step']}, {p['kind']}: {p['problem']}" for p in problems)
         + ("\n" if problems else ""))

@@ -58,7 +58,7 @@ def leave_a_file(stage, _window, _dice):
 
 def leave_a_descriptor(stage, _window, _dice):
     """In the agent: a process that has what it has, and one more."""
-    first = stage.baseline["agent", stage.world.build]
+    first = stage.baseline["check_agent", stage.world.build]
     first["file"] -= 1
 
 
@@ -179,7 +179,8 @@ def test_the_seed_decides():
 def test_problems_are_in_the_report(tmp_path):
     none = {name: {"times": 1, "seconds": 1, "failed": {}} for name in KINDS}
     result = {"seed": 1, "seconds": 3600, "quiet points": 19, "kernel": "6.18", "cpus": 2,
-              "date": "2026-11-30", "agents": 3, "oldest agent": 9, "disturbances": none, "clients": {}, "memory": {},
+              "date": "2026-11-30", "agents": 3, "oldest agent": 9, "disturbances": none,
+              "clients": {}, "memory": {},
               "problems": [{"step": 3, "kind": "hole", "at": 9.1, "problem": "counts: cp1"}]}
     soak_report.write_report(result, tmp_path)
     text = (tmp_path / "soak.md").read_text(encoding="utf-8")
