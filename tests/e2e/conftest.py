@@ -32,7 +32,7 @@ LONG = {"test_package.py": 793, "test_docs.py": 420, "test_killed_load.py": 307,
         "test_chart.py": 60, "test_rpm.py": 90, "test_host_netns.py": 111,
         "test_doctor.py": 240, "test_doctor_states.py": 180, "test_failed_load.py": 60,
         "test_k8s_check.py": 90, "test_ansible.py": 180,
-        "test_ansible_changes.py": 300, "test_ansible_proxy.py": 240}
+        "test_ansible_changes.py": 300, "test_ansible_proxy.py": 240, "test_soak.py": 200}
 
 import helpers  # noqa: E402  (after sys.path)
 import packages  # noqa: E402
