@@ -72,6 +72,8 @@ struct agent_moving {
 	struct look look;
 	bool found;
 	struct klb_connection oldest;
+	__u32 displaced; /* what rebalance_displaced has said at the last look */
+	struct ration displacing;
 };
 
 /* Connections that a backend has taken and does not serve: see silence.c. */

@@ -24,7 +24,9 @@ static bool read_load(const struct agent *a, unsigned int index, struct rebalanc
 		return false;
 	*ret = (struct rebalance_load){ .id = b->id,
 					.active = stats.active,
-					.weight = agent_share_weight(a, b) };
+					.weight = agent_share_weight(a, b),
+					.rank = b->rank,
+					.ready_ns = h->since_ns };
 	return true;
 }
 
@@ -94,12 +96,41 @@ static void on_listed(void *arg, int result, const struct datapath_found *found,
 	agent_count_ended(a, &ended, METRICS_ENDED_REBALANCE);
 }
 
+/*
+ * A client that cannot go elsewhere, because of its address family for example, comes back each
+ * time. One that can comes back every second time.
+ */
+static const struct ration_rules displacing = { .burst = 8, .every_ms = 10 * 60 * 1000 };
+
+/*
+ * The backend that one connection is to leave so that the fleet is even; 0: none. Short connections
+ * come and go: what is so at two looks in a row is no work of theirs.
+ */
+static __u32 choose_displaced(struct agent *a, const struct rebalance_load *loads, unsigned int n)
+{
+	__u32 id = rebalance_displaced(loads, n), before = a->moving.displaced;
+
+	a->moving.displaced = id;
+	if (!id || id != before)
+		return 0;
+	return ration_take(&a->moving.displacing, &displacing, clock_now_ns()) ? id : 0;
+}
+
+/* The backend that one connection is to leave; 0: none. */
+static __u32 choose(struct agent *a)
+{
+	struct rebalance_load loads[KLB_MAX_BACKENDS];
+	unsigned int n = read_loads(a, loads);
+	__u32 id = rebalance_overloaded(loads, n);
+
+	return id ? id : choose_displaced(a, loads, n);
+}
+
 void agent_rebalance(struct agent *a)
 {
 	static const struct look_ops ops = {
 		.visitor = { .begin = begin_list, .take = take_oldest }, .done = on_listed
 	};
-	struct rebalance_load loads[KLB_MAX_BACKENDS];
 	struct datapath_list_options how = { 0 };
 	const struct plan_backend *b;
 	__u64 now = clock_now_ns();
@@ -108,7 +139,7 @@ void agent_rebalance(struct agent *a)
 	    now < look_rested_ns(&a->moving.look) || look_is_running(&a->moving.look))
 		return;
 	a->rebalance_ns = now + random_around(REBALANCE_MS, JITTER_PERCENT) * NS_PER_MS;
-	a->moving.id = rebalance_overloaded(loads, read_loads(a, loads));
+	a->moving.id = choose(a);
 	b = a->moving.id ? plan_find_id(&a->state->applied, a->moving.id) : NULL;
 	if (!b)
 		return;
