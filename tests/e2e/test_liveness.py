@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from helpers import kept_to, state_of, wait_states
+from helpers import kept_to, served_set, state_of, wait_states
 from observe import Dialer, clients_of, end_of, is_open, metric, state_changes
 from system import wait_until
 
@@ -248,3 +248,33 @@ def test_http1_probe_waits_for_the_answer(http1):
                       backend=http1.first.endpoint) >= probes + 2, "PINGs and probes", 40)
     assert handshakes(http1, http1.first) == 1
     assert not changes(http1, http1.first)
+
+
+# --- a fleet's interval ---------------------------------------------------------
+
+# What docs/scale.md has for 10,000 nodes. After the first ones no probe is due in these tests.
+SPARSE = {"interval": "65s", "timeout": "3s"}
+
+
+def test_sparse_probes_find_a_death_and_a_return(stage):
+    """The end of the connection tells of a death; a dead one is asked each five seconds."""
+    stage.configure(probe=SPARSE, slowStart="0")
+    stage.agent()
+    wait_states(stage, "ready", stage.backends)
+    cp = stage.cp(1)
+    cp.kill()
+    wait_states(stage, "dead", [cp], timeout=5)
+    cp.start()
+    wait_states(stage, "ready", [cp], timeout=12)
+
+
+def test_sparse_probes_find_a_shutdown(stage):
+    """500 is not asked for in time. But who closes the port says GOAWAY, and that is followed up."""
+    api = stage.apiserver(1, alpn=["h2", "http/1.1"])
+    stage.configure(probe=SPARSE, slowStart="0")
+    stage.agent()
+    wait_states(stage, "ready", [api, *stage.backends[1:]])
+    wait_until(lambda: pings(stage, api), "PINGs to begin")
+    api.shutdown(linger=10)
+    wait_states(stage, "dead", [api], timeout=5)
+    assert "cp1" not in served_set(stage, 20)

@@ -11,8 +11,10 @@
  * back,
  */
 #define DRAINING_INTERVAL_MS 1000
-/* and of one whose state is not settled, so that its clients do not wait for long. */
+/* of one whose state is not settled, so that its clients do not wait for long, */
 #define PENDING_INTERVAL_MS 500
+/* and of one that is dead, which is asked at no cost to anybody, and wanted back. */
+#define DEAD_INTERVAL_MS 5000
 
 /* The order of preference of klb_tier in bpf/select.bpf.h; less is better. */
 static unsigned int rank_of(enum klb_state state)
@@ -299,14 +301,25 @@ unsigned int health_share(const struct health *h, unsigned int ramp_ms, __u64 no
 	return SHARE_FIRST + (unsigned int)((SHARE_ALL - SHARE_FIRST) * since / ramp_ns);
 }
 
+static unsigned int longest_wait_ms(const struct health *h, const struct health_rules *rules)
+{
+	switch (h->state) {
+	case KLB_STATE_READY:
+		if (h->failures)
+			return PENDING_INTERVAL_MS;
+		return rules->keep_ms ? rules->keep_ms : rules->interval_ms;
+	case KLB_STATE_DEAD:
+		return DEAD_INTERVAL_MS;
+	case KLB_STATE_DRAINING:
+		return DRAINING_INTERVAL_MS;
+	default:
+		return PENDING_INTERVAL_MS;
+	}
+}
+
 unsigned int health_next_probe_ms(const struct health *h, const struct health_rules *rules)
 {
-	bool settled = h->state == KLB_STATE_READY ? !h->failures : h->state == KLB_STATE_DEAD;
-	unsigned int ms =
-		h->state == KLB_STATE_DRAINING ? DRAINING_INTERVAL_MS : PENDING_INTERVAL_MS;
+	unsigned int ms = longest_wait_ms(h, rules);
 
-	if (settled)
-		ms = h->state == KLB_STATE_READY && rules->keep_ms ? rules->keep_ms
-								   : rules->interval_ms;
 	return rules->interval_ms < ms ? rules->interval_ms : ms;
 }

@@ -165,8 +165,8 @@ bool health_may_evict(const struct health *h, __u64 now_ns);
 unsigned int health_share(const struct health *h, unsigned int ramp_ms, __u64 now_ns);
 
 /*
- * The wait until the next probe, in milliseconds and without jitter: the interval when the state is
- * settled (keep_ms where that is less), otherwise a second at most.
+ * The wait until the next probe, in milliseconds and without jitter: the interval when the backend
+ * is ready (keep_ms where that is less), 5 s at most when it is dead, otherwise a second at most.
  */
 unsigned int health_next_probe_ms(const struct health *h, const struct health_rules *rules);
 

@@ -716,6 +716,21 @@ static void short_intervals_stay(void **state)
 	assert_int_equal(health_next_probe_ms(&h, &quick), 200);
 }
 
+/* Asking one that is down costs no apiserver anything, and it is wanted back. */
+static void a_dead_one_is_asked_soon(void **state)
+{
+	const struct health_rules sparse = { .rise = 2, .fall = 1, .interval_ms = 65000 };
+	struct health h;
+
+	(void)state;
+	health_init(&h, 1);
+	health_probed(&h, &sparse, KLB_REASON_OK, 200, 2);
+	assert_int_equal(health_next_probe_ms(&h, &sparse), 65000);
+	health_probed(&h, &sparse, KLB_REASON_REFUSED, 0, 3);
+	assert_int_equal(h.state, KLB_STATE_DEAD);
+	assert_int_equal(health_next_probe_ms(&h, &sparse), 5000);
+}
+
 static void adopts_what_was_seen(void **state)
 {
 	struct klb_backend seen = { .state = KLB_STATE_DEAD,
@@ -895,6 +910,7 @@ int main(void)
 		cmocka_unit_test(adopted_and_gone),
 		cmocka_unit_test(pending_verdicts_are_probed_soon),
 		cmocka_unit_test(short_intervals_stay),
+		cmocka_unit_test(a_dead_one_is_asked_soon),
 		cmocka_unit_test(adopts_what_was_seen),
 		cmocka_unit_test(names_are_distinct),
 		cmocka_unit_test(better_is_what_connects_prefer),
