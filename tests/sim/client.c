@@ -250,6 +250,9 @@ void client_server_changed(struct server *s)
 
 static void client_init(struct connection *c, struct node *n, bool watch)
 {
+	static __u64 n_made;
+
+	c->cookie = ++n_made;
 	sim_event_init(&c->timer, on_timer, c);
 	c->node = n;
 	c->watch = watch;

@@ -4,6 +4,7 @@
  * view_of of bpf/connect.bpf.c does; counts and evidence follow bpf/outlier.bpf.h, of which there
  * is as much here as a single trusted user makes happen. The place of user/datapath.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "datapath/datapath.h"
@@ -280,9 +281,9 @@ static void connection_of(const struct connection *c, struct klb_connection *ret
 	ret->record.generation = c->generation;
 	ret->record.phase = KLB_PHASE_ACTIVE;
 	ret->record.established_ns = c->established_ns;
-	ret->record.pid = (__u32)(c - c->node->watches);
+	ret->record.pid = (__u32)c->cookie;
 	ret->last_data_ms = data ? (__u32)((now - data) / NS_PER_MS) : CONNECTION_NO_DATA;
-	ret->cookie = (__u64)(uintptr_t)c;
+	ret->cookie = c->cookie;
 }
 
 static int visit(const struct node *n, const struct connection *list, unsigned int count,
@@ -356,23 +357,42 @@ void look_cancel(struct look *l)
 	(void)l;
 }
 
+static struct connection *find(struct node *n, __u64 cookie)
+{
+	struct connection *c = n->brief;
+
+	for (unsigned int i = 0; i < n->n_watches; i++)
+		if (n->watches[i].cookie == cookie)
+			return &n->watches[i];
+	while (c && c->cookie != cookie)
+		c = c->next;
+	return c;
+}
+
+static void end(struct node *n, struct datapath_ending *ending)
+{
+	struct connection *c = find(n, ending->connection->cookie);
+	__u64 data;
+
+	if (!c || c->phase != CLIENT_OPEN) {
+		ending->result = -ENOENT;
+		return;
+	}
+	data = client_last_data(c);
+	if (ending->spare_ms && data && clock_now_ns() - data < ending->spare_ms * NS_PER_MS) {
+		ending->result = -EAGAIN;
+		return;
+	}
+	ending->reset = true;
+	client_reset(c);
+}
+
 void datapath_end(const struct datapath *dp, struct sock_diag *diag, struct datapath_ending *list,
 		  unsigned int n)
 {
-	(void)dp;
 	(void)diag;
-	for (unsigned int i = 0; i < n; i++) {
-		struct connection *c = (struct connection *)(uintptr_t)list[i].connection->cookie;
-		__u64 data = client_last_data(c);
-
-		if (list[i].spare_ms && data &&
-		    clock_now_ns() - data < list[i].spare_ms * NS_PER_MS) {
-			list[i].result = -EAGAIN;
-			continue;
-		}
-		list[i].reset = true;
-		client_reset(c);
-	}
+	for (unsigned int i = 0; i < n; i++)
+		end(node_of(dp), &list[i]);
 }
 
 int sock_diag_open(struct sock_diag **ret, struct err *e)

@@ -20,7 +20,13 @@ static __u64 n_called, n_ordered;
 static bool spreads = true;
 static __u64 agents_state, own_state;
 
-static struct event **heap;
+/* With its times beside it: a comparison that had to look at the event would miss the cache. */
+struct due {
+	__u64 due_ns, order;
+	struct event *event;
+};
+
+static struct due *heap;
 static unsigned int n_heap, heap_room;
 
 /* --- chance -------------------------------------------------------------------------- */
@@ -98,27 +104,27 @@ __u64 sim_now(void)
 
 /* --- the heap ------------------------------------------------------------------------ */
 
-static bool is_sooner(const struct event *a, const struct event *b)
+static bool is_sooner(const struct due *a, const struct due *b)
 {
 	return a->due_ns < b->due_ns || (a->due_ns == b->due_ns && a->order < b->order);
 }
 
-static void put(unsigned int i, struct event *e)
+static void put(unsigned int i, const struct due *d)
 {
-	heap[i] = e;
-	e->place = i + 1;
+	heap[i] = *d;
+	d->event->place = i + 1;
 }
 
-static void rise(unsigned int i, struct event *e)
+static void rise(unsigned int i, const struct due *d)
 {
-	while (i && is_sooner(e, heap[(i - 1) / WIDTH])) {
-		put(i, heap[(i - 1) / WIDTH]);
+	while (i && is_sooner(d, &heap[(i - 1) / WIDTH])) {
+		put(i, &heap[(i - 1) / WIDTH]);
 		i = (i - 1) / WIDTH;
 	}
-	put(i, e);
+	put(i, d);
 }
 
-static void sink(unsigned int i, struct event *e)
+static void sink(unsigned int i, const struct due *d)
 {
 	for (;;) {
 		unsigned int first = i * WIDTH + 1, least = first;
@@ -126,32 +132,32 @@ static void sink(unsigned int i, struct event *e)
 		if (first >= n_heap)
 			break;
 		for (unsigned int k = first + 1; k < first + WIDTH && k < n_heap; k++)
-			if (is_sooner(heap[k], heap[least]))
+			if (is_sooner(&heap[k], &heap[least]))
 				least = k;
-		if (!is_sooner(heap[least], e))
+		if (!is_sooner(&heap[least], d))
 			break;
-		put(i, heap[least]);
+		put(i, &heap[least]);
 		i = least;
 	}
-	put(i, e);
+	put(i, d);
 }
 
-static void settle(unsigned int i, struct event *e)
+static void settle(unsigned int i, const struct due *d)
 {
-	if (i && is_sooner(e, heap[(i - 1) / WIDTH]))
-		rise(i, e);
+	if (i && is_sooner(d, &heap[(i - 1) / WIDTH]))
+		rise(i, d);
 	else
-		sink(i, e);
+		sink(i, d);
 }
 
 static void take_out(struct event *e)
 {
 	unsigned int i = e->place - 1;
-	struct event *last = heap[--n_heap];
+	const struct due last = heap[--n_heap];
 
 	e->place = 0;
-	if (last != e)
-		settle(i, last);
+	if (last.event != e)
+		settle(i, &last);
 }
 
 void sim_event_init(struct event *e, event_callback_fn call, void *arg)
@@ -161,19 +167,19 @@ void sim_event_init(struct event *e, event_callback_fn call, void *arg)
 
 void sim_event_at(struct event *e, __u64 due_ns)
 {
-	e->due_ns = SIM_START_NS + due_ns;
-	e->order = n_ordered++;
+	const struct due d = { SIM_START_NS + due_ns, n_ordered++, e };
+
 	if (e->place) {
-		settle(e->place - 1, e);
+		settle(e->place - 1, &d);
 		return;
 	}
 	if (n_heap == heap_room) {
 		heap_room = heap_room ? 2 * heap_room : 1024;
-		heap = realloc(heap, heap_room * sizeof(struct event *));
+		heap = realloc(heap, heap_room * sizeof(*heap));
 		if (!heap)
 			abort();
 	}
-	rise(n_heap++, e);
+	rise(n_heap++, &d);
 }
 
 void sim_event_in(struct event *e, __u64 ns)
@@ -183,10 +189,10 @@ void sim_event_in(struct event *e, __u64 ns)
 
 void sim_run_until(__u64 ns)
 {
-	while (n_heap && heap[0]->due_ns <= SIM_START_NS + ns) {
-		struct event *e = heap[0];
+	while (n_heap && heap[0].due_ns <= SIM_START_NS + ns) {
+		struct event *e = heap[0].event;
 
-		now_ns = e->due_ns;
+		now_ns = heap[0].due_ns;
 		take_out(e);
 		n_called++;
 		e->call(-1, EV_TIMEOUT, e->arg);

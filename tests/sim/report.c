@@ -159,15 +159,43 @@ static double mean_before(const struct watch *w, rates_fn rates)
 	return (double)sum / n;
 }
 
-static unsigned int worst_after(const struct watch *w, rates_fn rates)
+struct worst {
+	unsigned int at_s, most; /* the second, and what came to one server in it */
+	double even; /* the same, in the mean of all that count */
+};
+
+static unsigned int most_in(const struct watch *w, unsigned int second, rates_fn rates)
 {
-	unsigned int worst = 0;
+	unsigned int most = 0;
 
 	for (unsigned int i = 0; i < SIM_SERVERS; i++)
-		for (unsigned int t = w->at_s; w->counts[i] && t < w->at_s + w->after_s; t++)
-			if (rates(&servers[i])[t] > worst)
-				worst = rates(&servers[i])[t];
-	return worst;
+		if (w->counts[i] && rates(&servers[i])[second] > most)
+			most = rates(&servers[i])[second];
+	return most;
+}
+
+static struct worst worst_after(const struct watch *w, rates_fn rates)
+{
+	struct worst ret = { .at_s = w->at_s };
+	unsigned int sum = 0, n = 0;
+
+	for (unsigned int t = w->at_s; t < w->at_s + w->after_s; t++)
+		if (most_in(w, t, rates) > ret.most)
+			ret = (struct worst){ .at_s = t, .most = most_in(w, t, rates) };
+	for (unsigned int i = 0; i < SIM_SERVERS; i++) {
+		sum += w->counts[i] ? rates(&servers[i])[ret.at_s] : 0;
+		n += w->counts[i];
+	}
+	ret.even = sum ? (double)ret.most * n / sum : 0;
+	return ret;
+}
+
+static void write_rates(const struct watch *w, const char *name, rates_fn rates)
+{
+	struct worst worst = worst_after(w, rates);
+
+	printf(", \"%s\": {\"before\": %.2f, \"worst\": %u, \"even\": %.3f}", name,
+	       mean_before(w, rates), worst.most, worst.even);
 }
 
 static void write_watches(void)
@@ -184,9 +212,7 @@ static void write_watches(void)
 	for (unsigned int k = 0; k < n_watches; k++) {
 		printf("  {\"what\": \"%s\", \"second\": %u", watches[k].what, watches[k].at_s);
 		for (unsigned int i = 0; i < 4; i++)
-			printf(", \"%s\": {\"before\": %.2f, \"worst\": %u}", kinds[i].name,
-			       mean_before(&watches[k], kinds[i].rates),
-			       worst_after(&watches[k], kinds[i].rates));
+			write_rates(&watches[k], kinds[i].name, kinds[i].rates);
 		printf("}%s\n", k + 1 < n_watches ? "," : "");
 	}
 	printf(" ],\n");
@@ -213,7 +239,7 @@ static void write_worst(const char *name, rates_fn rates, const char *after)
 					   .after_s = BUCKET_S,
 					   .counts = { 1, 1, 1, 1, 1, 1, 1, 1, 1 } };
 
-		printf("%s%u", k ? ", " : "", worst_after(&all, rates));
+		printf("%s%u", k ? ", " : "", worst_after(&all, rates).most);
 	}
 	printf("]%s\n", after);
 }

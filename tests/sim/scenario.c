@@ -162,9 +162,9 @@ static unsigned int plan_hour(void)
 /* Nothing happens: what probes cost. */
 static unsigned int plan_probes(void)
 {
-	plan(180, settled, 0);
-	mark(240, "steady");
-	return 240;
+	plan(300, settled, 0);
+	mark(360, "steady");
+	return 360;
 }
 
 /* The same as the hour, as short as it can be: for tests. */

@@ -26,8 +26,6 @@
 
 /* libevent's own are opaque: these are other ones of the same name. */
 struct event {
-	__u64 due_ns;
-	__u64 order; /* among those that are due at the same time */
 	event_callback_fn call;
 	void *arg;
 	unsigned int place; /* in the heap, plus 1; 0: not in it */
@@ -107,6 +105,7 @@ enum connection_phase { CLIENT_IDLE, CLIENT_DIALS, CLIENT_OPEN };
 struct connection {
 	struct event timer;
 	struct node *node;
+	__u64 cookie; /* no two are alike; an address would be another one in each run */
 	enum connection_phase phase;
 	bool watch; /* its client connects again whenever it ends */
 	__u8 failures; /* in a row */
