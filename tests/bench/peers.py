@@ -122,12 +122,12 @@ def start_nginx(world, endpoints, prefix=(), workers="auto", connections=8192, l
 
 
 def start_haproxy(world, endpoints, prefix=(), maxconn=None):
-    """maxconn: instead of Kubespray's 4000, and of its 250 for each server."""
+    """maxconn: instead of Kubespray's 4000, and of its 1000 for each server."""
     text = HAPROXY.format(port=HAPROXY_PORT, servers="\n".join(
         f"\tserver s{i} {e} check check-ssl verify none" for i, e in enumerate(endpoints)))
     if maxconn:
         text = text.replace("maxconn 4000", f"maxconn {maxconn}").replace(
-            "maxconn 250", f"maxconn {maxconn}")
+            "maxconn 1000", f"maxconn {maxconn}")
     path = write(os.path.join(directory(world, "haproxy"), "conf"), text)
     return Proxy(world, "haproxy", [*prefix, "haproxy", "-db", "-f", path], HAPROXY_PORT,
                  listens(world))
