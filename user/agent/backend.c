@@ -156,8 +156,9 @@ static bool take_outcome(struct agent_backend *b, enum klb_reason outcome,
 	return health_probed(&b->health, &b->rules, outcome, result->http_status, clock_now_ns());
 }
 
-/* The want of descriptors or memory here says nothing about the backend. */
-static void note_unable(struct agent_backend *b, const struct probe_result *result)
+/* The want of descriptors or memory here says nothing about the backend. Returns whether it is so.
+ */
+static bool note_unable(struct agent_backend *b, const struct probe_result *result)
 {
 	char text[ENDPOINT_TEXT_MAX];
 	struct err e = { "" };
@@ -169,6 +170,11 @@ static void note_unable(struct agent_backend *b, const struct probe_result *resu
 			  endpoint_format(&b->endpoint, text));
 	log_failure(b->unable, LOG_LEVEL_WARN,
 		    "the backend cannot be probed for now, its state stays as it is", &e);
+	if (!result->unable)
+		return false;
+	b->closed = false;
+	schedule_next(b);
+	return true;
 }
 
 /* Was it closed for being idle? Then its server is kept from it, and that is said once. */
@@ -248,12 +254,8 @@ static void on_done(void *arg, const struct probe_result *result)
 
 	b->probing = false;
 	event_del(b->timer);
-	note_unable(b, result);
-	if (result->unable) {
-		b->closed = false;
-		schedule_next(b);
+	if (note_unable(b, result))
 		return;
-	}
 	metrics_probe_observe(&b->metrics, outcome, result->duration_ns);
 	note_reached(b, result);
 	if (result->http_status)
