@@ -248,16 +248,21 @@ def check_kernel_memory(stage):
 
 
 def check_status(stage):
-    shown = {b["address"]: b["state"] for b in json.loads(
-        ok(stage.world.ctl("status", "-o", "json")).stdout)["backends"]}
-    status, _headers, body = http_call(stage.world, "GET", "/status.json")
-    served = {b["address"]: b["state"] for b in json.loads(body)["backends"]}
+    """A state may change for a moment on a busy machine; all places say the same of it."""
     want = {b.endpoint: "ready" for b in stage.world.backends}
-    if status != 200 or shown != want or served != want:
-        raise Problem(f"kubelbctl {shown}, /status.json {status} {served}")
-    text = http_call(stage.world, "GET", "/status")
-    if text[0] != 200 or not all(b.endpoint in text[2] for b in stage.world.backends):
-        raise Problem(f"/status: {text[0]} {text[2]}")
+
+    def others():
+        shown = {b["address"]: b["state"] for b in json.loads(
+            ok(stage.world.ctl("status", "-o", "json")).stdout)["backends"]}
+        status, _headers, body = http_call(stage.world, "GET", "/status.json")
+        served = {b["address"]: b["state"] for b in json.loads(body)["backends"]}
+        if status != 200 or shown != want or served != want:
+            return [f"kubelbctl {shown}, /status.json {status} {served}"]
+        status, _headers, body = http_call(stage.world, "GET", "/status")
+        return [f"/status: {status} {body}"] if status != 200 or not all(
+            endpoint in body for endpoint in want) else []
+
+    hold(others, "status")
 
 
 def check_doctor(stage):
