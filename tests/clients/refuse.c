@@ -19,6 +19,7 @@
  *   by-id                BPF_PROG_GET_FD_BY_ID and BPF_MAP_GET_FD_BY_ID
  *   sock_diag            socket(2) of NETLINK_SOCK_DIAG
  *   repair               setsockopt(2) of TCP_REPAIR
+ *   tcp4                 socket(2) of IPv4 and TCP
  *   errno=N              what is answered from here on; 1 (EPERM) to begin with
  *
  * A seccomp filter cannot look behind pointers, so it asks this process (seccomp_unotify(2)).
@@ -64,7 +65,8 @@ enum kind {
 	KIND_INFO,
 	KIND_BY_ID,
 	KIND_SOCK_DIAG,
-	KIND_REPAIR
+	KIND_REPAIR,
+	KIND_TCP4
 };
 
 struct rule {
@@ -108,6 +110,8 @@ static void add_rule(const char *word, int code)
 		r.kind = KIND_SOCK_DIAG;
 	else if (!strcmp(word, "repair"))
 		r.kind = KIND_REPAIR;
+	else if (!strcmp(word, "tcp4"))
+		r.kind = KIND_TCP4;
 	else {
 		errno = EINVAL;
 		die(word);
@@ -208,6 +212,9 @@ static bool is_call_of(enum kind kind, const struct seccomp_data *call)
 	if (kind == KIND_SOCK_DIAG)
 		return call->nr == SYS_socket && call->args[0] == AF_NETLINK &&
 		       call->args[2] == NETLINK_SOCK_DIAG;
+	if (kind == KIND_TCP4)
+		return call->nr == SYS_socket && call->args[0] == AF_INET &&
+		       ((int)call->args[1] & ~(SOCK_CLOEXEC | SOCK_NONBLOCK)) == SOCK_STREAM;
 	return kind == KIND_REPAIR && call->nr == SYS_setsockopt && call->args[1] == IPPROTO_TCP &&
 	       call->args[2] == TCP_REPAIR;
 }

@@ -11,7 +11,8 @@ import signal
 import pytest
 import yaml
 
-from helpers import fails, ok, wait_states
+from backend import PORT
+from helpers import V4, V6, Listener, fails, ok, served_by, wait_states
 from system import wait_until
 from test_relay_mode import Relayed
 
@@ -114,6 +115,14 @@ def test_relayed(stage):
     relayed.agent.kill9()
     status, text, _numbers = brief(stage)
     assert status == 2 and "nothing is attached" in text
+
+
+def test_relayed_but_for_a_frontend(stage):
+    """Somebody else has the port: the others are relayed, and nothing is said of programs."""
+    with Listener(stage, V4, PORT):
+        Relayed(stage)
+        judged(stage, 2, rf"(?!.*not balanced)KUBELB CRITICAL: .*frontend {V4}:{PORT} is not served: .*")
+        assert served_by(stage, host=V6) in {"cp1", "cp2", "cp3"}
 
 
 def test_what_is_no_judgement(attached):

@@ -144,6 +144,10 @@ def test_relaying_because_the_kernel_refuses(stage, refuse):
 # --- the relay beside the kernel ------------------------------------------------
 
 
+def test_no_relay_without_an_agent(attached):
+    Visit(attached).one("skip", "relay", "there is none without an agent")
+
+
 def test_rescue_whose_mark_is_taken(stage):
     rule = "rule add fwmark 0x1000/0x1000 lookup 99"
     stage.ip_batch(stage.node, [rule])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The preflight: what the first kubelb-load, and a dry run, refuse, and what they must not."""
 
+import errno
 import json
 import os
 import time
@@ -108,6 +109,14 @@ def test_time_is_bounded(stage):
         ["no answer within 2 s", "connected, and no TLS within 2 s"]
     assert 1.9 < took < 9, took  # to load the programs takes a second or more
     nothing_is_attached(stage)
+
+
+def test_a_shortage_says_nothing_of_backends(stage, refuse):
+    """No backend can be dialled for want of memory. Whether one answers nobody knows."""
+    done = stage.exec([refuse, f"errno={errno.ENOMEM}", "tcp4", "--", stage.program("kubelb-load"),
+                       "-n", "--pin", stage.pin, "-c", stage.config])
+    ok(done)
+    assert "connect: out of memory" in done.stderr and NONE not in done.stderr
 
 
 def test_boot_waits_for_nobody(stage):
