@@ -159,7 +159,8 @@ Measured by `scripts/bench.sh --report{' --quick' * a['quick']}` ({kind}) on {a[
 **direct** is a client that dials one apiserver itself. **nginx** is the stream proxy of the usual guides (`least_conn`,
 `proxy_connect_timeout 1s`, `proxy_timeout 10m`). **HAProxy** has Kubespray's configuration (`GET /healthz` every 15 s). **nft DNAT** is a rule as
 kube-proxy's nftables mode writes it, which nobody changes. All have three apiservers. A figure is the median of its rounds, with the
-smallest and the largest behind it. [report.json](report.json) has each round.
+smallest and the largest behind it. [report.json](report.json) has each round. [soak.md](soak.md) is another test: an hour of everything that
+happens to a node.
 """
 
 
