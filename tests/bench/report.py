@@ -45,7 +45,7 @@ from system import WorldError  # noqa: E402
 from world import ROOT, World, raise_on_signals  # noqa: E402
 
 # Seconds are of one run, of the windows after faults, and of the checks.
-FULL = {"rounds": 21, "seconds": 0.5, "bulk": 40, "first_bytes": 1000, "unrelated": 5000,
+FULL = {"rounds": 15, "seconds": 0.5, "bulk": 40, "first_bytes": 1000, "unrelated": 5000,
         "unrelated_rounds": 40, "fault_rounds": 3, "short": 15, "long": 75, "check_seconds": 300}
 QUICK = {"rounds": 3, "seconds": 0.25, "bulk": 12, "first_bytes": 200, "unrelated": 3000,
          "unrelated_rounds": 9, "fault_rounds": 1, "short": 9, "long": 30, "check_seconds": 60}
