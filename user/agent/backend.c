@@ -156,9 +156,8 @@ static bool take_outcome(struct agent_backend *b, enum klb_reason outcome,
 	return health_probed(&b->health, &b->rules, outcome, result->http_status, clock_now_ns());
 }
 
-/* The want of descriptors or memory here says nothing about the backend. Returns whether it is so.
- */
-static bool note_unable(struct agent_backend *b, const struct probe_result *result)
+/* The want of descriptors or memory here says nothing about the backend. */
+static void note_unable(struct agent_backend *b, const struct probe_result *result)
 {
 	char text[ENDPOINT_TEXT_MAX];
 	struct err e = { "" };
@@ -170,11 +169,6 @@ static bool note_unable(struct agent_backend *b, const struct probe_result *resu
 			  endpoint_format(&b->endpoint, text));
 	log_failure(b->unable, LOG_LEVEL_WARN,
 		    "the backend cannot be probed for now, its state stays as it is", &e);
-	if (!result->unable)
-		return false;
-	b->closed = false;
-	schedule_next(b);
-	return true;
 }
 
 /* Was it closed for being idle? Then its server is kept from it, and that is said once. */
@@ -245,29 +239,13 @@ static void renew_now(struct agent_backend *b)
 	schedule_next(b);
 }
 
-static void on_done(void *arg, const struct probe_result *result)
+/* What it says of the backend's state. */
+static void judge(struct agent_backend *b, const struct probe_result *result)
 {
-	struct agent_backend *b = arg;
 	enum klb_state was = b->health.state;
 	enum klb_reason reason_was = b->health.reason, outcome = result->outcome;
 	bool changed;
 
-	b->probing = false;
-	event_del(b->timer);
-	if (note_unable(b, result))
-		return;
-	metrics_probe_observe(&b->metrics, outcome, result->duration_ns);
-	note_reached(b, result);
-	if (result->http_status)
-		b->alive_ns = clock_now_ns();
-	if (is_outdated(b, result)) {
-		renew_now(b);
-		return;
-	}
-	if (outcome == KLB_REASON_NO_ANSWER && result->path == PROBE_READY) {
-		probe_liveness(b, result);
-		return;
-	}
 	if (result->path == PROBE_LIVE)
 		outcome = reason_while_alive(outcome);
 	changed = take_outcome(b, outcome, result);
@@ -284,6 +262,30 @@ static void on_done(void *arg, const struct probe_result *result)
 	else
 		schedule_next(b);
 	b->ops->changed(b->arg, changed);
+}
+
+static void on_done(void *arg, const struct probe_result *result)
+{
+	struct agent_backend *b = arg;
+
+	b->probing = false;
+	event_del(b->timer);
+	note_unable(b, result);
+	if (result->unable) {
+		b->closed = false;
+		schedule_next(b);
+		return;
+	}
+	metrics_probe_observe(&b->metrics, result->outcome, result->duration_ns);
+	note_reached(b, result);
+	if (result->http_status)
+		b->alive_ns = clock_now_ns();
+	if (is_outdated(b, result))
+		renew_now(b);
+	else if (result->outcome == KLB_REASON_NO_ANSWER && result->path == PROBE_READY)
+		probe_liveness(b, result);
+	else
+		judge(b, result);
 }
 
 /* The next probe shows whether the server was well when it closed the connection. */
