@@ -171,8 +171,8 @@ def target_section(report):
             "by round; a wide spread beside a miss points at other load on the machine.\n\n"
             + table(("what", "measured", "target", ""),
                     [(*r[:3], verdict(r[3])) for r in rows])
-            + "".join(f"\n- {r[0]}: {reason(report, r[0])}" for r in rows
-                      if not r[3] and reason(report, r[0])) + "\n")
+            + "".join(f"\n- {r[0]}: {why}" for r in rows
+                      if not r[3] and (why := reason(report, r[0]))) + "\n")
 
 
 def comparison(report, rows, who=WHO):

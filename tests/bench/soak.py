@@ -42,9 +42,9 @@ from helpers import agent_serves, metrics, ok, wait_states  # noqa: E402
 from observe import kubeconfig, wait_known  # noqa: E402
 from soak_checks import CHECKS, END_CHECKS, Problem, one_each  # noqa: E402
 from soak_clients import Crowd, Window, placed_clients  # noqa: E402
-from soak_faults import KINDS, dice_of, order_of, replace  # noqa: E402
+from soak_faults import KINDS, dice_of, order_of  # noqa: E402
 from soak_report import write_report  # noqa: E402
-from system import WorldError, run_checked, wait_until  # noqa: E402
+from system import WorldError, replace, run_checked, wait_until  # noqa: E402
 from world import World, build_client, raise_on_signals  # noqa: E402
 
 BACKENDS = 3

@@ -8,6 +8,7 @@ import json
 import os
 import re
 
+from agentbench import status_kib
 from helpers import (bpftool_ok, carried, dump, http_call, link_pins, metrics_of, metrics_page,
                      objects, ok, pins, stats)
 from soak_clients import listed, sockets
@@ -167,7 +168,7 @@ def check_agent(stage):
 
 
 def check_memory(stage, pid):
-    now = memory_of(pid)
+    now = status_kib(pid, "VmRSS")
     stage.grow("agent, KiB", now)
     life = stage.lives[pid]
     life.append(now)
@@ -180,11 +181,6 @@ def agent_has(pid):
     del found["socket"]
     found["thread"] = len(os.listdir(f"/proc/{pid}/task"))
     return found
-
-
-def memory_of(pid):
-    with open(f"/proc/{pid}/status", encoding="ascii") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
 
 
 def check_processes(stage):

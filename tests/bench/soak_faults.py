@@ -11,7 +11,6 @@ import errno
 import itertools
 import os
 import random
-import shutil
 import time
 
 from deaths import begin_kill, end_kill
@@ -337,12 +336,3 @@ def order_of(seed):
 def dice_of(seed, step):
     """Chance within one step, whatever came before."""
     return random.Random(f"{seed} {step}")
-
-
-def replace(path, *sources):
-    """A file that is these, at once."""
-    with open(path + ".new", "wb") as f:
-        for source in sources:
-            with open(source, "rb") as part:
-                shutil.copyfileobj(part, f)
-    os.rename(path + ".new", path)

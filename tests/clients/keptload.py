@@ -102,20 +102,29 @@ class Load:
         waiting = [[c.begun, now - c.begun, "unanswered"] for c in clients
                    if c.begun and now - c.begun > 1]
         print(json.dumps(sorted(self.outcomes + waiting)), flush=True)
-        for task in tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await cancel(tasks)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+async def cancel(tasks):
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def make_parser(doc):
+    """doc: of the program."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--ca", required=True)
-    parser.add_argument("-n", type=int, default=6, help="clients")
+    parser.add_argument("-n", type=int, default=6, help="clients that keep a connection")
     parser.add_argument("--rate", type=float, default=5, help="requests a second of each")
     parser.add_argument("host")
     parser.add_argument("port", type=int)
-    asyncio.run(Load(parser.parse_args()).run())
+    return parser
+
+
+def main():
+    asyncio.run(Load(make_parser(__doc__).parse_args()).run())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ input hold all back and let them go on; {"kind": "paused"} says that nothing is 
 with standard input.
 """
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -109,22 +108,14 @@ class Load(keptload.Load):
                 tasks.append(asyncio.create_task(self.pause()))
             else:
                 self.going.set()
-        for task in tasks:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await keptload.cancel(tasks)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ca", required=True)
-    parser.add_argument("-n", type=int, default=6, help="clients that keep a connection")
-    parser.add_argument("--rate", type=float, default=4, help="requests a second of each")
+    parser = keptload.make_parser(__doc__)
     parser.add_argument("--dials", type=float, default=10, help="new connections a second")
     parser.add_argument("--give-up", type=float, default=10, metavar="SECONDS",
                         help="for a new connection and its handshake together")
-    parser.add_argument("host")
-    parser.add_argument("port", type=int)
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
         asyncio.run(Load(parser.parse_args()).run())
     os._exit(0)  # not through the destructors of half-open transports

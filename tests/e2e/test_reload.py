@@ -14,7 +14,7 @@ from helpers import (V4, V6, Accepts, Held, Kept, Traffic, backend_ids, backend_
                      carried, hanging, nbconnect, ok, ready, served_set, wait_carried, wait_states,
                      wait_stopped, weight_of)
 from observe import known, metric, state_changes, wait_known
-from system import WorldError, wait_until
+from system import WorldError, replace, wait_until
 
 ALL = {"cp1", "cp2", "cp3"}
 
@@ -335,11 +335,6 @@ def test_new_probes_are_spread(stage, what):
 
 
 # --- certificates ------------------------------------------------------------
-
-
-def replace(path, source):
-    shutil.copyfile(source, path + ".new")
-    os.rename(path + ".new", path)
 
 
 def test_client_certificate_rotates(stage):

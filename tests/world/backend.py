@@ -6,12 +6,12 @@ import http.client
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 
-from system import NETNS_DIR, WorldError, end_group, group_members, run_checked, wait_until
+from system import (NETNS_DIR, WorldError, end_group, group_members, replace, run_checked,
+                    wait_until)
 
 PORT = 6443
 V4_PREFIX = "192.168.77."
@@ -244,8 +244,7 @@ class Backend:
 
     def use_certificate(self, pki, kind):
         certificate = pki.certificate(kind, (self.v4, self.v6), self.name)
-        shutil.copyfile(certificate, self.path("new.crt"))
-        os.rename(self.path("new.crt"), self.path("current.crt"))
+        replace(self.path("current.crt"), certificate)
         self.certificate_kind = kind
 
     def certificate(self, kind, pki):

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The machine under a world: waiting, processes, namespaces, mounts."""
+"""The machine under a world: waiting, processes, namespaces, mounts, files."""
 
 import contextlib
 import ctypes
 import fcntl
 import glob
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -173,3 +174,15 @@ def ensure_bpffs():
             run_checked(["mount", "-t", "bpf", "bpf", BPFFS])
     finally:
         os.close(lock)
+
+
+# --- files ------------------------------------------------------------------
+
+
+def replace(path, *sources):
+    """A file that is these, one behind the other, at once."""
+    with open(path + ".new", "wb") as f:
+        for source in sources:
+            with open(source, "rb") as part:
+                shutil.copyfileobj(part, f)
+    os.rename(path + ".new", path)
